@@ -1,0 +1,585 @@
+"""The contracts between the rooms of the house, and for those who write adapters.
+
+A transport writes a `SourceAdapter`: raw bytes, unverified. Everything above sees a `Source`,
+which verifies. What an adapter can do beyond the minimum it shows by implementing one of the
+small ability protocols (`Batched`, `LocalFile`, `Signed`, ...), which are asked for with
+``isinstance``.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+
+from asupplemented.errors import SupplementedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Generator,
+        Sequence,
+    )
+    from pathlib import Path
+    from types import TracebackType
+
+    from asupplemented.events import Event
+    from asupplemented.model.credential import Credential
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.digest import Digest
+    from asupplemented.model.manifest import Manifest
+    from asupplemented.model.platform import Platform
+    from asupplemented.model.signature import Signature
+
+__all__ = (
+    "AsyncResource",
+    "Batched",
+    "BlobCandidate",
+    "BlobFile",
+    "BlobStream",
+    "Context",
+    "CredentialProvider",
+    "Destination",
+    "Hook",
+    "LayersForCopy",
+    "LocalFile",
+    "Named",
+    "Opening",
+    "RawBlob",
+    "RawManifest",
+    "Reference",
+    "ResourceKey",
+    "Signed",
+    "Source",
+    "SourceAdapter",
+    "Timeouts",
+    "WritableReference",
+)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+ResourceT = TypeVar("ResourceT", bound="AsyncResource")
+
+
+class AsyncResource(abc.ABC):
+    """Something that must be closed.
+
+    Entering returns the resource itself; leaving awaits `aclose`. Closing is idempotent, and
+    closes even when it fails: an error means that it was not done gracefully.
+    """
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """Release everything that is held. May be called again, and does nothing then."""
+
+
+class Opening(Generic[ResourceT]):
+    """A resource about to be opened: ``await`` it, or enter it with ``async with``.
+
+    Nothing happens before that. Awaited, it gives the open resource, which the caller closes;
+    entered, it closes the resource on the way out. It can be used once.
+
+    Args:
+        opener: Opens the resource; on failure or cancellation it leaves nothing open.
+        what: What is opened, for error messages.
+
+    Raises:
+        UsageError: When it is used a second time.
+    """
+
+    __slots__ = ("_opener", "_resource", "_what")
+
+    def __init__(self, opener: Callable[[], Awaitable[ResourceT]], what: object) -> None:
+        self._opener: Callable[[], Awaitable[ResourceT]] | None = opener
+        self._what = what
+        self._resource: ResourceT | None = None
+
+    def __await__(self) -> Generator[object, None, ResourceT]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> ResourceT:
+        self._resource = await self._open()
+        return self._resource
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        resource, self._resource = self._resource, None
+        if resource is not None:
+            await resource.aclose()
+
+    async def _open(self) -> ResourceT:
+        opener, self._opener = self._opener, None
+        if opener is None:
+            message = f"{self._what} was opened already; call open() again for another one"
+            raise UsageError(message)
+        return await opener()
+
+    def __repr__(self) -> str:
+        state = "used" if self._opener is None else "unused"
+        return f"<Opening of {self._what}, {state}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait, in seconds; None waits for ever."""
+
+    connect: float | None = 30.0
+    """For a connection, TLS included."""
+    first_byte: float | None = 60.0
+    """From a request sent to the head of its answer."""
+    stall: float | None = 60.0
+    """Within a body: for the next byte, and the window of `min_rate`."""
+    min_rate: int = 1024
+    """Bytes per second that a body must reach, averaged over `stall` seconds; 0 turns it off."""
+    open: float | None = None
+    """For opening one member: connection, access, and its default manifest."""
+
+
+class ResourceKey(Generic[T]):
+    """The typed name of one kind of thing that a session owns, compared by identity."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"ResourceKey({self.name!r})"
+
+
+class Hook(Protocol):
+    """Told of everything worth counting. Called on the event loop: be quick, do not raise."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+
+class CredentialProvider(Protocol):
+    """Looks up the credential of a registry (``host[:port]``); None for anonymous access."""
+
+    def __call__(self, registry: str, /) -> Awaitable[Credential | None]: ...
+
+
+class Context(Protocol):
+    """What adapters see of a session."""
+
+    @property
+    def lookahead(self) -> int:
+        """Manifest fetches in flight beyond the one that is needed next; 0 is serial."""
+        ...
+
+    @property
+    def tls_verify(self) -> bool:
+        """False allows plain http and unverified TLS, for every registry."""
+        ...
+
+    @property
+    def timeouts(self) -> Timeouts: ...
+
+    @property
+    def http(self) -> object | None:
+        """A borrowed ``aiohttp.ClientSession`` that is never closed here, or None."""
+        ...
+
+    @property
+    def credentials(self) -> CredentialProvider: ...
+
+    def resource(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
+        """The session's one object of a kind, made on first use.
+
+        If it is an `AsyncResource` it is closed with the session, in reverse order of making.
+
+        Raises:
+            ClosedError: The session is closed.
+            WrongLoopError: The session belongs to another event loop.
+        """
+        ...
+
+    def emit(self, event: Event) -> None:
+        """Tell the hooks."""
+        ...
+
+
+class Reference(Protocol):
+    """Where an image is. A frozen, hashable value; equality is lexical; ``str()`` parses back."""
+
+    @property
+    def transport(self) -> str:
+        """The scheme: "docker", "oci", "dir", ..."""
+        ...
+
+    def open(self, context: Context) -> Opening[Source]: ...
+
+
+@runtime_checkable
+class WritableReference(Protocol):
+    """A reference that can be copied to."""
+
+    def create(self, context: Context) -> Opening[Destination]: ...
+
+
+class RawManifest(NamedTuple):
+    """Bytes as a source gave them, and the media type that it claims, None if it claims none."""
+
+    raw: bytes
+    media_type: str | None
+
+
+class SourceAdapter(Protocol):
+    """All that a transport writes. What it returns is raw and unverified."""
+
+    @property
+    def concurrent_blobs(self) -> bool:
+        """Whether blobs may be opened side by side (seed: ``HasThreadSafeGetBlob``)."""
+        ...
+
+    async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
+        """Read the default manifest (None), or the one of a digest.
+
+        Raises:
+            ManifestNotFoundError: It is not there.
+            SourceError: The source could not be read.
+            LimitExceededError: It is larger than ``MAX_MANIFEST``.
+        """
+        ...
+
+    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
+        """Prepare to read ``[start, end)`` of a blob; entering the result asks for it.
+
+        ``blob.digest`` has been validated.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class RawBlob(Protocol):
+    """One attempt to read a blob: entering it opens the body, iterating gives its bytes.
+
+    Chunks are not empty and may have any size. The attributes are valid once entered. Entering
+    raises `BlobNotFoundError`, `RangeError` or a `SourceError`; iterating raises a `SourceError`.
+    """
+
+    @property
+    def start(self) -> int:
+        """Offset of the first byte that will come."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Size of the whole blob as the source claims it, None if it does not say."""
+        ...
+
+    @property
+    def etag(self) -> str | None:
+        """A strong validator to resume with, or None."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+@dataclass(slots=True)
+class BlobFile:
+    """An open regular file that holds a blob; who receives it closes it.
+
+    Read it by position (``os.pread``): the descriptor has no cursor of its own to share.
+    """
+
+    fd: int
+    path: Path
+    offset: int
+    """Where the blob begins within the file."""
+    size: int
+    """Bytes of the blob, by the file system."""
+    close: Callable[[], None]
+    """Closes `fd`; may be called once."""
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """Reads many manifests in one go."""
+
+    def fetch_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[RawManifest | SupplementedError]:
+        """Read manifests by digest, one outcome each, in the order asked.
+
+        Blocking: it is called in a worker thread, so that a whole batch costs one hop.
+        """
+        ...
+
+
+@runtime_checkable
+class LocalFile(Protocol):
+    """Holds blobs in local files."""
+
+    def open_file(self, blob: Descriptor) -> BlobFile:
+        """Open the file of a blob. Blocking: it is called in a worker thread.
+
+        Raises:
+            BlobNotFoundError: There is no such file.
+            SourceError: It cannot be opened, or is no regular file.
+        """
+        ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Knows what its default manifest must be: a digested reference, a layout's descriptor."""
+
+    @property
+    def default_descriptor(self) -> Descriptor | None:
+        """Its ``digest`` is checked, and its ``size`` too if known. None: nothing names it."""
+        ...
+
+
+@runtime_checkable
+class Signed(Protocol):
+    """Stores signatures beside manifests."""
+
+    async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]: ...
+
+
+@runtime_checkable
+class LayersForCopy(Protocol):
+    """Serves layers under digests other than those in the manifest (rule SR6)."""
+
+    async def layers_for_copy(self, instance: Digest | None) -> Sequence[Descriptor] | None:
+        """None if the manifest is right, else a full replacement list, base layer first."""
+        ...
+
+
+class BlobCandidate(Protocol):
+    """One source that may serve a blob: mapped errors, limits and hooks, no hash."""
+
+    @property
+    def reference(self) -> str: ...
+
+    @property
+    def member(self) -> int | None:
+        """Member number in the outermost group, None outside of one."""
+        ...
+
+    def open(self, start: int = 0, end: int | None = None) -> RawBlob: ...
+
+    async def open_file(self) -> BlobFile | None:
+        """The local file that holds the blob, None where the source has no files."""
+        ...
+
+
+class BlobStream(AsyncResource):
+    """The verified bytes of one blob, or of a range of it. Read once, front to back.
+
+    Enter it, then iterate: ``async with image.open_blob(digest) as blob: async for chunk in
+    blob``. Chunks have 1 byte to 1 MiB and are never empty. The chunk that holds the last byte
+    is withheld until size and digest are right, so a stream that ends without an error is whole
+    and true.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def descriptor(self) -> Descriptor:
+        """What was asked for."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int | None:
+        """Bytes of the whole blob; None until somebody who knows was asked."""
+
+    @property
+    @abc.abstractmethod
+    def received(self) -> int:
+        """Bytes handed out so far."""
+
+    @property
+    @abc.abstractmethod
+    def member(self) -> int | None:
+        """Member that serves the bytes now, None outside of a group or before the first."""
+
+    @property
+    @abc.abstractmethod
+    def verified(self) -> bool | None:
+        """None while running; then True, or False for a range from the wire and early ends."""
+
+    @property
+    @abc.abstractmethod
+    def path(self) -> Path | None:
+        """A verified whole local file, valid until `aclose`; None where there is none.
+
+        Using it uses the stream.
+        """
+
+    def __aiter__(self) -> Self:
+        return self
+
+    @abc.abstractmethod
+    async def __anext__(self) -> bytes:
+        """The next chunk.
+
+        Raises:
+            UsageError: The stream was not entered.
+            ClosedError: It has been closed.
+            DigestMismatchError: The content is not what the digest names.
+            SizeMismatchError: It is longer or shorter than announced.
+            SourceError: The source failed.
+        """
+
+    @abc.abstractmethod
+    async def read_all(self, limit: int) -> bytes:
+        """Read the rest into memory.
+
+        Args:
+            limit: The most bytes to accept; a larger blob raises before it is read if its size
+                is known, else at the first byte too many.
+
+        Raises:
+            LimitExceededError: There is more than `limit`.
+        """
+
+
+class Source(AsyncResource):
+    """An open image: its manifests, blobs and signatures, verified.
+
+    Who opened it closes it; streams taken from it fail after that.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def reference(self) -> Reference: ...
+
+    @property
+    @abc.abstractmethod
+    def concurrent_blobs(self) -> bool:
+        """Whether blobs may be read side by side (seed: ``HasThreadSafeGetBlob``)."""
+
+    @abc.abstractmethod
+    async def get_manifest(self, instance: Digest | str | None = None) -> Manifest:
+        """The default manifest (None), or that of an instance, verified.
+
+        Raises:
+            NotFoundError: There is no such manifest.
+            VerificationError: The bytes are not those that the digest names.
+            ManifestError: They are no manifest.
+            SourceError: The source failed.
+        """
+
+    async def get_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[Manifest | SupplementedError]:
+        """Many instances, one outcome each, in the order asked. Fast where `batched` is true."""
+        outcomes: list[Manifest | SupplementedError] = []
+        for instance in instances:
+            try:
+                outcomes.append(await self.get_manifest(instance))
+            except SupplementedError as error:
+                outcomes.append(error)
+        return outcomes
+
+    @property
+    def batched(self) -> bool:
+        """Whether `get_manifests` is cheaper than as many `get_manifest`."""
+        return False
+
+    @abc.abstractmethod
+    def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
+        """Who can serve a blob, best first.
+
+        Raises:
+            BlobNotFoundError: Nobody here knows it.
+        """
+
+    @abc.abstractmethod
+    def open_blob(
+        self, blob: Digest | str | Descriptor, *, start: int = 0, end: int | None = None
+    ) -> BlobStream:
+        """A stream over ``[start, end)`` of a blob, not yet opened; entering opens it.
+
+        Raises:
+            InvalidDigestError: `blob` is no digest.
+            BlobNotFoundError: No known instance names it.
+            RangeError: ``start < 0`` or ``end < start``.
+        """
+
+    @abc.abstractmethod
+    async def get_signatures(
+        self, instance: Digest | str | None = None
+    ) -> tuple[Signature, ...]:
+        """All signatures of a manifest, empty if there are none."""
+
+    @abc.abstractmethod
+    async def layers_for_copy(
+        self, instance: Digest | str | None = None
+    ) -> tuple[Descriptor, ...] | None:
+        """None if the manifest is right, else the layers to ask for instead (rule SR6)."""
+
+
+class Destination(AsyncResource):
+    """Where an image is written. The order of calls is law:
+
+    blobs, then manifests (instances before the lists that name them), then signatures, then
+    `commit`. Nothing is visible to readers before `commit`; closing without it leaves at most
+    whole, verified blobs, which a re-run will use.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def reference(self) -> Reference: ...
+
+    @abc.abstractmethod
+    async def has_blob(self, blob: Descriptor) -> bool:
+        """Whether the whole, right blob is there already."""
+
+    @abc.abstractmethod
+    async def put_blob(self, stream: BlobStream) -> None:
+        """Write an entered stream to its end. On any failure nothing of it stays."""
+
+    @abc.abstractmethod
+    async def put_manifest(self, manifest: Manifest) -> None:
+        """Write a manifest that is not the top under its digest."""
+
+    @abc.abstractmethod
+    async def put_signatures(
+        self, signatures: Sequence[Signature], instance: Digest | None
+    ) -> bool:
+        """Write the signatures of an instance, None for the top.
+
+        Returns:
+            False if this kind of destination cannot hold them.
+        """
+
+    @abc.abstractmethod
+    async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
+        """Write the top manifest and make everything visible, at once."""

@@ -1,0 +1,108 @@
+"""What hooks are told: frozen values, one class per thing that happens.
+
+A hook is any callable that takes one event; see `asupplemented.abc.Hook`. Events carry no
+secret: URLs come without query, user and password.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = (
+    "BlobFinished",
+    "BlobStarted",
+    "Event",
+    "ManifestFetched",
+    "RequestRetried",
+    "ResolutionFinished",
+    "Warned",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFetched:
+    """A source answered for a manifest, and the bytes were verified."""
+
+    reference: str
+    """The reference of the source, as text."""
+    digest: str
+    """What the manifest is indexed under."""
+    size: int
+    """Bytes."""
+    seconds: float
+    """Wall time from asking to verified; a batch reports its own time for each of its manifests."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStarted:
+    """A candidate answered and the body of a blob begins."""
+
+    reference: str
+    """The reference of the source that serves it."""
+    digest: str
+    start: int
+    """Offset of the first byte, from 0."""
+    member: int | None
+    """Member number within a group, None outside of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFinished:
+    """A stream ended, whole or not."""
+
+    reference: str
+    digest: str
+    start: int
+    received: int
+    """Bytes handed out."""
+    member: int | None
+    verified: bool
+    """True only if the whole blob was read and its digest is right."""
+    error: str | None
+    """Name of the error class that ended it, None for a clean end or an early close."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRetried:
+    """A request is sent again after a pause, or with other credentials."""
+
+    reference: str
+    reason: str
+    """Short and stable: a status ("429"), or the name of the error class."""
+    attempt: int
+    """Number of the attempt that failed, from 1."""
+    delay: float
+    """Seconds until the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolutionFinished:
+    """A group was resolved, or failed to be."""
+
+    reference: str
+    manifests: int
+    """Manifests committed."""
+    fetches: int
+    """Fetches made, those that nobody needed in the end included."""
+    seconds: float
+    error: str | None
+    """Name of the error class, None for success."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that works but that the operator should know."""
+
+    reference: str
+    message: str
+
+
+Event: TypeAlias = (
+    ManifestFetched
+    | BlobStarted
+    | BlobFinished
+    | RequestRetried
+    | ResolutionFinished
+    | Warned
+)

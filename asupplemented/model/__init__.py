@@ -1,0 +1,1 @@
+"""Values of the field: digests, platforms, descriptors, names, manifests. No I/O."""
