@@ -1,0 +1,113 @@
+"""The chores of the project: ``nox -l`` lists them, ``nox -s NAME`` runs one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+PYTHONS = ("3.11", "3.12", "3.13")
+DEFAULT_PYTHON = "3.11"
+
+INTEROP_PROGRAMS = {
+    "busybox": "busybox-static",
+    "docker-registry": "docker-registry",
+    "skopeo": "skopeo",
+    "umoci": "umoci",
+}
+"""Program -> the Debian package that has it."""
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+nox.needs_version = ">=2026.4"
+nox.options.sessions = ("tests", "lint", "typing")
+nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"
+# nox would fail on a missing interpreter where CI is set; it is skipped, with a note, everywhere
+nox.options.error_on_missing_interpreters = False
+
+
+def reveal_interpreters() -> None:
+    """Show nox the interpreters that pyenv keeps.
+
+    On PATH pyenv has one shim for each version that is installed, and all but those of the
+    active versions fail. nox tries every ``pythonX.Y`` on PATH until one runs, so the real
+    ones go to the end.
+    """
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    hidden = [str(path) for python in PYTHONS for path in sorted(versions.glob(f"{python}.*/bin"))]
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *hidden])
+
+
+reveal_interpreters()
+
+
+def install(session: nox.Session, *groups: str, extras: str = "") -> None:
+    """Install the project, editable, with `extras` and the named dependency groups."""
+    project = f".[{extras}]" if extras else "."
+    session.install("--editable", project, *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; what is marked slow runs on the default Python only."""
+    install(session, "tests", extras="cli")
+    chosen = () if session.python == DEFAULT_PYTHON else ("-m", "not slow")
+    session.run("python", "-m", "pytest", "--ignore=tests/interop", *chosen, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with mypy and pyright, both strict."""
+    install(session, "typing", extras="all")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Talk to real programs: a registry, skopeo, umoci."""
+    missing = [package for name, package in INTEROP_PROGRAMS.items() if shutil.which(name) is None]
+    if missing:
+        session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
+    install(session, "tests", extras="cli")
+    session.run("python", "-m", "pytest", "-m", "interop", "tests/interop", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Group three images, show the plan, copy the whole, verify it. Needs no network."""
+    install(session, extras="cli")
+    session.run("python", "docs/demo.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks; arguments after ``--`` choose cases."""
+    install(session, extras="speed")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html; a broken link or docstring fails."""
+    install(session, "docs")
+    strict = ("--fail-on-warning", "--keep-going", "--fresh-env")
+    session.run("python", "-m", "sphinx", *strict, "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break each rule of the resolver in turn; the tests must notice every one."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.mutants", *session.posargs)

@@ -1,0 +1,36 @@
+"""What every test shares: Hypothesis profiles, and the mark of the interop tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+INTEROP = Path(__file__).parent / "interop"
+
+# No deadlines: the machine may be busy, and no test here measures time.
+settings.register_profile("default", max_examples=50, deadline=None)
+settings.register_profile(
+    "ci",
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("thorough", max_examples=2000, deadline=None)
+
+
+def pytest_configure() -> None:
+    """Choose the profile by HYPOTHESIS_PROFILE, else by whether this is CI."""
+    usual = "ci" if os.environ.get("CI") else "default"
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", usual))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in tests/interop, so that no test there can forget to."""
+    for item in items:
+        if INTEROP in item.path.parents:
+            item.add_marker(pytest.mark.interop)

@@ -1,0 +1,41 @@
+"""The modules of the package as the file system has them, for tests that read the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "asupplemented"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the package, named but not imported."""
+
+    name: str
+    path: Path
+
+    @property
+    def source(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def is_package(self) -> bool:
+        return self.path.name == "__init__.py"
+
+    @property
+    def is_public(self) -> bool:
+        """Whether no part of the name is private; ``__main__`` is a program, not an interface."""
+        return not any(part.startswith("_") for part in self.name.split("."))
+
+
+def find_modules() -> dict[str, Module]:
+    """Every module of the package by its full name, sorted."""
+    found = (name_of(path) for path in (ROOT / PACKAGE).rglob("*.py"))
+    return {module.name: module for module in sorted(found, key=lambda module: module.name)}
+
+
+def name_of(path: Path) -> Module:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return Module(".".join(parts[:-1] if parts[-1] == "__init__" else parts), path)

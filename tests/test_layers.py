@@ -1,0 +1,289 @@
+"""The house stands: imports point down, and each third-party package keeps to its rooms.
+
+The tables below are the law, and name every room. A room is a module, or a package with all
+that is in it; the longest name that fits a module is its room. A module without a room fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.modules import PACKAGE, find_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LAYERS = {
+    "asupplemented.errors": 0,
+    "asupplemented.model": 0,
+    "asupplemented.abc": 1,
+    "asupplemented.events": 1,
+    "asupplemented.limits": 1,
+    "asupplemented.backoff": 2,
+    "asupplemented.resolver": 2,
+    "asupplemented.cache": 3,
+    "asupplemented.files": 3,
+    "asupplemented.layout_store": 3,
+    "asupplemented.retry": 3,
+    "asupplemented.session": 3,
+    "asupplemented.source": 3,
+    "asupplemented.streams": 3,
+    "asupplemented.transports": 4,
+    "asupplemented.transports.registry": 4,
+    "asupplemented.catalog": 5,
+    "asupplemented.image": 5,
+    "asupplemented.resolution": 5,
+    "asupplemented.supplemented": 5,
+    "asupplemented.testing": 5,
+    "asupplemented.transfer": 5,
+    "asupplemented": 6,  # the face itself; a module that only this prefix fits has no room
+    "asupplemented.__main__": 6,
+    "asupplemented.cli": 6,
+    "asupplemented.web": 6,
+}
+
+ANYIO_FROM = 3
+"""The lowest layer that may import anyio."""
+
+AIOHTTP = frozenset({"aiohttp", "multidict", "yarl"})
+"""aiohttp, and the two packages whose types its interface speaks."""
+
+THIRD_PARTY: dict[str, frozenset[str]] = {
+    "asupplemented.cli": frozenset({"rich", "typer"}),
+    "asupplemented.files": frozenset({"aiofiles"}),
+    "asupplemented.image": frozenset({"msgspec"}),
+    "asupplemented.layout_store": frozenset({"msgspec"}),
+    "asupplemented.model": frozenset({"msgspec"}),
+    "asupplemented.resolution": frozenset({"msgspec"}),
+    "asupplemented.session": frozenset({"aiohttp"}),
+    "asupplemented.testing": AIOHTTP | {"msgspec", "pytest"},
+    "asupplemented.transports": frozenset({"msgspec"}),
+    "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
+    "asupplemented.web": AIOHTTP | {"msgspec"},
+}
+
+LAZY = frozenset({("asupplemented.session", "aiohttp")})
+"""Imported inside functions only, because ``import asupplemented`` reaches the room."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import, wherever it stands."""
+
+    importer: str
+    target: str
+    line: int
+    lazy: bool
+    """It does not run when the module is imported: it stands in a function, or is for types."""
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.target}"
+
+
+class ImportFinder(ast.NodeVisitor):
+    """Collects every import of a module, those in functions and for type checkers included."""
+
+    def __init__(self, importer: str, *, is_package: bool, known: Iterable[str]) -> None:
+        self.importer = importer
+        self.parents = [*importer.split("."), *([""] if is_package else [])]
+        self.known = frozenset(known)
+        self.lazy = False
+        self.found: list[Import] = []
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.add(alias.name, node.lineno)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = node.module or ""
+        if node.level:
+            base = ".".join(filter(None, [*self.parents[: -node.level], base]))
+        for alias in node.names:
+            module = f"{base}.{alias.name}"
+            self.add(module if module in self.known else base, node.lineno)
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            self.visit_lazily(node.body)
+            for child in node.orelse:
+                self.visit(child)
+        else:
+            self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.visit_lazily(node.body)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self.visit_lazily(node.body)
+
+    def visit_lazily(self, nodes: list[ast.stmt]) -> None:
+        before, self.lazy = self.lazy, True
+        for node in nodes:
+            self.visit(node)
+        self.lazy = before
+
+    def add(self, target: str, line: int) -> None:
+        self.found.append(Import(self.importer, target, line, self.lazy))
+
+
+def find_imports(
+    importer: str, source: str, *, is_package: bool = False, known: Iterable[str] = LAYERS
+) -> list[Import]:
+    finder = ImportFinder(importer, is_package=is_package, known=known)
+    finder.visit(ast.parse(source))
+    return finder.found
+
+
+def room_of(module: str) -> str | None:
+    """The longest room that fits; the face is a room for nobody but itself."""
+    if module == PACKAGE:
+        return PACKAGE
+    fits = (room for room in LAYERS if room != PACKAGE and f"{module}.".startswith(f"{room}."))
+    return max(fits, key=len, default=None)
+
+
+def upward(found: Import) -> str | None:
+    """What is wrong with an import within the package, None if nothing is."""
+    source, target = room_of(found.importer), room_of(found.target)
+    if target is None or source is None:
+        return f"{found}: no such room"
+    if LAYERS[target] > LAYERS[source]:
+        return f"{found}: up from layer {LAYERS[source]} to {LAYERS[target]}"
+    return None
+
+
+def misplaced(found: Import) -> str | None:
+    """What is wrong with the import of a third-party package, None if nothing is."""
+    room, package = room_of(found.importer), found.target.partition(".")[0]
+    if room is None:
+        return f"{found}: no such room"
+    if package == "anyio" and LAYERS[room] >= ANYIO_FROM:
+        return None
+    if package not in THIRD_PARTY.get(room, frozenset()):
+        return f"{found}: not in {room}"
+    if (room, package) in LAZY and not found.lazy:
+        return f"{found}: inside functions only"
+    return None
+
+
+def is_ours(found: Import) -> bool:
+    return found.target.partition(".")[0] == PACKAGE
+
+
+def is_standard(found: Import) -> bool:
+    return found.target.partition(".")[0] in sys.stdlib_module_names
+
+
+def faults(imports: Iterable[Import]) -> list[str]:
+    return [
+        fault
+        for found in imports
+        if not is_standard(found)
+        and (fault := upward(found) if is_ours(found) else misplaced(found))
+    ]
+
+
+def room_graph(imports: Iterable[Import]) -> dict[str, set[str]]:
+    """Which rooms a room imports, itself not counted."""
+    graph: defaultdict[str, set[str]] = defaultdict(set)
+    for found in filter(is_ours, imports):
+        source, target = room_of(found.importer), room_of(found.target)
+        if source is not None and target is not None and source != target:
+            graph[source].add(target)
+    return graph
+
+
+MODULES = find_modules()
+
+
+def imports_of_package() -> Iterator[Import]:
+    for module in MODULES.values():
+        yield from find_imports(
+            module.name, module.source, is_package=module.is_package, known=MODULES
+        )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_has_a_room(name: str) -> None:
+    assert room_of(name) is not None, f"add {name} to LAYERS, at the layer that the design gives it"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down_and_keep_to_their_rooms(name: str) -> None:
+    module = MODULES[name]
+    found = find_imports(name, module.source, is_package=module.is_package, known=MODULES)
+    assert faults(found) == []
+
+
+def test_rooms_do_not_import_in_a_circle() -> None:
+    order = TopologicalSorter(room_graph(imports_of_package())).static_order()
+    assert set(order) <= set(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("importer", "source", "fault"),
+    [
+        ("asupplemented.model.digest", "import asupplemented.abc", "up from layer 0 to 1"),
+        ("asupplemented.resolver", "from asupplemented import session", "up from layer 2 to 3"),
+        ("asupplemented.resolver", "from . import streams", "up from layer 2 to 3"),
+        ("asupplemented.session", "from .web import app", "up from layer 3 to 6"),
+        ("asupplemented.catalog", "from asupplemented import Session", "up from layer 5 to 6"),
+        (
+            "asupplemented.abc",
+            "if TYPE_CHECKING:\n    from asupplemented.source import VerifiedSource",
+            "up from layer 1 to 3",
+        ),
+        ("asupplemented.retry", "def f():\n    import asupplemented.cli", "up from layer 3 to 6"),
+        ("asupplemented.image", "import asupplemented.cellar", "no such room"),
+        ("asupplemented.model.digest", "import anyio", "not in asupplemented.model"),
+        ("asupplemented.resolver", "import msgspec.json", "not in asupplemented.resolver"),
+        ("asupplemented.transports.layout", "import aiohttp", "not in asupplemented.transports"),
+        ("asupplemented.session", "import aiohttp", "inside functions only"),
+        ("asupplemented.session", "class C:\n    from aiohttp import web", "inside functions only"),
+        ("asupplemented.catalog", "try:\n    import redis\nexcept E:\n    pass", "not in"),
+    ],
+)
+def test_a_wrong_import_is_found(importer: str, source: str, fault: str) -> None:
+    [found] = faults(find_imports(importer, source))
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("importer", "source"),
+    [
+        ("asupplemented.model.digest", "import hashlib\nfrom asupplemented import errors"),
+        ("asupplemented.model.manifest", "from .digest import Digest\nimport msgspec"),
+        ("asupplemented.streams", "import anyio.to_thread\nfrom . import retry"),
+        ("asupplemented.session", "async def f():\n    import aiohttp"),
+        ("asupplemented.session", "if TYPE_CHECKING:\n    from aiohttp import ClientSession"),
+        ("asupplemented.transports.registry.client", "import aiohttp\nimport yarl"),
+        ("asupplemented", "def __getattr__(name):\n    from asupplemented import web"),
+        ("asupplemented.cli.main", "import asupplemented as asup\nimport rich.tree"),
+    ],
+)
+def test_a_right_import_passes(importer: str, source: str) -> None:
+    assert faults(find_imports(importer, source)) == []
+
+
+def test_a_relative_import_starts_at_the_package_of_its_module() -> None:
+    in_package = find_imports("asupplemented.cache", "from .spool import S", is_package=True)
+    in_module = find_imports("asupplemented.cache.spool", "from .. import streams")
+    assert [found.target for found in in_package] == ["asupplemented.cache.spool"]
+    assert [found.target for found in in_module] == ["asupplemented.streams"]
+
+
+def test_a_circle_of_rooms_is_found() -> None:
+    circle = [
+        *find_imports("asupplemented.session", "from asupplemented import files"),
+        *find_imports("asupplemented.files", "from asupplemented import cache"),
+        *find_imports("asupplemented.cache.spool", "def f():\n    import asupplemented.session"),
+    ]
+    with pytest.raises(CycleError):
+        TopologicalSorter(room_graph(circle)).prepare()
