@@ -1,0 +1,70 @@
+"""Descriptors: how one document points at another, or at a blob."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+
+from asupplemented.model.platform import Platform
+
+__all__ = ("Descriptor", "Size")
+
+INT64_MAX: Final = 2**63 - 1
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+"""A size in a document: any other number there makes the document malformed."""
+
+
+class Descriptor(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    rename="camel",
+):
+    """Content by media type, digest and size, with what the document says about it.
+
+    It is a value as a document wrote it. In particular `digest` is text that nobody has checked
+    (rule P11): parse it with `Digest` where it is used.
+
+    Attributes:
+        media_type: None if the document does not say.
+        digest: As written; "" if the document does not say.
+        size: Bytes, or None if the document does not say.
+        platform: What the content runs on, or None.
+        urls: Where else the content may be found, in order of preference.
+        annotations: Strings by name; empty if there are none.
+        artifact_type: What kind of artifact the content is, or None.
+        data: The content itself in base64, as written, or None (rule P9).
+    """
+
+    media_type: str | None = None
+    digest: str = ""
+    size: Size | None = None
+    platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+    artifact_type: str | None = None
+    data: str | None = None
+
+    def __hash__(self) -> int:
+        # Annotations cannot be hashed; equal descriptors have equal digests anyway.
+        return hash((self.media_type, self.digest, self.size))
+
+    def to_dict(self) -> dict[str, object]:
+        """The descriptor as a JSON object with the names of the OCI specification.
+
+        What is unknown is left out.
+        """
+        plain: dict[str, object] = msgspec.to_builtins(self, enc_hook=_plain_text)
+        return plain
+
+
+def _plain_text(value: object) -> str:
+    # msgspec encodes no subclass of str, and a digest may well be a Digest.
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError
