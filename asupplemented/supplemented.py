@@ -1,0 +1,440 @@
+"""Groups of references: one top, any number of supplements, one image source.
+
+The face of the library. `supplement` makes a `SupplementedReference`, a value; opening it
+resolves the group and gives a `SupplementedSource`, which routes each digest to the member that
+serves it. Groups nest: a group is a reference like any other, and its source a source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from asupplemented.abc import BlobCandidate, Opening, Reference, Source
+from asupplemented.errors import (
+    BlobNotFoundError,
+    ClosedError,
+    ConfigurationError,
+    InstanceNotFoundError,
+    InvalidReferenceError,
+    UnsupportedOperationError,
+    VerificationError,
+)
+from asupplemented.image import open_image
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
+from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
+from asupplemented.resolution import Members, close_all, open_members, resolve
+from asupplemented.streams import VerifiedStream
+from asupplemented.transports import parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob
+    from asupplemented.image import Image
+    from asupplemented.model.manifest import Manifest
+    from asupplemented.model.platform import Platform
+    from asupplemented.model.selection import Selection
+    from asupplemented.model.signature import Signature
+    from asupplemented.plan import Instance, Preference, Resolution
+    from asupplemented.resolver import MissingPolicy, UnavailablePolicy
+
+__all__ = ("SupplementedReference", "SupplementedSource", "supplement")
+
+
+def supplement(
+    top: Reference | str,
+    *supplements: Reference | str,
+    selection: Selection | None = None,
+    missing: MissingPolicy = "raise",
+    unavailable: UnavailablePolicy = "raise",
+) -> SupplementedReference:
+    """Group one top reference with supplements (seed: ``Reference()``).
+
+    The top's default manifest is the group's; what its list names may come from any member, and
+    any member other than the top is preferred. Nothing is opened here.
+
+    Args:
+        top: Member 0, as text or as a reference.
+        supplements: Members 1, 2, ...; one given again keeps its first number.
+        selection: What is taken from each list: `AllImages` (the default), `SystemImage` or
+            `SpecificImages`.
+        missing: What happens to an instance that its member does not hold. ``"raise"``: opening
+            fails. ``"fallback"``: another member's list may serve it, and opening fails if none
+            does. ``"skip"``: it is recorded in ``resolution.missing``.
+        unavailable: What happens to a supplement that cannot be opened. ``"raise"``: opening
+            fails. ``"skip"``: it is left out and recorded in ``resolution.unavailable``. The top
+            is never left out.
+
+    Raises:
+        InvalidReferenceError: A text is no reference.
+        ConfigurationError: An option has a value that does not exist.
+    """
+    return SupplementedReference(
+        tuple(_referenced(reference) for reference in (top, *supplements)),
+        AllImages() if selection is None else selection,
+        missing,
+        unavailable,
+    )
+
+
+def _referenced(reference: Reference | str) -> Reference:
+    return parse_reference(reference) if isinstance(reference, str) else reference
+
+
+def _check_option(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        choices = ", ".join(repr(choice) for choice in allowed)
+        message = f"{name}={value!r} does not exist; choose one of {choices}"
+        raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class SupplementedReference:
+    """A group of references, itself a reference. Made by `supplement`.
+
+    A frozen value: two groups are equal if members and options are. ``str()`` is for people and
+    does not parse back.
+    """
+
+    references: tuple[Reference, ...]
+    selection: Selection
+    missing: MissingPolicy
+    unavailable: UnavailablePolicy
+
+    def __post_init__(self) -> None:
+        if not self.references:
+            message = "a group needs at least one reference, its top"
+            raise InvalidReferenceError(message)
+        _check_option("missing", self.missing, ("raise", "fallback", "skip"))
+        _check_option("unavailable", self.unavailable, ("raise", "skip"))
+        if not isinstance(self.selection, AllImages | SystemImage | SpecificImages):
+            message = (
+                f"selection={self.selection!r} does not exist; choose AllImages(), "
+                "SystemImage(platform) or SpecificImages([digest, ...])"
+            )
+            raise ConfigurationError(message)
+
+    @property
+    def transport(self) -> str:
+        """Always ``"supplemented"``."""
+        return "supplemented"
+
+    @property
+    def top(self) -> Reference:
+        """Member 0."""
+        return self.references[0]
+
+    def open(
+        self, context: Context, *, resolution: Resolution | None = None
+    ) -> Opening[SupplementedSource]:
+        """Open and resolve the group; the source closes every member.
+
+        Args:
+            context: The session.
+            resolution: A plan made before for these references. Members are opened but nothing
+                is resolved; default manifests must still be the ones of the plan.
+
+        Raises:
+            SupplementedError: The first failure that serial order meets; nothing stays open.
+            ConfigurationError: `resolution` is of other references.
+            VerificationError: A default manifest is no longer the one of `resolution`.
+        """
+        if resolution is None:
+            return Opening(lambda: self._open(context), self)
+        return Opening(lambda: self._reopen(context, resolution), self)
+
+    async def _open(self, context: Context) -> SupplementedSource:
+        resolved = await resolve(
+            Members.of(self.references),
+            self.selection,
+            context,
+            missing=self.missing,
+            unavailable=self.unavailable,
+        )
+        return SupplementedSource(
+            self, resolved.resolution, resolved.sources, resolved.manifests, context
+        )
+
+    async def _reopen(self, context: Context, resolution: Resolution) -> SupplementedSource:
+        members = Members.of(self.references)
+        if resolution.members != tuple(str(reference) for reference in self.references):
+            message = "the resolution was made for other references; resolve this group again"
+            raise ConfigurationError(message, reference=self)
+        planned = [n for n in members.distinct if resolution.defaults[n] is not None]
+        sources = await open_members(members, planned, context)
+        source = SupplementedSource(self, resolution, sources, {}, context)
+        try:
+            await source.check_defaults()
+        except BaseException:
+            await source.aclose()
+            raise
+        return source
+
+    def open_image(
+        self, context: Context, *, platform: Platform | str | None = None
+    ) -> Opening[Image]:
+        """Open the group and choose one image of it (seed: ``NewImage``).
+
+        Args:
+            context: The session.
+            platform: The platform to choose from lists; None is that of a `SystemImage`
+                selection, else the host's.
+        """
+        if platform is None and isinstance(self.selection, SystemImage):
+            platform = self.selection.platform
+        return open_image(self, context, platform=platform)
+
+    async def resolve(self, context: Context) -> Resolution:
+        """The plan alone: the group is opened, resolved and closed."""
+        async with self.open(context) as source:
+            return source.resolution
+
+    def with_options(
+        self,
+        *,
+        selection: Selection | None = None,
+        missing: MissingPolicy | None = None,
+        unavailable: UnavailablePolicy | None = None,
+    ) -> SupplementedReference:
+        """The same members under other options; None keeps an option."""
+        return replace(
+            self,
+            selection=selection or self.selection,
+            missing=missing or self.missing,
+            unavailable=unavailable or self.unavailable,
+        )
+
+    async def delete(self) -> None:
+        """Refuse: a group cannot be deleted (seed: ``DeleteImage``).
+
+        Raises:
+            UnsupportedOperationError: Always.
+        """
+        message = "a group of references cannot be deleted; delete its members one by one"
+        raise UnsupportedOperationError(message, reference=self)
+
+    def __str__(self) -> str:
+        top, *others = (str(reference) for reference in self.references)
+        return f"{top} supplemented by {', '.join(others)}" if others else top
+
+
+class SupplementedSource(Source):
+    """An open group: every digest is routed to the member that serves it.
+
+    Attributes:
+        resolution: Who serves what, and why.
+    """
+
+    __slots__ = ("_closed", "_context", "_manifests", "_members", "_reference", "_rerouted", "resolution")
+
+    def __init__(
+        self,
+        reference: SupplementedReference,
+        resolution: Resolution,
+        members: Mapping[int, Source],
+        manifests: Mapping[Digest, Manifest],
+        context: Context,
+    ) -> None:
+        self.resolution = resolution
+        self._reference = reference
+        self._members = dict(members)
+        self._manifests = dict(manifests)
+        self._context = context
+        self._rerouted: dict[Digest, tuple[Digest, Descriptor]] = {}
+        self._closed = False
+
+    @property
+    def reference(self) -> SupplementedReference:
+        """The group; its ``top`` is what upstream's ``Reference()`` gives (rule X11)."""
+        return self._reference
+
+    @property
+    def concurrent_blobs(self) -> bool:
+        """Whether every member lets blobs be read side by side (rule X11)."""
+        return all(member.concurrent_blobs for member in self._members.values())
+
+    def instances(self) -> tuple[Instance, ...]:
+        """All manifests that can be served, with their platforms; see `Resolution.instances`."""
+        return self.resolution.instances()
+
+    def find(self, platform: Platform | str | None = None) -> Instance:
+        """The best image for a platform; see `Resolution.find`."""
+        return self.resolution.find(platform)
+
+    # Manifests
+
+    async def get_manifest(self, instance: Digest | str | None = None) -> Manifest:
+        """The top's default manifest (None), or any manifest of the group, verified.
+
+        Raises:
+            InstanceNotFoundError: The group has no such manifest (rule X9).
+        """
+        self._check_open()
+        digest = self.resolution.top if instance is None else Digest(instance)
+        member, asked = self._route(digest)
+        kept = self._manifests.get(digest)
+        if kept is not None:
+            return kept
+        manifest = await member.get_manifest(asked)
+        if manifest.digest != digest:
+            message = "the default manifest has changed since the group was resolved"
+            raise VerificationError(message, reference=member.reference, digest=digest)
+        return manifest
+
+    def _route(self, digest: Digest) -> tuple[Source, Digest | None]:
+        """The member that serves a manifest, and how to ask it: None for its default."""
+        number = self.resolution.sources.get(digest)
+        if number is None:
+            message = "this group has no such manifest"
+            raise InstanceNotFoundError(
+                message, reference=self._reference, digest=digest, digests=(digest,)
+            )
+        default = self.resolution.defaults[number] == digest
+        return self._members[number], None if default else digest
+
+    async def check_defaults(self) -> None:
+        """Compare the members' default manifests with the plan.
+
+        Raises:
+            VerificationError: One has changed.
+        """
+        for number, member in self._members.items():
+            expected = self.resolution.defaults[number]
+            manifest = await member.get_manifest()
+            if manifest.digest != expected:
+                message = f"the default manifest is now {manifest.digest}; resolve again"
+                raise VerificationError(
+                    message, reference=member.reference, digest=expected, member=number
+                )
+            self._manifests[manifest.digest] = manifest
+
+    # Blobs
+
+    def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
+        """The candidates of every member that can serve a blob, best first."""
+        self._check_open()
+        found: list[BlobCandidate] = []
+        for number in self._numbers(Digest(blob.digest)):
+            try:
+                inner = self._members[number].blob_candidates(blob)
+            except BlobNotFoundError:
+                continue  # A nested group that no longer routes it; the next one may.
+            found.extend(_MemberCandidate(candidate, number) for candidate in inner)
+        return found
+
+    def _numbers(self, digest: Digest) -> list[int]:
+        """Members to ask for a blob: where `layers_for_copy` sent it, then as resolved."""
+        rerouted = self._rerouted.get(digest)
+        numbers: list[int] = []
+        if rerouted is not None:
+            manifest = rerouted[0]
+            numbers.append(self.resolution.sources[manifest])
+            numbers.extend(self.resolution.alternates.get(manifest, ()))
+        if rerouted is None or digest in self.resolution.blobs:
+            numbers.extend(c.member for c in self.resolution.candidates(digest))
+        return [n for n in dict.fromkeys(numbers) if n in self._members]
+
+    def open_blob(
+        self, blob: Digest | str | Descriptor, *, start: int = 0, end: int | None = None
+    ) -> BlobStream:
+        """A stream over ``[start, end)`` of a blob, not yet opened.
+
+        Args:
+            blob: Its digest, or a descriptor; with a digest, size and media type come from the
+                manifest that names it.
+            start: Offset of the first byte.
+            end: Offset behind the last byte; None is the end of the blob.
+
+        Raises:
+            BlobNotFoundError: No manifest of the group names the blob (rule X9).
+        """
+        descriptor = blob if isinstance(blob, Descriptor) else self._descriptor(Digest(blob))
+        candidates = self.blob_candidates(descriptor)
+        return VerifiedStream(descriptor, candidates, self._context, start=start, end=end)
+
+    def _descriptor(self, digest: Digest) -> Descriptor:
+        rerouted = self._rerouted.get(digest)
+        try:
+            return self.resolution.descriptor(digest) if rerouted is None else rerouted[1]
+        except BlobNotFoundError as error:
+            raise error.locate(reference=self._reference) from None
+
+    # What belongs to instances
+
+    async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:
+        """The signatures that the serving member holds for a manifest.
+
+        Raises:
+            InstanceNotFoundError: The group has no such manifest.
+        """
+        member, asked = self._member_of(instance)
+        return await member.get_signatures(asked)
+
+    async def layers_for_copy(
+        self, instance: Digest | str | None = None
+    ) -> tuple[Descriptor, ...] | None:
+        """The layers to ask for instead of those in a manifest, None if the manifest is right.
+
+        Blobs named in the answer are served by the instance's member from now on (rule X10);
+        the resolution itself stays as it is.
+
+        Raises:
+            InstanceNotFoundError: The group has no such manifest.
+        """
+        member, asked = self._member_of(instance)
+        layers = await member.layers_for_copy(asked)
+        manifest = self.resolution.top if instance is None else Digest(instance)
+        for layer in layers or ():
+            self._rerouted[Digest(layer.digest)] = (manifest, layer)
+        return layers
+
+    def _member_of(self, instance: Digest | str | None) -> tuple[Source, Digest | None]:
+        self._check_open()
+        if instance is None:
+            return self._members[0], None
+        return self._route(Digest(instance))
+
+    # Closing
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = "the image has been closed; open the reference again"
+            raise ClosedError(message, reference=self._reference)
+
+    async def aclose(self) -> None:
+        """Close every member, also those that nothing is served from (rule X14).
+
+        Raises:
+            ExceptionGroup: Members that failed to close; all have been asked to.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._manifests.clear()
+        await close_all(self._members.values())
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<SupplementedSource of {self._reference}, {state}>"
+
+
+class _MemberCandidate:
+    """A candidate of a member, under the member's number in this group."""
+
+    __slots__ = ("_inner", "member")
+
+    def __init__(self, inner: BlobCandidate, member: int) -> None:
+        self._inner = inner
+        self.member = member
+
+    @property
+    def reference(self) -> str:
+        return self._inner.reference
+
+    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+        return self._inner.open(start, end)
+
+    async def open_file(self) -> BlobFile | None:
+        return await self._inner.open_file()
