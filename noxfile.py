@@ -8,8 +8,9 @@ from pathlib import Path
 
 import nox
 
-PYTHONS = ("3.11", "3.12", "3.13")
-DEFAULT_PYTHON = "3.11"
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+DEFAULT_PYTHON = PYTHONS[0]
 
 INTEROP_PROGRAMS = {
     "busybox": "busybox-static",
@@ -18,8 +19,6 @@ INTEROP_PROGRAMS = {
     "umoci": "umoci",
 }
 """Program -> the Debian package that has it."""
-
-PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ("tests", "lint", "typing")

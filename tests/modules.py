@@ -8,6 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "asupplemented"
 
+EXTRAS = frozenset({"obstore", "opentelemetry", "prometheus_client", "redis", "uvloop"})
+"""Packages that a module may need and a machine that runs the tests may lack."""
+
 
 @dataclass(frozen=True)
 class Module:
