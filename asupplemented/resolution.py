@@ -10,19 +10,17 @@ fetches are, those that a wrong guess started included. A `batched` member (disk
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import anyio
-
+from asupplemented.closing import closing_on_error
 from asupplemented.errors import SourceTimeoutError, SupplementedError
 from asupplemented.events import ResolutionFinished
 from asupplemented.plan import Resolution
 from asupplemented.resolver import Resolver, Want
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from asupplemented.abc import Context, Reference, Source
     from asupplemented.model.digest import Digest
@@ -30,16 +28,13 @@ if TYPE_CHECKING:
     from asupplemented.model.selection import Selection
     from asupplemented.resolver import Bounds, MissingPolicy, Outcome, UnavailablePolicy
 
-__all__ = ("Members", "Resolved", "close_all", "open_members", "resolve")
+__all__ = ("Members", "Resolved", "open_members", "resolve")
 
 BATCH: Final = 64
 """Manifests of a batched member read in one hop, where lookahead does not allow more."""
 
 MAX_KEPT: Final = 64 * 1024 * 1024
 """Bytes of manifests that stay in memory after resolving; what is beyond is read again."""
-
-CLOSE_TIMEOUT: Final = 10.0
-"""Seconds that closing may take once the caller has been cancelled."""
 
 
 class Members(NamedTuple):
@@ -100,7 +95,7 @@ async def resolve(
     )
     driver = _Driver(members.references, resolver, context)
     started = perf_counter()
-    async with _closing_on_error(driver.sources):
+    async with closing_on_error(driver.sources.values, "the members"):
         try:
             await driver.run()
         finally:
@@ -134,46 +129,13 @@ async def open_members(
                     member=number, reference=members.references[number]
                 )
 
-    async with _closing_on_error(sources):
+    async with closing_on_error(sources.values, "the members"):
         async with asyncio.TaskGroup() as group:
             for number in numbers:
                 group.create_task(open_one(number))
         if failures:
             raise failures[min(failures)]
         return sources
-
-
-async def close_all(sources: Iterable[Source]) -> None:
-    """Close every source, also when some fail to close.
-
-    Raises:
-        ExceptionGroup: What failed; a single failure leaves as a group of one.
-    """
-    failures: list[Exception] = []
-    for source in sources:
-        try:
-            await source.aclose()
-        except Exception as error:  # noqa: BLE001 - every source is closed, whatever the last one did
-            failures.append(error)
-    if failures:
-        message = "closing the members of a group"
-        raise ExceptionGroup(message, failures)
-
-
-@asynccontextmanager
-async def _closing_on_error(sources: dict[int, Source]) -> AsyncIterator[None]:
-    """Close all sources if the body fails or is cancelled; the error of the body prevails."""
-    try:
-        yield
-    except BaseException as error:
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            try:
-                await close_all(sources.values())
-            except ExceptionGroup as group:
-                for failure in group.exceptions:
-                    error.add_note(f"closing a member failed as well: {failure}")
-        sources.clear()
-        raise
 
 
 async def _open(reference: Reference, context: Context) -> Source:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobCandidate, Opening, Reference, Source
+from asupplemented.closing import close_all, closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -24,7 +25,7 @@ from asupplemented.image import open_image
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
-from asupplemented.resolution import Members, close_all, open_members, resolve
+from asupplemented.resolution import Members, open_members, resolve
 from asupplemented.streams import VerifiedStream
 from asupplemented.transports import parse_reference
 
@@ -165,11 +166,8 @@ class SupplementedReference:
         planned = [n for n in members.distinct if resolution.defaults[n] is not None]
         sources = await open_members(members, planned, context)
         source = SupplementedSource(self, resolution, sources, {}, context)
-        try:
+        async with closing_on_error(lambda: (source,), "the members"):
             await source.check_defaults()
-        except BaseException:
-            await source.aclose()
-            raise
         return source
 
     def open_image(
@@ -413,7 +411,7 @@ class SupplementedSource(Source):
             return
         self._closed = True
         self._manifests.clear()
-        await close_all(self._members.values())
+        await close_all(self._members.values(), "the members of a group")
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"

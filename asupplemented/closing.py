@@ -1,0 +1,78 @@
+"""Closing what was opened, on every path out.
+
+Cancellation must not stop a clean-up half way: everything is asked to close, within a time
+limit, and only then does the cancellation go on.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError, current_task
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from asupplemented.abc import AsyncResource
+
+__all__ = ("CLOSE_TIMEOUT", "close_all", "closing_on_error")
+
+CLOSE_TIMEOUT: Final = 10.0
+"""Seconds that a clean-up may take in all."""
+
+
+async def close_all(resources: Iterable[AsyncResource], what: str) -> None:
+    """Close every resource in order, also when some fail or the caller is cancelled.
+
+    Args:
+        resources: What to close.
+        what: What they are, for the message of the group.
+
+    Raises:
+        ExceptionGroup: Those that failed to close; one failure leaves as a group of one.
+        CancelledError: The caller was cancelled meanwhile; everything was closed first.
+    """
+    failures: list[Exception] = []
+    cancelled: CancelledError | None = None
+    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as scope:
+        for resource in resources:
+            try:
+                await resource.aclose()
+            except CancelledError as error:
+                cancelled = error
+            except Exception as error:  # noqa: BLE001 - the rest is closed whatever this one did
+                failures.append(error)
+    if scope.cancel_called:
+        failures.append(TimeoutError(f"not done within {CLOSE_TIMEOUT} s"))
+    task = current_task()
+    # Our own time limit arrives as a cancellation too; it is a failure, not the caller's wish.
+    if cancelled is not None and (not scope.cancel_called or (task and task.cancelling())):
+        raise cancelled
+    if failures:
+        message = f"closing {what}"
+        raise ExceptionGroup(message, failures)
+
+
+@asynccontextmanager
+async def closing_on_error(
+    resources: Callable[[], Iterable[AsyncResource]], what: str
+) -> AsyncIterator[None]:
+    """Close resources if the body fails or is cancelled; the error of the body prevails.
+
+    Args:
+        resources: Gives what is open at the time of the failure.
+        what: What they are, for the notes on the error.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            await close_all(resources(), what)
+        except ExceptionGroup as group:
+            for failure in group.exceptions:
+                error.add_note(f"{group.message} failed as well: {failure}")
+        except CancelledError:
+            error.add_note(f"cancelled again while closing {what}")
+        raise
