@@ -1,0 +1,92 @@
+"""How users type the face. Checked by mypy and pyright, never run: what matters is the types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, assert_never, assert_type
+
+import asupplemented as asup
+from asupplemented import events
+from asupplemented.abc import Opening
+
+if TYPE_CHECKING:
+    from asupplemented.abc import Hook
+
+
+def group() -> asup.SupplementedReference:
+    inner = asup.supplement("oci:/srv/airgap/app:1.4", missing="fallback")
+    return asup.supplement(
+        "docker://registry.example/team/app:1.4",
+        inner,
+        asup.parse_reference("dir:/srv/app"),
+        selection=asup.SpecificImages(["sha256:" + 64 * "0"]),
+        unavailable="skip",
+    )
+
+
+async def entered(session: asup.Session, digest: asup.Digest) -> None:
+    opening = group().open(session)
+    assert_type(opening, Opening[asup.SupplementedSource])
+    async with opening as image:
+        assert_type(image, asup.SupplementedSource)
+        assert_type(await image.get_manifest(), asup.Manifest)
+        assert_type(await image.get_signatures(digest), tuple[asup.Signature, ...])
+        assert_type(await image.layers_for_copy(), tuple[asup.Descriptor, ...] | None)
+        assert_type(image.resolution.explain(digest), asup.Explanation)
+        assert_type(await asup.copy(image, "oci:/srv/out:1.4", session), asup.CopyReport)
+
+
+async def awaited(session: asup.Session) -> asup.Source:
+    image = await group().open(session)
+    assert_type(image, asup.SupplementedSource)
+    return image
+
+
+async def streamed(image: asup.Source, blob: asup.Descriptor) -> bytes:
+    async with image.open_blob(blob, start=1, end=2) as stream:
+        assert_type(stream, asup.BlobStream)
+        async for chunk in stream:
+            assert_type(chunk, bytes)
+    async with image.open_blob(str(blob.digest)) as stream:
+        return await stream.read_all(limit=1024)
+
+
+def explored(resolution: asup.Resolution) -> None:
+    assert_type(resolution.sources, Mapping[asup.Digest, int])
+    assert_type(resolution.blobs, Mapping[asup.Digest, asup.Digest])
+    assert_type(resolution.defaults, tuple[asup.Digest | None, ...])
+    assert_type(resolution.alternates, Mapping[asup.Digest, tuple[int, ...]])
+
+
+def count(event: events.Event) -> str:
+    """A hook; the match is exhaustive, so a new event shows up here."""
+    match event:
+        case events.ManifestFetched(digest=digest) | events.BlobStarted(digest=digest):
+            return digest
+        case events.BlobFinished(error=error) | events.ResolutionFinished(error=error):
+            return error or ""
+        case events.RequestRetried(reason=reason):
+            return reason
+        case events.Warned(message=message):
+            return message
+        case _:
+            assert_never(event)
+
+
+def told(event: events.Event) -> None:
+    count(event)
+
+
+def hooked() -> asup.Session:
+    hook: Hook = told
+    return asup.Session(lookahead=64, tls_verify=True, hooks=(hook,))
+
+
+def caught(error: asup.SupplementedError) -> int | None:
+    """Errors carry fields, typed without a cast."""
+    if isinstance(error, asup.RegistryError):
+        assert_type(error.retry_after, float | None)
+        return error.status
+    if isinstance(error, asup.InstanceNotFoundError):
+        assert_type(error.digests, tuple[str, ...])
+    return error.member
