@@ -1,0 +1,204 @@
+"""A registry in the process of the test: right by default, hostile when it is told to be."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from asupplemented.model.digest import Digest
+from asupplemented.testing.content import Content, Repository
+from asupplemented.testing.disk import select
+from asupplemented.testing.exchange import Pause
+from asupplemented.testing.script import Script, fits
+from asupplemented.testing.server import Server
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Container
+
+    from asupplemented.testing.access import Access
+    from asupplemented.testing.exchange import Answer, Request
+    from asupplemented.testing.images import Built
+    from asupplemented.testing.script import Match, Turn
+    from asupplemented.testing.wire import Sleep
+
+__all__ = ("FakeRegistry",)
+
+OCTETS: Final = "application/octet-stream"
+
+
+class FakeRegistry(Server):
+    """A read-only registry on 127.0.0.1, with a script of faults and a log of requests.
+
+    ::
+
+        async with FakeRegistry() as registry:
+            registry.add("team/app", build_image())
+            registry.script("/v2/team/app/manifests/latest", Status(503), None, Cut(after=10))
+            async with supplement(registry.reference("team/app")).open(session) as image:
+                ...
+            assert registry.count("/v2/team/app/blobs/*") == 0
+
+    It holds what it is given in memory, and checks nothing: a digest may lie.
+
+    Args:
+        access: Who may read: `Basic`, `Bearer`; None for everybody.
+        tls: Speak TLS with this context, see `Authority.server_context`; None for plain HTTP.
+        latency: Seconds before each answer, or a function of the request.
+        referrers: Whether there is a referrers API.
+        page_size: The most tags or referrers in one answer, None for all.
+        sleep: What pauses by the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        access: Access | None = None,
+        tls: ssl.SSLContext | None = None,
+        latency: float | Callable[[Request], float] = 0.0,
+        referrers: bool = True,
+        page_size: int | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        super().__init__(tls=tls, sleep=sleep)
+        self.access = access
+        self.latency = latency
+        self.content = Content(referrers=referrers, page_size=page_size)
+        self._scripts: list[Script] = []
+
+    def reference(self, repository: str, tag: str = "latest") -> str:
+        """The ``docker://`` reference of a tag, or of a digest given in its place."""
+        return f"docker://{self.host}/{repository}{'@' if ':' in tag else ':'}{tag}"
+
+    def repository(self, name: str) -> Repository:
+        """What a repository holds; made if it is not there. Change it as you like."""
+        return self.content.repositories.setdefault(name, Repository())
+
+    def add(
+        self,
+        repository: str,
+        top: Built,
+        *,
+        tag: str | None = "latest",
+        include: Container[str] | None = None,
+        omit: Container[str] = (),
+    ) -> str:
+        """Put something that was built into a repository, whole or with holes.
+
+        Args:
+            repository: Its name, made if it is not there.
+            top: What the tag names.
+            tag: None to have it by digest only.
+            include: Digests of the instances to hold, None for all; see `select`.
+            omit: Digests of manifests and blobs not to hold.
+
+        Returns:
+            The reference, by tag, or by digest where there is no tag.
+        """
+        manifests, blobs = select(top, include, omit)
+        for digest, built in manifests.items():
+            self.put_manifest(repository, built.raw, built.media_type, digest=digest)
+        for digest, data in blobs.items():
+            self.put_blob(repository, data, digest=digest)
+        if tag is None:
+            return self.reference(repository, top.digest)
+        self.repository(repository).tags[tag] = top.digest
+        return self.reference(repository, tag)
+
+    def put_manifest(
+        self,
+        repository: str,
+        raw: bytes,
+        media_type: str,
+        *,
+        tag: str | None = None,
+        digest: str | None = None,
+    ) -> str:
+        """Hold some bytes as a manifest.
+
+        Args:
+            repository: Its name, made if it is not there.
+            raw: Any bytes.
+            media_type: The ``Content-Type`` that they are sent with.
+            tag: A tag that names them, or None.
+            digest: The digest they are held under, which may lie; None for that of the bytes.
+
+        Returns:
+            The digest they are held under.
+        """
+        key = Digest.of(raw) if digest is None else digest
+        self.repository(repository).manifests[key] = (raw, media_type)
+        if tag is not None:
+            self.repository(repository).tags[tag] = key
+        return key
+
+    def put_blob(self, repository: str, data: bytes, *, digest: str | None = None) -> str:
+        """Hold some bytes as a blob, under their digest or under one that may lie.
+
+        Returns:
+            The digest they are held under.
+        """
+        key = Digest.of(data) if digest is None else digest
+        self.repository(repository).blobs[key] = data
+        return key
+
+    def put_file(self, path: str, data: bytes, media_type: str = OCTETS) -> str:
+        """Serve some bytes at a path outside of the API: a storage back end, a lookaside.
+
+        Returns:
+            Its URL.
+        """
+        self.content.files[path] = (data, media_type)
+        return self.url + path
+
+    def script(
+        self, match: Match, *turns: Turn, method: str | None = None, forever: bool = False
+    ) -> Script:
+        """Say what happens to the next requests that match.
+
+        Args:
+            match: A path, in which ``*`` stands for any text (``/v2/team/*/blobs/*``); or the
+                last part of one, a digest or a tag, without a slash; or a function of the
+                request.
+            turns: One for each matching request, in order: a fault of
+                `asupplemented.testing.faults`, several of them, or None for the right answer.
+            method: Match only this method.
+            forever: Whether the last turn is used for all requests that follow; if not, they
+                are answered right.
+
+        Returns:
+            The script, which tells how often it matched. Of several scripts that match, the
+            first one with a turn left is used.
+        """
+        script = Script(match, turns, method=method, forever=forever)
+        self._scripts.append(script)
+        return script
+
+    def clear_scripts(self) -> None:
+        """Forget every script: all is right again."""
+        self._scripts.clear()
+
+    def select_requests(self, match: Match = "*", *, method: str | None = None) -> list[Request]:
+        """The logged requests that match, as for `script`, in order of arrival."""
+        return [request for request in self.requests if fits(match, method, request)]
+
+    def count(self, match: Match = "*", *, method: str | None = None) -> int:
+        """How many logged requests match, as for `script`."""
+        return len(self.select_requests(match, method=method))
+
+    async def respond(self, request: Request) -> Answer:
+        """The answer to a request: the right one, then what a script makes of it."""
+        answer = self._answer_rightly(request)
+        for script in self._scripts:
+            if script.takes(request):
+                answer = script.apply(answer, request)
+                break
+        seconds = self.latency(request) if callable(self.latency) else self.latency
+        return answer.with_pause(Pause(at=None, seconds=seconds)) if seconds else answer
+
+    def _answer_rightly(self, request: Request) -> Answer:
+        if self.access is None:
+            return self.content.answer(request)
+        answer = self.access.answer(request, self.url) or self.content.answer(request)
+        return replace(answer, challenge=self.access.challenge(request, self.url))
