@@ -46,7 +46,7 @@ class Descriptor(
     size: Size | None = None
     platform: Platform | None = None
     urls: tuple[str, ...] = ()
-    annotations: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+    annotations: Mapping[str, str] = {}
     artifact_type: str | None = None
     data: str | None = None
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from asupplemented.errors import MalformedManifestError
+from asupplemented.model.document import Document, Head, Reading, convert, read, read_head
+
 __all__ = (
     "ACCEPT",
     "DOCKER_CONFIG",
@@ -29,6 +32,7 @@ __all__ = (
     "OCI_NONDISTRIBUTABLE_LAYER_GZIP",
     "OCI_NONDISTRIBUTABLE_LAYER_ZSTD",
     "guess",
+    "guess_read",
     "is_index",
     "normalize",
 )
@@ -97,3 +101,52 @@ def normalize(media_type: str | None) -> str:
         One of the six known types as it is, and signed schema 1 for everything else.
     """
     return media_type if media_type in KNOWN_MANIFESTS else DOCKER_SCHEMA1_SIGNED
+
+
+def guess(raw: bytes) -> str | None:
+    """What the bytes of a manifest look like, where nobody says what they are (rules G).
+
+    Returns:
+        None if they look like nothing, or cannot be read (upstream: ""). Rule G5 has a quirk:
+        the answer can be a type that is none of the six, or no manifest's at all.
+    """
+    try:
+        reading = read(raw)
+        return guess_read(reading, read_head(reading))
+    except MalformedManifestError:
+        return None
+
+
+def guess_read(reading: Reading, head: Head) -> str | None:
+    """The same as `guess`, for a manifest that was read already."""
+    if head.media_type in _TELLING:
+        return head.media_type
+    if head.schema_version == 1:
+        return DOCKER_SCHEMA1 if head.signatures is None else DOCKER_SCHEMA1_SIGNED
+    if head.schema_version != 2:  # noqa: PLR2004 - the version is the name of the thing
+        return None
+    return _guess_by_content(reading)
+
+
+_TELLING: Final = frozenset((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX))
+"""Types that a document may claim for itself; schema 1 is told by its version (rule G2)."""
+
+
+def _guess_by_content(reading: Reading) -> str | None:
+    try:
+        document = convert(_part(reading))
+    except MalformedManifestError:
+        return None
+    config_type = document.config.media_type if document.config is not None else None
+    if config_type == OCI_CONFIG:
+        return OCI_MANIFEST
+    if config_type == DOCKER_CONFIG:
+        return DOCKER_MANIFEST
+    return (config_type or OCI_INDEX) if document.manifests else OCI_MANIFEST
+
+
+def _part(reading: Reading) -> Reading:
+    """The two fields that tell a manifest from an index (rule G7: these must be right)."""
+    if isinstance(reading, Document):
+        return reading
+    return {key: value for key, value in reading.items() if key in ("config", "manifests")}

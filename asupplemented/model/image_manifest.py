@@ -1,0 +1,177 @@
+"""Image manifests: config and layers of one image or artifact."""
+
+from __future__ import annotations
+
+import binascii
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asupplemented.errors import MalformedManifestError, NonImageArtifactError
+from asupplemented.model import document, schema1
+from asupplemented.model.digest import Digest
+from asupplemented.model.media_type import (
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
+    DOCKER_TYPES,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+)
+from asupplemented.model.text import excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.document import Document, Reading
+    from asupplemented.model.schema1 import Schema1
+
+__all__ = ("ImageManifest", "LayerInfo", "check_data", "parse_image", "parse_schema1")
+
+_KEYS: Final = frozenset(("config", "layers"))
+
+
+class LayerInfo(NamedTuple):
+    """A layer, and whether its manifest says that it is empty (rules C5, C7)."""
+
+    descriptor: Descriptor
+    empty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImageManifest:
+    """What the manifest of one image or artifact says.
+
+    Attributes:
+        media_type: What it was read as.
+        config: As written; None for schema 1, which has none (rule C1), and if it is not there.
+        layers: Base layer first; what is there twice is there twice (rules C4, C7).
+        annotations: Empty if there are none.
+        artifact_type: Or None.
+        subject: What it is about, or None; it is never followed (rule AR5).
+        schema1: What only schema 1 says; None for all other kinds.
+    """
+
+    media_type: str
+    config: Descriptor | None
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    artifact_type: str | None = None
+    subject: Descriptor | None = None
+    schema1: Schema1 | None = None
+
+    @property
+    def layer_infos(self) -> tuple[LayerInfo, ...]:
+        """The layers, each with whether it is called empty; only schema 1 can say so."""
+        empty = (False,) * len(self.layers) if self.schema1 is None else self.schema1.empty
+        return tuple(map(LayerInfo, self.layers, empty))
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Every blob that the manifest names: the config, then the layers, base first.
+
+        A config without a digest is left out (rule C3).
+        """
+        if self.config is None or not self.config.digest:
+            return self.layers
+        return (self.config, *self.layers)
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it is an OCI manifest of something that is no image (rules AR1, AR4)."""
+        return self.media_type == OCI_MANIFEST and self._config_type != OCI_CONFIG
+
+    @property
+    def image_id(self) -> str | None:
+        """The hex digits of the config's digest (rule C9).
+
+        None for schema 1, where it takes the uncompressed layers to know.
+
+        Raises:
+            NonImageArtifactError: It is no image.
+            InvalidDigestError: The config's digest is none.
+        """
+        self.check_image()
+        if self.schema1 is not None:
+            return None
+        return Digest(self.config.digest if self.config is not None else "").encoded
+
+    def check_image(self) -> None:
+        """Make sure that this is an image, before its config is read as one.
+
+        Raises:
+            NonImageArtifactError: It is an artifact (rule AR2).
+        """
+        if not self.is_artifact:
+            return
+        kind = self.artifact_type or self._config_type or ""
+        if kind == DOCKER_CONFIG:
+            message = "invalid mixed OCI image with Docker v2s2 config"
+        else:
+            message = f"an artifact of type {excerpt(kind)} is no image"
+        raise NonImageArtifactError(message, artifact_type=kind)
+
+    @property
+    def _config_type(self) -> str | None:
+        return None if self.config is None else self.config.media_type
+
+
+def parse_image(reading: Reading, media_type: str) -> ImageManifest:
+    """Read a manifest of schema 2 or OCI.
+
+    Raises:
+        MalformedManifestError: A rule of its kind is broken (rules P6, P8, P9).
+        AmbiguousManifestError: It has keys of another kind (rule A2).
+    """
+    typed = document.convert_as(reading, media_type, _KEYS)
+    if media_type == DOCKER_MANIFEST:
+        _check_docker_types(typed)
+    else:
+        check_data((typed.config, typed.subject, *(typed.layers or ())))
+    return ImageManifest(
+        media_type=media_type,
+        config=typed.config,
+        layers=typed.layers or (),
+        annotations=typed.annotations,
+        artifact_type=typed.artifact_type,
+        subject=typed.subject,
+    )
+
+
+def parse_schema1(payload: bytes, media_type: str) -> ImageManifest:
+    """Read an unsigned schema 1 manifest, or the payload of a signed one.
+
+    Raises:
+        MalformedManifestError: A rule of its kind is broken (rules P3 to P5).
+        AmbiguousManifestError: It has keys of another kind (rule A2).
+    """
+    parsed = schema1.parse(payload, media_type)
+    return ImageManifest(media_type, None, parsed.layers, schema1=parsed)
+
+
+def check_data(descriptors: Iterable[Descriptor | None]) -> None:
+    """Make sure that embedded content is base64 (rule P9).
+
+    Raises:
+        MalformedManifestError: One of them is not.
+    """
+    for descriptor in descriptors:
+        if descriptor is not None and descriptor.data is not None:
+            _check_base64(descriptor.data)
+
+
+def _check_base64(data: str) -> None:
+    compact = data.replace("\r", "").replace("\n", "")
+    try:
+        binascii.a2b_base64(compact, strict_mode=True)
+    except ValueError as error:  # binascii.Error is one, and text that is not ASCII gives another
+        message = f"embedded data is not base64: {excerpt(data, 50)}"
+        raise MalformedManifestError(message) from error
+
+
+def _check_docker_types(typed: Document) -> None:
+    """Schema 2 knows ten media types and has one on itself and on each layer (rules P6, P7)."""
+    for media_type in (typed.media_type, *(layer.media_type for layer in typed.layers or ())):
+        if media_type not in DOCKER_TYPES:
+            shown = "none" if media_type is None else excerpt(media_type)
+            message = f"unsupported media type in a Docker schema 2 manifest: {shown}"
+            raise MalformedManifestError(message)

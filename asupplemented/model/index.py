@@ -1,0 +1,136 @@
+"""Indexes and lists: the instances of an image, and choosing among them (rules LI, CI)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from asupplemented.errors import InstanceNotFoundError, PlatformNotFoundError
+from asupplemented.model import document
+from asupplemented.model.image_manifest import check_data
+from asupplemented.model.media_type import DOCKER_LIST
+from asupplemented.model.platform import wanted_platforms
+from asupplemented.model.text import excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.document import Reading
+    from asupplemented.model.platform import Platform
+
+__all__ = ("ZSTD_ANNOTATION", "Index", "parse_index")
+
+ZSTD_ANNOTATION: Final = "io.github.containers.compression.zstd"
+"""On an entry of an OCI index, with the value "true": its layers are zstd (rule LI3)."""
+
+_KEYS: Final = frozenset(("manifests",))
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What an index or list says.
+
+    Attributes:
+        media_type: What it was read as.
+        manifests: Its entries in document order; what is there twice is there twice (rule LI1).
+        annotations: Empty if there are none.
+        artifact_type: Or None.
+        subject: What it is about, or None; it is never followed (rule AR5).
+    """
+
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    artifact_type: str | None = None
+    subject: Descriptor | None = None
+    _found: dict[str, Descriptor] = field(
+        default_factory=dict["str", "Descriptor"], init=False, repr=False, compare=False
+    )
+
+    def find(self, digest: str) -> Descriptor:
+        """The first entry with a digest (rule LI2).
+
+        Raises:
+            InstanceNotFoundError: The index does not name it.
+        """
+        if not self._found:
+            self._found.update((entry.digest, entry) for entry in reversed(self.manifests))
+        entry = self._found.get(digest)
+        if entry is None:
+            message = f"the index does not name {excerpt(digest)}"
+            raise InstanceNotFoundError(message, digests=(digest,))
+        return entry
+
+    def compression_names(self, entry: Descriptor) -> tuple[str, ...]:
+        """How the layers of an entry are compressed, as far as the index tells (rule LI3)."""
+        if self.media_type == DOCKER_LIST:
+            return ("gzip",)
+        return ("zstd",) if entry.annotations.get(ZSTD_ANNOTATION) == "true" else ("gzip",)
+
+    def choose(self, platform: Platform | None, *, prefer_gzip: bool = False) -> Descriptor:
+        """The entry that fits a platform best (rules CI1 to CI6).
+
+        The better platform wins, as `wanted_platforms` orders them. In an OCI index entries
+        without a platform come after all that match, and among equals zstd comes before gzip.
+        Among what is still equal the first one wins.
+
+        Args:
+            platform: What to run on; None for this host.
+            prefer_gzip: Gzip before zstd.
+
+        Raises:
+            PlatformNotFoundError: Nothing fits (rule CI7).
+        """
+        wanted = wanted_platforms(platform)
+        ranks = {(p.os, p.architecture, p.variant): rank for rank, p in enumerate(wanted)}
+        best: tuple[int, bool] | None = None
+        chosen: Descriptor | None = None
+        for entry in self.manifests:
+            rank = self._rank(entry, ranks)
+            if rank is None:
+                continue
+            score = (rank, (self.compression_names(entry) == ("gzip",)) is not prefer_gzip)
+            if best is None or score < best:
+                best, chosen = score, entry
+        if chosen is None:
+            raise self._no_match(wanted[0])
+        return chosen
+
+    def _rank(
+        self, entry: Descriptor, ranks: Mapping[tuple[str, str, str | None], int]
+    ) -> int | None:
+        """How well the platform of an entry fits, 0 is best; None if not at all."""
+        offered = entry.platform
+        if offered is None:
+            return None if self.media_type == DOCKER_LIST else len(ranks)
+        return ranks.get((offered.os, offered.architecture, offered.variant))
+
+    def _no_match(self, wanted: Platform) -> PlatformNotFoundError:
+        kind = "manifest list" if self.media_type == DOCKER_LIST else "image index"
+        message = (
+            f"no image found in {kind} for architecture {wanted.architecture!r}, "
+            f"variant {wanted.variant or ''!r}, OS {wanted.os!r}"
+        )
+        offered = (str(entry.platform) for entry in self.manifests if entry.platform is not None)
+        return PlatformNotFoundError(message, available=tuple(dict.fromkeys(offered)))
+
+
+def parse_index(reading: Reading, media_type: str) -> Index:
+    """Read an OCI index or a Docker manifest list (rule P10).
+
+    Raises:
+        MalformedManifestError: A field has the wrong type (rule P9 for embedded data).
+        AmbiguousManifestError: It has keys of another kind (rule A2).
+    """
+    typed = document.convert_as(reading, media_type, _KEYS)
+    manifests = typed.manifests or ()
+    if media_type != DOCKER_LIST:
+        check_data((typed.subject, *manifests))
+    return Index(
+        media_type=media_type,
+        manifests=manifests,
+        annotations=typed.annotations,
+        artifact_type=typed.artifact_type,
+        subject=typed.subject,
+    )

@@ -1,0 +1,188 @@
+"""Manifests: bytes that were verified, and what they say.
+
+The bytes are kept as they came and never written anew: their digest is their name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from asupplemented.errors import (
+    AmbiguousManifestError,
+    DigestMismatchError,
+    MalformedManifestError,
+    UnsupportedManifestError,
+)
+from asupplemented.model import document, schema1
+from asupplemented.model.digest import Digest
+from asupplemented.model.image_manifest import ImageManifest, parse_image, parse_schema1
+from asupplemented.model.index import Index, parse_index
+from asupplemented.model.media_type import (
+    DOCKER_SCHEMA1,
+    DOCKER_SCHEMA1_SIGNED,
+    KNOWN_MANIFESTS,
+    guess_read,
+    is_index,
+)
+from asupplemented.model.text import excerpt
+
+if TYPE_CHECKING:
+    from asupplemented.model.document import Head, Reading
+
+__all__ = ("ImageManifest", "Index", "Manifest")
+
+_SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The bytes of a manifest, with the media type and the digest that they go by.
+
+    Make one from foreign bytes with `verified`; the constructor trusts its arguments.
+
+    Attributes:
+        raw: The bytes, as they came.
+        media_type: One of ``media_type.KNOWN_MANIFESTS``.
+        digest: What the manifest is indexed under.
+    """
+
+    raw: bytes = field(repr=False)
+    media_type: str
+    digest: Digest
+    _reading: Reading | None = field(default=None, init=False, repr=False, compare=False)
+    _parsed: ImageManifest | Index | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def verified(
+        cls, raw: bytes, claimed_media_type: str | None, expected: Digest | None
+    ) -> Manifest:
+        """Check foreign bytes against the digest that named them, and say what they are.
+
+        The media type is the claimed one if it is one of the six known, else it is guessed from
+        the bytes (rules G). The digest is that of the bytes, for signed schema 1 that of the
+        signed payload (rules DG1, DG2), by the algorithm of `expected` (rule DG13).
+
+        Args:
+            raw: The bytes as a source gave them.
+            claimed_media_type: What the source calls them, None if it does not say.
+            expected: The digest that named them. None if nothing did: then they are indexed
+                under sha256.
+
+        Raises:
+            DigestMismatchError: The bytes are not those that `expected` names. It comes before
+                every fault of the content, save signatures that cannot be undone.
+            MalformedManifestError: Not a JSON object, or broken where it says what it is.
+            AmbiguousManifestError: The bytes claim another known media type than the source.
+            UnsupportedManifestError: Neither the source nor the bytes say what they are.
+        """
+        reading, head = _read(raw, expected)
+        known = claimed_media_type in KNOWN_MANIFESTS
+        kind = claimed_media_type if known else guess_read(reading, head)
+        content = _content(raw, kind, head)
+        digest = Digest.of(content) if expected is None else _checked(content, expected)
+        manifest = cls(raw, _decided(kind, head, raw), digest)
+        object.__setattr__(manifest, "_reading", reading)
+        return manifest
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.raw)
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is an index or list, by its media type (rule MT1)."""
+        return is_index(self.media_type)
+
+    def parse(self) -> ImageManifest | Index:
+        """Read the manifest as its media type says. It is read once and kept.
+
+        Raises:
+            MalformedManifestError: It breaks the rules of its kind (rules J, P).
+            AmbiguousManifestError: It has fields of another kind (rules A).
+            UnsupportedManifestError: Its media type is not one of the six known.
+        """
+        parsed = self._parsed
+        if parsed is None:
+            parsed = _parse(self.raw, self.media_type, self._reading)
+            object.__setattr__(self, "_parsed", parsed)
+            object.__setattr__(self, "_reading", None)
+        return parsed
+
+    def parse_image(self) -> ImageManifest:
+        """Read the manifest of one image or artifact.
+
+        Raises:
+            UnsupportedManifestError: It is an index (rule P1).
+            ManifestError: See `parse`.
+        """
+        parsed = self.parse()
+        if isinstance(parsed, Index):
+            message = "manifest lists as individual manifests are not supported"
+            raise UnsupportedManifestError(message, digest=self.digest)
+        return parsed
+
+    def parse_index(self) -> Index:
+        """Read an index or list.
+
+        Raises:
+            UnsupportedManifestError: It is the manifest of one image (rule P1).
+            ManifestError: See `parse`.
+        """
+        parsed = self.parse()
+        if isinstance(parsed, ImageManifest):
+            message = "individual manifests as manifest lists are not supported"
+            raise UnsupportedManifestError(message, digest=self.digest)
+        return parsed
+
+
+def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head]:
+    try:
+        reading = document.read(raw)
+        return reading, document.read_head(reading)
+    except MalformedManifestError:
+        # A truncated body is first of all not what was asked for.
+        if expected is not None:
+            _checked(raw, expected)
+        raise
+
+
+def _content(raw: bytes, kind: str | None, head: Head) -> bytes:
+    """What the digest of a manifest covers (rules DG1, DG9)."""
+    signed = kind in _SCHEMA1 and head.signatures is not None
+    return schema1.rebuild_payload(raw) if signed else raw
+
+
+def _checked(content: bytes, expected: Digest) -> Digest:
+    actual = Digest.of(content, expected.algorithm)
+    if actual != expected:
+        message = f"manifest does not match the digest that named it, {expected}, but {actual}"
+        raise DigestMismatchError(message, digest=expected, actual=actual)
+    return expected
+
+
+def _decided(kind: str | None, head: Head, raw: bytes) -> str:
+    """The media type, if it is a known one and the body does not contradict it."""
+    if kind is None or kind not in KNOWN_MANIFESTS:
+        own = "no mediaType" if head.media_type is None else f"mediaType {excerpt(head.media_type)}"
+        message = f"unsupported manifest with {own}, it begins with {excerpt(raw, 50)}"
+        raise UnsupportedManifestError(message)
+    if head.media_type != kind and head.media_type in KNOWN_MANIFESTS:
+        message = f"ambiguous manifest: served as {kind}, but calls itself {head.media_type}"
+        raise AmbiguousManifestError(message)
+    return kind
+
+
+def _parse(raw: bytes, media_type: str, reading: Reading | None) -> ImageManifest | Index:
+    if media_type in _SCHEMA1:
+        head = document.read_head(document.read(raw) if reading is None else reading)
+        return parse_schema1(_content(raw, media_type, head), media_type)
+    if media_type not in KNOWN_MANIFESTS:
+        raise UnsupportedManifestError(f"unsupported manifest type {excerpt(media_type)}")
+    if reading is None:
+        reading = document.read(raw)
+    read_as = parse_index if is_index(media_type) else parse_image
+    return read_as(reading, media_type)
