@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from asupplemented.errors import MalformedManifestError
-from asupplemented.model.document import Document, Head, Reading, convert, read, read_head
+from asupplemented.model.document import Document, convert, read, read_head
+
+if TYPE_CHECKING:
+    from asupplemented.model.document import Head, Reading
 
 __all__ = (
     "ACCEPT",

@@ -89,9 +89,10 @@ class Platform(
         if len(parts) not in (2, 3) or not all(map(_COMPONENT.fullmatch, parts)):
             message = f"{excerpt(text)} is not os/architecture[/variant], like linux/arm/v7"
             raise InvalidPlatformError(message)
-        system, machine, *variant = parts
+        system, machine, *rest = parts
         architecture, implied = _ARCHITECTURE_ALIASES.get(machine, (machine, None))
-        return cls(_OS_ALIASES.get(system, system), architecture, *(variant or (implied,)))
+        variant = rest[0] if rest else implied
+        return cls(_OS_ALIASES.get(system, system), architecture, variant)
 
     @classmethod
     def host(

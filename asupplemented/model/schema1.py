@@ -7,6 +7,7 @@ payload, so it is the payload that is verified, and nothing but the payload that
 from __future__ import annotations
 
 import binascii
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from asupplemented.model.document import Integer, check_foreign, find_foreign
 from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
-    from asupplemented.model.strict_json import Json
+    from asupplemented.model.shape import Json
 
 __all__ = ("EMPTY_LAYER", "EMPTY_LAYER_BYTES", "Schema1", "is_signed", "parse", "rebuild_payload")
 
@@ -40,7 +41,6 @@ _WHAT: Final = "schema 1 manifest"
 _KEYS: Final = frozenset(("fsLayers", "history"))
 _ID: Final = re.compile(r"[a-f0-9]{64}", re.ASCII)
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*+={0,2}", re.ASCII)
-_KEY_FIELDS: Final = {"EC": ("crv", "x", "y"), "RSA": ("n", "e")}
 
 
 class _FsLayer(msgspec.Struct, frozen=True, rename="camel"):
@@ -73,7 +73,16 @@ class _Signature(msgspec.Struct, frozen=True):
 
 
 class _Header(msgspec.Struct, frozen=True):
-    jwk: object = None
+    jwk: _Key | None = None
+
+
+class _Key(msgspec.Struct, frozen=True):
+    kty: str | None = None
+    crv: str | None = None
+    x: str | None = None
+    y: str | None = None
+    n: str | None = None
+    e: str | None = None
 
 
 class _Protected(msgspec.Struct, frozen=True, rename="camel"):
@@ -176,7 +185,7 @@ def _check_ids(images: list[_Compatibility]) -> None:
     if images[-1].parent:
         raise _malformed(f"the base layer has a parent, {excerpt(images[-1].parent)}")
     seen: set[str] = set()
-    for newer, older in zip(images, images[1:], strict=False):
+    for newer, older in itertools.pairwise(images):
         if newer.id == older.id:
             continue
         if older.id in seen or older.id == newer.id:
@@ -193,8 +202,9 @@ def _is_repeated(images: list[_Compatibility], index: int) -> bool:
 
 def _read_format(signature: _Signature) -> tuple[int, bytes]:
     """Length of the signed prefix, and the tail that follows it in the payload."""
-    if signature.header is not None and signature.header.jwk is not None:
-        _check_key(signature.header.jwk)
+    key = signature.header.jwk if signature.header is not None else None
+    if key is not None and not _is_readable(key):
+        raise _malformed("a signature with an unreadable key")
     protected = strict_json.decode(_decode64(signature.protected), _Protected, what=_WHAT)
     if protected.format_length is None or protected.format_tail is None:
         raise _malformed("a signature without format length or tail")
@@ -203,13 +213,15 @@ def _read_format(signature: _Signature) -> tuple[int, bytes]:
     return protected.format_length, _decode64(protected.format_tail)
 
 
-def _check_key(key: object) -> None:
-    """Refuse what cannot be a public key (rule DG4); nothing is verified with it (rule DG5)."""
-    if isinstance(key, dict):
-        fields = _KEY_FIELDS.get(str(key.get("kty")), ())
-        if fields and all(isinstance(key.get(field), str) for field in fields):
-            return
-    raise _malformed("a signature with an unreadable key")
+def _is_readable(key: _Key) -> bool:
+    """Whether it could be a public key (rule DG4); nothing is verified with it (rule DG5)."""
+    match key:
+        case _Key(kty="EC", crv=str(), x=str() as x, y=str() as y):
+            return bool(_decode64(x) and _decode64(y))
+        case _Key(kty="RSA", n=str() as n, e=str() as e):
+            return bool(_decode64(n) and _decode64(e))
+        case _:
+            return False
 
 
 def _decode64(text: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import msgspec
 from msgspec import inspect
@@ -20,15 +20,16 @@ from asupplemented.model.text import excerpt
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("Shape", "fold", "quick_decoder", "shape_of")
+__all__ = ("Json", "Shape", "fold", "quick_decoder", "shape_of")
 
-T = TypeVar("T", bound=msgspec.Struct)
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+"""A decoded document."""
 
 
 class Shape(Protocol):
     """What one kind of value must look like."""
 
-    def fit(self, node: object, /) -> object:
+    def fit(self, node: Json, /) -> Json:
         """The node as msgspec expects it; what has the wrong type stays as it is.
 
         Raises:
@@ -37,7 +38,7 @@ class Shape(Protocol):
         ...
 
     @property
-    def zero(self) -> object:
+    def zero(self) -> Json:
         """What a null stands for within a list or a map."""
         ...
 
@@ -57,7 +58,7 @@ def shape_of(kind: type[msgspec.Struct]) -> Shape:
 
 
 @functools.cache
-def quick_decoder(kind: type[T]) -> msgspec.json.Decoder[T] | None:
+def quick_decoder(kind: type[msgspec.Struct]) -> msgspec.json.Decoder[msgspec.Struct] | None:
     """A decoder whose result, encoded again, has no colon that the document has not.
 
     Returns:
@@ -94,12 +95,12 @@ _SCALARS: Final = (
 class _Fields:
     known: Mapping[str, Shape]
     folded: Mapping[str, str]
-    zero: object
+    zero: Json
 
-    def fit(self, node: object, /) -> object:
+    def fit(self, node: Json, /) -> Json:
         if not isinstance(node, dict):
             return node
-        fitted: dict[str, object] = {}
+        fitted: dict[str, Json] = {}
         for key, value in node.items():
             shape = self.known.get(key)
             if shape is None:
@@ -118,9 +119,9 @@ class _Fields:
 @dataclass(frozen=True, slots=True)
 class _Items:
     item: Shape
-    zero: object
+    zero: Json
 
-    def fit(self, node: object, /) -> object:
+    def fit(self, node: Json, /) -> Json:
         if not isinstance(node, list):
             return node
         return [self.item.zero if value is None else self.item.fit(value) for value in node]
@@ -129,9 +130,9 @@ class _Items:
 @dataclass(frozen=True, slots=True)
 class _Entries:
     item: Shape
-    zero: object
+    zero: Json
 
-    def fit(self, node: object, /) -> object:
+    def fit(self, node: Json, /) -> Json:
         if not isinstance(node, dict):
             return node
         return {
@@ -142,9 +143,9 @@ class _Entries:
 
 @dataclass(frozen=True, slots=True)
 class _Scalar:
-    zero: object
+    zero: Json
 
-    def fit(self, node: object, /) -> object:
+    def fit(self, node: Json, /) -> Json:
         return node
 
 
@@ -159,14 +160,16 @@ def _shape(info: inspect.Type) -> Shape:
             return _Items(_shape(item), [])
         case inspect.DictType(value_type=value):
             return _Entries(_shape(value), {})
-        case inspect.StrType():
-            return _Scalar("")
-        case inspect.IntType() | inspect.FloatType():
-            return _Scalar(0)
-        case inspect.BoolType():
-            return _Scalar(zero=False)
         case _:
-            return _Scalar(None)
+            return _Scalar(_ZEROS.get(type(info)))
+
+
+_ZEROS: Final[Mapping[type[inspect.Type], Json]] = {
+    inspect.StrType: "",
+    inspect.IntType: 0,
+    inspect.FloatType: 0.0,
+    inspect.BoolType: False,
+}
 
 
 def _optional(types: tuple[inspect.Type, ...]) -> Shape:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from asupplemented.errors import LayoutError
 from asupplemented.model.text import excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ("SIGSTORE_MEDIA_TYPE", "Signature", "SignatureFormat")
 
@@ -20,7 +22,8 @@ _OPENPGP_BYTES: Final = frozenset(
 )
 """First bytes of OpenPGP messages: simple signatures were stored without a frame once."""
 
-_FORMATS: Final = ("simple-signing", "sigstore-json")
+_LONGEST_FORMAT: Final = 64
+"""The line break of a frame comes before this, or the frame is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,15 @@ class Signature:
 
 
 def _from_frame(blob: bytes) -> Signature:
-    name, newline, data = blob[1:65].partition(b"\n")
-    if not newline or not name.isascii() or not name.decode("ascii").isprintable():
+    name, newline, _ = blob[1:_LONGEST_FORMAT].partition(b"\n")
+    text = name.decode("ascii", "replace")
+    if not newline or not text.isascii() or not text.isprintable():
         message = f"the frame of a signature is broken: {excerpt(name, 50)}"
         raise LayoutError(message)
-    text = name.decode("ascii")
-    if text not in _FORMATS:
-        message = f"a signature has the unknown format {excerpt(text, 50)}"
-        raise LayoutError(message)
-    del data  # Only the head was looked at.
-    return Signature(cast("SignatureFormat", text), blob[len(name) + 2 :])
+    data = blob[len(name) + 2 :]
+    match text:
+        case "simple-signing" | "sigstore-json":
+            return Signature(text, data)
+        case _:
+            message = f"a signature has the unknown format {excerpt(text, 50)}"
+            raise LayoutError(message)

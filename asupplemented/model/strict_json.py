@@ -21,24 +21,21 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast
 
 import msgspec
 
 from asupplemented.errors import MalformedManifestError
 from asupplemented.limits import MAX_JSON_DEPTH
-from asupplemented.model.shape import quick_decoder, shape_of
+from asupplemented.model.shape import Json, quick_decoder, shape_of
 from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 __all__ = ("Json", "convert", "decode", "decode_quickly", "load")
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
-"""A decoded document."""
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -88,7 +85,9 @@ def decode_quickly(raw: bytes, kind: type[T]) -> T | None:
         value = decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return value if _ENCODER.encode(value).count(b":") == raw.count(b":") else None
+    if _ENCODER.encode(value).count(b":") != raw.count(b":"):
+        return None
+    return cast("T", value)
 
 
 def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[str, Json]:
@@ -118,7 +117,7 @@ def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[
     return tree
 
 
-def convert(tree: Mapping[str, Json], kind: type[T], *, what: str = "document") -> T:
+def convert(tree: dict[str, Json], kind: type[T], *, what: str = "document") -> T:
     """Turn a tree of `load` into a typed value.
 
     Args:

@@ -1,0 +1,241 @@
+"""Configs of images, and what `inspect` tells of an image (rules I)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from asupplemented.errors import MalformedManifestError
+from asupplemented.model import strict_json
+from asupplemented.model.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asupplemented.model.image_manifest import ImageManifest, LayerInfo
+
+__all__ = ("HistoryEntry", "ImageConfig", "Inspection", "LayerData", "RunConfig", "inspect")
+
+_WHAT = "image config"
+
+
+class RunConfig(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    rename="pascal",
+):
+    """How a container of the image starts.
+
+    What a document leaves out, or sets to null, is None. A list that is there and empty is ().
+    """
+
+    user: str | None = None
+    env: tuple[str, ...] | None = None
+    """``NAME=value``, in order."""
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    working_dir: str | None = None
+    labels: dict[str, str] | None = None
+    stop_signal: str | None = None
+    exposed_ports: dict[str, dict[str, object]] | None = None
+    """Ports like ``80/tcp``; the values are empty."""
+    volumes: dict[str, dict[str, object]] | None = None
+    """Paths; the values are empty."""
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one layer came about; all as written, None if it is not there."""
+
+    created: str | None = None
+    created_by: str | None = None
+    author: str | None = None
+    comment: str | None = None
+    empty_layer: bool = False
+
+
+class _RootFs(msgspec.Struct, frozen=True, omit_defaults=True):
+    type: str | None = None
+    diff_ids: tuple[str, ...] = ()
+
+
+class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The config of an image, OCI or Docker; unknown fields are ignored (rule I2).
+
+    Attributes:
+        os: "" if the config does not say.
+        architecture: "" if the config does not say.
+        variant: Or None.
+        os_version: Or None.
+        os_features: In the order written.
+        created: RFC 3339, as written; or None.
+        author: Or None.
+        docker_version: Or None; only Docker writes it.
+        config: How a container starts, or None if there is no such object.
+        rootfs: Or None. Read `diff_ids` instead.
+        history: Base layer first; entries of empty layers included.
+    """
+
+    os: str = ""
+    architecture: str = ""
+    variant: str | None = None
+    os_version: str | None = msgspec.field(default=None, name="os.version")
+    os_features: tuple[str, ...] = msgspec.field(default=(), name="os.features")
+    created: str | None = None
+    author: str | None = None
+    docker_version: str | None = None
+    config: RunConfig | None = None
+    rootfs: _RootFs | None = None
+    history: tuple[HistoryEntry, ...] = ()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> ImageConfig:
+        """Read a config blob; its bytes must have been verified (rule I3).
+
+        Raises:
+            MalformedManifestError: It is not a JSON object, or a field has the wrong type.
+        """
+        return strict_json.decode(raw, cls, what=_WHAT)
+
+    @property
+    def platform(self) -> Platform:
+        """What the image runs on."""
+        return Platform(self.os, self.architecture, self.variant, self.os_version, self.os_features)
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        """Digests of the uncompressed layers as written, base layer first."""
+        return self.rootfs.diff_ids if self.rootfs is not None else ()
+
+    @property
+    def env(self) -> tuple[str, ...] | None:
+        """``NAME=value`` in order; None if the config does not say."""
+        return self.config.env if self.config is not None else None
+
+    @property
+    def labels(self) -> Mapping[str, str] | None:
+        """Labels by name; None if the config does not say."""
+        return self.config.labels if self.config is not None else None
+
+    @property
+    def entrypoint(self) -> tuple[str, ...] | None:
+        """The program and its fixed arguments; None if the config does not say."""
+        return self.config.entrypoint if self.config is not None else None
+
+    @property
+    def cmd(self) -> tuple[str, ...] | None:
+        """Default arguments, or the command; None if the config does not say."""
+        return self.config.cmd if self.config is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerData:
+    """One layer, as `Inspection` shows it."""
+
+    media_type: str | None
+    digest: str
+    size: int | None
+    annotations: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, object]:
+        """The names and zero values of other tools; a size of -1 is unknown."""
+        return {
+            "MIMEType": self.media_type or "",
+            "Digest": self.digest,
+            "Size": -1 if self.size is None else self.size,
+            "Annotations": dict(self.annotations) or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What people want to know of an image (rule I1).
+
+    Attributes:
+        tag: As a schema 1 manifest names it; None for all other kinds.
+        created: RFC 3339, as the config writes it; or None.
+        docker_version: Or None.
+        labels: None if the config does not say.
+        architecture: "" if the config does not say.
+        variant: Or None.
+        os: "" if the config does not say.
+        layers: Digests, base layer first.
+        layers_data: The same layers with more about each.
+        env: ``NAME=value`` in order; None if the config does not say.
+        author: Or None.
+    """
+
+    tag: str | None
+    created: str | None
+    docker_version: str | None
+    labels: Mapping[str, str] | None
+    architecture: str
+    variant: str | None
+    os: str
+    layers: tuple[str, ...]
+    layers_data: tuple[LayerData, ...]
+    env: tuple[str, ...] | None
+    author: str | None
+
+    def to_dict(self) -> dict[str, object]:
+        """A JSON object with the names and zero values that other tools write."""
+        return {
+            "Tag": self.tag or "",
+            "Created": self.created,
+            "DockerVersion": self.docker_version or "",
+            "Labels": None if self.labels is None else dict(self.labels),
+            "Architecture": self.architecture,
+            "Variant": self.variant or "",
+            "Os": self.os,
+            "Layers": list(self.layers),
+            "LayersData": [layer.to_dict() for layer in self.layers_data],
+            "Env": None if self.env is None else list(self.env),
+            "Author": self.author or "",
+        }
+
+
+def inspect(manifest: ImageManifest, config: ImageConfig | None) -> Inspection:
+    """Tell of an image what its manifest and config say (rules I1, I2).
+
+    Args:
+        manifest: The manifest of one image.
+        config: Its config; None for schema 1 only, which brings its own.
+
+    Raises:
+        NonImageArtifactError: It is an artifact (rule AR2).
+        MalformedManifestError: The config within a schema 1 manifest is broken.
+    """
+    manifest.check_image()
+    told = config_within(manifest) if config is None else config
+    return Inspection(
+        tag=None if manifest.schema1 is None else manifest.schema1.tag,
+        created=told.created,
+        docker_version=told.docker_version,
+        labels=told.labels,
+        architecture=told.architecture,
+        variant=told.variant,
+        os=told.os,
+        layers=tuple(layer.digest for layer in manifest.layers),
+        layers_data=tuple(map(_layer_data, manifest.layer_infos)),
+        env=told.env,
+        author=told.author,
+    )
+
+
+def config_within(manifest: ImageManifest) -> ImageConfig:
+    """The config that a schema 1 manifest brings along, of its newest layer (rule I2).
+
+    Raises:
+        MalformedManifestError: It is broken, or the manifest is of another kind.
+    """
+    if manifest.schema1 is None:
+        message = f"a manifest of type {manifest.media_type} brings no config along, fetch it"
+        raise MalformedManifestError(message)
+    return ImageConfig.parse(manifest.schema1.history[-1].encode())
+
+
+def _layer_data(layer: LayerInfo) -> LayerData:
+    blob = layer.descriptor
+    return LayerData(blob.media_type, blob.digest, blob.size, blob.annotations)
