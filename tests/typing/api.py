@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, assert_never, assert_type
+from typing import assert_never, assert_type
 
 import asupplemented as asup
 from asupplemented import events
-from asupplemented.abc import Opening
-
-if TYPE_CHECKING:
-    from asupplemented.abc import Hook
+from asupplemented.abc import Hook, Opening
 
 
 def group() -> asup.SupplementedReference:
