@@ -25,7 +25,7 @@ LAYERS = {
     "asupplemented.model": 0,
     "asupplemented.abc": 1,
     "asupplemented.events": 1,
-    "asupplemented.limits": 1,
+    "asupplemented.limits": 0,
     "asupplemented.backoff": 2,
     "asupplemented.plan": 2,
     "asupplemented.resolver": 2,
