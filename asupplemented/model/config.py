@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from asupplemented.model.image_manifest import ImageManifest, LayerInfo
 
-__all__ = ("HistoryEntry", "ImageConfig", "Inspection", "LayerData", "RunConfig", "inspect")
+__all__ = (
+    "HistoryEntry",
+    "ImageConfig",
+    "Inspection",
+    "LayerData",
+    "RunConfig",
+    "config_within",
+    "inspect",
+)
 
 _WHAT = "image config"
 
