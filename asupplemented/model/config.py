@@ -14,7 +14,8 @@ from asupplemented.model.platform import Platform
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asupplemented.model.image_manifest import ImageManifest, LayerInfo
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.image_manifest import ImageManifest
 
 __all__ = (
     "HistoryEntry",
@@ -22,8 +23,6 @@ __all__ = (
     "Inspection",
     "LayerData",
     "RunConfig",
-    "config_within",
-    "inspect",
 )
 
 _WHAT = "image config"
@@ -107,6 +106,18 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         return strict_json.decode(raw, cls, what=_WHAT)
 
+    @classmethod
+    def from_schema1(cls, image: ImageManifest) -> ImageConfig:
+        """The config that a schema 1 manifest brings along, that of its newest layer (rule I2).
+
+        Raises:
+            MalformedManifestError: It is broken, or `image` is of another kind.
+        """
+        if image.schema1 is None:
+            message = f"a manifest of type {image.media_type} brings no config along"
+            raise MalformedManifestError(message)
+        return cls.parse(image.schema1.history[-1].encode())
+
     @property
     def platform(self) -> Platform:
         """What the image runs on."""
@@ -146,6 +157,11 @@ class LayerData:
     digest: str
     size: int | None
     annotations: Mapping[str, str]
+
+    @classmethod
+    def of(cls, layer: Descriptor) -> LayerData:
+        """The data of a layer of a manifest."""
+        return cls(layer.media_type, layer.digest, layer.size, layer.annotations)
 
     def to_dict(self) -> dict[str, object]:
         """The names and zero values of other tools; a size of -1 is unknown."""
@@ -187,6 +203,33 @@ class Inspection:
     env: tuple[str, ...] | None
     author: str | None
 
+    @classmethod
+    def of(cls, image: ImageManifest, config: ImageConfig) -> Inspection:
+        """Put together what manifest and config say (rule I2).
+
+        Args:
+            image: The manifest.
+            config: Its config; for schema 1 `ImageConfig.from_schema1`.
+
+        Raises:
+            NonImageArtifactError: It is an artifact (rule AR2).
+        """
+        if image.is_artifact:
+            raise image.artifact_error()
+        return cls(
+            tag=None if image.schema1 is None else image.schema1.tag,
+            created=config.created,
+            docker_version=config.docker_version,
+            labels=config.labels,
+            architecture=config.architecture,
+            variant=config.variant,
+            os=config.os,
+            layers=tuple(layer.digest for layer in image.layers),
+            layers_data=tuple(map(LayerData.of, image.layers)),
+            env=config.env,
+            author=config.author,
+        )
+
     def to_dict(self) -> dict[str, object]:
         """A JSON object with the names and zero values that other tools write."""
         return {
@@ -202,48 +245,3 @@ class Inspection:
             "Env": None if self.env is None else list(self.env),
             "Author": self.author or "",
         }
-
-
-def inspect(manifest: ImageManifest, config: ImageConfig | None) -> Inspection:
-    """Tell of an image what its manifest and config say (rules I1, I2).
-
-    Args:
-        manifest: The manifest of one image.
-        config: Its config; None for schema 1 only, which brings its own.
-
-    Raises:
-        NonImageArtifactError: It is an artifact (rule AR2).
-        MalformedManifestError: The config within a schema 1 manifest is broken.
-    """
-    manifest.check_image()
-    told = config_within(manifest) if config is None else config
-    return Inspection(
-        tag=None if manifest.schema1 is None else manifest.schema1.tag,
-        created=told.created,
-        docker_version=told.docker_version,
-        labels=told.labels,
-        architecture=told.architecture,
-        variant=told.variant,
-        os=told.os,
-        layers=tuple(layer.digest for layer in manifest.layers),
-        layers_data=tuple(map(_layer_data, manifest.layer_infos)),
-        env=told.env,
-        author=told.author,
-    )
-
-
-def config_within(manifest: ImageManifest) -> ImageConfig:
-    """The config that a schema 1 manifest brings along, of its newest layer (rule I2).
-
-    Raises:
-        MalformedManifestError: It is broken, or the manifest is of another kind.
-    """
-    if manifest.schema1 is None:
-        message = f"a manifest of type {manifest.media_type} brings no config along, fetch it"
-        raise MalformedManifestError(message)
-    return ImageConfig.parse(manifest.schema1.history[-1].encode())
-
-
-def _layer_data(layer: LayerInfo) -> LayerData:
-    blob = layer.descriptor
-    return LayerData(blob.media_type, blob.digest, blob.size, blob.annotations)

@@ -90,25 +90,20 @@ class ImageManifest:
             NonImageArtifactError: It is no image.
             InvalidDigestError: The config's digest is none.
         """
-        self.check_image()
+        if self.is_artifact:
+            raise self.artifact_error()
         if self.schema1 is not None:
             return None
         return Digest(self.config.digest if self.config is not None else "").encoded
 
-    def check_image(self) -> None:
-        """Make sure that this is an image, before its config is read as one.
-
-        Raises:
-            NonImageArtifactError: It is an artifact (rule AR2).
-        """
-        if not self.is_artifact:
-            return
+    def artifact_error(self) -> NonImageArtifactError:
+        """What to raise where an image is needed and this is an artifact (rule AR2)."""
         kind = self.artifact_type or self._config_type or ""
         if kind == DOCKER_CONFIG:
             message = "invalid mixed OCI image with Docker v2s2 config"
         else:
             message = f"an artifact of type {excerpt(kind)} is no image"
-        raise NonImageArtifactError(message, artifact_type=kind)
+        return NonImageArtifactError(message, artifact_type=kind)
 
     @property
     def _config_type(self) -> str | None:
