@@ -7,6 +7,7 @@ that is in it; the longest name that fits a module is its room. A module without
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,17 +16,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.modules import PACKAGE, find_modules
+from tests.modules import PACKAGE, ROOT, find_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
 LAYERS = {
     "asupplemented.errors": 0,
+    "asupplemented.limits": 0,
     "asupplemented.model": 0,
     "asupplemented.abc": 1,
     "asupplemented.events": 1,
-    "asupplemented.limits": 0,
     "asupplemented.backoff": 2,
     "asupplemented.plan": 2,
     "asupplemented.resolver": 2,
@@ -37,9 +40,11 @@ LAYERS = {
     "asupplemented.retry": 3,
     "asupplemented.session": 3,
     "asupplemented.source": 3,
+    "asupplemented.staging": 3,
     "asupplemented.streams": 3,
     "asupplemented.transports": 4,
     "asupplemented.transports.registry": 4,
+    "asupplemented.cargo": 5,
     "asupplemented.catalog": 5,
     "asupplemented.image": 5,
     "asupplemented.resolution": 5,
@@ -67,14 +72,19 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.plan": frozenset({"msgspec"}),
     "asupplemented.resolution": frozenset({"msgspec"}),
     "asupplemented.session": frozenset({"aiohttp"}),
-    "asupplemented.testing": AIOHTTP | {"msgspec", "pytest"},
+    "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
     "asupplemented.web": AIOHTTP | {"msgspec"},
 }
 
-LAZY = frozenset({("asupplemented.session", "aiohttp")})
-"""Imported inside functions only, because ``import asupplemented`` reaches the room."""
+LAZY = frozenset(
+    {
+        ("asupplemented.session", "aiohttp"),  # `import asupplemented` reaches the room
+        ("asupplemented.testing", "trustme"),  # not everyone who uses a fake needs TLS
+    }
+)
+"""What a room imports inside functions only."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +234,16 @@ def test_imports_point_down_and_keep_to_their_rooms(name: str) -> None:
     module = MODULES[name]
     found = find_imports(name, module.source, is_package=module.is_package, known=MODULES)
     assert faults(found) == []
+
+
+def test_the_picture_of_the_house_is_true() -> None:
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
+    drawn = {(int(layer), room) for layer, rooms in rows for room in re.findall("`(.+?)`", rooms)}
+    rooms = {(LAYERS[room], room) for room in map(room_of, MODULES) if room is not None}
+    built = {(layer, room.removeprefix(f"{PACKAGE}.").partition(".")[0]) for layer, room in rooms}
+    planned = {(layer, room.removeprefix(f"{PACKAGE}.")) for room, layer in LAYERS.items()}
+    assert built - drawn == set(), "what docs/architecture.md does not show"
+    assert drawn - planned == set(), "what docs/architecture.md shows elsewhere than LAYERS"
 
 
 def test_rooms_do_not_import_in_a_circle() -> None:
