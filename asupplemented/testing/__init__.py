@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from asupplemented.testing.access import Access, Basic, Bearer, Token
+from asupplemented.testing.certificates import Authority
+from asupplemented.testing.delivery import (
+    Chunked,
+    CloseDelimited,
+    ContentLength,
+    Cut,
+    Delay,
+    Endless,
+    Hold,
+    Raw,
+    Slow,
+    Stall,
+)
 from asupplemented.testing.disk import select, write_directory, write_layout
 from asupplemented.testing.exchange import Answer, Pause, Request, fail
+from asupplemented.testing.faults import (
+    Body,
+    Corrupt,
+    Encoding,
+    Headers,
+    Html,
+    IgnoreRange,
+    Redirect,
+    Resize,
+    Status,
+    Unauthorized,
+    WrongRange,
+)
 from asupplemented.testing.images import (
     Built,
     BuiltImage,
@@ -16,17 +43,43 @@ from asupplemented.testing.registry import FakeRegistry
 from asupplemented.testing.script import Fault, Match, Script, Turn
 
 __all__ = (
+    "Access",
     "Answer",
+    "Authority",
+    "Basic",
+    "Bearer",
+    "Body",
     "Built",
     "BuiltImage",
     "BuiltIndex",
+    "Chunked",
+    "CloseDelimited",
+    "ContentLength",
+    "Corrupt",
+    "Cut",
+    "Delay",
+    "Encoding",
+    "Endless",
     "FakeRegistry",
     "Fault",
+    "Headers",
+    "Hold",
+    "Html",
+    "IgnoreRange",
     "Match",
     "Pause",
+    "Raw",
+    "Redirect",
     "Request",
+    "Resize",
     "Script",
+    "Slow",
+    "Stall",
+    "Status",
+    "Token",
     "Turn",
+    "Unauthorized",
+    "WrongRange",
     "build_artifact",
     "build_image",
     "build_index",

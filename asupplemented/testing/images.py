@@ -23,6 +23,8 @@ __all__ = (
     "Built",
     "BuiltImage",
     "BuiltIndex",
+    "Json",
+    "Layer",
     "build_artifact",
     "build_image",
     "build_index",

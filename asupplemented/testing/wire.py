@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asupplemented.testing.exchange import Answer, Pause
 
-__all__ = ("Connection", "Exchange", "Sleep")
+__all__ = ("BadRequestError", "Connection", "Exchange", "Sleep")
 
 MAX_HEAD: Final = 256 * 1024
 MAX_BODY: Final = 1024 * 1024
