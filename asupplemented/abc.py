@@ -44,6 +44,7 @@ __all__ = (
     "Destination",
     "Hook",
     "LayersForCopy",
+    "Listing",
     "LocalFile",
     "Named",
     "Opening",
@@ -583,3 +584,16 @@ class Destination(AsyncResource):
     @abc.abstractmethod
     async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
         """Write the top manifest and make everything visible, at once."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A destination that can list images beside the top."""
+
+    def list_beside(self, images: Sequence[tuple[Manifest, Platform | None]]) -> bool:
+        """Have `Destination.commit` list images that were written, each with its platform.
+
+        Returns:
+            False if nothing was noted, because readers could not tell the top from the others.
+        """
+        ...
