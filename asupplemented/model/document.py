@@ -130,10 +130,10 @@ def find_foreign(reading: Reading, allowed: frozenset[str]) -> tuple[str, ...]:
         allowed: Those of the telling keys that its own kind has.
     """
     if isinstance(reading, Document):
-        present = (key for key in _TYPED if getattr(reading, key) is not None)
-        return tuple(key for key in present if key not in allowed)
-    present = (key for key, value in reading.items() if value is not None)
-    return tuple(key for key in present if _TELLING.get(fold(key), "") not in {"", *allowed})
+        present = [key for key in _TYPED if getattr(reading, key) is not None]
+        return tuple([key for key in present if key not in allowed])
+    present = [key for key, value in reading.items() if value is not None]
+    return tuple([key for key in present if _TELLING.get(fold(key), "") not in {"", *allowed}])
 
 
 def check_foreign(foreign: tuple[str, ...], media_type: str) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import binascii
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from asupplemented.errors import MalformedManifestError, NonImageArtifactError
 from asupplemented.model import document, schema1
+from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import (
     DOCKER_CONFIG,
@@ -16,14 +19,13 @@ from asupplemented.model.media_type import (
     OCI_CONFIG,
     OCI_MANIFEST,
 )
+from asupplemented.model.schema1 import Schema1
 from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.document import Document, Reading
-    from asupplemented.model.schema1 import Schema1
 
 __all__ = ("ImageManifest", "LayerInfo", "check_data", "parse_image", "parse_schema1")
 
@@ -37,8 +39,7 @@ class LayerInfo(NamedTuple):
     empty: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ImageManifest:
+class ImageManifest(msgspec.Struct, frozen=True):
     """What the manifest of one image or artifact says.
 
     Attributes:
@@ -54,10 +55,14 @@ class ImageManifest:
     media_type: str
     config: Descriptor | None
     layers: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    annotations: Mapping[str, str] = {}
     artifact_type: str | None = None
     subject: Descriptor | None = None
     schema1: Schema1 | None = None
+
+    def __hash__(self) -> int:
+        # Annotations cannot be hashed, and what they belong to tells enough.
+        return hash((self.media_type, self.config, self.layers))
 
     @property
     def layer_infos(self) -> tuple[LayerInfo, ...]:

@@ -5,7 +5,6 @@ The bytes are kept as they came and never written anew: their digest is their na
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.errors import (
@@ -35,25 +34,25 @@ __all__ = ("ImageManifest", "Index", "Manifest")
 _SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
 
 
-@dataclass(frozen=True, slots=True)
 class Manifest:
-    """The bytes of a manifest, with the media type and the digest that they go by.
+    """The bytes of a manifest, with the media type and the digest that they go by. A value.
 
     Make one from foreign bytes with `verified`; the constructor trusts its arguments.
 
-    Attributes:
+    Args:
         raw: The bytes, as they came.
         media_type: One of ``media_type.KNOWN_MANIFESTS``.
         digest: What the manifest is indexed under.
     """
 
-    raw: bytes = field(repr=False)
-    media_type: str
-    digest: Digest
-    _reading: Reading | None = field(default=None, init=False, repr=False, compare=False)
-    _parsed: ImageManifest | Index | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
+    __slots__ = ("_digest", "_media_type", "_parsed", "_raw", "_reading")
+
+    def __init__(self, raw: bytes, media_type: str, digest: Digest) -> None:
+        self._raw = raw
+        self._media_type = media_type
+        self._digest = digest
+        self._reading: Reading | None = None
+        self._parsed: ImageManifest | Index | None = None
 
     @classmethod
     def verified(
@@ -84,8 +83,23 @@ class Manifest:
         content = _content(raw, kind, head)
         digest = Digest.of(content) if expected is None else _checked(content, expected)
         manifest = cls(raw, _decided(kind, head, raw), digest)
-        object.__setattr__(manifest, "_reading", reading)
+        manifest._reading = reading
         return manifest
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes, as they came."""
+        return self._raw
+
+    @property
+    def media_type(self) -> str:
+        """One of the six types of ``media_type.KNOWN_MANIFESTS``."""
+        return self._media_type
+
+    @property
+    def digest(self) -> Digest:
+        """What the manifest is indexed under."""
+        return self._digest
 
     @property
     def size(self) -> int:
@@ -108,8 +122,7 @@ class Manifest:
         parsed = self._parsed
         if parsed is None:
             parsed = _parse(self.raw, self.media_type, self._reading)
-            object.__setattr__(self, "_parsed", parsed)
-            object.__setattr__(self, "_reading", None)
+            self._parsed, self._reading = parsed, None
         return parsed
 
     def parse_image(self) -> ImageManifest:
@@ -138,6 +151,21 @@ class Manifest:
             raise UnsupportedManifestError(message, digest=self.digest)
         return parsed
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Manifest):
+            return NotImplemented
+        return (self._digest, self._media_type, self._raw) == (
+            other._digest,
+            other._media_type,
+            other._raw,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._digest, self._media_type))
+
+    def __repr__(self) -> str:
+        return f"<Manifest {self._digest}, {self._media_type}, {len(self._raw)} bytes>"
+
 
 def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head]:
     try:
@@ -157,8 +185,8 @@ def _content(raw: bytes, kind: str | None, head: Head) -> bytes:
 
 
 def _checked(content: bytes, expected: Digest) -> Digest:
-    actual = Digest.of(content, expected.algorithm)
-    if actual != expected:
+    if not expected.matches(content):
+        actual = Digest.of(content, expected.algorithm)
         message = f"manifest does not match the digest that named it, {expected}, but {actual}"
         raise DigestMismatchError(message, digest=expected, actual=actual)
     return expected

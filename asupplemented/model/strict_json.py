@@ -9,8 +9,8 @@ Theory of operation:
 
 - The *quick* way decodes with msgspec into a type that refuses unknown keys, encodes the result
   again, and compares the number of colons. A duplicate key loses at least its own colon, and
-  nothing makes up for it: the result holds no text that the document does not hold. That takes
-  a text without backslashes, because escapes could spell a colon or a key.
+  nothing makes up for it, because the result holds no colon that the document does not hold. Only
+  an escape could spell one; a text with such an escape does not take this way.
 - The *exact* way, several times slower, decides about everything else. It sees every key of the
   document, fits the tree to the type, and lets msgspec convert it.
 
@@ -38,6 +38,8 @@ __all__ = ("Json", "convert", "decode", "decode_quickly", "load")
 T = TypeVar("T", bound=msgspec.Struct)
 
 _ENCODER: Final = msgspec.json.Encoder()
+
+_COLON_ESCAPES: Final = (b"\\u003a", b"\\u003A")
 
 _ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPE: Final = re.compile(
@@ -79,7 +81,7 @@ def decode_quickly(raw: bytes, kind: type[T]) -> T | None:
         None if the exact way, which is `load` and `convert`, has to decide.
     """
     decoder = quick_decoder(kind)
-    if decoder is None or b"\\" in raw:
+    if decoder is None or (b"\\" in raw and any(escape in raw for escape in _COLON_ESCAPES)):
         return None
     try:
         value = decoder.decode(raw)
