@@ -1,0 +1,393 @@
+"""The one source over all transports: it verifies what an adapter reads.
+
+Adapters stay thin. Caps, digests, mapped errors, the one default manifest and the hooks are
+added here, once, for every transport there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from contextlib import contextmanager, suppress
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from asupplemented.abc import (
+    Batched,
+    LayersForCopy,
+    LocalFile,
+    Named,
+    Opening,
+    RawManifest,
+    Signed,
+    Source,
+)
+from asupplemented.closing import closing_on_error
+from asupplemented.errors import (
+    ClosedError,
+    LimitExceededError,
+    ManifestError,
+    SizeMismatchError,
+    SourceTimeoutError,
+    SupplementedError,
+)
+from asupplemented.events import ManifestFetched
+from asupplemented.files import map_os_error, run_blocking, run_opening
+from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
+from asupplemented.model.manifest import Manifest
+from asupplemented.streams import VerifiedStream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from asupplemented.abc import (
+        BlobCandidate,
+        BlobFile,
+        BlobStream,
+        Context,
+        RawBlob,
+        Reference,
+        SourceAdapter,
+    )
+    from asupplemented.model.signature import Signature
+
+__all__ = ("VerifiedSource", "open_verified")
+
+
+def open_verified(
+    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, context: Context
+) -> Opening[Source]:
+    """What a reference returns from `open`: a verified source, its default manifest read.
+
+    A missing image therefore fails at open (rule SRC-01), within ``timeouts.open`` seconds, and
+    a failure on the way closes the adapter.
+
+    Args:
+        opener: Opens the adapter; on failure or cancellation it leaves nothing open.
+        reference: What is opened, as the user gave it.
+        context: The session.
+    """
+
+    async def opening() -> Source:
+        limit = context.timeouts.open
+        try:
+            async with asyncio.timeout(limit):
+                return await _open(opener, reference, context)
+        except SupplementedError:
+            raise
+        except TimeoutError as error:
+            message = f"opening took longer than {limit} s"
+            raise SourceTimeoutError(message, reference=reference) from error
+
+    return Opening(opening, reference)
+
+
+async def _open(
+    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, context: Context
+) -> Source:
+    with _located(reference):
+        source = VerifiedSource(await opener(), reference, context)
+    async with closing_on_error(lambda: (source,), "the source"):
+        await source.get_manifest()
+    return source
+
+
+class VerifiedSource(Source):
+    """A source whose manifests and blobs are what their digests name.
+
+    Args:
+        adapter: Reads raw bytes; closed with the source.
+        reference: What was opened, as the user gave it (rule SR1).
+        context: The session.
+    """
+
+    __slots__ = ("__weakref__", "_adapter", "_closed", "_context", "_default", "_reference")
+
+    def __init__(self, adapter: SourceAdapter, reference: Reference, context: Context) -> None:
+        self._adapter = adapter
+        self._reference = reference
+        self._context = context
+        self._default = _Shared()
+        self._closed = False
+
+    @property
+    def reference(self) -> Reference:
+        """What was opened, as the user gave it."""
+        return self._reference
+
+    @property
+    def concurrent_blobs(self) -> bool:
+        return self._adapter.concurrent_blobs
+
+    @property
+    def batched(self) -> bool:
+        return isinstance(self._adapter, Batched)
+
+    # Manifests
+
+    async def get_manifest(self, instance: Digest | str | None = None) -> Manifest:
+        """The default manifest (None), or that of an instance, verified.
+
+        The default manifest is read once and kept, so that everything said about it agrees
+        while a tag moves (rule HTTP-09); instances are read each time.
+
+        Raises:
+            InvalidDigestError: `instance` is no digest; nothing was asked for.
+            ManifestNotFoundError: There is no such manifest.
+            VerificationError: The bytes are not those that the digest names.
+            ManifestError: They are no manifest.
+            LimitExceededError: They are more than ``MAX_MANIFEST``.
+            SourceError: The source failed.
+            ClosedError: The source is closed.
+        """
+        self._check_open()
+        if instance is None:
+            return await self._default.get(self._fetch_default)
+        return await self._fetch(Digest(instance), None)
+
+    async def _fetch_default(self) -> Manifest:
+        named = self._adapter.default_descriptor if isinstance(self._adapter, Named) else None
+        if named is None:
+            return await self._fetch(None, None)
+        with _located(self._reference):
+            return await self._fetch(None, named)
+
+    async def _fetch(self, instance: Digest | None, named: Descriptor | None) -> Manifest:
+        expected = instance if named is None else Digest(named.digest)
+        size = None if named is None else named.size
+        began = perf_counter()
+        with _located(self._reference, expected):
+            raw = await self._adapter.fetch_manifest(instance)
+            if len(raw.raw) > OFFLOAD_BYTES:
+                manifest = await run_blocking(self._context, _verify_and_parse, raw, expected, size)
+            else:
+                manifest = _verify(raw, expected, size)
+        self._check_open()
+        self._tell(manifest, perf_counter() - began)
+        return manifest
+
+    async def get_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[Manifest | SupplementedError]:
+        """Many instances, one outcome each, in the order asked.
+
+        From a `Batched` adapter they are read, verified and parsed in one hop to a thread.
+
+        Raises:
+            SourceError: The source failed as a whole.
+            ClosedError: The source is closed.
+        """
+        self._check_open()
+        if not isinstance(self._adapter, Batched):
+            return await super().get_manifests(instances)
+        wanted = [Digest(instance) for instance in instances]
+        began = perf_counter()
+        with _located(self._reference):
+            outcomes = await run_blocking(self._context, _fetch_batch, self._adapter, wanted)
+        seconds = perf_counter() - began
+        for digest, outcome in zip(wanted, outcomes, strict=True):
+            if isinstance(outcome, Manifest):
+                self._tell(outcome, seconds)
+            else:
+                outcome.locate(reference=self._reference, digest=digest)
+        return outcomes
+
+    def _tell(self, manifest: Manifest, seconds: float) -> None:
+        event = ManifestFetched(str(self._reference), manifest.digest, manifest.size, seconds)
+        self._context.emit(event)
+
+    # Blobs
+
+    def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
+        """This source, the only candidate. Whether it holds the blob shows when it is opened.
+
+        Raises:
+            InvalidDigestError: The descriptor has no valid digest.
+            ClosedError: The source is closed.
+        """
+        self._check_open()
+        Digest(blob.digest)
+        return (_Candidate(self, blob),)
+
+    def open_blob(
+        self, blob: Digest | str | Descriptor, *, start: int = 0, end: int | None = None
+    ) -> BlobStream:
+        descriptor = blob if isinstance(blob, Descriptor) else Descriptor(digest=Digest(blob))
+        candidates = self.blob_candidates(descriptor)
+        return VerifiedStream(descriptor, candidates, self._context, start=start, end=end)
+
+    def open_raw(self, blob: Descriptor, start: int, end: int | None) -> RawBlob:
+        """The adapter's bytes of a blob, unverified."""
+        self._check_open()
+        return self._adapter.open_blob(blob, start, end)
+
+    async def open_file(self, blob: Descriptor) -> BlobFile | None:
+        """The local file of a blob, unverified; None where the adapter has no files."""
+        self._check_open()
+        adapter = self._adapter
+        if not isinstance(adapter, LocalFile):
+            return None
+        opener = partial(adapter.open_file, blob)
+        return await run_opening(self._context, opener, lambda late: late.close())
+
+    # What belongs to instances
+
+    async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:
+        self._check_open()
+        digest = None if instance is None else Digest(instance)
+        if not isinstance(self._adapter, Signed):
+            return ()
+        with _located(self._reference, digest):
+            return tuple(await self._adapter.fetch_signatures(digest))
+
+    async def layers_for_copy(
+        self, instance: Digest | str | None = None
+    ) -> tuple[Descriptor, ...] | None:
+        self._check_open()
+        digest = None if instance is None else Digest(instance)
+        if not isinstance(self._adapter, LayersForCopy):
+            return None
+        with _located(self._reference, digest):
+            layers = await self._adapter.layers_for_copy(digest)
+        return None if layers is None else tuple(layers)
+
+    # Closing
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = "the source has been closed; open the reference again"
+            raise ClosedError(message, reference=self._reference)
+
+    async def aclose(self) -> None:
+        """Close the adapter. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._adapter.aclose()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            message = f"unclosed {self!r}; use it with 'async with', or await its aclose()"
+            warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<VerifiedSource of {self._reference}, {state}>"
+
+
+class _Candidate:
+    """A source as the one who may serve a blob."""
+
+    __slots__ = ("_blob", "_source")
+
+    def __init__(self, source: VerifiedSource, blob: Descriptor) -> None:
+        self._source = source
+        self._blob = blob
+
+    @property
+    def reference(self) -> str:
+        return str(self._source.reference)
+
+    @property
+    def member(self) -> int | None:
+        return None
+
+    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+        return self._source.open_raw(self._blob, start, end)
+
+    async def open_file(self) -> BlobFile | None:
+        return await self._source.open_file(self._blob)
+
+
+class _Shared:
+    """One manifest that is fetched once, whoever asks, however often.
+
+    The first to ask fetches; the others wait for the same outcome. If the first one is
+    cancelled, one of the others takes over. A failure reaches all who waited, and is forgotten.
+    """
+
+    __slots__ = ("_flight", "_manifest")
+
+    def __init__(self) -> None:
+        self._manifest: Manifest | None = None
+        self._flight: _Flight | None = None
+
+    async def get(self, fetch: Callable[[], Awaitable[Manifest]]) -> Manifest:
+        while self._manifest is None:
+            flight = self._flight
+            if flight is None:
+                return await self._lead(fetch)
+            await flight.landed.wait()
+            if flight.failure is not None:
+                raise flight.failure
+        return self._manifest
+
+    async def _lead(self, fetch: Callable[[], Awaitable[Manifest]]) -> Manifest:
+        flight = self._flight = _Flight()
+        try:
+            self._manifest = await fetch()
+        except SupplementedError as error:
+            flight.failure = error
+            raise
+        finally:
+            self._flight = None
+            flight.landed.set()
+        return self._manifest
+
+
+class _Flight:
+    """A fetch that others wait for."""
+
+    __slots__ = ("failure", "landed")
+
+    def __init__(self) -> None:
+        self.landed = asyncio.Event()
+        self.failure: SupplementedError | None = None
+
+
+@contextmanager
+def _located(reference: Reference, digest: Digest | None = None) -> Iterator[None]:
+    """Say where an error happened, and turn strays of the standard library into ours."""
+    try:
+        yield
+    except SupplementedError as error:
+        error.locate(reference=reference, digest=digest)
+        raise
+    except (OSError, EOFError) as error:
+        raise map_os_error(error, reference).locate(reference=reference, digest=digest) from error
+
+
+def _verify(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
+    actual = len(raw.raw)
+    if actual > MAX_MANIFEST:
+        message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
+        raise LimitExceededError(message, limit=MAX_MANIFEST)
+    if size is not None and actual != size:
+        message = f"the manifest has {actual} bytes where {size} were promised"
+        raise SizeMismatchError(message, expected=size, actual=actual)
+    return Manifest.verified(raw.raw, raw.media_type, expected)
+
+
+def _verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
+    """The same, and parsed as well while we are off the event loop."""
+    manifest = _verify(raw, expected, size)
+    with suppress(ManifestError):  # Whoever parses it will hear.
+        manifest.parse()
+    return manifest
+
+
+def _fetch_batch(
+    adapter: Batched, instances: Sequence[Digest]
+) -> list[Manifest | SupplementedError]:
+    outcomes: list[Manifest | SupplementedError] = []
+    for digest, raw in zip(instances, adapter.fetch_manifests(instances), strict=True):
+        try:
+            outcomes.append(
+                _verify_and_parse(raw, digest, None) if isinstance(raw, RawManifest) else raw
+            )
+        except SupplementedError as error:
+            outcomes.append(error)
+    return outcomes
