@@ -26,7 +26,7 @@ PING: Final = frozenset({"/v2", "/v2/"})
 class Access(Protocol):
     """Decides about a request before a registry answers it."""
 
-    def answer(self, request: Request, url: str) -> Answer | None:
+    def answer(self, request: Request, url: str, /) -> Answer | None:
         """A refusal, or the answer of a token endpoint; None to let the registry answer.
 
         Args:
@@ -35,7 +35,7 @@ class Access(Protocol):
         """
         ...
 
-    def challenge(self, request: Request, url: str) -> str:
+    def challenge(self, request: Request, url: str, /) -> str:
         """The value of ``WWW-Authenticate`` for a request."""
         ...
 

@@ -62,8 +62,9 @@ class FakeRegistry(Server):
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         super().__init__(tls=tls, sleep=sleep)
-        self.access = access
-        self.latency = latency
+        self.access: Access | None = access
+        """May be changed between requests, as all of these may."""
+        self.latency: float | Callable[[Request], float] = latency
         self.content = Content(referrers=referrers, page_size=page_size)
         self._scripts: list[Script] = []
 

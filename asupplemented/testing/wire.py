@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import socket
 import struct
+import sys
 import termios
 from collections import deque
 from dataclasses import replace
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._closed = closed
         self._exchange = exchange
         self._buffer = bytearray()
+        self._out = bytearray()
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -167,16 +169,17 @@ class Connection(asyncio.Protocol):
             what was written is out.
         """
         close = not self._reusable or _ends_connection(answer)
-        pauses = deque(sorted(answer.pauses, key=lambda p: -1 if p.at is None else p.at))
+        bodiless = request.method == "HEAD" or answer.status in BODILESS
+        pauses = _schedule(answer, bodiless=bodiless)
         if not await self._pause(pauses, None, sleep):
             return False
         if not answer.bare:
             await self._write(answer.encode_head(close=close))
         if not await self._pause(pauses, 0, sleep):
             return False
-        bodiless = request.method == "HEAD" or answer.status in BODILESS
         if not bodiless and not await self._send_body(answer, pauses, sleep):
             return False
+        await self._flush()
         return not close
 
     async def _send_body(self, answer: Answer, pauses: deque[Pause], sleep: Sleep) -> bool:
@@ -195,14 +198,24 @@ class Connection(asyncio.Protocol):
         return True
 
     async def _write(self, data: bytes | memoryview) -> None:
+        """Gather what is small, so that an answer without pauses leaves in one piece."""
         for at in range(0, len(data), WRITE_SIZE):
-            self._transport.write(data[at : at + WRITE_SIZE])
-            await self._writable.wait()
+            self._out += data[at : at + WRITE_SIZE]
+            if len(self._out) >= WRITE_SIZE:
+                await self._flush()
+                await asyncio.sleep(0)
+
+    async def _flush(self) -> None:
+        if self._out:
+            self._transport.write(bytes(self._out))
+            self._out.clear()
+        await self._writable.wait()
 
     async def _pause(self, pauses: deque[Pause], sent: int | None, sleep: Sleep) -> bool:
         """Go through the pauses that are due; return whether the connection lives on."""
         while pauses and _is_due(pauses[0], sent):
             pause = pauses.popleft()
+            await self._flush()
             if pause.seconds > 0:
                 await sleep(pause.seconds)
             if pause.wait is not None:
@@ -232,6 +245,14 @@ def _split_header(line: str) -> tuple[str, str]:
 def _ends_connection(answer: Answer) -> bool:
     lies = answer.claim is not None and answer.claim != len(answer.body)
     return answer.bare or answer.framing == "close" or answer.endless or lies
+
+
+def _schedule(answer: Answer, *, bodiless: bool) -> deque[Pause]:
+    """The pauses in order, those past the end of the body moved to it."""
+    end = 0 if bodiless else sys.maxsize if answer.endless else len(answer.body)
+    early = [pause for pause in answer.pauses if pause.at is None]
+    late = [replace(p, at=min(p.at, end)) for p in answer.pauses if p.at is not None]
+    return deque((*early, *sorted(late, key=lambda pause: pause.at or 0)))
 
 
 def _is_due(pause: Pause, sent: int | None) -> bool:
