@@ -60,8 +60,7 @@ __all__ = (
 )
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-ResourceT = TypeVar("ResourceT", bound="AsyncResource")
+ResourceT_co = TypeVar("ResourceT_co", bound="AsyncResource", covariant=True)
 
 
 class AsyncResource(abc.ABC):
@@ -89,7 +88,7 @@ class AsyncResource(abc.ABC):
         """Release everything that is held. May be called again, and does nothing then."""
 
 
-class Opening(Generic[ResourceT]):
+class Opening(Generic[ResourceT_co]):
     """A resource about to be opened: ``await`` it, or enter it with ``async with``.
 
     Nothing happens before that. Awaited, it gives the open resource, which the caller closes;
@@ -105,15 +104,15 @@ class Opening(Generic[ResourceT]):
 
     __slots__ = ("_opener", "_resource", "_what")
 
-    def __init__(self, opener: Callable[[], Awaitable[ResourceT]], what: object) -> None:
-        self._opener: Callable[[], Awaitable[ResourceT]] | None = opener
+    def __init__(self, opener: Callable[[], Awaitable[ResourceT_co]], what: object) -> None:
+        self._opener: Callable[[], Awaitable[ResourceT_co]] | None = opener
         self._what = what
-        self._resource: ResourceT | None = None
+        self._resource: ResourceT_co | None = None
 
-    def __await__(self) -> Generator[object, None, ResourceT]:
+    def __await__(self) -> Generator[object, None, ResourceT_co]:
         return self._open().__await__()
 
-    async def __aenter__(self) -> ResourceT:
+    async def __aenter__(self) -> ResourceT_co:
         self._resource = await self._open()
         return self._resource
 
@@ -127,7 +126,7 @@ class Opening(Generic[ResourceT]):
         if resource is not None:
             await resource.aclose()
 
-    async def _open(self) -> ResourceT:
+    async def _open(self) -> ResourceT_co:
         opener, self._opener = self._opener, None
         if opener is None:
             message = f"{self._what} was opened already; call open() again for another one"
@@ -533,9 +532,7 @@ class Source(AsyncResource):
         """
 
     @abc.abstractmethod
-    async def get_signatures(
-        self, instance: Digest | str | None = None
-    ) -> tuple[Signature, ...]:
+    async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:
         """All signatures of a manifest, empty if there are none."""
 
     @abc.abstractmethod
@@ -546,9 +543,9 @@ class Source(AsyncResource):
 
 
 class Destination(AsyncResource):
-    """Where an image is written. The order of calls is law:
+    """Where an image is written.
 
-    blobs, then manifests (instances before the lists that name them), then signatures, then
+    The order of calls is law: blobs, then manifests (instances before the lists that name them), then signatures, then
     `commit`. Nothing is visible to readers before `commit`; closing without it leaves at most
     whole, verified blobs, which a re-run will use.
     """

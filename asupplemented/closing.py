@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from asupplemented.abc import AsyncResource
 
@@ -58,7 +58,7 @@ async def close_all(resources: Iterable[AsyncResource], what: str) -> None:
 @asynccontextmanager
 async def closing_on_error(
     resources: Callable[[], Iterable[AsyncResource]], what: str
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None]:
     """Close resources if the body fails or is cancelled; the error of the body prevails.
 
     Args:

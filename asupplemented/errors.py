@@ -302,9 +302,7 @@ class PlatformNotFoundError(NotFoundError):
         available: The platforms that the list does offer, as text.
     """
 
-    def __init__(
-        self, message: str = "", *, available: Sequence[str] = (), **context: Any
-    ) -> None:
+    def __init__(self, message: str = "", *, available: Sequence[str] = (), **context: Any) -> None:
         super().__init__(message, **context)
         self.available = tuple(available)
 

@@ -99,10 +99,5 @@ class Warned:
 
 
 Event: TypeAlias = (
-    ManifestFetched
-    | BlobStarted
-    | BlobFinished
-    | RequestRetried
-    | ResolutionFinished
-    | Warned
+    ManifestFetched | BlobStarted | BlobFinished | RequestRetried | ResolutionFinished | Warned
 )

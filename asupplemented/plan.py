@@ -287,9 +287,7 @@ class Resolution:
             found[0] = found.pop(0)
         return tuple(found.values())
 
-    def _add(
-        self, found: dict[int, Candidate], member: int, manifest: Digest, reason: str
-    ) -> None:
+    def _add(self, found: dict[int, Candidate], member: int, manifest: Digest, reason: str) -> None:
         if member not in found:
             found[member] = Candidate(member, self.members[member], manifest, reason)
 
@@ -316,7 +314,7 @@ class Resolution:
             held = self.defaults[other] == digest
             reason = "its default, taken over by a later member" if held else "one of its lists"
             self._add(found, other, digest, f"{reason} names it" if not held else reason)
-        kind = "image" if record.instances is None else "index"
+        kind: Literal["index", "image"] = "image" if record.instances is None else "index"
         return Explanation(digest, kind, member, digest, rule, tuple(found.values()))
 
     def _origin(self, digest: Digest, record: _Record) -> str:
@@ -341,7 +339,7 @@ class Resolution:
         first = candidates[0]
         rule = f"{first.manifest} names it"
         if len(namings) > 1:
-            rule = f"{len(namings)} manifests name it, and the last one read, {namings[-1]}, decides"
+            rule = f"{len(namings)} manifests name it; the last one read, {namings[-1]}, decides"
         if prefer == "supplements" and self.candidates(digest)[0] != first:
             rule = "any member is preferred over the top for blobs"
         return Explanation(digest, "blob", first.member, first.manifest, rule, candidates)
@@ -416,7 +414,7 @@ class Resolution:
 
     def to_json(self) -> bytes:
         """The whole plan as JSON; `from_json` gives back an equal one."""
-        return msgspec.json.encode(self._document)
+        return msgspec.json.encode(self._document, enc_hook=str)
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> Resolution:

@@ -125,9 +125,7 @@ async def open_members(
             try:
                 sources[number] = await _open(members.references[number], context)
             except SupplementedError as error:
-                failures[number] = error.locate(
-                    member=number, reference=members.references[number]
-                )
+                failures[number] = error.locate(member=number, reference=members.references[number])
 
     async with closing_on_error(sources.values, "the members"):
         async with asyncio.TaskGroup() as group:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from asupplemented.model.platform import Platform
     from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
-    from asupplemented.plan import Instance, Preference, Resolution
+    from asupplemented.plan import Instance, Resolution
     from asupplemented.resolver import MissingPolicy, UnavailablePolicy
 
 __all__ = ("SupplementedReference", "SupplementedSource", "supplement")
@@ -110,7 +110,8 @@ class SupplementedReference:
             raise InvalidReferenceError(message)
         _check_option("missing", self.missing, ("raise", "fallback", "skip"))
         _check_option("unavailable", self.unavailable, ("raise", "skip"))
-        if not isinstance(self.selection, AllImages | SystemImage | SpecificImages):
+        known = AllImages | SystemImage | SpecificImages
+        if not isinstance(self.selection, known):
             message = (
                 f"selection={self.selection!r} does not exist; choose AllImages(), "
                 "SystemImage(platform) or SpecificImages([digest, ...])"
@@ -225,7 +226,15 @@ class SupplementedSource(Source):
         resolution: Who serves what, and why.
     """
 
-    __slots__ = ("_closed", "_context", "_manifests", "_members", "_reference", "_rerouted", "resolution")
+    __slots__ = (
+        "_closed",
+        "_context",
+        "_manifests",
+        "_members",
+        "_reference",
+        "_rerouted",
+        "resolution",
+    )
 
     def __init__(
         self,

@@ -14,11 +14,9 @@ ROUNDS = 15
 def child_cpu(statement: str) -> float:
     """CPU milliseconds of a fresh interpreter that runs one statement."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", statement], check=True)  # noqa: S603 - our own words
+    subprocess.run([sys.executable, "-c", statement], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return 1000 * (
-        after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    )
+    return 1000 * (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
 
 
 def main() -> None:

@@ -1,0 +1,160 @@
+"""Group container image references into one verified, asynchronous image source.
+
+One **top** reference and any number of **supplemental** ones become one image: the top's
+manifest or index, with every instance and blob that any member holds::
+
+    import asupplemented as asup
+
+    async with asup.Session() as session:
+        group = asup.supplement("docker://registry.example/app:1.4", "oci:/srv/app:1.4")
+        async with group.open(session) as image:
+            print(image.resolution.explain(digest))
+            async with image.open_blob(digest) as blob:
+                async for chunk in blob:
+                    ...
+
+Importing this package does not import aiohttp; a transport is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from asupplemented.abc import BlobStream, Reference, Source, Timeouts
+from asupplemented.errors import (
+    AccessError,
+    AmbiguousManifestError,
+    BlobNotFoundError,
+    ClosedError,
+    ConfigurationError,
+    DeniedError,
+    DigestMismatchError,
+    ImageNotFoundError,
+    InstanceNotFoundError,
+    InvalidDigestError,
+    InvalidPlatformError,
+    InvalidReferenceError,
+    LayoutError,
+    LimitExceededError,
+    MalformedManifestError,
+    MalformedResponseError,
+    ManifestError,
+    ManifestNotFoundError,
+    NetworkError,
+    NonImageArtifactError,
+    NotFoundError,
+    PlatformNotFoundError,
+    RangeError,
+    RegistryError,
+    ServerError,
+    SizeMismatchError,
+    SourceError,
+    SourceTimeoutError,
+    SupplementedError,
+    TooManyRequestsError,
+    TruncatedError,
+    UnauthorizedError,
+    UnexpectedStatusError,
+    UnknownTransportError,
+    UnsupportedDigestError,
+    UnsupportedManifestError,
+    UnsupportedOperationError,
+    UsageError,
+    VerificationError,
+    WrongLoopError,
+)
+from asupplemented.image import Image, open_image
+from asupplemented.model.credential import Credential
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
+from asupplemented.model.manifest import Manifest
+from asupplemented.model.platform import Platform
+from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
+from asupplemented.model.signature import Signature
+from asupplemented.plan import Explanation, Instance, Resolution
+from asupplemented.session import Session
+from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
+from asupplemented.transfer import CopyReport, copy
+from asupplemented.transports import parse_reference
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = (
+    "AccessError",
+    "AllImages",
+    "AmbiguousManifestError",
+    "BlobNotFoundError",
+    "BlobStream",
+    "ClosedError",
+    "ConfigurationError",
+    "CopyReport",
+    "Credential",
+    "DeniedError",
+    "Descriptor",
+    "Digest",
+    "DigestMismatchError",
+    "Explanation",
+    "Image",
+    "ImageNotFoundError",
+    "Instance",
+    "InstanceNotFoundError",
+    "InvalidDigestError",
+    "InvalidPlatformError",
+    "InvalidReferenceError",
+    "LayoutError",
+    "LimitExceededError",
+    "MalformedManifestError",
+    "MalformedResponseError",
+    "Manifest",
+    "ManifestError",
+    "ManifestNotFoundError",
+    "NetworkError",
+    "NonImageArtifactError",
+    "NotFoundError",
+    "Platform",
+    "PlatformNotFoundError",
+    "RangeError",
+    "Reference",
+    "RegistryError",
+    "Resolution",
+    "ServerError",
+    "Session",
+    "Signature",
+    "SizeMismatchError",
+    "Source",
+    "SourceError",
+    "SourceTimeoutError",
+    "SpecificImages",
+    "SupplementedError",
+    "SupplementedReference",
+    "SupplementedSource",
+    "SystemImage",
+    "Timeouts",
+    "TooManyRequestsError",
+    "TruncatedError",
+    "UnauthorizedError",
+    "UnexpectedStatusError",
+    "UnknownTransportError",
+    "UnsupportedDigestError",
+    "UnsupportedManifestError",
+    "UnsupportedOperationError",
+    "UsageError",
+    "VerificationError",
+    "WrongLoopError",
+    "copy",
+    "open_image",
+    "parse_reference",
+    "supplement",
+)
+
+_LAZY = ("testing", "web")
+"""Parts that need aiohttp: loaded when they are asked for."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return import_module(f"asupplemented.{name}")
+    message = f"module 'asupplemented' has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,196 @@
+"""One image of a source: its config, layers and platform (seed: ``NewImage``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asupplemented.abc import AsyncResource, Opening
+from asupplemented.closing import closing_on_error
+from asupplemented.errors import LimitExceededError, UnsupportedManifestError
+from asupplemented.limits import MAX_CONFIG, MAX_NESTING
+from asupplemented.model.config import ImageConfig, Inspection
+from asupplemented.model.manifest import ImageManifest
+from asupplemented.model.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asupplemented.abc import BlobStream, Context, Reference, Source
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.digest import Digest
+    from asupplemented.model.manifest import Manifest
+
+__all__ = ("Image", "get_image", "open_image")
+
+
+def open_image(
+    reference: Reference, context: Context, *, platform: Platform | str | None = None
+) -> Opening[Image]:
+    """Open a reference and choose one image of it (rule U5).
+
+    Args:
+        reference: A single reference or a group.
+        context: The session.
+        platform: What to choose from a list, and from lists within it; None is the host's.
+
+    Returns:
+        The image, which closes the source with itself. A failure closes the source (rule U6).
+
+    Raises:
+        InvalidPlatformError: The text is no platform.
+        PlatformNotFoundError: A list has no instance for the platform.
+    """
+    wanted = Platform.parse(platform) if isinstance(platform, str) else platform
+
+    async def opener() -> Image:
+        source = await reference.open(context)
+        async with closing_on_error(lambda: (source,), "the source"):
+            return await get_image(source, platform=wanted, owned=True)
+
+    return Opening(opener, reference)
+
+
+async def get_image(
+    source: Source,
+    instance: Digest | str | None = None,
+    *,
+    platform: Platform | None = None,
+    owned: bool = False,
+) -> Image:
+    """Look at one image of an open source.
+
+    Args:
+        source: Where it is.
+        instance: Digest of a manifest; None starts from the default one.
+        platform: What to choose from a list, and from lists within it; None is the host's.
+        owned: Whether closing the image closes the source.
+
+    Raises:
+        InstanceNotFoundError: The source has no such manifest.
+        PlatformNotFoundError: A list has no instance for the platform.
+        LimitExceededError: Lists are nested too deep.
+    """
+    manifest = await source.get_manifest(instance)
+    for _ in range(MAX_NESTING + 1):
+        parsed = manifest.parse()
+        if isinstance(parsed, ImageManifest):
+            config = None if parsed.is_artifact else await _read_config(source, parsed)
+            return Image(source, manifest, parsed, config, owned=owned)
+        chosen = parsed.choose(platform)
+        manifest = await source.get_manifest(chosen.digest)
+    message = f"lists are nested more than {MAX_NESTING} deep"
+    raise LimitExceededError(message, limit=MAX_NESTING, reference=source.reference)
+
+
+async def _read_config(source: Source, image: ImageManifest) -> ImageConfig:
+    if image.config is None:
+        return ImageConfig.from_schema1(image)
+    async with source.open_blob(image.config) as blob:
+        return ImageConfig.parse(await blob.read_all(MAX_CONFIG))
+
+
+class Image(AsyncResource):
+    """A single image: manifest and config read and verified, layers to be opened.
+
+    Attributes:
+        source: Where its blobs come from.
+        manifest: Its manifest, as bytes with media type and digest.
+        parsed: The same, parsed.
+    """
+
+    __slots__ = ("_config", "_owned", "manifest", "parsed", "source")
+
+    def __init__(
+        self,
+        source: Source,
+        manifest: Manifest,
+        parsed: ImageManifest,
+        config: ImageConfig | None,
+        *,
+        owned: bool,
+    ) -> None:
+        self.source = source
+        self.manifest = manifest
+        self.parsed = parsed
+        self._config = config
+        self._owned = owned
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of the manifest."""
+        return self.manifest.digest
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """The layers, base first; duplicates are kept and meaningful (rules C4, C7)."""
+        return self.parsed.layers
+
+    @property
+    def config(self) -> ImageConfig:
+        """The config.
+
+        Raises:
+            NonImageArtifactError: The manifest is that of an artifact (rules AR2, AR3).
+        """
+        if self._config is None:
+            raise self.parsed.artifact_error().locate(
+                reference=self.source.reference, digest=self.digest
+            )
+        return self._config
+
+    @property
+    def platform(self) -> Platform:
+        """What the image runs on, by its config.
+
+        Raises:
+            NonImageArtifactError: The manifest is that of an artifact.
+        """
+        return self.config.platform
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of the config, empty if there are none.
+
+        Raises:
+            NonImageArtifactError: The manifest is that of an artifact.
+        """
+        return self.config.labels or {}
+
+    async def read_config(self) -> bytes:
+        """The bytes of the config blob, verified; artifacts have one too (rule AR3).
+
+        Raises:
+            UnsupportedManifestError: Schema 1 has no config blob (rule C1).
+            LimitExceededError: It is larger than `MAX_CONFIG`.
+        """
+        if self.parsed.config is None:
+            message = "a schema 1 manifest has no config blob"
+            raise UnsupportedManifestError(
+                message, reference=self.source.reference, digest=self.digest
+            )
+        async with self.source.open_blob(self.parsed.config) as blob:
+            return await blob.read_all(MAX_CONFIG)
+
+    def open_layer(self, number: int) -> BlobStream:
+        """A stream over a layer, 0 being the base, not yet opened.
+
+        Raises:
+            IndexError: There is no such layer.
+        """
+        return self.source.open_blob(self.layers[number])
+
+    def inspect(self) -> Inspection:
+        """A summary with upstream's fields (rules I1, I2).
+
+        Raises:
+            NonImageArtifactError: The manifest is that of an artifact (rule AR2).
+        """
+        return Inspection.of(self.parsed, self.config)
+
+    async def aclose(self) -> None:
+        """Close the source, if it was opened for this image."""
+        if self._owned:
+            await self.source.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Image {self.digest} of {self.source.reference}>"
