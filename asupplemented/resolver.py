@@ -14,14 +14,15 @@ order reaches them, so the answer depends on the outcomes alone and never on the
 Two rules for whoever changes it:
 
 1. Everything that decides the answer happens in `_advance` and below it, one commit at a time.
-2. ``_planned``, ``_shadowed`` and ``_stored`` are advice for `wants`: they may be wrong and
-   cost a fetch, and must never be read by a commit.
+2. `_Advice` is for `wants` alone: it may be wrong and cost a fetch, and must never be read by
+   a commit.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
@@ -107,6 +108,8 @@ class _Entry(NamedTuple):
     want: Want
     parent: Digest
     depth: int
+    place: int
+    """Of two entries, the one with the smaller place is nearer to the front."""
 
 
 Outcome: TypeAlias = Manifest | SupplementedError
@@ -150,51 +153,153 @@ def is_unavailable(error: SupplementedError) -> bool:
     return is_miss(error) or isinstance(error, _UNAVAILABLE)
 
 
+class _Fate(Enum):
+    """What is known of a want."""
+
+    UNKNOWN = auto()
+    """Nothing."""
+    HELD = auto()
+    """Its manifest waits for serial order."""
+    MISSED = auto()
+    """It failed in a way that the policies tolerate: serial order goes past it."""
+    FAILED = auto()
+    """It failed, and that ends the resolution if serial order meets it."""
+
+
+@dataclass(slots=True)
+class _Outcomes:
+    """What came back, and what the policies make of it."""
+
+    missing: MissingPolicy
+    unavailable: UnavailablePolicy
+    waiting: dict[Want, Outcome] = field(default_factory=dict[Want, Outcome])
+    """Outcomes that wait for serial order."""
+    size: int = 0
+    """Bytes of the manifests among them."""
+    dropped: dict[Want, SupplementedError] = field(default_factory=dict[Want, SupplementedError])
+    """Instances that serial order went past without, in its order."""
+
+    def add(self, want: Want, outcome: Outcome) -> None:
+        self.waiting[want] = outcome
+        if isinstance(outcome, Manifest):
+            self.size += outcome.size
+
+    def take(self, want: Want) -> Outcome | None:
+        outcome = self.waiting.pop(want, None)
+        if isinstance(outcome, Manifest):
+            self.size -= outcome.size
+        return outcome
+
+    def tolerates(self, want: Want, error: SupplementedError) -> bool:
+        skips = self.unavailable == "skip" and want.member != TOP
+        if want.digest is None:
+            return skips and is_unavailable(error)
+        if self.missing == "raise":
+            return False
+        return is_miss(error) or (skips and is_unavailable(error))
+
+    def fate(self, want: Want) -> _Fate:
+        if want in self.dropped:
+            return _Fate.MISSED
+        outcome = self.waiting.get(want)
+        if outcome is None:
+            return _Fate.UNKNOWN
+        if isinstance(outcome, Manifest):
+            return _Fate.HELD
+        return _Fate.MISSED if self.tolerates(want, outcome) else _Fate.FAILED
+
+
 @dataclass(slots=True)
 class _Advice:
-    """Which fetches are worth having in flight. Never consulted for the answer."""
+    """Which fetches are worth having in flight. Never consulted for the answer.
 
-    planned: OrderedDict[Digest, Want] = field(default_factory=OrderedDict)
-    """The entry that would be read first for each digest not fetched yet, about in order."""
-    shadowed: dict[Digest, deque[Want]] = field(default_factory=dict)
-    """Entries behind a planned one for the same digest, which a tolerated miss brings up."""
-    stored: set[Digest] = field(default_factory=set)
-    """Digests with a manifest that waits for its turn."""
-    barriers: set[Want] = field(default_factory=set)
-    """Planned wants whose stored failure would raise: nothing behind them is started."""
+    The entries that name one digest form a line, in serial order. The first one that has not
+    missed leads it: that is what will be read for the digest, as far as anybody knows now.
+    """
 
-    def push_front(self, want: Want, digest: Digest) -> None:
-        older = self.planned.get(digest)
-        if older is not None and older != want:
-            self.shadowed.setdefault(digest, deque()).appendleft(older)
-        self.planned[digest] = want
-        self.planned.move_to_end(digest, last=False)
+    outcomes: _Outcomes
+    unopened: OrderedDict[Want, None]
+    """Default manifests in serial order, without those that serial order will get past."""
+    planned: OrderedDict[Digest, _Entry] = field(default_factory=OrderedDict[Digest, _Entry])
+    """Leaders that nobody fetched yet or that failed: in serial order, heirs last."""
+    held: dict[Digest, _Entry] = field(default_factory=dict[Digest, _Entry])
+    """Leaders whose manifest waits for serial order."""
+    behind: dict[Digest, list[_Entry]] = field(default_factory=dict[Digest, list[_Entry]])
+    """Who else stands in line, the next one last."""
+    failed: dict[Digest, int] = field(default_factory=dict[Digest, int])
+    """The places of the leaders that failed: nothing behind them is started."""
 
-    def push_back(self, want: Want, digest: Digest) -> None:
+    def push_front(self, entry: _Entry, digest: Digest) -> None:
+        leader = self.planned.pop(digest, None) or self.held.pop(digest, None)
+        if leader is not None:
+            self.failed.pop(digest, None)
+            if leader.want != entry.want:
+                self.behind.setdefault(digest, []).append(leader)
+        self._lead(entry, digest)
         if digest in self.planned:
-            self.shadowed.setdefault(digest, deque()).append(want)
-        elif digest not in self.stored:
-            self.planned[digest] = want
+            self.planned.move_to_end(digest, last=False)
+
+    def push_back(self, entry: _Entry, digest: Digest) -> None:
+        if digest not in self.planned and digest not in self.held:
+            self._lead(entry, digest)
+            return
+        behind = self.behind.setdefault(digest, [])
+        if not behind or behind[0].want != entry.want:
+            behind.insert(0, entry)
+
+    def heed(self, want: Want) -> None:
+        """An outcome arrived."""
+        digest = want.digest
+        if digest is None:
+            if self.outcomes.fate(want) is not _Fate.FAILED:
+                self.unopened.pop(want, None)
+            return
+        leader = self.planned.get(digest)
+        if leader is None or leader.want != want:
+            return
+        if self.outcomes.fate(want) is _Fate.FAILED:
+            self.failed[digest] = leader.place
+        else:
+            del self.planned[digest]
+            self._lead(leader, digest)
+
+    def _lead(self, entry: _Entry, digest: Digest) -> None:
+        """Put an entry in front of its line, or who comes next if it has missed."""
+        behind = self.behind.get(digest)
+        while (fate := self.outcomes.fate(entry.want)) is _Fate.MISSED:
+            if not behind:
+                return
+            entry = behind.pop()
+        if fate is _Fate.HELD:
+            self.held[digest] = entry
+            return
+        self.planned[digest] = entry
+        if fate is _Fate.FAILED:
+            self.failed[digest] = entry.place
 
     def forget(self, digest: Digest) -> None:
         """A digest was committed: nobody will read it again."""
         self.planned.pop(digest, None)
-        self.shadowed.pop(digest, None)
-        self.stored.discard(digest)
+        self.held.pop(digest, None)
+        self.behind.pop(digest, None)
+        self.failed.pop(digest, None)
 
-    def succeeded(self, want: Want, digest: Digest) -> None:
-        if self.planned.get(digest) == want:
-            del self.planned[digest]
-        self.stored.add(digest)
+    def defaults(self, n: int) -> list[Want]:
+        """Up to `n` default manifests to fetch, none behind one that failed."""
+        wants: list[Want] = []
+        for want in islice(self.unopened, n):
+            if want in self.outcomes.waiting:
+                break
+            wants.append(want)
+        return wants
 
-    def missed(self, want: Want, digest: Digest) -> None:
-        """A miss that will be tolerated: the next entry for the digest is worth a fetch."""
-        if self.planned.get(digest) != want:
-            return
-        del self.planned[digest]
-        behind = self.shadowed.get(digest)
-        if behind and digest not in self.stored:
-            self.planned[digest] = behind.popleft()
+    def instances(self, n: int) -> list[Want]:
+        """Up to `n` instances to fetch, none behind one that failed."""
+        entries = islice(self.planned.values(), n)
+        if not self.failed:
+            return [entry.want for entry in entries]
+        barrier = min(self.failed.values())
+        return [entry.want for entry in entries if entry.place < barrier]
 
 
 class Resolver:
@@ -247,18 +352,14 @@ class Resolver:
         self.unavailable: dict[int, SupplementedError] = {}
         self.commits: list[tuple[int, Digest]] = []
         self._selection = selection
-        self._missing_policy: MissingPolicy = missing
-        self._unavailable_policy: UnavailablePolicy = unavailable
         self._bounds = bounds or Bounds()
         self._unopened = deque(Want(member, None) for member in members)
         self._queue: deque[_Entry] = deque()
-        self._arrived: dict[Want, Outcome] = {}
-        self._dropped: dict[Want, SupplementedError] = {}
+        self._outcomes = _Outcomes(missing, unavailable)
         self._known: set[Digest] = set()
         self._pushes = 0
         self._bytes = 0
-        self._waiting_bytes = 0
-        self._advice = _Advice()
+        self._advice = _Advice(self._outcomes, OrderedDict.fromkeys(self._unopened))
 
     # What to fetch
 
@@ -280,34 +381,13 @@ class Resolver:
         head = self._head()
         if head is None or self.done:
             return []
-        if n == 0 or self._waiting_bytes > self._bounds.read_ahead:
+        if n == 0 or self._outcomes.size > self._bounds.read_ahead:
             return [head]
-        if self._unopened:
-            return self._wanted_defaults(n)
-        return self._wanted_instances(head, n)
-
-    def _wanted_defaults(self, n: int) -> list[Want]:
-        wanted: list[Want] = []
-        for want in islice(self._unopened, 2 * (n + 1)):
-            outcome = self._arrived.get(want)
-            if outcome is None:
-                wanted.append(want)
-            elif isinstance(outcome, SupplementedError) and not self._tolerates(want, outcome):
-                break
-            if len(wanted) > n:
-                break
-        return wanted
-
-    def _wanted_instances(self, head: Want, n: int) -> list[Want]:
-        planned = list(islice(self._advice.planned.values(), n + 1))
-        if planned and planned[0] != head:
-            planned = [head, *(want for want in planned if want != head)][: n + 1]
-        barriers = self._advice.barriers
-        if barriers:
-            for position, want in enumerate(planned):
-                if want in barriers:
-                    return planned[:position]
-        return planned or [head]
+        advice = self._advice
+        wanted = advice.defaults(n + 1) if self._unopened else advice.instances(n + 1)
+        if wanted and wanted[0] == head:
+            return wanted
+        return [head, *(want for want in wanted if want != head)][: n + 1]
 
     # What came back
 
@@ -318,49 +398,30 @@ class Resolver:
         are told apart by member and digest; the same bytes from another member do not answer
         a want. What serial order never meets is dropped.
         """
-        if self.done or want in self._arrived or want.digest in self.sources:
+        if self.done or want in self._outcomes.waiting or want.digest in self.sources:
             return
-        self._arrived[want] = outcome
-        if isinstance(outcome, Manifest):
-            self._waiting_bytes += outcome.size
-        self._note(want, outcome)
+        self._outcomes.add(want, outcome)
+        self._advice.heed(want)
         self._advance()
-
-    def _note(self, want: Want, outcome: Outcome) -> None:
-        """Bring the advice up to date with an outcome."""
-        if want.digest is None:
-            return
-        if isinstance(outcome, Manifest):
-            self._advice.succeeded(want, want.digest)
-        elif self._tolerates(want, outcome):
-            self._advice.missed(want, want.digest)
-        else:
-            self._advice.barriers.add(want)
 
     # The fold
 
     def _head(self) -> Want | None:
         if self._unopened:
             return self._unopened[0]
-        queue, sources = self._queue, self.sources
+        queue, sources, dropped = self._queue, self.sources, self._outcomes.dropped
         while queue:
             want = queue[0].want
-            if want.digest not in sources and want not in self._dropped:
+            if want.digest not in sources and want not in dropped:
                 return want
             queue.popleft()
-            self._discard(want)
+            self._outcomes.take(want)
         return None
-
-    def _discard(self, want: Want) -> None:
-        """Drop an outcome that serial order has passed by."""
-        outcome = self._arrived.pop(want, None)
-        if isinstance(outcome, Manifest):
-            self._waiting_bytes -= outcome.size
 
     def _advance(self) -> None:
         try:
             while (head := self._head()) is not None:
-                outcome = self._arrived.pop(head, None)
+                outcome = self._outcomes.take(head)
                 if outcome is None:
                     return
                 self._step(head, outcome)
@@ -368,7 +429,7 @@ class Resolver:
         except SupplementedError as error:
             self.failure = error
         self.done = True
-        self._arrived.clear()
+        self._outcomes.waiting.clear()
 
     def _step(self, head: Want, outcome: Outcome) -> None:
         entry = None if head.digest is None else self._queue.popleft()
@@ -377,30 +438,21 @@ class Resolver:
         if isinstance(outcome, SupplementedError):
             self._forgo(head, outcome)
             return
-        self._waiting_bytes -= outcome.size
         try:
             self._commit(head.member, outcome, entry)
         except SupplementedError as error:
             error.locate(member=head.member, digest=outcome.digest)
             raise
 
-    def _tolerates(self, want: Want, error: SupplementedError) -> bool:
-        skips = self._unavailable_policy == "skip" and want.member != TOP
-        if want.digest is None:
-            return skips and is_unavailable(error)
-        if self._missing_policy == "raise":
-            return False
-        return is_miss(error) or (skips and is_unavailable(error))
-
     def _forgo(self, want: Want, error: SupplementedError) -> None:
         """Go on without an outcome, or end."""
         error.locate(member=want.member, digest=want.digest)
-        if not self._tolerates(want, error):
+        if not self._outcomes.tolerates(want, error):
             raise error
         if want.digest is None:
             self.unavailable[want.member] = error
         else:
-            self._dropped[want] = error
+            self._outcomes.dropped[want] = error
 
     def _commit(self, member: int, manifest: Manifest, entry: _Entry | None) -> None:
         digest = manifest.digest
@@ -448,26 +500,25 @@ class Resolver:
             digests.get(entry.digest) or Digest(entry.digest)
             for entry in choose(self._selection, index)
         ]
-        self._pushes += len(chosen)
-        if self._pushes > self._bounds.entries:
+        if self._pushes + len(chosen) > self._bounds.entries:
             message = f"the lists of this group have more than {self._bounds.entries} entries"
             raise LimitExceededError(message, limit=self._bounds.entries)
         for digest in chosen:
             self._admit(digest)
-            want = Want(member, digest)
-            if digest not in self.sources and want not in self._dropped:
-                self._push(_Entry(want, parent, depth), digest)
+            self._push(Want(member, digest), digest, parent, depth)
 
-    def _push(self, entry: _Entry, digest: Digest) -> None:
-        fetched = entry.want in self._arrived
-        if entry.want.member == TOP:
+    def _push(self, want: Want, digest: Digest, parent: Digest, depth: int) -> None:
+        self._pushes += 1
+        if digest in self.sources or want in self._outcomes.dropped:
+            return
+        if want.member == TOP:
+            entry = _Entry(want, parent, depth, self._pushes)
             self._queue.append(entry)
-            if not fetched:
-                self._advice.push_back(entry.want, digest)
+            self._advice.push_back(entry, digest)
         else:
+            entry = _Entry(want, parent, depth, -self._pushes)
             self._queue.appendleft(entry)
-            if not fetched:
-                self._advice.push_front(entry.want, digest)
+            self._advice.push_front(entry, digest)
 
     def _note_listing(self, member: int, index: Index) -> dict[str, Digest]:
         """Remember who lists what; returns the digests by their text in the list."""
@@ -488,9 +539,11 @@ class Resolver:
 
     def _finish(self) -> None:
         unserved = {
-            want: error for want, error in self._dropped.items() if want.digest not in self.sources
+            want: error
+            for want, error in self._outcomes.dropped.items()
+            if want.digest not in self.sources
         }
-        if unserved and self._missing_policy == "fallback":
+        if unserved and self._outcomes.missing == "fallback":
             raise next(iter(unserved.values()))
         for want in unserved:
             if want.digest is not None:
@@ -500,7 +553,7 @@ class Resolver:
 
     def _finish_specific(self, selection: SpecificImages, recorded: set[Digest]) -> None:
         absent = [digest for digest in selection.digests if digest not in self.sources]
-        if absent and self._missing_policy != "skip":
+        if absent and self._outcomes.missing != "skip":
             names = ", ".join(absent)
             message = f"no member supplies the requested {names}"
             raise InstanceNotFoundError(message, digests=absent)
@@ -512,5 +565,5 @@ class Resolver:
         """Other members known to hold a manifest: non-top first, later ones first."""
         members = {*self.listed.get(digest, ()), *self.held.get(digest, ())}
         members.discard(self.sources[digest])
-        holding = (m for m in members if Want(m, digest) not in self._dropped)
+        holding = (m for m in members if Want(m, digest) not in self._outcomes.dropped)
         return tuple(sorted(holding, reverse=True))
