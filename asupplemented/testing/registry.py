@@ -10,7 +10,6 @@ from asupplemented.model.digest import Digest
 from asupplemented.testing.content import Content, Repository
 from asupplemented.testing.disk import select
 from asupplemented.testing.exchange import Pause
-from asupplemented.testing.script import Script, fits
 from asupplemented.testing.server import Server
 
 if TYPE_CHECKING:
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from asupplemented.testing.access import Access
     from asupplemented.testing.exchange import Answer, Request
     from asupplemented.testing.images import Built
-    from asupplemented.testing.script import Match, Turn
-    from asupplemented.testing.wire import Sleep
+    from asupplemented.testing.steps import Sleep
 
 __all__ = ("FakeRegistry",)
 
@@ -66,7 +64,6 @@ class FakeRegistry(Server):
         """May be changed between requests, as all of these may."""
         self.latency: float | Callable[[Request], float] = latency
         self.content = Content(referrers=referrers, page_size=page_size)
-        self._scripts: list[Script] = []
 
     def reference(self, repository: str, tag: str = "latest") -> str:
         """The ``docker://`` reference of a tag, or of a digest given in its place."""
@@ -153,48 +150,9 @@ class FakeRegistry(Server):
         self.content.files[path] = (data, media_type)
         return self.url + path
 
-    def script(
-        self, match: Match, *turns: Turn, method: str | None = None, forever: bool = False
-    ) -> Script:
-        """Say what happens to the next requests that match.
-
-        Args:
-            match: A path, in which ``*`` stands for any text (``/v2/team/*/blobs/*``); or the
-                last part of one, a digest or a tag, without a slash; or a function of the
-                request.
-            turns: One for each matching request, in order: a fault of
-                `asupplemented.testing.faults`, several of them, or None for the right answer.
-            method: Match only this method.
-            forever: Whether the last turn is used for all requests that follow; if not, they
-                are answered right.
-
-        Returns:
-            The script, which tells how often it matched. Of several scripts that match, the
-            first one with a turn left is used.
-        """
-        script = Script(match, turns, method=method, forever=forever)
-        self._scripts.append(script)
-        return script
-
-    def clear_scripts(self) -> None:
-        """Forget every script: all is right again."""
-        self._scripts.clear()
-
-    def select_requests(self, match: Match = "*", *, method: str | None = None) -> list[Request]:
-        """The logged requests that match, as for `script`, in order of arrival."""
-        return [request for request in self.requests if fits(match, method, request)]
-
-    def count(self, match: Match = "*", *, method: str | None = None) -> int:
-        """How many logged requests match, as for `script`."""
-        return len(self.select_requests(match, method=method))
-
     async def respond(self, request: Request) -> Answer:
         """The answer to a request: the right one, then what a script makes of it."""
-        answer = self._answer_rightly(request)
-        for script in self._scripts:
-            if script.takes(request):
-                answer = script.apply(answer, request)
-                break
+        answer = self._revise(self._answer_rightly(request), request)
         seconds = self.latency(request) if callable(self.latency) else self.latency
         return answer.with_pause(Pause(at=None, seconds=seconds)) if seconds else answer
 

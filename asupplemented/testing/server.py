@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import AsyncResource
 from asupplemented.errors import UsageError
 from asupplemented.testing.exchange import fail
+from asupplemented.testing.recorder import Recorder
 from asupplemented.testing.wire import Connection
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Generator
     from typing import Self
 
     from asupplemented.testing.exchange import Answer, Request
-    from asupplemented.testing.wire import Sleep
+    from asupplemented.testing.steps import Sleep
 
 __all__ = ("Server",)
 
@@ -26,7 +25,7 @@ LOCAL: Final = "127.0.0.1"
 HANDSHAKE_SECONDS: Final = 5.0
 
 
-class Server(AsyncResource):
+class Server(Recorder, AsyncResource):
     """Listens on 127.0.0.1, logs requests, and sends the answers that a subclass makes.
 
     It belongs to the event loop that enters it. Leaving it ends every connection at once.
@@ -37,23 +36,15 @@ class Server(AsyncResource):
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, sleep: Sleep = asyncio.sleep) -> None:
+        super().__init__()
         self._tls = tls
         self._sleep = sleep
         self._listener: asyncio.Server | None = None
         self._port: int | None = None
         self._live: set[Connection] = set()
-        self._changed = asyncio.Event()
         self._failures: list[Exception] = []
         self.connections = 0
         """Connections accepted so far; over TLS, those that finished the handshake."""
-        self.in_flight = 0
-        """Requests that are being answered now."""
-        self.max_in_flight = 0
-        """The most that ever were at once."""
-        self.abandoned = 0
-        """Answers that ended early because the client left."""
-        self.requests: list[Request] = []
-        """Every request, in order of arrival."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -115,14 +106,6 @@ class Server(AsyncResource):
         """Connections that are open now."""
         return len(self._live)
 
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds that depends on the counters or the log.
-
-        It is asked again whenever one of them changes; bound it with `asyncio.timeout`.
-        """
-        while not condition():
-            await self._changed.wait()
-
     @abc.abstractmethod
     async def respond(self, request: Request) -> Answer:
         """Make the answer to a request."""
@@ -142,28 +125,9 @@ class Server(AsyncResource):
             answer = await self._try_to_respond(request)
             return await connection.send(answer, request, self._sleep)
 
-    @contextlib.contextmanager
-    def _counted(self, request: Request) -> Generator[None]:
-        self.requests.append(request)
-        self.in_flight += 1
-        self.max_in_flight = max(self.in_flight, self.max_in_flight)
-        self._pulse()
-        try:
-            yield
-        except (asyncio.CancelledError, ConnectionError):
-            self.abandoned += 1
-            raise
-        finally:
-            self.in_flight -= 1
-            self._pulse()
-
     async def _try_to_respond(self, request: Request) -> Answer:
         try:
             return await self.respond(request)
         except Exception as error:  # noqa: BLE001  # shown to the test when the server is left
             self._failures.append(error)
             return fail(500, "UNKNOWN", f"the server for tests failed: {type(error).__name__}")
-
-    def _pulse(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()

@@ -10,33 +10,26 @@ import asyncio
 import fcntl
 import socket
 import struct
-import sys
 import termios
-from collections import deque
 from dataclasses import replace
-from itertools import repeat
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
-from asupplemented.testing.exchange import BODILESS, Request
+from asupplemented.testing.exchange import BODILESS, Pause, Request
+from asupplemented.testing.steps import sit_out, take_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
-    from asupplemented.testing.exchange import Answer, Pause
+    from asupplemented.testing.exchange import Answer
+    from asupplemented.testing.steps import Sleep
 
-__all__ = ("BadRequestError", "Connection", "Exchange", "Sleep")
+__all__ = ("BadRequestError", "Connection", "Exchange")
 
 MAX_HEAD: Final = 256 * 1024
 MAX_BODY: Final = 1024 * 1024
 WRITE_SIZE: Final = 256 * 1024
 POLL_SECONDS: Final = 0.001
 REFUSAL: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-
-class Sleep(Protocol):
-    """Pauses by a clock, as `asyncio.sleep` does."""
-
-    def __call__(self, seconds: float, /) -> Awaitable[object]: ...
 
 
 Exchange: TypeAlias = "Callable[[Connection, Request], Awaitable[bool]]"
@@ -169,33 +162,15 @@ class Connection(asyncio.Protocol):
             what was written is out.
         """
         close = not self._reusable or _ends_connection(answer)
+        head = b"" if answer.bare else answer.encode_head(close=close)
         bodiless = request.method == "HEAD" or answer.status in BODILESS
-        pauses = _schedule(answer, bodiless=bodiless)
-        if not await self._pause(pauses, None, sleep):
-            return False
-        if not answer.bare:
-            await self._write(answer.encode_head(close=close))
-        if not await self._pause(pauses, 0, sleep):
-            return False
-        if not bodiless and not await self._send_body(answer, pauses, sleep):
-            return False
+        for step in take_steps(answer, head, bodiless=bodiless):
+            if not isinstance(step, Pause):
+                await self._write(step)
+            elif not await self._pause(step, sleep):
+                return False
         await self._flush()
         return not close
-
-    async def _send_body(self, answer: Answer, pauses: deque[Pause], sleep: Sleep) -> bool:
-        sent = 0
-        for data, is_content in _frame(answer):
-            view = memoryview(data)
-            while view:
-                stop = len(view)
-                if is_content and pauses and pauses[0].at is not None:
-                    stop = min(stop, pauses[0].at - sent)
-                await self._write(view[:stop])
-                view = view[stop:]
-                sent += stop if is_content else 0
-                if is_content and not await self._pause(pauses, sent, sleep):
-                    return False
-        return True
 
     async def _write(self, data: bytes | memoryview) -> None:
         """Gather what is small, so that an answer without pauses leaves in one piece."""
@@ -211,20 +186,13 @@ class Connection(asyncio.Protocol):
             self._out.clear()
         await self._writable.wait()
 
-    async def _pause(self, pauses: deque[Pause], sent: int | None, sleep: Sleep) -> bool:
-        """Go through the pauses that are due; return whether the connection lives on."""
-        while pauses and _is_due(pauses[0], sent):
-            pause = pauses.popleft()
-            await self._flush()
-            if pause.seconds > 0:
-                await sleep(pause.seconds)
-            if pause.wait is not None:
-                await pause.wait()
-            if pause.end == "rst":
-                await self._reset()
-            if pause.end is not None:
-                return False
-        return True
+    async def _pause(self, pause: Pause, sleep: Sleep) -> bool:
+        """Sit out a pause; return whether the connection lives on."""
+        await self._flush()
+        await sit_out(pause, sleep)
+        if pause.end == "rst":
+            await self._reset()
+        return pause.end is None
 
     async def _reset(self) -> None:
         """Send RST once the client's system has acknowledged all that was written."""
@@ -245,34 +213,6 @@ def _split_header(line: str) -> tuple[str, str]:
 def _ends_connection(answer: Answer) -> bool:
     lies = answer.claim is not None and answer.claim != len(answer.body)
     return answer.bare or answer.framing == "close" or answer.endless or lies
-
-
-def _schedule(answer: Answer, *, bodiless: bool) -> deque[Pause]:
-    """The pauses in order, those past the end of the body moved to it."""
-    end = 0 if bodiless else sys.maxsize if answer.endless else len(answer.body)
-    early = [pause for pause in answer.pauses if pause.at is None]
-    late = [replace(p, at=min(p.at, end)) for p in answer.pauses if p.at is not None]
-    return deque((*early, *sorted(late, key=lambda pause: pause.at or 0)))
-
-
-def _is_due(pause: Pause, sent: int | None) -> bool:
-    return pause.at is None or (sent is not None and pause.at <= sent)
-
-
-def _frame(answer: Answer) -> Iterator[tuple[bytes | memoryview, bool]]:
-    """The body in pieces, each with whether it is content rather than framing."""
-    for body in repeat(answer.body) if answer.endless else (answer.body,):
-        if answer.framing != "chunked":
-            yield body, True
-            continue
-        size = answer.chunk or max(1, len(body))
-        for at in range(0, len(body), size):
-            chunk = memoryview(body)[at : at + size]
-            yield b"%x\r\n" % len(chunk), False
-            yield chunk, True
-            yield b"\r\n", False
-    if answer.framing == "chunked":
-        yield b"0\r\n\r\n", False
 
 
 def _unacknowledged(raw: socket.socket) -> int:

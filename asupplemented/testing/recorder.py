@@ -1,0 +1,108 @@
+"""What everything that can be scripted has in common: scripts, a log, and counters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from asupplemented.testing.script import Script, fits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from asupplemented.testing.exchange import Answer, Request
+    from asupplemented.testing.script import Match, Turn
+
+__all__ = ("Recorder",)
+
+
+class Recorder:
+    """Keeps a log of requests, counts them, and applies scripts to the answers.
+
+    Attributes:
+        requests: Every request, in order of arrival.
+        in_flight: Requests that are being answered now.
+        max_in_flight: The most that ever were at once.
+        abandoned: Answers that ended early because whoever asked left.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.abandoned = 0
+        self._scripts: list[Script] = []
+        self._changed = asyncio.Event()
+
+    def script(
+        self, match: Match, *turns: Turn, method: str | None = None, forever: bool = False
+    ) -> Script:
+        """Say what happens to the next requests that match.
+
+        Args:
+            match: A path, in which ``*`` stands for any text (``/v2/team/*/blobs/*``); or the
+                last part of one, a digest or a tag, without a slash; or a function of the
+                request.
+            turns: One for each matching request, in order: a fault of
+                `asupplemented.testing.faults` or `asupplemented.testing.delivery`, several of
+                them, or None for the right answer.
+            method: Match only this method.
+            forever: Whether the last turn is used for all requests that follow; if not, they
+                are answered right.
+
+        Returns:
+            The script, which tells how often it matched. Of several scripts that match, the
+            first one with a turn left is used.
+        """
+        script = Script(match, turns, method=method, forever=forever)
+        self._scripts.append(script)
+        return script
+
+    def clear_scripts(self) -> None:
+        """Forget every script: all is right again."""
+        self._scripts.clear()
+
+    def select_requests(self, match: Match = "*", *, method: str | None = None) -> list[Request]:
+        """The logged requests that match, as for `script`, in order of arrival."""
+        return [request for request in self.requests if fits(match, method, request)]
+
+    def count(self, match: Match = "*", *, method: str | None = None) -> int:
+        """How many logged requests match, as for `script`."""
+        return len(self.select_requests(match, method=method))
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something holds that depends on the counters or the log.
+
+        It is asked again whenever one of them changes; bound it with `asyncio.timeout`.
+        """
+        while not condition():
+            await self._changed.wait()
+
+    def _pulse(self) -> None:
+        """Tell those who wait that something changed."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _revise(self, answer: Answer, request: Request) -> Answer:
+        """Apply the next turn of the first script that has one."""
+        for script in self._scripts:
+            if script.takes(request):
+                return script.apply(answer, request)
+        return answer
+
+    @contextlib.contextmanager
+    def _counted(self, request: Request) -> Generator[None]:
+        """Log a request and count it while it is answered."""
+        self.requests.append(request)
+        self.in_flight += 1
+        self.max_in_flight = max(self.in_flight, self.max_in_flight)
+        self._pulse()
+        try:
+            yield
+        except (asyncio.CancelledError, ConnectionError):
+            self.abandoned += 1
+            raise
+        finally:
+            self.in_flight -= 1
+            self._pulse()
