@@ -1,0 +1,164 @@
+"""Running one command: an event loop, a session, signals, and how it ends.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 content that is not what was named,
+130 after an interrupt and 143 after a request to terminate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import typer
+
+from asupplemented.cli.console import Narrator
+from asupplemented.errors import (
+    AmbiguousManifestError,
+    InvalidDigestError,
+    InvalidReferenceError,
+    MalformedManifestError,
+    NotFoundError,
+    SupplementedError,
+    VerificationError,
+)
+from asupplemented.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from asupplemented.cli.options import GroupOptions
+    from asupplemented.supplemented import SupplementedReference, SupplementedSource
+
+__all__ = ("FAILED", "NOT_FOUND", "USAGE", "WRONG_CONTENT", "Desk", "exit_code", "working")
+
+T = TypeVar("T")
+
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+WRONG_CONTENT: Final = 4
+
+_WRONG: Final = (
+    VerificationError,
+    MalformedManifestError,
+    AmbiguousManifestError,
+    InvalidDigestError,  # Arguments were read before: this one is in a document.
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """The code that tells of an error."""
+    if isinstance(error, NotFoundError):
+        return NOT_FOUND
+    if isinstance(error, InvalidReferenceError):
+        return USAGE
+    return WRONG_CONTENT if isinstance(error, _WRONG) else FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where a command does its work: a session as its options say, and who tells of it."""
+
+    options: GroupOptions
+    narrator: Narrator
+
+    def run(self, work: Callable[[Session], Coroutine[None, None, T]]) -> T:
+        """Do something with a session, in an event loop of its own."""
+
+        async def in_session() -> T:
+            session = Session(
+                lookahead=self.options.lookahead,
+                tls_verify=self.options.tls_verify,
+                hooks=(self.narrator,),
+            )
+            async with session:
+                return await work(session)
+
+        return asyncio.run(_run_until_terminated(in_session))
+
+    def run_on(
+        self,
+        group: SupplementedReference,
+        work: Callable[[SupplementedSource], Coroutine[None, None, T]],
+    ) -> T:
+        """Open a group and do something with it."""
+
+        async def on_image(session: Session) -> T:
+            async with group.open(session) as image:
+                return await work(image)
+
+        return self.run(on_image)
+
+
+@contextmanager
+def working(options: GroupOptions) -> Generator[Desk]:
+    """A desk to work at. Errors of the library end the program with words and a code.
+
+    Raises:
+        typer.Exit: The body failed, or the user ended it. What had to be said has been.
+    """
+    narrator = Narrator(verbose=options.verbose)
+    with _ending_well(narrator):
+        yield Desk(options, narrator)
+
+
+@contextmanager
+def _ending_well(narrator: Narrator) -> Generator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        narrator.complain("interrupted")
+        raise typer.Exit(128 + signal.SIGINT) from None
+    except _Terminated:
+        narrator.complain("terminated")
+        raise typer.Exit(128 + signal.SIGTERM) from None
+    except SupplementedError as error:
+        narrator.tell_error(error)
+        raise typer.Exit(exit_code(error)) from None
+    except ExceptionGroup as errors:
+        if errors.split((SupplementedError, OSError))[1] is not None:
+            raise  # A bug is shown as one.
+        narrator.tell_error(errors)
+        raise typer.Exit(FAILED) from None
+
+
+class _Terminated(Exception):  # noqa: N818 - like KeyboardInterrupt, it is no error
+    """Somebody asked the program to end."""
+
+
+async def _run_until_terminated(work: Callable[[], Coroutine[None, None, T]]) -> T:
+    """Await the work; a request to terminate cancels it, so that it can clean up."""
+    with _terminating(asyncio.current_task()) as asked:
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if asked():
+                raise _Terminated from None
+            raise
+
+
+@contextmanager
+def _terminating(task: asyncio.Task[object] | None) -> Generator[Callable[[], bool]]:
+    """Let SIGTERM cancel a task, once; a second one ends the process as it always does."""
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def terminate() -> None:
+        nonlocal asked
+        asked = True
+        loop.remove_signal_handler(signal.SIGTERM)
+        if task is not None:
+            task.cancel()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: asked
+        return
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        yield lambda: asked
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
