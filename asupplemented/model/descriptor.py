@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from asupplemented.model.platform import Platform
+from asupplemented.model.shape import Json
 
 __all__ = ("Descriptor", "Size")
 
@@ -54,12 +55,14 @@ class Descriptor(
         # Annotations cannot be hashed; equal descriptors have equal digests anyway.
         return hash((self.media_type, self.digest, self.size))
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Json]:
         """The descriptor as a JSON object with the names of the OCI specification.
 
         What is unknown is left out.
         """
-        plain: dict[str, object] = msgspec.to_builtins(self, enc_hook=_plain_text)
+        plain: dict[str, Json] = msgspec.json.decode(
+            msgspec.json.encode(self, enc_hook=_plain_text)
+        )
         return plain
 
 

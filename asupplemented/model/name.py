@@ -47,7 +47,9 @@ _IDENTIFIER: Final = re.compile(r"[a-f0-9]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """An image in a registry. A value; ``str()`` is the full form and parses back.
+    """An image in a registry. A value; ``str()`` is the full form.
+
+    What has a tag or a digest, as everything that was parsed has, parses back from there.
 
     Attributes:
         registry: ``host[:port]``, as written: case matters (rule REF-09).
@@ -141,7 +143,9 @@ class ImageName:
         if self.registry != DEFAULT_REGISTRY:
             return self.repository
         rest = self.path.removeprefix(_OFFICIAL)
-        return self.path if "/" in rest else rest
+        short = self.path if "/" in rest else rest
+        # A first component with a dot would be taken for a registry when it is read again.
+        return short if _split_registry(short)[0] == DEFAULT_REGISTRY else self.repository
 
 
 def _parse(cls: type[ImageName], text: str, *, allow_ipv6: bool) -> ImageName:

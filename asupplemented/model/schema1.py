@@ -188,7 +188,7 @@ def _check_ids(images: list[_Compatibility]) -> None:
     for newer, older in itertools.pairwise(images):
         if newer.id == older.id:
             continue
-        if older.id in seen or older.id == newer.id:
+        if older.id in seen:
             raise _malformed(f"image ID {older.id} appears more than once")
         seen.add(newer.id)
         if newer.parent != older.id:

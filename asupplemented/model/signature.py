@@ -11,11 +11,9 @@ from asupplemented.model.text import excerpt
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("SIGSTORE_MEDIA_TYPE", "Signature", "SignatureFormat")
+__all__ = ("Signature", "SignatureFormat")
 
 SignatureFormat: TypeAlias = Literal["simple-signing", "sigstore-json"]
-
-SIGSTORE_MEDIA_TYPE: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 
 _OPENPGP_BYTES: Final = frozenset(
     (*range(0xA0, 0xA4), 0xC8, *range(0x90, 0x93), 0x3D, 0xC4, *range(0x88, 0x8C), 0xC2)

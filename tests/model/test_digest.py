@@ -1,0 +1,119 @@
+"""Rules D1 to D5, SEC-03: what is a digest, and what never becomes one."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import pickle
+import timeit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asupplemented.errors import InvalidDigestError, UnsupportedDigestError
+from asupplemented.model.digest import ALGORITHMS, Digest
+
+HEX = {name: "0123456789abcdef" * (length // 16) for name, length in ALGORITHMS.items()}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda name: f"D2 {name}")
+def test_D2_the_three_known_algorithms(algorithm: str) -> None:
+    digest = Digest(f"{algorithm}:{HEX[algorithm]}")
+    assert (digest.algorithm, digest.encoded) == (algorithm, HEX[algorithm])
+    assert digest == f"{algorithm}:{HEX[algorithm]}"
+    assert Digest.parse(digest) == digest
+    assert hash(digest) == hash(str(digest))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("", "invalid digest format", id="D1 empty"),
+        pytest.param(":", "invalid digest format", id="D1 colon"),
+        pytest.param("sha256:", "invalid digest format", id="D1 nothing encoded"),
+        pytest.param(":" + HEX["sha256"], "invalid digest format", id="D1 no algorithm"),
+        pytest.param(HEX["sha256"], "invalid digest format", id="D1 no colon"),
+        pytest.param("sha256:" + "a" * 63, "length", id="D2 short"),
+        pytest.param("sha256:" + "a" * 65, "length", id="D2 long"),
+        pytest.param("sha512:" + "a" * 64, "length", id="D2 length of another"),
+        pytest.param("sha256:" + "A" * 64, "checksum digest format", id="D2 uppercase"),
+        pytest.param("sha256:" + "g" * 64, "checksum digest format", id="D2 not hex"),
+        pytest.param("sha256:" + "٠" * 64, "checksum digest format", id="D2 foreign digits"),
+        pytest.param("sha256:a:" + "a" * 62, "checksum digest format", id="D1 first colon splits"),
+        pytest.param("SHA256:" + "a" * 64, "invalid digest format", id="D3 uppercase algorithm"),
+        pytest.param("md 5:abc", "invalid digest format", id="D3 space"),
+        pytest.param("md5:ab/c", "invalid digest format", id="D3 slash"),
+        pytest.param("sha256:../../etc/passwd", "length", id="D4 SEC-03 path"),
+        pytest.param("sha256:" + "../" * 21 + "a", "checksum digest format", id="D4 path of 64"),
+        pytest.param("sha256:%2f" + "a" * 61, "checksum digest format", id="SEC-03 quoted slash"),
+        pytest.param("sha256:" + "a" * 63 + "\0", "checksum digest format", id="SEC-03 NUL"),
+        pytest.param("sha256:" + "a" * 64 + "\n", "length", id="D5 newline at the end"),
+        pytest.param("sha256:" + "a" * 63 + "\n", "checksum digest format", id="D5 newline within"),
+        pytest.param("\nsha256:" + "a" * 64, "invalid digest format", id="D5 newline first"),
+    ],
+)
+def test_what_is_no_digest_is_refused(text: str, words: str) -> None:
+    with pytest.raises(InvalidDigestError, match=words) as caught:
+        Digest(text)
+    assert not isinstance(caught.value, UnsupportedDigestError)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("text", ["md5:abc", "sha1:" + "0" * 40, "b+l.a_k-e3:AZ=_-", "sha224:00"])
+def test_D3_a_digest_of_an_unknown_algorithm_is_called_that(text: str) -> None:
+    with pytest.raises(UnsupportedDigestError, match="unsupported digest algorithm"):
+        Digest(text)
+
+
+def test_an_error_does_not_repeat_a_hostile_text() -> None:
+    with pytest.raises(InvalidDigestError) as caught:
+        Digest("\x1b[31m\n" * 100_000)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("data", [b"", b"x", b"\0" * 5000], ids=len)
+def test_of_hasher_and_matches_agree_with_hashlib(algorithm: str, data: bytes) -> None:
+    digest = Digest.of(data, algorithm)
+    assert digest == f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+    assert isinstance(digest, Digest)
+    hasher = digest.hasher()
+    hasher.update(data[:1])
+    hasher.update(data[1:])
+    assert hasher.hexdigest() == digest.encoded
+    assert digest.matches(data)
+    assert not digest.matches(data + b"!")
+
+
+def test_DG1b_nothing_has_the_well_known_digest() -> None:
+    assert Digest.of(b"").startswith("sha256:e3b0c442")
+    assert Digest.of(b"").endswith("b855")
+
+
+def test_of_refuses_an_unknown_algorithm() -> None:
+    with pytest.raises(UnsupportedDigestError, match="md5"):
+        Digest.of(b"", "md5")
+
+
+def test_a_digest_survives_pickle_and_copy_and_shows_itself() -> None:
+    digest = Digest.of(b"x")
+    assert pickle.loads(pickle.dumps(digest)) == digest  # noqa: S301 - our own bytes
+    assert type(copy.deepcopy(digest)) is Digest
+    assert repr(digest) == f"Digest('{digest}')"
+    assert f"{digest}" == str(digest)
+
+
+@given(st.text(max_size=80))
+def test_arbitrary_text_is_refused_or_is_exactly_what_was_given(text: str) -> None:
+    try:
+        assert Digest(text) == text
+    except InvalidDigestError as error:
+        assert error.message  # noqa: PT017 - either outcome is right, silence is not
+
+
+def test_parsing_is_cheap() -> None:
+    text = "sha256:" + HEX["sha256"]
+    seconds = min(timeit.repeat(lambda: Digest(text), number=1000, repeat=20)) / 1000
+    assert seconds < 10e-6

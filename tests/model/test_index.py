@@ -1,0 +1,224 @@
+"""Rules LI and CI: indexes, and choosing among their entries."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from asupplemented.errors import InstanceNotFoundError, PlatformNotFoundError
+from asupplemented.model import media_type as kinds
+from asupplemented.model.index import ZSTD_ANNOTATION, Index
+from asupplemented.model.manifest import Manifest
+from asupplemented.model.platform import Platform
+from tests.model.documents import Tree, digest_of, docker_list, entry, oci_index, to_json
+
+
+def parse(tree: Tree) -> Index:
+    return Manifest.verified(to_json(tree), None, None).parse_index()
+
+
+def zstd(name: str, platform: str | None = None, value: str = "true") -> Tree:
+    return entry(name, platform, annotations={ZSTD_ANNOTATION: value})
+
+
+def chosen(index: Index, platform: str, *, prefer_gzip: bool = False) -> str:
+    """Which entry is chosen, by its digest; the platform is taken literally."""
+    parts = platform.split("/")
+    return index.choose(Platform(*parts), prefer_gzip=prefer_gzip).digest
+
+
+def test_LI1_entries_are_in_document_order_and_kept_twice() -> None:
+    index = parse(oci_index(entry("b"), entry("a"), entry("b")))
+    assert [each.digest for each in index.manifests] == [*map(digest_of, "bab")]
+
+
+def test_LI2_the_first_entry_with_a_digest() -> None:
+    first = entry("a", "linux/amd64", annotations={"k": "v"}, artifactType="x/y")
+    index = parse(oci_index(entry("b"), first, entry("a", "linux/arm64")))
+    for _ in range(2):
+        found = index.find(digest_of("a"))
+        assert found.to_dict() == first
+    with pytest.raises(InstanceNotFoundError, match=digest_of("c")) as caught:
+        index.find(digest_of("c"))
+    assert caught.value.digests == (digest_of("c"),)
+    with pytest.raises(InstanceNotFoundError):
+        parse(oci_index(manifests=[])).find(digest_of("a"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("true", "zstd"), ("True", "gzip"), ("1", "gzip"), ("", "gzip")]
+)
+def test_LI3_compression_names(value: str, expected: str) -> None:
+    index = parse(oci_index(zstd("a", value=value)))
+    assert index.compression_names(index.manifests[0]) == (expected,)
+    docker = parse(docker_list(zstd("a", value=value)))
+    assert docker.compression_names(docker.manifests[0]) == ("gzip",)
+
+
+def test_LI4_features_of_docker_platforms_are_dropped() -> None:
+    tree = docker_list(
+        {**entry("a"), "platform": {"os": "linux", "architecture": "386", "features": ["sse4"]}}
+    )
+    assert parse(tree).manifests[0].platform == Platform("linux", "386")
+
+
+def test_P10_lists_are_hardly_checked() -> None:
+    tree: Tree = {"mediaType": kinds.DOCKER_LIST, "schemaVersion": 9, "manifests": [{}]}
+    assert len(parse(tree).manifests) == 1
+    nameless = Manifest.verified(b"{}", kinds.DOCKER_LIST, None).parse_index()
+    assert (nameless.media_type, nameless.manifests) == (kinds.DOCKER_LIST, ())
+
+
+def test_AR5_AR6_what_an_index_says_of_itself() -> None:
+    subject = entry("subject")
+    index = parse(oci_index(annotations={"k": "v"}, artifactType="a/b", subject=subject))
+    assert (index.annotations, index.artifact_type) == ({"k": "v"}, "a/b")
+    assert index.subject is not None
+    assert index.subject.digest == digest_of("subject")
+    assert digest_of("subject") not in [each.digest for each in index.manifests]
+
+
+def test_an_index_is_a_value() -> None:
+    index, again = parse(oci_index()), parse(oci_index())
+    again.find(again.manifests[0].digest)
+    assert index == again
+    assert hash(index) == hash(again)
+
+
+# ---------------------------------------------------------------------------------- choosing
+
+VARIANTS = (
+    entry("gz-amd64", "linux/amd64"),
+    entry("eee", "linux/arm/v7"),
+    entry("ddd", "linux/arm/v6"),
+    zstd("f36", "linux/arm/v6"),
+    entry("bcf", "linux/arm/unrecognized-present"),
+    entry("c84", "linux/arm"),
+)
+
+
+@pytest.mark.parametrize(
+    ("platform", "prefer_gzip", "expected"),
+    [
+        pytest.param("linux/arm/v7", False, "eee", id="CI8 v7"),
+        pytest.param("linux/arm/v8", False, "eee", id="CI8 WP6 v8"),
+        pytest.param("linux/arm/v6", False, "f36", id="CI5 CI8 v6"),
+        pytest.param("linux/arm/v6", True, "ddd", id="CI5 CI8 v6 gzip"),
+        pytest.param("linux/arm/v5", False, "c84", id="CI8 v5"),
+        pytest.param("linux/arm", False, "c84", id="CI8 WP7 none"),
+        pytest.param("linux/arm/unrecognized-present", False, "bcf", id="CI8 custom"),
+        pytest.param("linux/arm/unrecognized-not-present", False, "c84", id="CI8 WP6 unknown"),
+        pytest.param("linux/amd64", False, "gz-amd64", id="CI8 amd64"),
+        pytest.param("linux/amd64/v3", False, "gz-amd64", id="WP6 amd64 variant"),
+    ],
+)
+def test_CI2_CI8_the_best_variant_wins(platform: str, prefer_gzip: bool, expected: str) -> None:
+    index = parse(oci_index(*VARIANTS))
+    assert chosen(index, platform, prefer_gzip=prefer_gzip) == digest_of(expected)
+
+
+@pytest.mark.parametrize("prefer_gzip", [False, True])
+def test_CI1_CI5_a_docker_list_knows_no_zstd_and_takes_the_first(prefer_gzip: bool) -> None:
+    index = parse(docker_list(*VARIANTS))
+    assert chosen(index, "linux/arm/v6", prefer_gzip=prefer_gzip) == digest_of("ddd")
+    assert chosen(index, "linux/arm/v7", prefer_gzip=prefer_gzip) == digest_of("eee")
+
+
+def test_CI6_compression_breaks_ties_only() -> None:
+    index = parse(oci_index(zstd("v6", "linux/arm/v6"), entry("v7", "linux/arm/v7")))
+    assert chosen(index, "linux/arm/v7") == digest_of("v7")
+    index = parse(oci_index(entry("v6", "linux/arm/v6"), zstd("v7", "linux/arm/v7")))
+    assert chosen(index, "linux/arm/v7", prefer_gzip=True) == digest_of("v7")
+
+
+@pytest.mark.parametrize("make", [oci_index, docker_list])
+def test_CI1_CI2_of_equals_the_first_wins(make: object) -> None:
+    assert callable(make)
+    index = parse(make(entry("a", "linux/386"), entry("b", "linux/386")))
+    assert chosen(index, "linux/386") == digest_of("a")
+
+
+@pytest.mark.parametrize(
+    ("prefer_gzip", "expected"), [(False, "nowhere-zstd"), (True, "nowhere-gzip")]
+)
+def test_CI3_CI4_CI9_entries_without_a_platform_come_last(prefer_gzip: bool, expected: str) -> None:
+    index = parse(
+        oci_index(
+            entry("nowhere-gzip"),
+            zstd("nowhere-zstd"),
+            entry("nowhere-second"),
+            entry("here", "linux/amd64"),
+        )
+    )
+    assert chosen(index, "linux/s390x", prefer_gzip=prefer_gzip) == digest_of(expected)
+    assert chosen(index, "linux/amd64", prefer_gzip=prefer_gzip) == digest_of("here")
+
+
+def test_CI3_LI4_a_docker_list_has_no_such_fallback() -> None:
+    index = parse(docker_list(entry("a")))
+    with pytest.raises(PlatformNotFoundError):
+        index.choose(Platform("linux", "amd64"))
+
+
+@pytest.mark.parametrize(
+    ("offered", "wanted"),
+    [
+        pytest.param("linux/amd64/v2", "linux/amd64", id="WP9 a labelled amd64"),
+        pytest.param("linux/arm/v8", "linux/arm/v7", id="WP9 a newer variant"),
+        pytest.param("windows/amd64", "linux/amd64", id="WP9 another system"),
+        pytest.param("unknown/unknown", "linux/amd64", id="AR8 an attestation"),
+        pytest.param("linux/arm", "linux/arm64", id="WP9 another architecture"),
+        pytest.param("Linux/amd64", "linux/amd64", id="WP9 case"),
+    ],
+)
+def test_WP9_a_match_is_exact(offered: str, wanted: str) -> None:
+    for make, name in ((oci_index, "image index"), (docker_list, "manifest list")):
+        index = parse(make(entry("a", offered), entry("b", offered)))
+        with pytest.raises(PlatformNotFoundError, match=f"no image found in {name}") as caught:
+            chosen(index, wanted)
+        assert caught.value.available == (offered,)
+
+
+def test_WP2_WP9_version_and_features_of_the_system_do_not_count() -> None:
+    odd = {"os": "linux", "architecture": "amd64", "os.version": "1", "os.features": ["x"]}
+    index = parse(oci_index({**entry("a"), "platform": odd}))
+    assert chosen(index, "linux/amd64") == digest_of("a")
+    wanted = Platform("linux", "amd64", None, "2", ("y",))
+    assert index.choose(wanted).digest == digest_of("a")
+
+
+def test_an_empty_variant_is_none() -> None:
+    named = {"os": "linux", "architecture": "amd64", "variant": ""}
+    index = parse(oci_index({**entry("a"), "platform": named}))
+    assert chosen(index, "linux/amd64") == digest_of("a")
+    assert index.choose(Platform("linux", "amd64", "")).digest == digest_of("a")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("linux/arm/v6", "architecture 'arm', variant 'v6', OS 'linux'"),
+        ("linux/arm", "architecture 'arm', variant '', OS 'linux'"),
+    ],
+)
+def test_CI7_the_error_names_the_first_platform_wanted(wanted: str, words: str) -> None:
+    for tree in (oci_index(entry("a", "linux/amd64")), oci_index(manifests=[])):
+        with pytest.raises(PlatformNotFoundError, match=words):
+            chosen(parse(tree), wanted)
+
+
+def test_the_platform_of_this_host_is_the_default() -> None:
+    host = Platform.host()
+    index = parse(oci_index(entry("other", "plan9/mips"), entry("mine", str(host))))
+    assert index.choose(None).digest == digest_of("mine")
+
+
+def test_finding_and_choosing_are_linear() -> None:
+    entries = [entry(f"{number}", "linux/arm/v5") for number in range(5_000)]
+    index = parse(oci_index(*entries))
+    began = time.perf_counter()
+    for each in index.manifests:
+        assert index.find(each.digest) is each
+    assert chosen(index, "linux/arm/v7") == digest_of("0")
+    assert time.perf_counter() - began < 2
