@@ -180,8 +180,8 @@ async def run_side_by_side(
                 group.create_task(work())
     except BaseExceptionGroup as failures:
         first, *others = failures.exceptions
-        for other in others:
-            first.add_note(f"another one failed as well: {other}")
+        for told in dict.fromkeys(str(other) for other in others if other is not first):
+            first.add_note(f"another one failed as well: {told}")
         raise first from first.__cause__
 
 

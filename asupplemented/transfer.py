@@ -328,15 +328,17 @@ class _Transfer:
             else:
                 lost += len(signatures)
         if lost:
-            self._warn(f"{lost} signatures were not copied: this destination cannot hold them")
+            were = "1 signature was" if lost == 1 else f"{lost} signatures were"
+            self._warn(f"{were} not copied: this destination cannot hold them")
 
     def _list_extras(self) -> None:
         extras = self.cargo.extras
         if not extras or (isinstance(self.output, Listing) and self.output.list_beside(extras)):
             return
+        images = "1 extra image" if len(extras) == 1 else f"{len(extras)} extra images"
         self._warn(
-            f"{len(extras)} extra images can be had by digest only: this destination has room for "
-            "one image in its list, oci:PATH:NAME for many"
+            f"{images} can be had by digest only: this destination has room for one image in its "
+            "list, oci:PATH:NAME for many"
         )
 
     # Warnings
