@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from asupplemented.model.platform import Platform
-from asupplemented.model.shape import Json
+
+if TYPE_CHECKING:
+    from asupplemented.model.shape import Json
 
 __all__ = ("Descriptor", "Size")
 

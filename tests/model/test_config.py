@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from asupplemented.errors import MalformedManifestError, NonImageArtifactError
 from asupplemented.model import media_type as kinds
 from asupplemented.model.config import ImageConfig, Inspection
-from asupplemented.model.image_manifest import ImageManifest
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
 from tests.model.documents import (
@@ -53,6 +53,10 @@ FULL: Tree = {
 }
 
 
+if TYPE_CHECKING:
+    from asupplemented.model.image_manifest import ImageManifest
+
+
 def parse_image(tree: Tree) -> ImageManifest:
     return Manifest.verified(to_json(tree), None, None).parse_image()
 
@@ -77,7 +81,8 @@ def test_I2_a_config_is_read_and_the_rest_ignored() -> None:
 @pytest.mark.parametrize("raw", [b"{}", b"null", b'{"config":null,"rootfs":null}'])
 def test_I2_what_is_not_said_is_unknown(raw: bytes) -> None:
     parsed = ImageConfig.parse(raw)
-    assert parsed.config is parsed.env is parsed.labels is parsed.entrypoint is parsed.cmd is None
+    assert parsed.config is None
+    assert (parsed.env, parsed.labels, parsed.entrypoint, parsed.cmd) == (None,) * 4
     assert (parsed.os, parsed.architecture, parsed.diff_ids, parsed.history) == ("", "", (), ())
 
 
@@ -145,7 +150,7 @@ def test_I1_I2_schema_1_brings_its_config_along() -> None:
     newest = {"id": identifier(3), "parent": identifier(2), "os": "linux", "architecture": "386"}
     newest_config = {"Env": ["A=b"], "Labels": None}
     history[0]["v1Compatibility"] = json.dumps(
-        {**newest, "config": newest_config, "throwaway": 0 > 1}
+        {**newest, "config": newest_config, "throwaway": False}
     )
     image = Manifest.verified(sign(to_json(tree)), None, None).parse_image()
     told = Inspection.of(image, ImageConfig.from_schema1(image))

@@ -10,8 +10,8 @@ from asupplemented.model.credential import Credential
 
 def test_the_three_ways_to_write_a_credential() -> None:
     assert Credential.of(("user", "word")) == Credential("user", "word")
-    assert Credential.of("token") == Credential(registry_token="token")
-    known = Credential(identity_token="refresh")
+    assert Credential.of("token") == Credential(None, None, "token")
+    known = Credential(None, None, None, "refresh")
     assert Credential.of(known) is known
     assert Credential.of(None) is None
 
@@ -34,10 +34,10 @@ def test_what_would_end_a_header_is_refused(field: str, character: str) -> None:
 
 def test_a_password_needs_a_user_and_a_user_has_no_colon() -> None:
     with pytest.raises(ConfigurationError, match="no username"):
-        Credential(password="word")
+        Credential(None, "word")
     with pytest.raises(ConfigurationError, match="colon"):
         Credential("a:b", "word")
-    assert Credential("user", "with:colon").password == "with:colon"
+    assert Credential("user", "with:colon") != Credential("user", "without")
 
 
 def test_nothing_secret_is_shown() -> None:

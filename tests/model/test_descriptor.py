@@ -16,7 +16,7 @@ DIGEST = Digest.of(b"x")
 def test_three_things_make_a_descriptor() -> None:
     descriptor = Descriptor("a/b", DIGEST, 1)
     assert (descriptor.media_type, descriptor.digest, descriptor.size) == ("a/b", DIGEST, 1)
-    assert descriptor.platform is descriptor.artifact_type is descriptor.data is None
+    assert (descriptor.platform, descriptor.artifact_type, descriptor.data) == (None,) * 3
     assert (descriptor.urls, descriptor.annotations) == ((), {})
 
 

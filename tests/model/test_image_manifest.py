@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 
 import pytest
 
 from asupplemented.errors import InvalidDigestError, MalformedManifestError, NonImageArtifactError
 from asupplemented.model import media_type as kinds
 from asupplemented.model.descriptor import Descriptor
-from asupplemented.model.image_manifest import ImageManifest
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
 from tests.model.documents import (
@@ -25,6 +25,9 @@ from tests.model.documents import (
     schema1,
     to_json,
 )
+
+if TYPE_CHECKING:
+    from asupplemented.model.image_manifest import ImageManifest
 
 
 def parse(tree: Tree, kind: str | None = None) -> ImageManifest:
@@ -117,8 +120,10 @@ def test_P9_anything_else_in_data_is_refused(data: str, place: str) -> None:
 
 def test_P9_docker_has_no_data() -> None:
     odd = {**layer("x", kinds.DOCKER_LAYER), "data": "no base64"}
-    assert parse(docker_manifest(layers=[odd]))
-    assert Manifest.verified(to_json(docker_list({**entry("x"), "data": "!"})), None, None).parse()
+    assert parse(docker_manifest(layers=[odd])).layers[0].data == "no base64"
+    odd = {**entry("x"), "data": "!"}
+    index = Manifest.verified(to_json(docker_list(odd)), None, None).parse_index()
+    assert index.manifests[0].data == "!"
 
 
 @pytest.mark.parametrize("digest", ["", "garbage", "sha256:../../x"])
@@ -217,7 +222,7 @@ def test_C9_the_image_id() -> None:
         pytest.param(schema1(), False, id="AR1 schema 1"),
     ],
 )
-def test_AR1_AR4_what_is_an_artifact(tree: Tree, expected: bool) -> None:
+def test_AR1_AR4_what_is_an_artifact(tree: Tree, *, expected: bool) -> None:
     assert parse(tree).is_artifact is expected
 
 

@@ -38,7 +38,7 @@ def without(tree: Tree, key: str) -> Tree:
         (None, False),
     ],
 )
-def test_MT1_two_types_are_indexes_verbatim(media_type: str | None, expected: bool) -> None:
+def test_MT1_two_types_are_indexes_verbatim(media_type: str | None, *, expected: bool) -> None:
     assert is_index(media_type) is expected
 
 
@@ -49,8 +49,10 @@ def test_MT2_the_six_types_stay(media_type: str) -> None:
 
 @pytest.mark.parametrize(
     "media_type",
-    [None, "", "application/json", "text/plain", "rubbish", kinds.OCI_CONFIG]
-    + ["application/vnd.oci.artifact.manifest.v1+json"],
+    [
+        *(None, "", "application/json", "text/plain", "rubbish", kinds.OCI_CONFIG),
+        "application/vnd.oci.artifact.manifest.v1+json",
+    ],
     ids=lambda media_type: f"MT2 {media_type}" if media_type else "MT2 nothing",
 )
 def test_MT2_AR7_everything_else_is_signed_schema_1(media_type: str | None) -> None:

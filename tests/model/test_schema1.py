@@ -96,7 +96,7 @@ def test_DG5_keys_are_not_used(key: object) -> None:
         pytest.param([], "no signature", id="DG7 an empty list"),
         pytest.param([signature(0)], "not positive", id="DG8 zero"),
         pytest.param([signature(-1)], "not positive", id="DG8 negative"),
-        pytest.param([signature(True)], "Expected", id="DG8 bool"),
+        pytest.param([signature(length=True)], "Expected", id="DG8 bool"),
         pytest.param([signature("18")], "Expected", id="DG8 text"),
     ],
 )
@@ -105,7 +105,7 @@ def test_signatures_that_cannot_be_undone_are_an_error(signatures: object, words
         rebuild_payload(sign(PAYLOAD, signatures))
 
 
-@pytest.mark.parametrize("name", ["Signatures", "ſignatures"])
+@pytest.mark.parametrize("name", ["Signatures", "\u017fignatures"])
 def test_DG6_the_key_is_exactly_signatures(name: str) -> None:
     signed = sign(PAYLOAD).replace(b'"signatures"', json.dumps(name).encode())
     with pytest.raises(MalformedManifestError):
