@@ -213,6 +213,11 @@ class Context(Protocol):
         """
         ...
 
+    @property
+    def observed(self) -> bool:
+        """Whether there is a hook; without one, events need not even be made."""
+        ...
+
     def emit(self, event: Event) -> None:
         """Tell the hooks."""
         ...

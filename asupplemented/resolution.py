@@ -161,6 +161,7 @@ class _Driver:
         self._lookahead = context.lookahead
         self._flying: set[Want] = set()
         self._batched: set[Want] = set()
+        self._has_batched = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._fetches = 0
         self._kept: dict[Want, Manifest] = {}
@@ -204,7 +205,7 @@ class _Driver:
     def _allowed(self) -> list[list[Want]]:
         """The wants to start now: singles, and one batch for each batched member."""
         lookahead = self._lookahead
-        batching = lookahead > 0 and any(source.batched for source in self.sources.values())
+        batching = lookahead > 0 and self._has_batched
         cap = max(lookahead, BATCH) if batching else lookahead
         singles: list[list[Want]] = []
         batches: dict[int, list[Want]] = {}
@@ -265,6 +266,7 @@ class _Driver:
             if digest is None:
                 source = await _open(self._references[member], self._context)
                 self.sources[member] = source
+                self._has_batched |= source.batched
                 return [await source.get_manifest()]
             source = self.sources[member]
             if len(wants) > 1:

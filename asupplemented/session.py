@@ -19,7 +19,6 @@ from asupplemented.model.credential import Credential
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import TracebackType
     from typing import Self
 
     import aiohttp
@@ -135,6 +134,11 @@ class Session(AsyncResource):
             WrongLoopError: The session belongs to another event loop, or none is running.
         """
         return self._holdings.get(key, factory)
+
+    @property
+    def observed(self) -> bool:
+        """Whether there is a hook; without one, events need not even be made."""
+        return bool(self._hooks)
 
     def emit(self, event: Event) -> None:
         """Tell the hooks. One that raises is reported to the event loop, and disturbs nobody."""
@@ -312,11 +316,14 @@ def _check_timeouts(value: object) -> Timeouts:
         if seconds is not None and not _is_duration(seconds):
             message = f"timeouts.{name} is a number of seconds above 0, or None, not {seconds!r}"
             raise ConfigurationError(message)
-    rate: object = value.min_rate
-    if isinstance(rate, bool) or not isinstance(rate, int) or rate < 0:
-        message = f"timeouts.min_rate is a number of bytes per second, 0 or more, not {rate!r}"
-        raise ConfigurationError(message)
+    _check_rate(value.min_rate)
     return value
+
+
+def _check_rate(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        message = f"timeouts.min_rate is a number of bytes per second, 0 or more, not {value!r}"
+        raise ConfigurationError(message)
 
 
 def _is_duration(value: object) -> bool:

@@ -41,7 +41,7 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.streams import VerifiedStream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from asupplemented.abc import (
         BlobCandidate,
@@ -104,10 +104,20 @@ class VerifiedSource(Source):
         context: The session.
     """
 
-    __slots__ = ("__weakref__", "_adapter", "_closed", "_context", "_default", "_reference")
+    __slots__ = (
+        "__weakref__",
+        "_adapter",
+        "_batched",
+        "_closed",
+        "_context",
+        "_default",
+        "_reference",
+    )
 
     def __init__(self, adapter: SourceAdapter, reference: Reference, context: Context) -> None:
         self._adapter = adapter
+        # Asked of every manifest, and a protocol is slow to ask.
+        self._batched = isinstance(adapter, Batched)
         self._reference = reference
         self._context = context
         self._default = _Shared()
@@ -124,7 +134,7 @@ class VerifiedSource(Source):
 
     @property
     def batched(self) -> bool:
-        return isinstance(self._adapter, Batched)
+        return self._batched
 
     # Manifests
 
@@ -181,7 +191,7 @@ class VerifiedSource(Source):
             ClosedError: The source is closed.
         """
         self._check_open()
-        if not isinstance(self._adapter, Batched):
+        if not self._batched or not isinstance(self._adapter, Batched):
             return await super().get_manifests(instances)
         wanted = [Digest(instance) for instance in instances]
         began = perf_counter()
@@ -196,6 +206,8 @@ class VerifiedSource(Source):
         return outcomes
 
     def _tell(self, manifest: Manifest, seconds: float) -> None:
+        if not self._context.observed:
+            return
         event = ManifestFetched(str(self._reference), manifest.digest, manifest.size, seconds)
         self._context.emit(event)
 
@@ -349,7 +361,7 @@ class _Flight:
 
 
 @contextmanager
-def _located(reference: Reference, digest: Digest | None = None) -> Iterator[None]:
+def _located(reference: Reference, digest: Digest | None = None) -> Generator[None]:
     """Say where an error happened, and turn strays of the standard library into ours."""
     try:
         yield

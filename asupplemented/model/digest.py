@@ -50,8 +50,8 @@ class Digest(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        if text.__class__ is cls:
-            return cast("Self", text)
+        if isinstance(text, cls):
+            return text
         if _VALID.fullmatch(text) is None:
             raise _refusal(text)
         return str.__new__(cls, text)
