@@ -13,14 +13,15 @@ import os
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar, cast
 
 from asupplemented.abc import AsyncResource, BlobFile, ResourceKey
 from asupplemented.errors import (
     AccessError,
     BlobNotFoundError,
+    ClosedError,
     LayoutError,
     LimitExceededError,
     NetworkError,
@@ -33,8 +34,9 @@ from asupplemented.errors import (
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Generator
     from concurrent.futures import Future
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -45,6 +47,7 @@ __all__ = (
     "WORKERS",
     "BlockReader",
     "FileBlob",
+    "FileIdentity",
     "Workers",
     "map_os_error",
     "open_blob_file",
@@ -60,6 +63,9 @@ T = TypeVar("T")
 
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 """A FIFO opens at once instead of waiting for a writer, a terminal takes nobody over (DI7)."""
+
+MAX_WORKERS: Final = 8
+"""Threads for files; more of them only wait for each other."""
 
 _MISSHAPEN: Final = frozenset((errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO))
 
@@ -77,27 +83,45 @@ def usable_cores() -> int:
 class Workers(AsyncResource):
     """The threads of a session for blocking work: two for each core, 2 to 8 in all."""
 
-    __slots__ = ("_executor", "_running")
+    __slots__ = ("_executor", "_readers", "_running")
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(
-            min(8, 2 * usable_cores()), thread_name_prefix="asupplemented-files"
+            min(MAX_WORKERS, 2 * usable_cores()), thread_name_prefix="asupplemented-file"
         )
         self._running: set[Future[object]] = set()
+        self._readers = 0
 
     def submit(self, func: Callable[[], T]) -> Future[T]:
-        """Start a call in a thread.
+        """Start a call in a thread. May be called from such a thread, too.
 
         Raises:
-            RuntimeError: The workers are closed.
+            ClosedError: The session is closed.
         """
-        future = self._executor.submit(func)
+        try:
+            future = self._executor.submit(func)
+        except RuntimeError as error:
+            message = "the session is closed, and reads no more files; make a new session"
+            raise ClosedError(message) from error
+        self._running.add(cast("Future[object]", future))
+        future.add_done_callback(self._running.discard)
         return future
+
+    def enlist(self) -> int:
+        """Count one more file that is read at length, and tell how many there are now."""
+        self._readers += 1
+        return self._readers
+
+    def discharge(self) -> None:
+        """Count one less."""
+        self._readers -= 1
 
     async def aclose(self) -> None:
         """Wait for what is running, and end the threads. What has not begun never will."""
         self._executor.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._executor.shutdown)
+        running = [asyncio.wrap_future(future) for future in tuple(self._running)]
+        await asyncio.gather(*running, return_exceptions=True)
+        self._executor.shutdown()  # Nothing runs any more, so this does not block.
 
 
 WORKERS: Final = ResourceKey["Workers"]("threads for files")
@@ -214,14 +238,11 @@ def _open(
         raise missing(f"there is no file {path}") from error
     except OSError as error:
         raise map_os_error(error, path) from error
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            message = f"{path} is not a regular file"
-            raise LayoutError(message)
-    except BaseException:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         os.close(fd)
-        raise
+        message = f"{path} is not a regular file"
+        raise LayoutError(message)
     return fd, status
 
 
@@ -284,12 +305,12 @@ class BlockReader:
     no read ever meets a descriptor that means another file by now.
     """
 
-    __slots__ = ("_closed", "_lock", "_reads", "file")
+    __slots__ = ("_closed", "_lock", "_users", "file")
 
     def __init__(self, file: BlobFile) -> None:
         self.file = file
         self._lock = threading.Lock()
-        self._reads = 0
+        self._users = 0
         self._closed = False
 
     def read(self, start: int, length: int) -> bytes:
@@ -305,28 +326,64 @@ class BlockReader:
         Raises:
             SourceError: The file cannot be read.
         """
+        with self._open() as usable:
+            return os.pread(self.file.fd, length, self.file.offset + start) if usable else b""
+
+    def identify(self) -> FileIdentity | None:
+        """What the file is, and in which state; None if the reader is closed. Blocking.
+
+        Raises:
+            SourceError: The operating system does not say.
+        """
+        with self._open() as usable:
+            return FileIdentity.of(os.fstat(self.file.fd)) if usable else None
+
+    def close(self) -> None:
+        """Close the file, at once or after the reads that are running. May be called again."""
         with self._lock:
-            if self._closed:
-                return b""
-            self._reads += 1
+            closing = not self._closed and not self._users
+            self._closed = True
+        if closing:
+            self.file.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    @contextmanager
+    def _open(self) -> Generator[bool]:
+        """Keep the file open; gives whether it is."""
+        with self._lock:
+            usable = not self._closed
+            self._users += usable
         try:
-            return os.pread(self.file.fd, length, self.file.offset + start)
+            yield usable
         except OSError as error:
             raise map_os_error(error, self.file.path) from error
         finally:
             with self._lock:
-                self._reads -= 1
-                last = self._closed and not self._reads
+                self._users -= usable
+                last = usable and self._closed and not self._users
             if last:
                 self.file.close()
 
-    def close(self) -> None:
-        """Close the file, at once or after the reads that are running."""
-        with self._lock:
-            closing = not self._closed and not self._reads
-            self._closed = True
-        if closing:
-            self.file.close()
+
+class FileIdentity(NamedTuple):
+    """Which file it is, and everything that changes when its content does."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    """Nanoseconds since the epoch."""
+    changed: int
+    """The same, of the inode; nobody can set it at will."""
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileIdentity:
+        """The identity of a file by its status."""
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
 
 
 class FileBlob:

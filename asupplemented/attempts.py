@@ -1,0 +1,330 @@
+"""Attempts: one candidate that is asked for a blob, from one offset on.
+
+A stream makes one attempt after another and sees no difference between a file and the wire:
+both give bytes in order, hashed on the way.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Self
+
+from asupplemented.abc import AsyncResource
+from asupplemented.closing import closing_on_error
+from asupplemented.errors import (
+    RangeError,
+    SizeMismatchError,
+    SourceError,
+    SourceTimeoutError,
+    SupplementedError,
+)
+from asupplemented.files import BlockReader, map_os_error, run_blocking
+from asupplemented.read_ahead import ReadAhead, verified_files
+from asupplemented.retry import CLOCK, Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Timeouts
+    from asupplemented.files import FileIdentity
+    from asupplemented.hashing import RunningHash
+    from asupplemented.model.digest import Digest
+
+__all__ = ("Attempt", "Pace", "located", "open_attempt")
+
+MAX_DISCARD: Final = 64 * 1024 * 1024
+"""Bytes to skip where a source cannot start in the middle (rule RES-06)."""
+
+
+class Attempt(AsyncResource):
+    """One candidate that answered.
+
+    Attributes:
+        candidate: Who serves the bytes.
+        size: Bytes of the whole blob, as the candidate claims; None if it does not say.
+        start: Offset of the first byte that comes; what was not asked for is skipped.
+    """
+
+    __slots__ = ("candidate", "size", "start")
+
+    def __init__(self, candidate: BlobCandidate, size: int | None, start: int) -> None:
+        self.candidate = candidate
+        self.size = size
+        self.start = start
+
+    async def look(self) -> None:
+        """Find out what is known about it."""
+
+    @abc.abstractmethod
+    async def begin(self, end: int | None, running: RunningHash | None) -> None:
+        """Say what is wanted, once the size is known; before the first `read`.
+
+        Args:
+            end: Offset behind the last byte, None for all there is.
+            running: The hash of all bytes before the first one, fed on from here; None if
+                nothing is to be hashed.
+        """
+
+    @abc.abstractmethod
+    async def read(self) -> bytes:
+        """The next bytes, as many as come at once; none at the end.
+
+        Raises:
+            SourceError: The candidate failed.
+        """
+
+    @property
+    def path(self) -> Path | None:
+        """A file that holds the blob and nothing else, and was verified before."""
+        return None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether all that was read is part of a file that was verified before."""
+        return False
+
+    def confirm(self) -> None:
+        """Every byte of the blob was read, hashed, and found right."""
+
+
+async def open_attempt(
+    candidate: BlobCandidate,
+    context: Context,
+    digest: Digest,
+    *,
+    size: int | None,
+    start: int = 0,
+    end: int | None = None,
+) -> Attempt:
+    """Ask a candidate for ``[start, end)`` of a blob.
+
+    Args:
+        candidate: Whom to ask.
+        context: The session.
+        digest: Name of the blob.
+        size: Bytes of the whole blob, None if unknown.
+        start: Offset of the first byte.
+        end: Offset behind the last byte, None for the end of the blob.
+
+    Raises:
+        SizeMismatchError: The candidate claims another size.
+        RangeError: It claims that `start` is behind the end.
+        SupplementedError: What the candidate raised. Nothing stays open then.
+    """
+    with located(candidate, digest):
+        file = await candidate.open_file()
+        if file is None:
+            attempt: Attempt = await _WireAttempt.open(candidate, context, start, end)
+        else:
+            attempt = _FileAttempt(candidate, context, digest, file, start)
+        async with closing_on_error(lambda: (attempt,), "what was opened"):
+            _check_claims(attempt, size, start)
+            await attempt.look()
+        return attempt
+
+
+def _check_claims(attempt: Attempt, size: int | None, start: int) -> None:
+    claimed = attempt.size
+    if size is not None and claimed is not None and claimed != size:
+        message = f"the source announces {claimed} bytes where {size} were promised"
+        raise SizeMismatchError(message, expected=size, actual=claimed)
+    if claimed is not None and start > claimed:
+        message = f"the range starts at {start}, and the blob has {claimed} bytes"
+        raise RangeError(message)
+    if not 0 <= start - attempt.start <= MAX_DISCARD:
+        message = f"the source starts at byte {attempt.start} where {start} was asked for"
+        raise SourceError(message)
+
+
+class _FileAttempt(Attempt):
+    """A local file: read and hashed ahead in a thread."""
+
+    __slots__ = ("_blocks", "_context", "_digest", "_known", "_reader")
+
+    def __init__(
+        self,
+        candidate: BlobCandidate,
+        context: Context,
+        digest: Digest,
+        file: BlobFile,
+        start: int,
+    ) -> None:
+        super().__init__(candidate, file.size, start)
+        self._context = context
+        self._digest = digest
+        self._reader = BlockReader(file)
+        self._blocks: ReadAhead | None = None
+        self._known: FileIdentity | None = None
+
+    async def look(self) -> None:
+        known = verified_files(self._context).recall(self._digest)
+        file = self._reader.file
+        if known is not None and (file.offset, file.size) == (0, known.size):
+            found = await run_blocking(self._context, self._reader.identify)
+            self._known = known if found == known else None
+
+    async def begin(self, end: int | None, running: RunningHash | None) -> None:
+        hasher = None if running is None else await running.settle()
+        file = self._reader.file
+        last = file.size if end is None else min(end, file.size)
+        self._blocks = ReadAhead(self._context, self._reader, self.start, last, hasher)
+
+    async def read(self) -> bytes:
+        return b"" if self._blocks is None else await self._blocks.read()
+
+    @property
+    def path(self) -> Path | None:
+        return self._reader.file.path if self._known is not None else None
+
+    @property
+    def trusted(self) -> bool:
+        if self._known is None or self._blocks is None:
+            return False
+        return self._blocks.identity == self._known
+
+    def confirm(self) -> None:
+        file = self._reader.file
+        identity = None if self._blocks is None else self._blocks.identity
+        if identity is not None and file.offset == 0 and identity.size == file.size:
+            verified_files(self._context).remember(self._digest, identity)
+
+    async def aclose(self) -> None:
+        self._reader.close()
+        if self._blocks is not None:
+            self._blocks.close()
+
+
+class _WireAttempt(Attempt):
+    """Whatever an adapter streams: hashed beside the event loop, and not waited for for ever."""
+
+    __slots__ = ("_chunks", "_clock", "_left", "_pace", "_raw", "_running", "_skip")
+
+    def __init__(
+        self, candidate: BlobCandidate, context: Context, raw: RawBlob, clock: Clock
+    ) -> None:
+        super().__init__(candidate, raw.size, raw.start)
+        self._raw = raw
+        self._chunks = aiter(raw)
+        self._pace = Pace(context.timeouts)
+        self._clock = clock
+        self._running: RunningHash | None = None
+        self._skip = 0
+        self._left: int | None = None
+
+    @classmethod
+    async def open(
+        cls, candidate: BlobCandidate, context: Context, start: int, end: int | None
+    ) -> Self:
+        clock = context.resource(CLOCK, Clock)
+        raw = candidate.open(start, end)
+        await raw.__aenter__()
+        attempt = cls(candidate, context, raw, clock)
+        attempt._skip = start - raw.start
+        attempt._left = None if end is None else end - start
+        return attempt
+
+    async def begin(self, end: int | None, running: RunningHash | None) -> None:
+        self._running = running
+        if end is None:
+            self._left = None
+
+    async def read(self) -> bytes:
+        if self._left == 0:
+            return b""
+        chunk = await self._wait()
+        while chunk and self._skip:
+            skipped = min(self._skip, len(chunk))
+            self._skip -= skipped
+            chunk = chunk[skipped:] or await self._wait()
+        if self._left is not None:
+            chunk = chunk[: self._left]
+            self._left -= len(chunk)
+        if self._running is not None and chunk:
+            await self._running.update(chunk)
+        return chunk
+
+    async def _wait(self) -> bytes:
+        """The next chunk as it comes, none at the end."""
+        while True:
+            began = self._clock.now()
+            patience = asyncio.timeout(self._pace.patience)
+            try:
+                async with patience:
+                    chunk = await anext(self._chunks, None)
+            except TimeoutError as error:
+                if not patience.expired():
+                    raise
+                raise self._pace.failure() from error
+            if chunk is None:
+                return b""
+            self._pace.count(self._clock.now() - began, len(chunk))
+            if chunk:
+                return chunk
+
+    async def aclose(self) -> None:
+        await self._raw.__aexit__(None, None, None)
+
+
+class Pace:
+    """Whether a body comes fast enough (rule SEC-07).
+
+    Only the time spent waiting for it counts, so that a slow reader is not held against it. It
+    is judged in windows of ``timeouts.stall`` seconds of waiting: in each, ``min_rate`` bytes
+    per second have to come. Once they have, only a wait as long as the window is too long.
+    """
+
+    __slots__ = ("_came", "_quota", "_waited", "_window")
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._window = timeouts.stall
+        self._quota = 0.0 if self._window is None else timeouts.min_rate * self._window
+        self._waited = 0.0
+        self._came = 0
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the next wait may last, None for any time."""
+        if self._window is None or self._came >= self._quota:
+            return self._window
+        return self._window - self._waited
+
+    def count(self, seconds: float, size: int) -> None:
+        """Take note of a wait, and of the bytes that it gave.
+
+        Raises:
+            SourceTimeoutError: The window is over, and too few bytes came.
+        """
+        if self._window is None:
+            return
+        self._waited += seconds
+        self._came += size
+        if self._waited < self._window:
+            return
+        if self._came < self._quota:
+            raise self.failure()
+        self._waited, self._came = 0.0, 0
+
+    def failure(self) -> SourceTimeoutError:
+        """What is wrong when patience ends."""
+        message = (
+            f"the body is too slow: {self._came} bytes in {self._window} s, where "
+            f"{self._quota:.0f} were due; see Timeouts.stall and min_rate"
+        )
+        return SourceTimeoutError(message)
+
+
+@contextmanager
+def located(candidate: BlobCandidate, digest: Digest) -> Generator[None]:
+    """Say where an error happened, and turn strays of the standard library into ours."""
+    try:
+        yield
+    except SupplementedError as error:
+        error.locate(reference=candidate.reference, digest=digest, member=candidate.member)
+        raise
+    except (OSError, EOFError) as error:
+        mapped = map_os_error(error, f"blob {digest}")
+        mapped.locate(reference=candidate.reference, digest=digest, member=candidate.member)
+        raise mapped from error
