@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asupplemented.testing.access import Access, Basic, Bearer, Token
 from asupplemented.testing.certificates import Authority
+from asupplemented.testing.control import Raise, SourceControl
 from asupplemented.testing.delivery import (
     Chunked,
     CloseDelimited,
@@ -41,6 +42,7 @@ from asupplemented.testing.images import (
 )
 from asupplemented.testing.registry import FakeRegistry
 from asupplemented.testing.script import Fault, Match, Script, Turn
+from asupplemented.testing.sources import FaultyReference, FaultySource, hold_in_memory
 
 __all__ = (
     "Access",
@@ -62,18 +64,22 @@ __all__ = (
     "Endless",
     "FakeRegistry",
     "Fault",
+    "FaultyReference",
+    "FaultySource",
     "Headers",
     "Hold",
     "Html",
     "IgnoreRange",
     "Match",
     "Pause",
+    "Raise",
     "Raw",
     "Redirect",
     "Request",
     "Resize",
     "Script",
     "Slow",
+    "SourceControl",
     "Stall",
     "Status",
     "Token",
@@ -84,6 +90,7 @@ __all__ = (
     "build_image",
     "build_index",
     "fail",
+    "hold_in_memory",
     "select",
     "write_directory",
     "write_layout",

@@ -64,7 +64,8 @@ class Status:
     body: bytes | None = None
 
     def __call__(self, answer: Answer, _request: Request) -> Answer:
-        new = fail(self.code, CODES.get(self.code, "UNKNOWN"), _phrase(self.code), self.headers)
+        new = fail(self.code, CODES.get(self.code, "UNKNOWN"), _phrase(self.code))
+        new = new.with_headers(self.headers)
         if self.body is not None:
             new = replace(new, headers=tuple(self.headers.items()), body=self.body)
         return replace(new, pauses=answer.pauses, challenge=answer.challenge)

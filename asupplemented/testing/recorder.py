@@ -72,7 +72,7 @@ class Recorder:
         return len(self.select_requests(match, method=method))
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds that depends on the counters or the log.
+        """Wait until something holds that depends on the counters, the log or the scripts.
 
         It is asked again whenever one of them changes; bound it with `asyncio.timeout`.
         """
@@ -88,7 +88,9 @@ class Recorder:
         """Apply the next turn of the first script that has one."""
         for script in self._scripts:
             if script.takes(request):
-                return script.apply(answer, request)
+                answer = script.apply(answer, request)
+                self._pulse()
+                break
         return answer
 
     @contextlib.contextmanager
@@ -100,7 +102,7 @@ class Recorder:
         self._pulse()
         try:
             yield
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             self.abandoned += 1
             raise
         finally:

@@ -71,7 +71,7 @@ class Server(Recorder, AsyncResource):
         """Stop listening and end every connection. May be called again.
 
         Raises:
-            ExceptionGroup: Making an answer failed; the clients were told 500.
+            ExceptionGroup: What a script was given raised; the clients were told 500, or nothing.
         """
         listener, self._listener = self._listener, None
         if listener is None:
@@ -83,7 +83,7 @@ class Server(Recorder, AsyncResource):
         await listener.wait_closed()
         failures, self._failures = self._failures, []
         if failures:
-            raise ExceptionGroup("a server for tests could not make an answer", failures)
+            raise ExceptionGroup("a server for tests could not answer", failures)
 
     @property
     def host(self) -> str:
@@ -123,7 +123,11 @@ class Server(Recorder, AsyncResource):
     async def _exchange(self, connection: Connection, request: Request) -> bool:
         with self._counted(request):
             answer = await self._try_to_respond(request)
-            return await connection.send(answer, request, self._sleep)
+            try:
+                return await connection.send(answer, request, self._sleep)
+            except Exception as error:  # noqa: BLE001  # a pause waits for whatever it is given
+                self._failures.append(error)
+                return False
 
     async def _try_to_respond(self, request: Request) -> Answer:
         try:
