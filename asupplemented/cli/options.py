@@ -195,11 +195,12 @@ class GroupOptions:
         digests = [parse_digest(text, "--instance") for text in self.instances or ()]
         platform = self.wanted_platform()
         specific = bool(digests) and "--instance" not in own
-        select = self.select or _implied(specific=specific, system=platform is not None)
+        system = platform is not None and "--platform" not in own
+        select = self.select or _implied(specific=specific, system=system)
         if specific and select is not Select.SPECIFIC:
             message = f"instances go with --select specific, not with --select {select}"
             raise typer.BadParameter(message, param_hint="--instance")
-        if platform is not None and select is not Select.SYSTEM and "--platform" not in own:
+        if system and select is not Select.SYSTEM:
             message = f"a platform goes with --select system, not with --select {select}"
             raise typer.BadParameter(message, param_hint="--platform")
         match select:
