@@ -1,0 +1,186 @@
+"""Where requests may go: origins, sites, and classes of addresses. No I/O.
+
+Two questions are answered here. May a *credential* meant for one host go to another
+(`is_same_site`, rule CRED-02)? And may a server send us to an *address* that it perhaps cannot
+reach itself, but we can (`reach_of`, rule SEC-01)?
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+__all__ = ("Origin", "Reach", "is_same_site", "origin_of", "reach_of", "reach_of_host", "redact")
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
+_METADATA: Final = frozenset((ipaddress.ip_address("fd00:ec2::254"),))
+"""Where clouds give out secrets, apart from link-local addresses."""
+
+_LONGEST_SHARED_LABEL: Final = 3
+_SHARED_LABELS: Final = frozenset(("gouv", "gove", "info", "name", "asso", "nom", "firm"))
+_SHARED_DOMAINS: Final = frozenset(
+    (
+        "aliyuncs.com",
+        "amazonaws.com",
+        "appspot.com",
+        "azure.com",
+        "azurecr.io",
+        "azurewebsites.net",
+        "backblazeb2.com",
+        "cloudfront.net",
+        "cloudsmith.io",
+        "ddns.net",
+        "digitaloceanspaces.com",
+        "duckdns.org",
+        "dyndns.org",
+        "firebaseapp.com",
+        "fly.dev",
+        "github.io",
+        "gitlab.io",
+        "googleapis.com",
+        "herokuapp.com",
+        "hf.space",
+        "jfrog.io",
+        "linodeobjects.com",
+        "myqcloud.com",
+        "netlify.app",
+        "ngrok.app",
+        "ngrok.io",
+        "nip.io",
+        "onrender.com",
+        "oraclecloud.com",
+        "pages.dev",
+        "pkg.dev",
+        "r2.dev",
+        "run.app",
+        "scw.cloud",
+        "sslip.io",
+        "synology.me",
+        "tencentcloudcr.com",
+        "trycloudflare.com",
+        "ts.net",
+        "vercel.app",
+        "web.app",
+        "windows.net",
+        "workers.dev",
+    )
+)
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port, in the one form that compares."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = DEFAULT_PORTS.get(self.scheme) == self.port
+        return f"{self.scheme}://{host}" if usual else f"{self.scheme}://{host}:{self.port}"
+
+
+class Reach(enum.IntEnum):
+    """How private an address is: what is reached only from here ranks above what all reach."""
+
+    PUBLIC = 0
+    PRIVATE = 1
+    LOOPBACK = 2
+    NEVER = 3
+    """Link-local (where clouds keep their metadata), multicast, and what is no address."""
+
+
+def origin_of(url: URL) -> Origin:
+    """The origin of an absolute ``http`` or ``https`` URL.
+
+    Raises:
+        ValueError: The URL has no host, or no port that exists.
+    """
+    host, port = url.raw_host, url.port
+    if not host or not port:
+        message = "a URL without host or port has no origin"
+        raise ValueError(message)
+    return Origin(url.scheme, host.lower(), port)
+
+
+def redact(url: URL) -> str:
+    """A URL fit for messages: without user, password, query and fragment (rule REDIR-05)."""
+    host = url.raw_host or ""
+    place = f"[{host}]" if ":" in host else host
+    port = "" if url.explicit_port is None else f":{url.explicit_port}"
+    return f"{url.scheme}://{place}{port}{url.raw_path}"
+
+
+def reach_of_host(host: str) -> Reach | None:
+    """The reach of a host that is an address in its usual spelling, None for a name."""
+    try:
+        return reach_of(ipaddress.ip_address(host.partition("%")[0]))
+    except ValueError:
+        return None
+
+
+def reach_of(address: IPAddress) -> Reach:
+    """Classify an address; one that stands for another, as ``::ffff:127.0.0.1``, by the other."""
+    address = _unwrap(address)
+    if (
+        address.is_unspecified
+        or address.is_multicast
+        or address.is_link_local
+        or address in _METADATA
+        or (address.version == 4 and address in _THIS_NETWORK)  # noqa: PLR2004
+    ):
+        return Reach.NEVER
+    if address.is_loopback:
+        return Reach.LOOPBACK
+    return Reach.PUBLIC if address.is_global else Reach.PRIVATE
+
+
+def _unwrap(address: IPAddress) -> IPAddress:
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def is_same_site(one: str, other: str) -> bool:
+    """Whether two host names belong to one registrable domain, when in doubt not (rule CRED-02).
+
+    There is no list of public suffixes here, and none is needed to be strict. The site of a
+    name is its last two labels, and its last three below a country's domain if a short or
+    well-known label comes before it (``co.uk``, ``com.br``). A name that is no longer than
+    that has no site, nor has an address, nor a name below one of the domains under which
+    hosting companies give names to strangers. Who has no site is the same as itself only.
+
+    Args:
+        one: A host name in lowercase, without a port.
+        other: Another one.
+    """
+    site = _site_of(one)
+    return one == other or (site is not None and site == _site_of(other))
+
+
+def _site_of(host: str) -> tuple[str, ...] | None:
+    labels = host.split(".")
+    if reach_of_host(host) is not None or "" in labels or labels[-1].isdigit():
+        return None
+    if ".".join(labels[-2:]) in _SHARED_DOMAINS:
+        return None
+    size = 3 if _is_country_suffix(labels[-2:]) else 2
+    return tuple(labels[-size:]) if len(labels) >= size else None
+
+
+def _is_country_suffix(suffix: list[str]) -> bool:
+    *before, last = suffix
+    if len(last) != 2 or not before:  # noqa: PLR2004 - a country's domain has two letters
+        return False
+    return len(before[0]) <= _LONGEST_SHARED_LABEL or before[0] in _SHARED_LABELS

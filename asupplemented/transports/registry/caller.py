@@ -1,0 +1,33 @@
+"""Who a request is made for: named in errors and events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from asupplemented.errors import RegistryError
+from asupplemented.events import RequestRetried, Warned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asupplemented.errors import SupplementedError
+    from asupplemented.events import Event
+
+__all__ = ("Caller",)
+
+
+class Caller(NamedTuple):
+    """A reference, and where its events go."""
+
+    reference: str
+    emit: Callable[[Event], None]
+
+    def report_retry(self, error: SupplementedError, attempt: int, delay: float) -> None:
+        """Tell that a request is sent again."""
+        status = error.status if isinstance(error, RegistryError) else None
+        reason = type(error).__name__ if status is None else str(status)
+        self.emit(RequestRetried(self.reference, reason, attempt, delay))
+
+    def warn(self, message: str) -> None:
+        """Tell what the operator should know."""
+        self.emit(Warned(self.reference, message))

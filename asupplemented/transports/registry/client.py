@@ -1,0 +1,217 @@
+"""The client of one registry as one identity: ping, access, retries and limits in one place.
+
+The sources of a session share it: however many references of a registry are opened, there is
+one ping, one token for each repository, and one count of what is going on (rules SRC-03, -04).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asupplemented.errors import SupplementedError, TooManyRequestsError
+from asupplemented.retry import retry
+from asupplemented.transports.registry.access import Access
+from asupplemented.transports.registry.answers import parse_warning
+from asupplemented.transports.registry.bodies import refuse
+from asupplemented.transports.registry.challenge import parse_challenges
+from asupplemented.transports.registry.courier import Parcel
+from asupplemented.transports.registry.flight import SingleFlight
+from asupplemented.transports.registry.limiter import Limiter
+from asupplemented.transports.registry.patience import judge, judge_ping
+from asupplemented.transports.registry.ping import Greeting, ping
+from asupplemented.transports.registry.token_server import TokenServer
+from asupplemented.transports.registry.tokens import TokenServerPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import aiohttp
+    from multidict import CIMultiDict
+
+    from asupplemented.model.credential import Credential
+    from asupplemented.transports.registry.access import Grant
+    from asupplemented.transports.registry.answers import Inquiry
+    from asupplemented.transports.registry.caller import Caller
+    from asupplemented.transports.registry.means import Means
+
+__all__ = ("Errand", "RegistryClient")
+
+OK: Final = frozenset((200,))
+MAX_WARNINGS: Final = 64
+"""Distinct warnings that are passed on; the rest is dropped (rule ERR-10)."""
+
+_DOCKER_HUB: Final = "docker.io"
+_DOCKER_HUB_TOKENS: Final = ("https://auth.docker.io",)
+
+
+class Errand(NamedTuple):
+    """Something to get from a registry."""
+
+    path: str
+    """Below the origin; made of validated parts only (rule SEC-09)."""
+    scope: str
+    """What access it needs."""
+    inquiry: Inquiry
+    headers: CIMultiDict[str] | None = None
+    """Besides the usual ones, wherever a redirect leads."""
+    good: Collection[int] = OK
+    """Statuses that are an answer."""
+    timeout: aiohttp.ClientTimeout | None = None
+
+
+class _Site(NamedTuple):
+    """A registry that was reached, and the way into it."""
+
+    greeting: Greeting
+    access: Access
+
+
+class RegistryClient:
+    """One registry, one identity.
+
+    Args:
+        registry: ``host[:port]``, as in references.
+        credential: The identity, None for anonymous.
+        means: Connections, settings and time.
+    """
+
+    def __init__(self, registry: str, credential: Credential | None, means: Means) -> None:
+        self.registry = registry
+        self.means = means
+        options = means.options
+        self.limiter = Limiter(
+            options.limits.bodies, clock=means.clock, patience=options.retry.budget
+        )
+        self._credential = credential
+        self._site: _Site | None = None
+        self._pings = SingleFlight[_Site]()
+        self._warnings: set[str] = set()
+
+    async def send(self, errand: Errand, caller: Caller) -> aiohttp.ClientResponse:
+        """Get the head of an answer with one of the good statuses; the caller closes it.
+
+        What precedes a body is tried again as rule RET-06 says.
+
+        Raises:
+            NotFoundError: It is not there, if the inquiry foresees that.
+            SourceError: The registry failed, refused, or answered what nobody understands.
+        """
+        outcome = await retry(
+            partial(self._attempt, errand, caller),
+            judge=judge,
+            policy=self.means.options.retry,
+            clock=self.means.clock,
+            notify=partial(self._before_retry, caller),
+        )
+        if isinstance(outcome, SupplementedError):
+            raise outcome
+        return outcome
+
+    async def _attempt(
+        self, errand: Errand, caller: Caller
+    ) -> aiohttp.ClientResponse | SupplementedError:
+        """One attempt. An error that is returned has had its retries; one that is raised not."""
+        try:
+            if self.limiter.paused:
+                await self.limiter.wait()
+            site = self._site or await self._pings.run(partial(self._arrive, caller))
+            grant = site.access.current(errand.scope)
+            if grant is None:
+                grant = await site.access.obtain(errand.scope, caller)
+        except SupplementedError as error:
+            return error
+        response, local = await self._deliver(site, errand, grant, caller)
+        if response.status == 401 and local:  # noqa: PLR2004
+            better = await self._renew(site, errand, grant, response, caller)
+            if isinstance(better, SupplementedError):
+                return better
+            if better is not None:
+                response, local = await self._deliver(site, errand, better, caller)
+        if response.status in errand.good:
+            return response
+        raise await refuse(response, errand.inquiry, self.means, site.access.secrets())
+
+    async def _deliver(
+        self, site: _Site, errand: Errand, grant: Grant, caller: Caller
+    ) -> tuple[aiohttp.ClientResponse, bool]:
+        home = site.greeting.home
+        headers = errand.headers or grant.headers
+        if errand.headers is not None and grant.headers is not None:
+            headers = errand.headers.copy()
+            headers.extend(grant.headers)
+        parcel = Parcel(
+            home.url.with_path(errand.path, encoded=True),
+            headers,
+            errand.headers,
+            home.channel,
+            timeout=errand.timeout,
+        )
+        response, local = await site.greeting.courier.deliver(parcel)
+        if local and "Warning" in response.headers:
+            self._pass_on(response.headers.getall("Warning"), caller)
+        return response, local
+
+    async def _renew(
+        self,
+        site: _Site,
+        errand: Errand,
+        grant: Grant,
+        response: aiohttp.ClientResponse,
+        caller: Caller,
+    ) -> Grant | SupplementedError | None:
+        """What to carry after a 401; None, with the answer still open, if that was all."""
+        better: Grant | SupplementedError | None = None
+        kept = False
+        try:
+            offered = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
+            better = await site.access.renew(errand.scope, grant, offered.challenges, caller)
+            kept = better is None
+        except SupplementedError as error:
+            better = error
+        finally:
+            if not kept:
+                response.close()
+        return better
+
+    async def _arrive(self, caller: Caller) -> _Site:
+        """Ping, with all patience; done once, and again only if it failed."""
+        if self._site is not None:
+            return self._site
+        greeting = await retry(
+            partial(ping, self.registry, self.means, caller),
+            judge=judge_ping,
+            policy=self.means.options.retry,
+            clock=self.means.clock,
+            notify=partial(self._before_retry, caller),
+        )
+        home = greeting.home
+        if self._credential is not None and home.origin.scheme == "http":
+            caller.warn(f"credentials are sent to {home.origin} over plain http")
+        policy = TokenServerPolicy(self.registry, home.origin, home.insecure, self._named())
+        server = TokenServer(greeting.courier, policy, self._credential, self.means)
+        clock = self.means.clock
+        access = Access(self._credential, greeting.challenges, server, clock)
+        self._site = _Site(greeting, access)
+        return self._site
+
+    def _named(self) -> Collection[str]:
+        """Token servers that may have the credentials because somebody said so (CRED-02)."""
+        named = self.means.options.token_servers.get(self.registry, ())
+        return (*named, *_DOCKER_HUB_TOKENS) if self.registry == _DOCKER_HUB else named
+
+    def _before_retry(
+        self, caller: Caller, error: SupplementedError, attempt: int, delay: float
+    ) -> None:
+        if isinstance(error, TooManyRequestsError):
+            self.limiter.pause(delay)
+        caller.report_retry(error, attempt, delay)
+
+    def _pass_on(self, values: Collection[str], caller: Caller) -> None:
+        """Pass a registry's warnings on, each text once (rule ERR-10)."""
+        for value in values:
+            text = parse_warning(value)
+            if text is None or text in self._warnings or len(self._warnings) >= MAX_WARNINGS:
+                continue
+            self._warnings.add(text)
+            caller.warn(f"{self.registry} warns: {text}")

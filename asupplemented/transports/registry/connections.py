@@ -1,0 +1,321 @@
+"""Connections: the aiohttp clients of a session, set up so that nothing happens by itself.
+
+No redirects, no cookies, no decompression, no limits, no time limit on a whole body, no
+environment and no ``.netrc``: all of that is decided elsewhere, or not at all (rule TLS-08).
+One request goes in, the head of its answer comes out, and every failure is one of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from multidict import CIMultiDict
+
+from asupplemented.abc import AsyncResource, ResourceKey
+from asupplemented.closing import close_all
+from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
+from asupplemented.model.media_type import ACCEPT
+from asupplemented.transports.registry.addresses import Reach, reach_of, reach_of_host, redact
+from asupplemented.transports.registry.deadlines import Deadlines
+from asupplemented.transports.registry.faults import (
+    FOREIGN,
+    ForbiddenAddressError,
+    translate,
+)
+from asupplemented.transports.registry.tls import TLSContexts
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from aiohttp.abc import ResolveResult
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+    from yarl import URL
+
+    from asupplemented.abc import Timeouts
+    from asupplemented.transports.registry.options import RegistryOptions
+
+__all__ = ("CONNECTIONS", "Channel", "Connections", "default_user_agent")
+
+API_VERSION: Final = ("Docker-Distribution-API-Version", "registry/2.0")
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What to send a request through: a client, and how it speaks TLS."""
+
+    client: aiohttp.ClientSession
+    tls: ssl.SSLContext | bool
+
+
+class Connections(AsyncResource):
+    """All connections to registries of a session.
+
+    Args:
+        borrowed: A client whose connections are used in place of our own. Only those: its
+            headers, cookies and settings stay out of it, and it is never closed here. How it
+            resolves names and verifies certificates is its owner's affair.
+        timeouts: How long to wait.
+        options: Caps, and the name that we go by.
+
+    Raises:
+        ConfigurationError: `borrowed` cannot be used.
+    """
+
+    __slots__ = ("_borrowed", "_clients", "_heads", "_options", "_reaches", "_timeouts", "_tls")
+
+    def __init__(
+        self, borrowed: object | None, *, timeouts: Timeouts, options: RegistryOptions
+    ) -> None:
+        self._borrowed = None if borrowed is None else _check(borrowed)
+        self._options = options
+        self._timeouts = timeouts
+        self._tls = TLSContexts()
+        self._clients: dict[Reach | None, _Client] = {}
+        self._reaches: dict[str, Reach] = {}
+        # With connections of our own, the wait for a head begins when one is there.
+        waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
+        self._heads = Deadlines(_sum(waits) if waits else timeouts.first_byte)
+
+    async def open_channel(self, url: URL, *, verify: bool, reach: Reach | None) -> Channel:
+        """The way to an origin.
+
+        Args:
+            url: Where to.
+            verify: Whether certificates and host names are checked.
+            reach: The most private address to connect to (rule SEC-01); None for any.
+        """
+        if self._borrowed is not None:
+            reach = None
+        client = self._clients.get(reach)
+        if client is None:
+            client = self._clients[reach] = self._make_client(reach)
+        if url.scheme != "https" or (verify and self._borrowed is not None):
+            return Channel(client.session, tls=True)
+        return Channel(client.session, await self._tls.get(verify=verify))
+
+    def reach_of(self, host: str) -> Reach | None:
+        """How private the address of a host is: the least private one if it has several.
+
+        Returns:
+            None for a name that was not looked up here yet.
+        """
+        literal = reach_of_host(host)
+        return self._reaches.get(host) if literal is None else literal
+
+    async def send(
+        self,
+        channel: Channel,
+        url: URL,
+        *,
+        method: str = "GET",
+        headers: CIMultiDict[str] | None = None,
+        form: Mapping[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109 - aiohttp's own
+    ) -> aiohttp.ClientResponse:
+        """Send one request and wait for the head of its answer, which the caller closes.
+
+        Raises:
+            NetworkError: No connection, or it broke.
+            SourceTimeoutError: No connection in time, or no whole head.
+            MalformedResponseError: The answer is not HTTP, or leads where it must not.
+            ClosedError: The session is closed.
+        """
+        task = _current_task()
+        cancelling = task.cancelling()
+        if self._borrowed is not None:
+            self._heads.begin(task)
+        try:
+            return await channel.client.request(
+                method,
+                url,
+                headers=headers,
+                data=form,
+                allow_redirects=False,
+                ssl=channel.tls,
+                timeout=timeout or channel.client.timeout,
+            )
+        except asyncio.CancelledError:
+            if self._heads.end(task) and task.cancelling() <= cancelling:
+                raise SourceTimeoutError(f"{redact(url)} did not answer in time") from None
+            raise
+        except FOREIGN as error:
+            failure = translate(error, url)
+        except RuntimeError as error:
+            if not channel.client.closed:
+                raise
+            raise ClosedError("the session is closed, or the client that it borrowed") from error
+        finally:
+            self._heads.end(task)
+        # Not within the handler: what was caught there may hold secrets and would be kept.
+        raise failure
+
+    @property
+    def body_timeout(self) -> aiohttp.ClientTimeout:
+        """For long bodies: they may take for ever, but not stop for longer than a stall."""
+        return aiohttp.ClientTimeout(
+            total=None, connect=self._timeouts.connect, sock_read=self._timeouts.stall
+        )
+
+    @property
+    def in_use(self) -> int:
+        """Requests that wait for the head of their answer."""
+        return len(self._heads)
+
+    async def aclose(self) -> None:
+        self._heads.close()
+        clients = list(self._clients.values())
+        self._clients.clear()
+        await close_all(clients, "the connections to registries")
+
+    def _make_client(self, reach: Reach | None) -> _Client:
+        if self._borrowed is not None:
+            return _Client(self._make_session(self._borrowed.connector, self._borrowed), None)
+        resolver = _Resolver(self._reaches, reach)
+        connector = _Connector(self._heads, resolver, self._options.limits.keep_alive)
+        return _Client(self._make_session(connector, None), resolver)
+
+    def _make_session(
+        self, connector: aiohttp.BaseConnector | None, lender: aiohttp.ClientSession | None
+    ) -> aiohttp.ClientSession:
+        cap = self._options.limits.header
+        return aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=lender is None,
+            trace_configs=None if lender is None else list(lender.trace_configs),
+            headers=_default_headers(self._options.user_agent or default_user_agent()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
+            max_line_size=cap,
+            max_field_size=cap,
+        )
+
+
+CONNECTIONS: Final = ResourceKey["Connections"]("connections to registries")
+
+
+def default_user_agent() -> str:
+    """The name and version of this library."""
+    try:
+        return f"asupplemented/{version('asupplemented')}"
+    except PackageNotFoundError:  # it runs from a directory
+        return "asupplemented"
+
+
+def _default_headers(user_agent: str) -> CIMultiDict[str]:
+    """What every request carries (rules HTTP-01, HTTP-02)."""
+    return CIMultiDict(
+        [
+            *(("Accept", media_type) for media_type in ACCEPT),
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", user_agent),
+            API_VERSION,
+        ]
+    )
+
+
+def _check(borrowed: object) -> aiohttp.ClientSession:
+    if not isinstance(borrowed, aiohttp.ClientSession):
+        kind = type(borrowed).__name__
+        message = f"http is an aiohttp.ClientSession to borrow, not a {kind}"
+        raise ConfigurationError(message)
+    if borrowed.closed:
+        message = "the aiohttp.ClientSession given as http is closed; lend one that is open"
+        raise ConfigurationError(message)
+    return borrowed
+
+
+def _sum(seconds: tuple[float | None, ...]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def _current_task() -> asyncio.Task[object]:
+    task: asyncio.Task[object] | None = asyncio.current_task()
+    if task is None:
+        message = "requests are sent from within a task"
+        raise RuntimeError(message)
+    return task
+
+
+class _Client(AsyncResource):
+    """One aiohttp client and what it stands on."""
+
+    __slots__ = ("_resolver", "session")
+
+    def __init__(self, session: aiohttp.ClientSession, resolver: _Resolver | None) -> None:
+        self.session = session
+        self._resolver = resolver
+
+    async def aclose(self) -> None:
+        try:
+            await self.session.close()
+        finally:
+            if self._resolver is not None:
+                await self._resolver.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells when a connection is there: from then on the answer is waited for."""
+
+    def __init__(self, heads: Deadlines, resolver: _Resolver, keep_alive: float) -> None:
+        super().__init__(  # pyright: ignore[reportUnknownMemberType] - aiohttp types it in part
+            limit=0, limit_per_host=0, resolver=resolver, keepalive_timeout=keep_alive
+        )
+        self._heads = heads
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        self._heads.begin(_current_task())
+        return connection
+
+
+class _Resolver(AbstractResolver):
+    """Remembers how private the addresses of a name are, and keeps back those that are too much.
+
+    The addresses that pass are the ones that are connected to: nothing is looked up again in
+    between (rule SEC-01).
+    """
+
+    def __init__(self, reaches: dict[str, Reach], limit: Reach | None) -> None:
+        self._inner = aiohttp.DefaultResolver()
+        self._reaches = reaches
+        self._limit = limit
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        reaches = [_reach_of_result(result) for result in found]
+        if self._limit is None:
+            self._reaches[host.lower()] = min(reaches, default=Reach.PUBLIC)
+            return found
+        admitted = [r for r, reach in zip(found, reaches, strict=True) if reach <= self._limit]
+        if not admitted:
+            message = f"{host} leads to an address that is not for those who were sent there"
+            raise ForbiddenAddressError(message)
+        return admitted
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _reach_of_result(result: ResolveResult) -> Reach:
+    try:
+        return reach_of(ipaddress.ip_address(result["host"].partition("%")[0]))
+    except ValueError:
+        return Reach.NEVER

@@ -1,0 +1,151 @@
+"""The courier: takes a request to its answer, along redirects, and keeps what is confidential.
+
+Credentials stay at the origin they are for. Once a request has left it they are gone, even if
+it comes back (rules REDIR-02, CRED-03, SEC-02).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from asupplemented.errors import MalformedResponseError
+from asupplemented.transports.registry.addresses import Reach, origin_of, reach_of_host, redact
+from asupplemented.transports.registry.redirects import REDIRECTS, next_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import aiohttp
+    from multidict import CIMultiDict
+    from yarl import URL
+
+    from asupplemented.transports.registry.addresses import Origin
+    from asupplemented.transports.registry.connections import Channel, Connections
+    from asupplemented.transports.registry.options import RegistryOptions
+
+__all__ = ("Courier", "Delivery", "Home", "Parcel")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The origin of a registry, and how it is reached."""
+
+    url: URL
+    origin: Origin
+    channel: Channel
+    insecure: bool
+    """Plain http and unverified TLS are allowed, here and nowhere else (rule TLS-05)."""
+
+
+class Parcel(NamedTuple):
+    """A request."""
+
+    url: URL
+    headers: CIMultiDict[str] | None = None
+    """What goes to the origin of `url` only."""
+    headers_away: CIMultiDict[str] | None = None
+    """What goes to all other origins."""
+    channel: Channel | None = None
+    """The way to `url`, None to find it."""
+    form: Mapping[str, str] | None = None
+    """Sent by POST; such a request follows no redirects."""
+    timeout: aiohttp.ClientTimeout | None = None
+    admit: Callable[[URL], None] | None = None
+    """Raises if a redirect to this URL is not to be followed."""
+
+
+class Delivery(NamedTuple):
+    """The head of the final answer; who receives it closes it."""
+
+    response: aiohttp.ClientResponse
+    local: bool
+    """Whether it comes from the origin that was asked first, without a detour."""
+
+
+class Courier:
+    """Sends requests for one registry.
+
+    Args:
+        connections: What to send them through.
+        options: How many redirects, and whether they may lead to private addresses.
+        home: The registry.
+    """
+
+    __slots__ = ("_connections", "_home", "_options")
+
+    def __init__(self, connections: Connections, options: RegistryOptions, home: Home) -> None:
+        self._connections = connections
+        self._options = options
+        self._home = home
+
+    async def deliver(self, parcel: Parcel) -> Delivery:
+        """Send a request, and follow redirects.
+
+        Raises:
+            SourceError: There is no answer, or a redirect is not to be followed.
+        """
+        url, local = parcel.url, True
+        channel = parcel.channel or await self._find_channel(url)
+        visited = [url]
+        while True:
+            response = await self._connections.send(
+                channel,
+                url,
+                method="GET" if parcel.form is None else "POST",
+                headers=parcel.headers if local else parcel.headers_away,
+                form=parcel.form,
+                timeout=parcel.timeout,
+            )
+            if response.status not in REDIRECTS:
+                return Delivery(response, local)
+            try:
+                url = self._follow(response, visited, parcel)
+            finally:
+                response.close()
+            visited.append(url)
+            local = local and origin_of(url) == origin_of(parcel.url)
+            channel = await self._find_channel(url)
+
+    def _follow(self, response: aiohttp.ClientResponse, visited: list[URL], parcel: Parcel) -> URL:
+        """Where to go next (rule REDIR-04)."""
+        try:
+            url = next_url(
+                visited,
+                response.headers.get("Location"),
+                limit=0 if parcel.form is not None else self._options.limits.redirects,
+                insecure=self._home.insecure,
+            )
+            if parcel.admit is not None:
+                parcel.admit(url)
+        except MalformedResponseError as error:
+            error.status = response.status
+            raise
+        return url
+
+    async def _find_channel(self, url: URL) -> Channel:
+        """The way to an origin: the registry's own, or one for places it sends us to.
+
+        Raises:
+            MalformedResponseError: It is an address more private than the registry's own
+                (rule SEC-01); nothing was sent.
+        """
+        home = self._home
+        if origin_of(url) == home.origin:
+            return home.channel
+        limit = None if self._options.private_targets else self._reach()
+        reach = reach_of_host(url.raw_host or "")
+        if limit is not None and reach is not None and reach > limit:
+            place = redact(url)
+            message = (
+                f"{home.origin} sends us to {place}, an address more private than its own; "
+                "if that is right, set RegistryOptions.private_targets"
+            )
+            raise MalformedResponseError(message, url=place)
+        return await self._connections.open_channel(url, verify=True, reach=limit)
+
+    def _reach(self) -> Reach | None:
+        """How private an address may be that the registry sends us to, None for any."""
+        reach = self._connections.reach_of(self._home.origin.host)
+        # A registry at a link-local address is no reason to go to another one.
+        return Reach.PRIVATE if reach is Reach.NEVER else reach

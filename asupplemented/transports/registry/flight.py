@@ -1,0 +1,74 @@
+"""Single flight: many want the same, one fetches it (rules PING-04, TOK-07)."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from asupplemented.errors import SupplementedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ("SingleFlight",)
+
+T = TypeVar("T")
+
+
+class SingleFlight(Generic[T]):
+    """Joins callers that want the same thing at the same time.
+
+    The first caller does the work in its own task, so there is no task to leak. Those who come
+    meanwhile wait: a result is theirs too, and so is an error, each getting a copy of it. If
+    the first one is cancelled, the next one does the work. Nothing is remembered beyond that.
+    """
+
+    __slots__ = ("_flight",)
+
+    def __init__(self) -> None:
+        self._flight: asyncio.Future[list[T] | SupplementedError] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is at work."""
+        return self._flight is None
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do the work, or wait for who does it.
+
+        Raises:
+            SupplementedError: What the work raised.
+        """
+        while self._flight is not None:
+            # Shielded, because who is cancelled while it awaits a future cancels the future.
+            outcome = await asyncio.shield(self._flight)
+            if isinstance(outcome, SupplementedError):
+                raise _duplicate(outcome)
+            for result in outcome:
+                return result
+        return await self._lead(work)
+
+    async def _lead(self, work: Callable[[], Awaitable[T]]) -> T:
+        flight = self._flight = asyncio.get_running_loop().create_future()
+        outcome: list[T] | SupplementedError = []
+        try:
+            result = await work()
+            outcome = [result]
+        except SupplementedError as error:
+            outcome = _duplicate(error)
+            raise
+        finally:
+            self._flight = None
+            if not flight.done():
+                flight.set_result(outcome)
+        return result
+
+
+def _duplicate(error: SupplementedError) -> SupplementedError:
+    """A copy, because each of those who raise an error writes its own context on it."""
+    twin = copy.copy(error)
+    twin.__cause__ = error.__cause__
+    if notes := getattr(error, "__notes__", None):
+        twin.__notes__ = list(notes)
+    return twin

@@ -1,0 +1,42 @@
+"""What the parts of a registry client work with, taken from the context once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asupplemented.retry import CLOCK, Clock
+from asupplemented.transports.registry.connections import CONNECTIONS, Connections
+from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
+
+if TYPE_CHECKING:
+    from asupplemented.abc import Context, Timeouts
+
+__all__ = ("Means",)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Connections, settings and time of one session."""
+
+    connections: Connections
+    options: RegistryOptions
+    timeouts: Timeouts
+    clock: Clock
+    verify: bool
+    """False allows plain http and unverified TLS at the origins of registries."""
+
+    @classmethod
+    def of(cls, context: Context) -> Means:
+        """Those of a session.
+
+        Raises:
+            ConfigurationError: The client that the session borrowed cannot be used.
+        """
+        options = context.resource(OPTIONS, RegistryOptions)
+        connections = context.resource(
+            CONNECTIONS,
+            lambda: Connections(context.http, timeouts=context.timeouts, options=options),
+        )
+        clock = context.resource(CLOCK, Clock)
+        return cls(connections, options, context.timeouts, clock, context.tls_verify)

@@ -1,0 +1,78 @@
+"""What can be set about registries, and every cap of section 0 of the rulebook in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from asupplemented.abc import ResourceKey
+from asupplemented.backoff import BackoffPolicy
+from asupplemented.limits import (
+    CHUNK_MAX,
+    KIB,
+    MAX_ERROR_BODY,
+    MAX_MANIFEST,
+    MAX_REDIRECTS,
+    MAX_TOKEN_BODY,
+    MIB,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ("OPTIONS", "RegistryLimits", "RegistryOptions")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLimits:
+    """Caps; each is the largest value that still passes. Bytes and seconds."""
+
+    manifest: int = MAX_MANIFEST
+    token_body: int = MAX_TOKEN_BODY
+    error_body: int = MAX_ERROR_BODY
+    header: int = 32 * KIB
+    """One header field, or the status line: pre-signed locations are long (rule TLS-08)."""
+    redirects: int = MAX_REDIRECTS
+    bodies: int = 6
+    """Blobs read at the same time from one registry by one identity (rule RET-07)."""
+    chunk: int = CHUNK_MAX
+    """Bytes of a blob handed on at once."""
+    discard: int = 64 * MIB
+    """Bytes passed over where a server sends the whole for a range (rule RES-06)."""
+    token_life: float = 24 * 60 * 60
+    """A token is renewed after that, whatever its server says (rule TOK-04)."""
+    head_start: float = 0.3
+    """Where TLS is not verified, https has so long to answer before http is asked too."""
+    keep_alive: float = 90.0
+    """An idle connection is kept for that long."""
+    idle_clients: int = 64
+    """Registries that are remembered (tokens, scheme) while no source uses them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryOptions:
+    """Settings of all registries of a session.
+
+    Put them in before the first reference is opened:
+    ``session.resource(OPTIONS, lambda: RegistryOptions(...))``.
+    """
+
+    limits: RegistryLimits = field(default_factory=RegistryLimits)
+    retry: BackoffPolicy = field(default_factory=BackoffPolicy)
+    """Patience with what precedes a body (rule RET-06)."""
+    token_servers: Mapping[str, Collection[str]] = field(
+        default_factory=dict[str, "Collection[str]"], hash=False
+    )
+    """Registry (``host[:port]``) to origins (``https://host[:port]``) that may be told its
+    credentials, besides the registry itself and its own site (rule CRED-02)."""
+    private_targets: bool = False
+    """Follow redirects, and realms, to addresses more private than the registry's own
+    (rule SEC-01)."""
+    tag_and_digest: Literal["digest", "refuse"] = "digest"
+    """A reference with tag and digest is read by its digest, or refused (rule REF-11)."""
+    user_agent: str | None = None
+    """None for the name and version of this library."""
+
+
+OPTIONS: Final = ResourceKey["RegistryOptions"]("registry options")
+"""The options of a session. Who makes them first decides."""

@@ -1,0 +1,88 @@
+"""The clients of a session, shared by its sources (rule SRC-03)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asupplemented.abc import ResourceKey
+from asupplemented.transports.registry.client import RegistryClient
+
+if TYPE_CHECKING:
+    from asupplemented.model.credential import Credential
+    from asupplemented.transports.registry.means import Means
+
+__all__ = ("REGISTRIES", "Lease", "RegistryPool")
+
+
+class _Key(NamedTuple):
+    registry: str
+    verify: bool
+    credential: Credential | None
+
+
+class Lease:
+    """A client in use. Give it back when the source is closed."""
+
+    __slots__ = ("_give_back", "client")
+
+    def __init__(self, pool: RegistryPool, key: _Key, client: RegistryClient) -> None:
+        self.client = client
+        self._give_back: tuple[RegistryPool, _Key] | None = (pool, key)
+
+    def release(self) -> None:
+        """Give the client back. May be called again, and does nothing then."""
+        given, self._give_back = self._give_back, None
+        if given is not None:
+            pool, key = given
+            pool.release(key)
+
+
+class RegistryPool:
+    """One client for each registry, TLS state and identity, made when it is first needed.
+
+    A client that nobody uses is kept for the next source, with its tokens; when there are too
+    many of them, the one that was left longest ago goes.
+
+    Args:
+        means: What the clients work with.
+    """
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._clients: dict[_Key, RegistryClient] = {}
+        self._leases: dict[_Key, int] = {}
+        self._idle: dict[_Key, None] = {}
+
+    @property
+    def leased(self) -> int:
+        """Leases that were not given back."""
+        return sum(self._leases.values())
+
+    def __len__(self) -> int:
+        """Clients that are known, used or not."""
+        return len(self._clients)
+
+    def lease(self, registry: str, credential: Credential | None) -> Lease:
+        """The client of a registry for an identity, None for anonymous."""
+        key = _Key(registry, self._means.verify, credential)
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = RegistryClient(registry, credential, self._means)
+        self._leases[key] = self._leases.get(key, 0) + 1
+        self._idle.pop(key, None)
+        return Lease(self, key, client)
+
+    def release(self, key: _Key) -> None:
+        """Count a lease as given back."""
+        self._leases[key] -= 1
+        if self._leases[key]:
+            return
+        del self._leases[key]
+        self._idle[key] = None
+        while len(self._idle) > self._means.options.limits.idle_clients:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest], self._clients[oldest]
+
+
+REGISTRIES: Final = ResourceKey["RegistryPool"]("registries")
+"""The clients of a session."""

@@ -1,0 +1,211 @@
+"""Tokens: asking a token server, and reading its answer (rules TOK-01 to TOK-05, CRED-01, -02).
+
+No I/O. Nothing here shows a token: reprs leave it out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlencode
+
+from yarl import URL
+
+from asupplemented.errors import MalformedResponseError
+from asupplemented.transports.registry.addresses import (
+    Origin,
+    Reach,
+    is_same_site,
+    origin_of,
+    reach_of_host,
+    redact,
+)
+from asupplemented.transports.registry.answers import decode_document
+from asupplemented.transports.registry.redirects import parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = (
+    "Token",
+    "TokenQuery",
+    "TokenServerPolicy",
+    "parse_scope",
+    "parse_token",
+    "pull_scope",
+)
+
+FLOOR: Final = 60.0
+"""Seconds; shorter lives are taken for that long, and unknown ones too (rule TOK-04)."""
+SKEW: Final = 300.0
+"""Seconds by which the clock of a token server may differ before it is not believed."""
+
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,65536}")
+_LONGEST_DATE: Final = 64
+_LONG: Final = 10**9
+"""Seconds; an integer may be too large for a float."""
+_CLIENT: Final = "asupplemented"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token."""
+
+    text: str = field(repr=False)
+    life: float
+    """Seconds for which it can be used from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenQuery:
+    """What a token is asked for; the key under which it is kept (rule TOK-07)."""
+
+    realm: URL
+    service: str
+    scopes: tuple[str, ...]
+    """Sorted."""
+
+    def url(self, account: str | None) -> URL:
+        """The realm, its own query kept, with what is asked for (rule TOK-01)."""
+        asked = [("account", account)] if account else []
+        if self.service:
+            asked.append(("service", self.service))
+        asked += [("scope", scope) for scope in self.scopes]
+        query = urlencode(asked, quote_via=quote, safe=":/,")
+        before = self.realm.raw_query_string
+        joined = "&".join(filter(None, (before, query)))
+        return self.realm.with_query(None) if not joined else _with_query(self.realm, joined)
+
+    def form(self, identity_token: str) -> dict[str, str]:
+        """The form that exchanges an identity token for a bearer token (rule TOK-03)."""
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": identity_token,
+            "client_id": _CLIENT,
+            "scope": " ".join(self.scopes),
+        }
+        return {**form, "service": self.service} if self.service else form
+
+
+@dataclass(frozen=True, slots=True)
+class TokenServerPolicy:
+    """Which token servers a registry may send us to (rules CRED-01, CRED-02).
+
+    Anonymous: to https only (to http too if the registry is insecure), and to no address that
+    is written out and not public, unless it is the registry's own host and port. With
+    credentials, besides: to the registry's own origin, to https within its site, or to an
+    origin that the caller named.
+    """
+
+    registry: str
+    """``host[:port]``, for messages."""
+    home: Origin
+    insecure: bool
+    named: Collection[str] = ()
+    """Origins that the caller trusts with the credentials of this registry."""
+
+    def check(self, realm: str | None, *, credentialed: bool) -> URL:
+        """The URL of a realm that may be asked.
+
+        Raises:
+            MalformedResponseError: There is none, or it must not be asked. Nothing was sent.
+        """
+        if realm is None:
+            message = f"{self.registry} demands a token and does not say from where: no realm"
+            raise MalformedResponseError(message)
+        try:
+            url = parse_url(realm)
+        except ValueError as error:
+            message = f"{self.registry} demands a token from a realm that {error}"
+            raise MalformedResponseError(message) from None
+        self.check_url(url, credentialed=credentialed)
+        return url
+
+    def check_url(self, url: URL, *, credentialed: bool) -> None:
+        """The same for a URL that was read already, such as that of a redirect."""
+        origin = origin_of(url)
+        if origin == self.home or str(origin) in self.named:
+            return
+        fault = self._fault(origin, credentialed=credentialed)
+        if fault is not None:
+            message = (
+                f"{self.registry} demands a token from {redact(url)}, {fault}; if that is right,"
+                f" add {origin} to RegistryOptions.token_servers for {self.registry}"
+            )
+            raise MalformedResponseError(message, url=redact(url))
+
+    def _fault(self, origin: Origin, *, credentialed: bool) -> str | None:
+        if origin.scheme != "https" and not self.insecure:
+            return "which is plain http"
+        reach = reach_of_host(origin.host)
+        if reach not in {None, Reach.PUBLIC} and origin[1:] != self.home[1:]:
+            return "which is an address that is not public"
+        if not credentialed:
+            return None
+        if origin.scheme == "https" and is_same_site(origin.host, self.home.host):
+            return None
+        return "which must not be told its credentials"
+
+
+def pull_scope(repository: str) -> str:
+    """The scope that reads a repository (rule TOK-02)."""
+    return f"repository:{repository}:pull"
+
+
+def parse_scope(text: str) -> str | None:
+    """A scope if it is ``type:name:actions``, None otherwise; names may have colons (TOK-08)."""
+    kind, first, rest = text.partition(":")
+    name, last, actions = rest.rpartition(":")
+    return text if first and last and kind and name and actions else None
+
+
+def parse_token(body: bytes, *, now: float, longest: float, place: str) -> Token:
+    """Read the answer of a token server.
+
+    Args:
+        body: A JSON object.
+        now: Seconds since the epoch.
+        longest: Seconds that a token may live, whatever is said.
+        place: The redacted URL, for errors.
+
+    Raises:
+        MalformedResponseError: It is none, or holds no token that can be sent (rule TOK-05).
+    """
+    try:
+        document = decode_document(body)
+    except ValueError as error:
+        message = f"the answer of {place} is no token: {error}"
+        raise MalformedResponseError(message, url=place) from None
+    text = document.get("token") or document.get("access_token")
+    if not isinstance(text, str) or _TOKEN.fullmatch(text) is None:
+        message = f"the answer of {place} holds no token that could be sent"
+        raise MalformedResponseError(message, url=place)
+    life = max(_as_seconds(document.get("expires_in")), FLOOR)
+    issued = _issued(document.get("issued_at"), now)
+    if issued + life <= now:
+        issued = now
+    return Token(text, min(issued + life - now, longest))
+
+
+def _as_seconds(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return FLOOR
+    return float(min(max(value, 0), _LONG))
+
+
+def _issued(value: object, now: float) -> float:
+    """When a token was issued, as far as that can be believed; never in the future."""
+    if not isinstance(value, str) or len(value) > _LONGEST_DATE:
+        return now
+    try:
+        date = datetime.fromisoformat(value)
+        stamp = (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return now
+    return min(stamp, now) if abs(stamp - now) <= SKEW else now
+
+
+def _with_query(url: URL, query: str) -> URL:
+    return URL(f"{url.origin()}{url.raw_path}?{query}", encoded=True)
