@@ -1,0 +1,275 @@
+"""Real servers on free ports of loopback, ended and reaped when their scope ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import trustme
+
+from tests.interop.programs import SECONDS, find, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+HOST: Final = "127.0.0.1"
+GRACE: Final = 5.0
+"""Seconds that a server has to end before it is killed."""
+
+_LISTENING: Final = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
+_STARTED: Final = re.compile(r"(nginx/\d\S*)")
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """An authority that nobody trusts, and what a server on loopback shows, as files of PEM."""
+
+    authority: Path
+    """Alone in its directory, as skopeo wants it for ``--src-cert-dir``."""
+    chain: Path
+    key: Path
+
+    @classmethod
+    def make(cls, directory: Path) -> Certificates:
+        (directory / "trusted").mkdir(parents=True)
+        authority = trustme.CA()
+        pair = authority.issue_cert(HOST, "localhost")
+        made = cls(
+            directory / "trusted" / "ca.crt", directory / "server.pem", directory / "server.key"
+        )
+        authority.cert_pem.write_to_path(made.authority)
+        made.chain.write_bytes(b"".join(blob.bytes() for blob in pair.cert_chain_pems))
+        pair.private_key_pem.write_to_path(made.key)
+        return made
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who a registry lets in."""
+
+    user: str
+    password: str
+
+    def write_htpasswd(self, path: Path) -> Path:
+        """A password file; docker-registry takes bcrypt only."""
+        path.write_bytes(run("htpasswd", "-B", "-C", "4", "-b", "-n", self.user, self.password))
+        return path
+
+    @property
+    def text(self) -> str:
+        """As skopeo wants it."""
+        return f"{self.user}:{self.password}"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A docker-registry that serves."""
+
+    address: str
+    """``host:port``."""
+    configuration: Path
+    store: Path
+    """The root of its file system driver."""
+
+    def reference(self, name: str) -> str:
+        """``docker://`` for a ``repository[:tag][@digest]``."""
+        return f"docker://{self.address}/{name}"
+
+    def collect_garbage(self) -> None:
+        """Remove the blobs that no manifest names any more."""
+        run("docker-registry", "garbage-collect", str(self.configuration))
+
+
+@contextmanager
+def run_registry(
+    directory: Path,
+    *,
+    certificates: Certificates | None = None,
+    account: Account | None = None,
+    upstream: str | None = None,
+) -> Iterator[Registry]:
+    """Serve a new registry.
+
+    Args:
+        directory: Gets its configuration and its store.
+        certificates: Speak TLS.
+        account: Let in nobody else (Basic access).
+        upstream: The ``http://host:port`` of a registry to be a cache of.
+    """
+    directory.mkdir()
+    configuration = directory / "config.json"
+    store = directory / "store"
+    http: dict[str, object] = {"addr": f"{HOST}:0", "secret": "the same for all of us"}
+    settings: dict[str, object] = {
+        "version": 0.1,
+        "log": {"accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(store)}, "delete": {"enabled": True}},
+        "compatibility": {"schema1": {"enabled": True}},
+        "http": http,
+    }
+    if certificates is not None:
+        http["tls"] = {"certificate": str(certificates.chain), "key": str(certificates.key)}
+    if account is not None:
+        path = account.write_htpasswd(directory / "htpasswd")
+        settings["auth"] = {"htpasswd": {"realm": "interop", "path": str(path)}}
+    if upstream is not None:
+        settings["proxy"] = {"remoteurl": upstream}
+    configuration.write_text(json.dumps(settings))  # YAML is a superset of JSON
+    with _running([find("docker-registry"), "serve", str(configuration)]) as server:
+        # it says so once the socket takes connections, so nobody needs to try
+        port = server.wait_for(_LISTENING)
+        yield Registry(f"{HOST}:{port}", configuration, store)
+
+
+@dataclass(frozen=True)
+class Front:
+    """A server for API and a server for content, as big registries have it."""
+
+    address: str
+    """``host:port``."""
+
+    def reference(self, name: str) -> str:
+        """``docker://`` for a ``repository[:tag][@digest]``."""
+        return f"docker://{self.address}/{name}"
+
+
+_NGINX: Final = """
+daemon off;
+user root;  # as whom it was started: others than root cannot choose, and are told so
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log stderr notice;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/tmp;
+    proxy_temp_path {directory}/tmp;
+    fastcgi_temp_path {directory}/tmp;
+    uwsgi_temp_path {directory}/tmp;
+    scgi_temp_path {directory}/tmp;
+    ssl_certificate {chain};
+    ssl_certificate_key {key};
+    server {{
+        listen {front} ssl;
+        location / {{
+            proxy_pass http://{registry};
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-Proto https;
+        }}
+        location ~ ^/v2/.+/blobs/sha256:(?<hex>(?<two>[0-9a-f][0-9a-f])[0-9a-f]+)$ {{
+            return 307 https://{content}/$two/$hex/data?signature=secret;
+        }}
+    }}
+    server {{
+        listen {content} ssl;
+        root {store}/docker/registry/v2/blobs/sha256;
+        if ($http_authorization) {{ return 400; }}
+        if ($arg_signature != secret) {{ return 403; }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def run_front(directory: Path, registry: Registry, certificates: Certificates) -> Iterator[Front]:
+    """Serve nginx before a registry: blobs are redirected to a server of their own.
+
+    That server reads the store of the registry, wants the query of the redirect, and refuses
+    whoever shows it credentials.
+    """
+    directory.mkdir()
+    with ExitStack() as stack:
+        front, content = (stack.enter_context(_listen()) for _ in range(2))
+        configuration = directory / "nginx.conf"
+        configuration.write_text(
+            _NGINX.format(
+                directory=directory,
+                chain=certificates.chain,
+                key=certificates.key,
+                front=_address(front),
+                content=_address(content),
+                registry=registry.address,
+                store=registry.store,
+            )
+        )
+        command = [find("nginx"), "-e", "stderr", "-p", str(directory), "-c", str(configuration)]
+        server = stack.enter_context(_running(command, inherited=(front, content)))
+        server.wait_for(_STARTED)
+        yield Front(_address(front))
+
+
+class _Server:
+    """A running process, which never waits for somebody to read what it says."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._said = SimpleQueue[str | None]()
+        self._listener = threading.Thread(target=self._listen)
+        self._listener.start()
+
+    def wait_for(self, pattern: re.Pattern[str]) -> str:
+        """The first group of the first line that has the pattern."""
+        heard: list[str] = []
+        while (line := self._said.get(timeout=SECONDS)) is not None:
+            heard.append(line)
+            if match := pattern.search(line):
+                return match[1]
+        return pytest.fail(f"the server ended, having said:\n{''.join(heard)}", pytrace=False)
+
+    def end(self) -> None:
+        """Ask it to end, insist, and collect what is left of it."""
+        self._process.terminate()
+        try:
+            self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._listener.join()
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            for line in lines:
+                self._said.put(line)
+        self._said.put(None)
+
+
+@contextmanager
+def _running(command: Sequence[str], inherited: Sequence[socket.socket] = ()) -> Iterator[_Server]:
+    """A process, and the listening sockets that it inherits: nginx finds them by its variable."""
+    descriptors = [each.fileno() for each in inherited]
+    process = subprocess.Popen(
+        command,
+        env={"PATH": os.defpath, "NGINX": "".join(f"{number};" for number in descriptors)},
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # what it started ends with it
+    )
+    server = _Server(process)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+def _listen() -> socket.socket:
+    """A socket that listens on a free port; with it nobody else can take the port."""
+    return socket.create_server((HOST, 0), backlog=64)
+
+
+def _address(listening: socket.socket) -> str:
+    return f"{HOST}:{listening.getsockname()[1]}"
