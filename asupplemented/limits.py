@@ -23,6 +23,7 @@ __all__ = (
     "MAX_READ_AHEAD",
     "MAX_REDIRECTS",
     "MAX_SIGNATURE",
+    "MAX_SIGNATURES",
     "MAX_TOKEN_BODY",
     "OFFLOAD_BYTES",
     "SMALL_BLOB",
@@ -40,6 +41,9 @@ MAX_CONFIG: Final = 4 * MIB
 
 MAX_SIGNATURE: Final = 4 * MIB
 """One signature, or one list of them (rules L1-L3)."""
+
+MAX_SIGNATURES: Final = 127
+"""Signatures of one manifest, stored as numbered files (rule SIG-02)."""
 
 MAX_INSTANCES: Final = 20_000
 """Distinct manifests in one group: far above any real index, far below what hurts (rule X15)."""

@@ -1,0 +1,370 @@
+"""What the transports of directories share: manifests and blobs are files, one each.
+
+A source says which files to try; a destination says where files go. How they are read, written
+and verified is the same for all.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from asupplemented.abc import Destination, RawManifest
+from asupplemented.closing import closing_on_error
+from asupplemented.errors import (
+    BlobNotFoundError,
+    ClosedError,
+    ImageNotFoundError,
+    InvalidReferenceError,
+    ManifestNotFoundError,
+    NotFoundError,
+    SourceError,
+    SupplementedError,
+    UnsupportedManifestError,
+)
+from asupplemented.files import (
+    BlockReader,
+    FileBlob,
+    open_blob_file,
+    read_limited,
+    run_blocking,
+    run_opening,
+)
+from asupplemented.limits import BLOCK, MAX_MANIFEST
+from asupplemented.model.digest import Digest
+from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
+from asupplemented.staging import (
+    ingest,
+    make_directory,
+    remove_leftovers,
+    sync_directory,
+    write_file,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Sequence
+
+    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, Reference
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.digest import Hasher
+    from asupplemented.model.manifest import Manifest
+    from asupplemented.model.platform import Platform
+
+__all__ = (
+    "SCHEMA1",
+    "DiskDestination",
+    "DiskSource",
+    "check_path",
+    "first_found",
+    "holds",
+    "is_whole",
+)
+
+T = TypeVar("T")
+
+SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
+
+_HASH_BLOCK: Final = 4 * BLOCK
+"""Bytes to read and hash in one hop; between two hops the check can be cancelled."""
+
+
+def check_path(path: str) -> None:
+    """See that a path can be one.
+
+    Raises:
+        InvalidReferenceError: It is empty, holds NUL, or cannot be encoded for the file system.
+    """
+    if not path:
+        message = "the path is empty; write . for the current directory"
+        raise InvalidReferenceError(message)
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        message = f"the path {path!r} cannot be encoded for the file system"
+        raise InvalidReferenceError(message) from error
+    if b"\0" in encoded:
+        message = f"the path {path!r} holds a NUL character"
+        raise InvalidReferenceError(message)
+
+
+class DiskSource(abc.ABC):
+    """Reads manifests and blobs that are files.
+
+    Args:
+        context: The session, whose threads read.
+        follow: Whether a file may be a symbolic link, wherever it leads.
+    """
+
+    def __init__(self, context: Context, *, follow: bool) -> None:
+        self._context = context
+        self._follow = follow
+
+    @abc.abstractmethod
+    def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
+        """Where a manifest may be, the likeliest place first."""
+
+    @abc.abstractmethod
+    def blob_paths(self, digest: Digest) -> Iterable[str]:
+        """Where a blob may be, the likeliest place first."""
+
+    @property
+    def concurrent_blobs(self) -> bool:
+        """Always: every stream has a file of its own."""
+        return True
+
+    async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
+        return await run_blocking(self._context, self.read_manifest, instance)
+
+    def fetch_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[RawManifest | SupplementedError]:
+        """Read manifests by digest, one outcome each. Blocking."""
+        return [self._outcome(instance) for instance in instances]
+
+    def _outcome(self, instance: Digest) -> RawManifest | SupplementedError:
+        try:
+            return self.read_manifest(instance)
+        except SupplementedError as error:
+            return error
+
+    def read_manifest(self, instance: Digest | None) -> RawManifest:
+        """Read one manifest; what it is called is for those to say who know. Blocking."""
+        missing = ImageNotFoundError if instance is None else ManifestNotFoundError
+        read = partial(read_limited, limit=MAX_MANIFEST, missing=missing, follow=self._follow)
+        return RawManifest(first_found(self.manifest_paths(instance), read), None)
+
+    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
+        """Prepare to read a blob. URLs in the descriptor are not looked at (rule OC8)."""
+        return FileBlob(self._context, partial(self.open_file, blob), start, end)
+
+    def open_file(self, blob: Descriptor) -> BlobFile:
+        """Open the file of a blob. Blocking."""
+        return first_found(self.blob_paths(Digest(blob.digest)), self._open)
+
+    def _open(self, path: str) -> BlobFile:
+        return open_blob_file(Path(path), missing=BlobNotFoundError, follow=self._follow)
+
+    async def aclose(self) -> None:  # noqa: B027 - not for subclasses to define
+        """There is nothing to release: files are open only while they are read."""
+
+
+def first_found(paths: Iterable[str], read: Callable[[str], T]) -> T:
+    """Read the first file that is there.
+
+    Raises:
+        NotFoundError: None is; the error is that of the first place.
+        SupplementedError: What `read` raises otherwise.
+    """
+    absent: NotFoundError | None = None
+    for path in paths:
+        try:
+            return read(path)
+        except NotFoundError as error:
+            absent = absent or error
+    raise absent or NotFoundError("there is no place to look")
+
+
+async def is_whole(
+    context: Context, path: Path, digest: Digest, size: int | None, *, follow: bool = True
+) -> bool:
+    """Whether a file holds just what a digest names; it is read to its end to know.
+
+    Args:
+        context: The session, whose threads read.
+        path: The file, which need not be there, nor be a file.
+        digest: What it should hold.
+        size: Bytes it should have, None if not known.
+        follow: Whether it may be a symbolic link.
+    """
+    opener = partial(open_blob_file, path, follow=follow)
+    try:
+        file = await run_opening(context, opener, lambda late: late.close())
+    except (NotFoundError, SourceError):
+        return False
+    reader = BlockReader(file)
+    try:
+        if size is not None and file.size != size:
+            return False
+        hasher = digest.hasher()
+        position = 0
+        while count := await run_blocking(context, _hash_block, reader, hasher, position):
+            position += count
+    except SourceError:
+        return False
+    finally:
+        reader.close()
+    return hasher.hexdigest() == digest.encoded
+
+
+def _hash_block(reader: BlockReader, hasher: Hasher, position: int) -> int:
+    block = reader.read(position, _HASH_BLOCK)
+    hasher.update(block)
+    return len(block)
+
+
+class DiskDestination(Destination):
+    """Writes manifests and blobs as files, so that none is seen before it is whole.
+
+    Args:
+        reference: Where it writes, as the user gave it.
+        context: The session, whose threads write.
+        root: The directory of the image. It is made by `prepare`; its parent has to be there.
+        staging: Where files are made: on the file system that they will live in.
+        durable: Whether `commit` waits until everything is on the disk.
+        follow: Whether a blob that is there already may be a symbolic link.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        context: Context,
+        root: Path,
+        *,
+        staging: Path,
+        durable: bool,
+        follow: bool,
+    ) -> None:
+        self._reference = reference
+        self._context = context
+        self._root = root
+        self._staging = staging
+        self._durable = durable
+        self._follow = follow
+        self._held: set[Digest] = set()
+        self._touched: set[Path] = set()
+        self._algorithms: set[str] = set()
+        self._made = False
+        self._closed = False
+
+    # What the kinds differ in
+
+    @abc.abstractmethod
+    def blob_path(self, digest: Digest) -> Path:
+        """Where a blob goes."""
+
+    @abc.abstractmethod
+    def manifest_path(self, digest: Digest) -> Path:
+        """Where a manifest goes that is not the top."""
+
+    @abc.abstractmethod
+    async def publish(self, top: Manifest, platform: Platform | None) -> None:
+        """Make the image visible; all that it needs has been written and is on the disk."""
+
+    def prepare(self) -> None:
+        """See that the place can be written, and make the directory. Blocking."""
+        self._made = not os.access(self._root, os.F_OK)
+        make_directory(self._root)
+        remove_leftovers(self._staging)
+
+    def abandon(self) -> None:
+        """Undo `prepare`, because nothing was written. Blocking."""
+        if self._made:
+            with suppress(OSError):
+                self._root.rmdir()
+
+    # What they share
+
+    async def start(self) -> Self:
+        """Prepare, and return the destination; on failure and cancellation nothing stays."""
+        async with closing_on_error(lambda: (self,), "the destination"):
+            with self._located():
+                await run_blocking(self._context, self.prepare)
+        return self
+
+    @property
+    def reference(self) -> Reference:
+        return self._reference
+
+    async def has_blob(self, blob: Descriptor) -> bool:
+        """Whether the blob is there, of the right size and content; it is read once to know."""
+        self._check_open()
+        digest = Digest(blob.digest)
+        if digest in self._held:
+            return True
+        path = self.blob_path(digest)
+        whole = await is_whole(self._context, path, digest, blob.size, follow=self._follow)
+        if whole:
+            self._hold(digest)
+        return whole
+
+    async def put_blob(self, stream: BlobStream) -> None:
+        self._check_open()
+        digest = Digest(stream.descriptor.digest)
+        path = self.blob_path(digest)
+        await ingest(self._context, stream, path, staging=self._staging, durable=self._durable)
+        self._touched.add(path.parent)
+        self._hold(digest)
+
+    def _hold(self, digest: Digest) -> None:
+        self._held.add(digest)
+        self._algorithms.add(digest.algorithm)
+
+    async def put_manifest(self, manifest: Manifest) -> None:
+        self._check_open()
+        self._check_kind(manifest)
+        self._algorithms.add(manifest.digest.algorithm)
+        path = self.manifest_path(manifest.digest)
+        with self._located(manifest.digest):
+            await run_blocking(self._context, self.write, path, manifest.raw)
+
+    async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
+        self._check_open()
+        self._check_kind(top)
+        with self._located(top.digest):
+            await run_blocking(self._context, self._sync)
+            await self.publish(top, platform)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a small file, unless it is there with these bytes. Blocking."""
+        self._touched.add(path.parent)
+        if not holds(path, data):
+            write_file(path, data, staging=self._staging, durable=self._durable)
+
+    def _sync(self) -> None:
+        if not self._durable:
+            return
+        for directory in self._touched:
+            sync_directory(directory)
+        if self._made:
+            with suppress(SourceError):  # It is not ours, and need not be readable.
+                sync_directory(self._root.parent)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = "the destination has been closed; create it again"
+            raise ClosedError(message, reference=self._reference)
+
+    def _check_kind(self, manifest: Manifest) -> None:
+        if manifest.media_type in SCHEMA1:
+            message = "a schema 1 manifest is read but never written; convert the image first"
+            raise UnsupportedManifestError(
+                message, reference=self._reference, digest=manifest.digest
+            )
+
+    @contextmanager
+    def _located(self, digest: Digest | None = None) -> Generator[None]:
+        try:
+            yield
+        except SupplementedError as error:
+            error.locate(reference=self._reference, digest=digest)
+            raise
+
+    async def aclose(self) -> None:
+        """End the writing. What was written and not committed stays for the next attempt."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._touched:
+            await run_blocking(self._context, self.abandon)
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """Whether a file holds just these bytes; it need not be there. Blocking."""
+    try:
+        return read_limited(path, len(data)) == data
+    except SupplementedError:
+        return False
