@@ -17,6 +17,7 @@ from asupplemented import (
     SystemImage,
     supplement,
 )
+from asupplemented.testing import FakeRegistry
 from asupplemented.transports.memory import MemoryReference
 from tests.members import Ledger, Member
 from tests.oracle_data import OracleCase, OracleSource, case_files, load_case
@@ -81,6 +82,31 @@ async def test_directories(case: OracleCase, lookahead: int, tmp_path: Path) -> 
 @every_lookahead
 async def test_layouts(case: OracleCase, lookahead: int, tmp_path: Path) -> None:
     await check(case, [*case.write_oci(tmp_path)], lookahead)
+
+
+def serve(case: OracleCase, registry: FakeRegistry) -> list[str | Reference]:
+    """Each source of a case in a repository of its own; a place with nothing in it has none."""
+    references: list[str | Reference] = []
+    for source in case.sources:
+        repository = f"s{source.number}"
+        contents = source.contents
+        if contents is not None:
+            for digest, (raw, media_type) in contents.manifests.items():
+                tag = "latest" if digest == contents.default else None
+                registry.put_manifest(repository, raw, media_type, tag=tag, digest=digest)
+            for digest, data in contents.blobs.items():
+                registry.put_blob(repository, data, digest=digest)
+        number = source.number if source.same_as is None else source.same_as
+        references.append(registry.reference(f"s{number}"))
+    return references
+
+
+@every_case
+@every_lookahead
+async def test_registries(case: OracleCase, lookahead: int) -> None:
+    async with FakeRegistry() as registry:
+        await check(case, serve(case, registry), lookahead)
+        await registry.wait_until(lambda: registry.open_connections == 0)
 
 
 def stored(name: str, source: OracleSource) -> MemoryReference:
