@@ -144,12 +144,14 @@ class SupplementedError(Exception):
         return self
 
     def __str__(self) -> str:
-        named = (("reference", self.reference), ("digest", self.digest), ("member", self.member))
+        named = (("reference", self.reference), ("digest", self.digest))
         known = [
             f"{name} {value}"
             for name, value in named
-            if value is not None and str(value) not in self.message
+            if value is not None and value not in self.message
         ]
+        if self.member is not None and f"member {self.member}" not in self.message:
+            known.append(f"member {self.member}")
         return f"{self.message} ({', '.join(known)})" if known else self.message
 
 
