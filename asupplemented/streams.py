@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobStream
 from asupplemented.attempts import located, open_attempt
-from asupplemented.closing import close_all
+from asupplemented.closing import close_all, closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -67,7 +67,7 @@ class VerifiedStream(BlobStream):
 
     Raises:
         InvalidDigestError: The descriptor has no valid digest.
-        RangeError: The range ends before it starts, or starts behind the end of the blob.
+        RangeError: The range ends before it starts, or starts before the blob.
     """
 
     __slots__ = (
@@ -110,7 +110,9 @@ class VerifiedStream(BlobStream):
         self._size = descriptor.size
         self._start = start
         self._end = end
-        self._check_range()
+        if start < 0 or (end is not None and end < start):
+            message = f"no range of bytes goes from {start} to {end}"
+            raise RangeError(message, digest=self._digest)
         if end is not None and self._size is not None:
             self._end = min(end, self._size)
         self._state = _State.NEW
@@ -178,14 +180,6 @@ class VerifiedStream(BlobStream):
             return False
         return self._end is None or (self._size is not None and self._end >= self._size)
 
-    def _check_range(self) -> None:
-        if self._start < 0 or (self._end is not None and self._end < self._start):
-            message = f"no range of bytes goes from {self._start} to {self._end}"
-            raise RangeError(message, digest=self._digest)
-        if self._size is not None and self._start > self._size:
-            message = f"the range starts at {self._start}, and the blob has {self._size} bytes"
-            raise RangeError(message, digest=self._digest)
-
     # Opening
 
     async def __aenter__(self) -> Self:
@@ -193,6 +187,7 @@ class VerifiedStream(BlobStream):
 
         Raises:
             UsageError: The stream was entered before; each reading takes a stream of its own.
+            RangeError: The range starts behind the end of the blob.
             BlobNotFoundError: No candidate has the blob.
             SupplementedError: What the first candidate said that did not merely lack it.
         """
@@ -200,14 +195,14 @@ class VerifiedStream(BlobStream):
             message = "a blob stream is entered once; call open_blob() again for another one"
             raise UsageError(message, digest=self._digest)
         self._state = _State.OPEN
-        try:
+        async with closing_on_error(lambda: (self,), "the blob"):
             await self._open()
-        except BaseException:
-            self._state = _State.CLOSED
-            raise
         return self
 
     async def _open(self) -> None:
+        if self._size is not None and self._start > self._size:
+            message = f"the range starts at {self._start}, and the blob has {self._size} bytes"
+            raise RangeError(message, digest=self._digest)
         nothing = self._start == (self._size if self._end is None else self._end)
         if nothing and not self._is_whole:
             self._right = False
@@ -244,10 +239,9 @@ class VerifiedStream(BlobStream):
         if self._is_whole and self._running is None:
             self._running = start_hash(self._context, self._digest)
         await attempt.begin(None if self._is_whole else self._end, self._running)
-        candidate = attempt.candidate
-        self._context.emit(
-            BlobStarted(candidate.reference, self._digest, self._position, candidate.member)
-        )
+        if self._context.observed:
+            reference, member = attempt.candidate.reference, attempt.candidate.member
+            self._context.emit(BlobStarted(reference, self._digest, self._position, member))
 
     def _verdict(self) -> SupplementedError:
         """Why nobody served the blob: the first failure that is more than a miss, if any."""
@@ -446,7 +440,7 @@ class VerifiedStream(BlobStream):
             self._tell_end()
 
     def _tell_end(self) -> None:
-        if self._candidate is None:
+        if self._candidate is None or not self._context.observed:
             return
         self._context.emit(
             BlobFinished(

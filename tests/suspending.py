@@ -1,0 +1,112 @@
+"""Event loops for tests: cancel at any await, and let time pass without waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+
+T = TypeVar("T")
+
+
+@types.coroutine
+def _cancelled_at(
+    coroutine: Coroutine[object, object, T], turn: int
+) -> Generator[object, object, T]:
+    """Run a coroutine; cancel the task that runs it when it suspends for the `turn`-th time."""
+    sent: object = None
+    thrown: BaseException | None = None
+    while True:
+        try:
+            waiting = coroutine.send(sent) if thrown is None else coroutine.throw(thrown)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        turn -= 1
+        if turn == 0:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        try:
+            sent, thrown = (yield waiting), None
+        except BaseException as error:  # noqa: BLE001 - it is passed on
+            thrown = error
+
+
+async def cancel_at_every_await(
+    run: Callable[[], Coroutine[object, object, object]],
+    check: Callable[[], Awaitable[None]],
+    most: int = 500,
+) -> int:
+    """Run something again and again, cancelled at its first await, its second, and so on.
+
+    Args:
+        run: Makes a fresh coroutine.
+        check: Called after each run that was cancelled.
+        most: Awaits at which something must be wrong.
+
+    Returns:
+        How many awaits there were.
+    """
+    for turn in range(1, most):
+        try:
+            await asyncio.create_task(_as_coroutine(_cancelled_at(run(), turn)))
+        except asyncio.CancelledError:
+            await check()
+        else:
+            return turn - 1
+    message = f"it awaits more than {most} times"
+    raise AssertionError(message)
+
+
+async def _as_coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Give way to others, threads too, until something is so."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what happens in a thread sets no event
+            await asyncio.sleep(0)
+
+
+def count_open_files() -> int:
+    """File descriptors of this process."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+class _LeapingSelector(selectors.DefaultSelector):
+    """Waits for nothing: when nothing is ready, time leaps to the next timer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "nothing will ever happen any more"
+            self.now += timeout
+        return ready
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """An event loop in which hours pass at once. Only for what needs no threads."""
+
+    def __init__(self) -> None:
+        self._leaping = _LeapingSelector()
+        super().__init__(self._leaping)
+
+    def time(self) -> float:
+        return self._leaping.now
+
+
+def run_leaping(main: Callable[[], Coroutine[object, object, T]]) -> T:
+    """Run an async function in a `LeapingLoop`."""
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        return runner.run(main())

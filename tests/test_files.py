@@ -1,0 +1,511 @@
+"""Files off the event loop: threads that lose nothing, and opening only what is a file."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asupplemented.abc import BlobFile
+from asupplemented.errors import (
+    AccessError,
+    BlobNotFoundError,
+    ClosedError,
+    LayoutError,
+    LimitExceededError,
+    ManifestNotFoundError,
+    NetworkError,
+    NotFoundError,
+    RangeError,
+    SourceError,
+    SourceTimeoutError,
+    SupplementedError,
+    TruncatedError,
+)
+from asupplemented.files import (
+    WORKERS,
+    BlockReader,
+    FileBlob,
+    Workers,
+    map_os_error,
+    open_blob_file,
+    open_regular,
+    read_limited,
+    run_blocking,
+    run_opening,
+)
+from asupplemented.limits import BLOCK
+from asupplemented.session import Session
+from tests.suspending import cancel_at_every_await, count_open_files, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[Session]:
+    async with Session() as session:
+        yield session
+
+
+def file_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("asupplemented-file")]
+
+
+class Gate:
+    """A blocking call that waits to be let through."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, result: Any = None) -> Any:
+        self.begun.set()
+        assert self.open.wait(10)
+        return result
+
+    async def wait_until_begun(self) -> None:
+        await wait_until(self.begun.is_set)
+
+
+# Calling
+
+
+async def test_a_call_runs_in_a_thread_of_the_session(session: Session) -> None:
+    name = await run_blocking(session, lambda: threading.current_thread().name)
+    assert name.startswith("asupplemented-file")
+
+
+async def test_arguments_results_and_errors_pass_through(session: Session) -> None:
+    assert await run_blocking(session, int, "12", base=16) == 18
+    with pytest.raises(ZeroDivisionError):
+        await run_blocking(session, lambda: 1 // 0)
+
+
+async def test_calls_run_side_by_side(session: Session) -> None:
+    barrier = threading.Barrier(2, timeout=10)
+    await asyncio.gather(*(run_blocking(session, barrier.wait) for _ in range(2)))
+
+
+async def test_SEC16_a_cancelled_caller_does_not_wait_for_the_call(session: Session) -> None:
+    gate = Gate()
+    task = asyncio.create_task(run_blocking(session, gate))
+    await gate.wait_until_begun()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.open.set()
+
+
+async def test_SEC16_what_is_opened_too_late_is_released(session: Session) -> None:
+    gate = Gate()
+    released: list[str] = []
+    opening = run_opening(session, partial(gate, "late"), released.append)
+    task = asyncio.create_task(opening)
+    await gate.wait_until_begun()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert released == []
+    gate.open.set()
+    await wait_until(lambda: released == ["late"])
+
+
+async def test_SEC16_what_arrives_together_with_the_cancellation_is_released(
+    session: Session,
+) -> None:
+    released: list[str] = []
+    task = asyncio.create_task(run_opening(session, lambda: "open", released.append))
+    await asyncio.sleep(0)
+    workers = session.resource(WORKERS, Workers)
+    barrier = threading.Event()
+    workers.submit(barrier.set)  # Behind the other call, or beside it: see below.
+    assert barrier.wait(10)
+    # The result may be on its way through the loop, or not yet; it is cancelled either way.
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await wait_until(lambda: released == ["open"])
+
+
+async def test_an_opening_that_fails_after_the_cancellation_is_forgotten(
+    session: Session,
+) -> None:
+    gate = Gate()
+
+    def fail() -> str:
+        gate()
+        raise OSError
+
+    released: list[str] = []
+    task = asyncio.create_task(run_opening(session, fail, released.append))
+    await gate.wait_until_begun()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.open.set()
+    await run_blocking(session, int)
+    assert released == []
+
+
+async def test_what_is_opened_in_time_is_not_released(session: Session) -> None:
+    released: list[str] = []
+    assert await run_opening(session, lambda: "open", released.append) == "open"
+    assert released == []
+
+
+async def test_SEC16_opening_leaks_no_file_at_any_await(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(b"content")
+
+    async def run() -> None:
+        async with Session() as session:
+            file = await run_opening(
+                session, partial(open_blob_file, path), lambda late: late.close()
+            )
+            file.close()
+
+    before = count_open_files()
+
+    async def check() -> None:
+        assert count_open_files() == before
+        assert file_threads() == []
+
+    assert await cancel_at_every_await(run, check) > 0
+
+
+# Threads
+
+
+async def test_closing_the_session_ends_its_threads() -> None:
+    async with Session() as session:
+        await run_blocking(session, int)
+        assert file_threads()
+    assert file_threads() == []
+
+
+async def test_closing_waits_for_what_is_running_and_starts_nothing_else() -> None:
+    session = Session()
+    gate = Gate()
+    begun: list[int] = []
+    tasks = [asyncio.create_task(run_blocking(session, gate))]
+    await gate.wait_until_begun()
+    workers = session.resource(WORKERS, Workers)
+    gates = [Gate() for _ in range(8)]
+    futures = [workers.submit(partial(other, n)) for n, other in enumerate(gates)]
+    waiting = workers.submit(lambda: begun.append(1))
+    closing = asyncio.create_task(session.aclose())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    for each in [gate, *gates]:
+        each.open.set()
+    await closing
+    assert await tasks[0] is None
+    assert waiting.cancelled()
+    assert begun == []
+    assert all(future.done() for future in futures)
+    assert file_threads() == []
+
+
+async def test_a_closed_session_runs_nothing() -> None:
+    async with Session() as session:
+        workers = session.resource(WORKERS, Workers)
+    with pytest.raises(ClosedError):
+        await run_blocking(session, int)
+    with pytest.raises(ClosedError):
+        workers.submit(int)
+
+
+# Opening
+
+
+def test_a_regular_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    fd = open_regular(path)
+    try:
+        assert os.read(fd, 100) == b"content"
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("missing", [NotFoundError, BlobNotFoundError, ManifestNotFoundError])
+def test_a_file_that_is_not_there(tmp_path: Path, missing: type[SupplementedError]) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(missing, match=str(path)) as caught:
+        open_regular(path, missing=missing)
+    assert type(caught.value) is missing
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def make_link_to_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    "make", [make_directory, make_fifo, make_socket, make_link_to_device, make_loop]
+)
+def test_DI7_only_regular_files_are_opened_and_none_is_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "x"
+    make(path)
+    before = count_open_files()
+    with pytest.raises(LayoutError, match=str(path)):
+        open_regular(path)
+    assert count_open_files() == before
+
+
+def test_DI7_a_link_is_followed_unless_it_may_not_be(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"content")
+    link.symlink_to(path)
+    assert read_limited(link, 100) == b"content"
+    with pytest.raises(LayoutError):
+        open_regular(link, follow=False)
+    assert read_limited(path, 100, follow=False) == b"content"
+
+
+def test_a_path_through_a_file_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LayoutError):
+        open_regular(tmp_path / "file" / "below")
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, flags: int) -> int:
+        raise PermissionError(errno.EACCES, "x")
+
+    monkeypatch.setattr(os, "open", refuse)  # The tests may run as root, whom nothing stops.
+    with pytest.raises(AccessError, match="permissions"):
+        open_regular(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (PermissionError(errno.EACCES, "x"), AccessError),
+        (TimeoutError(), SourceTimeoutError),
+        (ConnectionResetError(errno.ECONNRESET, "x"), NetworkError),
+        (EOFError("x"), TruncatedError),
+        (OSError(errno.ELOOP, "x"), LayoutError),
+        (OSError(errno.ENOTDIR, "x"), LayoutError),
+        (OSError(errno.EIO, "x"), SourceError),
+        (OSError("no number"), SourceError),
+    ],
+)
+def test_what_the_operating_system_says(error: OSError | EOFError, kind: type[SourceError]) -> None:
+    mapped = map_os_error(error, "the thing")
+    assert type(mapped) is kind
+    assert "the thing" in str(mapped)
+
+
+# Reading small files
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100])
+def test_L3_up_to_the_limit(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * size)
+    assert read_limited(path, 100) == b"x" * size
+
+
+@pytest.mark.parametrize("size", [101, 5000])
+def test_L1_past_the_limit(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * size)
+    with pytest.raises(LimitExceededError, match="exceeded maximum allowed size of 100 bytes") as e:
+        read_limited(path, 100)
+    assert e.value.limit == 100
+
+
+def test_a_file_that_hides_its_size_is_read_to_its_end() -> None:
+    # Files of /proc say that they have no bytes.
+    assert read_limited("/proc/self/status", 1 << 20).startswith(b"Name:")
+    with pytest.raises(LimitExceededError):
+        read_limited("/proc/self/status", 10)
+
+
+def test_reading_closes_what_it_opens(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 200)
+    before = count_open_files()
+    read_limited(path, 200)
+    with pytest.raises(LimitExceededError):
+        read_limited(path, 100)
+    assert count_open_files() == before
+
+
+# Reading by position
+
+
+def counted(path: Path, closed: list[int]) -> BlobFile:
+    file = open_blob_file(path)
+
+    def close() -> None:
+        closed.append(file.fd)
+        os.close(file.fd)
+
+    return BlobFile(file.fd, path, file.offset, file.size, close)
+
+
+@pytest.fixture
+def blob(tmp_path: Path) -> Path:
+    path = tmp_path / "blob"
+    path.write_bytes(bytes(range(200)))
+    return path
+
+
+def test_a_reader_reads_where_it_is_told(blob: Path) -> None:
+    closed: list[int] = []
+    reader = BlockReader(counted(blob, closed))
+    assert reader.read(10, 3) == bytes((10, 11, 12))
+    assert reader.read(199, 100) == bytes((199,))
+    assert reader.read(200, 100) == b""
+    reader.close()
+    reader.close()
+    assert len(closed) == 1
+    assert reader.read(0, 1) == b""
+    assert reader.identify() is None
+
+
+def test_a_blob_may_begin_within_its_file(blob: Path) -> None:
+    file = open_blob_file(blob)
+    reader = BlockReader(BlobFile(file.fd, blob, 100, 50, file.close))
+    assert reader.read(0, 2) == bytes((100, 101))
+    reader.close()
+
+
+def test_closing_during_a_read_is_left_to_the_read(
+    blob: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    reader = BlockReader(counted(blob, closed))
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        reader.close()
+        assert closed == []
+        return b"read"
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert reader.read(0, 4) == b"read"
+    assert len(closed) == 1
+
+
+def test_a_failing_read_is_a_source_error(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = BlockReader(open_blob_file(blob))
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "x")
+
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(SourceError, match=str(blob)):
+        reader.read(0, 1)
+    reader.close()
+
+
+def test_the_identity_of_a_file_changes_with_its_content(blob: Path) -> None:
+    reader = BlockReader(open_blob_file(blob))
+    before = reader.identify()
+    assert before is not None
+    assert before == reader.identify()
+    assert before.size == 200
+    os.utime(blob, ns=(0, before.modified + 1))
+    assert reader.identify() != before
+    reader.close()
+
+
+def test_a_forgotten_reader_closes_its_file(blob: Path) -> None:
+    before = count_open_files()
+    BlockReader(open_blob_file(blob))
+    assert count_open_files() == before
+
+
+# As a raw blob
+
+
+async def read_raw(session: Session, path: Path, start: int, end: int | None) -> list[bytes]:
+    async with FileBlob(session, partial(open_blob_file, path), start, end) as raw:
+        assert raw.start == start
+        assert raw.size == path.stat().st_size
+        assert raw.etag is None
+        return [chunk async for chunk in raw]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, None), (0, 10), (10, 20), (190, 500), (200, None), (5, 5), (0, 0)]
+)
+async def test_a_raw_blob_is_a_slice(
+    session: Session, blob: Path, start: int, end: int | None
+) -> None:
+    chunks = await read_raw(session, blob, start, end)
+    assert b"".join(chunks) == blob.read_bytes()[start:end]
+    assert all(chunks)
+
+
+async def test_a_raw_blob_comes_in_blocks(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * (2 * BLOCK + 1))
+    assert [len(chunk) for chunk in await read_raw(session, path, 0, None)] == [BLOCK, BLOCK, 1]
+
+
+async def test_a_range_behind_the_end(session: Session, blob: Path) -> None:
+    before = count_open_files()
+    with pytest.raises(RangeError):
+        await read_raw(session, blob, 201, None)
+    assert count_open_files() == before
+
+
+async def test_a_file_that_shrinks_ends_early(session: Session, blob: Path) -> None:
+    async with FileBlob(session, partial(open_blob_file, blob)) as raw:
+        os.truncate(blob, 50)
+        assert b"".join([chunk async for chunk in raw]) == bytes(range(50))
+
+
+async def test_a_missing_file_is_a_missing_blob(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(BlobNotFoundError):
+        await read_raw(session, tmp_path / "absent", 0, None)
+
+
+async def test_a_raw_blob_that_was_not_entered_has_nothing(session: Session, blob: Path) -> None:
+    raw = FileBlob(session, partial(open_blob_file, blob))
+    assert raw.size is None
+    assert [chunk async for chunk in raw] == []
+    await raw.__aexit__(None, None, None)
+
+
+async def test_SEC16_a_raw_blob_leaks_no_file_at_any_await(blob: Path) -> None:
+    async def run() -> None:
+        async with Session() as session:
+            await read_raw(session, blob, 0, None)
+
+    before = count_open_files()
+
+    async def check() -> None:
+        assert count_open_files() == before
+
+    assert await cancel_at_every_await(run, check) > 1
