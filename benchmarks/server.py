@@ -34,6 +34,8 @@ __all__ = ("Holding", "LeanRegistry", "Offer", "build_padded_image", "hold", "ma
 
 REPOSITORY = "bench"
 MANIFEST_BYTES = 1536
+TLS_RECORD = b"\x16"
+"""How a TLS handshake begins: a client that tries it on this plain server is told at once."""
 MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -203,6 +205,9 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
+        if self._received[:1] == TLS_RECORD:
+            self._transport.close()
+            return
         while (end := self._received.find(b"\r\n\r\n")) >= 0:
             head, self._received = self._received[:end], self._received[end + 4 :]
             if self._latency:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ("BadRequestError", "Connection", "Exchange")
 
 MAX_HEAD: Final = 256 * 1024
+TLS_RECORD: Final = b"\x16"
+"""How a TLS handshake begins."""
 MAX_BODY: Final = 1024 * 1024
 WRITE_SIZE: Final = 256 * 1024
 POLL_SECONDS: Final = 0.001
@@ -130,7 +132,8 @@ class Connection(asyncio.Protocol):
 
     async def _take_head(self) -> bytes:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > MAX_HEAD:
+            # A client that speaks TLS to a plain server is told at once, as real servers do.
+            if len(self._buffer) > MAX_HEAD or self._buffer[:1] == TLS_RECORD:
                 raise BadRequestError
             await self._more()
         return self._take(end + 4)[:-4]
