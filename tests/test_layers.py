@@ -75,7 +75,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.plan": frozenset({"msgspec"}),
     "asupplemented.resolution": frozenset({"msgspec"}),
     "asupplemented.session": frozenset({"aiohttp"}),
-    "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "trustme"},
+    "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
     "asupplemented.web": AIOHTTP | {"msgspec"},
@@ -84,6 +84,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
 LAZY = frozenset(
     {
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` reaches the room
+        ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
         ("asupplemented.testing", "trustme"),  # not everyone who uses a fake needs TLS
     }
 )

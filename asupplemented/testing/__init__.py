@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asupplemented.testing.access import Access, Basic, Bearer, Token
+from asupplemented.testing.builder import ImageBuilder
 from asupplemented.testing.certificates import Authority
 from asupplemented.testing.control import Raise, SourceControl
 from asupplemented.testing.delivery import (
@@ -70,6 +71,7 @@ __all__ = (
     "Hold",
     "Html",
     "IgnoreRange",
+    "ImageBuilder",
     "Match",
     "Pause",
     "Raise",
