@@ -14,33 +14,33 @@ order reaches them, so the answer depends on the outcomes alone and never on the
 Two rules for whoever changes it:
 
 1. Everything that decides the answer happens in `_advance` and below it, one commit at a time.
-2. `_Advice` is for `wants` alone: it may be wrong and cost a fetch, and must never be read by
-   a commit.
+2. `Advice` is told everything and asked by `wants` alone: it may be wrong and cost a fetch,
+   and must never be read by a commit.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from itertools import islice
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented import limits
+from asupplemented.advice import (
+    TOP,
+    Advice,
+    Entry,
+    MissingPolicy,
+    Outcome,
+    Outcomes,
+    UnavailablePolicy,
+    Want,
+    is_miss,
+    is_unavailable,
+)
 from asupplemented.errors import (
-    AccessError,
-    DeniedError,
     InstanceNotFoundError,
     LimitExceededError,
-    NetworkError,
-    NotFoundError,
-    PlatformNotFoundError,
-    ServerError,
-    SourceTimeoutError,
     SupplementedError,
-    TooManyRequestsError,
-    TruncatedError,
-    UnauthorizedError,
     UnsupportedDigestError,
 )
 from asupplemented.model.digest import Digest
@@ -48,7 +48,7 @@ from asupplemented.model.manifest import Index, Manifest
 from asupplemented.model.selection import SpecificImages, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.manifest import ImageManifest
@@ -66,18 +66,6 @@ __all__ = (
     "is_miss",
     "is_unavailable",
 )
-
-MissingPolicy: TypeAlias = Literal["raise", "fallback", "skip"]
-UnavailablePolicy: TypeAlias = Literal["raise", "skip"]
-
-TOP: Final = 0
-
-
-class Want(NamedTuple):
-    """One fetch: a manifest of a member, or (digest None) opening it and reading its default."""
-
-    member: int
-    digest: Digest | None
 
 
 class Missing(NamedTuple):
@@ -102,19 +90,6 @@ class Committed(NamedTuple):
     """All entries of an index in document order; None for an image."""
 
 
-class _Entry(NamedTuple):
-    """A place in the serial queue."""
-
-    want: Want
-    parent: Digest
-    depth: int
-    place: int
-    """Of two entries, the one with the smaller place is nearer to the front."""
-
-
-Outcome: TypeAlias = Manifest | SupplementedError
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a resolution may cost; the defaults are the caps of `asupplemented.limits`."""
@@ -129,177 +104,6 @@ class Bounds:
     """Bytes of all manifests committed."""
     read_ahead: int = limits.MAX_READ_AHEAD
     """Bytes of manifests that wait for serial order."""
-
-
-def is_miss(error: SupplementedError) -> bool:
-    """Whether an error says "not here", and nothing else, of an instance."""
-    return isinstance(error, NotFoundError) and not isinstance(error, PlatformNotFoundError)
-
-
-_UNAVAILABLE: Final = (
-    NetworkError,
-    TruncatedError,
-    SourceTimeoutError,
-    ServerError,
-    TooManyRequestsError,
-    UnauthorizedError,
-    DeniedError,
-    AccessError,
-)
-
-
-def is_unavailable(error: SupplementedError) -> bool:
-    """Whether an error says that a member cannot be used now; wrong content never does."""
-    return is_miss(error) or isinstance(error, _UNAVAILABLE)
-
-
-class _Fate(Enum):
-    """What is known of a want."""
-
-    UNKNOWN = auto()
-    """Nothing."""
-    HELD = auto()
-    """Its manifest waits for serial order."""
-    MISSED = auto()
-    """It failed in a way that the policies tolerate: serial order goes past it."""
-    FAILED = auto()
-    """It failed, and that ends the resolution if serial order meets it."""
-
-
-@dataclass(slots=True)
-class _Outcomes:
-    """What came back, and what the policies make of it."""
-
-    missing: MissingPolicy
-    unavailable: UnavailablePolicy
-    waiting: dict[Want, Outcome] = field(default_factory=dict[Want, Outcome])
-    """Outcomes that wait for serial order."""
-    size: int = 0
-    """Bytes of the manifests among them."""
-    dropped: dict[Want, SupplementedError] = field(default_factory=dict[Want, SupplementedError])
-    """Instances that serial order went past without, in its order."""
-
-    def add(self, want: Want, outcome: Outcome) -> None:
-        self.waiting[want] = outcome
-        if isinstance(outcome, Manifest):
-            self.size += outcome.size
-
-    def take(self, want: Want) -> Outcome | None:
-        outcome = self.waiting.pop(want, None)
-        if isinstance(outcome, Manifest):
-            self.size -= outcome.size
-        return outcome
-
-    def tolerates(self, want: Want, error: SupplementedError) -> bool:
-        skips = self.unavailable == "skip" and want.member != TOP
-        if want.digest is None:
-            return skips and is_unavailable(error)
-        if self.missing == "raise":
-            return False
-        return is_miss(error) or (skips and is_unavailable(error))
-
-    def fate(self, want: Want) -> _Fate:
-        if want in self.dropped:
-            return _Fate.MISSED
-        outcome = self.waiting.get(want)
-        if outcome is None:
-            return _Fate.UNKNOWN
-        if isinstance(outcome, Manifest):
-            return _Fate.HELD
-        return _Fate.MISSED if self.tolerates(want, outcome) else _Fate.FAILED
-
-
-@dataclass(slots=True)
-class _Advice:
-    """Which fetches are worth having in flight. Never consulted for the answer.
-
-    The entries that name one digest form a line, in serial order. The first one that has not
-    missed leads it: that is what will be read for the digest, as far as anybody knows now.
-    """
-
-    outcomes: _Outcomes
-    unopened: OrderedDict[Want, None]
-    """Default manifests in serial order, without those that serial order will get past."""
-    planned: OrderedDict[Digest, _Entry] = field(default_factory=OrderedDict[Digest, _Entry])
-    """Leaders that nobody fetched yet or that failed: in serial order, heirs last."""
-    held: dict[Digest, _Entry] = field(default_factory=dict[Digest, _Entry])
-    """Leaders whose manifest waits for serial order."""
-    behind: dict[Digest, list[_Entry]] = field(default_factory=dict[Digest, list[_Entry]])
-    """Who else stands in line, the next one last."""
-    failed: dict[Digest, int] = field(default_factory=dict[Digest, int])
-    """The places of the leaders that failed: nothing behind them is started."""
-
-    def push_front(self, entry: _Entry, digest: Digest) -> None:
-        leader = self.planned.pop(digest, None) or self.held.pop(digest, None)
-        if leader is not None:
-            self.failed.pop(digest, None)
-            if leader.want != entry.want:
-                self.behind.setdefault(digest, []).append(leader)
-        self._lead(entry, digest)
-        if digest in self.planned:
-            self.planned.move_to_end(digest, last=False)
-
-    def push_back(self, entry: _Entry, digest: Digest) -> None:
-        if digest not in self.planned and digest not in self.held:
-            self._lead(entry, digest)
-            return
-        behind = self.behind.setdefault(digest, [])
-        if not behind or behind[0].want != entry.want:
-            behind.insert(0, entry)
-
-    def heed(self, want: Want) -> None:
-        """An outcome arrived."""
-        digest = want.digest
-        if digest is None:
-            if self.outcomes.fate(want) is not _Fate.FAILED:
-                self.unopened.pop(want, None)
-            return
-        leader = self.planned.get(digest)
-        if leader is None or leader.want != want:
-            return
-        if self.outcomes.fate(want) is _Fate.FAILED:
-            self.failed[digest] = leader.place
-        else:
-            del self.planned[digest]
-            self._lead(leader, digest)
-
-    def _lead(self, entry: _Entry, digest: Digest) -> None:
-        """Put an entry in front of its line, or who comes next if it has missed."""
-        behind = self.behind.get(digest)
-        while (fate := self.outcomes.fate(entry.want)) is _Fate.MISSED:
-            if not behind:
-                return
-            entry = behind.pop()
-        if fate is _Fate.HELD:
-            self.held[digest] = entry
-            return
-        self.planned[digest] = entry
-        if fate is _Fate.FAILED:
-            self.failed[digest] = entry.place
-
-    def forget(self, digest: Digest) -> None:
-        """A digest was committed: nobody will read it again."""
-        self.planned.pop(digest, None)
-        self.held.pop(digest, None)
-        self.behind.pop(digest, None)
-        self.failed.pop(digest, None)
-
-    def defaults(self, n: int) -> list[Want]:
-        """Up to `n` default manifests to fetch, none behind one that failed."""
-        wants: list[Want] = []
-        for want in islice(self.unopened, n):
-            if want in self.outcomes.waiting:
-                break
-            wants.append(want)
-        return wants
-
-    def instances(self, n: int) -> list[Want]:
-        """Up to `n` instances to fetch, none behind one that failed."""
-        entries = islice(self.planned.values(), n)
-        if not self.failed:
-            return [entry.want for entry in entries]
-        barrier = min(self.failed.values())
-        return [entry.want for entry in entries if entry.place < barrier]
 
 
 class Resolver:
@@ -319,12 +123,9 @@ class Resolver:
         failure: The error that ends the resolution, None as long as there is none.
         done: Whether the fold has ended, well or with `failure`.
         sources: Manifest digest to member number, in commit order.
-        blobs: Blob digest to the digest of the manifest that named it last.
-        namings: Blob digest to all manifests that name it, last committed last.
         defaults: Member number to the digest of its default manifest.
         committed: Manifest digest to what it contributed.
-        listed: Manifest digest to the members whose lists name it, in the order seen.
-        held: Manifest digest to the members that had it as their default.
+        holders: Manifest digest to the members that list it or have it as their default.
         missing: Instances that nobody supplied. Complete once done.
         unavailable: Member number to the error for which it was left out.
         commits: Every commit in order; a digest taken over appears twice.
@@ -342,24 +143,23 @@ class Resolver:
         self.failure: SupplementedError | None = None
         self.done = False
         self.sources: dict[Digest, int] = {}
-        self.blobs: dict[Digest, Digest] = {}
-        self.namings: dict[Digest, dict[Digest, None]] = {}
         self.defaults: dict[int, Digest] = {}
         self.committed: dict[Digest, Committed] = {}
-        self.listed: dict[Digest, dict[int, None]] = {}
-        self.held: dict[Digest, dict[int, None]] = {}
+        self.holders: dict[Digest, tuple[int, ...]] = {}
         self.missing: list[Missing] = []
         self.unavailable: dict[int, SupplementedError] = {}
         self.commits: list[tuple[int, Digest]] = []
         self._selection = selection
         self._bounds = bounds or Bounds()
+        self._outcomes = Outcomes(missing, unavailable)
         self._unopened = deque(Want(member, None) for member in members)
-        self._queue: deque[_Entry] = deque()
-        self._outcomes = _Outcomes(missing, unavailable)
+        self._queue: deque[Entry] = deque()
+        self._head: Want | None = self._unopened[0]
         self._known: set[Digest] = set()
         self._pushes = 0
         self._bytes = 0
-        self._advice = _Advice(self._outcomes, OrderedDict.fromkeys(self._unopened))
+        places = ((want, place) for place, want in enumerate(self._unopened))
+        self._advice = Advice(self._outcomes, OrderedDict(places))
 
     # What to fetch
 
@@ -378,13 +178,12 @@ class Resolver:
             At most ``n + 1`` distinct wants, empty once done. Wants in flight are listed again:
             the caller knows what it has started. Takes O(n) time.
         """
-        head = self._head()
-        if head is None or self.done:
+        head = self._head
+        if head is None:
             return []
         if n == 0 or self._outcomes.size > self._bounds.read_ahead:
             return [head]
-        advice = self._advice
-        wanted = advice.defaults(n + 1) if self._unopened else advice.instances(n + 1)
+        wanted = self._advice.first(n + 1)
         if wanted and wanted[0] == head:
             return wanted
         return [head, *(want for want in wanted if want != head)][: n + 1]
@@ -398,15 +197,33 @@ class Resolver:
         are told apart by member and digest; the same bytes from another member do not answer
         a want. What serial order never meets is dropped.
         """
-        if self.done or want in self._outcomes.waiting or want.digest in self.sources:
-            return
-        self._outcomes.add(want, outcome)
-        self._advice.heed(want)
-        self._advance()
+        if want == self._head:
+            self._advance(outcome)
+        elif not (self.done or want in self._outcomes.waiting or want.digest in self.sources):
+            self._outcomes.add(want, outcome)
+            self._advice.heed(want)
 
     # The fold
 
-    def _head(self) -> Want | None:
+    def _advance(self, outcome: Outcome | None) -> None:
+        """Step from the head on, as long as there are outcomes."""
+        head = self._head
+        try:
+            while head is not None and outcome is not None:
+                self._step(head, outcome)
+                head = self._head = self._find_head()
+                outcome = self._outcomes.take(head) if head else None
+            if head is not None:
+                return
+            self._finish()
+        except SupplementedError as error:
+            self.failure = error
+        self.done = True
+        self._head = None
+        self._outcomes.waiting.clear()
+
+    def _find_head(self) -> Want | None:
+        """What serial order reads next; None at its end."""
         if self._unopened:
             return self._unopened[0]
         queue, sources, dropped = self._queue, self.sources, self._outcomes.dropped
@@ -418,23 +235,11 @@ class Resolver:
             self._outcomes.take(want)
         return None
 
-    def _advance(self) -> None:
-        try:
-            while (head := self._head()) is not None:
-                outcome = self._outcomes.take(head)
-                if outcome is None:
-                    return
-                self._step(head, outcome)
-            self._finish()
-        except SupplementedError as error:
-            self.failure = error
-        self.done = True
-        self._outcomes.waiting.clear()
-
     def _step(self, head: Want, outcome: Outcome) -> None:
         entry = None if head.digest is None else self._queue.popleft()
         if entry is None:
             self._unopened.popleft()
+            self._advice.unopened.pop(head, None)
         if isinstance(outcome, SupplementedError):
             self._forgo(head, outcome)
             return
@@ -453,89 +258,85 @@ class Resolver:
             self.unavailable[want.member] = error
         else:
             self._outcomes.dropped[want] = error
+            self._advice.heed(want)
 
-    def _commit(self, member: int, manifest: Manifest, entry: _Entry | None) -> None:
-        digest = manifest.digest
-        self._bytes += manifest.size
+    def _commit(self, member: int, manifest: Manifest, entry: Entry | None) -> None:
+        digest, size = manifest.digest, manifest.size
+        self._weigh(size)
+        parsed = manifest.parse()
+        if entry is None:
+            self._admit((digest,))
+            self._note_holder(digest, (member,))
+            self.defaults[member] = digest
+        blobs, instances = _contents(parsed)
+        parent, depth = (entry.parent, entry.depth) if entry else (None, 0)
+        self.committed[digest] = Committed(
+            digest, member, manifest.media_type, size, parent, blobs, instances
+        )
+        self.sources[digest] = member
+        self.commits.append((member, digest))
+        self._advice.forget(digest)
+        if isinstance(parsed, Index):
+            self._enqueue(member, digest, parsed, depth + 1)
+
+    def _weigh(self, size: int) -> None:
+        self._bytes += size
         if self._bytes > self._bounds.total_bytes:
             cap = self._bounds.total_bytes
             message = f"the manifests of this group exceed {cap} bytes in all"
             raise LimitExceededError(message, limit=cap)
-        parsed = manifest.parse()
-        self.sources[digest] = member
-        self.commits.append((member, digest))
-        self._advice.forget(digest)
-        if entry is None:
-            self.defaults[member] = digest
-            self.held.setdefault(digest, {})[member] = None
-            self._admit(digest)
-        instances = parsed.manifests if isinstance(parsed, Index) else None
-        self.committed[digest] = Committed(
-            digest,
-            member,
-            manifest.media_type,
-            manifest.size,
-            entry.parent if entry else None,
-            () if isinstance(parsed, Index) else self._register(digest, parsed),
-            instances,
-        )
-        if isinstance(parsed, Index):
-            self._enqueue(member, digest, parsed, entry.depth + 1 if entry else 1)
 
-    def _register(self, manifest: Digest, image: ImageManifest) -> tuple[Descriptor, ...]:
-        for blob in image.blobs:
-            digest = Digest(blob.digest)
-            self.blobs[digest] = manifest
-            namings = self.namings.setdefault(digest, {})
-            namings.pop(manifest, None)
-            namings[manifest] = None
-        return image.blobs
+    def _admit(self, digests: Iterable[Digest]) -> None:
+        self._known.update(digests)
+        if len(self._known) > self._bounds.instances:
+            message = f"this group names more than {self._bounds.instances} manifests"
+            raise LimitExceededError(message, limit=self._bounds.instances)
 
     def _enqueue(self, member: int, parent: Digest, index: Index, depth: int) -> None:
         if depth > self._bounds.nesting:
             message = f"lists are nested more than {self._bounds.nesting} deep"
             raise LimitExceededError(message, limit=self._bounds.nesting)
-        digests = self._note_listing(member, index)
+        listed = self._note_list(member, index)
         chosen = [
-            digests.get(entry.digest) or Digest(entry.digest)
+            listed.get(entry.digest) or Digest(entry.digest)
             for entry in choose(self._selection, index)
         ]
         if self._pushes + len(chosen) > self._bounds.entries:
             message = f"the lists of this group have more than {self._bounds.entries} entries"
             raise LimitExceededError(message, limit=self._bounds.entries)
+        self._admit(chosen)
         for digest in chosen:
-            self._admit(digest)
-            self._push(Want(member, digest), digest, parent, depth)
+            self._pushes += 1
+            want = Want(member, digest)
+            if digest not in self.sources and want not in self._outcomes.dropped:
+                self._push(want, digest, parent, depth)
 
     def _push(self, want: Want, digest: Digest, parent: Digest, depth: int) -> None:
-        self._pushes += 1
-        if digest in self.sources or want in self._outcomes.dropped:
-            return
         if want.member == TOP:
-            entry = _Entry(want, parent, depth, self._pushes)
+            entry = Entry(want, parent, depth, self._pushes)
             self._queue.append(entry)
             self._advice.push_back(entry, digest)
         else:
-            entry = _Entry(want, parent, depth, -self._pushes)
+            entry = Entry(want, parent, depth, -self._pushes)
             self._queue.appendleft(entry)
             self._advice.push_front(entry, digest)
 
-    def _note_listing(self, member: int, index: Index) -> dict[str, Digest]:
+    def _note_list(self, member: int, index: Index) -> dict[str, Digest]:
         """Remember who lists what; returns the digests by their text in the list."""
         digests: dict[str, Digest] = {}
+        alone = (member,)
         for entry in index.manifests:
             try:
                 digest = digests[entry.digest] = Digest(entry.digest)
             except UnsupportedDigestError:
                 continue  # Another platform's, for all we know; it is refused if it is chosen.
-            self.listed.setdefault(digest, {})[member] = None
+            self._note_holder(digest, alone)
         return digests
 
-    def _admit(self, digest: Digest) -> None:
-        self._known.add(digest)
-        if len(self._known) > self._bounds.instances:
-            message = f"this group names more than {self._bounds.instances} manifests"
-            raise LimitExceededError(message, limit=self._bounds.instances)
+    def _note_holder(self, digest: Digest, holder: tuple[int]) -> None:
+        known = self.holders.setdefault(digest, holder)
+        if known is not holder and holder[0] not in known:
+            self.holders[digest] = known + holder
 
     def _finish(self) -> None:
         unserved = {
@@ -561,9 +362,34 @@ class Resolver:
 
     # What is known in the end
 
+    @property
+    def blobs(self) -> dict[Digest, Digest]:
+        """Blob digest to the digest of the manifest that named it last. Computed when asked."""
+        return {
+            Digest(blob.digest): manifest
+            for _, manifest in self.commits
+            for blob in self.committed[manifest].blobs
+        }
+
     def alternates(self, digest: Digest) -> tuple[int, ...]:
         """Other members known to hold a manifest: non-top first, later ones first."""
-        members = {*self.listed.get(digest, ()), *self.held.get(digest, ())}
-        members.discard(self.sources[digest])
-        holding = (m for m in members if Want(m, digest) not in self._outcomes.dropped)
+        others = set(self.holders.get(digest, ()))
+        others.discard(self.sources[digest])
+        holding = (m for m in others if Want(m, digest) not in self._outcomes.dropped)
         return tuple(sorted(holding, reverse=True))
+
+
+def _contents(
+    parsed: Index | ImageManifest,
+) -> tuple[tuple[Descriptor, ...], tuple[Descriptor, ...] | None]:
+    """The blobs that a manifest names, and the instances, None if it is no index.
+
+    Raises:
+        InvalidDigestError: A blob has a digest that is none.
+    """
+    if isinstance(parsed, Index):
+        return (), parsed.manifests
+    blobs = parsed.blobs
+    for blob in blobs:
+        Digest(blob.digest)
+    return blobs, None

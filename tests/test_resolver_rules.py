@@ -450,7 +450,7 @@ def test_oracle(path: Path, lookahead: int) -> None:
     case = load_case(path)
     world, asked = as_world(case), as_request(case)
     assert resolve_serially(world, asked).failure is None or not case.expected.ok
-    run = drive(world, asked, lookahead, order=random.Random(case.name))  # noqa: S311
+    run = drive(world, asked, lookahead, order=random.Random(case.name))
     resolver = run.resolver
     assert (resolver.failure is None) is case.expected.ok, resolver.failure
     if not case.expected.ok or case.outcome_only:
