@@ -44,8 +44,8 @@ class Index:
     annotations: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     artifact_type: str | None = None
     subject: Descriptor | None = None
-    _found: dict[str, Descriptor] = field(
-        default_factory=dict["str", "Descriptor"], init=False, repr=False, compare=False
+    _first: dict[str, Descriptor] | None = field(
+        default=None, init=False, repr=False, compare=False
     )
 
     def find(self, digest: str) -> Descriptor:
@@ -54,9 +54,11 @@ class Index:
         Raises:
             InstanceNotFoundError: The index does not name it.
         """
-        if not self._found:
-            self._found.update((entry.digest, entry) for entry in reversed(self.manifests))
-        entry = self._found.get(digest)
+        first = self._first
+        if first is None:
+            first = {entry.digest: entry for entry in reversed(self.manifests)}
+            object.__setattr__(self, "_first", first)
+        entry = first.get(digest)
         if entry is None:
             message = f"the index does not name {excerpt(digest)}"
             raise InstanceNotFoundError(message, digests=(digest,))
