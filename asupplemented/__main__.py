@@ -16,9 +16,10 @@ def main() -> None:
     try:
         from asupplemented.cli.app import app  # noqa: PLC0415 - typer and rich may not be there
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"rich", "typer"}:
+        package = (error.name or "").partition(".")[0]
+        if package not in {"rich", "typer"}:
             raise
-        message = f"the command line needs {error.name}: pip install 'asupplemented[cli]'"
+        message = f"the command line needs {package}: pip install 'asupplemented[cli]'"
         sys.exit(f"asupplemented: {message}")
     app(prog_name="asupplemented")
 

@@ -76,11 +76,11 @@ def open_output(path: Path | None) -> Generator[Callable[[bytes], None]]:
     if path is None or str(path) == "-":
         yield write_bytes
         return
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        with map_write_errors(path), target.open("wb", buffering=0) as file:
+    if path.exists() and not path.is_file():
+        with map_write_errors(path), path.open("wb", buffering=0) as file:
             yield lambda data: _write_all(file.write, data)
         return
+    target = path.resolve()
     staged = StagedFile(target.parent)
     try:
         yield lambda data: staged.write((data,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from io import StringIO
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -24,12 +25,16 @@ _WIDE: Final = 1000
 
 def render(tree: Tree) -> str:
     """The tree as text: with colours and line breaks for a terminal, plain for all else."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
-    with console.capture() as capture:
-        console.print(tree)
-    return capture.get().rstrip("\n")
+    terminal = Console()
+    drawn = StringIO()
+    console = Console(
+        file=drawn,
+        force_terminal=terminal.is_terminal,
+        highlight=False,
+        width=terminal.width if terminal.is_terminal else _WIDE,
+    )
+    console.print(tree)
+    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
 
 
 def draw_resolution(resolution: Resolution) -> Tree:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from asupplemented.model.digest import Digest
 from asupplemented.testing.images import build_image
 from tests.cli.conftest import AMD, ARM, RISCV, TOP, blob_file, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.cli.conftest import Cli, Places
 

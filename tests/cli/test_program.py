@@ -1,0 +1,161 @@
+"""The program as a process of its own: streams, signals, and what is not installed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asupplemented.testing import FakeRegistry, Stall
+from tests.cli.conftest import AMD, ARM, TOP
+from tests.modules import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROGRAM = (sys.executable, "-W", "error", "-m", "asupplemented")
+FULL = Path("/dev/full")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*PROGRAM, *arguments], cwd=ROOT, capture_output=True, check=False)
+
+
+def test_data_goes_to_stdout_and_only_data(group: tuple[str, ...]) -> None:
+    done = run("manifest", *group)
+    assert (done.returncode, done.stdout, done.stderr) == (0, TOP.raw, b"")
+    done = run("blob", *group, "--digest", ARM.layers[1])
+    assert (done.returncode, done.stdout, done.stderr) == (0, ARM.blobs[ARM.layers[1]], b"")
+
+
+def test_an_error_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    done = run("resolve", f"oci:{tmp_path / 'nowhere'}")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(b"error: there is no OCI layout at ")
+
+
+def test_usage_is_told() -> None:
+    done = run("resolve", "nowhere")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"Usage: asupplemented resolve" in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_reason_to_complain(group: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        for arguments in (
+            ("resolve", *group, "--json"),
+            ("blob", *group, "--digest", ARM.layers[1]),
+        ):
+            done = subprocess.run(
+                [*PROGRAM, *arguments], cwd=ROOT, stdout=writing, stderr=-1, check=False
+            )
+            assert (done.returncode, done.stderr) == (1, b"")
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_once(group: tuple[str, ...]) -> None:
+    with FULL.open("wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, "resolve", *group], cwd=ROOT, stdout=full, stderr=-1, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"error: cannot write to stdout: No space left on device\n"
+
+
+def test_a_device_is_written_and_not_replaced(group: tuple[str, ...]) -> None:
+    done = run("blob", *group, "--digest", ARM.config, "-o", "/dev/stdout")
+    assert (done.returncode, done.stdout) == (0, ARM.blobs[ARM.config])
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, b"interrupted"), (signal.SIGTERM, 143, b"terminated")],
+)
+async def test_a_signal_ends_a_copy_without_a_trace(
+    tmp_path: Path, number: signal.Signals, code: int, word: bytes
+) -> None:
+    async with FakeRegistry() as registry:
+        reference = registry.add("team/app", TOP)
+        registry.script(AMD.layers[1], Stall(after=1), forever=True)
+        process = await asyncio.create_subprocess_exec(
+            *PROGRAM,
+            *("copy", reference, "--no-tls-verify", "--to", f"oci:{tmp_path / 'out'}:app"),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        await registry.wait_until(lambda: registry.count(AMD.layers[1]) > 0)
+        process.send_signal(number)
+        out, err = await process.communicate()
+    assert (process.returncode, out, err) == (code, b"", b"error: " + word + b"\n")
+    assert not (tmp_path / "out" / "index.json").exists()
+    assert not list(tmp_path.glob("out/**/.part-*"))
+
+
+def read_terminal(descriptor: int) -> Iterator[bytes]:
+    """All that is written to the other end, until it is closed."""
+    try:
+        while data := os.read(descriptor, 65536):
+            yield data
+    except OSError as error:
+        if error.errno != errno.EIO:  # what Linux says at the end
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def test_bars_are_drawn_on_a_terminal_and_data_stays_clean(
+    group: tuple[str, ...], tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*PROGRAM, "copy", *group, "--to", f"oci:{tmp_path / 'out'}:app"],
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    ) as program:
+        os.close(theirs)
+        drawn = b"".join(read_terminal(ours))
+        out, _ = program.communicate()
+    assert (program.returncode, out) == (0, f"{TOP.digest}\n".encode())
+    assert b"\x1b[" in drawn
+    assert b"5 blobs" in drawn
+    assert b"copied 3 manifests and 5 blobs" in drawn
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None
+sys.argv = ["asupplemented", "--version"]
+from asupplemented.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_the_extra_the_remedy_is_told(package: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, package],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"asupplemented: the command line needs {package}: pip install 'asupplemented[cli]'\n"
+    )
