@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PLATFORMS: Final = ("linux/amd64", "linux/arm64", "linux/arm/v7")
 """In the order of the index. What runs there is this machine's busybox: nobody starts it."""
 
+HELD, *LOST = PLATFORMS
+"""What a registry with holes still has of the family, and what it lost."""
+
 INDEX: Final = "all"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asupplemented.session import Session
-from tests.interop.busybox import Family, build_family
+from tests.interop.busybox import LOST, Family, build_family
+from tests.interop.places import Places, at_digest
 from tests.interop.programs import Home, Skopeo, Umoci
 from tests.interop.servers import Account, Certificates, Registry, run_registry
 
@@ -62,25 +61,31 @@ def account() -> Account:
     return Account("clara", "correct horse: battery, staple")
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where one test may write: nobody else knows of it."""
-
-    directory: Path
-    registry: Registry
-
-    def find(self, transport: str, name: str = "app") -> str:
-        """A reference to a place of that kind; the same name is the same place."""
-        if transport == "docker":
-            repository = re.sub("[^a-z0-9]+", "-", self.directory.name.lower()).strip("-")
-            return self.registry.reference(f"{repository}/{name}:1")
-        path = self.directory / f"{transport}-{name}"
-        return f"oci:{path}:1" if transport == "oci" else f"dir:{path}"
-
-
 @pytest.fixture
 def places(tmp_path: Path, registry: Registry) -> Places:
     return Places(tmp_path, registry)
+
+
+@pytest.fixture
+def holey(family: Family, places: Places, skopeo: Skopeo) -> str:
+    """An index in a registry that lost all of its instances but one.
+
+    docker-registry takes only whole indexes, but forgets what it is told to.
+    """
+    place = places.find("docker", "holey")
+    skopeo.copy(family.reference(), place, "--all")
+    for platform in LOST:
+        skopeo.delete(at_digest(place, family.images[platform].digest))
+    return place
+
+
+@pytest.fixture
+def supplements(family: Family, places: Places, skopeo: Skopeo) -> tuple[str, str]:
+    """What the registry lost: an image in a layout by skopeo, another in a directory."""
+    layout, directory = places.find("oci", "lost"), places.find("dir", "lost")
+    for platform, place in zip(LOST, (layout, directory), strict=True):
+        skopeo.copy(family.reference(platform), place)
+    return layout, directory
 
 
 @pytest.fixture

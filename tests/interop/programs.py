@@ -31,6 +31,10 @@ SECONDS: Final = 60
 _SERVERS_LIVE_IN: Final = "/usr/sbin"  # Debian has it on the PATH of root only
 
 
+class ProgramError(Exception):
+    """A program failed; the message has what it said."""
+
+
 def find(program: str) -> str:
     """The path of a program; without it no test here can mean anything, so the test fails."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), _SERVERS_LIVE_IN])
@@ -41,7 +45,11 @@ def find(program: str) -> str:
 
 
 def run(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> bytes:
-    """Run a program and return its stdout; if it fails, so does the test, with what it said."""
+    """Run a program and return its stdout.
+
+    Raises:
+        ProgramError: It failed.
+    """
     done = subprocess.run(
         [find(program), *arguments],
         env=environment,
@@ -52,7 +60,8 @@ def run(program: str, *arguments: str, environment: Mapping[str, str] | None = N
     )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
-        pytest.fail(f"{program} {' '.join(arguments)}\nexited {done.returncode}: {said}")
+        message = f"{program} exited {done.returncode}: {said} ({' '.join(arguments)})"
+        raise ProgramError(message)
     return done.stdout
 
 

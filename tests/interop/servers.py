@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import threading
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,8 @@ from tests.interop.programs import SECONDS, find, run
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from tests.interop.tokens import TokenServer
 
 HOST: Final = "127.0.0.1"
 GRACE: Final = 5.0
@@ -86,6 +88,12 @@ class Registry:
         """``docker://`` for a ``repository[:tag][@digest]``."""
         return f"docker://{self.address}/{name}"
 
+    def find_blob(self, digest: str) -> Path:
+        """The file that a blob is in."""
+        algorithm, _, encoded = digest.partition(":")
+        blobs = self.store / "docker" / "registry" / "v2" / "blobs"
+        return blobs / algorithm / encoded[:2] / encoded / "data"
+
     def collect_garbage(self) -> None:
         """Remove the blobs that no manifest names any more."""
         run("docker-registry", "garbage-collect", str(self.configuration))
@@ -95,21 +103,27 @@ class Registry:
 def run_registry(
     directory: Path,
     *,
+    store: Path | None = None,
     certificates: Certificates | None = None,
     account: Account | None = None,
-    upstream: str | None = None,
+    tokens: TokenServer | None = None,
+    upstream: Registry | None = None,
+    content: str | None = None,
 ) -> Iterator[Registry]:
-    """Serve a new registry.
+    """Serve a registry.
 
     Args:
-        directory: Gets its configuration and its store.
+        directory: Made for it; gets its configuration.
+        store: What it serves; None for a new one in `directory`.
         certificates: Speak TLS.
         account: Let in nobody else (Basic access).
-        upstream: The ``http://host:port`` of a registry to be a cache of.
+        tokens: Let in who has a token of this server (Bearer access). The registry says that
+            the server is at ``/auth/token/`` of its own address, so it needs a `run_front`.
+        upstream: Be a cache of that one.
+        content: The ``https://host:port`` where blobs are fetched from.
     """
     directory.mkdir()
-    configuration = directory / "config.json"
-    store = directory / "store"
+    store = store or directory / "store"
     http: dict[str, object] = {"addr": f"{HOST}:0", "secret": "the same for all of us"}
     settings: dict[str, object] = {
         "version": 0.1,
@@ -123,8 +137,15 @@ def run_registry(
     if account is not None:
         path = account.write_htpasswd(directory / "htpasswd")
         settings["auth"] = {"htpasswd": {"realm": "interop", "path": str(path)}}
+    if tokens is not None:
+        settings["auth"] = {"token": tokens.write_settings(directory)}
     if upstream is not None:
-        settings["proxy"] = {"remoteurl": upstream}
+        settings["proxy"] = {"remoteurl": f"http://{upstream.address}"}
+    if content is not None:
+        settings["middleware"] = {
+            "storage": [{"name": "redirect", "options": {"baseurl": content}}]
+        }
+    configuration = directory / "config.json"
     configuration.write_text(json.dumps(settings))  # YAML is a superset of JSON
     with _running([find("docker-registry"), "serve", str(configuration)]) as server:
         # it says so once the socket takes connections, so nobody needs to try
@@ -132,16 +153,34 @@ def run_registry(
         yield Registry(f"{HOST}:{port}", configuration, store)
 
 
-@dataclass(frozen=True)
-class Front:
-    """A server for API and a server for content, as big registries have it."""
+@contextmanager
+def run_content(directory: Path, store: Path, certificates: Certificates) -> Iterator[str]:
+    """Serve the blobs of a store, as big registries have it; refuse who shows credentials.
 
-    address: str
-    """``host:port``."""
+    Yields:
+        Its ``https://host:port``.
+    """
+    locations = f"""
+        root {store};
+        if ($http_authorization) {{ return 400; }}
+    """
+    with _run_nginx(directory, locations, certificates) as address:
+        yield f"https://{address}"
 
-    def reference(self, name: str) -> str:
-        """``docker://`` for a ``repository[:tag][@digest]``."""
-        return f"docker://{self.address}/{name}"
+
+@contextmanager
+def run_front(
+    directory: Path, registry: Registry, tokens: TokenServer, certificates: Certificates
+) -> Iterator[Registry]:
+    """Serve a registry and its token server over TLS, at one address."""
+    locations = f"""
+        proxy_set_header Host $http_host;
+        proxy_set_header X-Forwarded-Proto https;
+        location / {{ proxy_pass http://{registry.address}; }}
+        location = /auth/token/ {{ proxy_pass http://{tokens.address}; }}
+    """
+    with _run_nginx(directory, locations, certificates) as address:
+        yield replace(registry, address=address)
 
 
 _NGINX: Final = """
@@ -158,55 +197,34 @@ http {{
     fastcgi_temp_path {directory}/tmp;
     uwsgi_temp_path {directory}/tmp;
     scgi_temp_path {directory}/tmp;
-    ssl_certificate {chain};
-    ssl_certificate_key {key};
+    ssl_certificate {certificates.chain};
+    ssl_certificate_key {certificates.key};
     server {{
-        listen {front} ssl;
-        location / {{
-            proxy_pass http://{registry};
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-Proto https;
-        }}
-        location ~ ^/v2/.+/blobs/sha256:(?<hex>(?<two>[0-9a-f][0-9a-f])[0-9a-f]+)$ {{
-            return 307 https://{content}/$two/$hex/data?signature=secret;
-        }}
-    }}
-    server {{
-        listen {content} ssl;
-        root {store}/docker/registry/v2/blobs/sha256;
-        if ($http_authorization) {{ return 400; }}
-        if ($arg_signature != secret) {{ return 403; }}
+        listen {address} ssl;
+        {locations}
     }}
 }}
 """
 
 
 @contextmanager
-def run_front(directory: Path, registry: Registry, certificates: Certificates) -> Iterator[Front]:
-    """Serve nginx before a registry: blobs are redirected to a server of their own.
-
-    That server reads the store of the registry, wants the query of the redirect, and refuses
-    whoever shows it credentials.
-    """
+def _run_nginx(directory: Path, locations: str, certificates: Certificates) -> Iterator[str]:
     directory.mkdir()
-    with ExitStack() as stack:
-        front, content = (stack.enter_context(_listen()) for _ in range(2))
-        configuration = directory / "nginx.conf"
+    configuration = directory / "nginx.conf"
+    with socket.create_server((HOST, 0)) as listening:  # nobody else can take the port then
+        address = f"{HOST}:{listening.getsockname()[1]}"
         configuration.write_text(
             _NGINX.format(
                 directory=directory,
-                chain=certificates.chain,
-                key=certificates.key,
-                front=_address(front),
-                content=_address(content),
-                registry=registry.address,
-                store=registry.store,
+                certificates=certificates,
+                address=address,
+                locations=locations,
             )
         )
         command = [find("nginx"), "-e", "stderr", "-p", str(directory), "-c", str(configuration)]
-        server = stack.enter_context(_running(command, inherited=(front, content)))
-        server.wait_for(_STARTED)
-        yield Front(_address(front))
+        with _running(command, inherited=(listening,)) as server:
+            server.wait_for(_STARTED)
+            yield address
 
 
 class _Server:
@@ -264,12 +282,3 @@ def _running(command: Sequence[str], inherited: Sequence[socket.socket] = ()) ->
         yield server
     finally:
         server.end()
-
-
-def _listen() -> socket.socket:
-    """A socket that listens on a free port; with it nobody else can take the port."""
-    return socket.create_server((HOST, 0), backlog=64)
-
-
-def _address(listening: socket.socket) -> str:
-    return f"{HOST}:{listening.getsockname()[1]}"

@@ -11,14 +11,13 @@ import pytest
 import asupplemented as asup
 from asupplemented.model import media_type as kinds
 from tests.interop.busybox import PLATFORMS, find_entry
+from tests.interop.places import TRANSPORTS, at_digest
 from tests.interop.reading import read_contents, read_reference
 
 if TYPE_CHECKING:
     from tests.interop.busybox import Family
-    from tests.interop.conftest import Places
+    from tests.interop.places import Places
     from tests.interop.programs import Skopeo, Umoci
-
-TRANSPORTS = ("dir", "docker", "oci")
 
 EMPTY_LAYER = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
 """What schema 1 has where a step of the history left no layer (rule C6)."""
@@ -169,7 +168,7 @@ async def test_a_registry_is_asked_by_digest(
     place = places.find("docker")
     skopeo.copy(family.reference(), place, "--all")
     image = family.images["linux/arm/v7"]
-    by_digest = f"{place.removesuffix(':1')}@{image.digest}"
+    by_digest = at_digest(place, image.digest)
     contents = await read_reference(by_digest, session)
     assert contents == family.contents("linux/arm/v7")
 
