@@ -112,7 +112,7 @@ class Bearer:
     expires_in: int | None = 300
     fields: Sequence[str] = ("token",)
     open_ping: bool = False
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = field(default_factory=lambda: time.time)
     tokens: list[Token] = field(default_factory=list[Token])
     _revoked: set[str] = field(default_factory=set[str])
 

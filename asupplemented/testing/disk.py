@@ -65,7 +65,7 @@ def write_layout(
         omit: Digests of manifests and blobs not to write.
 
     Returns:
-        The reference: ``oci:PATH`` or ``oci:PATH:NAME``.
+        The reference, ``oci:PATH`` or ``oci:PATH:NAME``.
     """
     manifests, blobs = select(top, include, omit)
     files = {digest: built.raw for digest, built in manifests.items()} | blobs

@@ -27,7 +27,7 @@ class Request:
 
     method: str
     target: str
-    """The request target byte for byte (as latin-1): neither decoded nor normalised."""
+    """The request target byte for byte, neither decoded nor normalised; read as latin-1."""
     headers: Headers
     """In the order, and with the names, that the client sent."""
     body: bytes = b""

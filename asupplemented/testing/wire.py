@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
     async def _take_head(self) -> bytes:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             # A client that speaks TLS to a plain server is told at once, as real servers do.
-            if len(self._buffer) > MAX_HEAD or self._buffer[:1] == TLS_RECORD:
+            if len(self._buffer) > MAX_HEAD or self._buffer.startswith(TLS_RECORD):
                 raise BadRequestError
             await self._more()
         return self._take(end + 4)[:-4]

@@ -6,16 +6,13 @@ import asyncio
 import gc
 import socket
 import warnings
-from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
 from asupplemented.errors import UsageError
 from asupplemented.testing import Answer, Delay, FakeRegistry, Hold, Request, Stall, build_image
 from tests.testing.raw_client import connect
-
-if TYPE_CHECKING:
-    import aiohttp
 
 IMAGE = build_image()
 
@@ -244,3 +241,11 @@ async def test_cancelling_the_owner_closes_the_registry() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert opened[0].open_connections == 0
+
+
+async def test_a_client_that_speaks_tls_to_a_plain_server_is_told_at_once(
+    registry: FakeRegistry, http: aiohttp.ClientSession
+) -> None:
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await ask(http, f"https://{registry.host}/v2/")
+    await registry.wait_until(lambda: registry.open_connections == 0)
