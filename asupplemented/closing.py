@@ -61,6 +61,8 @@ async def closing_on_error(
 ) -> AsyncGenerator[None]:
     """Close resources if the body fails or is cancelled; the error of the body prevails.
 
+    Only a cancellation while closing goes before it: whoever asked for it waits for it.
+
     Args:
         resources: Gives what is open at the time of the failure.
         what: What they are, for the notes on the error.
@@ -73,6 +75,8 @@ async def closing_on_error(
         except ExceptionGroup as group:
             for failure in group.exceptions:
                 error.add_note(f"{group.message} failed as well: {failure}")
-        except CancelledError:
+        except CancelledError as cancelled:
+            if isinstance(error, Exception):
+                raise cancelled from error
             error.add_note(f"cancelled again while closing {what}")
         raise

@@ -16,17 +16,20 @@ T = TypeVar("T")
 
 @types.coroutine
 def _cancelled_at(
-    coroutine: Coroutine[object, object, T], turn: int
-) -> Generator[object, object, T]:
-    """Run a coroutine; cancel the task that runs it when it suspends for the `turn`-th time."""
+    coroutine: Coroutine[object, object, object], turn: int
+) -> Generator[object, object, bool]:
+    """Run a coroutine; cancel the task that runs it when it suspends for the `turn`-th time.
+
+    Returns:
+        Whether it was cancelled, and came to its end all the same.
+    """
     sent: object = None
     thrown: BaseException | None = None
     while True:
         try:
             waiting = coroutine.send(sent) if thrown is None else coroutine.throw(thrown)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        except StopIteration:
+            return turn <= 0
         turn -= 1
         if turn == 0:
             task = asyncio.current_task()
@@ -55,10 +58,11 @@ async def cancel_at_every_await(
     """
     for turn in range(1, most):
         try:
-            await asyncio.create_task(_as_coroutine(_cancelled_at(run(), turn)))
+            swallowed = await asyncio.create_task(_as_coroutine(_cancelled_at(run(), turn)))
         except asyncio.CancelledError:
             await check()
         else:
+            assert not swallowed, f"the cancellation at await {turn} was swallowed"
             return turn - 1
     message = f"it awaits more than {most} times"
     raise AssertionError(message)
@@ -91,7 +95,7 @@ class _LeapingSelector(selectors.DefaultSelector):
         ready = super().select(0)
         if not ready:
             assert timeout is not None, "nothing will ever happen any more"
-            self.now += timeout
+            self.now += max(timeout, 1e-6)
         return ready
 
 

@@ -1,0 +1,154 @@
+"""Candidates of a blob that do as they are told: on the wire, and on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from asupplemented.files import open_blob_file, run_opening
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from asupplemented.abc import BlobFile, Context, RawBlob
+
+__all__ = ("Body", "Disk", "Ledger", "Wire")
+
+
+@dataclass
+class Ledger:
+    """What candidates were asked, and what of it is still open."""
+
+    asked: list[tuple[str, int, int | None]] = field(default_factory=list)
+    """Name, start and end, in order."""
+    bodies: list[Body] = field(default_factory=list)
+    """All that were entered with success."""
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.asked]
+
+    @property
+    def left_open(self) -> int:
+        return sum(not body.closed for body in self.bodies)
+
+
+@dataclass
+class Wire:
+    """A candidate that streams what it has, in chunks of any size.
+
+    Attributes:
+        data: What it has.
+        ledger: Where it takes notes.
+        name: Its reference.
+        member: Its number.
+        sizes: Sizes of the chunks, taken in turn; the last one is used for the rest.
+        claims: The size that it announces; None announces none, "right" that of `data`.
+        refuses: Raised in place of an answer.
+        breaks: Offset at which `error` is raised, None for nowhere.
+        error: Makes that error.
+        pause: Seconds before each chunk.
+        ignores_ranges: Whether it answers with everything, whatever was asked for.
+    """
+
+    data: bytes
+    ledger: Ledger
+    name: str = "wire"
+    member: int | None = None
+    sizes: Sequence[int] = (1 << 16,)
+    claims: int | str | None = "right"
+    refuses: Exception | None = None
+    breaks: int | None = None
+    error: Callable[[], Exception] = ConnectionResetError
+    pause: float = 0
+    ignores_ranges: bool = False
+    fails_to_close: Exception | None = None
+
+    @property
+    def reference(self) -> str:
+        return self.name
+
+    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+        self.ledger.asked.append((self.name, start, end))
+        return Body(self, 0 if self.ignores_ranges else start, None if self.ignores_ranges else end)
+
+    async def open_file(self) -> BlobFile | None:
+        return None
+
+
+class Body:
+    """One answer of a `Wire`."""
+
+    def __init__(self, wire: Wire, start: int, end: int | None) -> None:
+        self.wire = wire
+        self.start = start
+        self.size = len(wire.data) if isinstance(wire.claims, str) else wire.claims
+        self.etag: str | None = None
+        self.closed = False
+        self.ended = False
+        """The end of the body was told."""
+        self._position = start
+        self._end = len(wire.data) if end is None else min(end, len(wire.data))
+        self._sizes = list(wire.sizes)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.sleep(0)
+        if self.wire.refuses is not None:
+            raise self.wire.refuses
+        self.wire.ledger.bodies.append(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.closed = True
+        await asyncio.sleep(0)
+        if self.wire.fails_to_close is not None:
+            raise self.wire.fails_to_close
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        assert not self.closed, "read after it was closed"
+        await asyncio.sleep(self.wire.pause)
+        size = self._sizes.pop(0) if len(self._sizes) > 1 else self._sizes[0]
+        stop = min(self._position + size, self._end)
+        if self.wire.breaks is not None and stop >= self.wire.breaks:
+            stop = self.wire.breaks
+            if self._position >= stop:
+                raise self.wire.error()
+        if self._position >= self._end:
+            self.ended = True
+            raise StopAsyncIteration
+        chunk = self.wire.data[self._position : stop]
+        self._position = stop
+        return chunk
+
+
+@dataclass
+class Disk:
+    """A candidate that has the blob in a file."""
+
+    path: Path
+    context: Context
+    name: str = "disk"
+    member: int | None = None
+    offset: int = 0
+    size: int | None = None
+
+    @property
+    def reference(self) -> str:
+        return self.name
+
+    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+        message = "there is a file"
+        raise AssertionError(message)
+
+    async def open_file(self) -> BlobFile | None:
+        opener = partial(open_blob_file, self.path)
+        file = await run_opening(self.context, opener, lambda late: late.close())
+        file.offset = self.offset
+        file.size = file.size if self.size is None else self.size
+        return file
