@@ -40,8 +40,11 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target without its query, percent escapes decoded."""
-        return unquote(self.target.partition("?")[0])
+        """The target without its query, percent escapes decoded; of a whole URL, the path."""
+        target, _, _ = self.target.partition("?")
+        if not target.startswith("/"):  # as it is sent to a proxy
+            target = "/" + target.partition("://")[2].partition("/")[2]
+        return unquote(target)
 
     @property
     def query(self) -> tuple[tuple[str, str], ...]:

@@ -40,6 +40,18 @@ async def test_the_log_shows_the_raw_target_and_the_order_of_headers(
         assert request.time <= asyncio.get_running_loop().time()
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://registry.example/v2/a%20b?q=/x", "/v2/a b"),
+        ("http://registry.example", "/"),
+        ("*", "/"),
+    ],
+)
+def test_a_proxy_sees_the_path_of_a_whole_url(target: str, path: str) -> None:
+    assert Request("GET", target, ()).path == path
+
+
 async def test_connections_are_numbered_and_kept_alive(registry: FakeRegistry) -> None:
     async with connect(registry) as first, connect(registry) as second:
         for client in (first, second, first):
