@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.signature import Signature
 
-__all__ = ("MemoryReference", "MemorySource")
+__all__ = ("MemoryBlob", "MemoryReference", "MemorySource")
 
 CHUNK: Final = 64 * 1024
 

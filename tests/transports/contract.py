@@ -87,10 +87,11 @@ async def drain_until_error(stream: BlobStream) -> tuple[bytes, SupplementedErro
 
 
 class AdapterContract:
-    """The suite. Subclasses define the fixture `world`."""
+    """The suite. Subclasses define the fixture `world`, which may check what is left behind."""
 
     @pytest.fixture
-    async def session(self) -> AsyncIterator[Session]:
+    async def session(self, world: World) -> AsyncIterator[Session]:
+        # It is closed before the world looks whether something was left open.
         async with Session() as session:
             yield session
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.worlds import write_directory, write_layout
+import pytest
 
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from asupplemented.abc import Reference
     from tests.worlds import Contents
@@ -34,17 +34,7 @@ class DiskWorld:
 
     @asynccontextmanager
     async def serve(self, contents: Contents) -> AsyncIterator[Reference]:
-        before = open_files(self.root)
         yield parse_reference(self.write(self.root / str(next(self._numbers)), contents))
-        assert open_files(self.root) == before
-
-
-def layouts(root: Path) -> DiskWorld:
-    return DiskWorld(root, write_layout)
-
-
-def directories(root: Path) -> DiskWorld:
-    return DiskWorld(root, write_directory)
 
 
 def open_files(root: Path) -> list[str]:
@@ -56,6 +46,29 @@ def open_files(root: Path) -> list[str]:
         except FileNotFoundError:  # The directory listing itself, closed by now.
             continue
     return sorted(link for link in links if link.startswith(f"{root}{os.sep}"))
+
+
+@contextmanager
+def failing_open(place: Path, code: int, *, flags: int = 0) -> Generator[None]:
+    """Let the operating system refuse to open what lies in a place.
+
+    Permissions do not bind root, and disks do not fail when asked: this does.
+
+    Args:
+        place: The file or directory, with all below it.
+        code: The errno.
+        flags: Only calls with one of these flags fail; 0 is every call.
+    """
+    real = os.open
+
+    def refuse(path: str | Path, mode: int, *args: int, **kwargs: int) -> int:
+        if Path(path).is_relative_to(place) and (not flags or mode & flags):
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, mode, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        yield
 
 
 def tree(root: Path) -> dict[str, bytes]:

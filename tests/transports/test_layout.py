@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -22,6 +23,7 @@ from asupplemented.errors import (
     MalformedManifestError,
     ManifestNotFoundError,
     SizeMismatchError,
+    SourceError,
     SupplementedError,
     UnsupportedManifestError,
 )
@@ -53,11 +55,11 @@ from tests.transports.contract import (
     World,
     drain,
 )
-from tests.transports.places import layouts, open_files
+from tests.transports.places import DiskWorld, failing_open, open_files
 from tests.worlds import REF_NAME, Contents, write_index, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from asupplemented.events import Event
 
@@ -75,8 +77,9 @@ SCHEMA1 = json.dumps(
 
 class TestLayout(AdapterContract):
     @pytest.fixture
-    def world(self, tmp_path: Path) -> World:
-        return layouts(tmp_path)
+    def world(self, tmp_path: Path) -> Iterator[World]:
+        yield DiskWorld(tmp_path, write_layout)
+        assert open_files(tmp_path) == []
 
 
 @pytest.fixture
@@ -269,7 +272,7 @@ def test_OC04_a_name_with_unreadable_types_only() -> None:
         listed("b", DOCKER_SCHEMA1, "x"),
         listed("c", None, "x"),
     ]
-    with pytest.raises(UnsupportedManifestError, match="text/plain.*manifest.v1.*none"):
+    with pytest.raises(UnsupportedManifestError, match=r"text/plain.*manifest\.v1.*none"):
         choose("/x:x", *entries)
 
 
@@ -290,7 +293,7 @@ def test_OC05_no_entry_is_no_image() -> None:
 
 
 def test_OC05_several_entries_need_a_choice() -> None:
-    with pytest.raises(InvalidReferenceError, match="more than one image.*'one'.*:@0 to :@1"):
+    with pytest.raises(InvalidReferenceError, match=r"more than one image.*'one'.*:@0 to :@1"):
         choose("/x", listed("a", name="one"), listed("b"))
 
 
@@ -579,15 +582,27 @@ async def test_J9_a_null_is_an_empty_index(path: Path, session: Session) -> None
     await failure_of(LayoutReference(str(path)), session, ImageNotFoundError)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-async def test_a_layout_without_permission(path: Path, session: Session) -> None:
-    (path / "index.json").chmod(0)
-    await failure_of(LayoutReference(str(path)), session, AccessError)
-    path.chmod(0)
-    try:
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
+async def test_a_layout_without_permission(path: Path, session: Session, code: int) -> None:
+    with failing_open(path / "index.json", code):
+        error = await failure_of(LayoutReference(str(path)), session, AccessError)
+    assert isinstance(error, PermissionError)
+    assert "permissions" in str(error)
+    with failing_open(path / "blobs", code):
         await failure_of(LayoutReference(str(path)), session, AccessError)
-    finally:
-        path.chmod(0o755)
+
+
+async def test_a_disk_that_fails_is_a_source_error(path: Path, session: Session) -> None:
+    async with LayoutReference(str(path)).open(session) as source:
+        with failing_open(path / "blobs", errno.EIO):
+            with pytest.raises(SourceError, match="Input/output error") as caught:
+                await source.get_manifest(ARM64.digest)
+            assert caught.value.digest == ARM64.digest
+            [outcome] = await source.get_manifests([ARM64.digest])
+            assert isinstance(outcome, SourceError)
+            with pytest.raises(SourceError):
+                await drain(source.open_blob(SMALL_DIGEST))
+        assert await drain(source.open_blob(SMALL_DIGEST)) == SMALL
 
 
 async def test_reading_happens_off_the_event_loop(
