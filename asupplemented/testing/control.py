@@ -11,6 +11,7 @@ from asupplemented.errors import (
     BlobNotFoundError,
     DeniedError,
     ImageNotFoundError,
+    LimitExceededError,
     ManifestNotFoundError,
     NetworkError,
     NotFoundError,
@@ -20,6 +21,7 @@ from asupplemented.errors import (
     UnauthorizedError,
     UnexpectedStatusError,
 )
+from asupplemented.limits import MAX_MANIFEST
 from asupplemented.testing.exchange import Pause, Request
 from asupplemented.testing.recorder import Recorder
 from asupplemented.testing.steps import sit_out, take_steps
@@ -97,7 +99,8 @@ class SourceControl(Recorder):
         """Log a request, read its answer, have the script change it, and receive that whole.
 
         Raises:
-            SupplementedError: The answer is an error, or breaks off.
+            SupplementedError: The answer is an error, breaks off, or is larger than a manifest
+                may be.
         """
         request = Request("GET", path, ())
         with self._counted(request):
@@ -108,6 +111,9 @@ class SourceControl(Recorder):
                     await self.pause(step, len(body))
                 else:
                     body += step
+                if len(body) > MAX_MANIFEST:
+                    message = f"the manifest has more than {MAX_MANIFEST} bytes"
+                    raise LimitExceededError(message, limit=MAX_MANIFEST)
             check_status(answer, path)
             return replace(answer, body=bytes(body))
 
@@ -155,7 +161,7 @@ def check_status(answer: Answer, path: str) -> None:
         answer: What was answered.
         path: What was asked for.
     """
-    if answer.status < HTTPStatus.BAD_REQUEST:
+    if answer.status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
         return
     if answer.status == HTTPStatus.NOT_FOUND:
         raise _miss(path)
@@ -163,8 +169,9 @@ def check_status(answer: Answer, path: str) -> None:
     kind = _ERRORS.get(answer.status, UnexpectedStatusError)
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         kind = ServerError
-    delay = answer.header("Retry-After")
-    raise kind(message, status=answer.status, retry_after=None if delay is None else float(delay))
+    delay = answer.header("Retry-After") or ""
+    retry_after = float(delay) if delay.isdecimal() else None
+    raise kind(message, status=answer.status, retry_after=retry_after)
 
 
 def _miss(path: str) -> NotFoundError:

@@ -22,12 +22,7 @@ from asupplemented.testing.exchange import Answer, Pause, Request
 from asupplemented.transports.memory import MemoryReference, MemorySource
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncIterator,
-        Container,
-        Iterator,
-        Sequence,
-    )
+    from collections.abc import AsyncIterator, Container, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
