@@ -15,6 +15,8 @@ DEFAULT_PYTHON = PYTHONS[0]
 INTEROP_PROGRAMS = {
     "busybox": "busybox-static",
     "docker-registry": "docker-registry",
+    "htpasswd": "apache2-utils",
+    "nginx": "nginx",
     "skopeo": "skopeo",
     "umoci": "umoci",
 }
@@ -75,8 +77,11 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Talk to real programs: a registry, skopeo, umoci."""
-    missing = [package for name, package in INTEROP_PROGRAMS.items() if shutil.which(name) is None]
+    """Talk to real programs: a registry, skopeo, umoci, nginx."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])  # nginx is there
+    missing = [
+        package for name, package in INTEROP_PROGRAMS.items() if not shutil.which(name, path=path)
+    ]
     if missing:
         session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
     install(session, "tests", extras="cli")

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Contents:
     """All that an image has."""
 
-    manifests: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """Digest to bytes, the top first."""
-    blobs: dict[str, int] = field(default_factory=dict)
+    blobs: dict[str, int] = field(default_factory=dict[str, int])
     """Digest to size."""
 
 

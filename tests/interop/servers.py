@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
@@ -20,7 +20,7 @@ import trustme
 from tests.interop.programs import SECONDS, find, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from tests.interop.tokens import TokenServer
@@ -109,7 +109,7 @@ def run_registry(
     tokens: TokenServer | None = None,
     upstream: Registry | None = None,
     content: str | None = None,
-) -> Iterator[Registry]:
+) -> Generator[Registry]:
     """Serve a registry.
 
     Args:
@@ -154,7 +154,7 @@ def run_registry(
 
 
 @contextmanager
-def run_content(directory: Path, store: Path, certificates: Certificates) -> Iterator[str]:
+def run_content(directory: Path, store: Path, certificates: Certificates) -> Generator[str]:
     """Serve the blobs of a store, as big registries have it; refuse who shows credentials.
 
     Yields:
@@ -171,7 +171,7 @@ def run_content(directory: Path, store: Path, certificates: Certificates) -> Ite
 @contextmanager
 def run_front(
     directory: Path, registry: Registry, tokens: TokenServer, certificates: Certificates
-) -> Iterator[Registry]:
+) -> Generator[Registry]:
     """Serve a registry and its token server over TLS, at one address."""
     locations = f"""
         proxy_set_header Host $http_host;
@@ -208,23 +208,25 @@ http {{
 
 
 @contextmanager
-def _run_nginx(directory: Path, locations: str, certificates: Certificates) -> Iterator[str]:
+def _run_nginx(directory: Path, locations: str, certificates: Certificates) -> Generator[str]:
     directory.mkdir()
     configuration = directory / "nginx.conf"
-    with socket.create_server((HOST, 0)) as listening:  # nobody else can take the port then
-        address = f"{HOST}:{listening.getsockname()[1]}"
-        configuration.write_text(
-            _NGINX.format(
-                directory=directory,
-                certificates=certificates,
-                address=address,
-                locations=locations,
+    with ExitStack() as running:
+        with socket.create_server((HOST, 0)) as listening:  # nobody else can take the port then
+            address = f"{HOST}:{listening.getsockname()[1]}"
+            configuration.write_text(
+                _NGINX.format(
+                    directory=directory,
+                    certificates=certificates,
+                    address=address,
+                    locations=locations,
+                )
             )
-        )
-        command = [find("nginx"), "-e", "stderr", "-p", str(directory), "-c", str(configuration)]
-        with _running(command, inherited=(listening,)) as server:
+            files = ["-p", str(directory), "-c", str(configuration)]
+            command = [find("nginx"), "-e", "stderr", *files]
+            server = running.enter_context(_running(command, inherited=(listening,)))
             server.wait_for(_STARTED)
-            yield address
+        yield address
 
 
 class _Server:
@@ -264,7 +266,7 @@ class _Server:
 
 
 @contextmanager
-def _running(command: Sequence[str], inherited: Sequence[socket.socket] = ()) -> Iterator[_Server]:
+def _running(command: Sequence[str], inherited: Sequence[socket.socket] = ()) -> Generator[_Server]:
     """A process, and the listening sockets that it inherits: nginx finds them by its variable."""
     descriptors = [each.fileno() for each in inherited]
     process = subprocess.Popen(

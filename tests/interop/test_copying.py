@@ -185,6 +185,8 @@ async def test_a_sparse_copy_keeps_the_bytes_of_the_index(
     assert skopeo.inspect(place, platform="linux/arm64")["Layers"] == [*chosen.blobs][1:]
     with pytest.raises(ProgramError, match=family.images["linux/amd64"].digest.encoded):
         skopeo.inspect(place, platform="linux/amd64")
+    with pytest.raises(ProgramError):
+        skopeo.copy(place, places.find("docker", "pushed"), "--all")
     async with asup.supplement(place, selection=selection).open(session) as image:
         assert set(image.resolution.sources) == {family.digest, chosen.digest}
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from tests.interop.servers import Account
@@ -41,7 +41,9 @@ class TokenServer:
 
     account: Account
     address: str = ""
-    asked: list[tuple[str | None, tuple[str, ...]]] = field(default_factory=list)
+    asked: list[tuple[str | None, tuple[str, ...]]] = field(
+        default_factory=list[tuple[str | None, tuple[str, ...]]]
+    )
     _authority: trustme.CA = field(default_factory=lambda: trustme.CA(key_type=trustme.KeyType.RSA))
 
     def __post_init__(self) -> None:
@@ -74,7 +76,7 @@ class TokenServer:
 
     def _sign(self, user: str | None, access: list[dict[str, object]]) -> str:
         """A JWT as docker-registry wants it, signed with a certificate that it can follow."""
-        chain = [ssl_pem.bytes() for ssl_pem in self._pair.cert_chain_pems]
+        chain = [pem.bytes() for pem in self._pair.cert_chain_pems]
         now = int(time.time())
         header = {"typ": "JWT", "alg": "RS256", "x5c": [_bare(pem) for pem in chain]}
         claims = {
@@ -95,7 +97,7 @@ class TokenServer:
 
 
 @contextmanager
-def run_tokens(account: Account) -> Iterator[TokenServer]:
+def run_tokens(account: Account) -> Generator[TokenServer]:
     """Serve tokens on a free port of loopback."""
     tokens = TokenServer(account)
 
@@ -110,7 +112,7 @@ def run_tokens(account: Account) -> Iterator[TokenServer]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_arguments: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as its base
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
