@@ -45,7 +45,7 @@ class Verified(NamedTuple):
 
 def build_app(platform: str) -> BuiltImage:
     """A real small image: a base that all platforms share, and a program."""
-    base = {"etc/os-release": 'NAME="Demo"\nID=demo\n', "usr/share/": b""}
+    base: dict[str, bytes | str] = {"etc/os-release": 'NAME="Demo"\nID=demo\n', "usr/share/": b""}
     program = hashlib.shake_128(platform.encode()).digest(LAYER)
     return build_image(platform, [base, {"bin/app": program}], labels={"demo": platform})
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from asupplemented.supplemented import SupplementedSource
     from asupplemented.transfer import CopyReport
 
-__all__ = ("app", "blob", "copy", "explain", "inspect", "manifest", "resolve")
+__all__ = ("app", "blob", "copy", "explain", "inspect", "main", "manifest", "resolve")
 
 app = typer.Typer(
     add_completion=False,

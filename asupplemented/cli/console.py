@@ -87,6 +87,9 @@ class Narrator:
     @contextmanager
     def following_copy(self) -> Generator[Callable[[CopyProgress], None]]:
         """Bars on a terminal, and nothing elsewhere."""
+        if not self._console.is_terminal:
+            yield lambda _event: None
+            return
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -94,7 +97,6 @@ class Narrator:
             TransferSpeedColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
         ) as progress:
             yield _Bars(progress).follow
 
