@@ -88,6 +88,7 @@ class Cargo:
         platform: The platform of the top, where a list that was left behind told it.
         extras: Images, in `tiers` as well, that the top does not lead to.
         sparse: Lists with holes.
+        unlisted: Requested manifests that nobody supplied and that none of these lists names.
     """
 
     layers: tuple[Descriptor, ...]
@@ -98,6 +99,13 @@ class Cargo:
     platform: Platform | None
     extras: tuple[Extra, ...]
     sparse: tuple[Sparse, ...]
+    unlisted: tuple[Digest, ...]
+
+    @property
+    def missing(self) -> tuple[Digest, ...]:
+        """All that was wanted and that nobody supplied."""
+        listed = (digest for sparse in self.sparse for digest in sparse.missing)
+        return tuple(dict.fromkeys((*listed, *self.unlisted)))
 
     @property
     def manifests(self) -> tuple[Manifest, ...]:
@@ -156,6 +164,7 @@ async def read_cargo(
         platform=platform,
         extras=tuple(Extra(reader.found[digest], platform) for digest, platform in beside.items()),
         sparse=tuple(reader.sparse),
+        unlisted=reader.find_unlisted(),
     )
 
 
@@ -261,6 +270,13 @@ class _Reader:
                 message, reference=self.source.reference, digests=tuple(absent)
             )
         return {digest: others[digest] for digest in requested if digest in others}
+
+    def find_unlisted(self) -> tuple[Digest, ...]:
+        """Requested holes that no list names: nobody knows them at all."""
+        if not isinstance(self.selection, SpecificImages):
+            return ()
+        listed = {digest for sparse in self.sparse for digest in sparse.missing}
+        return tuple(d for d in self.selection.digests if d in self.holes and d not in listed)
 
     async def add_extras(self, extras: Iterable[Digest]) -> None:
         """Read images beside what the top leads to."""

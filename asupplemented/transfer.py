@@ -294,7 +294,7 @@ class _Transfer:
             reused_bytes=sum(self.reused),
             signatures=self.signatures,
             seconds=seconds,
-            missing=tuple(dict.fromkeys(d for s in self.cargo.sparse for d in s.missing)),
+            missing=self.cargo.missing,
             warnings=tuple(self.warnings),
         )
 
@@ -309,6 +309,7 @@ class _Transfer:
                 return
         try:
             async with _Watched(self.source, blob, self.progress) as stream:
+                self.progress(BlobAdvanced(blob, 0))
                 with self._writing():
                     await self.output.put_blob(stream)
         except BlobNotFoundError:
@@ -346,6 +347,8 @@ class _Transfer:
     def _warn_before(self) -> None:
         for sparse in self.cargo.sparse:
             self._warn(_tell(sparse))
+        if self.cargo.unlisted:
+            self._warn(f"nobody supplied the requested {_name(self.cargo.unlisted)}")
         kept = sorted({m.media_type for m in self.cargo.manifests} & _DOCKER)
         if kept and self.output.reference.transport == "oci":
             self._warn(
@@ -411,7 +414,6 @@ class _Watched(BlobStream):
     async def __aenter__(self) -> Self:
         with _on_side("source", self._reference):
             await self._stream.__aenter__()
-        self._progress(BlobAdvanced(self.descriptor, 0))
         return self
 
     async def __anext__(self) -> bytes:

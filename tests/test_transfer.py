@@ -241,6 +241,29 @@ async def test_many_holes_are_counted_in_the_warning_and_all_named_in_the_report
     assert set(report.missing) == {image.digest for image in images}
 
 
+async def test_a_requested_instance_that_nobody_knows_is_told(session: Session) -> None:
+    unknown = Digest.of(b"nobody knows")
+    wanted = SpecificImages([ARM.digest, AMD.digest, unknown])
+    group = grouped(member(FLAT, without=[AMD]), selection=wanted, missing="skip")
+    sink = Sink()
+    report = await copy(group, sink, session)
+    assert set(sink.manifests) == {ARM.digest}
+    assert report.missing == (AMD.digest, unknown)
+    assert f"nobody supplied the requested {unknown}" in report.warnings
+
+
+async def test_a_progress_that_raises_leaves_nothing_open(session: Session) -> None:
+    def refuse(event: Any) -> None:
+        if getattr(event, "received", None) == 0:
+            raise RuntimeError(event)
+
+    sink = Sink()
+    source = member(ARM)
+    with pytest.raises(RuntimeError):
+        await copy(source, sink, session, progress=refuse)
+    assert (source.ledger.left_open, sink.opened - sink.closed, sink.committed) == (0, 0, [])
+
+
 async def test_missing_instances_fail_before_anything_is_written(session: Session) -> None:
     sink = Sink()
     with pytest.raises(ManifestNotFoundError):

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.text import Text
 
 from asupplemented.cli.output import printable, show_size
+from asupplemented.errors import PlatformNotFoundError
 from asupplemented.events import (
     BlobFinished,
     BlobStarted,
@@ -21,7 +22,7 @@ from asupplemented.events import (
 from asupplemented.transfer import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from rich.progress import TaskID
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ("Narrator", "flatten", "short")
 
 _HEX_SHOWN: Final = 12
+_NAMED: Final = 20
+"""Platforms that an advice names."""
 
 
 def short(digest: str) -> str:
@@ -77,7 +80,7 @@ class Narrator:
         """Tell of an error in a line, with a line for each note; of a group, of each error."""
         for each in flatten(error):
             self.complain(str(each) or type(each).__name__)
-            for note in getattr(each, "__notes__", ()):
+            for note in (*_advise(each), *getattr(each, "__notes__", ())):
                 self._print("  ", "", note)
 
     def _print(self, label: str, style: str, message: str) -> None:
@@ -99,6 +102,14 @@ class Narrator:
             transient=True,
         ) as progress:
             yield _Bars(progress).follow
+
+
+def _advise(error: BaseException) -> Iterator[str]:
+    """What the user may do about an error."""
+    if isinstance(error, PlatformNotFoundError) and error.available:
+        more = len(error.available) - _NAMED
+        names = ", ".join(error.available[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        yield f"choose another platform with --platform; there is {names}"
 
 
 class _Bars:

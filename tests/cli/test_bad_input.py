@@ -123,7 +123,9 @@ def test_what_is_not_there(cli: Cli, places: Places) -> None:
     failed(cli("explain", *complete, "--digest", unknown), 3, unknown)
     failed(cli("blob", *complete, "--digest", unknown), 3, unknown)
     failed(cli("resolve", *complete, "--instance", unknown), 3, unknown)
-    failed(cli("resolve", *complete, "--platform", "linux/s390x"), 3, "s390x")
+    answer = cli("resolve", *complete, "--platform", "linux/s390x")
+    failed(answer, 3, "s390x", "member 0")
+    assert "with --platform; there is linux/amd64, linux/arm64/v8" in answer.err
 
 
 def test_a_blob_that_is_missing(cli: Cli, group: tuple[str, ...], places: Places) -> None:
