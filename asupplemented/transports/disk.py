@@ -46,7 +46,7 @@ from asupplemented.staging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, Reference
     from asupplemented.model.descriptor import Descriptor
@@ -327,11 +327,18 @@ class DiskDestination(Destination):
     def _sync(self) -> None:
         if not self._durable:
             return
-        for directory in self._touched:
+        for directory in {name for touched in self._touched for name in self._up(touched)}:
             sync_directory(directory)
         if self._made:
             with suppress(SourceError):  # It is not ours, and need not be readable.
                 sync_directory(self._root.parent)
+
+    def _up(self, directory: Path) -> Iterator[Path]:
+        """A directory and those above it, up to the one that was there before the files."""
+        for each in (directory, *directory.parents):
+            yield each
+            if each in {self._root, self._staging}:
+                return
 
     def _check_open(self) -> None:
         if self._closed:

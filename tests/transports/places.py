@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.staging import PREFIX
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
@@ -69,6 +70,31 @@ def failing_open(place: Path, code: int, *, flags: int = 0) -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", refuse)
         yield
+
+
+@contextmanager
+def watching_the_disk(root: Path) -> Generator[list[str]]:
+    """What is synced and renamed below a directory, in order, as ``verb path``."""
+    steps: list[str] = []
+    real_sync, real_rename = os.fsync, os.rename
+
+    def sync(fd: int) -> None:
+        steps.append(f"sync {_inside(root, Path(f'/proc/self/fd/{fd}').readlink())}")
+        real_sync(fd)
+
+    def rename(source: Path, target: Path) -> None:
+        steps.append(f"name {_inside(root, target)}")
+        real_rename(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", sync)
+        patch.setattr(os, "rename", rename)
+        yield steps
+
+
+def _inside(root: Path, path: Path) -> str:
+    name = str(path.relative_to(root))
+    return "part" if path.name.startswith(PREFIX) else name
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -149,6 +149,17 @@ async def test_DI2_the_spelling_with_the_algorithm_comes_first(
         assert (await source.get_manifest(LONG.digest)).raw == LONG.raw
 
 
+async def test_DI2_a_hole_is_told_by_the_spelling_with_the_algorithm(
+    path: Path, session: Session
+) -> None:
+    absent = Digest.of(b"absent", "sha512")
+    async with DirectoryReference(str(path)).open(session) as source:
+        with pytest.raises(ManifestNotFoundError, match=f"/sha512-{absent.encoded}"):
+            await source.get_manifest(absent)
+        with pytest.raises(BlobNotFoundError, match=f"/sha512-{absent.encoded}"):
+            await drain(source.open_blob(absent))
+
+
 async def test_DI2_sha256_never_has_a_prefix(path: Path, session: Session) -> None:
     file = path / SMALL_DIGEST.encoded
     file.rename(path / f"sha256-{SMALL_DIGEST.encoded}")

@@ -22,7 +22,7 @@ from tests.transports.destination_contract import (
     put,
     write_image,
 )
-from tests.transports.places import tree
+from tests.transports.places import tree, watching_the_disk
 from tests.worlds import plain, write_directory
 
 if TYPE_CHECKING:
@@ -246,3 +246,17 @@ async def test_it_may_be_told_not_to_wait_for_the_disk(path: Path, session: Sess
             await destination.commit(manifest_of(ARM64))
     async with reference.open(session) as source:
         assert (await source.get_manifest()).raw == ARM64.raw
+
+
+async def test_what_the_manifest_names_is_on_the_disk_before_it(
+    tmp_path: Path, path: Path, session: Session
+) -> None:
+    async with DirectoryReference(str(path)).create(session) as destination:
+        with watching_the_disk(tmp_path) as steps:
+            await destination.put_manifest(manifest_of(ARM64))
+            await destination.commit(manifest_of(INDEX))
+    assert steps[:2] == ["sync part", f"name out/{ARM64.digest.encoded}.manifest.json"]
+    named = steps.index("name out/manifest.json")
+    assert {"sync out", "sync ."} <= set(steps[2:named])
+    assert steps[named - 1] == "sync part"
+    assert steps[named + 1 :] == ["sync out"]

@@ -328,7 +328,7 @@ async def test_OC06_the_type_comes_from_the_index_of_the_layout_else_from_the_by
     digest = Digest.of(raw)
     (path / "blobs" / "sha256" / digest.encoded).write_bytes(raw)
     listing = {"mediaType": DOCKER_MANIFEST, "digest": digest, "size": len(raw)}
-    write_index(path, [named("app"), listing])
+    write_index(path, [named("app"), listing, {**listing, "mediaType": OCI_INDEX}])
     async with LayoutReference(str(path), "app").open(session) as source:
         assert (await source.get_manifest(digest)).media_type == DOCKER_MANIFEST
         [batched] = await source.get_manifests([digest])

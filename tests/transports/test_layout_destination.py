@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
 from asupplemented.model.platform import Platform
 from asupplemented.model.signature import Signature
 from asupplemented.session import Session
+from asupplemented.staging import PREFIX
 from asupplemented.testing import build_image, build_index, hold_in_memory
 from asupplemented.transports.layout import LayoutReference
 from tests.transports.contract import (
@@ -32,11 +34,13 @@ from tests.transports.contract import (
 from tests.transports.destination_contract import (
     DestinationContract,
     Place,
+    failing,
+    leftovers,
     manifest_of,
     put,
     write_image,
 )
-from tests.transports.places import tree
+from tests.transports.places import tree, watching_the_disk
 from tests.worlds import REF_NAME, write_layout
 
 if TYPE_CHECKING:
@@ -241,7 +245,11 @@ async def test_OC09_blobs_in_a_shared_directory(
         assert sorted(tree(path)) == ["index.json", "oci-layout"]
         assert (tmp_path / "shared" / "sha256" / SMALL_DIGEST.encoded).read_bytes() == SMALL
         other = LayoutReference(str(tmp_path / "two"), shared_blob_dir=str(tmp_path / "shared"))
+        for place in ("two", "shared"):
+            (tmp_path / place).mkdir(exist_ok=True)
+            (tmp_path / place / f"{PREFIX}dead").write_text("half")
         async with other.create(session) as destination:
+            assert leftovers(tmp_path) == []
             assert await write_image(destination, source) == []
     async with other.open(session) as image:
         assert await drain(image.open_blob(SMALL_DIGEST)) == SMALL
@@ -275,14 +283,39 @@ async def test_an_index_that_is_none_is_left_alone(
     assert tree(path) == {"index.json": raw}
 
 
+@pytest.mark.parametrize("raw", [b"garbage", b'{"manifests":1}', b'{"manifests":[{"size":"1"}]}'])
 async def test_an_index_that_breaks_during_the_copy_is_left_alone(
-    path: Path, session: Session
+    path: Path, session: Session, raw: bytes
 ) -> None:
     async with LayoutReference(str(path)).create(session) as destination:
-        (path / "index.json").write_bytes(b"garbage")
+        (path / "index.json").write_bytes(raw)
         with pytest.raises(MalformedManifestError):
             await destination.commit(manifest_of(ARM64))
-    assert (path / "index.json").read_bytes() == b"garbage"
+    assert (path / "index.json").read_bytes() == raw
+
+
+async def test_what_the_index_names_is_on_the_disk_before_it(
+    tmp_path: Path, path: Path, session: Session
+) -> None:
+    async with LayoutReference(str(path)).create(session) as destination:
+        with watching_the_disk(tmp_path) as steps:
+            await destination.commit(manifest_of(ARM64))
+    manifest = f"out/blobs/sha256/{ARM64.digest.encoded}"
+    assert steps[:2] == ["sync part", f"name {manifest}"]
+    named = steps.index("name out/index.json")
+    directories = {"sync out/blobs/sha256", "sync out/blobs", "sync out", "sync ."}
+    assert directories <= set(steps[2:named])
+    assert steps[named - 1] == "sync part"
+    assert steps[named + 1 :] == ["sync out"]
+
+
+async def test_it_may_be_told_not_to_wait_for_the_disk(path: Path, session: Session) -> None:
+    reference = LayoutReference(str(path), durable=False)
+    with failing("fsync", errno.EIO):
+        async with reference.create(session) as destination:
+            await destination.commit(manifest_of(ARM64))
+    async with reference.open(session) as source:
+        assert (await source.get_manifest()).raw == ARM64.raw
 
 
 async def test_L3_an_index_does_not_outgrow_what_can_be_read(path: Path, session: Session) -> None:
