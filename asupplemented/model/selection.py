@@ -23,18 +23,30 @@ class AllImages:
     """Every instance of every list (seed: ``CopyAllImages``)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class SystemImage:
     """The one instance of each list that fits a platform (seed: ``CopySystemImage``).
 
     Attributes:
-        platform: What it must run on; None for this host.
+        platform: What it must run on, also as text like ``linux/arm/v7``; None for this host.
         prefer_gzip: Of instances that fit equally well, take the one compressed with gzip
             rather than zstd (rules CI5, CI10).
+
+    Raises:
+        InvalidPlatformError: The text is no platform.
     """
 
-    platform: Platform | None = None
-    prefer_gzip: bool = False
+    platform: Platform | None
+    prefer_gzip: bool
+
+    def __init__(
+        self,
+        platform: Platform | str | None = None,
+        prefer_gzip: bool = False,  # noqa: FBT001, FBT002 - a field of a value
+    ) -> None:
+        parsed = Platform.parse(platform) if isinstance(platform, str) else platform
+        object.__setattr__(self, "platform", parsed)
+        object.__setattr__(self, "prefer_gzip", prefer_gzip)
 
 
 @dataclass(frozen=True, slots=True, init=False)

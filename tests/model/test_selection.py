@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from asupplemented.errors import InvalidDigestError, PlatformNotFoundError, UsageError
+from asupplemented.errors import (
+    InvalidDigestError,
+    InvalidPlatformError,
+    PlatformNotFoundError,
+    UsageError,
+)
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import ZSTD_ANNOTATION, Index
 from asupplemented.model.manifest import Manifest
@@ -76,3 +81,10 @@ def test_selections_are_values() -> None:
         assert hash(left) == hash(right)
     assert SystemImage() != SystemImage(prefer_gzip=True)
     assert len({AllImages(), SystemImage(), SpecificImages([])}) == 3
+
+
+def test_a_system_image_takes_its_platform_as_text() -> None:
+    assert SystemImage("linux/arm/v7") == SystemImage(Platform("linux", "arm", "v7"))
+    assert hash(SystemImage("linux/arm/v7")) == hash(SystemImage(Platform("linux", "arm", "v7")))
+    with pytest.raises(InvalidPlatformError):
+        SystemImage("linux")
