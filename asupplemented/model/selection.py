@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from asupplemented.errors import UsageError
 from asupplemented.model.digest import Digest
+from asupplemented.model.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.index import Index
-    from asupplemented.model.platform import Platform
 
 __all__ = ("AllImages", "Selection", "SpecificImages", "SystemImage", "choose")
 
