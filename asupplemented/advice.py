@@ -193,30 +193,23 @@ class Advice:
             self.planned.move_to_end(entry.want, last=False)
 
     def push_back(self, entry: Entry, digest: Digest) -> None:
-        """An entry joined the queue behind all others."""
+        """An entry joined the queue behind all others.
+
+        Those are entries of the top too by then, so who leads the line is the same want.
+        """
         if digest not in self.leaders:
             self._lead(entry, digest)
-            return
-        behind = self.behind.setdefault(digest, [])
-        if not behind or behind[0].want != entry.want:
-            behind.insert(0, entry)
 
     def heed(self, want: Want) -> None:
         """Something became of a want."""
-        fate = self.outcomes.fate(want)
-        plan = self.planned if want.digest else self.unopened
+        digest, fate = want.digest, self.outcomes.fate(want)
+        plan = self.unopened if digest is None else self.planned
         if fate is Fate.FAILED and want in plan:
             self.failed[want] = plan[want]
             return
         plan.pop(want, None)
-        if fate is Fate.MISSED and want.digest:
-            self._pass_on(want, want.digest)
-
-    def _pass_on(self, want: Want, digest: Digest) -> None:
-        """A want missed: if it led its line, the next one does."""
-        leader = self.leaders.get(digest)
-        if leader is not None and leader.want == want:
-            self._lead(leader, digest)
+        if fate is Fate.MISSED and digest is not None and digest in self.leaders:
+            self._lead(self.leaders[digest], digest)
 
     def _lead(self, entry: Entry, digest: Digest) -> None:
         """Put an entry in front of its line, or who comes next if it has missed."""

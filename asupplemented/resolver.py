@@ -111,7 +111,7 @@ class Resolver:
 
     Args:
         members: The member numbers to open, in order and without duplicates; the first is the
-            top, 0.
+            top, 0, and always there.
         selection: What is taken from each list.
         missing: What an instance does that its member does not hold: ``"raise"``; ``"fallback"``
             drops that entry, lets another member's entry serve the digest at its own place, and
@@ -307,9 +307,8 @@ class Resolver:
         self._admit(chosen)
         for digest in chosen:
             self._pushes += 1
-            want = Want(member, digest)
-            if digest not in self.sources and want not in self._outcomes.dropped:
-                self._push(want, digest, parent, depth)
+            if digest not in self.sources:
+                self._push(Want(member, digest), digest, parent, depth)
 
     def _push(self, want: Want, digest: Digest, parent: Digest, depth: int) -> None:
         if want.member == TOP:

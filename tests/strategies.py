@@ -210,7 +210,7 @@ def worlds(draw: st.DrawFn) -> World:
         world.instances |= {(member, digest): held for digest, held in truth.items()}
     if FAULTS[weather]:
         places = st.tuples(st.sampled_from(members), st.sampled_from((None, *NAMES)))
-        faults = st.dictionaries(places, st.sampled_from(FAULTS[weather]), max_size=8)
+        faults = st.dictionaries(places, st.sampled_from(FAULTS[weather]), min_size=1, max_size=12)
         for (member, name), fault in draw(faults).items():
             spoil(world, member, None if name is None else named(name), fault)
     return world

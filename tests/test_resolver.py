@@ -149,8 +149,9 @@ def test_an_outcome_counts_for_its_member_only() -> None:
     resolver = Resolver([0, 1, 2], AllImages())
     resolver.feed(Want(0, None), image("T"))
     resolver.feed(Want(1, None), index("K", "A"))
-    resolver.feed(Want(2, None), index("L", "A"))
+    resolver.feed(Want(2, None), index("L", "A", "B"))
     resolver.feed(Want(1, named("A")), image("A", "u"))
+    resolver.feed(Want(2, named("B")), image("B", "u"))
     assert resolver.wants(0) == [(2, named("A"))]
     assert not resolver.done
     resolver.feed(Want(2, named("A")), image("A", "u"))
@@ -192,6 +193,34 @@ def test_a_failure_that_would_raise_stops_what_lies_behind_it() -> None:
     assert resolver.wants(9) == [(0, named("A")), (0, named("B"))]
 
 
+def test_of_several_failures_that_would_raise_the_first_one_stops() -> None:
+    resolver = Resolver([0], AllImages())
+    resolver.feed(Want(0, None), index("T", "A", "B", "C", "D", "E"))
+    resolver.feed(Want(0, named("D")), NetworkError("broken"))
+    resolver.feed(Want(0, named("B")), NetworkError("broken"))
+    assert resolver.wants(9) == [(0, named("A"))]
+
+
+def test_a_failure_moves_up_when_it_is_queued_again_in_front() -> None:
+    resolver = Resolver([0, 1], AllImages())
+    resolver.feed(Want(0, None), image("T"))
+    resolver.feed(Want(1, None), index("K", "D", "L"))
+    resolver.feed(Want(1, named("D")), NetworkError("broken"))
+    resolver.feed(Want(1, named("L")), index("L", "E", "D", "F"))
+    assert resolver.wants(9) == [(1, named("F"))]
+
+
+def test_a_failure_stops_nothing_while_another_entry_may_serve_its_digest() -> None:
+    resolver = Resolver([0, 1, 2], AllImages())
+    resolver.feed(Want(0, None), index("T", "A"))
+    resolver.feed(Want(1, None), index("K", "D", "C"))
+    resolver.feed(Want(2, None), index("L", "M"))
+    resolver.feed(Want(1, named("D")), NetworkError("broken"))
+    assert resolver.wants(9) == [(2, named("M")), (1, named("C"))]
+    resolver.feed(Want(2, named("M")), index("M", "D"))
+    assert resolver.wants(9) == [(2, named("D")), (1, named("C")), (0, named("A"))]
+
+
 def test_a_default_that_failed_stops_what_lies_behind_it() -> None:
     resolver = Resolver([0, 1, 2, 3], AllImages())
     resolver.feed(Want(2, None), NetworkError("broken"))
@@ -203,6 +232,49 @@ def test_a_miss_that_is_tolerated_stops_nothing() -> None:
     resolver.feed(Want(0, None), index("T", "A", "B", "C"))
     resolver.feed(Want(0, named("B")), ManifestNotFoundError("not here"))
     assert resolver.wants(9) == [(0, named("A")), (0, named("C"))]
+
+
+def test_after_a_miss_the_next_entry_for_the_digest_is_wanted() -> None:
+    resolver = Resolver([0, 1], AllImages(), missing="fallback")
+    resolver.feed(Want(0, None), index("T", "A", "B"))
+    resolver.feed(Want(1, None), index("K", "A", "C"))
+    resolver.feed(Want(1, named("A")), ManifestNotFoundError("not here"))  # waits behind C
+    assert resolver.wants(9) == [(1, named("C")), (0, named("B")), (0, named("A"))]
+
+
+def test_after_a_miss_of_the_head_the_next_entry_for_the_digest_is_wanted() -> None:
+    resolver = Resolver([0, 1], AllImages(), missing="fallback")
+    resolver.feed(Want(0, None), index("T", "A", "B"))
+    resolver.feed(Want(1, None), index("K", "A", "B"))
+    resolver.feed(Want(1, named("B")), ManifestNotFoundError("not here"))
+    assert resolver.wants(9) == [(1, named("A")), (0, named("B"))]
+
+
+def test_the_head_comes_first_although_a_miss_brought_it_up() -> None:
+    resolver = Resolver([0, 1], AllImages(), missing="fallback")
+    resolver.feed(Want(0, None), index("T", "A", "B", "C"))
+    resolver.feed(Want(1, None), index("K", "A"))
+    resolver.feed(Want(1, named("A")), ManifestNotFoundError("not here"))
+    assert resolver.wants(9) == [(0, named("A")), (0, named("B")), (0, named("C"))]
+    assert resolver.wants(1) == [(0, named("A")), (0, named("B"))]
+
+
+def test_who_missed_is_not_wanted_when_it_is_queued_again() -> None:
+    resolver = Resolver([0, 1], AllImages(), missing="skip")
+    resolver.feed(Want(0, None), image("T"))
+    resolver.feed(Want(1, None), index("K", "L", "A"))
+    resolver.feed(Want(1, named("A")), ManifestNotFoundError("not here"))
+    resolver.feed(Want(1, named("L")), index("L", "B", "A", "C"))
+    assert resolver.wants(9) == [(1, named("C")), (1, named("B"))]
+
+
+def test_what_waits_is_not_wanted_when_it_is_queued_again() -> None:
+    resolver = Resolver([0, 1], AllImages())
+    resolver.feed(Want(0, None), image("T"))
+    resolver.feed(Want(1, None), index("K", "A", "L"))
+    resolver.feed(Want(1, named("A")), image("A"))
+    resolver.feed(Want(1, named("L")), index("L", "A", "B"))
+    assert resolver.wants(9) == [(1, named("B"))]
 
 
 def test_manifests_that_wait_stop_the_lookahead_at_the_cap_of_bytes() -> None:

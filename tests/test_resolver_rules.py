@@ -85,6 +85,12 @@ def test_X04_an_unknown_algorithm_is_refused_only_where_it_is_chosen() -> None:
     assert resolve(world, Request(SpecificImages([named("A")]))).failure is None
 
 
+def test_X04_a_malformed_digest_in_a_list_raises_even_where_it_is_not_chosen() -> None:
+    world = group([index("T", "A", "sha256:abc"), image("A")])
+    resolver = resolve(world, Request(SpecificImages([named("A")])))
+    assert type(resolver.failure) is InvalidDigestError
+
+
 def test_X05_all_takes_every_instance_of_every_list() -> None:
     world = group([index("T", "K", "A"), index("K", "B"), image("A"), image("B")])
     assert set(resolve(world).sources) == set(map(named, "TKAB"))
@@ -242,6 +248,7 @@ def test_missing_fallback_serves_the_digest_at_the_place_of_the_other_entry() ->
     )
     run = drive(world, Request(missing="fallback"))
     assert run.fed[2:] == [(1, named("B")), (1, named("A")), (0, named("A"))]
+    assert run.resolver.failure is None
     assert run.resolver.sources == {named("T"): 0, named("K"): 1, named("B"): 1, named("A"): 0}
     assert run.resolver.missing == []
     assert run.resolver.alternates(named("A")) == ()
