@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ("VERIFIED", "ReadAhead", "VerifiedFiles", "verified_files")
 
-AHEAD: Final = 2
-"""Blocks read ahead of the reader: one that waits for it, one that is being read."""
+AHEAD: Final = 4
+"""Blocks that are kept ready for the reader of a file."""
 
-FEW: Final = 8
+BATCH: Final = 2
+"""Blocks that are worth waking the reader for, as long as more are coming."""
+
+FEW: Final = 4
 """Files that are read in whole blocks at the same time; with more of them, blocks get smaller."""
 
 SMALL_BLOCK: Final = 256 * 1024
@@ -94,6 +97,7 @@ class ReadAhead:
 
     __slots__ = (
         "_ahead",
+        "_batch",
         "_block",
         "_blocks",
         "_closed",
@@ -122,6 +126,7 @@ class ReadAhead:
         few = self._workers.enlist() <= FEW
         self._block = BLOCK if few else SMALL_BLOCK
         self._ahead = AHEAD if few else 1
+        self._batch = BATCH if few else 1
         # Only the thread at work uses these:
         self._position = start
         self._identity: FileIdentity | None = None
@@ -225,6 +230,8 @@ class ReadAhead:
             self._ended = not block or self._position >= self._end
             self._reading = False
             going = self._may_start()
+            if going and len(self._blocks) < self._batch:
+                return True
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
             with suppress(RuntimeError):  # The loop was closed meanwhile: nobody waits.
