@@ -73,14 +73,14 @@ def assert_silent(text: str, account: Account) -> None:
 
 
 @pytest.mark.usefixtures("trust")
-async def test_CHAL_a_password_lets_in_over_tls(
+async def test_CHAL04_a_password_lets_in_over_tls(
     family: Family, guarded: Registry, account: Account
 ) -> None:
     async with login(guarded, account) as session:
         assert await read_reference(guarded.reference(NAME), session) == family.contents()
 
 
-async def test_TLS_a_borrowed_client_brings_its_own_trust(
+async def test_a_borrowed_client_brings_its_own_trust(
     family: Family, guarded: Registry, account: Account, certificates: Certificates
 ) -> None:
     context = ssl.create_default_context(cafile=certificates.authority)
@@ -94,13 +94,15 @@ async def test_TLS_a_borrowed_client_brings_its_own_trust(
         assert not client.closed
 
 
-async def test_TLS_trust_may_be_waived(family: Family, guarded: Registry, account: Account) -> None:
+async def test_TLS05_trust_may_be_waived(
+    family: Family, guarded: Registry, account: Account
+) -> None:
     credentials = {guarded.address: (account.user, account.password)}
     async with asup.Session(tls_verify=False, credentials=credentials) as session:
         assert await read_reference(guarded.reference(NAME), session) == family.contents()
 
 
-async def test_TLS_an_unknown_authority_is_refused_and_told_nothing(
+async def test_TLS06_an_unknown_authority_is_refused_and_told_nothing(
     guarded: Registry, account: Account
 ) -> None:
     async with login(guarded, account) as session:
@@ -159,7 +161,7 @@ async def test_CRED05_a_password_over_plain_http_comes_with_a_warning(
     assert "http" in warning.message
 
 
-async def test_TLS_plain_http_is_refused_where_tls_is_due(
+async def test_PING02_plain_http_is_refused_where_tls_is_due(
     tmp_path: Path, store: Path, account: Account
 ) -> None:
     with run_registry(tmp_path / "plain", store=store, account=account) as plain:
@@ -173,7 +175,7 @@ async def test_TLS_plain_http_is_refused_where_tls_is_due(
 
 
 @pytest.mark.usefixtures("trust")
-async def test_REDIR_blobs_come_from_elsewhere_and_credentials_do_not_go_there(
+async def test_REDIR02_blobs_come_from_elsewhere_and_credentials_do_not_go_there(
     family: Family, tmp_path: Path, store: Path, certificates: Certificates, account: Account
 ) -> None:
     with (
@@ -192,7 +194,7 @@ async def test_REDIR_blobs_come_from_elsewhere_and_credentials_do_not_go_there(
 
 
 @pytest.mark.usefixtures("trust")
-async def test_REDIR_a_server_for_content_that_is_gone_is_named(
+async def test_a_server_for_content_that_is_gone_is_named(
     family: Family, tmp_path: Path, store: Path, certificates: Certificates, account: Account
 ) -> None:
     with run_content(tmp_path / "content", store, certificates) as content:
@@ -238,7 +240,7 @@ def front(
 
 
 @pytest.mark.usefixtures("trust")
-async def test_TOK_everybody_gets_one_token_for_a_public_repository(
+async def test_TOK10_everybody_gets_one_token_for_a_public_repository(
     family: Family, front: Registry, tokens: TokenServer
 ) -> None:
     async with asup.Session() as session:
@@ -247,7 +249,7 @@ async def test_TOK_everybody_gets_one_token_for_a_public_repository(
 
 
 @pytest.mark.usefixtures("trust")
-async def test_TOK_a_password_buys_one_token_for_a_repository(
+async def test_TOK07_a_password_buys_one_token_for_a_repository(
     family: Family, front: Registry, tokens: TokenServer, account: Account
 ) -> None:
     async with login(front, account) as session:

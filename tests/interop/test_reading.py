@@ -30,7 +30,7 @@ async def test_OC4_a_tag_by_umoci_is_read(
     assert await read_reference(family.reference(platform), session) == family.contents(platform)
 
 
-async def test_OC7_an_index_among_tags_by_umoci_is_read(
+async def test_OC4_an_index_among_tags_by_umoci_is_read(
     family: Family, session: asup.Session
 ) -> None:
     assert await read_reference(family.reference(), session) == family.contents()
@@ -79,7 +79,7 @@ async def test_an_image_that_skopeo_copied_is_read(
 
 
 @pytest.mark.parametrize("transport", ["dir", "docker"])
-async def test_P6_a_docker_list_that_skopeo_made_is_read(
+async def test_P10_a_docker_list_that_skopeo_made_is_read(
     family: Family, places: Places, skopeo: Skopeo, session: asup.Session, transport: str
 ) -> None:
     place = places.find(transport)
@@ -128,7 +128,7 @@ async def test_DG2_signed_schema_1_has_the_digest_of_its_payload(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("platform", PLATFORMS)
-async def test_CI_inspecting_a_list_tells_what_skopeo_tells(
+async def test_I1_inspecting_a_list_tells_what_skopeo_tells(
     family: Family,
     places: Places,
     skopeo: Skopeo,
@@ -148,7 +148,7 @@ async def test_CI_inspecting_a_list_tells_what_skopeo_tells(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_BLOB_ranges_are_those_of_the_content(
+async def test_RES05_ranges_are_those_of_the_content(
     family: Family, places: Places, skopeo: Skopeo, session: asup.Session, transport: str
 ) -> None:
     place = places.find(transport)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import trustme
@@ -28,6 +28,9 @@ ISSUER: Final = "interop token server"
 PUBLIC: Final = "public/"
 """How a repository begins that everybody may pull from."""
 
+Asked: TypeAlias = "tuple[str | None, tuple[str, ...]]"
+"""Who a token was given to, None for nobody known, and the scopes that it was asked for."""
+
 
 @dataclass
 class TokenServer:
@@ -36,14 +39,12 @@ class TokenServer:
     Attributes:
         account: May pull from every repository; all others from those that are public.
         address: ``host:port``, plain http.
-        asked: The scopes of each token that was given, and who it was given to.
+        asked: One entry for each token that was given.
     """
 
     account: Account
     address: str = ""
-    asked: list[tuple[str | None, tuple[str, ...]]] = field(
-        default_factory=list[tuple[str | None, tuple[str, ...]]]
-    )
+    asked: list[Asked] = field(default_factory=list["Asked"])
     _authority: trustme.CA = field(default_factory=lambda: trustme.CA(key_type=trustme.KeyType.RSA))
 
     def __post_init__(self) -> None:
@@ -63,13 +64,14 @@ class TokenServer:
 
     def answer(self, authorization: str | None, query: str) -> tuple[HTTPStatus, dict[str, str]]:
         """A token for what was asked, as far as it is allowed."""
+        wanted = parse_qs(query)
+        if wanted.get("service") != [SERVICE]:
+            return HTTPStatus.BAD_REQUEST, {"details": "that is not a service here"}
         user: str | None = None
         if authorization is not None:
             if authorization != f"Basic {_encode(self.account.text.encode())}":
                 return HTTPStatus.UNAUTHORIZED, {"details": "incorrect username or password"}
             user = self.account.user
-        wanted = parse_qs(query)
-        assert wanted["service"] == [SERVICE]
         scopes = tuple(wanted.get("scope", ()))
         self.asked.append((user, scopes))
         return HTTPStatus.OK, {"token": self._sign(user, [_grant(user, each) for each in scopes])}
