@@ -19,7 +19,7 @@ from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import check_encoding
 from asupplemented.transports.registry.client import OK, Errand
-from asupplemented.transports.registry.faults import FOREIGN, translate
+from asupplemented.transports.registry.faults import FOREIGN_IN_BODY, translate
 from asupplemented.transports.registry.ranges import (
     format_range,
     parse_content_range,
@@ -149,7 +149,7 @@ class HttpBlob:
             raise ClosedError("the body of a blob is read after it was entered, until it is left")
         try:
             chunk = await response.content.read(self._client.means.options.limits.chunk)
-        except FOREIGN as error:
+        except FOREIGN_IN_BODY as error:
             failure = translate(error, response.url, received=self._received)
         else:
             self._received += len(chunk)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asupplemented.errors import MalformedResponseError, SourceError, SourceTimeoutError
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Answer, describe
-from asupplemented.transports.registry.faults import FOREIGN, translate
+from asupplemented.transports.registry.faults import FOREIGN_IN_BODY, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,7 +101,7 @@ async def _read_slowly(
     except TimeoutError:
         message = f"the answer of {redact(response.url)} came too slowly"
         raise SourceTimeoutError(message, received=received) from None
-    except FOREIGN as error:
+    except FOREIGN_IN_BODY as error:
         failure = translate(error, response.url, received=received)
     else:
         return b"".join(chunks)

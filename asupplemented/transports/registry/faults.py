@@ -25,10 +25,20 @@ if TYPE_CHECKING:
 
     from asupplemented.errors import SourceError, SupplementedError
 
-__all__ = ("FOREIGN", "ForbiddenAddressError", "is_passing", "is_unreached", "translate")
+__all__ = (
+    "FOREIGN",
+    "FOREIGN_IN_BODY",
+    "ForbiddenAddressError",
+    "is_passing",
+    "is_unreached",
+    "translate",
+)
 
 FOREIGN: Final = (aiohttp.ClientError, OSError, UnicodeError)
 """What a request, or reading its answer, may raise that is not ours."""
+
+FOREIGN_IN_BODY: Final = (*FOREIGN, RuntimeError)
+"""The same for reading a body: one whose connection was closed here raises a RuntimeError."""
 
 _TALKATIVE: Final = (
     aiohttp.ClientResponseError,
@@ -51,7 +61,7 @@ def translate(error: Exception, url: URL, *, received: int | None = None) -> Sou
     """Our error for a foreign one, its cause set if that keeps our secrets.
 
     Args:
-        error: One of `FOREIGN`.
+        error: One of `FOREIGN`, or of `FOREIGN_IN_BODY`.
         url: What was asked for.
         received: Bytes of the body that had arrived, None if the head had not.
     """
@@ -64,21 +74,29 @@ def translate(error: Exception, url: URL, *, received: int | None = None) -> Sou
 def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
     place = redact(url)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        message = f"no connection to {origin_of(url)} in time"
-        return _UnreachedTimeoutError(message)
+        return _UnreachedTimeoutError(f"no connection to {origin_of(url)} in time")
     if isinstance(error, TimeoutError):
         return SourceTimeoutError(f"{place} did not answer in time", received=received)
-    if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(
-        error.__cause__, ForbiddenAddressError
-    ):
-        message = f"refused to connect to {origin_of(url)}: {error.__cause__}"
-        return MalformedResponseError(message, url=place)
     if isinstance(error, aiohttp.ClientPayloadError):
         return TruncatedError(f"the answer of {place} broke off", received=received)
-    if isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
-        message = f"{place} did not answer in valid HTTP"
-        return MalformedResponseError(message, url=place, received=received)
+    fault = _find_fault(error, url)
+    if fault is not None:
+        return MalformedResponseError(fault, url=place, received=received)
     return NetworkError(_complain(error, url), received=received)
+
+
+def _find_fault(error: Exception, url: URL) -> str | None:
+    """What is wrong with an answer, or with where one sent us; None if the network is at fault."""
+    if isinstance(error, aiohttp.InvalidURL):
+        return f"{redact(url)} is nothing that can be asked"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{redact(url)} did not answer in valid HTTP"
+    cause = error.__cause__
+    if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(
+        cause, ForbiddenAddressError
+    ):
+        return f"refused to connect to {origin_of(url)}: {cause}"
+    return None
 
 
 class _UnreachedTimeoutError(SourceTimeoutError):
@@ -111,7 +129,7 @@ def _words(error: Exception) -> str:
         return inner.reason or "the handshake failed"
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
-    return "it was closed before an answer came"
+    return "it was closed"
 
 
 def is_passing(error: SupplementedError) -> bool:

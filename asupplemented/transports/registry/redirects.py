@@ -65,20 +65,22 @@ def parse_url(text: str) -> URL:
     if any(ord(character) < 0x20 or character in "\x7f\\" for character in text):  # noqa: PLR2004
         message = "holds control characters or backslashes"
         raise ValueError(message)
-    try:
-        url = URL(quote(text, safe=_VISIBLE, errors="replace"), encoded=True).with_fragment(None)
-        scheme, userinfo = url.scheme, url.raw_user is not None or url.raw_password is not None
-        has_origin = bool(scheme) and bool(origin_of(url))
-    except ValueError:
-        message = "is no absolute URL"
-        raise ValueError(message) from None
-    if scheme not in {"http", "https"} or not has_origin:
+    url = _read(quote(text, safe=_VISIBLE, errors="replace"))
+    if url is None:
         message = "is no http or https URL"
         raise ValueError(message)
-    if userinfo or "@" in url.raw_authority:
+    if "@" in url.raw_authority:
         message = "holds a user or password"
         raise ValueError(message)
     return url
+
+
+def _read(text: str) -> URL | None:
+    try:
+        url = URL(text, encoded=True).with_fragment(None)
+        return url if url.scheme in {"http", "https"} and origin_of(url) else None
+    except ValueError:
+        return None
 
 
 def _absolute(current: URL, location: str) -> str:

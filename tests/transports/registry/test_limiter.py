@@ -1,0 +1,81 @@
+"""Pauses and places."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from asupplemented.errors import TooManyRequestsError
+from asupplemented.transports.registry.limiter import Limiter
+from tests.clocks import FakeClock
+
+
+def limiter(clock: FakeClock, patience: float = 120.0) -> Limiter:
+    return Limiter(6, clock=clock.clock, patience=patience)
+
+
+async def test_nobody_waits_without_a_pause() -> None:
+    clock = FakeClock()
+    limits = limiter(clock)
+    assert not limits.paused
+    await limits.wait()
+    assert clock.slept == []
+
+
+async def test_RET07_requests_wait_until_the_pause_ends() -> None:
+    clock = FakeClock()
+    limits = limiter(clock)
+    limits.pause(5)
+    clock.time = 2
+    assert limits.paused
+    await limits.wait()
+    assert clock.slept == [3]
+    assert not limits.paused
+
+
+async def test_RET07_a_shorter_pause_does_not_shorten_a_longer_one() -> None:
+    clock = FakeClock()
+    limits = limiter(clock)
+    limits.pause(10)
+    limits.pause(1)
+    await limits.wait()
+    assert clock.slept == [10]
+
+
+async def test_RET07_a_pause_may_be_extended_while_somebody_waits() -> None:
+    clock = FakeClock()
+    limits = limiter(clock)
+    limits.pause(5)
+    waiting = asyncio.create_task(limits.wait())
+    await asyncio.sleep(0)
+    limits.pause(5)
+    await waiting
+    assert clock.slept == [5, 5]
+
+
+async def test_RET08_pause_after_pause_ends_in_an_error() -> None:
+    clock = FakeClock()
+    limits = limiter(clock, patience=100.0)
+    limits.pause(60)
+    waiting = asyncio.create_task(limits.wait())
+    await asyncio.sleep(0)
+    limits.pause(60)
+    with pytest.raises(TooManyRequestsError) as caught:
+        await waiting
+    assert caught.value.retry_after == 60
+    assert clock.slept == [60]
+
+
+async def test_RET07_places_are_counted_and_given_back() -> None:
+    limits = limiter(FakeClock())
+    for _ in range(6):
+        limits.bodies.acquire_nowait()
+    waiting = asyncio.create_task(limits.bodies.acquire())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    for _ in range(6):
+        limits.bodies.release()
+    assert limits.bodies.value == 6

@@ -1,0 +1,374 @@
+"""What goes over the wire for an image, and what counts as an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asupplemented.abc import Timeouts
+from asupplemented.errors import (
+    BlobNotFoundError,
+    ClosedError,
+    ImageNotFoundError,
+    InvalidDigestError,
+    LimitExceededError,
+    MalformedResponseError,
+    ManifestNotFoundError,
+    SourceTimeoutError,
+    TruncatedError,
+    UnexpectedStatusError,
+)
+from asupplemented.events import Warned
+from asupplemented.limits import MAX_MANIFEST
+from asupplemented.model.digest import Digest
+from asupplemented.model.media_type import ACCEPT
+from asupplemented.testing import (
+    Body,
+    Chunked,
+    CloseDelimited,
+    ContentLength,
+    Cut,
+    Encoding,
+    Endless,
+    FakeRegistry,
+    Headers,
+    Html,
+    Stall,
+    Status,
+    build_image,
+)
+from asupplemented.transports.registry.options import RegistryOptions
+from tests.transports.registry.sessions import BLOB, IMAGE, OPTIONS_HERE, fill, limited, watch
+
+if TYPE_CHECKING:
+    from tests.transports.registry.sessions import Watched
+
+BLOB_DIGEST = Digest.of(BLOB)
+ABSENT = Digest.of(b"absent")
+
+
+async def read_blob(watched: Watched, reference: str) -> bytes:
+    async with await watched.open(reference) as source, source.open_blob(BLOB_DIGEST) as blob:
+        return await blob.read_all(1 << 20)
+
+
+async def test_SRC01_opening_pings_and_reads_the_default_manifest_once(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    async with await watched.open(fill(registry)) as source:
+        assert [r.path for r in registry.requests] == [
+            "/v2/",
+            "/v2/team/app/manifests/latest",
+        ]
+        assert (await source.get_manifest()).raw == IMAGE.raw
+        assert len(registry.requests) == 2
+
+
+async def test_SRC01_a_missing_image_fails_at_open(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    fill(registry)
+    for missing in ("team/app:none", "nobody/here:latest", f"team/app@{ABSENT}"):
+        reference = f"docker://{registry.host}/{missing}"
+        with pytest.raises(ImageNotFoundError) as caught:
+            await watched.open(reference)
+        assert caught.value.reference == reference
+
+
+async def test_HTTP01_HTTP02_the_headers_of_a_manifest_request(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    await watched.try_open(fill(registry))
+    request = registry.select_requests("latest")[0]
+    accepted = [value for name, value in request.headers if name == "Accept"]
+    assert tuple(accepted) == ACCEPT
+    assert request.header("Docker-Distribution-API-Version") == "registry/2.0"
+    assert (request.header("User-Agent") or "").startswith("asupplemented")
+    assert request.header("Accept-Encoding") == "identity"
+    for unwanted in ("Authorization", "Cookie", "Range"):
+        assert request.header(unwanted) is None
+
+
+async def test_HTTP01_every_request_carries_the_version_and_the_chosen_agent(
+    registry: FakeRegistry,
+) -> None:
+    async with watch(options=replace(OPTIONS_HERE, user_agent="proxy/1")) as watched:
+        await read_blob(watched, fill(registry))
+    for request in registry.requests:
+        assert request.header("User-Agent") == "proxy/1"
+        assert request.header("Docker-Distribution-API-Version") == "registry/2.0"
+
+
+async def test_BLOB03_the_request_for_a_blob(registry: FakeRegistry, watched: Watched) -> None:
+    assert await read_blob(watched, fill(registry)) == BLOB
+    request = registry.requests[-1]
+    assert request.target == f"/v2/team/app/blobs/{BLOB_DIGEST}"
+    assert request.header("Accept") == "*/*"
+    assert request.header("Range") is None
+
+
+async def test_SEC09_the_request_target_is_what_was_built(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    fill(registry, "a-b/c__d/e.f")
+    await watched.try_open(f"docker://{registry.host}/a-b/c__d/e.f:latest")
+    assert registry.requests[-1].target == "/v2/a-b/c__d/e.f/manifests/latest"
+
+
+@pytest.mark.parametrize("status", [201, 203, 204, 206, 300, 304, 410, 451])
+async def test_HTTP03_only_200_is_success(
+    registry: FakeRegistry, watched: Watched, status: int
+) -> None:
+    reference = fill(registry)
+    registry.script("latest", Status(status, body=IMAGE.raw))
+    with pytest.raises(UnexpectedStatusError) as caught:
+        await watched.open(reference)
+    assert caught.value.status == status
+    assert caught.value.reference == reference
+    assert caught.value.url == f"{registry.url}/v2/team/app/manifests/latest"
+
+
+@pytest.mark.parametrize("status", [201, 203, 204, 206])
+async def test_HTTP03_for_blobs_too(registry: FakeRegistry, watched: Watched, status: int) -> None:
+    reference = fill(registry)
+    registry.script("*/blobs/*", Status(status, body=BLOB))
+    with pytest.raises(UnexpectedStatusError):
+        await read_blob(watched, reference)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (IMAGE.media_type, IMAGE.media_type),
+        (f"{IMAGE.media_type}; charset=utf-8", IMAGE.media_type),
+        (None, None),
+        ("rubbish", None),
+    ],
+)
+async def test_HTTP04_the_media_type_is_the_header_without_parameters(
+    registry: FakeRegistry, watched: Watched, header: str | None, expected: str | None
+) -> None:
+    from asupplemented.model.name import ImageName
+    from asupplemented.transports.registry.source import open_adapter
+
+    fill(registry)
+    registry.script("latest", Headers({"Content-Type": header}))
+    name = ImageName.parse(f"{registry.host}/team/app")
+    adapter = await open_adapter(name, "x", watched.session)
+    raw = await adapter.fetch_manifest(None)
+    assert (raw.raw, raw.media_type) == (IMAGE.raw, expected)
+    await adapter.aclose()
+    await adapter.aclose()
+    with pytest.raises(ClosedError):
+        await adapter.fetch_manifest(None)
+    with pytest.raises(ClosedError):
+        adapter.open_blob(IMAGE.layers[0])
+
+
+FULL = build_image("linux/amd64").raw.ljust(MAX_MANIFEST)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [(), (Chunked(),), (CloseDelimited(),)],
+    ids=["announced", "chunked", "until the end"],
+)
+async def test_HTTP05_the_cap_holds_whatever_is_announced(
+    registry: FakeRegistry, watched: Watched, faults: tuple[Chunked, ...]
+) -> None:
+    digest = registry.put_manifest("a", FULL, IMAGE.media_type, tag="latest")
+    registry.script("latest", faults, (Body(FULL + b" "), *faults))
+    async with await watched.open(registry.reference("a")) as source:
+        assert (await source.get_manifest()).digest == digest
+    with pytest.raises(LimitExceededError) as caught:
+        await watched.open(registry.reference("a"))
+    assert caught.value.limit == MAX_MANIFEST
+
+
+async def test_SEC07_an_endless_manifest_is_cut_off(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    reference = fill(registry)
+    registry.script("latest", Endless())
+    with pytest.raises(LimitExceededError):
+        await watched.open(reference)
+
+
+async def test_HTTP06_docker_content_digest_is_not_believed(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    reference = fill(registry)
+    lies = [Headers({"Docker-Content-Digest": claim}) for claim in (ABSENT, "x")]
+    registry.script("latest", *lies)
+    for _ in range(2):
+        async with await watched.open(reference) as source:
+            assert (await source.get_manifest()).digest == IMAGE.digest
+
+
+async def test_HTTP09_the_default_manifest_stays_while_the_tag_moves(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    async with await watched.open(fill(registry)) as source:
+        registry.add("team/app", build_image("linux/arm64"))
+        assert (await source.get_manifest()).digest == IMAGE.digest
+
+
+@pytest.mark.parametrize(
+    "digest", ["sha256:../../x", "", "sha256:", "sha256:" + "A" * 64, ":x", "sha256:%2f", "a\nb"]
+)
+async def test_HTTP10_SEC03_a_bad_digest_makes_no_request(
+    registry: FakeRegistry, watched: Watched, digest: str
+) -> None:
+    async with await watched.open(fill(registry)) as source:
+        before = len(registry.requests)
+        with pytest.raises(InvalidDigestError):
+            await source.get_manifest(digest)
+        with pytest.raises(InvalidDigestError):
+            source.open_blob(digest)
+        assert len(registry.requests) == before
+
+
+async def test_ERR06_missing_instances_and_blobs_are_misses(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    async with await watched.open(fill(registry)) as source:
+        with pytest.raises(ManifestNotFoundError) as manifest:
+            await source.get_manifest(ABSENT)
+        assert not isinstance(manifest.value, ImageNotFoundError)
+        assert manifest.value.digest == ABSENT
+        with pytest.raises(BlobNotFoundError) as blob:
+            async with source.open_blob(ABSENT):
+                pass
+        assert blob.value.digest == ABSENT
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "br", "GZIP"])
+async def test_BLOB07_an_encoded_answer_is_refused(
+    registry: FakeRegistry, watched: Watched, encoding: str
+) -> None:
+    reference = fill(registry)
+    registry.script("latest", Encoding(encoding))
+    with pytest.raises(MalformedResponseError, match="identity"):
+        await watched.open(reference)
+    registry.script("*/blobs/*", Encoding(encoding))
+    with pytest.raises(MalformedResponseError, match="identity"):
+        await read_blob(watched, reference)
+
+
+async def test_BLOB07_identity_is_no_encoding(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry)
+    registry.script("latest", Headers({"Content-Encoding": "Identity"}))
+    await watched.try_open(reference)
+
+
+async def test_a_page_for_people_is_no_manifest(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry)
+    registry.script("latest", Html())
+    with pytest.raises(MalformedResponseError, match="page for people") as caught:
+        await watched.open(reference)
+    assert caught.value.reference == reference
+    registry.script("latest", Html(404))
+    with pytest.raises(ImageNotFoundError):
+        await watched.open(reference)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+@pytest.mark.parametrize("framing", [(), (Chunked(10),)], ids=["length", "chunked"])
+async def test_a_manifest_that_breaks_off_is_truncated_and_not_tried_again(
+    registry: FakeRegistry, watched: Watched, how: str, framing: tuple[Chunked, ...]
+) -> None:
+    reference = fill(registry)
+    registry.script("latest", (*framing, Cut(after=40, how=how)))  # type: ignore[arg-type]
+    with pytest.raises(TruncatedError) as caught:
+        await watched.open(reference)
+    assert caught.value.received == 40
+    assert registry.count("latest") == 1
+
+
+async def test_a_length_that_lies_is_truncated(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry)
+    registry.script("latest", ContentLength(len(IMAGE.raw) + 1))
+    with pytest.raises(TruncatedError):
+        await watched.open(reference)
+
+
+@pytest.mark.parametrize("min_rate", [0, 1024])
+async def test_SEC07_a_manifest_that_stalls_is_given_up(
+    registry: FakeRegistry, min_rate: int
+) -> None:
+    reference = fill(registry)
+    registry.script("latest", Stall(after=40))
+    async with watch(timeouts=Timeouts(stall=0.05, min_rate=min_rate)) as watched:
+        with pytest.raises(SourceTimeoutError) as caught:
+            await watched.open(reference)
+    assert caught.value.received == 40
+
+
+async def test_SEC07_a_manifest_that_trickles_is_given_up(registry: FakeRegistry) -> None:
+    reference = fill(registry)
+
+    async def trickle() -> None:
+        for _ in IMAGE.raw:
+            permits.release()
+            await asyncio.sleep(0.005)
+
+    from asupplemented.testing import Slow
+
+    permits = asyncio.Semaphore(0)
+    registry.script("latest", Slow(permits=permits))
+    async with watch(timeouts=Timeouts(stall=0.1, min_rate=100_000)) as watched:
+        feeding = asyncio.create_task(trickle())
+        with pytest.raises(SourceTimeoutError, match="too slowly"):
+            await watched.open(reference)
+        feeding.cancel()
+
+
+async def test_ERR10_each_warning_is_told_once(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry)
+    registry.script("latest", Headers({"Warning": '299 - "going away"'}), forever=True)
+    for _ in range(3):
+        await watched.try_open(reference)
+    assert [event.message for event in watched.told(Warned)] == [
+        f"{registry.host} warns: going away"
+    ]
+
+
+async def test_ERR10_a_flood_of_warnings_ends(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry)
+    turns = [Headers({"Warning": f'299 - "{number}"'}) for number in range(80)]
+    registry.script("latest", *turns)
+    for _ in turns:
+        await watched.try_open(reference)
+    assert len(watched.told(Warned)) == 64
+
+
+async def test_TLS08_long_headers_are_accepted(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry)
+    registry.script("latest", Headers({"X-Long": "x" * 30_000}), Headers({"X-Long": "x" * 40_000}))
+    await watched.try_open(reference)
+    with pytest.raises(MalformedResponseError, match="valid HTTP"):
+        await watched.open(reference)
+
+
+async def test_SEC07_too_many_headers_are_refused(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry)
+    registry.script("latest", Headers({f"X-{number}": "x" for number in range(2000)}))
+    with pytest.raises(MalformedResponseError):
+        await watched.open(reference)
+
+
+async def test_limits_are_options(registry: FakeRegistry) -> None:
+    reference = fill(registry)
+    async with watch(options=limited(manifest=len(IMAGE.raw))) as watched:
+        await watched.try_open(reference)
+    async with watch(options=limited(manifest=len(IMAGE.raw) - 1)) as watched:
+        with pytest.raises(LimitExceededError):
+            await watched.open(reference)
+
+
+def test_options_have_a_value() -> None:
+    assert RegistryOptions() == RegistryOptions()
+    assert hash(RegistryOptions(token_servers={"a": ("https://b",)}))
