@@ -8,6 +8,7 @@ place when they are whole (`asupplemented.staging`).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import msgspec
 
-from asupplemented.errors import LimitExceededError, NotFoundError, SourceTimeoutError
+from asupplemented.errors import (
+    LimitExceededError,
+    MalformedManifestError,
+    NotFoundError,
+    SourceTimeoutError,
+)
 from asupplemented.files import read_limited, run_blocking
 from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model import strict_json
@@ -48,7 +54,7 @@ __all__ = (
 
 INDEX_FILE: Final = "index.json"
 LAYOUT_FILE: Final = "oci-layout"
-LOCK_FILE: Final = ".index.json.lock"
+LOCK_FILE: Final = ".asupplemented.lock"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 """The annotation that names an entry of ``index.json``."""
 
@@ -105,6 +111,10 @@ class LayoutStore:
         """Where a blob or manifest is, or would be (rule OC3)."""
         return f"{self.blobs}/{digest.algorithm}/{digest.encoded}"
 
+    def is_marked(self) -> bool:
+        """Whether there is a file ``oci-layout``; what it says is not looked at."""
+        return os.access(self.root / LAYOUT_FILE, os.F_OK)
+
     def read_index(self) -> LayoutIndex | None:
         """Read ``index.json``; what follows the JSON object in it is ignored (rule J8).
 
@@ -157,7 +167,7 @@ class LayoutStore:
     def _update(self, change: IndexChange) -> None:
         raw = self._read_index_file()
         data = self._changed(raw, change)
-        if not (self.root / LAYOUT_FILE).exists():
+        if not self.is_marked():
             self._write(LAYOUT_FILE, _LAYOUT)
         if data != raw:
             self._write(INDEX_FILE, data)
@@ -177,7 +187,7 @@ class LayoutStore:
         else:
             tree = strict_json.load(raw, what=what, trailing=True)
             strict_json.convert(tree, LayoutIndex, what=what)
-        data = json.dumps(change(tree), separators=(",", ":")).encode("ascii")
+        data = _encode(change(tree), what)
         if len(data) > MAX_MANIFEST:
             message = f"{what} would exceed the maximum allowed size of {MAX_MANIFEST} bytes"
             raise LimitExceededError(message, limit=MAX_MANIFEST)
@@ -242,6 +252,14 @@ def describe(
         platform=platform,
         annotations={} if image is None else {REF_NAME: image},
     )
+
+
+def _encode(tree: Tree, what: str) -> bytes:
+    try:
+        return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except ValueError as error:
+        message = f"{what} holds a number that is too large to be written again"
+        raise MalformedManifestError(message) from error
 
 
 def _entries(tree: Tree) -> list[Tree]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from asupplemented.errors import AccessError, LayoutError, SourceError, UsageError
+from asupplemented.errors import AccessError, ClosedError, LayoutError, SourceError, UsageError
 from asupplemented.files import run_blocking, run_opening
 from asupplemented.limits import BLOCK
 
@@ -40,8 +40,8 @@ __all__ = (
     "write_file",
 )
 
-PREFIX: Final = ".part-"
-"""How the names of files in the making begin."""
+PREFIX: Final = ".asupplemented-"
+"""How the names of files in the making begin: what has such a name is ours to sweep."""
 
 _REFUSED: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -195,8 +195,7 @@ async def ingest(
         _check_whole(stream)
         await run_blocking(context, staged.publish, target)
     except BaseException:
-        with anyio.CancelScope(shield=True):
-            await run_blocking(context, staged.discard)
+        await _discard(context, staged)
         raise
     return staged.size
 
@@ -221,14 +220,16 @@ def write_file(target: Path, data: bytes, *, staging: Path, durable: bool = True
         staged.discard()
 
 
-def make_directory(path: Path, *, parents: bool = False) -> None:
-    """Make a directory (mode 0755 less the umask) unless it is there. Blocking.
+def make_directory(path: Path) -> None:
+    """Make a directory (mode 0755 less the umask) unless it is there; its parent is not made.
+
+    Blocking.
 
     Raises:
         SourceError: See `map_write_errors`.
     """
     with map_write_errors(path):
-        path.mkdir(mode=0o755, parents=parents, exist_ok=True)
+        path.mkdir(mode=0o755, exist_ok=True)
 
 
 def sync_directory(path: Path) -> None:
@@ -299,6 +300,15 @@ async def _drain(context: Context, stream: BlobStream, staged: StagedFile) -> No
             batch, pending = [], 0
     if batch:
         await run_blocking(context, staged.write, batch)
+
+
+async def _discard(context: Context, staged: StagedFile) -> None:
+    # In a thread, because a write that has begun in another one has to end first.
+    with anyio.CancelScope(shield=True):
+        try:
+            await run_blocking(context, staged.discard)
+        except ClosedError:
+            staged.discard()
 
 
 def _check_whole(stream: BlobStream) -> None:

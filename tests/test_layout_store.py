@@ -277,6 +277,14 @@ async def test_a_broken_index_is_not_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "index.json").read_text() == "{"
 
 
+async def test_a_number_that_cannot_be_written_again_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text('{"x":1e999}')
+    async with Session() as session:
+        with pytest.raises(MalformedManifestError, match="number"):
+            await change(session, tmp_path, "one")
+    assert (tmp_path / "index.json").read_text() == '{"x":1e999}'
+
+
 async def test_text_beyond_ascii_and_large_numbers_survive(tmp_path: Path) -> None:
     document = {"manifests": [], "x": "é\u2028😀", "n": 2**70, "f": 0.1}
     (tmp_path / "index.json").write_text(json.dumps(document, ensure_ascii=False))

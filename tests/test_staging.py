@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.errors import AccessError, LayoutError, SourceError, UsageError
+from asupplemented.errors import AccessError, ClosedError, LayoutError, SourceError, UsageError
 from asupplemented.limits import MIB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -377,4 +377,17 @@ async def test_a_stream_that_verified_nothing_is_not_named(
                 session, Stream([b"x"], verified=verified), tmp_path / "blob", staging=tmp_path
             )
     assert caught.value.digest == Digest.of(b"x")
+    assert names(tmp_path) == []
+
+
+async def test_a_session_that_is_closed_in_between_leaves_no_file(tmp_path: Path) -> None:
+    session = Session()
+
+    class Closing(Stream):
+        async def __anext__(self) -> bytes:
+            await session.aclose()
+            return await super().__anext__()
+
+    with pytest.raises(ClosedError):
+        await ingest(session, Closing([b"x"]), tmp_path / "blob", staging=tmp_path)
     assert names(tmp_path) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import os
+import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from asupplemented.files import (
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
+from asupplemented.model.text import excerpt
 from asupplemented.staging import (
     ingest,
     make_directory,
@@ -84,10 +86,10 @@ def check_path(path: str) -> None:
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError as error:
-        message = f"the path {path!r} cannot be encoded for the file system"
+        message = f"the path {excerpt(path)} cannot be encoded for the file system"
         raise InvalidReferenceError(message) from error
     if b"\0" in encoded:
-        message = f"the path {path!r} holds a NUL character"
+        message = f"the path {excerpt(path)} holds a NUL character"
         raise InvalidReferenceError(message)
 
 
@@ -132,10 +134,13 @@ class DiskSource(abc.ABC):
             return error
 
     def read_manifest(self, instance: Digest | None) -> RawManifest:
-        """Read one manifest; what it is called is for those to say who know. Blocking."""
-        missing = ImageNotFoundError if instance is None else ManifestNotFoundError
+        """Read one manifest; what its type is, is for those to say who know. Blocking."""
+        missing = self._no_image if instance is None else ManifestNotFoundError
         read = partial(read_limited, limit=MAX_MANIFEST, missing=missing, follow=self._follow)
         return RawManifest(first_found(self.manifest_paths(instance), read), None)
+
+    def _no_image(self, message: str) -> ImageNotFoundError:
+        return ImageNotFoundError(f"{message}: perhaps a copy was not finished, then copy again")
 
     def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
         """Prepare to read a blob. URLs in the descriptor are not looked at (rule OC8)."""
@@ -213,7 +218,8 @@ class DiskDestination(Destination):
         reference: Where it writes, as the user gave it.
         context: The session, whose threads write.
         root: The directory of the image. It is made by `prepare`; its parent has to be there.
-        staging: Where files are made: on the file system that they will live in.
+        staging: Where files are made: `root`, or a directory in it or elsewhere, on the file
+            system that they will live in.
         durable: Whether `commit` waits until everything is on the disk.
         follow: Whether a blob that is there already may be a symbolic link.
     """
@@ -237,7 +243,7 @@ class DiskDestination(Destination):
         self._held: set[Digest] = set()
         self._touched: set[Path] = set()
         self._algorithms: set[str] = set()
-        self._made = False
+        self._made: list[Path] = []
         self._closed = False
 
     # What the kinds differ in
@@ -255,16 +261,18 @@ class DiskDestination(Destination):
         """Make the image visible; all that it needs has been written and is on the disk."""
 
     def prepare(self) -> None:
-        """See that the place can be written, and make the directory. Blocking."""
-        self._made = not os.access(self._root, os.F_OK)
-        make_directory(self._root)
-        remove_leftovers(self._staging)
+        """See that the place can be written, and make its directories. Blocking."""
+        for directory in dict.fromkeys((self._root, self._staging)):
+            if not os.access(directory, os.F_OK):
+                self._made.append(directory)
+            make_directory(directory)
+            remove_leftovers(directory)
 
     def abandon(self) -> None:
         """Undo `prepare`, because nothing was written. Blocking."""
-        if self._made:
+        for directory in reversed(self._made):
             with suppress(OSError):
-                self._root.rmdir()
+                directory.rmdir()
 
     # What they share
 
@@ -288,7 +296,7 @@ class DiskDestination(Destination):
         path = self.blob_path(digest)
         whole = await is_whole(self._context, path, digest, blob.size, follow=self._follow)
         if whole:
-            self._hold(digest)
+            self._hold(digest, path)
         return whole
 
     async def put_blob(self, stream: BlobStream) -> None:
@@ -296,12 +304,12 @@ class DiskDestination(Destination):
         digest = Digest(stream.descriptor.digest)
         path = self.blob_path(digest)
         await ingest(self._context, stream, path, staging=self._staging, durable=self._durable)
-        self._touched.add(path.parent)
-        self._hold(digest)
+        self._hold(digest, path)
 
-    def _hold(self, digest: Digest) -> None:
+    def _hold(self, digest: Digest, path: Path) -> None:
         self._held.add(digest)
         self._algorithms.add(digest.algorithm)
+        self._touched.add(path.parent)
 
     async def put_manifest(self, manifest: Manifest) -> None:
         self._check_open()
@@ -320,18 +328,18 @@ class DiskDestination(Destination):
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a small file, unless it is there with these bytes. Blocking."""
-        self._touched.add(path.parent)
         if not holds(path, data):
             write_file(path, data, staging=self._staging, durable=self._durable)
+        self._touched.add(path.parent)
 
     def _sync(self) -> None:
         if not self._durable:
             return
         for directory in {name for touched in self._touched for name in self._up(touched)}:
             sync_directory(directory)
-        if self._made:
-            with suppress(SourceError):  # It is not ours, and need not be readable.
-                sync_directory(self._root.parent)
+        for directory in self._made:
+            with suppress(SourceError):  # It need not be ours, nor be readable.
+                sync_directory(directory.parent)
 
     def _up(self, directory: Path) -> Iterator[Path]:
         """A directory and those above it, up to the one that was there before the files."""
@@ -367,6 +375,11 @@ class DiskDestination(Destination):
         self._closed = True
         if not self._touched:
             await run_blocking(self._context, self.abandon)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            message = f"unclosed destination {self._reference}; use it with 'async with'"
+            warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
 
 
 def holds(path: Path, data: bytes) -> bool:

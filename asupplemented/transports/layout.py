@@ -34,7 +34,6 @@ from asupplemented.model import media_type
 from asupplemented.model.digest import Digest
 from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
-from asupplemented.staging import make_directory, remove_leftovers
 from asupplemented.transports.disk import SCHEMA1, DiskDestination, DiskSource, check_path
 
 if TYPE_CHECKING:
@@ -233,7 +232,7 @@ class LayoutSource(DiskSource):
 
 
 def _look(store: LayoutStore) -> tuple[LayoutIndex | None, bool]:
-    return store.read_index(), (store.root / LAYOUT_FILE).exists()
+    return store.read_index(), store.is_marked()
 
 
 def _is_schema1(raw: bytes) -> bool:
@@ -313,7 +312,7 @@ class LayoutDestination(DiskDestination):
             reference,
             context,
             self._store.root,
-            staging=Path(reference.shared_blob_dir or reference.path),
+            staging=self._store.blobs,
             durable=reference.durable,
             follow=reference.follow_symlinks,
         )
@@ -328,9 +327,6 @@ class LayoutDestination(DiskDestination):
         """See that ``index.json``, if there is one, can be added to; make the directories."""
         self._store.read_index()
         super().prepare()
-        if self._staging != self._root:
-            make_directory(self._staging)
-            remove_leftovers(self._root)
 
     async def put_signatures(
         self,

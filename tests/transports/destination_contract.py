@@ -31,6 +31,7 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
 from asupplemented.staging import PREFIX
 from asupplemented.testing import hold_in_memory
+from asupplemented.transports.disk import DiskDestination
 from tests.suspending import cancel_at_every_await, wait_until
 from tests.transports.contract import (
     ABSENT,
@@ -335,6 +336,16 @@ class DestinationContract:
         async with place.reference(path).create(session):
             pass
         assert list(path.iterdir()) == []
+
+    async def test_a_destination_that_is_forgotten_warns(
+        self, place: Place, path: Path, session: Session
+    ) -> None:
+        destination = await place.reference(path).create(session)
+        assert isinstance(destination, DiskDestination)
+        with pytest.warns(ResourceWarning, match=f"unclosed destination {place.reference(path)}"):
+            destination.__del__()  # The thread that made it may hold it a little longer than we.
+        await destination.aclose()
+        destination.__del__()
 
     async def test_the_parent_has_to_be_there(
         self, place: Place, tmp_path: Path, session: Session

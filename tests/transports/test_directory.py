@@ -245,6 +245,7 @@ async def test_a_missing_directory_names_path_and_remedy(tmp_path: Path, session
 async def test_a_directory_without_an_image(tmp_path: Path, session: Session) -> None:
     error = await failure_of(tmp_path, session, ImageNotFoundError)
     assert "manifest.json" in str(error)
+    assert "copy" in str(error)
 
 
 async def test_a_file_in_place_of_the_directory(tmp_path: Path, session: Session) -> None:

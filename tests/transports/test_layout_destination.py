@@ -309,6 +309,27 @@ async def test_what_the_index_names_is_on_the_disk_before_it(
     assert steps[named + 1 :] == ["sync out"]
 
 
+async def test_OC09_a_shared_directory_is_on_the_disk_as_well(
+    tmp_path: Path, path: Path, session: Session
+) -> None:
+    for _ in range(2):  # Directories that were there, and a manifest that was there.
+        reference = LayoutReference(str(path), shared_blob_dir=str(tmp_path / "shared"))
+        async with reference.create(session) as destination:
+            with watching_the_disk(tmp_path) as steps:
+                await destination.commit(manifest_of(ARM64))
+        assert {"sync shared/sha256", "sync shared"} <= set(steps)
+
+
+async def test_a_blobs_directory_elsewhere(tmp_path: Path, path: Path, session: Session) -> None:
+    (tmp_path / "disk").mkdir()
+    path.mkdir()
+    (path / "blobs").symlink_to(tmp_path / "disk")
+    await commit(path, session, ARM64)
+    assert [file.name for file in (tmp_path / "disk").iterdir()] == ["sha256"]
+    async with LayoutReference(str(path)).open(session) as source:
+        assert (await source.get_manifest()).raw == ARM64.raw
+
+
 async def test_it_may_be_told_not_to_wait_for_the_disk(path: Path, session: Session) -> None:
     reference = LayoutReference(str(path), durable=False)
     with failing("fsync", errno.EIO):
