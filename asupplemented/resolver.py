@@ -43,7 +43,7 @@ from asupplemented.errors import (
     SupplementedError,
     UnsupportedDigestError,
 )
-from asupplemented.model.digest import Digest
+from asupplemented.model.digest import Digest, check_digests
 from asupplemented.model.manifest import Index, Manifest
 from asupplemented.model.selection import SpecificImages, choose
 
@@ -389,6 +389,5 @@ def _contents(
     if isinstance(parsed, Index):
         return (), parsed.manifests
     blobs = parsed.blobs
-    for blob in blobs:
-        Digest(blob.digest)
+    check_digests([blob.digest for blob in blobs])
     return blobs, None

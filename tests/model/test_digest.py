@@ -7,13 +7,17 @@ import hashlib
 import pickle
 import re
 import timeit
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.errors import InvalidDigestError, UnsupportedDigestError
-from asupplemented.model.digest import ALGORITHMS, Digest
+from asupplemented.model.digest import ALGORITHMS, Digest, check_digests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEX = {name: "0123456789abcdef" * (length // 16) for name, length in ALGORITHMS.items()}
 
@@ -120,3 +124,27 @@ def test_parsing_is_cheap() -> None:
     text = "sha256:" + HEX["sha256"]
     seconds = min(timeit.repeat(lambda: Digest(text), number=1000, repeat=20)) / 1000
     assert seconds < 10e-6
+
+
+hexadecimal = st.text("0123456789abcdef", min_size=64, max_size=64)
+digests = st.builds("sha256:{}".format, hexadecimal) | st.builds(
+    Digest.of, st.binary(max_size=3), st.sampled_from(sorted(ALGORITHMS))
+)
+broken = st.builds(
+    lambda text, at, letter: text[: at % len(text)] + letter + text[at % len(text) + 1 :],
+    digests,
+    st.integers(0, 200),
+    st.sampled_from(["g", "A", "s", "h", ":", "é", "\ud800", "\n", "", "0"]),
+)
+
+
+@given(st.lists(digests | broken, max_size=6))
+def test_many_are_checked_as_each_is(texts: list[str]) -> None:
+    def refusal(check: Callable[[], object]) -> str | None:
+        try:
+            check()
+        except InvalidDigestError as error:
+            return str(error)
+        return None
+
+    assert refusal(lambda: check_digests(texts)) == refusal(lambda: [Digest(t) for t in texts])
