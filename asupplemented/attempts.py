@@ -200,18 +200,19 @@ class _FileAttempt(Attempt):
 class _WireAttempt(Attempt):
     """Whatever an adapter streams: hashed beside the event loop, and not waited for for ever."""
 
-    __slots__ = ("_chunks", "_clock", "_left", "_pace", "_raw", "_running", "_skip")
+    __slots__ = ("_asked", "_chunks", "_clock", "_left", "_pace", "_raw", "_running", "_skip")
 
     def __init__(
-        self, candidate: BlobCandidate, context: Context, raw: RawBlob, clock: Clock
+        self, candidate: BlobCandidate, context: Context, clock: Clock, raw: RawBlob, asked: int
     ) -> None:
         super().__init__(candidate, raw.size, raw.start)
         self._raw = raw
         self._chunks = aiter(raw)
         self._pace = Pace(context.timeouts)
         self._clock = clock
+        self._asked = asked
         self._running: RunningHash | None = None
-        self._skip = 0
+        self._skip = asked - raw.start
         self._left: int | None = None
 
     @classmethod
@@ -221,15 +222,11 @@ class _WireAttempt(Attempt):
         clock = context.resource(CLOCK, Clock)
         raw = candidate.open(start, end)
         await raw.__aenter__()
-        attempt = cls(candidate, context, raw, clock)
-        attempt._skip = start - raw.start
-        attempt._left = None if end is None else end - start
-        return attempt
+        return cls(candidate, context, clock, raw, start)
 
     async def begin(self, end: int | None, running: RunningHash | None) -> None:
+        self._left = None if end is None else end - self._asked
         self._running = running
-        if end is None:
-            self._left = None
 
     async def read(self) -> bytes:
         if self._left == 0:

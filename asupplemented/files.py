@@ -101,8 +101,7 @@ class Workers(AsyncResource):
         try:
             future = self._executor.submit(func)
         except RuntimeError as error:
-            message = "the session is closed, and reads no more files; make a new session"
-            raise ClosedError(message) from error
+            raise _closed() from error
         self._running.add(cast("Future[object]", future))
         future.add_done_callback(self._running.discard)
         return future
@@ -145,7 +144,7 @@ async def run_blocking(
         ClosedError: The session is closed.
     """
     workers = context.resource(WORKERS, Workers)
-    return await asyncio.wrap_future(workers.submit(partial(func, *args, **kwargs)))
+    return await _result(workers.submit(partial(func, *args, **kwargs)))
 
 
 async def run_opening(context: Context, func: Callable[[], T], release: Callable[[T], object]) -> T:
@@ -167,11 +166,25 @@ async def run_opening(context: Context, func: Callable[[], T], release: Callable
             release(done.result())
 
     try:
-        return await asyncio.wrap_future(future)
+        return await _result(future)
     except BaseException:
         # Also when it was delivered, but the caller was cancelled before it could take it.
         future.add_done_callback(drop)
         raise
+
+
+async def _result(future: Future[T]) -> T:
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if future.cancelled() and task is not None and not task.cancelling():
+            raise _closed() from error  # It was still waiting for a thread.
+        raise
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the session is closed, and reads no more files; make a new session")
 
 
 # Opening

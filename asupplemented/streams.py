@@ -269,6 +269,8 @@ class VerifiedStream(BlobStream):
                 await self._fill()
         except SupplementedError as error:
             self._break(error)
+            if self._state is _State.CLOSED and not isinstance(error, ClosedError):
+                raise self._closed_error() from error
             raise
         except BaseException:
             message = "reading this blob was interrupted; open it again"
@@ -319,7 +321,7 @@ class VerifiedStream(BlobStream):
 
     async def _fill(self) -> None:
         """Fetch more: all of a small blob, the next bytes of a large one."""
-        small = self._running is not None and (self._size or MAX_BLOB) <= SMALL_BLOB
+        small = self._running is not None and self._size is not None and self._size <= SMALL_BLOB
         try:
             await self._pull()
             while small and self._right is None:
@@ -430,6 +432,7 @@ class VerifiedStream(BlobStream):
             return
         self._state = _State.CLOSED
         self._pending.clear()
+        self._failures.clear()
         if self._running is not None:
             self._running.discard()
         attempt, self._attempt = self._attempt, None

@@ -201,6 +201,8 @@ async def test_closing_waits_for_what_is_running_and_starts_nothing_else() -> No
     gates = [Gate() for _ in range(8)]
     futures = [workers.submit(partial(other, n)) for n, other in enumerate(gates)]
     waiting = workers.submit(lambda: begun.append(1))
+    tasks.append(asyncio.create_task(run_blocking(session, begun.append, 2)))
+    await asyncio.sleep(0)
     closing = asyncio.create_task(session.aclose())
     await asyncio.sleep(0)
     assert not closing.done()
@@ -208,6 +210,8 @@ async def test_closing_waits_for_what_is_running_and_starts_nothing_else() -> No
         each.open.set()
     await closing
     assert await tasks[0] is None
+    with pytest.raises(ClosedError):
+        await tasks[1]
     assert waiting.cancelled()
     assert begun == []
     assert all(future.done() for future in futures)

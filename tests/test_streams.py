@@ -43,14 +43,14 @@ from asupplemented.model.digest import Digest
 from asupplemented.retry import CLOCK, Clock
 from asupplemented.session import Session
 from asupplemented.streams import VerifiedStream
-from tests.candidates import Disk, Ledger, Wire
+from tests.candidates import Body, Disk, Ledger, Wire
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from asupplemented.abc import BlobCandidate
+    from asupplemented.abc import BlobCandidate, RawBlob
 
 DATA = bytes(range(256)) * 4
 LARGE = random.Random(1).randbytes(SMALL_BLOB + MIB + 5)
@@ -407,6 +407,13 @@ async def test_a_small_file_that_lies_is_replaced(
     assert count_open_files() == before
 
 
+async def test_a_liar_about_an_empty_blob_is_replaced(session: Session, ledger: Ledger) -> None:
+    liar = Wire(b"!", ledger, name="liar", claims=None)
+    candidates = [liar, Wire(b"", ledger, name="honest")]
+    assert await drain(VerifiedStream(describe(b""), candidates, session)) == b""
+    assert ledger.names == ["liar", "honest"]
+
+
 async def test_a_size_that_a_liar_announced_is_forgotten_with_it(
     session: Session, ledger: Ledger
 ) -> None:
@@ -728,6 +735,31 @@ async def test_closing_in_the_middle_of_a_read_ends_the_read(
         with pytest.raises(ClosedError):
             await reading
     assert ledger.left_open == 0
+
+
+async def test_an_error_that_comes_of_closing_says_so(session: Session, ledger: Ledger) -> None:
+    class Hanging(Body):
+        left = asyncio.Event()
+
+        async def __anext__(self) -> bytes:
+            await self.left.wait()
+            raise ConnectionResetError
+
+        async def __aexit__(self, *_: object) -> None:
+            self.left.set()
+
+    class HangingWire(Wire):
+        def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+            return Hanging(self, start, end)
+
+    stream = VerifiedStream(describe(DATA), [HangingWire(DATA, ledger)], session)
+    await stream.__aenter__()
+    reading = asyncio.create_task(stream.read_all(len(DATA)))
+    await asyncio.sleep(0)
+    await stream.aclose()
+    with pytest.raises(ClosedError) as caught:
+        await reading
+    assert isinstance(caught.value.__cause__, NetworkError)
 
 
 async def test_a_source_that_cannot_be_closed_is_told_as_such(
