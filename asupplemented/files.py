@@ -281,8 +281,9 @@ def read_limited(
     fd, status = _open(path, missing, follow=follow)
     try:
         data = os.read(fd, min(status.st_size, limit) + 1)
-        while len(data) <= limit and (more := os.read(fd, limit + 1 - len(data))):
-            data += more
+        if len(data) != status.st_size:  # Else that was the end: one call less for each file.
+            while len(data) <= limit and (more := os.read(fd, limit + 1 - len(data))):
+                data += more
     except OSError as error:
         raise map_os_error(error, path) from error
     finally:
