@@ -1,0 +1,208 @@
+"""The client underneath: our own, or one that is borrowed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from asupplemented.abc import Timeouts
+from asupplemented.errors import (
+    ClosedError,
+    ConfigurationError,
+    NetworkError,
+    SourceTimeoutError,
+)
+from asupplemented.session import Session
+from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
+from asupplemented.transports.registry import connections as module
+from asupplemented.transports.registry.connections import Connections, default_user_agent
+from asupplemented.transports.registry.options import RegistryOptions
+from tests.transports.registry.sessions import IMAGE, fill, watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.transports.registry.sessions import Watched
+
+
+@pytest.fixture
+async def lent() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client with every setting that would disturb us."""
+    async with aiohttp.ClientSession(
+        headers={"Authorization": "Bearer theirs", "Accept": "text/html", "X-Theirs": "1"},
+        cookies={"theirs": "1"},
+        auto_decompress=True,
+        raise_for_status=True,
+        timeout=aiohttp.ClientTimeout(total=0.001),
+        trust_env=True,
+        max_field_size=100,
+    ) as client:
+        yield client
+
+
+async def test_what_a_lender_sets_stays_with_the_lender(
+    registry: FakeRegistry, lent: aiohttp.ClientSession
+) -> None:
+    reference = fill(registry)
+    registry.script("latest", Headers({"Set-Cookie": "sticky=1; Path=/", "X-Long": "x" * 9000}))
+    async with watch(http=lent) as watched:
+        for _ in range(2):
+            await watched.try_open(reference)
+    for request in registry.requests:
+        for name in ("Authorization", "Cookie", "X-Theirs"):
+            assert request.header(name) is None
+        assert request.header("Accept") != "text/html"
+    assert not lent.closed
+    assert [cookie.key for cookie in lent.cookie_jar] == ["theirs"]
+
+
+async def test_what_is_borrowed_is_not_closed(
+    registry: FakeRegistry, lent: aiohttp.ClientSession
+) -> None:
+    async with watch(http=lent) as watched:
+        await watched.try_open(fill(registry))
+    assert not lent.closed
+    assert lent.connector is not None
+    assert not lent.connector.closed
+    assert registry.open_connections >= 1  # and its connections are kept
+
+
+async def test_a_borrowed_client_follows_our_rules(
+    registry: FakeRegistry, other: FakeRegistry
+) -> None:
+    from asupplemented.errors import MalformedResponseError
+
+    reference = fill(registry)
+    registry.script("latest", Encoding("gzip"), Redirect("ftp://x/"))
+    async with aiohttp.ClientSession() as lent, watch(http=lent) as watched:
+        with pytest.raises(MalformedResponseError, match="identity"):
+            await watched.open(reference)
+        with pytest.raises(MalformedResponseError, match="redirects"):
+            await watched.open(reference)
+
+
+async def test_TLS06_a_lender_decides_about_certificates() -> None:
+    authority = Authority()
+    connector = aiohttp.TCPConnector(ssl=authority.client_context())
+    async with (
+        FakeRegistry(tls=authority.server_context()) as registry,
+        aiohttp.ClientSession(connector=connector) as lent,
+        watch(tls_verify=True, http=lent) as watched,
+    ):
+        await watched.try_open(fill(registry))
+
+
+async def test_the_lender_sees_its_traces(registry: FakeRegistry) -> None:
+    seen: list[str] = []
+
+    async def note(
+        session: object, context: object, params: aiohttp.TraceRequestStartParams
+    ) -> None:
+        seen.append(params.url.path)
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(note)
+    config.freeze()
+    async with (
+        aiohttp.ClientSession(trace_configs=[config]) as lent,
+        watch(http=lent) as watched,
+    ):
+        await watched.try_open(fill(registry))
+    assert "/v2/team/app/manifests/latest" in seen
+
+
+async def test_a_borrowed_client_waits_as_long_for_a_head(registry: FakeRegistry) -> None:
+    reference = fill(registry)
+    registry.script("latest", Hold(asyncio.Event()), forever=True)
+    timeouts = Timeouts(connect=0.05, first_byte=0.05)
+    async with aiohttp.ClientSession() as lent, watch(http=lent, timeouts=timeouts) as watched:
+        with pytest.raises(SourceTimeoutError):
+            await watched.open(reference)
+
+
+async def test_a_client_that_was_closed_cannot_be_lent(registry: FakeRegistry) -> None:
+    lent = aiohttp.ClientSession()
+    async with Session(http=lent) as session:
+        await lent.close()
+        from asupplemented.transports import parse_reference
+
+        with pytest.raises(ConfigurationError, match="closed"):
+            await parse_reference(fill(registry)).open(session)
+
+
+def test_what_is_no_client_cannot_be_lent() -> None:
+    with pytest.raises(ConfigurationError, match="not a str"):
+        Connections("client", timeouts=Timeouts(), options=RegistryOptions())
+
+
+async def test_a_lender_that_closes_early_is_told(registry: FakeRegistry) -> None:
+    lent = aiohttp.ClientSession()
+    async with watch(http=lent) as watched, await watched.open(fill(registry)) as source:
+        await lent.close()
+        with pytest.raises((ClosedError, NetworkError)):
+            await source.get_manifest(IMAGE.digest)
+
+
+@pytest.mark.parametrize("timeouts", [Timeouts(connect=None), Timeouts(first_byte=None)])
+async def test_no_limit_is_fine(registry: FakeRegistry, timeouts: Timeouts) -> None:
+    async with watch(timeouts=timeouts) as watched:
+        await watched.try_open(fill(registry))
+    async with aiohttp.ClientSession() as lent, watch(http=lent, timeouts=timeouts) as watched:
+        await watched.try_open(fill(registry))
+
+
+async def test_the_first_byte_has_its_time_and_the_connection_its_own(
+    registry: FakeRegistry,
+) -> None:
+    reference = fill(registry)
+    registry.script("latest", Hold(asyncio.Event()), forever=True)
+    async with watch(timeouts=Timeouts(connect=60, first_byte=0.05)) as watched:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(SourceTimeoutError):
+            await watched.open(reference)
+        assert loop.time() - began < 5
+
+
+async def test_TLS09_a_dead_idle_connection_is_replaced(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    async with await watched.open(fill(registry)) as source:
+        registry.script(IMAGE.digest, Cut(after=None))
+        await source.get_manifest(IMAGE.digest)
+    assert watched.clock.slept == []
+
+
+async def test_no_cookie_is_kept(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry)
+    registry.script("*", Headers({"Set-Cookie": "a=b; Path=/"}), forever=True)
+    for _ in range(2):
+        await watched.try_open(reference)
+    assert all(request.header("Cookie") is None for request in registry.requests)
+
+
+async def test_TLS07_no_netrc_is_read(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    from pathlib import Path
+
+    netrc = Path(str(tmp_path)) / "netrc"
+    netrc.write_text("machine 127.0.0.1 login bob password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with watch() as watched:
+        await watched.try_open(fill(registry))
+    assert all(request.header("Authorization") is None for request in registry.requests)
+
+
+def test_the_user_agent_has_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "version", lambda name: "1.2")
+    assert default_user_agent() == "asupplemented/1.2"
+
+    def missing(name: str) -> str:
+        raise module.PackageNotFoundError(name)
+
+    monkeypatch.setattr(module, "version", missing)
+    assert default_user_agent() == "asupplemented"
