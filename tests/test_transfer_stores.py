@@ -60,7 +60,7 @@ async def test_copies_to_one_layout_at_the_same_time_all_succeed(
         assert report.digest == top.digest
         again = await copy(f"oci:{tmp_path}:{name}", f"dir:{tmp_path / name}.copy", session)
         assert again.blobs == len(top.blobs)
-    assert not list(tmp_path.glob("**/.part-*"))
+    assert not list(tmp_path.glob("**/.asupplemented*"))
     assert not list(tmp_path.glob("**/*.lock"))
 
 
@@ -114,7 +114,7 @@ async def test_a_failed_copy_leaves_the_layout_as_its_readers_saw_it(
         await copy(broken, f"oci:{tmp_path}:app", session)
     assert caught.value.digest == ARM.layers[1]
     assert (tmp_path / "index.json").read_bytes() == before
-    assert not list(tmp_path.glob("**/.part-*"))
+    assert not list(tmp_path.glob("**/.asupplemented*"))
     assert (await copy(f"oci:{tmp_path}:app", f"dir:{tmp_path / 'out'}", session)).blobs == 3
 
 

@@ -102,7 +102,7 @@ async def test_a_signal_ends_a_copy_without_a_trace(
         out, err = await process.communicate()
     assert (process.returncode, out, err) == (code, b"", b"error: " + word + b"\n")
     assert not (tmp_path / "out" / "index.json").exists()
-    assert not list(tmp_path.glob("out/**/.part-*"))
+    assert not list(tmp_path.glob("out/**/.asupplemented*"))
 
 
 def read_terminal(descriptor: int) -> Iterator[bytes]:
