@@ -86,7 +86,11 @@ def parse_reference(text: str) -> Reference:
         raise _without_scheme(text)
     if scheme not in TRANSPORTS:
         raise _unknown(scheme, rest)
-    return _load(TRANSPORTS[scheme]).parse(rest)
+    try:
+        return _load(TRANSPORTS[scheme]).parse(rest)
+    except InvalidReferenceError as error:
+        error.reference = _shown(scheme, rest)  # Whole, but for what may be a password.
+        raise
 
 
 def _load(path: str) -> type[ReferenceType]:
@@ -122,6 +126,11 @@ def _unknown(scheme: str, rest: str) -> UnknownTransportError:
             f"an image in a registry is docker://{shown}"
         )
     return UnknownTransportError(message)
+
+
+def _shown(scheme: str, rest: str) -> str:
+    slashes = "//" if rest.startswith("//") else ""
+    return f"{scheme}:{slashes}{_without_user(rest[2:]) if slashes else _printable(rest)}"
 
 
 def _without_user(text: str) -> str:

@@ -121,6 +121,24 @@ def test_a_password_does_not_get_into_the_message(text: str) -> None:
     assert "host/x" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("oci:/x:a b", "oci:/x:a b"),
+        ("oci:/x:@y", "oci:/x:@y"),
+        ("dir:", "dir:"),
+        ("docker://Host/X", "docker://Host/X"),
+        ("docker://u:s3cret@host/X", "docker://host/X"),
+    ],
+)
+def test_a_malformed_reference_is_named(text: str, shown: str) -> None:
+    with pytest.raises(InvalidReferenceError) as caught:
+        parse_reference(text)
+    assert caught.value.reference is not None
+    assert shown.partition("//")[2] in caught.value.reference
+    assert "cret" not in str(caught.value)
+
+
 def test_text_of_any_length_is_refused_at_once_past_the_cap() -> None:
     longest = "dir:" + "x" * (MAX_REFERENCE - 4)
     assert str(parse_reference(longest)) == longest
