@@ -9,7 +9,6 @@ import pytest
 
 from asupplemented import limits
 from asupplemented.errors import InstanceNotFoundError, SupplementedError
-from asupplemented.model.manifest import Manifest
 from asupplemented.resolver import Bounds, Resolver, Want
 from tests.oracle import Answer, Request, SerialLoop, World, resolve_serially
 
@@ -119,19 +118,18 @@ def assert_same(resolver: Resolver, answer: Answer, world: World) -> None:
 def assert_same_failure(failure: SupplementedError | None, answer: Answer, world: World) -> None:
     """The very object if a member raised it, else one that says the same."""
     expected = answer.failure
-    member, digest = answer.reads[-1]
-    last = world.read(member, digest)
-    if any(world.read(*read) is expected for read in answer.reads):
-        assert failure is expected
-    else:  # raised at a commit, or in the end
-        assert type(failure) is type(expected)
-        assert vars(failure).get("limit") == vars(expected).get("limit")
-        assert vars(failure).get("digests") == vars(expected).get("digests")
     assert failure is not None
-    if failure is last:
-        assert (failure.member, failure.digest) == (member, digest)
-    elif isinstance(last, Manifest) and not isinstance(failure, InstanceNotFoundError):
-        assert failure.member == member
+    for member, digest in answer.reads:
+        if world.read(member, digest) is expected:
+            assert failure is expected
+            assert (failure.member, failure.digest) == (member, digest)
+            return
+    # Raised at a commit, or in the end.
+    assert type(failure) is type(expected)
+    assert vars(failure).get("limit") == vars(expected).get("limit")
+    assert vars(failure).get("digests") == vars(expected).get("digests")
+    if not isinstance(failure, InstanceNotFoundError):
+        assert failure.member == answer.reads[-1][0]
 
 
 class UnreadError(Exception):
