@@ -8,32 +8,26 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import AsyncResource
-from asupplemented.closing import closing_on_error
+from asupplemented.blob_files import BlockReader
 from asupplemented.errors import (
-    RangeError,
-    SizeMismatchError,
-    SourceError,
     SourceTimeoutError,
-    SupplementedError,
 )
-from asupplemented.files import BlockReader, map_os_error, run_blocking
+from asupplemented.files import run_blocking
 from asupplemented.read_ahead import ReadAhead, verified_files
 from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
     from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Timeouts
-    from asupplemented.files import FileIdentity
+    from asupplemented.blob_files import FileIdentity
     from asupplemented.hashing import RunningHash
     from asupplemented.model.digest import Digest
 
-__all__ = ("Attempt", "Pace", "located", "open_attempt")
+__all__ = ("Attempt", "FileAttempt", "Pace", "WireAttempt")
 
 MAX_DISCARD: Final = 64 * 1024 * 1024
 """Bytes to skip where a source cannot start in the middle (rule RES-06)."""
@@ -90,56 +84,7 @@ class Attempt(AsyncResource):
         """Every byte of the blob was read, hashed, and found right."""
 
 
-async def open_attempt(
-    candidate: BlobCandidate,
-    context: Context,
-    digest: Digest,
-    *,
-    size: int | None,
-    start: int = 0,
-    end: int | None = None,
-) -> Attempt:
-    """Ask a candidate for ``[start, end)`` of a blob.
-
-    Args:
-        candidate: Whom to ask.
-        context: The session.
-        digest: Name of the blob.
-        size: Bytes of the whole blob, None if unknown.
-        start: Offset of the first byte.
-        end: Offset behind the last byte, None for the end of the blob.
-
-    Raises:
-        SizeMismatchError: The candidate claims another size.
-        RangeError: It claims that `start` is behind the end.
-        SupplementedError: What the candidate raised. Nothing stays open then.
-    """
-    with located(candidate, digest):
-        file = await candidate.open_file()
-        if file is None:
-            attempt: Attempt = await _WireAttempt.open(candidate, context, start, end)
-        else:
-            attempt = _FileAttempt(candidate, context, digest, file, start)
-        async with closing_on_error(lambda: (attempt,), "what was opened"):
-            _check_claims(attempt, size, start)
-            await attempt.look()
-        return attempt
-
-
-def _check_claims(attempt: Attempt, size: int | None, start: int) -> None:
-    claimed = attempt.size
-    if size is not None and claimed is not None and claimed != size:
-        message = f"the source announces {claimed} bytes where {size} were promised"
-        raise SizeMismatchError(message, expected=size, actual=claimed)
-    if claimed is not None and start > claimed:
-        message = f"the range starts at {start}, and the blob has {claimed} bytes"
-        raise RangeError(message)
-    if not 0 <= start - attempt.start <= MAX_DISCARD:
-        message = f"the source starts at byte {attempt.start} where {start} was asked for"
-        raise SourceError(message)
-
-
-class _FileAttempt(Attempt):
+class FileAttempt(Attempt):
     """A local file: read and hashed ahead in a thread."""
 
     __slots__ = ("_blocks", "_context", "_digest", "_known", "_reader")
@@ -197,7 +142,7 @@ class _FileAttempt(Attempt):
             self._blocks.close()
 
 
-class _WireAttempt(Attempt):
+class WireAttempt(Attempt):
     """Whatever an adapter streams: hashed beside the event loop, and not waited for for ever."""
 
     __slots__ = ("_asked", "_chunks", "_clock", "_left", "_pace", "_raw", "_running", "_skip")
@@ -306,22 +251,11 @@ class Pace:
 
     def failure(self) -> SourceTimeoutError:
         """What is wrong when patience ends."""
-        message = (
-            f"the body is too slow: {self._came} bytes in {self._window} s, where "
-            f"{self._quota:.0f} were due; see Timeouts.stall and min_rate"
-        )
+        if self._came >= self._quota:
+            message = f"the body stalled: nothing came for {self._window} s; see Timeouts.stall"
+        else:
+            message = (
+                f"the body is too slow: {self._came} bytes in {self._window} s, where "
+                f"{self._quota:.0f} were due; see Timeouts.min_rate"
+            )
         return SourceTimeoutError(message)
-
-
-@contextmanager
-def located(candidate: BlobCandidate, digest: Digest) -> Generator[None]:
-    """Say where an error happened, and turn strays of the standard library into ours."""
-    try:
-        yield
-    except SupplementedError as error:
-        error.locate(reference=candidate.reference, digest=digest, member=candidate.member)
-        raise
-    except (OSError, EOFError) as error:
-        mapped = map_os_error(error, f"blob {digest}")
-        mapped.locate(reference=candidate.reference, digest=digest, member=candidate.member)
-        raise mapped from error

@@ -85,7 +85,7 @@ class Hashing(AsyncResource):
         self._running.add(running)
         return running
 
-    def thread(self) -> _HashThread | None:
+    def choose_thread(self) -> _HashThread | None:
         """The thread with the fewest bodies, None if there is no core for one."""
         if self._closed:
             raise _ended()
@@ -233,7 +233,7 @@ class RunningHash:
         self._inline += size
         if self._inline <= OFFLOAD_BYTES:
             return False
-        self._thread = self._hashing.thread()
+        self._thread = self._hashing.choose_thread()
         if self._thread is None:
             return False
         self._thread.bodies += 1

@@ -20,7 +20,7 @@ from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from asupplemented.abc import Context
-    from asupplemented.files import BlockReader, FileIdentity
+    from asupplemented.blob_files import BlockReader, FileIdentity
     from asupplemented.model.digest import Digest, Hasher
 
 __all__ = ("VERIFIED", "ReadAhead", "VerifiedFiles", "verified_files")

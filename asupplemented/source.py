@@ -156,18 +156,18 @@ class VerifiedSource(Source):
         self._check_open()
         if instance is None:
             return await self._default.get(self._fetch_default)
-        return await self._fetch(Digest(instance), None)
+        digest = Digest(instance)
+        return await self._fetch(digest, digest, None)
 
     async def _fetch_default(self) -> Manifest:
-        named = self._adapter.default_descriptor if isinstance(self._adapter, Named) else None
-        if named is None:
-            return await self._fetch(None, None)
         with _located(self._reference):
-            return await self._fetch(None, named)
+            named = self._adapter.default_descriptor if isinstance(self._adapter, Named) else None
+            expected = None if named is None else Digest(named.digest)
+        return await self._fetch(None, expected, None if named is None else named.size)
 
-    async def _fetch(self, instance: Digest | None, named: Descriptor | None) -> Manifest:
-        expected = instance if named is None else Digest(named.digest)
-        size = None if named is None else named.size
+    async def _fetch(
+        self, instance: Digest | None, expected: Digest | None, size: int | None
+    ) -> Manifest:
         began = perf_counter()
         with _located(self._reference, expected):
             raw = await self._adapter.fetch_manifest(instance)

@@ -12,14 +12,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobStream
-from asupplemented.attempts import located, open_attempt
+from asupplemented.candidates import Candidates, located
 from asupplemented.closing import close_all, closing_on_error
 from asupplemented.errors import (
-    BlobNotFoundError,
     ClosedError,
     DigestMismatchError,
     LimitExceededError,
-    NotFoundError,
     RangeError,
     SizeMismatchError,
     SourceError,
@@ -82,7 +80,6 @@ class VerifiedStream(BlobStream):
         "_end",
         "_ended",
         "_failure",
-        "_failures",
         "_lent",
         "_pending",
         "_position",
@@ -105,7 +102,7 @@ class VerifiedStream(BlobStream):
     ) -> None:
         self._digest = Digest(descriptor.digest)
         self._descriptor = descriptor
-        self._candidates = deque(candidates)
+        self._candidates = Candidates(candidates, context, self._digest)
         self._context = context
         self._size = descriptor.size
         self._start = start
@@ -121,7 +118,6 @@ class VerifiedStream(BlobStream):
         self._candidate: BlobCandidate | None = None
         """Who serves, or served at last."""
         self._running: RunningHash | None = None
-        self._failures: list[SupplementedError] = []
         self._failure: SupplementedError | None = None
         self._pending: deque[bytes] = deque()
         self._position = start
@@ -210,27 +206,10 @@ class VerifiedStream(BlobStream):
             await self._open_next()
 
     async def _open_next(self) -> None:
-        """Make the next attempt that succeeds."""
-        while self._candidates:
-            candidate = self._candidates.popleft()
-            end = None if self._is_whole else self._end
-            try:
-                attempt = await open_attempt(
-                    candidate,
-                    self._context,
-                    self._digest,
-                    size=self._size,
-                    start=self._position,
-                    end=end,
-                )
-            except UsageError:
-                raise
-            except SupplementedError as error:
-                self._failures.append(error)
-            else:
-                await self._use(attempt)
-                return
-        raise self._verdict()
+        end = None if self._is_whole else self._end
+        await self._use(
+            await self._candidates.open_next(size=self._size, start=self._position, end=end)
+        )
 
     async def _use(self, attempt: Attempt) -> None:
         self._attempt, self._candidate = attempt, attempt.candidate
@@ -242,22 +221,6 @@ class VerifiedStream(BlobStream):
         if self._context.observed:
             reference, member = attempt.candidate.reference, attempt.candidate.member
             self._context.emit(BlobStarted(reference, self._digest, self._position, member))
-
-    def _verdict(self) -> SupplementedError:
-        """Why nobody served the blob: the first failure that is more than a miss, if any."""
-        if not self._failures:
-            message = f"nobody is known to have blob {self._digest}"
-            return BlobNotFoundError(message, digest=self._digest)
-        hard = [error for error in self._failures if not isinstance(error, NotFoundError)]
-        chosen = (hard or self._failures)[0]
-        for error in self._failures:
-            if error is not chosen:
-                chosen.add_note(f"another source failed as well: {error}")
-        if isinstance(chosen, NotFoundError) and not isinstance(chosen, BlobNotFoundError):
-            missing = BlobNotFoundError(f"nobody has blob {self._digest}", digest=self._digest)
-            missing.__cause__ = chosen
-            return missing
-        return chosen
 
     # Reading
 
@@ -335,7 +298,7 @@ class VerifiedStream(BlobStream):
 
     async def _replace(self, failure: SupplementedError) -> None:
         """Begin again with the next candidate; nothing has been handed out yet."""
-        self._failures.append(failure)
+        self._candidates.blame(failure)
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             try:
@@ -432,7 +395,7 @@ class VerifiedStream(BlobStream):
             return
         self._state = _State.CLOSED
         self._pending.clear()
-        self._failures.clear()
+        self._candidates.forget()
         if self._running is not None:
             self._running.discard()
         attempt, self._attempt = self._attempt, None

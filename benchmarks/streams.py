@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asupplemented import Descriptor, Digest, Session
-from asupplemented.files import open_blob_file, run_opening
+from asupplemented.blob_files import open_blob_file
+from asupplemented.files import run_opening
 from asupplemented.streams import VerifiedStream
 from benchmarks.harness import cpu_seconds, interleave, report, wall_seconds
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from asupplemented.files import open_blob_file, run_opening
+from asupplemented.blob_files import open_blob_file
+from asupplemented.files import run_opening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -132,7 +132,7 @@ async def test_bodies_are_spread_over_the_threads() -> None:
     bodies = [hashers.start(SHA256) for _ in range(4)]
     for body in bodies:
         await body.update(PIECE + b"x")
-    threads = {hashers.thread(), hashers.thread()}
+    threads = {hashers.choose_thread(), hashers.choose_thread()}
     assert len(hash_threads()) == 2
     assert all(thread is not None and thread.bodies == 2 for thread in threads)
     bodies[0].discard()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented import read_ahead
+from asupplemented.blob_files import BlockReader, FileIdentity, open_blob_file
 from asupplemented.errors import ClosedError, SourceError
-from asupplemented.files import WORKERS, BlockReader, FileIdentity, Workers, open_blob_file
+from asupplemented.files import WORKERS, Workers
 from asupplemented.limits import BLOCK
 from asupplemented.model.digest import Digest
 from asupplemented.read_ahead import ReadAhead, VerifiedFiles

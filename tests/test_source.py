@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.abc import BlobFile, Opening, RawManifest, Timeouts
+from asupplemented.blob_files import open_blob_file
 from asupplemented.errors import (
     AccessError,
     AmbiguousManifestError,
@@ -34,7 +35,6 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.events import Event, ManifestFetched
-from asupplemented.files import open_blob_file
 from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest

@@ -914,10 +914,9 @@ def test_SEC07_a_byte_now_and_then_is_a_stall() -> None:
 
 
 def test_SEC07_silence_is_a_stall() -> None:
-    with pytest.raises(SourceTimeoutError):
-        stream_slowly(pause=61, chunk=10**6, total=10**6, timeouts=Timeouts(stall=60, min_rate=0))
-    with pytest.raises(SourceTimeoutError):
-        stream_slowly(pause=61, chunk=10**6, total=10**6, timeouts=Timeouts(stall=60))
+    for timeouts in (Timeouts(stall=60, min_rate=0), Timeouts(stall=60)):
+        with pytest.raises(SourceTimeoutError, match="60 s"):
+            stream_slowly(pause=61, chunk=10**6, total=10**6, timeouts=timeouts)
 
 
 @pytest.mark.parametrize(

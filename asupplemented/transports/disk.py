@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from asupplemented.abc import Destination, RawManifest
+from asupplemented.blob_files import BlockReader, FileBlob, open_blob_file
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -27,14 +28,7 @@ from asupplemented.errors import (
     SupplementedError,
     UnsupportedManifestError,
 )
-from asupplemented.files import (
-    BlockReader,
-    FileBlob,
-    open_blob_file,
-    read_limited,
-    run_blocking,
-    run_opening,
-)
+from asupplemented.files import read_limited, run_blocking, run_opening
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
@@ -218,8 +212,8 @@ class DiskDestination(Destination):
         reference: Where it writes, as the user gave it.
         context: The session, whose threads write.
         root: The directory of the image. It is made by `prepare`; its parent has to be there.
-        staging: Where files are made: `root`, or a directory in it or elsewhere, on the file
-            system that they will live in.
+        staging: Where files are made, and below which blobs and manifests go: `root`, or a
+            directory in it or elsewhere.
         durable: Whether `commit` waits until everything is on the disk.
         follow: Whether a blob that is there already may be a symbolic link.
     """
@@ -342,10 +336,10 @@ class DiskDestination(Destination):
                 sync_directory(directory.parent)
 
     def _up(self, directory: Path) -> Iterator[Path]:
-        """A directory and those above it, up to the one that was there before the files."""
+        """A directory and those above it, up to `staging`, below which everything is written."""
         for each in (directory, *directory.parents):
             yield each
-            if each in {self._root, self._staging}:
+            if each == self._staging:
                 return
 
     def _check_open(self) -> None:
