@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+import pytest
+
 from asupplemented.blob_files import open_blob_file
+from asupplemented.errors import SupplementedError
 from asupplemented.files import run_opening
+from asupplemented.limits import MIB, SMALL_BLOB
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from asupplemented.abc import BlobFile, Context, RawBlob
+    from asupplemented.streams import VerifiedStream
 
-__all__ = ("Body", "Disk", "Ledger", "Wire")
+DATA = bytes(range(256)) * 4
+"""A small blob."""
+LARGE = random.Random(1).randbytes(SMALL_BLOB + MIB + 5)
+"""A blob that is handed out before it is verified."""
+WRONG = DATA[:500] + b"?" + DATA[501:]
+"""`DATA` with one wrong byte."""
 
 
 @dataclass
@@ -153,3 +166,27 @@ class Disk:
         file.offset = self.offset
         file.size = file.size if self.size is None else self.size
         return file
+
+
+def describe(data: bytes, *, sized: bool = True, algorithm: str = "sha256") -> Descriptor:
+    size = len(data) if sized else None
+    return Descriptor(digest=Digest.of(data, algorithm), size=size)
+
+
+async def drain(stream: VerifiedStream) -> bytes:
+    async with stream:
+        return b"".join([chunk async for chunk in stream])
+
+
+async def fail(stream: VerifiedStream) -> tuple[bytes, SupplementedError]:
+    """What was handed out before the error."""
+    received = b""
+    try:
+        async with stream:
+            async for chunk in stream:
+                assert chunk
+                received += chunk
+    except SupplementedError as error:
+        assert stream.verified is False
+        return received, error
+    pytest.fail("the stream ended without an error")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,47 +13,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented import streams
-from asupplemented.abc import Timeouts
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
     DigestMismatchError,
     InvalidDigestError,
     LimitExceededError,
-    ManifestNotFoundError,
     NetworkError,
-    NotFoundError,
     RangeError,
     ServerError,
     SizeMismatchError,
     SourceError,
-    SourceTimeoutError,
     SupplementedError,
-    TooManyRequestsError,
     TruncatedError,
-    UnauthorizedError,
     UsageError,
 )
 from asupplemented.events import BlobFinished, BlobStarted, Event
-from asupplemented.hashing import HASHING, Hashing
 from asupplemented.limits import BLOCK, CHUNK_MAX, MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.retry import CLOCK, Clock
 from asupplemented.session import Session
 from asupplemented.streams import VerifiedStream
-from tests.candidates import Body, Disk, Ledger, Wire
-from tests.suspending import cancel_at_every_await, count_open_files, run_leaping
+from tests.candidates import DATA, LARGE, WRONG, Body, Disk, Ledger, Wire, describe, drain, fail
+from tests.suspending import cancel_at_every_await, count_open_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from asupplemented.abc import BlobCandidate, RawBlob
-
-DATA = bytes(range(256)) * 4
-LARGE = random.Random(1).randbytes(SMALL_BLOB + MIB + 5)
-WRONG = DATA[:500] + b"?" + DATA[501:]
 
 
 @pytest.fixture
@@ -73,30 +61,6 @@ def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small blobs are handed out as large ones are, and chunks are tiny."""
     monkeypatch.setattr(streams, "SMALL_BLOB", -1)
     monkeypatch.setattr(streams, "CHUNK_MAX", 16)
-
-
-def describe(data: bytes, *, sized: bool = True, algorithm: str = "sha256") -> Descriptor:
-    size = len(data) if sized else None
-    return Descriptor(digest=Digest.of(data, algorithm), size=size)
-
-
-async def drain(stream: VerifiedStream) -> bytes:
-    async with stream:
-        return b"".join([chunk async for chunk in stream])
-
-
-async def fail(stream: VerifiedStream) -> tuple[bytes, SupplementedError]:
-    """What was handed out before the error."""
-    received = b""
-    try:
-        async with stream:
-            async for chunk in stream:
-                assert chunk
-                received += chunk
-    except SupplementedError as error:
-        assert stream.verified is False
-        return received, error
-    pytest.fail("the stream ended without an error")
 
 
 # Whole blobs
@@ -447,104 +411,6 @@ async def test_a_liar_that_cannot_be_closed_is_replaced_all_the_same(
     assert await drain(stream) == DATA
 
 
-# Candidates
-
-
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        BlobNotFoundError("x"),
-        NetworkError("x"),
-        SourceTimeoutError("x"),
-        ServerError("x", status=503),
-        TooManyRequestsError("x", status=429),
-        UnauthorizedError("x", status=401),
-        SizeMismatchError("x"),
-        ConnectionRefusedError(111, "x"),
-        TimeoutError(),
-        EOFError(),
-    ],
-    ids=lambda refusal: type(refusal).__name__,
-)
-async def test_before_the_first_byte_the_next_candidate_is_asked(
-    session: Session, ledger: Ledger, refusal: Exception
-) -> None:
-    first = Wire(DATA, ledger, name="first", refuses=refusal)
-    second = Wire(LARGE, ledger, name="second", member=7)
-    third = Wire(LARGE, ledger, name="third")
-    stream = VerifiedStream(describe(LARGE), [first, second, third], session)
-    async with stream:
-        assert stream.member == 7
-        assert await stream.read_all(len(LARGE)) == LARGE
-    assert ledger.names == ["first", "second"]
-
-
-async def test_an_announced_size_that_differs_is_a_reason_to_ask_the_next(
-    session: Session, ledger: Ledger
-) -> None:
-    first = Wire(DATA, ledger, name="first")
-    second = Wire(LARGE, ledger, name="second")
-    assert await drain(VerifiedStream(describe(LARGE), [first, second], session)) == LARGE
-
-
-async def test_nobody_has_it(session: Session, ledger: Ledger) -> None:
-    wires = [
-        Wire(b"", ledger, name=name, member=n, refuses=BlobNotFoundError("no such blob"))
-        for n, name in enumerate(("first", "second"))
-    ]
-    stream = VerifiedStream(describe(DATA), wires, session)
-    with pytest.raises(BlobNotFoundError) as caught:
-        await stream.__aenter__()
-    error = caught.value
-    assert (error.reference, error.member, error.digest) == ("first", 0, Digest.of(DATA))
-    assert "second" in error.__notes__[0]
-    assert stream.verified is False
-
-
-async def test_a_miss_of_another_kind_is_a_missing_blob(session: Session, ledger: Ledger) -> None:
-    wire = Wire(b"", ledger, refuses=ManifestNotFoundError("x"))
-    with pytest.raises(BlobNotFoundError) as caught:
-        await VerifiedStream(describe(DATA), [wire], session).__aenter__()
-    assert isinstance(caught.value.__cause__, ManifestNotFoundError)
-
-
-async def test_the_first_failure_that_is_no_miss_is_raised(
-    session: Session, ledger: Ledger
-) -> None:
-    refusals = [BlobNotFoundError("a"), NetworkError("b"), ServerError("c"), NotFoundError("d")]
-    wires = [Wire(b"", ledger, name=str(n), refuses=e) for n, e in enumerate(refusals)]
-    with pytest.raises(NetworkError) as caught:
-        await VerifiedStream(describe(DATA), wires, session).__aenter__()
-    assert caught.value is refusals[1]
-    assert [note[-13:] for note in caught.value.__notes__] == [
-        str(refusals[n])[-13:] for n in (0, 2, 3)
-    ]
-
-
-async def test_without_candidates_nobody_has_it(session: Session) -> None:
-    with pytest.raises(BlobNotFoundError) as caught:
-        await VerifiedStream(describe(DATA), [], session).__aenter__()
-    assert caught.value.digest == Digest.of(DATA)
-
-
-async def test_a_candidate_that_is_misused_is_not_passed_over(
-    session: Session, ledger: Ledger
-) -> None:
-    closed = Wire(b"", ledger, refuses=ClosedError("the source has been closed"))
-    with pytest.raises(ClosedError):
-        await VerifiedStream(describe(DATA), [closed, Wire(DATA, ledger)], session).__aenter__()
-    assert len(ledger.asked) == 1
-
-
-async def test_a_foreign_error_is_not_passed_over(session: Session, ledger: Ledger) -> None:
-    broken = Wire(DATA, ledger, breaks=10, error=ZeroDivisionError)
-    stream = VerifiedStream(describe(DATA), [broken, Wire(DATA, ledger)], session)
-    with pytest.raises(ZeroDivisionError):
-        await drain(stream)
-    assert stream.verified is False
-    assert ledger.left_open == 0
-
-
 # Ranges
 
 
@@ -878,98 +744,6 @@ async def test_a_stream_whose_reader_was_cancelled_does_not_go_on(
         with pytest.raises(ClosedError, match="interrupted"):
             await anext(stream)
     assert stream.verified is False
-
-
-# Time
-
-
-def stream_slowly(
-    pause: float, chunk: int, total: int, timeouts: Timeouts, reader_pause: float = 0
-) -> float:
-    """Read a slow body; the seconds that it took, by a clock that leaps."""
-    data = DATA * (total // len(DATA) + 1)
-
-    async def run() -> float:
-        loop = asyncio.get_running_loop()
-        ledger = Ledger()
-        async with Session(timeouts=timeouts) as session:
-            session.resource(CLOCK, lambda: Clock(now=loop.time))
-            session.resource(HASHING, lambda: Hashing(threads=0))
-            wire = Wire(data[:total], ledger, sizes=(chunk,), pause=pause)
-            stream = VerifiedStream(describe(data[:total]), [wire], session)
-            async with stream:
-                async for _ in stream:
-                    await asyncio.sleep(reader_pause)
-        assert ledger.left_open == 0
-        return loop.time()
-
-    return run_leaping(run)
-
-
-def test_SEC07_a_byte_now_and_then_is_a_stall() -> None:
-    with pytest.raises(SourceTimeoutError, match="too slow") as caught:
-        stream_slowly(pause=59, chunk=1, total=100_000, timeouts=Timeouts(stall=60))
-    assert caught.value.received is not None
-    assert caught.value.received <= 2
-
-
-def test_SEC07_silence_is_a_stall() -> None:
-    for timeouts in (Timeouts(stall=60, min_rate=0), Timeouts(stall=60)):
-        with pytest.raises(SourceTimeoutError, match="60 s"):
-            stream_slowly(pause=61, chunk=10**6, total=10**6, timeouts=timeouts)
-
-
-@pytest.mark.parametrize(
-    ("pause", "chunk", "timeouts"),
-    [
-        (1, 1050, Timeouts(stall=60)),
-        (59, 60 * 1024, Timeouts(stall=60)),
-        (29, 30 * 1024, Timeouts(stall=60)),
-        (59, 1, Timeouts(stall=60, min_rate=0)),
-        (5000, 1, Timeouts(stall=None)),
-    ],
-)
-def test_SEC07_slow_but_steady_is_fine(pause: float, chunk: int, timeouts: Timeouts) -> None:
-    total = 100 * chunk
-    assert stream_slowly(pause, chunk, total, timeouts) == pytest.approx(101 * pause, rel=1e-3)
-
-
-def test_SEC07_a_rate_just_below_the_least_is_not() -> None:
-    with pytest.raises(SourceTimeoutError):
-        stream_slowly(pause=1, chunk=1000, total=100_000, timeouts=Timeouts(stall=60))
-
-
-def test_SEC07_a_small_body_may_take_its_window() -> None:
-    assert stream_slowly(
-        pause=20, chunk=10, total=20, timeouts=Timeouts(stall=61)
-    ) == pytest.approx(60)
-
-
-def test_SEC07_a_slow_reader_is_not_held_against_the_source() -> None:
-    total = SMALL_BLOB + 10 * 70_000
-    seconds = stream_slowly(
-        pause=0.001, chunk=70_000, total=total, timeouts=Timeouts(stall=60), reader_pause=1000
-    )
-    assert seconds > 60_000
-
-
-async def test_a_timeout_of_the_source_itself_is_told_as_such(
-    session: Session, ledger: Ledger
-) -> None:
-    wire = Wire(DATA, ledger, breaks=10, error=lambda: TimeoutError("theirs"))
-    _, error = await fail(VerifiedStream(describe(DATA), [wire], session))
-    assert isinstance(error, SourceTimeoutError)
-    assert "theirs" in str(error)
-
-
-async def test_the_deadline_of_the_caller_stays_the_callers(ledger: Ledger) -> None:
-    async with Session() as session:
-        wire = Wire(DATA, ledger, pause=3600)
-        with pytest.raises(TimeoutError) as caught:
-            async with asyncio.timeout(0), VerifiedStream(describe(DATA), [wire], session) as s:
-                await anext(s)
-    assert not isinstance(caught.value, SupplementedError)
-    assert ledger.left_open == 0
 
 
 # Events
