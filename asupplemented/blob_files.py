@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented.abc import BlobFile
 from asupplemented.errors import BlobNotFoundError, RangeError
-from asupplemented.files import map_os_error, open_regular, run_blocking, run_opening
+from asupplemented.files import map_os_error, open_with_status, run_blocking, run_opening
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def open_blob_file(
     """Open a file that is one blob, as a `LocalFile` adapter has to. Blocking.
 
     Raises:
-        SupplementedError: See `open_regular`.
+        SupplementedError: See `asupplemented.files.open_regular`.
     """
-    fd = open_regular(path, missing=missing, follow=follow)
-    return BlobFile(fd, path, 0, os.fstat(fd).st_size, partial(os.close, fd))
+    fd, status = open_with_status(path, missing=missing, follow=follow)
+    return BlobFile(fd, path, 0, status.st_size, partial(os.close, fd))
 
 
 class FileIdentity(NamedTuple):

@@ -41,6 +41,7 @@ __all__ = (
     "Workers",
     "map_os_error",
     "open_regular",
+    "open_with_status",
     "read_limited",
     "run_blocking",
     "run_opening",
@@ -227,25 +228,39 @@ def open_regular(
         LayoutError: It is a directory, FIFO, device or socket, or a link where none may be.
         SourceError: It cannot be opened for another reason.
     """
-    fd, _ = _open(path, missing, follow=follow)
+    fd, _ = open_with_status(path, missing=missing, follow=follow)
     return fd
 
 
-def _open(
-    path: str | Path, missing: Callable[[str], SupplementedError], *, follow: bool
+def open_with_status(
+    path: str | Path,
+    *,
+    missing: Callable[[str], SupplementedError] = NotFoundError,
+    follow: bool = True,
 ) -> tuple[int, os.stat_result]:
+    """The same as `open_regular`, and what the operating system says about the open file."""
     try:
         fd = os.open(path, _FLAGS if follow else _FLAGS | os.O_NOFOLLOW)
     except FileNotFoundError as error:
         raise missing(f"there is no file {path}") from error
     except OSError as error:
         raise map_os_error(error, path) from error
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        return fd, _check_regular(fd, path)
+    except BaseException:
         os.close(fd)
+        raise
+
+
+def _check_regular(fd: int, path: str | Path) -> os.stat_result:
+    try:
+        status = os.fstat(fd)
+    except OSError as error:
+        raise map_os_error(error, path) from error
+    if not stat.S_ISREG(status.st_mode):
         message = f"{path} is not a regular file"
         raise LayoutError(message)
-    return fd, status
+    return status
 
 
 def read_limited(
@@ -267,7 +282,7 @@ def read_limited(
         LimitExceededError: It has more than `limit` bytes.
         SupplementedError: See `open_regular`.
     """
-    fd, status = _open(path, missing, follow=follow)
+    fd, status = open_with_status(path, missing=missing, follow=follow)
     try:
         data = os.read(fd, min(status.st_size, limit) + 1)
         if len(data) != status.st_size:  # Else that was the end: one call less for each file.

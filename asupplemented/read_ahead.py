@@ -19,6 +19,8 @@ from asupplemented.limits import BLOCK
 from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from asupplemented.abc import Context
     from asupplemented.blob_files import BlockReader, FileIdentity
     from asupplemented.model.digest import Digest, Hasher
@@ -154,7 +156,7 @@ class ReadAhead:
                 starting = not finished and self._may_start()
                 waiter = None if block or finished else self._wait()
             if starting:
-                self._workers.submit(self._work)
+                self._start()
             if waiter is None:
                 if finished and self._failure is not None:
                     raise self._failure
@@ -192,15 +194,24 @@ class ReadAhead:
 
     # In a thread
 
+    def _start(self) -> None:
+        """Ask for a turn in a thread; done on the event loop or in the turn before."""
+        try:
+            self._workers.submit(self._work).add_done_callback(self._note)
+        except ClosedError as error:
+            self._post(b"", error)
+
+    def _note(self, turn: Future[None]) -> None:
+        if turn.cancelled():
+            message = "the session was closed while the blob was being read"
+            self._post(b"", ClosedError(message))
+
     def _work(self) -> None:
         """Read on until the reader is far enough behind, or others should have their turn."""
         for _ in range(TURN):
             if not self._work_once():
                 return
-        try:
-            self._workers.submit(self._work)
-        except ClosedError as error:
-            self._post(b"", error)
+        self._start()
 
     def _work_once(self) -> bool:
         try:

@@ -304,6 +304,22 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_regular(tmp_path / "file")
 
 
+def test_a_file_that_is_taken_away_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    before = count_open_files()
+
+    def fstat(fd: int) -> os.stat_result:
+        raise OSError(errno.ESTALE, "x")
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    with pytest.raises(SourceError, match="file"):
+        open_regular(path)
+    assert count_open_files() == before
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

@@ -14,7 +14,7 @@ import pytest
 from asupplemented import read_ahead
 from asupplemented.blob_files import BlockReader, FileIdentity, open_blob_file
 from asupplemented.errors import ClosedError, SourceError
-from asupplemented.files import WORKERS, Workers
+from asupplemented.files import MAX_WORKERS, WORKERS, Workers
 from asupplemented.limits import BLOCK
 from asupplemented.model.digest import Digest
 from asupplemented.read_ahead import ReadAhead, VerifiedFiles
@@ -200,6 +200,24 @@ async def test_a_session_that_ends_between_two_turns_is_told_to_the_reader(
     await closing
     with pytest.raises(ClosedError):
         await reading
+    blocks.close()
+
+
+async def test_a_session_that_ends_before_the_first_turn_is_told_to_the_reader(
+    session: Session, path: Path
+) -> None:
+    workers = session.resource(WORKERS, Workers)
+    busy = threading.Event()
+    turns = [workers.submit(lambda: busy.wait(10)) for _ in range(MAX_WORKERS)]
+    blocks = start(session, BlockReader(open_blob_file(path)))
+    reading = asyncio.create_task(blocks.read())
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(session.aclose())
+    with pytest.raises(ClosedError):
+        await reading
+    busy.set()
+    await closing
+    assert all(turn.done() for turn in turns)
     blocks.close()
 
 
