@@ -314,9 +314,10 @@ def test_a_file_that_is_taken_away_while_it_is_opened(
     def fstat(fd: int) -> os.stat_result:
         raise OSError(errno.ESTALE, "x")
 
-    monkeypatch.setattr(os, "fstat", fstat)
-    with pytest.raises(SourceError, match="file"):
-        open_regular(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fstat)
+        with pytest.raises(SourceError, match="file"):
+            open_regular(path)
     assert count_open_files() == before
 
 
