@@ -173,9 +173,15 @@ class Hook(Protocol):
 
 
 class CredentialProvider(Protocol):
-    """Looks up the credential of a registry (``host[:port]``); None for anonymous access."""
+    """Looks up the credential for a repository; None for anonymous access.
 
-    def __call__(self, registry: str, /) -> Awaitable[Credential | None]: ...
+    It is asked once for each source that is opened, with the name that is most specific: that of
+    the repository, ``host[:port]/path``. What precedes the first slash is the registry, as it is
+    written in the reference: case matters (rule REF-09), and Docker Hub is ``docker.io``. A name
+    without a slash asks for the registry as a whole.
+    """
+
+    def __call__(self, name: str, /) -> Awaitable[Credential | None]: ...
 
 
 class Context(Protocol):

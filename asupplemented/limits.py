@@ -11,10 +11,12 @@ from typing import Final
 __all__ = (
     "BLOCK",
     "CHUNK_MAX",
+    "MAX_AUTH_FILE",
     "MAX_BLOB",
     "MAX_CONFIG",
     "MAX_ENTRIES",
     "MAX_ERROR_BODY",
+    "MAX_HELPER_OUTPUT",
     "MAX_INSTANCES",
     "MAX_JSON_DEPTH",
     "MAX_MANIFEST",
@@ -68,6 +70,12 @@ MAX_TOKEN_BODY: Final = 1 * MIB
 
 MAX_ERROR_BODY: Final = 64 * KIB
 """The body of an error answer (rule ERR-09)."""
+
+MAX_AUTH_FILE: Final = 1 * MIB
+"""A file of credentials; clusters, which hand them out as secrets, have the same cap."""
+
+MAX_HELPER_OUTPUT: Final = 1 * MIB
+"""What a credential helper may print (rule HELP-03)."""
 
 MAX_REDIRECTS: Final = 10
 """Hops of one request; the eleventh is refused (rule REDIR-04)."""

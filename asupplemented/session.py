@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
 from asupplemented.abc import AsyncResource, CredentialProvider, Timeouts
 from asupplemented.closing import close_all
 from asupplemented.errors import ClosedError, ConfigurationError, WrongLoopError
-from asupplemented.model.credential import Credential
+from asupplemented.model.credential import Credential, check_lookup, lookup_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,9 +50,11 @@ class Session(AsyncResource):
         tls_verify: False allows plain http and unverified TLS, for every registry.
         http: An ``aiohttp.ClientSession`` to borrow instead of making one; it is never closed
             here.
-        credentials: By registry (``host[:port]``): user name and password, a registry token, or
-            a `Credential`; or an async function from registry to one of these or None. None is
-            anonymous access.
+        credentials: User name and password, a registry token, or a `Credential`, by registry
+            (``host[:port]``), or by a namespace or repository in it (``host/team``,
+            ``host/team/app``); the most specific key counts (rule FILE-08), and case matters.
+            Or an async function from the name of a repository to one of these or None: see
+            `asupplemented.abc.CredentialProvider`. None is anonymous access.
         timeouts: How long to wait.
         hooks: Told of every `asupplemented.events.Event`.
 
@@ -111,7 +113,7 @@ class Session(AsyncResource):
 
     @property
     def credentials(self) -> CredentialProvider:
-        """Looks up the credential of a registry; it gives None where there is none."""
+        """Looks up the credential for a repository; it gives None where there is none."""
         return self._credentials
 
     @property
@@ -242,17 +244,22 @@ class _Credentials:
         self._known: dict[str, Credential | None] = {}
         self._provider: CredentialProvider | None = None
         if isinstance(given, Mapping):
-            self._known = {_check_registry(name): Credential.of(v) for name, v in given.items()}
+            self._known = {_check_key(name): Credential.of(v) for name, v in given.items()}
         elif given is None or callable(given):
             self._provider = given
         else:
-            message = "credentials is a mapping by registry, an async function, or None"
+            message = (
+                "credentials is a mapping by registry or namespace, an async function, or None"
+            )
             raise ConfigurationError(message)
 
-    async def __call__(self, registry: str, /) -> Credential | None:
-        if self._provider is None:
-            return self._known.get(registry.lower())
-        return Credential.of(await self._provider(registry))
+    async def __call__(self, name: str, /) -> Credential | None:
+        if self._provider is not None:
+            return Credential.of(await self._provider(name))
+        for key in lookup_order(name):
+            if key in self._known:
+                return self._known[key]
+        return None
 
     def __repr__(self) -> str:
         if self._provider is not None:
@@ -300,11 +307,11 @@ def _check_http(value: object) -> aiohttp.ClientSession | None:
     return value
 
 
-def _check_registry(value: object) -> str:
-    if not isinstance(value, str) or not value or "://" in value:
-        message = f"credentials are keyed by registry, as in 'host' or 'host:5000', not {value!r}"
+def _check_key(value: object) -> str:
+    if not isinstance(value, str):
+        message = f"credentials are keyed by registry or namespace, not by {type(value).__name__}"
         raise ConfigurationError(message)
-    return value.lower()
+    return check_lookup(value)
 
 
 def _check_timeouts(value: object) -> Timeouts:

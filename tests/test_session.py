@@ -267,8 +267,11 @@ def test_lookahead(lookahead: int) -> None:
         ({"timeouts": Timeouts(min_rate=-1)}, "timeouts.min_rate"),
         ({"hooks": ["print"]}, "hook"),
         ({"credentials": "secret"}, "credentials"),
-        ({"credentials": {"https://registry.example": "secret"}}, "keyed by registry"),
-        ({"credentials": {"": "secret"}}, "keyed by registry"),
+        ({"credentials": {"https://registry.example": "secret"}}, "https://registry.example"),
+        ({"credentials": {"https://user:secret@registry.example": "x"}}, "'host:5000'"),
+        ({"credentials": {"registry.example/app:latest": "x"}}, "'host:5000'"),
+        ({"credentials": {"": "secret"}}, "'host:5000'"),
+        ({"credentials": {5000: "secret"}}, "by registry"),
         ({"credentials": {"registry.example": ("user",)}}, "credential"),
     ],
 )
@@ -304,13 +307,38 @@ def test_defaults() -> None:
 
 async def test_credentials_by_registry() -> None:
     stored = Credential(identity_token="refresh")  # noqa: S106 - an example
-    given = {"Registry.example:5000": ("user", "pass"), "ghcr.io": "token", "quay.io": stored}
+    given = {"registry.example:5000": ("user", "pass"), "ghcr.io": "token", "quay.io": stored}
     credentials = Session(credentials=given).credentials
     given.clear()
+    assert await credentials("registry.example:5000/app") == Credential("user", "pass")
     assert await credentials("registry.example:5000") == Credential("user", "pass")
-    assert await credentials("ghcr.io") == Credential.of("token")
-    assert await credentials("quay.io") is stored
-    assert await credentials("registry.example") is None
+    assert await credentials("ghcr.io/team/app") == Credential.of("token")
+    assert await credentials("quay.io/app") is stored
+    assert await credentials("registry.example/app") is None
+
+
+async def test_FILE08_the_most_specific_key_counts() -> None:
+    given = {"quay.io": "host", "quay.io/a/b": "team", "quay.io/a/b/c": "app"}
+    credentials = Session(credentials=given).credentials
+    for name, token in (
+        ("quay.io/a/b/c", "app"),
+        ("quay.io/a/b/c/d", "app"),
+        ("quay.io/a/b/x", "team"),
+        ("quay.io/a/b", "team"),
+        ("quay.io/a/bc", "host"),
+        ("quay.io/a", "host"),
+        ("quay.io", "host"),
+    ):
+        assert await credentials(name) == Credential.of(token)
+    assert await credentials("quay.io.evil.example/a/b/c") is None
+    assert await credentials("evil.example/quay.io/a") is None
+
+
+async def test_REF09_registries_that_differ_in_case_are_two() -> None:
+    credentials = Session(credentials={"Quay.io": "upper", "quay.io": "lower"}).credentials
+    assert await credentials("Quay.io/app") == Credential.of("upper")
+    assert await credentials("quay.io/app") == Credential.of("lower")
+    assert await credentials("QUAY.io/app") is None
 
 
 async def test_no_credentials_is_anonymous() -> None:
@@ -318,12 +346,16 @@ async def test_no_credentials_is_anonymous() -> None:
 
 
 async def test_credentials_from_a_function() -> None:
-    async def look_up(registry: str) -> Any:
-        return ("user", "pass") if registry == "ghcr.io" else None
+    asked: list[str] = []
+
+    async def look_up(name: str) -> Any:
+        asked.append(name)
+        return ("user", "pass") if name.startswith("ghcr.io/") else None
 
     credentials = Session(credentials=look_up).credentials
-    assert await credentials("ghcr.io") == Credential("user", "pass")
-    assert await credentials("quay.io") is None
+    assert await credentials("ghcr.io/team/app") == Credential("user", "pass")
+    assert await credentials("quay.io/team/app") is None
+    assert asked == ["ghcr.io/team/app", "quay.io/team/app"]
 
 
 def test_SEC14_no_secret_is_shown() -> None:

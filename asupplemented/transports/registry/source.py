@@ -54,7 +54,7 @@ async def open_adapter(name: ImageName, reference: str, context: Context) -> Reg
     if means.options.tag_and_digest == "refuse" and None not in {name.tag, name.digest}:
         message = "a reference with both a tag and a digest is not supported; drop one of them"
         raise InvalidReferenceError(message, reference=reference)
-    credential = await context.credentials(name.registry)
+    credential = await context.credentials(name.repository)
     pool = context.resource(REGISTRIES, lambda: RegistryPool(means))
     lease = pool.lease(name.registry, credential)
     return RegistryAdapter(name, lease, Caller(reference, context.emit))

@@ -226,7 +226,7 @@ async def test_PING05_credentials_are_looked_up_by_the_name_in_the_reference() -
     async with watch(credentials=provider) as watched:
         with pytest.raises(ZeroDivisionError):
             await watched.open("docker://busybox")
-        assert asked == ["docker.io"]
+        assert asked == ["docker.io/library/busybox"]
 
 
 @pytest.mark.parametrize(
