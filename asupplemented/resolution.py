@@ -277,9 +277,9 @@ class _Driver:
 
     def _keep(self, want: Want, manifest: Manifest) -> None:
         """Hold on to a manifest, so that nobody has to read it again."""
-        top = want == Want(0, None)
-        if top or self._kept_bytes + manifest.size <= MAX_KEPT:
-            self._kept_bytes += manifest.size
+        kept = self._kept_bytes + manifest.size
+        if kept <= MAX_KEPT or (want.digest is None and want.member == 0):
+            self._kept_bytes = kept
             self._kept[want] = manifest
 
     def _cancel_others(self) -> None:

@@ -112,12 +112,10 @@ def check_digests(texts: Sequence[str]) -> None:
     Raises:
         InvalidDigestError: For the first one that is none.
     """
-    for text in texts:
-        if len(text) != _LENGTH or not text.startswith("sha256:"):
-            break
-    else:
-        rest = "".join(texts).encode("utf-8", "replace").translate(None, _HEX)
-        if rest == b"sh:" * len(texts):
+    if set(map(len, texts)) == {_LENGTH}:
+        lines = ("\n" + "\n".join(texts)).encode("utf-8", "replace")
+        rest = b"\nsh:" * len(texts)
+        if lines.translate(None, _HEX) == rest and lines.count(b"\nsha256:") == len(texts):
             return
     for text in texts:
         Digest(text)

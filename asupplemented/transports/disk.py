@@ -98,6 +98,10 @@ class DiskSource(abc.ABC):
     def __init__(self, context: Context, *, follow: bool) -> None:
         self._context = context
         self._follow = follow
+        # Made once: a batch reads thousands of manifests.
+        read = partial(read_limited, limit=MAX_MANIFEST, follow=follow)
+        self._read_default = partial(read, missing=_no_image)
+        self._read_instance = partial(read, missing=ManifestNotFoundError)
 
     @abc.abstractmethod
     def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
@@ -119,22 +123,22 @@ class DiskSource(abc.ABC):
         self, instances: Sequence[Digest]
     ) -> Sequence[RawManifest | SupplementedError]:
         """Read manifests by digest, one outcome each. Blocking."""
-        return [self._outcome(instance) for instance in instances]
-
-    def _outcome(self, instance: Digest) -> RawManifest | SupplementedError:
-        try:
-            return self.read_manifest(instance)
-        except SupplementedError as error:
-            return error
+        outcomes: list[RawManifest | SupplementedError] = []
+        for instance in instances:
+            try:
+                outcomes.append(self.read_manifest(instance))
+            except SupplementedError as error:
+                outcomes.append(error)
+        return outcomes
 
     def read_manifest(self, instance: Digest | None) -> RawManifest:
-        """Read one manifest; what its type is, is for those to say who know. Blocking."""
-        missing = self._no_image if instance is None else ManifestNotFoundError
-        read = partial(read_limited, limit=MAX_MANIFEST, missing=missing, follow=self._follow)
-        return RawManifest(first_found(self.manifest_paths(instance), read), None)
+        """Read one manifest, with its type if the place knows it. Blocking."""
+        return RawManifest(self.read_bytes(instance), None)
 
-    def _no_image(self, message: str) -> ImageNotFoundError:
-        return ImageNotFoundError(f"{message}: perhaps a copy was not finished, then copy again")
+    def read_bytes(self, instance: Digest | None) -> bytes:
+        """Read the bytes of a manifest. Blocking."""
+        read = self._read_default if instance is None else self._read_instance
+        return first_found(self.manifest_paths(instance), read)
 
     def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
         """Prepare to read a blob. URLs in the descriptor are not looked at (rule OC8)."""
@@ -149,6 +153,10 @@ class DiskSource(abc.ABC):
 
     async def aclose(self) -> None:  # noqa: B027 - not for subclasses to define
         """There is nothing to release: files are open only while they are read."""
+
+
+def _no_image(message: str) -> ImageNotFoundError:
+    return ImageNotFoundError(f"{message}: perhaps a copy was not finished, then copy again")
 
 
 def first_found(paths: Iterable[str], read: Callable[[str], T]) -> T:

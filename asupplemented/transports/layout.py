@@ -223,7 +223,7 @@ class LayoutSource(DiskSource):
 
     def read_manifest(self, instance: Digest | None) -> RawManifest:
         """Read one manifest; its type is what an entry of ``index.json`` says (rule OC6)."""
-        raw = super().read_manifest(instance).raw
+        raw = self.read_bytes(instance)
         kind = self._entry.media_type if instance is None else self._types.get(instance)
         if kind in SCHEMA1 or (kind not in media_type.KNOWN_MANIFESTS and _is_schema1(raw)):
             message = "a schema 1 manifest has no place in an OCI layout; convert the image first"
