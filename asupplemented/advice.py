@@ -234,5 +234,6 @@ class Advice:
         """A digest was committed: nobody will read it again."""
         leader = self.leaders.pop(digest, None)
         if leader is not None:
-            self.behind.pop(digest, None)
             self._withdraw(leader.want)
+            if self.behind:
+                self.behind.pop(digest, None)

@@ -197,7 +197,7 @@ COMMITS = (
         "X4 a malformed digest of a blob raises at its commit",
         "test_X04_a_malformed_digest_raises_at_its_commit",
         RESOLVER,
-        "    for blob in blobs:\n        Digest(blob.digest)\n",
+        "    check_digests([blob.digest for blob in blobs])\n",
         "",
     ),
     Mutant(
