@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.transports.registry.credentials.keepers import Shelf, no_children
+from tests.transports.registry.credentials.keepers import wait_for as wait_for_process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
+    """A shelf for programs; when a test ends, none may be running or uncollected."""
+    yield Shelf(tmp_path / "shelf")
+    await wait_for_process(no_children)
