@@ -277,13 +277,12 @@ class RunningHash:
 class _HashThread:
     """A thread with a queue. It ends when it is stopped; the end of the process waits for none."""
 
-    __slots__ = ("_ended", "_loop", "_queue", "_stopped", "_thread", "bodies")
+    __slots__ = ("_ended", "_loop", "_queue", "_thread", "bodies")
 
     def __init__(self, number: int) -> None:
         self.bodies = 0
         """Bodies that are pinned to the thread, so that their chunks stay in order."""
         self._queue: SimpleQueue[tuple[RunningHash, bytes] | None] = SimpleQueue()
-        self._stopped = False
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         self._thread = threading.Thread(
@@ -295,7 +294,7 @@ class _HashThread:
         self._queue.put((running, chunk))
 
     def stop(self) -> None:
-        self._stopped = True
+        """End the thread behind what is in its queue."""
         self._queue.put(None)
 
     async def join(self) -> None:
@@ -305,8 +304,7 @@ class _HashThread:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
-            if not self._stopped:
-                work[0].work(work[1])
+            work[0].work(work[1])
             del work  # The chunk must not stay alive until there is another one.
         with suppress(RuntimeError):  # The loop was closed without closing the session.
             self._loop.call_soon_threadsafe(_resolve, self._ended)

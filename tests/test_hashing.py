@@ -140,6 +140,16 @@ async def test_bodies_are_spread_over_the_threads() -> None:
     await hashers.aclose()
 
 
+async def test_a_thread_that_is_idle_is_used_before_another_is_started() -> None:
+    hashers = Hashing(2)
+    for _ in range(3):
+        running = hashers.start(SHA256)
+        await running.update(PIECE + b"x")
+        await running.finish()
+    assert len(hash_threads()) == 1
+    await hashers.aclose()
+
+
 async def test_closing_the_session_ends_the_threads() -> None:
     async with Session() as session:
         running = start_hash(session, SHA256)
@@ -269,8 +279,11 @@ async def test_a_discarded_hash_hashes_nothing_more() -> None:
     running.discard()
     running.discard()
     stuck.free()
-    await hashers.aclose()
+    other = hashers.start(SHA256)  # Behind it in the queue of the same thread.
+    await other.update(PIECE + b"x")
+    assert await other.finish() == Digest.of(PIECE + b"x")
     assert len(stuck.updates) == 1
+    await hashers.aclose()
 
 
 async def test_what_goes_wrong_in_the_thread_is_raised_where_the_body_is_fed() -> None:

@@ -29,6 +29,7 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.events import BlobFinished, BlobStarted, Event
+from asupplemented.hashing import HASHING, WINDOW_MAX, Hashing
 from asupplemented.limits import BLOCK, CHUNK_MAX, MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -390,6 +391,16 @@ async def test_a_size_that_a_liar_announced_is_forgotten_with_it(
     assert stream.size == len(LARGE)
 
 
+@pytest.mark.parametrize(("size", "handed_out"), [(SMALL_BLOB, False), (SMALL_BLOB + 1, True)])
+async def test_where_small_ends(
+    session: Session, ledger: Ledger, size: int, *, handed_out: bool
+) -> None:
+    wire = Wire(LARGE[: size - 1] + b"?", ledger, sizes=(MIB,))
+    received, error = await fail(VerifiedStream(describe(LARGE[:size]), [wire], session))
+    assert isinstance(error, DigestMismatchError)
+    assert bool(received) is handed_out
+
+
 async def test_when_everybody_lies_the_first_lie_is_raised_with_the_others_noted(
     session: Session, ledger: Ledger
 ) -> None:
@@ -577,6 +588,16 @@ async def test_BLOB06_an_early_end_is_not_verified_and_releases_everything(
         assert stream.verified is None
     assert stream.verified is False
     assert ledger.left_open == 0
+
+
+async def test_an_early_end_leaves_its_window_to_others(session: Session, ledger: Ledger) -> None:
+    hashing = session.resource(HASHING, Hashing)
+    for n in range(40):
+        candidates = [Wire(WRONG, ledger), Wire(DATA, ledger)] if n % 2 else [Wire(LARGE, ledger)]
+        data = DATA if n % 2 else LARGE
+        async with VerifiedStream(describe(data), candidates, session) as stream:
+            await anext(stream)
+    assert hashing.window == WINDOW_MAX
 
 
 async def test_BLOB06_a_stream_that_was_not_read_is_not_verified(
@@ -870,6 +891,9 @@ async def test_a_wrong_or_partial_file_is_not_remembered(session: Session, tmp_p
     part = Disk(path, session, size=len(DATA))
     await drain(VerifiedStream(describe(DATA), [part], session))
     async with VerifiedStream(describe(DATA), [part], session) as stream:
+        assert stream.path is None
+    whole = Disk(path, session)
+    async with VerifiedStream(describe(DATA, sized=False), [whole], session) as stream:
         assert stream.path is None
     path.write_bytes(LARGE)
     async with VerifiedStream(describe(LARGE), [Disk(path, session)], session) as stream:
