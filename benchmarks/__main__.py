@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-MODULES = ("resolver", "importing", "layout", "opening", "registry", "streams")
+MODULES = ("resolver", "importing", "layout", "opening", "registry", "streams", "download")
 """Each has a ``main()`` that prints its lines."""
 
 
