@@ -590,11 +590,14 @@ async def test_BLOB06_an_early_end_is_not_verified_and_releases_everything(
     assert ledger.left_open == 0
 
 
-async def test_an_early_end_leaves_its_window_to_others(session: Session, ledger: Ledger) -> None:
+@pytest.mark.parametrize("data", [DATA, LARGE], ids=len)
+async def test_what_ended_early_leaves_its_window_to_others(
+    session: Session, ledger: Ledger, data: bytes
+) -> None:
     hashing = session.resource(HASHING, Hashing)
-    for n in range(40):
-        candidates = [Wire(WRONG, ledger), Wire(DATA, ledger)] if n % 2 else [Wire(LARGE, ledger)]
-        data = DATA if n % 2 else LARGE
+    short = Wire(DATA[:-1], ledger, claims=None)
+    candidates = [short, Wire(DATA, ledger)] if data is DATA else [Wire(LARGE, ledger)]
+    for _ in range(20):
         async with VerifiedStream(describe(data), candidates, session) as stream:
             await anext(stream)
     assert hashing.window == WINDOW_MAX
