@@ -10,7 +10,7 @@ import pytest
 from asupplemented import limits
 from asupplemented.errors import InstanceNotFoundError, SupplementedError
 from asupplemented.resolver import Bounds, Resolver, Want
-from tests.oracle import Answer, Request, SerialLoop, World, resolve_serially
+from tests.serial_model import Answer, Request, SerialLoop, World, resolve_serially
 
 if TYPE_CHECKING:
     import random

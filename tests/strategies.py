@@ -45,14 +45,14 @@ from asupplemented.model.media_type import (
 )
 from asupplemented.model.platform import Platform
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
-from tests.oracle import Request, World
+from tests.serial_model import Request, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asupplemented.errors import SupplementedError
     from asupplemented.model.selection import Selection
-    from tests.oracle import Outcome
+    from tests.serial_model import Outcome
 
 # Building stones
 

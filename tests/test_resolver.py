@@ -1,6 +1,6 @@
 """The proof of the resolver: serial answers, whatever arrives when.
 
-Worlds are resolved twice, by the serial loop of `tests.oracle` and by the resolver, whose
+Worlds are resolved twice, by the serial loop of `tests.serial_model` and by the resolver, whose
 wants are fetched by the driver of `tests.resolving`, where outcomes arrive in any order. What
 `wants` may and must say is taken from the queue of the serial loop too.
 """
@@ -25,8 +25,8 @@ from asupplemented.errors import (
 )
 from asupplemented.model.selection import AllImages
 from asupplemented.resolver import Bounds, Resolver, Want
-from tests.oracle import Request, World, resolve_serially
 from tests.resolving import Run, assert_same, drive, frontier, resolve, resolver_for
+from tests.serial_model import Request, World, resolve_serially
 from tests.strategies import NAMES, group, image, index, named, requests, worlds
 
 if TYPE_CHECKING:

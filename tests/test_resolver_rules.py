@@ -28,9 +28,9 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.resolver import Missing, Resolver, Want, is_miss, is_unavailable
-from tests.oracle import Request, World, resolve_serially
 from tests.oracle_data import OracleCase, case_files, load_case
 from tests.resolving import drive, resolve
+from tests.serial_model import Request, World, resolve_serially
 from tests.strategies import group, image, index, named
 
 if TYPE_CHECKING:
