@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from asupplemented.backoff import BackoffPolicy
 
-__all__ = ("CLOCK", "Clock", "Retry", "retry")
+__all__ = ("CLOCK", "Clock", "FirstFailure", "Retry", "retry")
 
 T = TypeVar("T")
 
@@ -54,6 +54,15 @@ class Retry:
     """Attempts that this kind of failure is worth, None for as many as the policy allows."""
 
 
+@dataclass(frozen=True, slots=True)
+class FirstFailure:
+    """An attempt that was made, and failed, before there was any talk of another one."""
+
+    error: SupplementedError
+    start: float
+    """When it began, by the clock."""
+
+
 async def retry(
     operation: Callable[[], Awaitable[T]],
     *,
@@ -61,6 +70,7 @@ async def retry(
     policy: BackoffPolicy,
     clock: Clock,
     notify: Callable[[SupplementedError, int, float], None],
+    first: FirstFailure | None = None,
 ) -> T:
     """Run an operation until it succeeds, fails for good, or patience ends.
 
@@ -73,6 +83,7 @@ async def retry(
         clock: Where time comes from.
         notify: Told of the error, of the number of the attempt that failed (from 1), and of
             the seconds until the next one, before each pause.
+        first: The first attempt, if it was made already; None to make it here.
 
     Returns:
         What the first successful attempt returned.
@@ -80,10 +91,12 @@ async def retry(
     Raises:
         SupplementedError: What the last attempt raised, with a note if there were several.
     """
-    start = clock.now()
+    start = clock.now() if first is None else first.start
     backoff: Backoff | None = None
     for attempt in count(1):
         try:
+            if first is not None and attempt == 1:
+                raise first.error
             return await operation()
         except SupplementedError as error:
             verdict = judge(error)

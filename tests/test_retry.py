@@ -8,7 +8,7 @@ import pytest
 
 from asupplemented.backoff import BackoffPolicy
 from asupplemented.errors import NetworkError, ServerError, SupplementedError
-from asupplemented.retry import Clock, Retry, retry
+from asupplemented.retry import Clock, FirstFailure, Retry, retry
 from tests.clocks import FakeClock
 
 Notes = list[tuple[str, int, float]]
@@ -32,7 +32,11 @@ class Flaky:
 
 
 async def run(
-    operation: Flaky, clock: FakeClock, verdict: Retry | None = AGAIN, notes: Notes | None = None
+    operation: Flaky,
+    clock: FakeClock,
+    verdict: Retry | None = AGAIN,
+    notes: Notes | None = None,
+    first: FirstFailure | None = None,
 ) -> str:
     told = [] if notes is None else notes
 
@@ -45,6 +49,7 @@ async def run(
         policy=BackoffPolicy(),
         clock=clock.clock,
         notify=notify,
+        first=first,
     )
 
 
@@ -96,6 +101,28 @@ async def test_RET06_advice_beyond_the_longest_pause_fails_fast() -> None:
     with pytest.raises(NetworkError):
         await run(operation, clock, verdict=Retry(after=61.0))
     assert (operation.calls, clock.slept) == (1, [])
+
+
+async def test_RET06_an_attempt_that_was_made_already_counts() -> None:
+    clock, notes = FakeClock(), Notes()
+    clock.time = 10.0
+    operation = Flaky(clock, failures=9)
+    first = FirstFailure(NetworkError("failure 0"), start=0.0)
+    with pytest.raises(NetworkError, match="failure 4") as caught:
+        await run(operation, clock, notes=notes, first=first)
+    assert operation.calls == 4
+    assert notes[0] == ("failure 0", 1, 2.0)
+    assert caught.value.__notes__ == ["this was attempt 5, 44.0 s after the first one began"]
+
+
+async def test_a_first_failure_that_is_final_is_raised_as_it_is() -> None:
+    clock = FakeClock()
+    operation = Flaky(clock, failures=0)
+    first = FirstFailure(NetworkError("failure 0"), start=0.0)
+    with pytest.raises(NetworkError) as caught:
+        await run(operation, clock, verdict=None, first=first)
+    assert caught.value is first.error
+    assert operation.calls == 0
 
 
 async def test_each_failure_is_judged_by_itself() -> None:

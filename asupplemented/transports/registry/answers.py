@@ -22,6 +22,7 @@ from asupplemented.errors import (
     UnauthorizedError,
     UnexpectedStatusError,
 )
+from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.challenge import parse_challenges
 
@@ -276,6 +277,8 @@ def decode_document(body: bytes) -> dict[str, Json]:
 
 def parse_media_type(value: str | None) -> str | None:
     """A ``Content-Type`` without its parameters; None if absent or not to be read (HTTP-04)."""
+    if value in KNOWN_MANIFESTS:
+        return value  # as nearly all are
     match = _MEDIA_TYPE.match(value) if value is not None else None
     return None if match is None else match[1]
 

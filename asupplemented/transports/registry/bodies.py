@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from aiohttp import hdrs
+
 from asupplemented.errors import MalformedResponseError, SourceError, SourceTimeoutError
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Answer, describe
@@ -29,7 +31,7 @@ def check_encoding(response: aiohttp.ClientResponse) -> None:
     Raises:
         MalformedResponseError: It is compressed, although nobody asked for that.
     """
-    encoding = response.headers.get("Content-Encoding")
+    encoding = response.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
         place = redact(response.url)
         message = f"{place} sent a compressed answer, although only identity was asked for"

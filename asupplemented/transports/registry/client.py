@@ -9,17 +9,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from aiohttp import hdrs
+
 from asupplemented.errors import SupplementedError, TooManyRequestsError
-from asupplemented.retry import retry
+from asupplemented.retry import FirstFailure, retry
 from asupplemented.transports.registry.access import Access
 from asupplemented.transports.registry.answers import parse_warning
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
-from asupplemented.transports.registry.courier import Parcel
+from asupplemented.transports.registry.courier import Courier, Home, Parcel
 from asupplemented.transports.registry.flight import SingleFlight
 from asupplemented.transports.registry.limiter import Limiter
 from asupplemented.transports.registry.patience import judge, judge_ping
-from asupplemented.transports.registry.ping import Greeting, ping
+from asupplemented.transports.registry.ping import ping
+from asupplemented.transports.registry.redirects import REDIRECTS
 from asupplemented.transports.registry.token_server import TokenServer
 from asupplemented.transports.registry.tokens import TokenServerPolicy
 
@@ -63,8 +66,9 @@ class Errand(NamedTuple):
 class _Site(NamedTuple):
     """A registry that was reached, and the way into it."""
 
-    greeting: Greeting
     access: Access
+    courier: Courier
+    home: Home
 
 
 class RegistryClient:
@@ -83,6 +87,9 @@ class RegistryClient:
         self.limiter = Limiter(
             options.limits.bodies, clock=means.clock, patience=options.retry.budget
         )
+        self.signatures = False
+        """Whether the registry speaks the X-R-S-S extension (rule PING-07); known when reached."""
+        self._connections = means.connections
         self._credential = credential
         self._site: _Site | None = None
         self._pings = SingleFlight[_Site]()
@@ -97,16 +104,26 @@ class RegistryClient:
             NotFoundError: It is not there, if the inquiry foresees that.
             SourceError: The registry failed, refused, or answered what nobody understands.
         """
-        outcome = await retry(
+        start = self.means.clock.now()
+        try:
+            outcome = await self._attempt(errand, caller)
+        except SupplementedError as error:
+            outcome = await self._retry(errand, caller, FirstFailure(error, start))
+        if isinstance(outcome, SupplementedError):
+            raise outcome
+        return outcome
+
+    async def _retry(
+        self, errand: Errand, caller: Caller, first: FirstFailure
+    ) -> aiohttp.ClientResponse | SupplementedError:
+        return await retry(
             partial(self._attempt, errand, caller),
             judge=judge,
             policy=self.means.options.retry,
             clock=self.means.clock,
             notify=partial(self._before_retry, caller),
+            first=first,
         )
-        if isinstance(outcome, SupplementedError):
-            raise outcome
-        return outcome
 
     async def _attempt(
         self, errand: Errand, caller: Caller
@@ -135,22 +152,21 @@ class RegistryClient:
     async def _deliver(
         self, site: _Site, errand: Errand, grant: Grant, caller: Caller
     ) -> tuple[aiohttp.ClientResponse, bool]:
-        home = site.greeting.home
+        _, courier, home = site
+        url = home.url.with_path(errand.path, encoded=True)
         headers = errand.headers or grant.headers
         if errand.headers is not None and grant.headers is not None:
             headers = errand.headers.copy()
             headers.extend(grant.headers)
-        parcel = Parcel(
-            home.url.with_path(errand.path, encoded=True),
-            headers,
-            errand.headers,
-            home.channel,
-            timeout=errand.timeout,
+        response = await self._connections.send(
+            home.channel, url, headers=headers, timeout=errand.timeout
         )
-        response, local = await site.greeting.courier.deliver(parcel)
-        if local and "Warning" in response.headers:
-            self._pass_on(response.headers.getall("Warning"), caller)
-        return response, local
+        if response.status in REDIRECTS:
+            parcel = Parcel(url, headers, errand.headers, timeout=errand.timeout)
+            return await courier.follow(response, parcel)
+        if hdrs.WARNING in response.headers:
+            self._pass_on(response.headers.getall(hdrs.WARNING), caller)
+        return response, True
 
     async def _renew(
         self,
@@ -164,7 +180,7 @@ class RegistryClient:
         better: Grant | SupplementedError | None = None
         kept = False
         try:
-            offered = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
+            offered = parse_challenges(response.headers.getall(hdrs.WWW_AUTHENTICATE, ()))
             better = await site.access.renew(errand.scope, grant, offered.challenges, caller)
             kept = better is None
         except SupplementedError as error:
@@ -192,7 +208,8 @@ class RegistryClient:
         server = TokenServer(greeting.courier, policy, self._credential, self.means)
         clock = self.means.clock
         access = Access(self._credential, greeting.challenges, server, clock)
-        self._site = _Site(greeting, access)
+        self._site = _Site(access, greeting.courier, home)
+        self.signatures = greeting.signatures
         return self._site
 
     def _named(self) -> Collection[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from aiohttp import hdrs
+
 from asupplemented.errors import MalformedResponseError
 from asupplemented.transports.registry.addresses import Reach, origin_of, reach_of_host, redact
 from asupplemented.transports.registry.redirects import REDIRECTS, next_url
@@ -85,34 +87,54 @@ class Courier:
         Raises:
             SourceError: There is no answer, or a redirect is not to be followed.
         """
-        url, local = parcel.url, True
-        channel = parcel.channel or await self._find_channel(url)
-        visited = [url]
-        while True:
-            response = await self._connections.send(
-                channel,
-                url,
-                method="GET" if parcel.form is None else "POST",
-                headers=parcel.headers if local else parcel.headers_away,
-                form=parcel.form,
-                timeout=parcel.timeout,
-            )
-            if response.status not in REDIRECTS:
-                return Delivery(response, local)
+        channel = parcel.channel or await self._find_channel(parcel.url)
+        response = await self._connections.send(
+            channel,
+            parcel.url,
+            method="GET" if parcel.form is None else "POST",
+            headers=parcel.headers,
+            form=parcel.form,
+            timeout=parcel.timeout,
+        )
+        if response.status in REDIRECTS:
+            return await self.follow(response, parcel)
+        return Delivery(response, local=True)
+
+    async def follow(self, response: aiohttp.ClientResponse, parcel: Parcel) -> Delivery:
+        """Go where an answer sends a request that was sent already, as far as it takes.
+
+        Args:
+            response: The answer, a redirect. It is closed.
+            parcel: The request.
+
+        Raises:
+            SourceError: There is no answer, or a redirect is not to be followed.
+        """
+        visited = [parcel.url]
+        local = True
+        while response.status in REDIRECTS:
             try:
-                url = self._follow(response, visited, parcel)
+                url = self._next_url(response, visited, parcel)
             finally:
                 response.close()
             visited.append(url)
             local = local and origin_of(url) == origin_of(parcel.url)
-            channel = await self._find_channel(url)
+            response = await self._connections.send(
+                await self._find_channel(url),
+                url,
+                headers=parcel.headers if local else parcel.headers_away,
+                timeout=parcel.timeout,
+            )
+        return Delivery(response, local)
 
-    def _follow(self, response: aiohttp.ClientResponse, visited: list[URL], parcel: Parcel) -> URL:
+    def _next_url(
+        self, response: aiohttp.ClientResponse, visited: list[URL], parcel: Parcel
+    ) -> URL:
         """Where to go next (rule REDIR-04)."""
         try:
             url = next_url(
                 visited,
-                response.headers.get("Location"),
+                response.headers.get(hdrs.LOCATION),
                 limit=0 if parcel.form is not None else self._options.limits.redirects,
                 insecure=self._home.insecure,
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from aiohttp import hdrs
+
 from asupplemented.abc import RawManifest
 from asupplemented.errors import (
     ClosedError,
@@ -135,7 +137,7 @@ class RegistryAdapter:
     async def _read(self, response: aiohttp.ClientResponse, which: str) -> RawManifest:
         means = self._lease.client.means
         limit = means.options.limits.manifest
-        media_type = parse_media_type(response.headers.get("Content-Type"))
+        media_type = parse_media_type(response.headers.get(hdrs.CONTENT_TYPE))
         try:
             check_encoding(response)
             self._check_kind(response, media_type)

@@ -244,7 +244,7 @@ async def test_PING07_the_signature_extension(
     await watched.try_open(fill(registry))
     [client] = watched.pool._clients.values()
     assert client._site is not None
-    assert client._site.greeting.signatures is supported
+    assert client.signatures is supported
 
 
 async def test_CHAL02_a_malformed_challenge_is_told(
