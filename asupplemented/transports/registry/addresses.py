@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Origin", "Reach", "is_same_site", "origin_of", "reach_of", "reach_of_host", "redact")
 
-IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+_IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -128,7 +128,7 @@ def reach_of_host(host: str) -> Reach | None:
         return None
 
 
-def reach_of(address: IPAddress) -> Reach:
+def reach_of(address: _IPAddress) -> Reach:
     """Classify an address; one that stands for another, as ``::ffff:127.0.0.1``, by the other."""
     address = _unwrap(address)
     if (
@@ -144,7 +144,7 @@ def reach_of(address: IPAddress) -> Reach:
     return Reach.PUBLIC if address.is_global else Reach.PRIVATE
 
 
-def _unwrap(address: IPAddress) -> IPAddress:
+def _unwrap(address: _IPAddress) -> _IPAddress:
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _NAT64:

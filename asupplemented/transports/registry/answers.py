@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import msgspec
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
     from asupplemented.errors import NotFoundError
+    from asupplemented.model.strict_json import Json
 
 __all__ = (
     "Answer",
@@ -42,8 +43,6 @@ __all__ = (
     "parse_media_type",
     "parse_warning",
 )
-
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 _SHOWN: Final = 200
 _EXCERPT: Final = 50
