@@ -64,6 +64,7 @@ class HttpBlob:
         "_digest",
         "_empty",
         "_end",
+        "_entered",
         "_expected",
         "_holds_place",
         "_received",
@@ -93,6 +94,7 @@ class HttpBlob:
         self._end = end
         self._caller = caller
         self._response: aiohttp.ClientResponse | None = None
+        self._entered = False
         self._holds_place = False
         self._empty = start == end
         self._received = 0
@@ -106,9 +108,10 @@ class HttpBlob:
         """A strong validator, or None."""
 
     async def __aenter__(self) -> Self:
-        if self._holds_place:
+        if self._entered:
             message = "a body is entered once; open the blob again for another one"
             raise UsageError(message)
+        self._entered = True
         await self._client.limiter.bodies.acquire()
         self._holds_place = True
         if self._empty:

@@ -7,9 +7,10 @@ one ping, one token for each repository, and one count of what is going on (rule
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from aiohttp import hdrs
+from yarl import URL
 
 from asupplemented.errors import SupplementedError, TooManyRequestsError
 from asupplemented.retry import FirstFailure, retry
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.means import Means
 
-__all__ = ("Errand", "RegistryClient")
+__all__ = ("Errand", "RegistryClient", "Site")
 
 OK: Final = frozenset((200,))
 MAX_WARNINGS: Final = 64
@@ -61,9 +62,12 @@ class Errand(NamedTuple):
     good: Collection[int] = OK
     """Statuses that are an answer."""
     timeout: aiohttp.ClientTimeout | None = None
+    query: str = ""
+    """What follows the path and a question mark, quoted as it is to be sent."""
+    method: Literal["GET", "HEAD"] = "GET"
 
 
-class _Site(NamedTuple):
+class Site(NamedTuple):
     """A registry that was reached, and the way into it."""
 
     access: Access
@@ -91,8 +95,8 @@ class RegistryClient:
         """Whether the registry speaks the X-R-S-S extension (rule PING-07); known when reached."""
         self._connections = means.connections
         self._credential = credential
-        self._site: _Site | None = None
-        self._pings = SingleFlight[_Site]()
+        self._site: Site | None = None
+        self._pings = SingleFlight[Site]()
         self._warnings: set[str] = set()
 
     async def send(self, errand: Errand, caller: Caller) -> aiohttp.ClientResponse:
@@ -105,13 +109,25 @@ class RegistryClient:
             SourceError: The registry failed, refused, or answered what nobody understands.
         """
         start = self.means.clock.now()
+        outcome: aiohttp.ClientResponse | SupplementedError | FirstFailure
         try:
             outcome = await self._attempt(errand, caller)
         except SupplementedError as error:
-            outcome = await self._retry(errand, caller, FirstFailure(error, start))
+            outcome = FirstFailure(error, start)
+        # Beyond the handler, so that failures do not pile up as contexts of one another.
+        if isinstance(outcome, FirstFailure):
+            outcome = await self._retry(errand, caller, outcome)
         if isinstance(outcome, SupplementedError):
             raise outcome
         return outcome
+
+    async def reach(self, caller: Caller) -> Site:
+        """Make sure that the registry was reached: ping it, unless that was done before.
+
+        Raises:
+            SourceError: It is not there, or does not answer as it should.
+        """
+        return self._site or await self._pings.run(partial(self._arrive, caller))
 
     async def _retry(
         self, errand: Errand, caller: Caller, first: FirstFailure
@@ -132,7 +148,7 @@ class RegistryClient:
         try:
             if self.limiter.paused:
                 await self.limiter.wait()
-            site = self._site or await self._pings.run(partial(self._arrive, caller))
+            site = self._site or await self.reach(caller)
             grant = site.access.current(errand.scope)
             if grant is None:
                 grant = await site.access.obtain(errand.scope, caller)
@@ -150,19 +166,23 @@ class RegistryClient:
         raise await refuse(response, errand.inquiry, self.means, site.access.secrets())
 
     async def _deliver(
-        self, site: _Site, errand: Errand, grant: Grant, caller: Caller
+        self, site: Site, errand: Errand, grant: Grant, caller: Caller
     ) -> tuple[aiohttp.ClientResponse, bool]:
         _, courier, home = site
         url = home.url.with_path(errand.path, encoded=True)
+        if errand.query:
+            url = URL(f"{url}?{errand.query}", encoded=True)
         headers = errand.headers or grant.headers
         if errand.headers is not None and grant.headers is not None:
             headers = errand.headers.copy()
             headers.extend(grant.headers)
         response = await self._connections.send(
-            home.channel, url, headers=headers, timeout=errand.timeout
+            home.channel, url, method=errand.method, headers=headers, timeout=errand.timeout
         )
         if response.status in REDIRECTS:
-            parcel = Parcel(url, headers, errand.headers, timeout=errand.timeout)
+            parcel = Parcel(
+                url, headers, errand.headers, timeout=errand.timeout, method=errand.method
+            )
             return await courier.follow(response, parcel)
         if hdrs.WARNING in response.headers:
             self._pass_on(response.headers.getall(hdrs.WARNING), caller)
@@ -170,7 +190,7 @@ class RegistryClient:
 
     async def _renew(
         self,
-        site: _Site,
+        site: Site,
         errand: Errand,
         grant: Grant,
         response: aiohttp.ClientResponse,
@@ -190,7 +210,7 @@ class RegistryClient:
                 response.close()
         return better
 
-    async def _arrive(self, caller: Caller) -> _Site:
+    async def _arrive(self, caller: Caller) -> Site:
         """Ping, with all patience; done once, and again only if it failed."""
         if self._site is not None:
             return self._site
@@ -208,7 +228,7 @@ class RegistryClient:
         server = TokenServer(greeting.courier, policy, self._credential, self.means)
         clock = self.means.clock
         access = Access(self._credential, greeting.challenges, server, clock)
-        self._site = _Site(access, greeting.courier, home)
+        self._site = Site(access, greeting.courier, home)
         self.signatures = greeting.signatures
         return self._site
 

@@ -49,6 +49,9 @@ __all__ = ("CONNECTIONS", "Channel", "Connections", "default_user_agent")
 
 API_VERSION: Final = (istr("Docker-Distribution-API-Version"), "registry/2.0")
 
+MAX_HOSTS: Final = 1024
+"""Hosts of which is remembered how private they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Channel:
@@ -75,6 +78,7 @@ class Connections(AsyncResource):
     __slots__ = (
         "_borrowed",
         "_clients",
+        "_closed",
         "_heads",
         "_options",
         "_reaches",
@@ -92,6 +96,7 @@ class Connections(AsyncResource):
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         self._tls = TLSContexts()
         self._clients: dict[Reach | None, _Client] = {}
+        self._closed = False
         self._reaches: dict[str, Reach] = {}
         # With connections of our own, the wait for a head begins when one is there.
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
@@ -104,7 +109,12 @@ class Connections(AsyncResource):
             url: Where to.
             verify: Whether certificates and host names are checked.
             reach: The most private address to connect to (rule SEC-01); None for any.
+
+        Raises:
+            ClosedError: The session is closed.
         """
+        if self._closed:
+            raise ClosedError("the session is closed; make a new one")
         if self._borrowed is not None:
             reach = None
         client = self._clients.get(reach)
@@ -183,6 +193,7 @@ class Connections(AsyncResource):
         return len(self._heads)
 
     async def aclose(self) -> None:
+        self._closed = True
         self._heads.close()
         clients = list(self._clients.values())
         self._clients.clear()
@@ -338,7 +349,7 @@ class _Resolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         reaches = [_reach_of_result(result) for result in found]
         if self._limit is None:
-            self._reaches[host.lower()] = min(reaches, default=Reach.PUBLIC)
+            self._remember(host.lower(), min(reaches, default=Reach.PUBLIC))
             return found
         admitted = [r for r, reach in zip(found, reaches, strict=True) if reach <= self._limit]
         if not admitted:
@@ -348,6 +359,12 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
+
+    def _remember(self, host: str, reach: Reach) -> None:
+        self._reaches.pop(host, None)
+        while len(self._reaches) >= MAX_HOSTS:
+            del self._reaches[next(iter(self._reaches))]
+        self._reaches[host] = reach
 
 
 def _reach_of_result(result: ResolveResult) -> Reach:

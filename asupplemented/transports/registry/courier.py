@@ -7,7 +7,7 @@ it comes back (rules REDIR-02, CRED-03, SEC-02).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from aiohttp import hdrs
 
@@ -55,6 +55,8 @@ class Parcel(NamedTuple):
     timeout: aiohttp.ClientTimeout | None = None
     admit: Callable[[URL], None] | None = None
     """Raises if a redirect to this URL is not to be followed."""
+    method: Literal["GET", "HEAD"] = "GET"
+    """Without a form. Redirects do not change it (rule REDIR-04)."""
 
 
 class Delivery(NamedTuple):
@@ -91,7 +93,7 @@ class Courier:
         response = await self._connections.send(
             channel,
             parcel.url,
-            method="GET" if parcel.form is None else "POST",
+            method=parcel.method if parcel.form is None else "POST",
             headers=parcel.headers,
             form=parcel.form,
             timeout=parcel.timeout,
@@ -122,6 +124,7 @@ class Courier:
             response = await self._connections.send(
                 await self._find_channel(url),
                 url,
+                method=parcel.method,
                 headers=parcel.headers if local else parcel.headers_away,
                 timeout=parcel.timeout,
             )

@@ -92,7 +92,7 @@ class TokenServer:
 
     async def _exchange(self, query: TokenQuery, identity_token: str) -> Token | None:
         """Trade the identity token in; None if the server does not do that but takes passwords."""
-        parcel = Parcel(query.realm, form=query.form(identity_token))
+        parcel = Parcel(query.realm, _wanted(), form=query.form(identity_token))
         response = (await self._courier.deliver(parcel)).response
         if response.status in _NO_POST and self._password is not None:
             response.close()
@@ -100,12 +100,11 @@ class TokenServer:
         return await self._receive(response)
 
     async def _get(self, query: TokenQuery) -> Token:
-        away = CIMultiDict({"Accept": "application/json"})
-        headers = away.copy()
+        headers = _wanted()
         if self._password is not None:
             headers["Authorization"] = basic_header(*self._password)
         admit = partial(self._policy.check_url, credentialed=False)
-        parcel = Parcel(query.url(self._account), headers, away, admit=admit)
+        parcel = Parcel(query.url(self._account), headers, _wanted(), admit=admit)
         return await self._receive((await self._courier.deliver(parcel)).response)
 
     async def _receive(self, response: aiohttp.ClientResponse) -> Token:
@@ -131,6 +130,10 @@ class TokenServer:
         who = "with these credentials" if self._credentialed else "without credentials"
         secrets = (self._identity_token or "", *(self._password or ()))
         return await refuse(response, Inquiry(f"a token, asked {who}"), self._means, secrets)
+
+
+def _wanted() -> CIMultiDict[str]:
+    return CIMultiDict({"Accept": "application/json"})
 
 
 def password_of(credential: Credential | None) -> tuple[str, str] | None:

@@ -368,6 +368,8 @@ async def test_a_body_is_entered_once_and_read_within(adapter: RegistryAdapter) 
     async with body:
         with pytest.raises(UsageError):
             await body.__aenter__()
+    with pytest.raises(UsageError):
+        await body.__aenter__()
 
 
 async def test_a_body_read_to_its_end_leaves_the_connection(

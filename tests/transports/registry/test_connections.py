@@ -18,6 +18,7 @@ from asupplemented.errors import (
 from asupplemented.session import Session
 from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
 from asupplemented.transports.registry import connections as module
+from asupplemented.transports.registry.addresses import Reach
 from asupplemented.transports.registry.connections import Connections, default_user_agent
 from asupplemented.transports.registry.options import RegistryOptions
 from tests.transports.registry.sessions import IMAGE, fill, watch
@@ -144,6 +145,28 @@ async def test_a_lender_that_closes_early_is_told(registry: FakeRegistry) -> Non
         await lent.close()
         with pytest.raises((ClosedError, NetworkError)):
             await source.get_manifest(IMAGE.digest)
+
+
+async def test_nothing_is_opened_after_the_end(registry: FakeRegistry, watched: Watched) -> None:
+    async with await watched.open(fill(registry)) as source:
+        await watched.connections.aclose()
+        await watched.connections.aclose()
+        with pytest.raises(ClosedError):
+            await source.get_manifest(IMAGE.digest)
+        with pytest.raises(ClosedError):
+            await watched.open(registry.reference("team/app").replace("127.0.0.1", "localhost"))
+
+
+async def test_a_flood_of_hosts_keeps_the_last_ones(
+    registry: FakeRegistry, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_HOSTS", 2)
+    await watched.try_open(fill(registry).replace("127.0.0.1", "localhost"))
+    resolver = watched.connections._clients[None]._resolver
+    assert resolver is not None
+    for number in range(4):
+        resolver._remember(f"host-{number}", Reach.PRIVATE)
+    assert list(watched.connections._reaches) == ["host-2", "host-3"]
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(connect=None), Timeouts(first_byte=None)])
