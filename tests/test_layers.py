@@ -49,6 +49,7 @@ LAYERS = {
     "asupplemented.streams": 3,
     "asupplemented.transports": 4,
     "asupplemented.transports.registry": 4,
+    "asupplemented.transports.registry.configuration": 4,
     "asupplemented.cargo": 5,
     "asupplemented.catalog": 5,
     "asupplemented.image": 5,
@@ -80,6 +81,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
+    "asupplemented.transports.registry.configuration": frozenset({"msgspec", "yaml"}),
     "asupplemented.web": AIOHTTP | {"msgspec"},
 }
 
@@ -88,6 +90,7 @@ LAZY = frozenset(
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` reaches the room
         ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
         ("asupplemented.testing", "trustme"),  # not everyone who uses a fake needs TLS
+        ("asupplemented.transports.registry.configuration", "yaml"),  # an extra
     }
 )
 """What a room imports inside functions only."""

@@ -4,8 +4,9 @@ Nothing here talks to a registry, and nothing here is asynchronous. Functions th
 block, and are called in a worker thread; all others are pure. What was read is a frozen value.
 
 `paths` says where files are, `documents` reads them, never more than a cap. On these stand
-`registries` (registries.conf, with `tables` and `aliases`), `short_names`, `certificates`
-(certs.d), and `lookaside` (registries.d). `proxies` reads an environment, and no file.
+`registries` (registries.conf, with `fragments`, `tables`, `candidates` and `aliases`),
+`short_names`, `certificates` (certs.d), and `lookaside` (registries.d). `proxies` reads an
+environment, and no file.
 """
 
 from __future__ import annotations

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
-__all__ = ("check_keys", "convert", "list_documents", "parse_toml", "read_bytes", "read_document")
+__all__ = (
+    "check_keys",
+    "convert",
+    "is_visible",
+    "list_documents",
+    "list_readable",
+    "parse_toml",
+    "quote_place",
+    "read_bytes",
+    "read_document",
+)
 
 T = TypeVar("T")
 
@@ -47,7 +57,7 @@ def read_document(path: Path, limit: int = MAX_DOCUMENT) -> str | None:
         return None if data is None else data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(message) from error
 
 
 def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes | None:
@@ -73,6 +83,11 @@ def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes | None:
         raise ConfigurationError(error.message) from error
 
 
+def is_visible(path: Path) -> bool:
+    """Whether there is such a file or directory, as far as we may look. Blocking."""
+    return os.access(path, os.F_OK)
+
+
 def list_documents(directory: Path, *suffixes: str) -> tuple[Path, ...]:
     """The files of a directory, not of those within it, sorted by name. Blocking.
 
@@ -81,7 +96,22 @@ def list_documents(directory: Path, *suffixes: str) -> tuple[Path, ...]:
         *suffixes: The ends of names to look for.
 
     Raises:
-        PermissionError: It may not be listed.
+        ConfigurationError: It cannot be listed, or has too many files.
+    """
+    found = list_readable(directory, *suffixes)
+    if found is None:
+        message = f"cannot list {directory}: permission denied; check its permissions"
+        raise ConfigurationError(message)
+    return found
+
+
+def list_readable(directory: Path, *suffixes: str) -> tuple[Path, ...] | None:
+    """The same, where a directory that may not be read is no error. Blocking.
+
+    Returns:
+        None if we may not list the directory.
+
+    Raises:
         ConfigurationError: It cannot be listed for another reason, or has too many files.
     """
     names: list[str] = []
@@ -91,12 +121,12 @@ def list_documents(directory: Path, *suffixes: str) -> tuple[Path, ...]:
                 if entry.name.endswith(suffixes) and not entry.is_dir(follow_symlinks=False):
                     names.append(entry.name)
                 if len(names) > MAX_DOCUMENTS:
-                    message = f"{directory} has more than {MAX_DOCUMENTS} files *{suffixes[0]}"
+                    message = f"{directory} has more than {MAX_DOCUMENTS} files; remove some"
                     raise ConfigurationError(message)
     except FileNotFoundError:
         return ()
     except PermissionError:
-        raise
+        return None
     except OSError as error:
         raise ConfigurationError(map_os_error(error, directory).message) from error
     return tuple(directory / name for name in sorted(names))
@@ -116,9 +146,10 @@ def parse_toml(text: str, path: Path) -> dict[str, object]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = f"{path} is not TOML: {error}"
-    except (ValueError, RecursionError):
-        message = f"{path} is not TOML that can be read: a number too long, or nested too deep"
-    raise ConfigurationError(message)
+        raise ConfigurationError(message) from error
+    except (ValueError, RecursionError) as error:
+        message = f"{path} is not TOML of this world: a number is too long, or nesting too deep"
+        raise ConfigurationError(message) from error
 
 
 def convert(tree: object, kind: type[T], path: Path) -> T:
@@ -136,7 +167,7 @@ def convert(tree: object, kind: type[T], path: Path) -> T:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
         message = f"{path}: {error}"
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(message) from error
 
 
 def check_keys(found: Iterable[str], known: Collection[str], where: str) -> tuple[str, ...]:
@@ -166,3 +197,8 @@ def check_keys(found: Iterable[str], known: Collection[str], where: str) -> tupl
         if key not in known:
             remarks.append(f"{where}: the key {excerpt(key)} is unknown, and ignored")
     return tuple(remarks)
+
+
+def quote_place(text: str) -> str:
+    """Quote a location for a message, without what may be a user and password before it."""
+    return excerpt(text.rpartition("@")[2])
