@@ -556,9 +556,9 @@ class Source(AsyncResource):
 class Destination(AsyncResource):
     """Where an image is written.
 
-    The order of calls is law: blobs, then manifests (instances before the lists that name them), then signatures, then
-    `commit`. Nothing is visible to readers before `commit`; closing without it leaves at most
-    whole, verified blobs, which a re-run will use.
+    The order of calls is law: blobs, then manifests (instances before the lists that name
+    them), then signatures, then `commit`. Nothing is visible to readers before `commit`; closing
+    without it leaves at most whole, verified blobs, which a re-run will use.
     """
 
     __slots__ = ()

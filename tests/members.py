@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asupplemented.abc import Opening, RawManifest
 from asupplemented.source import VerifiedSource
@@ -43,6 +43,10 @@ def no_delay(_name: str, _digest: str | None) -> int:
     return 0
 
 
+def no_entries() -> MappingProxyType[Any, Any]:
+    return MappingProxyType({})
+
+
 @dataclass(frozen=True, eq=False)
 class Member:
     """A reference to an image in memory, with scripted faults and delays.
@@ -59,10 +63,10 @@ class Member:
     name: str
     ledger: Ledger
     content: MemoryReference
-    faults: Mapping[str | None, SupplementedError] = field(default_factory=lambda: MappingProxyType({}))
+    faults: Mapping[str | None, SupplementedError] = field(default_factory=no_entries)
     turns: Callable[[str, str | None], int] = no_delay
     close_error: Exception | None = None
-    layers: Mapping[str | None, Sequence[Descriptor]] = field(default_factory=lambda: MappingProxyType({}))
+    layers: Mapping[str | None, Sequence[Descriptor]] = field(default_factory=no_entries)
 
     @property
     def transport(self) -> str:
