@@ -21,7 +21,12 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def serve_bytes(
-    data: bytes, *, then: bytes | None = None, every: float = 0.0, size: int | None = None
+    data: bytes,
+    *,
+    then: bytes | None = None,
+    every: float = 0.0,
+    size: int | None = None,
+    deaf_to: bytes | None = None,
 ) -> AsyncIterator[str]:
     """Answer the first bytes of every connection with the same bytes, and hang up.
 
@@ -30,6 +35,7 @@ async def serve_bytes(
         then: What the others get; None for the same.
         every: Seconds between two pieces.
         size: Bytes of a piece, None for all at once.
+        deaf_to: Who begins like this gets no answer, until he leaves.
 
     Yields:
         ``127.0.0.1:PORT``.
@@ -38,9 +44,12 @@ async def serve_bytes(
     tasks: set[asyncio.Task[None]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body = next(answers, data if then is None else then)
         with contextlib.suppress(ConnectionError), contextlib.closing(writer):
-            await reader.read(65536)
+            asked = await reader.read(65536)
+            if deaf_to is not None and asked.startswith(deaf_to):
+                await reader.read()
+                return
+            body = next(answers, data if then is None else then)
             step = size or max(len(body), 1)
             for start in range(0, len(body), step):
                 writer.write(body[start : start + step])

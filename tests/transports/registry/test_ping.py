@@ -172,6 +172,26 @@ async def test_PING03_https_has_a_head_start_and_wins_if_it_answers(
         await opening
 
 
+async def test_PING03_a_plain_server_that_leaves_TLS_hanging_is_not_waited_for() -> None:
+    empty = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with serve_bytes(empty, deaf_to=b"\x16") as host, watch() as watched:
+        async with asyncio.timeout(5):
+            with pytest.raises(MalformedManifestError):  # it is empty
+                await watched.open(f"docker://{host}/a")
+        [client] = watched.pool._clients.values()
+        assert client._site is not None
+        assert client._site.home.origin.scheme == "http"
+
+
+async def test_PING03_both_are_given_up_if_neither_is_alive() -> None:
+    missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    timeouts = Timeouts(connect=0.1)
+    async with serve_bytes(missing, deaf_to=b"\x16") as host, watch(timeouts=timeouts) as watched:
+        with pytest.raises(UnexpectedStatusError, match="and over https before that"):
+            await watched.open(f"docker://{host}/a")
+        assert watched.clock.slept == []
+
+
 async def test_PING04_the_ping_is_shared(registry: FakeRegistry, watched: Watched) -> None:
     references = [fill(registry, f"team/app{number}") for number in range(16)]
     await asyncio.gather(*(watched.try_open(reference) for reference in references))
