@@ -301,62 +301,6 @@ def test_manifests_that_nobody_needs_any_more_do_not_count_as_waiting() -> None:
     assert resolver._outcomes.size == 0  # pyright: ignore[reportPrivateUsage]
 
 
-def opened(entries: int) -> Resolver:
-    """A resolver whose queue has `entries` entries, half of them fetched ahead."""
-    names = [f"{number}" for number in range(entries)]
-    resolver = Resolver([0], AllImages())
-    resolver.feed(Want(0, None), index("T", *names))
-    for name in names[1::2]:
-        resolver.feed(Want(0, named(name)), image(name, "u"))
-    return resolver
-
-
-def test_wants_costs_the_same_whatever_the_length_of_the_queue() -> None:
-    counts: list[int] = []
-    for entries in (100, 10_000):
-        resolver = opened(entries)
-        with Opcodes() as work:
-            assert len(resolver.wants(8)) == 9
-        counts.append(work.count)
-    assert counts[0] == counts[1]
-
-
-def test_wants_touches_no_more_than_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Counting(OrderedDict[Want, int]):
-        touched = 0
-
-        def __iter__(self) -> Iterator[Want]:
-            for want in super().__iter__():
-                Counting.touched += 1
-                yield want
-
-    resolver = opened(10_000)
-    advice = resolver._advice  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(advice, "planned", Counting(advice.planned))
-    Counting.touched = 0
-    assert len(resolver.wants(8)) == 9
-    assert Counting.touched == 9
-
-
-def test_resolving_is_linear() -> None:
-    counts: list[int] = []
-    for entries in (100, 200):
-        names = [f"{number}" for number in range(entries)]
-        resolver = Resolver([0, 1], AllImages())
-        manifests = {named(name): image(name, "u") for name in names}
-        defaults = (index("T", *names), index("K", *names[::2]))
-        with Opcodes() as work:
-            for member, default in enumerate(defaults):
-                resolver.feed(Want(member, None), default)
-            while not resolver.done:
-                for want in reversed(resolver.wants(8)):
-                    assert want.digest is not None
-                    resolver.feed(want, manifests[want.digest])
-        assert len(resolver.sources) == entries + 2
-        counts.append(work.count)
-    assert counts[1] < 2.1 * counts[0]
-
-
 # The cost of wants and feed
 
 
@@ -383,6 +327,63 @@ class Opcodes:
         frame.f_trace_opcodes = True
         self.count += event == "opcode"
         return self._trace
+
+
+def opened(entries: int) -> Resolver:
+    """A resolver whose queue has `entries` entries, half of them fetched ahead."""
+    names = [f"{number}" for number in range(entries)]
+    resolver = Resolver([0], AllImages())
+    resolver.feed(Want(0, None), index("T", *names))
+    for name in names[1::2]:
+        resolver.feed(Want(0, named(name)), image(name, "u"))
+    return resolver
+
+
+def test_wants_costs_the_same_whatever_the_length_of_the_queue() -> None:
+    counts: list[int] = []
+    for entries in (100, 10_000):
+        resolver = opened(entries)
+        for _ in range(2):  # Python 3.12 sees instructions only where it has traced before
+            with Opcodes() as work:
+                assert len(resolver.wants(8)) == 9
+        counts.append(work.count)
+    assert counts[0] == counts[1] > 0
+
+
+def test_wants_touches_no_more_than_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(OrderedDict[Want, int]):
+        touched = 0
+
+        def __iter__(self) -> Iterator[Want]:
+            for want in super().__iter__():
+                Counting.touched += 1
+                yield want
+
+    resolver = opened(10_000)
+    advice = resolver._advice  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(advice, "planned", Counting(advice.planned))
+    Counting.touched = 0
+    assert len(resolver.wants(8)) == 9
+    assert Counting.touched == 9
+
+
+def test_resolving_is_linear() -> None:
+    counts: list[int] = []
+    for entries in (10, 100, 200):  # the first one is for Python 3.12, see above
+        names = [f"{number}" for number in range(entries)]
+        resolver = Resolver([0, 1], AllImages())
+        manifests = {named(name): image(name, "u") for name in names}
+        defaults = (index("T", *names), index("K", *names[::2]))
+        with Opcodes() as work:
+            for member, default in enumerate(defaults):
+                resolver.feed(Want(member, None), default)
+            while not resolver.done:
+                for want in reversed(resolver.wants(8)):
+                    assert want.digest is not None
+                    resolver.feed(want, manifests[want.digest])
+        assert len(resolver.sources) == entries + 2
+        counts.append(work.count)
+    assert counts[2] < 2.1 * counts[1]
 
 
 # Bounds, each on both sides
