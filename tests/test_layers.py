@@ -279,6 +279,11 @@ def test_rooms_do_not_import_in_a_circle() -> None:
         ("asupplemented.resolver", "import msgspec.json", "not in asupplemented.resolver"),
         ("asupplemented.transports.layout", "import aiohttp", "not in asupplemented.transports"),
         ("asupplemented.session", "import aiohttp", "inside functions only"),
+        (
+            "asupplemented.transports.registry.configuration.tables",
+            "import aiohttp",
+            "not in asupplemented.transports.registry.configuration",
+        ),
         ("asupplemented.session", "class C:\n    from aiohttp import web", "inside functions only"),
         ("asupplemented.catalog", "try:\n    import redis\nexcept E:\n    pass", "not in"),
     ],
