@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -117,6 +116,8 @@ def _read_seconds(value: str, now: float) -> float | None:
         return 0.0 if match[1] == "-" else float(match[2])
     if not value.isascii() or len(value) > _LONGEST_DATE:
         return None
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - slow to import, rarely needed
+
     try:
         date = parsedate_to_datetime(value)
         # A date without a zone is in GMT, as all dates of HTTP are.

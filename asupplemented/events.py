@@ -6,8 +6,7 @@ secret: URLs come without query, user and password.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 __all__ = (
     "BlobFinished",
@@ -20,8 +19,7 @@ __all__ = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestFetched:
+class ManifestFetched(NamedTuple):
     """A source answered for a manifest, and the bytes were verified."""
 
     reference: str
@@ -34,8 +32,7 @@ class ManifestFetched:
     """Wall time from asking to verified; a batch reports its own time for each of its manifests."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlobStarted:
+class BlobStarted(NamedTuple):
     """A candidate answered and the body of a blob begins."""
 
     reference: str
@@ -47,8 +44,7 @@ class BlobStarted:
     """Member number within a group, None outside of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlobFinished:
+class BlobFinished(NamedTuple):
     """A stream ended, whole or not."""
 
     reference: str
@@ -63,8 +59,7 @@ class BlobFinished:
     """Name of the error class that ended it, None for a clean end or an early close."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRetried:
+class RequestRetried(NamedTuple):
     """A request is sent again after a pause, or with other credentials."""
 
     reference: str
@@ -76,8 +71,7 @@ class RequestRetried:
     """Seconds until the next one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResolutionFinished:
+class ResolutionFinished(NamedTuple):
     """A group was resolved, or failed to be."""
 
     reference: str
@@ -90,8 +84,7 @@ class ResolutionFinished:
     """Name of the error class, None for success."""
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(NamedTuple):
     """Something that works but that the operator should know."""
 
     reference: str

@@ -10,6 +10,7 @@ fetches are, those that a wrong guess started included. A `batched` member (disk
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -148,6 +149,12 @@ async def _open(reference: Reference, context: Context) -> Source:
         raise SourceTimeoutError(message, reference=reference) from error
 
 
+def _another(error: SupplementedError) -> SupplementedError:
+    twin = copy(error)
+    twin.__cause__ = error
+    return twin
+
+
 class _Driver:
     """One run of a resolver."""
 
@@ -273,7 +280,8 @@ class _Driver:
                 return await source.get_manifests([w.digest for w in wants if w.digest])
             return [await source.get_manifest(digest)]
         except SupplementedError as error:
-            return [error] * len(wants)
+            # Each want has an error of its own, which will name its own digest.
+            return [error, *(_another(error) for _ in wants[1:])]
 
     def _keep(self, want: Want, manifest: Manifest) -> None:
         """Hold on to a manifest, so that nobody has to read it again."""

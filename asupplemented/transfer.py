@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias, TypeVar
 
 from asupplemented.abc import AsyncResource, BlobStream, Listing, Source, WritableReference
 from asupplemented.cargo import read_cargo, run_side_by_side
@@ -62,8 +62,7 @@ _ORIGIN: Final = "while copying, the "
 """How the note begins that says on which side an error arose."""
 
 
-@dataclass(frozen=True, slots=True)
-class CopyPlanned:
+class CopyPlanned(NamedTuple):
     """All manifests were read: this is what the copy consists of."""
 
     manifests: int
@@ -72,8 +71,7 @@ class CopyPlanned:
     """Of all blobs; None if a manifest does not tell the size of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlobAdvanced:
+class BlobAdvanced(NamedTuple):
     """A blob is on its way."""
 
     blob: Descriptor
@@ -81,8 +79,7 @@ class BlobAdvanced:
     """Bytes so far; 0 when a source has answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlobCopied:
+class BlobCopied(NamedTuple):
     """A blob is in the destination, verified."""
 
     blob: Descriptor
@@ -91,8 +88,7 @@ class BlobCopied:
     """The member of a group that served its end, None outside of a group."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlobReused:
+class BlobReused(NamedTuple):
     """A blob was in the destination before."""
 
     blob: Descriptor
@@ -101,8 +97,7 @@ class BlobReused:
 CopyProgress: TypeAlias = CopyPlanned | BlobAdvanced | BlobCopied | BlobReused
 
 
-@dataclass(frozen=True, slots=True)
-class CopyReport:
+class CopyReport(NamedTuple):
     """What a copy did.
 
     Attributes:

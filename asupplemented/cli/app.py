@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -211,7 +210,7 @@ def copy(
                 lambda session: copy_image(group, target, session, extras=extras, progress=follow)
             )
         if options.as_json:
-            write_json(asdict(report))
+            write_json(report._asdict())
         else:
             write_text(report.digest)
             desk.narrator.say(_tell(report))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform as _machine
 import re
 from pathlib import Path
 from typing import Final
@@ -110,6 +109,8 @@ class Platform(
             cpuinfo: The text of ``/proc/cpuinfo``; None reads the file, and only where Linux
                 runs on an ARM processor. A file that cannot be read means no variant.
         """
+        import platform as _machine  # noqa: PLC0415 - slow to import, and needed once
+
         machine = (_machine.machine() if machine is None else machine).lower()
         system = (_machine.system() if system is None else system).lower()
         architecture = _go_architecture(machine)
