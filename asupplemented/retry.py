@@ -10,7 +10,7 @@ import random
 import time
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from asupplemented.abc import ResourceKey
 from asupplemented.backoff import Backoff
@@ -44,8 +44,7 @@ CLOCK: Final = ResourceKey["Clock"]("clock")
 """The clock of a session. Who makes it first decides: tests put theirs in before all others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(NamedTuple):
     """A failure that may pass if the operation is tried again."""
 
     after: float | None = None
@@ -54,8 +53,7 @@ class Retry:
     """Attempts that this kind of failure is worth, None for as many as the policy allows."""
 
 
-@dataclass(frozen=True, slots=True)
-class FirstFailure:
+class FirstFailure(NamedTuple):
     """An attempt that was made, and failed, before there was any talk of another one."""
 
     error: SupplementedError

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -149,8 +148,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.config.cmd if self.config is not None else None
 
 
-@dataclass(frozen=True, slots=True)
-class LayerData:
+class LayerData(NamedTuple):
     """One layer, as `Inspection` shows it."""
 
     media_type: str | None
@@ -173,8 +171,7 @@ class LayerData:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(NamedTuple):
     """What people want to know of an image (rule I1).
 
     Attributes:

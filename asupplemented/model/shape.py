@@ -8,8 +8,7 @@ case-insensitive reader takes for known ones.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 from msgspec import inspect
@@ -91,8 +90,7 @@ _SCALARS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
+class _Fields(NamedTuple):
     known: Mapping[str, Shape]
     folded: Mapping[str, str]
     zero: Json
@@ -116,8 +114,7 @@ class _Fields:
             raise MalformedManifestError(message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Items:
+class _Items(NamedTuple):
     item: Shape
     zero: Json
 
@@ -127,8 +124,7 @@ class _Items:
         return [self.item.zero if value is None else self.item.fit(value) for value in node]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entries:
+class _Entries(NamedTuple):
     item: Shape
     zero: Json
 
@@ -141,8 +137,7 @@ class _Entries:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Scalar:
+class _Scalar(NamedTuple):
     zero: Json
 
     def fit(self, node: Json, /) -> Json:
