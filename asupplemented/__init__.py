@@ -75,11 +75,10 @@ from asupplemented.model.signature import Signature
 from asupplemented.plan import Explanation, Instance, Resolution
 from asupplemented.session import Session
 from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
-from asupplemented.transfer import CopyReport, copy
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from asupplemented.transfer import CopyReport, copy
 
 __all__ = (
     "AccessError",
@@ -149,12 +148,19 @@ __all__ = (
     "supplement",
 )
 
-_LAZY = ("testing", "web")
-"""Parts that need aiohttp: loaded when they are asked for."""
+_LAZY = {
+    "CopyReport": "asupplemented.transfer:CopyReport",
+    "copy": "asupplemented.transfer:copy",
+    "testing": "asupplemented.testing",
+}
+"""Loaded when asked for: what needs aiohttp, and what only those need who copy."""
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _LAZY:
-        return import_module(f"asupplemented.{name}")
-    message = f"module 'asupplemented' has no attribute {name!r}"
-    raise AttributeError(message)
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        message = f"module 'asupplemented' has no attribute {name!r}"
+        raise AttributeError(message)
+    module, _, attribute = _LAZY[name].partition(":")
+    found = import_module(module)
+    globals()[name] = found = getattr(found, attribute) if attribute else found
+    return found
