@@ -38,6 +38,9 @@ MAX_DOCUMENT: Final = 1 * MIB
 MAX_DOCUMENTS: Final = 1000
 """Files of one kind in one directory."""
 
+MAX_DOTS: Final = 500
+"""In one line of TOML: the time for a dotted key grows with the square of its parts."""
+
 
 def read_document(path: Path, limit: int = MAX_DOCUMENT) -> str | None:
     """Read a file as text. Blocking.
@@ -140,8 +143,12 @@ def parse_toml(text: str, path: Path) -> dict[str, object]:
         path: The file, for messages.
 
     Raises:
-        ConfigurationError: It is no TOML; the message says where.
+        ConfigurationError: It is no TOML; the message says where. Or a line has too many dots.
     """
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_DOTS:
+            message = f"{path} has more than {MAX_DOTS} dots in line {number}; break the line"
+            raise ConfigurationError(message)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -12,6 +12,7 @@ from asupplemented.errors import ConfigurationError
 from asupplemented.transports.registry.configuration.documents import (
     MAX_DOCUMENT,
     MAX_DOCUMENTS,
+    MAX_DOTS,
     check_keys,
     list_documents,
     list_readable,
@@ -19,6 +20,8 @@ from asupplemented.transports.registry.configuration.documents import (
     read_document,
 )
 from tests.transports.registry.configuration.machine import forbid, write
+
+PATH = Path("/etc/a.conf")
 
 
 def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not(tmp_path: Path) -> None:
@@ -111,13 +114,26 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
 )
 def test_hostile_toml_is_an_error_that_names_the_file(text: str, fault: str) -> None:
     with pytest.raises(ConfigurationError, match=fault):
-        parse_toml(text, Path("/etc/a.conf"))
+        parse_toml(text, PATH)
 
 
-def test_a_full_file_of_tables_is_parsed_in_time() -> None:
-    text = '[[registry]]\nlocation = "a"\n' * (MAX_DOCUMENT // 29)
+def test_a_line_of_toml_has_at_most_so_many_dots() -> None:
+    longest = f"{'a.' * MAX_DOTS}b = 1"
+    assert parse_toml(f"# a comment\n{longest}", PATH)
+    with pytest.raises(ConfigurationError, match=rf"a\.conf has more than {MAX_DOTS} .* line 2"):
+        parse_toml(f"# a comment\na.{longest}", PATH)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['[[registry]]\nlocation = "a"\n', f"[{'a.' * (MAX_DOTS - 1)}x%d]\n", "[%d]\n", "#"],
+    ids=["tables", "dots", "headers", "comment"],
+)
+def test_a_file_of_the_largest_size_is_parsed_in_time(line: str) -> None:
+    count = MAX_DOCUMENT // (len(line) + 6)
+    text = "".join(line % n if "%" in line else line for n in range(count))
     begin = time.process_time()
-    parse_toml(text, Path("a.conf"))
+    parse_toml(text, PATH)
     assert time.process_time() - begin < 10
 
 
