@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -181,6 +180,8 @@ def _cpu_field(cpuinfo: str, wanted: str) -> str:
 
 
 def _read_cpuinfo() -> str:
+    from pathlib import Path  # noqa: PLC0415 - slow to import, and needed once
+
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
