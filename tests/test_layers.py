@@ -71,7 +71,6 @@ AIOHTTP = frozenset({"aiohttp", "multidict", "yarl"})
 
 THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.cli": frozenset({"rich", "typer"}),
-    "asupplemented.files": frozenset({"aiofiles"}),
     "asupplemented.image": frozenset({"msgspec"}),
     "asupplemented.layout_store": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
