@@ -251,6 +251,11 @@ def test_CONF06_tables_without_location_agree_by_prefix() -> None:
     refuse(f"{table}insecure = true\n{table}", "differ in insecure")
 
 
+def test_CONF06_different_wildcards_may_differ() -> None:
+    text = '[[registry]]\nprefix = "*.a.com"\n[[registry]]\nprefix = "*.b.com"\nblocked = true'
+    assert [table.blocked for table in parse_fragment(text, PATH).registries] == [False, True]
+
+
 def test_CONF06_of_tables_with_one_prefix_the_first_wins() -> None:
     text = """
         [[registry]]
@@ -292,6 +297,20 @@ def test_CONF07_pull_from_mirror_contradicts_mirror_by_digest_only(value: str) -
         pull-from-mirror = "{value}"
     """
     refuse(text, "contradicts mirror-by-digest-only")
+
+
+def test_CONF13_mirror_by_digest_only_is_about_all_mirrors() -> None:
+    text = """
+        [[registry]]
+        location = "a.com"
+        mirror-by-digest-only = true
+        [[registry.mirror]]
+        location = "b.com"
+        [[registry.mirror]]
+        location = "c.com"
+    """
+    [table] = parse_fragment(text, PATH).registries
+    assert [mirror.pulls for mirror in table.mirrors] == ["digest-only", "digest-only"]
 
 
 @pytest.mark.parametrize("location", ["", 'location = ""', 'location = "/"'])
