@@ -352,6 +352,10 @@ def test_FILE06_what_only_docker_knows_is_not_looked_at(path: Path) -> None:
     fields = {"username": "user", "password": "pass", "registrytoken": "t", "identitytoken": "i"}
     write_json(path, {"auths": {"quay.io": fields}, "credsStore": "desktop", "psFormat": 5})
     assert AuthFile(path).find("quay.io/a") == Finding()
+    write_json(path, {"auths": {"quay.io": entry(**fields)}, "credHelpers": {HUB: "hub"}})
+    both = Credential("user", "pass", None, "i")
+    assert AuthFile(path).find("quay.io/a") == Finding(credential=both)
+    assert AuthFile(path).find("docker.io/a/b") == Finding()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented.errors import LimitExceededError, SourceTimeoutError
+from asupplemented.transports.registry.credentials import programs
 from asupplemented.transports.registry.credentials.programs import Command, Outcome, run
 from tests.suspending import cancel_at_every_await, count_open_files
 from tests.transports.registry.credentials.keepers import (
@@ -65,6 +66,14 @@ async def test_HELP01_stderr_is_ours(shelf: Shelf, capfd: pytest.CaptureFixture[
     outcome = await run_program(shelf, "echo 'enter your PIN' >&2; echo out")
     assert outcome.output == b"out\n"
     assert capfd.readouterr().err == "enter your PIN\n"
+
+
+async def test_what_was_printed_before_the_end_is_read_after_it(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PIECE", 1)  # so that the end is known long before
+    outcome = await run_program(shelf, "head -c 2000 /dev/zero")
+    assert outcome.output == bytes(2000)
 
 
 async def test_a_program_need_not_read_its_stdin(shelf: Shelf) -> None:
