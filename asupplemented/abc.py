@@ -12,7 +12,9 @@ import abc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
-from asupplemented.errors import SupplementedError, UsageError
+from asupplemented.errors import SupplementedError, UnsupportedOperationError, UsageError
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 
     from asupplemented.events import Event
     from asupplemented.model.credential import Credential
-    from asupplemented.model.descriptor import Descriptor
-    from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
@@ -48,9 +48,14 @@ __all__ = (
     "LocalFile",
     "Named",
     "Opening",
+    "Ranged",
     "RawBlob",
     "RawManifest",
+    "RawPart",
+    "RawParts",
     "Reference",
+    "Referring",
+    "RemoteReference",
     "ResourceKey",
     "Signed",
     "Source",
@@ -247,6 +252,19 @@ class WritableReference(Protocol):
     def create(self, context: Context) -> Opening[Destination]: ...
 
 
+@runtime_checkable
+class RemoteReference(Protocol):
+    """A reference about which one can ask without opening it."""
+
+    async def list_tags(self, context: Context) -> tuple[str, ...]:
+        """All tags of its repository, each once, in the order in which they are given."""
+        ...
+
+    async def get_digest(self, context: Context) -> Digest:
+        """The digest of its default manifest, as the other side claims it."""
+        ...
+
+
 class RawManifest(NamedTuple):
     """Bytes as a source gave them, and the media type that it claims, None if it claims none."""
 
@@ -347,6 +365,56 @@ class Batched(Protocol):
         ...
 
 
+class RawPart(Protocol):
+    """One range of a blob. Iterate it before the next part is taken; what is left is skipped."""
+
+    @property
+    def start(self) -> int:
+        """Offset of its first byte."""
+        ...
+
+    @property
+    def end(self) -> int | None:
+        """Offset behind its last byte; None if it goes to the end of a blob of unknown size."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class RawParts(Protocol):
+    """One attempt to read ranges of a blob: entering it asks, iterating gives the parts in order.
+
+    Nothing is verified: only a whole blob can be. Each part is whole, or iterating it raises a
+    `SourceError`. `size` is valid once entered. Entering raises `BlobNotFoundError`, a
+    `SourceError`, or `UnsupportedOperationError` if this blob is to be read as a whole there.
+    """
+
+    @property
+    def size(self) -> int | None:
+        """Size of the whole blob as the source claims it, None if it does not say."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def __aiter__(self) -> AsyncIterator[RawPart]: ...
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """Reads several ranges of a blob in one go."""
+
+    def open_parts(self, blob: Descriptor, ranges: Sequence[tuple[int, int | None]]) -> RawParts:
+        """Prepare to read some ranges; see `Source.open_parts`. ``blob.digest`` was validated."""
+        ...
+
+
 @runtime_checkable
 class LocalFile(Protocol):
     """Holds blobs in local files."""
@@ -376,6 +444,17 @@ class Signed(Protocol):
     """Stores signatures beside manifests."""
 
     async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]: ...
+
+
+@runtime_checkable
+class Referring(Protocol):
+    """Knows which manifests refer to a manifest."""
+
+    async def fetch_referrers(
+        self, subject: Digest, artifact_type: str | None
+    ) -> Sequence[Descriptor]:
+        """See `Source.get_referrers`."""
+        ...
 
 
 @runtime_checkable
@@ -551,6 +630,54 @@ class Source(AsyncResource):
         self, instance: Digest | str | None = None
     ) -> tuple[Descriptor, ...] | None:
         """None if the manifest is right, else the layers to ask for instead (rule SR6)."""
+
+    async def get_referrers(
+        self,
+        subject: Digest | str,
+        artifact_type: str | None = None,  # noqa: ARG002 - for sources that can
+    ) -> tuple[Descriptor, ...]:
+        """What says of itself that it is about a manifest: signatures, SBOMs (rule SIG-07).
+
+        Args:
+            subject: Digest of the manifest. It need not exist.
+            artifact_type: Only those of this type; None for all.
+
+        Returns:
+            Their descriptors, each once; empty if there are none.
+
+        Raises:
+            InvalidDigestError: `subject` is no digest, or a list names something that is none.
+            UnsupportedOperationError: Nobody keeps such lists here.
+            ManifestError: A list is malformed.
+            SourceError: The source failed or refused.
+        """
+        message = f"nobody knows here what refers to {Digest(subject)}"
+        raise UnsupportedOperationError(message, reference=self.reference)
+
+    def open_parts(
+        self,
+        blob: Digest | str | Descriptor,
+        ranges: Sequence[tuple[int, int | None]],  # noqa: ARG002 - for sources that can
+    ) -> RawParts:
+        """Several ranges of a blob, asked for at once, unverified (rule PART-01).
+
+        Args:
+            blob: Its digest, or a descriptor.
+            ranges: Each ``(start, end)``, end exclusive and behind start; sorted, and without
+                overlaps. The last one may end with None, the end of the blob.
+
+        Returns:
+            The parts, not yet asked for; entering asks.
+
+        Raises:
+            InvalidDigestError: `blob` is no digest.
+            BlobNotFoundError: No known instance names it.
+            RangeError: The ranges are none, or not sorted, or outside of the blob.
+            UnsupportedOperationError: No source of this blob can do that; read it as a whole.
+        """
+        digest = Digest(blob.digest if isinstance(blob, Descriptor) else blob)
+        message = f"ranges of {digest} cannot be read at once here; read the blob as a whole"
+        raise UnsupportedOperationError(message, reference=self.reference, digest=digest)
 
 
 class Destination(AsyncResource):

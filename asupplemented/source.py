@@ -19,7 +19,9 @@ from asupplemented.abc import (
     LocalFile,
     Named,
     Opening,
+    Ranged,
     RawManifest,
+    Referring,
     Signed,
     Source,
 )
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         BlobStream,
         Context,
         RawBlob,
+        RawParts,
         Reference,
         SourceAdapter,
     )
@@ -231,6 +234,17 @@ class VerifiedSource(Source):
         candidates = self.blob_candidates(descriptor)
         return VerifiedStream(descriptor, candidates, self._context, start=start, end=end)
 
+    def open_parts(
+        self, blob: Digest | str | Descriptor, ranges: Sequence[tuple[int, int | None]]
+    ) -> RawParts:
+        self._check_open()
+        descriptor = blob if isinstance(blob, Descriptor) else Descriptor(digest=Digest(blob))
+        digest = Digest(descriptor.digest)
+        if not isinstance(self._adapter, Ranged):
+            return super().open_parts(descriptor, ranges)
+        with _located(self._reference, digest):
+            return self._adapter.open_parts(descriptor, ranges)
+
     def open_raw(self, blob: Descriptor, start: int, end: int | None) -> RawBlob:
         """The adapter's bytes of a blob, unverified."""
         self._check_open()
@@ -265,6 +279,16 @@ class VerifiedSource(Source):
         with _located(self._reference, digest):
             layers = await self._adapter.layers_for_copy(digest)
         return None if layers is None else tuple(layers)
+
+    async def get_referrers(
+        self, subject: Digest | str, artifact_type: str | None = None
+    ) -> tuple[Descriptor, ...]:
+        self._check_open()
+        digest = Digest(subject)
+        if not isinstance(self._adapter, Referring):
+            return await super().get_referrers(digest, artifact_type)
+        with _located(self._reference, digest):
+            return tuple(await self._adapter.fetch_referrers(digest, artifact_type))
 
     # Closing
 

@@ -32,7 +32,7 @@ from asupplemented.transports import parse_reference
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob
+    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
     from asupplemented.image import Image
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
@@ -361,6 +361,24 @@ class SupplementedSource(Source):
         candidates = self.blob_candidates(descriptor)
         return VerifiedStream(descriptor, candidates, self._context, start=start, end=end)
 
+    def open_parts(
+        self, blob: Digest | str | Descriptor, ranges: Sequence[tuple[int, int | None]]
+    ) -> RawParts:
+        """Ranges of a blob from the first member, in order, that can read several at once.
+
+        Raises:
+            BlobNotFoundError: No manifest of the group names the blob (rule X9).
+            UnsupportedOperationError: No member that has the blob can do that.
+        """
+        self._check_open()
+        descriptor = blob if isinstance(blob, Descriptor) else self._descriptor(Digest(blob))
+        for number in self._numbers(Digest(descriptor.digest)):
+            try:
+                return self._members[number].open_parts(descriptor, ranges)
+            except (BlobNotFoundError, UnsupportedOperationError):
+                continue
+        return super().open_parts(descriptor, ranges)
+
     def _descriptor(self, digest: Digest) -> Descriptor:
         rerouted = self._rerouted.get(digest)
         try:
@@ -396,6 +414,33 @@ class SupplementedSource(Source):
         for layer in layers or ():
             self._rerouted[Digest(layer.digest)] = (manifest, layer)
         return layers
+
+    async def get_referrers(
+        self, subject: Digest | str, artifact_type: str | None = None
+    ) -> tuple[Descriptor, ...]:
+        """What refers to a manifest of the group, in every member that is known to hold that.
+
+        The member that serves the manifest comes first, and of equal digests the first one
+        counts. What is found is not part of the group: read it from a reference to its member.
+
+        Raises:
+            InstanceNotFoundError: The group has no such manifest.
+            UnsupportedOperationError: No member that holds it keeps such lists.
+        """
+        digest = Digest(subject)
+        self._member_of(digest)
+        numbers = (self.resolution.sources[digest], *self.resolution.alternates.get(digest, ()))
+        found: dict[str, Descriptor] = {}
+        able = False
+        for member in [self._members[n] for n in dict.fromkeys(numbers) if n in self._members]:
+            try:
+                listed = await member.get_referrers(digest, artifact_type)
+            except (InstanceNotFoundError, UnsupportedOperationError):
+                continue  # A nested group that lacks it, or a place without such lists.
+            able = True
+            for each in listed:
+                found.setdefault(each.digest, each)
+        return tuple(found.values()) if able else await super().get_referrers(digest)
 
     def _member_of(self, instance: Digest | str | None) -> tuple[Source, Digest | None]:
         self._check_open()

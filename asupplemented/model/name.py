@@ -14,7 +14,7 @@ from asupplemented.errors import InvalidDigestError, InvalidReferenceError
 from asupplemented.model.digest import Digest
 from asupplemented.model.text import excerpt
 
-__all__ = ("DEFAULT_REGISTRY", "DEFAULT_TAG", "MAX_NAME", "ImageName")
+__all__ = ("DEFAULT_REGISTRY", "DEFAULT_TAG", "MAX_NAME", "ImageName", "is_tag")
 
 DEFAULT_REGISTRY: Final = "docker.io"
 DEFAULT_TAG: Final = "latest"
@@ -72,7 +72,7 @@ class ImageName:
         if len(self.registry) + 1 + len(self.path) > MAX_NAME:
             message = f"a repository name must not be more than {MAX_NAME} characters"
             raise InvalidReferenceError(message)
-        if self.tag is not None and _TAG.fullmatch(self.tag) is None:
+        if self.tag is not None and not is_tag(self.tag):
             raise _malformed(f"{excerpt(self.tag)} is no tag")
 
     @classmethod
@@ -146,6 +146,11 @@ class ImageName:
         short = self.path if "/" in rest else rest
         # A first component with a dot would be taken for a registry when it is read again.
         return short if _split_registry(short)[0] == DEFAULT_REGISTRY else self.repository
+
+
+def is_tag(text: str) -> bool:
+    """Whether a text can be the tag of a name (rule REF-14)."""
+    return _TAG.fullmatch(text) is not None
 
 
 def _parse(cls: type[ImageName], text: str, *, allow_ipv6: bool) -> ImageName:

@@ -17,9 +17,8 @@ from asupplemented.errors import (
 )
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Inquiry
-from asupplemented.transports.registry.bodies import check_encoding
+from asupplemented.transports.registry.bodies import check_encoding, read_chunk
 from asupplemented.transports.registry.client import OK, Errand
-from asupplemented.transports.registry.faults import FOREIGN_IN_BODY, translate
 from asupplemented.transports.registry.ranges import (
     format_range,
     parse_content_range,
@@ -117,7 +116,7 @@ class HttpBlob:
         if self._empty:
             return self
         try:
-            self._response = await self._client.send(self._errand(), self._caller)
+            self._response = await self._ask()
             self._inspect(self._response)
         except BaseException:
             self._hang_up()
@@ -150,17 +149,17 @@ class HttpBlob:
             raise StopAsyncIteration
         if response is None:
             raise ClosedError("the body of a blob is read after it was entered, until it is left")
-        try:
-            chunk = await response.content.read(self._client.means.options.limits.chunk)
-        except FOREIGN_IN_BODY as error:
-            failure = translate(error, response.url, received=self._received)
-        else:
-            self._received += len(chunk)
-            self._check_length(response, ended=not chunk)
-            if chunk:
-                return chunk
-            raise StopAsyncIteration
-        raise failure
+        limit = self._client.means.options.limits.chunk
+        chunk = await read_chunk(response, limit, self._received)
+        self._received += len(chunk)
+        self._check_length(response, ended=not chunk)
+        if chunk:
+            return chunk
+        raise StopAsyncIteration
+
+    async def _ask(self) -> aiohttp.ClientResponse:
+        """Get the head of the answer."""
+        return await self._client.send(self._errand(), self._caller)
 
     def _errand(self) -> Errand:
         headers = CIMultiDict({"Accept": "*/*"})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.answers import Inquiry
     from asupplemented.transports.registry.means import Means
 
-__all__ = ("check_encoding", "read_whole", "refuse")
+__all__ = ("check_encoding", "read_chunk", "read_whole", "refuse")
 
 
 def check_encoding(response: aiohttp.ClientResponse) -> None:
@@ -53,6 +53,25 @@ async def refuse(
         response.close()
     answer = Answer(response.status, response.headers, body, redact(response.url))
     return describe(answer, inquiry, now=means.clock.wall(), secrets=secrets)
+
+
+async def read_chunk(response: aiohttp.ClientResponse, limit: int, received: int) -> bytes:
+    """The next bytes of a long body, as many as are there; none at its end.
+
+    Args:
+        response: An answer.
+        limit: The most bytes to take.
+        received: Bytes of the body before, for errors.
+
+    Raises:
+        SourceError: The body broke off, or nothing came for too long.
+    """
+    try:
+        return await response.content.read(limit)
+    except FOREIGN_IN_BODY as error:
+        failure = translate(error, response.url, received=received)
+    # Not within the handler: what was caught there may hold secrets and would be kept.
+    raise failure
 
 
 async def read_whole(

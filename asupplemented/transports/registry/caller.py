@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from asupplemented.errors import RegistryError
+from asupplemented.errors import RegistryError, SupplementedError
 from asupplemented.events import RequestRetried, Warned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
-    from asupplemented.errors import SupplementedError
     from asupplemented.events import Event
 
 __all__ = ("Caller",)
@@ -31,3 +31,12 @@ class Caller(NamedTuple):
     def warn(self, message: str) -> None:
         """Tell what the operator should know."""
         self.emit(Warned(self.reference, message))
+
+    @contextmanager
+    def locating(self, digest: str | None = None) -> Generator[None]:
+        """Write on errors whom they concern, and what."""
+        try:
+            yield
+        except SupplementedError as error:
+            error.locate(reference=self.reference, digest=digest)
+            raise

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.means import Means
 
-__all__ = ("Errand", "RegistryClient", "Site")
+__all__ = ("Errand", "RegistryClient", "Site", "locate")
 
 OK: Final = frozenset((200,))
 MAX_WARNINGS: Final = 64
@@ -73,6 +73,12 @@ class Site(NamedTuple):
     access: Access
     courier: Courier
     home: Home
+
+
+def locate(home: Home, errand: Errand) -> URL:
+    """The URL of what is to be got."""
+    url = home.url.with_path(errand.path, encoded=True)
+    return URL(f"{url}?{errand.query}", encoded=True) if errand.query else url
 
 
 class RegistryClient:
@@ -169,9 +175,7 @@ class RegistryClient:
         self, site: Site, errand: Errand, grant: Grant, caller: Caller
     ) -> tuple[aiohttp.ClientResponse, bool]:
         _, courier, home = site
-        url = home.url.with_path(errand.path, encoded=True)
-        if errand.query:
-            url = URL(f"{url}?{errand.query}", encoded=True)
+        url = locate(home, errand)
         headers = errand.headers or grant.headers
         if errand.headers is not None and grant.headers is not None:
             headers = errand.headers.copy()

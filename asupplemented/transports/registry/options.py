@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from asupplemented.abc import ResourceKey
 from asupplemented.backoff import BackoffPolicy
@@ -20,7 +20,25 @@ from asupplemented.limits import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ("OPTIONS", "RegistryLimits", "RegistryOptions")
+    from asupplemented.model.name import ImageName
+
+__all__ = ("OPTIONS", "RegistryLimits", "RegistryOptions", "SignaturePlaces")
+
+
+class SignaturePlaces(Protocol):
+    """Knows where the signatures of images are kept, apart from the extension of a registry."""
+
+    def find_url(self, name: ImageName) -> str | None:
+        """A URL (file, http or https) under which signatures lie, None for none (rule SIG-05).
+
+        Raises:
+            ConfigurationError: What is configured is no such URL.
+        """
+        ...
+
+    def uses_attachments(self, name: ImageName) -> bool:
+        """Whether signatures are attached to images in the registry itself (rule SIG-06)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +55,18 @@ class RegistryLimits:
     """Blobs read at the same time from one registry by one identity (rule RET-07)."""
     chunk: int = CHUNK_MAX
     """Bytes of a blob handed on at once."""
+    pages: int = 10_000
+    """Pages of one list of tags or referrers (rule TAG-01)."""
+    listing: int = 32 * MIB
+    """All pages of one list together; old registries send a list as one page."""
+    parts: int = 256
+    """Ranges of a blob in one request: servers take no longer headers."""
+    attachments: int = 1024
+    """Signatures of one manifest that are attached to it in the registry (rule SIG-06)."""
+    attached: int = 64 * MIB
+    """All those signatures together."""
+    external_urls: int = 8
+    """URLs of a blob that are tried."""
     discard: int = 64 * MIB
     """Bytes passed over where a server sends the whole for a range (rule RES-06)."""
     token_life: float = 24 * 60 * 60
@@ -70,6 +100,12 @@ class RegistryOptions:
     (rule SEC-01)."""
     tag_and_digest: Literal["digest", "refuse"] = "digest"
     """A reference with tag and digest is read by its digest, or refused (rule REF-11)."""
+    allow_external_urls: bool = False
+    """Read blobs that must not be distributed from the URLs in their descriptors, if the
+    registry does not hold them (rule BLOB-02)."""
+    signature_places: SignaturePlaces | None = None
+    """Where signatures are that lie beside the registry; None for nowhere. What is read from
+    configuration files (``configuration.Lookaside``) is such a place."""
     user_agent: str | None = None
     """None for the name and version of this library."""
 

@@ -6,9 +6,15 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ("ContentRange", "format_range", "parse_content_range", "parse_unsatisfied_range")
+__all__ = (
+    "ContentRange",
+    "format_range",
+    "format_ranges",
+    "parse_content_range",
+    "parse_unsatisfied_range",
+)
 
 # ASCII digits only: int() takes blanks, signs, underscores and the digits of other scripts.
 _SATISFIED: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
@@ -25,7 +31,13 @@ class ContentRange(NamedTuple):
 
 def format_range(start: int, end: int | None) -> str:
     """The ``Range`` header for ``[start, end)``; an end of None means until the last byte."""
-    return f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"
+    return format_ranges([(start, end)])
+
+
+def format_ranges(ranges: Iterable[tuple[int, int | None]]) -> str:
+    """The ``Range`` header for several of them; only the last one may be without an end."""
+    specs = (f"{start}-{'' if end is None else end - 1}" for start, end in ranges)
+    return f"bytes={','.join(specs)}"
 
 
 def parse_content_range(values: Sequence[str]) -> ContentRange | None:

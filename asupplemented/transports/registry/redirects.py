@@ -17,7 +17,7 @@ from asupplemented.transports.registry.addresses import origin_of, redact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("REDIRECTS", "next_url", "parse_url")
+__all__ = ("REDIRECTS", "join_url", "next_url", "parse_url")
 
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 
@@ -42,7 +42,7 @@ def next_url(visited: Sequence[URL], location: str | None, *, limit: int, insecu
     if not location:
         raise _refuse(current, "without a location")
     try:
-        target = parse_url(_absolute(current, location))
+        target = join_url(current, location)
     except ValueError as error:
         raise _refuse(current, f"to a location that {error}") from None
     if current.scheme == "https" and target.scheme == "http" and not insecure:
@@ -75,17 +75,22 @@ def parse_url(text: str) -> URL:
     return url
 
 
+def join_url(current: URL, text: str) -> URL:
+    """The same for a URL that may be relative to another one.
+
+    Raises:
+        ValueError: See `parse_url`.
+    """
+    # urljoin leaves an absolute URL almost alone, and almost is not enough.
+    return parse_url(text if _ABSOLUTE.match(text) else urljoin(str(current), text))
+
+
 def _read(text: str) -> URL | None:
     try:
         url = URL(text, encoded=True).with_fragment(None)
         return url if url.scheme in {"http", "https"} and origin_of(url) else None
     except ValueError:
         return None
-
-
-def _absolute(current: URL, location: str) -> str:
-    # urljoin leaves an absolute URL almost alone, and almost is not enough.
-    return location if _ABSOLUTE.match(location) else urljoin(str(current), location)
 
 
 def _refuse(current: URL, how: str) -> MalformedResponseError:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.errors import InvalidReferenceError
+from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.name import ImageName
 from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
 from asupplemented.transports.registry.source import open_adapter
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from asupplemented.abc import Context, Opening, Source
+    from asupplemented.model.digest import Digest
+    from asupplemented.transports.registry.source import RegistryAdapter
 
 __all__ = ("RegistryReference",)
 
@@ -68,6 +73,51 @@ class RegistryReference:
             SourceError: On use: the registry is not there, failed or refused.
         """
         return open_verified(partial(open_adapter, self.name, str(self), context), self, context)
+
+    async def list_tags(self, context: Context) -> tuple[str, ...]:
+        """All tags of the repository, each once, in the order in which the registry gives them.
+
+        What the reference itself names need not exist. Mirrors are not asked (rules TAG-01,
+        HTTP-11).
+
+        Args:
+            context: The session.
+
+        Raises:
+            ImageNotFoundError: There is no such repository.
+            LimitExceededError: The list is too long.
+            SourceError: The registry failed or refused, or its list cannot be followed.
+        """
+        async with self._asking(context) as adapter:
+            return await adapter.list_tags()
+
+    async def get_digest(self, context: Context) -> Digest:
+        """The digest of the default manifest, by a request that is cheap: nothing is read.
+
+        It is what the registry claims; who opens the image gets what is proven. With a digest in
+        the reference, that one is returned if it is there (rules HTTP-11, HTTP-12).
+
+        Args:
+            context: The session.
+
+        Raises:
+            ImageNotFoundError: There is no such image.
+            SourceError: The registry failed or refused, or does not say.
+        """
+        async with self._asking(context) as adapter:
+            return await adapter.fetch_digest()
+
+    @asynccontextmanager
+    async def _asking(self, context: Context) -> AsyncGenerator[RegistryAdapter]:
+        try:
+            adapter = await open_adapter(self.name, str(self), context)
+            try:
+                yield adapter
+            finally:
+                await adapter.aclose()
+        except SupplementedError as error:
+            error.locate(reference=self)
+            raise
 
     def __str__(self) -> str:
         return f"docker://{self.name}"

@@ -15,24 +15,34 @@ from asupplemented.errors import (
     MalformedResponseError,
     ManifestNotFoundError,
     RangeError,
+    UnsupportedOperationError,
 )
 from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Inquiry, parse_media_type
 from asupplemented.transports.registry.blob import HttpBlob
 from asupplemented.transports.registry.bodies import check_encoding, read_whole
 from asupplemented.transports.registry.caller import Caller
 from asupplemented.transports.registry.client import Errand
+from asupplemented.transports.registry.external import ExternalBlob, find_urls
 from asupplemented.transports.registry.means import Means
+from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.pool import REGISTRIES, RegistryPool
+from asupplemented.transports.registry.referrers import fetch_referrers
+from asupplemented.transports.registry.signatures import Signatures
+from asupplemented.transports.registry.tags import fetch_digest, list_tags
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import aiohttp
 
     from asupplemented.abc import Context
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
+    from asupplemented.model.signature import Signature
     from asupplemented.transports.registry.pool import Lease
 
 __all__ = ("RegistryAdapter", "open_adapter")
@@ -59,7 +69,7 @@ async def open_adapter(name: ImageName, reference: str, context: Context) -> Reg
     credential = await context.credentials(name.repository)
     pool = context.resource(REGISTRIES, lambda: RegistryPool(means))
     lease = pool.lease(name.registry, credential)
-    return RegistryAdapter(name, lease, Caller(reference, context.emit))
+    return RegistryAdapter(name, lease, Caller(reference, context.emit), context)
 
 
 class RegistryAdapter:
@@ -69,12 +79,25 @@ class RegistryAdapter:
         name: The image; its digest is what is read, if it has one (rule REF-11).
         lease: The client of the registry; given back on closing.
         caller: Who it is for.
+        context: The session, in whose threads long lists and local files are read.
     """
 
-    __slots__ = ("_caller", "_lease", "_manifests", "_name", "_open", "_scope")
+    __slots__ = (
+        "_caller",
+        "_context",
+        "_default",
+        "_lease",
+        "_manifests",
+        "_name",
+        "_open",
+        "_scope",
+    )
 
-    def __init__(self, name: ImageName, lease: Lease, caller: Caller) -> None:
+    def __init__(self, name: ImageName, lease: Lease, caller: Caller, context: Context) -> None:
         self._name = name
+        self._context = context
+        self._default: RawManifest | None = None
+        """The default manifest as it came, so that signatures agree with it (rule HTTP-09)."""
         self._lease = lease
         self._caller = caller
         self._manifests = f"/v2/{name.path}/manifests/"
@@ -111,7 +134,10 @@ class RegistryAdapter:
         inquiry = Inquiry(f"manifest {which}", missing, digest)
         errand = Errand(self._manifests + which, self._scope, inquiry)
         response = await self._lease.client.send(errand, self._caller)
-        return await self._read(response, which)
+        raw = await self._read(response, which)
+        if instance is None:
+            self._default = raw
+        return raw
 
     def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> HttpBlob:
         """Prepare to read ``[start, end)`` of a blob.
@@ -127,7 +153,83 @@ class RegistryAdapter:
         if start and end is None:
             end = blob.size  # some servers refuse a range without an end
         client, path = self._lease.client, self._name.path
+        urls = () if start or end is not None else find_urls(blob, client.means.options)
+        if urls:
+            return ExternalBlob(client, path, blob.digest, urls=urls, caller=self._caller)
         return HttpBlob(client, path, blob.digest, start=start, end=end, caller=self._caller)
+
+    def open_parts(self, blob: Descriptor, ranges: Sequence[tuple[int, int | None]]) -> HttpParts:
+        """Prepare to read ranges of a blob, all in one request (rule PART-01).
+
+        Raises:
+            RangeError: The ranges are none, not sorted, or outside of the blob.
+            LimitExceededError: There are too many of them.
+            UnsupportedOperationError: The blob is one that may be somewhere else.
+            ClosedError: The source was closed.
+        """
+        self._check_open()
+        client, path = self._lease.client, self._name.path
+        if find_urls(blob, client.means.options):
+            message = "a blob that may be somewhere else is read as a whole"
+            raise UnsupportedOperationError(message, digest=blob.digest)
+        return HttpParts(client, path, blob, ranges, caller=self._caller)
+
+    async def fetch_signatures(self, instance: Digest | None) -> tuple[Signature, ...]:
+        """The signatures of the default manifest (None), or of an instance.
+
+        The digest of the default manifest is that of the reference if it is sha256, else that of
+        what was read, so that they agree while a tag moves (rules HTTP-09, SIG-03).
+
+        Raises:
+            SupplementedError: See `Signatures.fetch`.
+            ClosedError: The source was closed.
+        """
+        self._check_open()
+        signatures = Signatures(self._lease.client, self._name, self._caller, self._context)
+        return await signatures.fetch(instance or await self._find_default())
+
+    async def _find_default(self) -> Digest:
+        named = self._name.digest
+        if named is not None and named.algorithm == "sha256":
+            return named
+        raw, media_type = self._default or await self.fetch_manifest(None)
+        return Manifest.verified(raw, media_type, None).digest
+
+    async def fetch_referrers(
+        self, subject: Digest, artifact_type: str | None
+    ) -> tuple[Descriptor, ...]:
+        """What the repository holds that refers to a manifest (rules REFR-01 to REFR-04).
+
+        Raises:
+            SupplementedError: See `asupplemented.transports.registry.referrers`.
+            ClosedError: The source was closed.
+        """
+        self._check_open()
+        client, path = self._lease.client, self._name.path
+        return await fetch_referrers(
+            client, path, subject, artifact_type, self._caller, self._context
+        )
+
+    async def list_tags(self) -> tuple[str, ...]:
+        """All tags of the repository, each once (rule TAG-01).
+
+        Raises:
+            SupplementedError: See `asupplemented.transports.registry.tags`.
+            ClosedError: The source was closed.
+        """
+        self._check_open()
+        client, path = self._lease.client, self._name.path
+        return await list_tags(client, path, self._caller, self._context)
+
+    async def fetch_digest(self) -> Digest:
+        """The digest of the default manifest, as the registry claims it (rule HTTP-11).
+
+        Raises:
+            SupplementedError: See `asupplemented.transports.registry.tags`.
+            ClosedError: The source was closed.
+        """
+        self._check_open()
+        return await fetch_digest(self._lease.client, self._name, self._caller)
 
     async def aclose(self) -> None:
         """Give the client back. Bodies that are being read are left by those who entered them."""
