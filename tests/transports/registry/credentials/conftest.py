@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.transports.registry.credentials.keepers import Shelf, no_children
-from tests.transports.registry.credentials.keepers import wait_for as wait_for_process
+from tests.transports.registry.credentials.keepers import Shelf, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -15,5 +14,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
     """A shelf for programs; when a test ends, none may be running or uncollected."""
-    yield Shelf(tmp_path / "shelf")
-    await wait_for_process(no_children)
+    shelf = Shelf(tmp_path / "shelf")
+    yield shelf
+    await wait_for(shelf.is_quiet)

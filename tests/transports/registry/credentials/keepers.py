@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class Shelf:
         self.bin = root / "bin"
         self.bin.mkdir(parents=True)
         self.environ = {"PATH": f"{self.bin}:{SYSTEM_PATH}", "SHELF": str(root)}
+        self._before = children()
 
     def add(self, suffix: str, body: str) -> Path:
         """Write a helper in the language of the shell; ``$SHELF`` is the root."""
@@ -73,6 +75,10 @@ class Shelf:
     def add_user(self, suffix: str, user: str = "user", secret: str = "pass") -> Path:  # noqa: S107
         """Write a helper that knows a user."""
         return self.add_answer(suffix, {"ServerURL": "x", "Username": user, "Secret": secret})
+
+    def is_quiet(self) -> bool:
+        """Whether no process is left that was started since, not even one to be collected."""
+        return children() <= self._before
 
     def runs(self, suffix: str) -> int:
         path = self.root / f"{suffix}.runs"
@@ -102,13 +108,16 @@ async def wait_for(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def no_children() -> bool:
-    """Whether this process has no child, not even one that was not collected."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return True
-    return False
+def children() -> set[int]:
+    """The processes that this one has started, those that were not collected included."""
+    found: set[int] = set()
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                fields = (directory / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[1]) == os.getpid():
+                    found.add(int(directory.name))
+    return found
 
 
 class PatientClock:

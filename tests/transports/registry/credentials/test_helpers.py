@@ -29,7 +29,6 @@ from tests.transports.registry.credentials.keepers import (
     PatientClock,
     Shelf,
     is_running,
-    no_children,
     secrets_in,
     wait_for,
     words_of,
@@ -367,7 +366,7 @@ async def test_SEC16_cancelled_at_every_await_a_helper_can_be_asked_again(shelf:
     shelf.add_user("x")
 
     async def check() -> None:
-        await wait_for(no_children)
+        await wait_for(shelf.is_quiet)
         assert asked._flights == {}
 
     asked = helpers(shelf, fresh=0)
@@ -386,7 +385,7 @@ async def test_HELP03_too_slow(shelf: Shelf) -> None:
         await helpers(shelf, clock).get("x", "quay.io")
     assert clock.slept == [30]
     assert "quay.io" in "".join(caught.value.__notes__)
-    assert no_children()
+    assert shelf.is_quiet()
 
 
 async def test_HELP03_too_much(shelf: Shelf) -> None:

@@ -19,7 +19,6 @@ from tests.transports.registry.credentials.keepers import (
     PatientClock,
     Shelf,
     is_running,
-    no_children,
     wait_for,
 )
 
@@ -224,7 +223,7 @@ async def test_SEC16_cancelled_at_every_await_nothing_stays(shelf: Shelf) -> Non
 
     async def check() -> None:
         assert asyncio.all_tasks() == tasks
-        await wait_for(no_children)
+        await wait_for(shelf.is_quiet)
         assert count_open_files() <= before + 1  # the watcher of a process closes its own late
         if (shelf.root / "pids").exists():
             await check_gone(shelf, "pids")
@@ -244,7 +243,7 @@ async def test_SEC16_cancelled_while_it_hangs_all_of_it_is_killed(shelf: Shelf) 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not any(map(is_running, shelf.pids("pids")[1:]))
-    assert no_children()
+    assert shelf.is_quiet()
     await check_gone(shelf, "pids")
 
 
@@ -287,7 +286,7 @@ def test_on_uvloop(tmp_path: Path) -> None:
         with pytest.raises(LimitExceededError):
             await run_program(shelf, "yes")
         assert (await run_program(shelf, f"{PAUSE} & echo out")).output == b"out\n"
-        await wait_for(no_children)
+        await wait_for(shelf.is_quiet)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

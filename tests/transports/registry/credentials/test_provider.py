@@ -37,7 +37,6 @@ from tests.transports.registry.credentials.keepers import (
     Shelf,
     encode,
     entry,
-    no_children,
     secrets_in,
     wait_for,
     words_of,
@@ -388,7 +387,7 @@ async def test_SEC16_cancelled_at_every_await_it_can_be_asked_again(desk: Desk) 
     desk.shelf.add_answer("empty", NOTHING, status=1)
 
     async def check() -> None:
-        await wait_for(no_children)
+        await wait_for(desk.shelf.is_quiet)
 
     awaits = await cancel_at_every_await(lambda: desk.ask()(NAME), check)
     assert awaits >= 5
