@@ -62,9 +62,7 @@ def parse_url(text: str) -> URL:
     Raises:
         ValueError: It is none; the message completes "a URL that ..." and quotes nothing.
     """
-    if any(ord(character) < 0x20 or character in "\x7f\\" for character in text):  # noqa: PLR2004
-        message = "holds control characters or backslashes"
-        raise ValueError(message)
+    _check_characters(text)
     url = _read(quote(text, safe=_VISIBLE, errors="replace"))
     if url is None:
         message = "is no http or https URL"
@@ -81,8 +79,15 @@ def join_url(current: URL, text: str) -> URL:
     Raises:
         ValueError: See `parse_url`.
     """
-    # urljoin leaves an absolute URL almost alone, and almost is not enough.
+    _check_characters(text)  # some of them urljoin would take away
+    # It leaves an absolute URL almost alone, and almost is not enough.
     return parse_url(text if _ABSOLUTE.match(text) else urljoin(str(current), text))
+
+
+def _check_characters(text: str) -> None:
+    if any(ord(character) < 0x20 or character in "\x7f\\" for character in text):  # noqa: PLR2004
+        message = "holds control characters or backslashes"
+        raise ValueError(message)
 
 
 def _read(text: str) -> URL | None:
