@@ -7,6 +7,7 @@ import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -128,6 +129,15 @@ TlsVerify = Annotated[
         help="--no-tls-verify allows plain http and unverified TLS, for every registry.",
     ),
 ]
+AuthFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--authfile",
+        metavar="FILE",
+        help="Who we are to registries: an auth.json or config.json, read alone. By default "
+        "$REGISTRY_AUTH_FILE or $DOCKER_CONFIG, else where podman, skopeo and docker log in.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what happens.")]
 
@@ -145,6 +155,7 @@ class GroupOptions:
     unavailable: UnavailableOption = Unavailable.RAISE
     lookahead: Lookahead = LOOKAHEAD
     tls_verify: TlsVerify = True
+    authfile: AuthFile = None
     as_json: AsJson = False
     verbose: Verbose = False
 

@@ -25,12 +25,15 @@ from asupplemented.errors import (
     SupplementedError,
     VerificationError,
 )
+from asupplemented.events import Warned
 from asupplemented.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
+    from asupplemented.abc import CredentialProvider
     from asupplemented.cli.options import GroupOptions
+    from asupplemented.model.credential import Credential
     from asupplemented.supplemented import SupplementedReference, SupplementedSource
 
 __all__ = ("FAILED", "NOT_FOUND", "USAGE", "WRONG_CONTENT", "Desk", "exit_code", "working")
@@ -73,12 +76,33 @@ class Desk:
             session = Session(
                 lookahead=self.options.lookahead,
                 tls_verify=self.options.tls_verify,
+                credentials=self._who_we_are(),
                 hooks=(self.narrator,),
             )
             async with session:
                 return await work(session)
 
         return asyncio.run(_run_until_terminated(in_session))
+
+    def _who_we_are(self) -> CredentialProvider:
+        """Looks where people log in, and reads nothing unless a registry is to be asked."""
+        found: list[CredentialProvider] = []
+
+        async def look_up(registry: str) -> Credential | None:
+            from asupplemented.transports.registry.credentials import (
+                AuthFileCredentials,
+                default_auth_file,
+            )
+
+            if not found:
+                files = self.options.authfile or default_auth_file()
+                found.append(AuthFileCredentials(files, docker=True, warn=self._warn))
+            return await found[0](registry)
+
+        return look_up
+
+    def _warn(self, message: str) -> None:
+        self.narrator(Warned("", message))
 
     def run_on(
         self,

@@ -54,6 +54,12 @@ def call(*arguments: str) -> Answer:
     return Answer(result.exit_code, result.stdout, result.stderr)
 
 
+@pytest.fixture(autouse=True)
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may be logged in somewhere; the tests are not."""
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "nobody.json"))
+
+
 @pytest.fixture
 def cli() -> Cli:
     """Calls the command line in this process. What is no error of the library is raised."""
