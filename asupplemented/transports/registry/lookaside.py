@@ -108,7 +108,7 @@ def _read_files(base: str, locate: Callable[[int], str]) -> list[bytes]:
 def _path_of(url: str) -> Path:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
-    if parts.netloc not in _HERE or not path.is_absolute() or "\0" in parts.path:
+    if parts.netloc not in _HERE or not path.is_absolute() or "\0" in str(path):
         message = "the URL of a directory of signatures has the form file:///path"
         raise ConfigurationError(message)
     return path
