@@ -28,6 +28,7 @@ _BOUNDARY: Final = re.compile(
     r"[ \t]*+(?:;|\Z)",
     re.ASCII | re.IGNORECASE,
 )
+_BLANK: Final = b"\r \t"
 _MULTIPART: Final = re.compile(r"[ \t]*+multipart/", re.IGNORECASE)
 
 
@@ -61,6 +62,7 @@ class Multipart:
         "_delimiter",
         "_head",
         "_left",
+        "_line_end",
         "_ranges",
         "_step",
         "ended",
@@ -74,6 +76,8 @@ class Multipart:
         """Bytes since the content of the last part."""
         self._left = 0
         """Bytes that the content of this part still has."""
+        self._line_end = b""
+        """What comes before the line feeds: some servers have nothing there."""
         self._ranges: list[str] = []
         self._step: Callable[[bytes], _Event] = self._read_preamble
         """What the next line is."""
@@ -122,7 +126,7 @@ class Multipart:
             raise ValueError(message)
         if end < 0:
             return None
-        line = self._buffer[:end].rstrip(b"\r \t")
+        line = self._buffer[:end]
         self._buffer = self._buffer[size:]
         self._head += size
         return line
@@ -131,17 +135,19 @@ class Multipart:
 
     def _read_preamble(self, line: bytes) -> None:
         """A line before the first part: the boundary, or words for those who know no parts."""
-        if line in {self._delimiter, self._closing}:
+        if line.rstrip(_BLANK) in {self._delimiter, self._closing}:
+            self._line_end = b"\r" if line.endswith(b"\r") else b""
             self._read_delimiter(line)
 
     def _read_end(self, line: bytes) -> None:
         """The end of the line behind a content."""
-        if line:
+        if line != self._line_end:
             message = "are longer than they say"
             raise ValueError(message)
         self._step = self._read_delimiter
 
     def _read_delimiter(self, line: bytes) -> None:
+        line = line.rstrip(_BLANK)
         if line == self._closing:
             self.ended = True
         elif line == self._delimiter:
@@ -152,6 +158,7 @@ class Multipart:
             raise ValueError(message)
 
     def _read_header(self, line: bytes) -> ContentRange | None:
+        line = line.rstrip(_BLANK)
         if not line:
             return self._begin()
         name, colon, value = line.partition(b":")
