@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
@@ -22,6 +23,9 @@ __all__ = ("Command", "Outcome", "run")
 
 PIECE: Final = 64 * 1024
 """Bytes that a pipe holds, usually."""
+
+GRACE: Final = 0.5
+"""Seconds that others have to let go of stdout when the program has ended."""
 
 REAPING: Final = 5.0
 """Seconds to wait for the end of a program that was killed; it is collected in any case."""
@@ -78,8 +82,8 @@ async def run(
     """Run a program to its end.
 
     It gets a session of its own, and its stderr is ours. It ends when its first process does.
-    Others that hold its stdout then are killed; those that let go of it are left alone. When it
-    is too slow or prints too much, or the caller is cancelled, all of them are killed.
+    Others that hold on to its stdout then are killed; those that let go of it are left alone.
+    When it is too slow or prints too much, or the caller is cancelled, all of them are killed.
 
     Args:
         command: What to run.
@@ -95,8 +99,11 @@ async def run(
     with _Output(limit) as output:
         process = await _start(command, output)
         try:
-            await _wait_for(output.stirred, sleep(longest))
-            output.drain()
+            stirred = output.stirred
+            await _wait(lambda: process.ended or output.flooded, stirred, partial(sleep, longest))
+            if process.ended:
+                await _wait(lambda: output.ended or output.flooded, stirred, partial(sleep, GRACE))
+                output.drain()
             if output.flooded:
                 message = f"{command.name} printed more than {limit} bytes, and was killed"
                 raise LimitExceededError(message, limit=limit)
@@ -105,7 +112,7 @@ async def run(
                 raise SourceTimeoutError(message)
             return Outcome(process.status, bytes(output.data))
         finally:
-            await process.end(kill=process.status is None or not output.ended)
+            await process.end(kill=not (process.ended and output.ended))
 
 
 async def _start(command: Command, output: _Output) -> _Process:
@@ -141,22 +148,28 @@ def _pipe_with(content: bytes) -> int:
     return reading
 
 
-async def _wait_for(event: asyncio.Event, timer: Awaitable[object]) -> None:
-    """Wait for an event, no longer than a timer runs."""
-    running = asyncio.ensure_future(timer)
-    running.add_done_callback(lambda _: event.set())
+async def _wait(
+    over: Callable[[], bool], stirred: asyncio.Event, pause: Callable[[], Awaitable[object]]
+) -> None:
+    """Wait until something is so, which may change when it stirs; no longer than a pause."""
+    if over():
+        return
+    timer = asyncio.ensure_future(pause())
+    timer.add_done_callback(lambda _: stirred.set())
     try:
-        await event.wait()
+        while not over() and not timer.done():
+            stirred.clear()
+            await stirred.wait()
     finally:
-        running.cancel()
-        await asyncio.wait({running})
+        timer.cancel()
+        await asyncio.wait({timer})
 
 
 class _Process(asyncio.SubprocessProtocol):
     """A process that leads a group of its own.
 
     Args:
-        stirred: Set when it has ended.
+        stirred: Set when it ends.
     """
 
     def __init__(self, stirred: asyncio.Event) -> None:
@@ -165,9 +178,14 @@ class _Process(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport | None = None
 
     @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._exited.is_set()
+
+    @property
     def status(self) -> int | None:
         """How it ended, None if it has not."""
-        if self._transport is None or not self._exited.is_set():
+        if self._transport is None or not self.ended:
             return None
         return self._transport.get_returncode()
 
@@ -201,7 +219,7 @@ class _Output:
     Attributes:
         data: What came, and one piece too much at the most.
         ended: Whether nothing more can come.
-        stirred: Set when there was too much.
+        stirred: Set whenever something happens that somebody may wait for.
     """
 
     def __init__(self, limit: int) -> None:
@@ -258,6 +276,5 @@ class _Output:
         self.ended = not piece
         if self.ended or self.flooded:
             self._loop.remove_reader(self._outlet)
-        if self.flooded:
             self.stirred.set()
         return True

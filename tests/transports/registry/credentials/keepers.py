@@ -123,19 +123,26 @@ def children() -> set[int]:
 class PatientClock:
     """A clock whose sleepers wake when something is so, and not before.
 
+    Args:
+        wake: When those wake who sleep for long; None for never.
+        hasty: Those who sleep for less than a second wake at once.
+
     Attributes:
         time: Seconds; they pass only when a test says so.
         slept: Every sleep, in seconds.
     """
 
-    def __init__(self, wake: Callable[[], bool] | None = None) -> None:
+    def __init__(self, wake: Callable[[], bool] | None = None, *, hasty: bool = False) -> None:
         self.time = 1000.0
         self.slept: list[float] = []
         self._wake = wake
+        self._hasty = hasty
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
-        if self._wake is None:
+        if self._hasty and seconds < 1:
+            await asyncio.sleep(0)
+        elif self._wake is None:
             await asyncio.Event().wait()
         else:
             await wait_for(self._wake)

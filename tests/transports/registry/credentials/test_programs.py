@@ -71,7 +71,8 @@ async def test_what_was_printed_before_the_end_is_read_after_it(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(programs, "PIECE", 1)  # so that the end is known long before
-    outcome = await run_program(shelf, "head -c 2000 /dev/zero")
+    body = f"head -c 2000 /dev/zero; {PAUSE} &"
+    outcome = await run_program(shelf, body, clock=PatientClock(hasty=True))
     assert outcome.output == bytes(2000)
 
 
@@ -138,25 +139,25 @@ async def test_HELP03_a_program_may_print_so_much_and_no_more(shelf: Shelf) -> N
 
 
 async def test_SEC12_who_is_left_with_our_pipe_is_killed(shelf: Shelf) -> None:
-    outcome = await run_program(shelf, f'{PAUSE} & echo $! > "$SHELF/pids"; echo out')
+    body = f'{PAUSE} & echo $! > "$SHELF/pids"; echo out'
+    clock = PatientClock(hasty=True)
+    outcome = await run_program(shelf, body, clock=clock)
     assert (outcome.status, outcome.output) == (0, b"out\n")
+    assert clock.slept == [30, 0.5]
     await check_gone(shelf, "pids")
 
 
 async def test_SEC12_who_floods_our_pipe_from_behind_is_killed(shelf: Shelf) -> None:
     body = 'yes & echo $! > "$SHELF/pids"; exit 0'
-    try:
-        outcome = await run_program(shelf, body)
-    except LimitExceededError:
-        pass  # it was quick
-    else:
-        assert len(outcome.output) <= MIB
+    with pytest.raises(LimitExceededError):
+        await run_program(shelf, body)
     await check_gone(shelf, "pids")
 
 
-async def test_who_is_left_without_our_pipe_is_left_alone(shelf: Shelf) -> None:
-    body = f'{PAUSE} >/dev/null 2>&1 & echo $! > "$SHELF/pids"; echo out'
-    assert (await run_program(shelf, body)).output == b"out\n"
+async def test_who_lets_go_of_our_pipe_late_is_left_alone(shelf: Shelf) -> None:
+    late = f"while kill -0 $$ 2>/dev/null; do :; done; echo late; exec {PAUSE} >/dev/null 2>&1"
+    body = f'({late}) & echo $! > "$SHELF/pids"; echo out'
+    assert (await run_program(shelf, body)).output == b"out\nlate\n"
     [pid] = shelf.pids("pids")
     assert is_running(pid)
     os.kill(pid, signal.SIGKILL)
@@ -165,8 +166,7 @@ async def test_who_is_left_without_our_pipe_is_left_alone(shelf: Shelf) -> None:
 async def test_SEC12_a_daemon_that_holds_our_pipe_is_not_waited_for(shelf: Shelf) -> None:
     daemon = f"setsid sh -c 'echo $$ > \"$SHELF/pids\"; exec {PAUSE}' &"
     body = f'{daemon} while [ ! -s "$SHELF/pids" ]; do :; done; echo out'
-    assert (await run_program(shelf, body)).output == b"out\n"
-    await wait_for(written(shelf, "pids", 1))
+    assert (await run_program(shelf, body, clock=PatientClock(hasty=True))).output == b"out\n"
     [pid] = shelf.pids("pids")
     os.kill(pid, signal.SIGKILL)
 
@@ -229,9 +229,9 @@ async def test_SEC16_cancelled_at_every_await_nothing_stays(shelf: Shelf) -> Non
             await check_gone(shelf, "pids")
 
     awaits = await cancel_at_every_await(
-        partial(run, command, longest=30, limit=MIB, sleep=PatientClock().sleep), check
+        partial(run, command, longest=30, limit=MIB, sleep=PatientClock(hasty=True).sleep), check
     )
-    assert awaits >= 3
+    assert awaits >= 4
     await check_gone(shelf, "pids")
 
 
@@ -285,7 +285,8 @@ def test_on_uvloop(tmp_path: Path) -> None:
         await check_gone(shelf, "pids")
         with pytest.raises(LimitExceededError):
             await run_program(shelf, "yes")
-        assert (await run_program(shelf, f"{PAUSE} & echo out")).output == b"out\n"
+        hasty = PatientClock(hasty=True)
+        assert (await run_program(shelf, f"{PAUSE} & echo out", clock=hasty)).output == b"out\n"
         await wait_for(shelf.is_quiet)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
