@@ -23,6 +23,7 @@ from asupplemented.cli.output import (
     write_json,
     write_text,
 )
+from asupplemented.cli.questions import digest, referrers, tags
 from asupplemented.cli.running import working
 from asupplemented.cli.tree import draw_resolution, render
 from asupplemented.files import run_blocking
@@ -233,3 +234,7 @@ def _tell(report: CopyReport) -> str:
     if report.reused_blobs:
         told += f"; {report.reused_blobs} blobs ({show_size(report.reused_bytes)}) were there"
     return told
+
+
+for _question in (tags, digest, referrers):
+    app.command()(_question)

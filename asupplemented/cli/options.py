@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 __all__ = (
     "GroupOptions",
     "Missing",
+    "PlaceOptions",
     "Select",
     "Unavailable",
     "as_usage_error",
     "parse_digest",
     "with_group",
+    "with_place",
 )
 
 
@@ -64,6 +66,10 @@ class Unavailable(StrEnum):
 Top = Annotated[
     str,
     typer.Argument(metavar="TOP", help="The image: docker://NAME, oci:PATH[:IMAGE] or dir:PATH."),
+]
+Place = Annotated[
+    str,
+    typer.Argument(metavar="REFERENCE", help="docker://NAME, oci:PATH[:IMAGE] or dir:PATH."),
 ]
 Supplements = Annotated[
     list[str] | None,
@@ -223,6 +229,30 @@ class GroupOptions:
                 return SpecificImages(digests)
 
 
+@dataclass(frozen=True, slots=True)
+class PlaceOptions:
+    """What a command about one place is given."""
+
+    reference: Place
+    tls_verify: TlsVerify = True
+    authfile: AuthFile = None
+    as_json: AsJson = False
+    verbose: Verbose = False
+
+    @property
+    def lookahead(self) -> int:
+        """As usual: nothing is resolved."""
+        return LOOKAHEAD
+
+    def place(self) -> Reference:
+        """The reference.
+
+        Raises:
+            typer.BadParameter: It is malformed.
+        """
+        return _parse(self.reference, "REFERENCE")
+
+
 def _implied(*, specific: bool, system: bool) -> Select:
     """What to select if nobody says."""
     if specific:
@@ -259,28 +289,40 @@ def _parse(text: str, hint: str) -> Reference:
 
 
 def with_group(command: Callable[..., None]) -> Callable[..., None]:
-    """Spread the fields of `GroupOptions` over the parameters of a command.
+    """Give a command the arguments that make a group; it is called with `GroupOptions`."""
+    return _spread(GroupOptions, command)
+
+
+def with_place(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments about one place; it is called with `PlaceOptions`."""
+    return _spread(PlaceOptions, command)
+
+
+def _spread(
+    kind: type[GroupOptions | PlaceOptions], command: Callable[..., None]
+) -> Callable[..., None]:
+    """Spread the fields of options over the parameters of a command.
 
     The command line library reads the signature of what it runs, so the result has one in which
     the fields stand before the command's own parameters.
     """
-    hints = get_type_hints(GroupOptions, include_extras=True)
+    hints = get_type_hints(kind, include_extras=True)
     shared = [
         inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if each.name == "top" else each.default,
+            default=inspect.Parameter.empty if each.default is MISSING else each.default,
             annotation=hints[each.name],
         )
-        for each in fields(GroupOptions)
+        for each in fields(kind)
     ]
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:  # noqa: ANN401 - typed by the signature that is set below
-        group = GroupOptions(**{each.name: given.pop(each.name) for each in shared})
-        command(group, **given)
+        options = kind(**{each.name: given.pop(each.name) for each in shared})
+        command(options, **given)
 
     parameters = [*shared, *own]
     run.__dict__["__signature__"] = inspect.Signature(parameters)

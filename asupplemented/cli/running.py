@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from asupplemented.abc import CredentialProvider
-    from asupplemented.cli.options import GroupOptions
+    from asupplemented.cli.options import GroupOptions, PlaceOptions
     from asupplemented.model.credential import Credential
     from asupplemented.supplemented import SupplementedReference, SupplementedSource
 
@@ -66,7 +66,7 @@ def exit_code(error: BaseException) -> int:
 class Desk:
     """Where a command does its work: a session as its options say, and who tells of it."""
 
-    options: GroupOptions
+    options: GroupOptions | PlaceOptions
     narrator: Narrator
 
     def run(self, work: Callable[[Session], Coroutine[None, None, T]]) -> T:
@@ -119,7 +119,7 @@ class Desk:
 
 
 @contextmanager
-def working(options: GroupOptions) -> Generator[Desk]:
+def working(options: GroupOptions | PlaceOptions) -> Generator[Desk]:
     """A desk to work at. Errors of the library end the program with words and a code.
 
     Raises:
