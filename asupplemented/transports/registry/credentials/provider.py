@@ -43,7 +43,8 @@ class AuthFileCredentials:
 
     Args:
         files: Where to look: the path of an auth.json, which is then the only file, or what
-            `AuthFiles` describes. None is `AuthFiles.default` for `environ`.
+            `AuthFiles` describes. None is `AuthFiles.default` for `environ`; as that does not
+            look at ``REGISTRY_AUTH_FILE``, programs give `default_auth_file` (rule FILE-04).
         helpers: Which helpers to ask, in this order: the ``NAME`` of ``docker-credential-NAME``,
             or `AUTH_FILES` for the files. registries.conf calls that ``credential-helpers``.
         docker: Read files as docker does: with ``credsStore``, user names and passwords in the
