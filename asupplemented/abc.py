@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = (
     "AsyncResource",
     "Batched",
+    "BlobCache",
     "BlobCandidate",
     "BlobFile",
     "BlobStream",
@@ -60,6 +61,7 @@ __all__ = (
     "Signed",
     "Source",
     "SourceAdapter",
+    "Spool",
     "Timeouts",
     "WritableReference",
 )
@@ -732,3 +734,90 @@ class Listing(Protocol):
             False if nothing was noted, because readers could not tell the top from the others.
         """
         ...
+
+
+class Spool(AsyncResource):
+    """A blob in the making: one fetch appends to it, and any number of readers follow.
+
+    What is in it was released by a verifying stream, so the end of a blob arrives only when the
+    whole of it is right. Closing a spool that was not committed drops its bytes.
+    """
+
+    __slots__ = ()
+
+    @property
+    def candidates(self) -> Sequence[BlobCandidate]:
+        """Who may serve the blob better than those who were asked to, best first.
+
+        Another process that is fetching it, say, or a store that several hosts share.
+        """
+        return ()
+
+    @property
+    @abc.abstractmethod
+    def length(self) -> int:
+        """Bytes that are there to be read."""
+
+    @abc.abstractmethod
+    async def append(self, chunk: bytes) -> None:
+        """Write the next bytes, all or none of them; called by one task at a time.
+
+        Raises:
+            SourceError: The disk is full, or failed. What was there before can be read still.
+        """
+
+    @abc.abstractmethod
+    async def read(self, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start` on, at least one; ``start < length``.
+
+        Raises:
+            SourceError: The disk failed.
+        """
+
+    @abc.abstractmethod
+    async def commit(self) -> None:
+        """The blob is whole and right: keep it for those who come later, if it is to be kept.
+
+        What cannot be kept is no error: a warning tells it. It can be read until it is closed.
+        """
+
+
+class BlobCache(AsyncResource):
+    """Keeps blobs and manifests by digest, for later readers. Tags are not its business.
+
+    It never fails a pull: what cannot be read from it or written to it is passed by, with an
+    event `asupplemented.events.Warned`. What principals brought in is told apart by
+    ``context.principal``: with ``shared=False``, only what this principal has fetched itself is
+    there (rule SEC-13).
+    """
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    async def find(
+        self, context: Context, blob: Descriptor, *, shared: bool = False
+    ) -> BlobFile | None:
+        """The file of a whole blob that was verified when it was stored, None if there is none.
+
+        It is not evicted, or at least stays readable, until it is closed.
+        """
+
+    @abc.abstractmethod
+    async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
+        """Prepare to fetch a blob, so that it is kept; None if it cannot or must not be."""
+
+    @abc.abstractmethod
+    async def find_manifest(
+        self, context: Context, digest: Digest, *, shared: bool = False
+    ) -> RawManifest | None:
+        """A manifest by its digest, None if it is not there."""
+
+    @abc.abstractmethod
+    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
+        """Keep a verified manifest.
+
+        Args:
+            context: For whom.
+            manifest: What to keep.
+            top: Whether somebody opened it as the default manifest of a reference.
+        """
