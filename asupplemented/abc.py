@@ -213,10 +213,19 @@ class Context(Protocol):
     @property
     def credentials(self) -> CredentialProvider: ...
 
+    @property
+    def principal(self) -> str | None:
+        """Whom the session is used for, None for nobody in particular (``Session.scoped``).
+
+        What a registry lets one principal have is never kept for another (rule SEC-13).
+        """
+        ...
+
     def resource(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
         """The session's one object of a kind, made on first use.
 
-        If it is an `AsyncResource` it is closed with the session, in reverse order of making.
+        All principals share it: what belongs to one of them is kept by its name in there. If it
+        is an `AsyncResource` it is closed with the session, in reverse order of making.
 
         Raises:
             ClosedError: The session is closed.

@@ -68,7 +68,7 @@ async def open_adapter(name: ImageName, reference: str, context: Context) -> Reg
         raise InvalidReferenceError(message, reference=reference)
     credential = await context.credentials(name.repository)
     pool = context.resource(REGISTRIES, lambda: RegistryPool(means))
-    lease = pool.lease(name.registry, credential)
+    lease = pool.lease(name.registry, credential, principal=context.principal)
     return RegistryAdapter(name, lease, Caller(reference, context.emit), context)
 
 
