@@ -299,10 +299,22 @@ class SourceAdapter(Protocol):
         """
         ...
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+    ) -> RawBlob:
         """Prepare to read ``[start, end)`` of a blob; entering the result asks for it.
 
-        ``blob.digest`` has been validated.
+        Args:
+            blob: Its ``digest`` has been validated.
+            start: Offset of the first byte.
+            end: Offset behind the last byte, None for the end of the blob.
+            etag: The strong validator of the body that this one goes on with; None if it goes
+                on with none. If the source has something else by now it sends the whole of that,
+                so `RawBlob.start` is 0 (rule RES-06). Sources without validators ignore it.
         """
         ...
 
@@ -318,7 +330,7 @@ class RawBlob(Protocol):
 
     @property
     def start(self) -> int:
-        """Offset of the first byte that will come."""
+        """Offset of the first byte that will come; 0 if the whole comes in place of a range."""
         ...
 
     @property
@@ -486,7 +498,9 @@ class BlobCandidate(Protocol):
         """Member number in the outermost group, None outside of one."""
         ...
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob: ...
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+        """See `SourceAdapter.open_blob`."""
+        ...
 
     async def open_file(self) -> BlobFile | None:
         """The local file that holds the blob, None where the source has no files."""
