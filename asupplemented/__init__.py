@@ -79,11 +79,13 @@ from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
     from asupplemented.transfer import CopyReport, copy
+    from asupplemented.transports.registry.credentials import AuthFileCredentials
 
 __all__ = (
     "AccessError",
     "AllImages",
     "AmbiguousManifestError",
+    "AuthFileCredentials",
     "BlobNotFoundError",
     "BlobStream",
     "ClosedError",
@@ -150,6 +152,7 @@ __all__ = (
 )
 
 _LAZY = {
+    "AuthFileCredentials": "asupplemented.transports.registry.credentials:AuthFileCredentials",
     "CopyReport": "asupplemented.transfer:CopyReport",
     "copy": "asupplemented.transfer:copy",
     "testing": "asupplemented.testing",

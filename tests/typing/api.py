@@ -79,6 +79,12 @@ def hooked() -> asup.Session:
     return asup.Session(lookahead=64, tls_verify=True, hooks=(hook,))
 
 
+def logged_in() -> asup.Session:
+    """As whoever podman, skopeo or docker logged in."""
+    assert_type(asup.AuthFileCredentials(), asup.AuthFileCredentials)
+    return asup.Session(credentials=asup.AuthFileCredentials(docker=True))
+
+
 def whose(context: Context) -> str | None:
     return context.principal
 
