@@ -62,6 +62,9 @@ def count(event: events.Event) -> str:
             return digest
         case events.BlobFinished(error=error) | events.ResolutionFinished(error=error):
             return error or ""
+        case events.RateLimitTold(registry=registry, remaining=remaining):
+            assert_type(remaining, int | None)
+            return registry
         case events.RequestRetried(reason=reason):
             return reason
         case events.Warned(message=message):
