@@ -73,17 +73,19 @@ from asupplemented.model.platform import Platform
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.model.signature import Signature
 from asupplemented.plan import Explanation, Instance, Resolution
-from asupplemented.session import Session
+from asupplemented.session import ScopedSession, Session
 from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
     from asupplemented.transfer import CopyReport, copy
+    from asupplemented.transports.registry.credentials import AuthFileCredentials
 
 __all__ = (
     "AccessError",
     "AllImages",
     "AmbiguousManifestError",
+    "AuthFileCredentials",
     "BlobNotFoundError",
     "BlobStream",
     "ClosedError",
@@ -118,6 +120,7 @@ __all__ = (
     "Reference",
     "RegistryError",
     "Resolution",
+    "ScopedSession",
     "ServerError",
     "Session",
     "Signature",
@@ -149,6 +152,7 @@ __all__ = (
 )
 
 _LAZY = {
+    "AuthFileCredentials": "asupplemented.transports.registry.credentials:AuthFileCredentials",
     "CopyReport": "asupplemented.transfer:CopyReport",
     "copy": "asupplemented.transfer:copy",
     "testing": "asupplemented.testing",

@@ -215,10 +215,19 @@ class Context(Protocol):
     @property
     def credentials(self) -> CredentialProvider: ...
 
+    @property
+    def principal(self) -> str | None:
+        """Whom the session is used for, None for nobody in particular (``Session.scoped``).
+
+        What a registry lets one principal have is never kept for another (rule SEC-13).
+        """
+        ...
+
     def resource(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
         """The session's one object of a kind, made on first use.
 
-        If it is an `AsyncResource` it is closed with the session, in reverse order of making.
+        All principals share it: what belongs to one of them is kept by its name in there. If it
+        is an `AsyncResource` it is closed with the session, in reverse order of making.
 
         Raises:
             ClosedError: The session is closed.
@@ -292,10 +301,22 @@ class SourceAdapter(Protocol):
         """
         ...
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+    ) -> RawBlob:
         """Prepare to read ``[start, end)`` of a blob; entering the result asks for it.
 
-        ``blob.digest`` has been validated.
+        Args:
+            blob: Its ``digest`` has been validated.
+            start: Offset of the first byte.
+            end: Offset behind the last byte, None for the end of the blob.
+            etag: The strong validator of the body that this one goes on with; None if it goes
+                on with none. If the source has something else by now it sends the whole of that,
+                so `RawBlob.start` is 0 (rule RES-06). Sources without validators ignore it.
         """
         ...
 
@@ -311,7 +332,7 @@ class RawBlob(Protocol):
 
     @property
     def start(self) -> int:
-        """Offset of the first byte that will come."""
+        """Offset of the first byte that will come; 0 if the whole comes in place of a range."""
         ...
 
     @property
@@ -479,7 +500,9 @@ class BlobCandidate(Protocol):
         """Member number in the outermost group, None outside of one."""
         ...
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob: ...
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+        """See `SourceAdapter.open_blob`."""
+        ...
 
     async def open_file(self) -> BlobFile | None:
         """The local file that holds the blob, None where the source has no files."""

@@ -13,6 +13,7 @@ __all__ = (
     "BlobStarted",
     "Event",
     "ManifestFetched",
+    "RateLimitTold",
     "RequestRetried",
     "ResolutionFinished",
     "Warned",
@@ -59,6 +60,26 @@ class BlobFinished(NamedTuple):
     """Name of the error class that ended it, None for a clean end or an early close."""
 
 
+class RateLimitTold(NamedTuple):
+    """A registry said how much it still allows, and said otherwise before (rule RET-09).
+
+    That is its claim, and nothing is decided on it. It is about the identity that asked: other
+    principals and credentials have limits of their own.
+    """
+
+    reference: str
+    """The reference that was asked for."""
+    registry: str
+    """``host[:port]``, as in references."""
+    limit: int | None
+    """Requests in a window. As all of these: None if it was not said, or not so that it can be
+    understood."""
+    remaining: int | None
+    """What is left of them."""
+    window: int | None
+    """Seconds."""
+
+
 class RequestRetried(NamedTuple):
     """A request is sent again after a pause, or with other credentials."""
 
@@ -92,5 +113,11 @@ class Warned(NamedTuple):
 
 
 Event: TypeAlias = (
-    ManifestFetched | BlobStarted | BlobFinished | RequestRetried | ResolutionFinished | Warned
+    ManifestFetched
+    | BlobStarted
+    | BlobFinished
+    | RateLimitTold
+    | RequestRetried
+    | ResolutionFinished
+    | Warned
 )

@@ -7,31 +7,34 @@ key, so that the session need not know any of them; it closes them in reverse or
 from __future__ import annotations
 
 import asyncio
-import math
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from asupplemented.abc import AsyncResource, CredentialProvider, Timeouts
-from asupplemented.closing import close_all
-from asupplemented.errors import ClosedError, ConfigurationError, WrongLoopError
-from asupplemented.model.credential import Credential, check_lookup, lookup_order
+from asupplemented.abc import AsyncResource, Timeouts
+from asupplemented.arguments import (
+    CredentialLike,
+    GivenCredentials,
+    check_hooks,
+    check_lookahead,
+    check_principal,
+    check_timeouts,
+    check_tls_verify,
+)
+from asupplemented.errors import ClosedError, ConfigurationError
+from asupplemented.holdings import Holdings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Self
 
     import aiohttp
 
-    from asupplemented.abc import Hook, ResourceKey
+    from asupplemented.abc import CredentialProvider, Hook, ResourceKey
     from asupplemented.events import Event
 
-__all__ = ("LOOKAHEAD", "CredentialLike", "Session")
+__all__ = ("LOOKAHEAD", "CredentialLike", "ScopedSession", "Session")
 
 T = TypeVar("T")
-
-CredentialLike: TypeAlias = Credential | tuple[str, str] | str
-"""A credential as users write it: user name and password, a registry token, or the value."""
 
 LOOKAHEAD: Final = 64
 """Manifest fetches beyond the one that is needed next, unless the caller says otherwise."""
@@ -83,13 +86,13 @@ class Session(AsyncResource):
         timeouts: Timeouts = _TIMEOUTS,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        self._lookahead = _check_lookahead(lookahead)
-        self._tls_verify = _check_tls_verify(tls_verify)
+        self._lookahead = check_lookahead(lookahead)
+        self._tls_verify = check_tls_verify(tls_verify)
         self._http = _check_http(http)
-        self._credentials = _Credentials(credentials)
-        self._timeouts = _check_timeouts(timeouts)
-        self._hooks = _check_hooks(hooks)
-        self._holdings = _Holdings()
+        self._credentials = GivenCredentials(credentials)
+        self._timeouts = check_timeouts(timeouts)
+        self._hooks = check_hooks(hooks)
+        self._holdings = Holdings()
 
     @property
     def lookahead(self) -> int:
@@ -117,6 +120,11 @@ class Session(AsyncResource):
         return self._credentials
 
     @property
+    def principal(self) -> None:
+        """Nobody in particular; see `scoped`."""
+        return None
+
+    @property
     def closed(self) -> bool:
         """Whether `aclose` has been called."""
         return self._holdings.closed
@@ -136,6 +144,36 @@ class Session(AsyncResource):
             WrongLoopError: The session belongs to another event loop, or none is running.
         """
         return self._holdings.get(key, factory)
+
+    def scoped(
+        self,
+        principal: str,
+        *,
+        credentials: Mapping[str, CredentialLike] | CredentialProvider | None = None,
+    ) -> ScopedSession:
+        """A view of this session for one of those whom a program serves, to open references with.
+
+        Connections, threads and settings are shared. What registries grant, and what is kept of
+        their answers, is not: it belongs to the principal and its credentials, and never
+        reaches another (rule SEC-13). Views with the same principal and the same credentials
+        share it, so a view may be made for each request.
+
+        Args:
+            principal: Who asks, as only the program knows it; it is sent to nobody and shown
+                nowhere. It is believed: what one principal may read is kept for whoever is
+                called the same. So name those whom the program has authenticated; where
+                credentials are only passed on, take a keyed hash of all of them, for a user name
+                alone proves nothing.
+            credentials: As for `Session`. None is anonymous access: those of the session itself
+                are never used.
+
+        Raises:
+            ConfigurationError: An argument is not what it should be.
+            ClosedError: The session is closed.
+        """
+        if self.closed:
+            raise ClosedError("the session is closed; make a new session")
+        return ScopedSession(self, check_principal(principal), GivenCredentials(credentials))
 
     @property
     def observed(self) -> bool:
@@ -177,94 +215,72 @@ class Session(AsyncResource):
         return f"<Session lookahead={self._lookahead} tls_verify={self._tls_verify}, {state}>"
 
 
-class _Holdings:
-    """Objects by key, and the event loop that they belong to."""
+class ScopedSession:
+    """A session as one principal sees it; `Session.scoped` makes it.
 
-    __slots__ = ("_done", "_loop", "_objects", "closed")
+    It is what adapters see of a session, and owns nothing: it need not be closed, and is of no
+    use once its session is.
+    """
 
-    def __init__(self) -> None:
-        self._objects: dict[object, object] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._done = asyncio.Event()
-        self.closed = False
+    __slots__ = ("_credentials", "_principal", "_session")
+
+    def __init__(self, session: Session, principal: str, credentials: CredentialProvider) -> None:
+        self._session = session
+        self._principal = principal
+        self._credentials = credentials
 
     @property
-    def needs_closing(self) -> bool:
-        return any(isinstance(value, AsyncResource) for value in self._objects.values())
+    def lookahead(self) -> int:
+        return self._session.lookahead
 
-    def bind(self) -> None:
-        """Belong to the running event loop, unless there is another one already."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            message = "a session is used from within an event loop, and none is running here"
-            raise WrongLoopError(message) from None
-        if self._loop is None and not self.closed:
-            self._loop = loop
-        if self._loop not in {None, loop}:
-            message = "this session belongs to another event loop; make one session for each loop"
-            raise WrongLoopError(message)
+    @property
+    def tls_verify(self) -> bool:
+        return self._session.tls_verify
 
-    def get(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
-        self.bind()
-        # While closing, what is not closed yet still serves those that need it to close.
-        if key in self._objects:
-            return cast("T", self._objects[key])
-        if self.closed:
-            message = f"the session is closed, there is no more {key.name}; make a new session"
-            raise ClosedError(message)
-        made = factory()
-        self._objects[key] = made
-        return made
+    @property
+    def timeouts(self) -> Timeouts:
+        return self._session.timeouts
 
-    async def aclose(self) -> None:
-        self.bind()
-        if self.closed:
-            await self._done.wait()
-            return
-        self.closed = True
-        try:
-            await close_all(self._take_back(), "the resources of a session")
-        finally:
-            self._done.set()
+    @property
+    def http(self) -> aiohttp.ClientSession | None:
+        return self._session.http
 
-    def _take_back(self) -> Iterator[AsyncResource]:
-        while self._objects:
-            _, value = self._objects.popitem()
-            if isinstance(value, AsyncResource):
-                yield value
+    @property
+    def credentials(self) -> CredentialProvider:
+        """Those of the principal, and nobody else's."""
+        return self._credentials
 
+    @property
+    def principal(self) -> str:
+        """Who asks."""
+        return self._principal
 
-class _Credentials:
-    """A provider over whatever the caller gave for credentials. It shows nothing of it."""
+    @property
+    def closed(self) -> bool:
+        """Whether the session is closed."""
+        return self._session.closed
 
-    __slots__ = ("_known", "_provider")
+    def scoped(
+        self,
+        principal: str,
+        *,
+        credentials: Mapping[str, CredentialLike] | CredentialProvider | None = None,
+    ) -> ScopedSession:
+        """A view for somebody else in place of this one; see `Session.scoped`."""
+        return self._session.scoped(principal, credentials=credentials)
 
-    def __init__(self, given: Mapping[str, CredentialLike] | CredentialProvider | None) -> None:
-        self._known: dict[str, Credential | None] = {}
-        self._provider: CredentialProvider | None = None
-        if isinstance(given, Mapping):
-            self._known = {_check_key(name): Credential.of(v) for name, v in given.items()}
-        elif given is None or callable(given):
-            self._provider = given
-        else:
-            message = (
-                "credentials is a mapping by registry or namespace, an async function, or None"
-            )
-            raise ConfigurationError(message)
+    def resource(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
+        return self._session.resource(key, factory)
 
-    async def __call__(self, name: str, /) -> Credential | None:
-        if self._provider is not None:
-            return Credential.of(await self._provider(name))
-        for key in lookup_order(name):
-            if key in self._known:
-                return self._known[key]
-        return None
+    @property
+    def observed(self) -> bool:
+        return self._session.observed
+
+    def emit(self, event: Event) -> None:
+        self._session.emit(event)
 
     def __repr__(self) -> str:
-        if self._provider is not None:
-            return "<credentials from a function>"
-        return f"<credentials for {', '.join(self._known) or 'nobody'}>"
+        return f"<ScopedSession of {self._session!r}>"
 
 
 def _report(hook: Hook, error: Exception) -> None:
@@ -274,23 +290,6 @@ def _report(hook: Hook, error: Exception) -> None:
     except RuntimeError:
         return  # Events are emitted on the loop; without one there is nobody to tell.
     loop.call_exception_handler(context)
-
-
-# Arguments come from untyped code too, so they are checked against their annotations.
-
-
-def _check_lookahead(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        message = f"lookahead is a number of fetches, 0 or more, not {value!r}"
-        raise ConfigurationError(message)
-    return value
-
-
-def _check_tls_verify(value: object) -> bool:
-    if not isinstance(value, bool):
-        message = f"tls_verify is True or False, not {value!r}"
-        raise ConfigurationError(message)
-    return value
 
 
 def _check_http(value: object) -> aiohttp.ClientSession | None:
@@ -305,44 +304,3 @@ def _check_http(value: object) -> aiohttp.ClientSession | None:
         message = "http is an aiohttp.ClientSession that was closed already; pass an open one"
         raise ConfigurationError(message)
     return value
-
-
-def _check_key(value: object) -> str:
-    if not isinstance(value, str):
-        message = f"credentials are keyed by registry or namespace, not by {type(value).__name__}"
-        raise ConfigurationError(message)
-    return check_lookup(value)
-
-
-def _check_timeouts(value: object) -> Timeouts:
-    if not isinstance(value, Timeouts):
-        message = f"timeouts is a Timeouts, not a {type(value).__name__}"
-        raise ConfigurationError(message)
-    for name in ("connect", "first_byte", "stall", "open"):
-        seconds: object = getattr(value, name)
-        if seconds is not None and not _is_duration(seconds):
-            message = f"timeouts.{name} is a number of seconds above 0, or None, not {seconds!r}"
-            raise ConfigurationError(message)
-    _check_rate(value.min_rate)
-    return value
-
-
-def _check_rate(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        message = f"timeouts.min_rate is a number of bytes per second, 0 or more, not {value!r}"
-        raise ConfigurationError(message)
-
-
-def _is_duration(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and value > 0
-
-
-def _check_hooks(value: Iterable[Hook]) -> tuple[Hook, ...]:
-    hooks = tuple(value)
-    for hook in hooks:
-        if not callable(hook):
-            message = f"a hook is called with one event, and {hook!r} cannot be called"
-            raise ConfigurationError(message)
-    return hooks

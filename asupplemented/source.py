@@ -245,10 +245,10 @@ class VerifiedSource(Source):
         with _located(self._reference, digest):
             return self._adapter.open_parts(descriptor, ranges)
 
-    def open_raw(self, blob: Descriptor, start: int, end: int | None) -> RawBlob:
+    def open_raw(self, blob: Descriptor, start: int, end: int | None, etag: str | None) -> RawBlob:
         """The adapter's bytes of a blob, unverified."""
         self._check_open()
-        return self._adapter.open_blob(blob, start, end)
+        return self._adapter.open_blob(blob, start, end, etag)
 
     async def open_file(self, blob: Descriptor) -> BlobFile | None:
         """The local file of a blob, unverified; None where the adapter has no files."""
@@ -331,8 +331,8 @@ class _Candidate:
     def member(self) -> int | None:
         return None
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
-        return self._source.open_raw(self._blob, start, end)
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+        return self._source.open_raw(self._blob, start, end, etag)
 
     async def open_file(self) -> BlobFile | None:
         return await self._source.open_file(self._blob)

@@ -485,8 +485,8 @@ class _MemberCandidate:
     def reference(self) -> str:
         return self._inner.reference
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
-        return self._inner.open(start, end)
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+        return self._inner.open(start, end, etag)
 
     async def open_file(self) -> BlobFile | None:
         return await self._inner.open_file()

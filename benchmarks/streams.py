@@ -45,7 +45,7 @@ class Disk:
         self._path = path
         self._context = context
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
         """Not asked, since there is a file."""
         raise NotImplementedError
 
@@ -68,9 +68,9 @@ class Memory:
     def __init__(self, piece: bytes) -> None:
         self._pieces = repeat(piece, SIZE // len(piece))
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
         """The answer."""
-        del start, end
+        del start, end, etag
         return self
 
     async def open_file(self) -> BlobFile | None:

@@ -85,7 +85,7 @@ class Wire:
     def reference(self) -> str:
         return self.name
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
         self.ledger.asked.append((self.name, start, end))
         return Body(self, 0 if self.ignores_ranges else start, None if self.ignores_ranges else end)
 
@@ -156,7 +156,7 @@ class Disk:
     def reference(self) -> str:
         return self.name
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
         message = "there is a file"
         raise AssertionError(message)
 

@@ -120,8 +120,14 @@ class MemberAdapter:
             raise fault
         return await self.inner.fetch_manifest(instance)
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> MemoryBlob:
-        return self.inner.open_blob(blob, start, end)
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+    ) -> MemoryBlob:
+        return self.inner.open_blob(blob, start, end, etag)
 
     async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]:
         return await self.inner.fetch_signatures(instance)

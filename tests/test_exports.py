@@ -15,8 +15,25 @@ if TYPE_CHECKING:
 
 FACE = frozenset(
     {
-        *("AllImages", "BlobStream", "CopyReport", "Descriptor", "Digest", "Explanation"),
-        *("Image", "Manifest", "Platform", "Reference", "Resolution", "Session", "Signature"),
+        *(
+            "AllImages",
+            "AuthFileCredentials",
+            "BlobStream",
+            "CopyReport",
+            "Descriptor",
+            "Digest",
+            "Explanation",
+        ),
+        *(
+            "Image",
+            "Manifest",
+            "Platform",
+            "Reference",
+            "Resolution",
+            "ScopedSession",
+            "Session",
+            "Signature",
+        ),
         *("Source", "SpecificImages", "SupplementedReference", "SupplementedSource"),
         *("SystemImage", "copy", "parse_reference", "supplement"),
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import re
+from typing import Any
 
+import asupplemented
 from tests.modules import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,9 +22,20 @@ def test_local_links_lead_to_files() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_example_compiles() -> None:
-    [example] = blocks("python")
-    compile(example, "README.md", "exec")
+def test_the_examples_compile() -> None:
+    examples = blocks("python")
+    assert len(examples) == 2
+    for example in examples:
+        compile(example, "README.md", "exec")
+
+
+def test_the_example_of_credentials_per_request_makes_a_view() -> None:
+    [example] = [each for each in blocks("python") if "scoped" in each]
+    room = {"asup": asupplemented, "hmac": hmac, "SECRET": b"key"}
+    exec(example, room)  # noqa: S102 - our own readme
+    make: Any = room["as_user"]
+    views = [make(asupplemented.Session(), "alice", word) for word in ("one", "one", "two")]
+    assert views[0].principal == views[1].principal != views[2].principal
 
 
 def test_the_commands_are_those_that_ci_runs() -> None:

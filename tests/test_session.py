@@ -365,6 +365,85 @@ def test_SEC14_no_secret_is_shown() -> None:
     assert "ghcr.io" in shown
 
 
+# Views for others
+
+
+async def test_a_scoped_view_shares_what_its_session_owns() -> None:
+    told: list[Event] = []
+    closed: list[str] = []
+    timeouts = Timeouts(open=2)
+    async with aiohttp.ClientSession() as client:
+        settings: dict[str, Any] = {"http": client, "timeouts": timeouts, "tls_verify": False}
+        async with Session(lookahead=3, hooks=[told.append], **settings) as session:
+            view = session.scoped("alice")
+            pool = key("pool")
+            assert view.resource(pool, lambda: Pool("pool", closed)) is session.resource(pool, Any)
+            assert (view.lookahead, view.tls_verify, view.observed) == (3, False, True)
+            assert view.http is client
+            assert view.timeouts is timeouts
+            view.emit(EVENT)
+            assert (told, closed) == ([EVENT], [])
+    assert closed == ["pool"]
+
+
+async def test_a_scoped_view_has_an_identity_of_its_own() -> None:
+    session = Session(credentials={"ghcr.io": "of the session"})
+    view = session.scoped("alice", credentials={"quay.io": "of alice"})
+    assert (session.principal, view.principal) == (None, "alice")
+    assert await view.credentials("quay.io/app") == Credential.of("of alice")
+    assert await view.credentials("ghcr.io/app") is None
+    assert await session.credentials("quay.io/app") is None
+
+
+async def test_without_credentials_a_scoped_view_is_anonymous() -> None:
+    session = Session(credentials={"ghcr.io": "of the session"})
+    assert await session.scoped("alice").credentials("ghcr.io/app") is None
+
+
+async def test_a_view_of_a_view_replaces_it() -> None:
+    session = Session()
+    view = session.scoped("alice", credentials={"quay.io": "of alice"}).scoped("bob")
+    assert view.principal == "bob"
+    assert await view.credentials("quay.io/app") is None
+
+
+async def test_a_scoped_view_ends_with_its_session() -> None:
+    async with Session() as session:
+        view = session.scoped("alice")
+        view.resource(key("pool"), object)
+        assert not view.closed
+    assert view.closed
+    for misuse in (
+        lambda: view.resource(key("pool"), object),
+        lambda: view.scoped("bob"),
+        lambda: session.scoped("alice"),
+    ):
+        with pytest.raises(ClosedError, match="closed"):
+            misuse()
+
+
+@pytest.mark.parametrize("principal", ["", None, 7, b"alice", ("alice", "hunter2")])
+def test_a_principal_is_a_name_and_is_not_shown(principal: Any) -> None:
+    with pytest.raises(ConfigurationError, match="principal") as caught:
+        Session().scoped(principal)
+    assert "alice" not in str(caught.value)
+
+
+@pytest.mark.parametrize("credentials", ["hunter2", {"https://ghcr.io": "hunter2"}])
+def test_the_credentials_of_a_view_are_checked_as_those_of_a_session(credentials: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Session().scoped("alice", credentials=credentials)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_SEC14_a_scoped_view_shows_neither_principal_nor_secret() -> None:
+    view = Session().scoped("keyed-hash", credentials={"ghcr.io": ("user", "hunter2")})
+    shown = f"{view!r} {view.credentials!r}"
+    assert "<ScopedSession of <Session" in shown
+    assert "keyed-hash" not in shown
+    assert "hunter" not in shown
+
+
 # Hooks
 
 

@@ -112,7 +112,13 @@ class Adapter:
             raise found
         return found
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+    ) -> RawBlob:
         data = self.blobs.get(blob.digest, BlobNotFoundError("not here"))
         if isinstance(data, Exception):
             return Wire(b"", self.ledger, refuses=data).open(start, end)

@@ -639,7 +639,7 @@ async def test_an_error_that_comes_of_closing_says_so(session: Session, ledger: 
             self.left.set()
 
     class HangingWire(Wire):
-        def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+        def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
             return Hanging(self, start, end)
 
     stream = VerifiedStream(describe(DATA), [HangingWire(DATA, ledger)], session)

@@ -15,6 +15,7 @@ from asupplemented.events import (
     BlobFinished,
     BlobStarted,
     ManifestFetched,
+    RateLimitTold,
     RequestRetried,
     ResolutionFinished,
     Warned,
@@ -143,7 +144,7 @@ class _Bars:
         return bar
 
 
-def _describe(event: Event) -> str:
+def _describe(event: Event) -> str:  # noqa: PLR0911 - one line for each event
     match event:
         case ManifestFetched(reference, digest, size, seconds):
             took = f"{seconds * 1000:.0f} ms"
@@ -154,6 +155,9 @@ def _describe(event: Event) -> str:
         case BlobFinished(reference, digest, _, received, member, verified, error):
             how = "verified" if verified else error or "not verified"
             return f"blob {short(digest)}{_by(member)}: {how}, {show_size(received)} of {reference}"
+        case RateLimitTold(_, registry, limit, remaining, window):
+            per = "" if window is None else f" in {window} s"
+            return f"{registry} allows {_known(remaining)} of {_known(limit)} requests{per}"
         case RequestRetried(reference, reason, attempt, delay):
             return f"{reference}: {reason}, attempt {attempt + 1} in {delay:.1f} s"
         case ResolutionFinished(reference, manifests, fetches, seconds, error):
@@ -162,6 +166,10 @@ def _describe(event: Event) -> str:
         case Warned(reference, message):
             return f"{reference}: {message}"
     assert_never(event)
+
+
+def _known(count: int | None) -> str:
+    return "?" if count is None else str(count)
 
 
 def _by(member: int | None) -> str:

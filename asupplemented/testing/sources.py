@@ -125,8 +125,14 @@ class FaultySource:
             return Answer(status=404)
         return Answer(body=raw).with_headers({"Content-Type": media_type})
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> FaultyBlob:
-        return FaultyBlob(self._adapter, self._control, blob, start, end)
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+    ) -> FaultyBlob:
+        return FaultyBlob(self._adapter, self._control, blob, start, end, etag)
 
     async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]:
         await self._control.ask(f"/signatures/{instance or 'default'}", _answer_nothing)
@@ -156,11 +162,13 @@ class FaultyBlob:
         blob: Descriptor,
         start: int,
         end: int | None,
+        etag: str | None,
     ) -> None:
         self._adapter = adapter
         self._control = control
         self._blob = blob
         self._end = end
+        self._condition = etag
         self._stack = ExitStack()
         self._steps: Iterator[Step] = iter(())
         self._received = 0
@@ -170,7 +178,7 @@ class FaultyBlob:
 
     async def __aenter__(self) -> Self:
         path = f"/blobs/{self._blob.digest}"
-        request = Request("GET", path, _range_header(self.start, self._end))
+        request = Request("GET", path, _range_headers(self.start, self._end, self._condition))
         with ExitStack() as stack:
             answer = await self._control.begin(request, self._answer, stack)
             self._steps = take_content(answer)
@@ -208,21 +216,24 @@ class FaultyBlob:
         try:
             async with self._adapter.open_blob(self._blob) as raw:
                 whole = b"".join([chunk async for chunk in raw])
-                self.etag = raw.etag
+                etag = raw.etag
         except NotFoundError:
             return Answer(status=404)
         if self.start > len(whole):
             message = f"the range starts at {self.start}, the blob has {len(whole)} bytes"
             raise RangeError(message, digest=self._blob.digest)
         body = whole[self.start : self._end]
-        if len(body) == len(whole):
-            return Answer(body=whole)
+        headers = () if etag is None else (("ETag", etag),)
+        changed = None not in {etag, self._condition} and etag != self._condition
+        if changed or len(body) == len(whole):
+            return Answer(headers=headers, body=whole)
         span = f"bytes {self.start}-{self.start + len(body) - 1}/{len(whole)}"
-        headers = (("Content-Range", span),)
+        headers = (*headers, ("Content-Range", span))
         return Answer(206, headers, body, whole=whole, offset=self.start)
 
     def _describe(self, answer: Answer) -> None:
         """Claim of the body what the answer claims."""
+        self.etag = answer.header("ETag")
         span = answer.header("Content-Range")
         self.start = answer.offset if span is None else int(span[6:].partition("-")[0])
         if answer.claim is not None:
@@ -235,7 +246,8 @@ async def _answer_nothing() -> Answer:
     return Answer()
 
 
-def _range_header(start: int, end: int | None) -> Headers:
+def _range_headers(start: int, end: int | None, condition: str | None) -> Headers:
     if start == 0 and end is None:
         return ()
-    return (("Range", f"bytes={start}-{'' if end is None else end - 1}"),)
+    span = ("Range", f"bytes={start}-{'' if end is None else end - 1}")
+    return (span,) if condition is None else (span, ("If-Range", condition))

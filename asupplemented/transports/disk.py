@@ -140,7 +140,13 @@ class DiskSource(abc.ABC):
         read = self._read_default if instance is None else self._read_instance
         return first_found(self.manifest_paths(instance), read)
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,  # noqa: ARG002 - nothing is validated
+    ) -> RawBlob:
         """Prepare to read a blob. URLs in the descriptor are not looked at (rule OC8)."""
         return FileBlob(self._context, partial(self.open_file, blob), start, end)
 

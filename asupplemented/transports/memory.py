@@ -125,7 +125,13 @@ class MemorySource:
         message = f"{reference} does not hold this manifest"
         raise ManifestNotFoundError(message, reference=reference, digest=instance)
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> MemoryBlob:
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,  # noqa: ARG002 - nothing is validated
+    ) -> MemoryBlob:
         return MemoryBlob(self._reference, Digest(blob.digest), start, end)
 
     async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]:

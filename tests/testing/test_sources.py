@@ -53,7 +53,7 @@ from asupplemented.testing import (
     build_index,
     hold_in_memory,
 )
-from asupplemented.transports.memory import MemoryReference, MemorySource
+from asupplemented.transports.memory import MemoryBlob, MemoryReference, MemorySource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -256,6 +256,33 @@ async def test_ranges_are_logged() -> None:
     assert control.in_flight == 0
 
 
+async def test_a_condition_is_logged_and_a_scripted_validator_told() -> None:
+    adapter, control = make_adapter()
+    control.script(LAYER, Headers({"ETag": '"a"'}))
+    async with adapter.open_blob(BLOB, 3, 5, '"a"') as raw:
+        assert (raw.start, raw.etag) == (3, '"a"')
+    assert control.requests[0].header("If-Range") == '"a"'
+
+
+@pytest.mark.parametrize(("etag", "start"), [(None, 3), ('"a"', 3), ('"b"', 0)])
+async def test_what_has_changed_comes_whole(etag: str | None, start: int) -> None:
+    class Validated(MemorySource):
+        def open_blob(
+            self,
+            blob: Descriptor,
+            start: int = 0,
+            end: int | None = None,
+            etag: str | None = None,
+        ) -> MemoryBlob:
+            raw = super().open_blob(blob, start, end, etag)
+            raw.etag = '"a"'
+            return raw
+
+    adapter = FaultySource(Validated(hold_in_memory("app", INDEX)), SourceControl())
+    async with adapter.open_blob(BLOB, 3, 5, etag) as raw:
+        assert (raw.start, raw.etag) == (start, '"a"')
+
+
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
@@ -380,8 +407,14 @@ class Unsigned:
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
         return await self.inner.fetch_manifest(instance)
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> RawBlob:
-        return self.inner.open_blob(blob, start, end)
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+    ) -> RawBlob:
+        return self.inner.open_blob(blob, start, end, etag)
 
     async def aclose(self) -> None: ...
 

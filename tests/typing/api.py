@@ -7,7 +7,7 @@ from typing import assert_never, assert_type
 
 import asupplemented as asup
 from asupplemented import events
-from asupplemented.abc import Hook, Opening
+from asupplemented.abc import Context, Hook, Opening
 
 
 def group() -> asup.SupplementedReference:
@@ -62,6 +62,9 @@ def count(event: events.Event) -> str:
             return digest
         case events.BlobFinished(error=error) | events.ResolutionFinished(error=error):
             return error or ""
+        case events.RateLimitTold(registry=registry, remaining=remaining):
+            assert_type(remaining, int | None)
+            return registry
         case events.RequestRetried(reason=reason):
             return reason
         case events.Warned(message=message):
@@ -77,6 +80,26 @@ def told(event: events.Event) -> None:
 def hooked() -> asup.Session:
     hook: Hook = told
     return asup.Session(lookahead=64, tls_verify=True, hooks=(hook,))
+
+
+def logged_in() -> asup.Session:
+    """As whoever podman, skopeo or docker logged in."""
+    assert_type(asup.AuthFileCredentials(), asup.AuthFileCredentials)
+    return asup.Session(credentials=asup.AuthFileCredentials(docker=True))
+
+
+def whose(context: Context) -> str | None:
+    return context.principal
+
+
+async def passed_on(session: asup.Session, user: str, password: str) -> None:
+    """A view of a session goes wherever a session goes."""
+    view = session.scoped(user, credentials={"registry.example": (user, password)})
+    assert_type(view, asup.ScopedSession)
+    assert_type(view.scoped("nobody").principal, str)
+    assert_type(whose(view), str | None)
+    async with group().open(view) as image:
+        assert_type(await asup.copy(image, "oci:/srv/out:1.4", view), asup.CopyReport)
 
 
 def caught(error: asup.SupplementedError) -> int | None:

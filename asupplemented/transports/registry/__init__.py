@@ -3,9 +3,9 @@
 From the inside out: values and decisions without I/O (`addresses`, `answers`, `challenge`,
 `multipart`, `ranges`, `redirects`, `tokens`, `options`), what one request takes (`connections`,
 `faults`, `bodies`, `courier`), what a registry takes (`ping`, `token_server`, `access`,
-`limiter`, `client`, `pool`), what one can ask it for (`letters`, `pages`, `tags`, `referrers`,
-`signatures` with `lookaside`, `blob` with `external`, `parts` with `feeds`), and the face
-(`source`, `reference`).
+`notices`, `limiter`, `client`, `pool`), what one can ask it for (`letters`, `pages`, `tags`,
+`referrers`, `signatures` with `lookaside`, `blob` with `external`, `parts` with `feeds`), and the
+face (`source`, `reference`).
 """
 
 from __future__ import annotations

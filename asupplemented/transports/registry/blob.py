@@ -46,7 +46,8 @@ class HttpBlob:
     """One attempt to read a blob, or a range of it. Entering it asks, leaving it hangs up.
 
     It takes one of the places that a registry has for bodies (rule RET-07), from the moment of
-    asking until it is left. A server may send the whole for a range: `start` tells.
+    asking until it is left. A server may send the whole for a range: `start` tells. It has to if
+    `etag` is given and it has something else by now (rule RES-06).
 
     Args:
         client: The registry.
@@ -54,6 +55,8 @@ class HttpBlob:
         digest: The blob, a valid digest.
         start: Offset of the first byte that is wanted.
         end: Offset behind the last one, None for the end of the blob.
+        etag: What the bytes before `start` came with, if they did; heeded if it is a strong
+            validator.
         caller: Who it is for.
     """
 
@@ -70,7 +73,7 @@ class HttpBlob:
         "_repository",
         "_response",
         "_start",
-        "_url",
+        "_validator",
         "etag",
         "size",
         "start",
@@ -84,6 +87,7 @@ class HttpBlob:
         *,
         start: int,
         end: int | None,
+        etag: str | None,
         caller: Caller,
     ) -> None:
         self._client = client
@@ -91,6 +95,7 @@ class HttpBlob:
         self._digest = digest
         self._start = start
         self._end = end
+        self._validator = _find_strong(etag)
         self._caller = caller
         self._response: aiohttp.ClientResponse | None = None
         self._entered = False
@@ -166,6 +171,8 @@ class HttpBlob:
         ranged = bool(self._start) or self._end is not None
         if ranged:
             headers["Range"] = format_range(self._start, self._end)
+            if self._validator is not None:
+                headers["If-Range"] = self._validator
         return Errand(
             f"/v2/{self._repository}/blobs/{self._digest}",
             f"repository:{self._repository}:pull",
@@ -178,8 +185,7 @@ class HttpBlob:
     def _inspect(self, response: aiohttp.ClientResponse) -> None:
         """Take from the head of an answer what it says of the body (rules RES-05, RES-06)."""
         check_encoding(response)
-        etag = response.headers.get("ETag", "")
-        self.etag = etag if _STRONG_ETAG.fullmatch(etag) else None
+        self.etag = _find_strong(response.headers.get("ETag"))
         if response.status == _UNSATISFIED:
             self._take_nothing(response)
         elif response.status == _PARTIAL:
@@ -189,6 +195,9 @@ class HttpBlob:
             self.size = self._expected = response.content_length
 
     def _take_part(self, response: aiohttp.ClientResponse) -> None:
+        # Parts of different things are not put together (RFC 9110, section 15.3.7.3).
+        if self._validator not in {None, response.headers.get("ETag", self._validator)}:
+            raise self._malformed(response, "sends a part of something else than was begun")
         given = parse_content_range(response.headers.getall("Content-Range", ()))
         if given is None or given.start != self._start:
             raise self._malformed(response, "does not say which range it sends")
@@ -238,3 +247,8 @@ class HttpBlob:
         if self._holds_place:
             self._holds_place = False
             self._client.limiter.bodies.release()
+
+
+def _find_strong(etag: str | None) -> str | None:
+    """A validator that is strong and can be sent back, or None."""
+    return etag if etag is not None and _STRONG_ETAG.fullmatch(etag) else None

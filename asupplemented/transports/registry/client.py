@@ -15,12 +15,12 @@ from yarl import URL
 from asupplemented.errors import SupplementedError, TooManyRequestsError
 from asupplemented.retry import FirstFailure, retry
 from asupplemented.transports.registry.access import Access
-from asupplemented.transports.registry.answers import parse_warning
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
 from asupplemented.transports.registry.courier import Courier, Home, Parcel
 from asupplemented.transports.registry.flight import SingleFlight
 from asupplemented.transports.registry.limiter import Limiter
+from asupplemented.transports.registry.notices import Notices
 from asupplemented.transports.registry.patience import judge, judge_ping
 from asupplemented.transports.registry.ping import ping
 from asupplemented.transports.registry.redirects import REDIRECTS
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 __all__ = ("Errand", "RegistryClient", "Site", "locate")
 
 OK: Final = frozenset((200,))
-MAX_WARNINGS: Final = 64
-"""Distinct warnings that are passed on; the rest is dropped (rule ERR-10)."""
 
 _DOCKER_HUB: Final = "docker.io"
 _DOCKER_HUB_TOKENS: Final = ("https://auth.docker.io",)
@@ -103,7 +101,7 @@ class RegistryClient:
         self._credential = credential
         self._site: Site | None = None
         self._pings = SingleFlight[Site]()
-        self._warnings: set[str] = set()
+        self._notices = Notices(registry)
 
     async def send(self, errand: Errand, caller: Caller) -> aiohttp.ClientResponse:
         """Get the head of an answer with one of the good statuses; the caller closes it.
@@ -188,8 +186,7 @@ class RegistryClient:
                 url, headers, errand.headers, timeout=errand.timeout, method=errand.method
             )
             return await courier.follow(response, parcel)
-        if hdrs.WARNING in response.headers:
-            self._pass_on(response.headers.getall(hdrs.WARNING), caller)
+        self._notices.read(response.headers, caller)
         return response, True
 
     async def _renew(
@@ -247,12 +244,3 @@ class RegistryClient:
         if isinstance(error, TooManyRequestsError):
             self.limiter.pause(delay)
         caller.report_retry(error, attempt, delay)
-
-    def _pass_on(self, values: Collection[str], caller: Caller) -> None:
-        """Pass a registry's warnings on, each text once (rule ERR-10)."""
-        for value in values:
-            text = parse_warning(value)
-            if text is None or text in self._warnings or len(self._warnings) >= MAX_WARNINGS:
-                continue
-            self._warnings.add(text)
-            caller.warn(f"{self.registry} warns: {text}")

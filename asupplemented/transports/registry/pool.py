@@ -17,6 +17,7 @@ __all__ = ("REGISTRIES", "Lease", "RegistryPool")
 class _Key(NamedTuple):
     registry: str
     verify: bool
+    principal: str | None
     credential: Credential | None
 
 
@@ -40,6 +41,9 @@ class Lease:
 class RegistryPool:
     """One client for each registry, TLS state and identity, made when it is first needed.
 
+    An identity is a principal with a credential: neither reaches what the other one was granted
+    without the same partner (rule SEC-13).
+
     A client that nobody uses is kept for the next source, with its tokens; when there are too
     many of them, the one that was left longest ago goes.
 
@@ -62,9 +66,17 @@ class RegistryPool:
         """Clients that are known, used or not."""
         return len(self._clients)
 
-    def lease(self, registry: str, credential: Credential | None) -> Lease:
-        """The client of a registry for an identity, None for anonymous."""
-        key = _Key(registry, self._means.verify, credential)
+    def lease(
+        self, registry: str, credential: Credential | None, *, principal: str | None
+    ) -> Lease:
+        """The client of a registry for an identity.
+
+        Args:
+            registry: ``host[:port]``, as in references.
+            credential: None for anonymous.
+            principal: None for the session itself.
+        """
+        key = _Key(registry, self._means.verify, principal, credential)
         client = self._clients.get(key)
         if client is None:
             client = self._clients[key] = RegistryClient(registry, credential, self._means)

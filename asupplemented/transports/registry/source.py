@@ -68,7 +68,7 @@ async def open_adapter(name: ImageName, reference: str, context: Context) -> Reg
         raise InvalidReferenceError(message, reference=reference)
     credential = await context.credentials(name.repository)
     pool = context.resource(REGISTRIES, lambda: RegistryPool(means))
-    lease = pool.lease(name.registry, credential)
+    lease = pool.lease(name.registry, credential, principal=context.principal)
     return RegistryAdapter(name, lease, Caller(reference, context.emit), context)
 
 
@@ -139,8 +139,14 @@ class RegistryAdapter:
             self._default = raw
         return raw
 
-    def open_blob(self, blob: Descriptor, start: int = 0, end: int | None = None) -> HttpBlob:
-        """Prepare to read ``[start, end)`` of a blob.
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,
+    ) -> HttpBlob:
+        """Prepare to read ``[start, end)`` of a blob, or to go on with one (rule RES-06).
 
         Raises:
             RangeError: No range goes from `start` to `end`.
@@ -156,7 +162,9 @@ class RegistryAdapter:
         urls = () if start or end is not None else find_urls(blob, client.means.options)
         if urls:
             return ExternalBlob(client, path, blob.digest, urls=urls, caller=self._caller)
-        return HttpBlob(client, path, blob.digest, start=start, end=end, caller=self._caller)
+        return HttpBlob(
+            client, path, blob.digest, start=start, end=end, etag=etag, caller=self._caller
+        )
 
     def open_parts(self, blob: Descriptor, ranges: Sequence[tuple[int, int | None]]) -> HttpParts:
         """Prepare to read ranges of a blob, all in one request (rule PART-01).

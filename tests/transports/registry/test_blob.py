@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -14,6 +14,8 @@ from asupplemented.errors import (
     MalformedResponseError,
     NetworkError,
     RangeError,
+    RegistryError,
+    SizeMismatchError,
     SourceTimeoutError,
     TruncatedError,
     UnexpectedStatusError,
@@ -30,6 +32,7 @@ from asupplemented.testing import (
     FakeRegistry,
     Headers,
     IgnoreRange,
+    Redirect,
     Resize,
     Stall,
     Status,
@@ -224,6 +227,136 @@ async def test_RES06_only_a_strong_validator_counts(
     body = adapter.open_blob(SIZED)
     async with body:
         assert body.etag == kept
+
+
+ETAG = f'"{BLOB_DIGEST}"'
+"""What the registry says of the blob as it is."""
+
+
+async def test_RES06_going_on_is_under_the_condition_that_it_is_the_same(
+    registry: FakeRegistry, adapter: RegistryAdapter
+) -> None:
+    begun = adapter.open_blob(SIZED)
+    async with begun:
+        assert begun.etag == ETAG
+    body = adapter.open_blob(SIZED, 5, 10, begun.etag)
+    assert await read(body) == BLOB[5:10]
+    assert (body.start, body.size, body.etag) == (5, SIZE, ETAG)
+    assert registry.requests[-1].header("If-Range") == ETAG
+    assert registry.requests[-1].header("Range") == "bytes=5-9"
+
+
+@pytest.mark.parametrize(
+    "etag", [None, "", "abc", 'W/"abc"', '"abc', '"a"b"', '"a\r\nX-Evil: 1"', '"é"', '"a b"']
+)
+async def test_RES06_SEC09_what_is_no_strong_validator_is_not_sent(
+    registry: FakeRegistry, adapter: RegistryAdapter, etag: str | None
+) -> None:
+    assert await read(adapter.open_blob(SIZED, 5, 10, etag)) == BLOB[5:10]
+    request = registry.requests[-1]
+    assert (request.header("If-Range"), request.header("X-Evil")) == (None, None)
+
+
+async def test_RES06_the_whole_is_asked_for_without_conditions(
+    registry: FakeRegistry, adapter: RegistryAdapter
+) -> None:
+    assert await read(adapter.open_blob(SIZED, etag=ETAG)) == BLOB
+    assert registry.requests[-1].header("If-Range") is None
+
+
+async def test_RES06_what_has_changed_begins_at_its_start(
+    registry: FakeRegistry, adapter: RegistryAdapter
+) -> None:
+    body = adapter.open_blob(SIZED, 5, 10, '"before"')
+    async with body:
+        assert (body.start, body.size, body.etag) == (0, SIZE, ETAG)
+        assert b"".join([chunk async for chunk in body]) == BLOB
+
+
+async def test_RES06_a_server_without_ranges_is_told_by_where_it_begins(
+    registry: FakeRegistry, adapter: RegistryAdapter
+) -> None:
+    registry.script(BLOBS, IgnoreRange())
+    body = adapter.open_blob(SIZED, 5, 10, ETAG)
+    async with body:
+        assert (body.start, body.etag) == (0, ETAG)
+
+
+@pytest.mark.parametrize("etag", ['"other"', f"W/{ETAG}"])
+async def test_RES06_a_part_of_something_else_is_refused(
+    registry: FakeRegistry, adapter: RegistryAdapter, etag: str
+) -> None:
+    registry.script(BLOBS, Headers({"ETag": etag}))
+    with pytest.raises(MalformedResponseError, match="something else") as caught:
+        await read(adapter.open_blob(SIZED, 5, 10, ETAG))
+    assert caught.value.status == 206
+
+
+async def test_RES06_a_part_may_come_without_a_validator(
+    registry: FakeRegistry, adapter: RegistryAdapter
+) -> None:
+    registry.script(BLOBS, Headers({"ETag": None}))
+    body = adapter.open_blob(SIZED, 5, 10, ETAG)
+    assert await read(body) == BLOB[5:10]
+    assert body.etag is None
+
+
+async def test_RES06_an_empty_rest_needs_no_more_than_its_offset(
+    registry: FakeRegistry, adapter: RegistryAdapter
+) -> None:
+    body = adapter.open_blob(UNSIZED, SIZE, None, ETAG)
+    assert await read(body) == b""
+    assert body.size == SIZE
+    with pytest.raises(RangeError):
+        await read(adapter.open_blob(UNSIZED, SIZE + 1, None, ETAG))
+
+
+@pytest.mark.parametrize("status", [203, 204, 304, 400, 403, 412, 501])
+async def test_RES05_no_other_status_is_an_answer_to_a_range(
+    registry: FakeRegistry, adapter: RegistryAdapter, status: int
+) -> None:
+    registry.script(BLOBS, Status(status))
+    with pytest.raises(RegistryError) as caught:
+        await read(adapter.open_blob(SIZED, 5, 10, ETAG))
+    assert caught.value.status == status
+
+
+async def test_RES06_the_condition_goes_wherever_the_range_goes(
+    registry: FakeRegistry, other: FakeRegistry, adapter: RegistryAdapter
+) -> None:
+    other.repository("x").blobs[BLOB_DIGEST] = BLOB
+    registry.script(BLOBS, Redirect(f"{other.url}/v2/x/blobs/{BLOB_DIGEST}"))
+    assert await read(adapter.open_blob(SIZED, 5, 10, ETAG)) == BLOB[5:10]
+    [request] = other.requests
+    assert (request.header("Range"), request.header("If-Range")) == ("bytes=5-9", ETAG)
+
+
+@pytest.mark.parametrize("total", [SIZE - 1, SIZE + 1])
+async def test_RES06_a_total_that_is_not_the_known_size_is_seen(
+    registry: FakeRegistry, watched: Watched, total: int
+) -> None:
+    registry.script(BLOBS, Headers({"Content-Range": f"bytes 5-9/{total}"}))
+    async with await watched.open(fill(registry)) as source:
+        with pytest.raises(SizeMismatchError) as caught:
+            async with source.open_blob(SIZED, start=5, end=10):
+                pass
+    assert (caught.value.expected, caught.value.actual) == (SIZE, total)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+async def test_RES07_cut_anywhere_and_gone_on_with_nothing_is_lost_or_doubled(
+    registry: FakeRegistry, adapter: RegistryAdapter, how: Literal["fin", "rst"]
+) -> None:
+    data = bytes(range(40))
+    blob = Descriptor(digest=registry.put_blob("team/app", data), size=len(data))
+    for offset in range(1, len(data)):
+        registry.script(BLOBS, Cut(after=offset, how=how))
+        begun = adapter.open_blob(blob)
+        before, _ = await read_until_error(begun)
+        rest = adapter.open_blob(blob, len(before), None, begun.etag)
+        assert before + await read(rest) == data
+        assert rest.start == len(before)
+    assert registry.requests[-1].header("Range") == f"bytes={len(data) - 1}-{len(data) - 1}"
 
 
 async def test_PART04_a_range_beyond_the_end(

@@ -9,7 +9,17 @@ from tests.transports.registry.sessions import fill, limited, watch
 
 if TYPE_CHECKING:
     from asupplemented.testing import FakeRegistry
+    from asupplemented.transports.registry.pool import Lease, RegistryPool
     from tests.transports.registry.sessions import Watched
+
+
+def lease(
+    pool: RegistryPool,
+    host: str,
+    credential: Credential | None = None,
+    principal: str | None = None,
+) -> Lease:
+    return pool.lease(host, credential, principal=principal)
 
 
 async def test_SRC03_sources_of_one_registry_share_a_client(
@@ -41,17 +51,17 @@ async def test_SRC03_but_not_too_many(registry: FakeRegistry) -> None:
     async with watch(options=limited(idle_clients=2)) as watched:
         await watched.try_open(fill(registry))
         pool = watched.pool
-        leases = [pool.lease("host", Credential(str(number), "x")) for number in range(5)]
+        leases = [lease(pool, "host", Credential(str(number), "x")) for number in range(5)]
         assert (len(pool), pool.leased) == (6, 5)
-        for lease in leases:
-            lease.release()
-            lease.release()
+        for each in leases:
+            each.release()
+            each.release()
         assert (len(pool), pool.leased) == (2, 0)
-        again = pool.lease("host", Credential("4", "x"))
+        again = lease(pool, "host", Credential("4", "x"))
         assert again.client is leases[4].client
         again.release()
-        assert pool.lease("host", Credential("0", "x")).client is not leases[0].client
-        pool.lease("host", Credential("0", "x")).release()
+        assert lease(pool, "host", Credential("0", "x")).client is not leases[0].client
+        lease(pool, "host", Credential("0", "x")).release()
         pool._leases.clear()
 
 
@@ -61,14 +71,16 @@ async def test_SRC03_hosts_and_identities_are_told_apart(
     await watched.try_open(fill(registry))
     pool = watched.pool
     leases = [
-        pool.lease("Quay.io", None),
-        pool.lease("quay.io", None),
-        pool.lease("quay.io", Credential("a", "b")),
-        pool.lease("quay.io", Credential("a", "c")),
-        pool.lease("quay.io:443", None),
+        lease(pool, "Quay.io"),
+        lease(pool, "quay.io"),
+        lease(pool, "quay.io", Credential("a", "b")),
+        lease(pool, "quay.io", Credential("a", "c")),
+        lease(pool, "quay.io:443"),
+        lease(pool, "quay.io", principal="a"),
+        lease(pool, "quay.io", Credential("a", "b"), "a"),
     ]
-    assert len({id(lease.client) for lease in leases}) == 5
-    same = pool.lease("quay.io", Credential("a", "b"))
+    assert len({id(each.client) for each in leases}) == 7
+    same = lease(pool, "quay.io", Credential("a", "b"))
     assert same.client is leases[2].client
-    for lease in (*leases, same):
-        lease.release()
+    for each in (*leases, same):
+        each.release()
