@@ -58,6 +58,7 @@ __all__ = (
     "Referring",
     "RemoteReference",
     "ResourceKey",
+    "Served",
     "Signed",
     "Source",
     "SourceAdapter",
@@ -509,6 +510,18 @@ class BlobCandidate(Protocol):
         ...
 
 
+class Served(NamedTuple):
+    """A part of a blob, and who served it."""
+
+    reference: str
+    member: int | None
+    """Member number, None outside of a group."""
+    start: int
+    """Offset of the first byte."""
+    end: int
+    """Offset behind the last byte."""
+
+
 class BlobStream(AsyncResource):
     """The verified bytes of one blob, or of a range of it. Read once, front to back.
 
@@ -539,6 +552,11 @@ class BlobStream(AsyncResource):
     @abc.abstractmethod
     def member(self) -> int | None:
         """Member that serves the bytes now, None outside of a group or before the first."""
+
+    @property
+    @abc.abstractmethod
+    def served(self) -> Sequence[Served]:
+        """Who has served which part of what was fetched so far, in order."""
 
     @property
     @abc.abstractmethod

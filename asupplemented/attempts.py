@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from asupplemented.abc import AsyncResource
 from asupplemented.blob_files import BlockReader
-from asupplemented.errors import (
-    SourceTimeoutError,
-)
+from asupplemented.errors import SizeMismatchError, SourceTimeoutError
 from asupplemented.files import run_blocking
 from asupplemented.read_ahead import ReadAhead, verified_files
 from asupplemented.retry import CLOCK, Clock
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ("Attempt", "FileAttempt", "Pace", "WireAttempt")
 
-MAX_DISCARD: Final = 64 * 1024 * 1024
-"""Bytes to skip where a source cannot start in the middle (rule RES-06)."""
-
 
 class Attempt(AsyncResource):
     """One candidate that answered.
@@ -44,6 +39,11 @@ class Attempt(AsyncResource):
 
     __slots__ = ("candidate", "size", "start")
 
+    resumable: ClassVar[bool] = False
+    """Whether the candidate may be asked for the rest when the attempt breaks off."""
+    final: ClassVar[bool] = False
+    """Whether its failure is everybody's, so that nobody else is to be asked."""
+
     def __init__(self, candidate: BlobCandidate, size: int | None, start: int) -> None:
         self.candidate = candidate
         self.size = size
@@ -53,13 +53,16 @@ class Attempt(AsyncResource):
         """Find out what is known about it."""
 
     @abc.abstractmethod
-    async def begin(self, end: int | None, running: RunningHash | None) -> None:
+    async def begin(
+        self, end: int | None, running: RunningHash | None, size: int | None = None
+    ) -> None:
         """Say what is wanted, once the size is known; before the first `read`.
 
         Args:
             end: Offset behind the last byte, None for all there is.
             running: The hash of all bytes before the first one, fed on from here; None if
                 nothing is to be hashed.
+            size: Bytes of the whole blob, None if nobody knows.
         """
 
     @abc.abstractmethod
@@ -68,7 +71,19 @@ class Attempt(AsyncResource):
 
         Raises:
             SourceError: The candidate failed.
+            SizeMismatchError: There is more than the whole blob should have; the surplus is
+                neither hashed nor handed out.
         """
+
+    @property
+    def etag(self) -> str | None:
+        """A strong validator to resume with, or None."""
+        return None
+
+    @property
+    def proven(self) -> bool:
+        """Whether its bytes were verified before, so that they need not be hashed here."""
+        return False
 
     @property
     def path(self) -> Path | None:
@@ -111,14 +126,20 @@ class FileAttempt(Attempt):
             found = await run_blocking(self._context, self._reader.identify)
             self._known = known if found == known else None
 
-    async def begin(self, end: int | None, running: RunningHash | None) -> None:
+    async def begin(
+        self, end: int | None, running: RunningHash | None, size: int | None = None
+    ) -> None:
         hasher = None if running is None else await running.settle()
         file = self._reader.file
-        last = file.size if end is None else min(end, file.size)
+        last = min(limit for limit in (file.size, end, size) if limit is not None)
         self._blocks = ReadAhead(self._context, self._reader, self.start, last, hasher)
 
     async def read(self) -> bytes:
         return b"" if self._blocks is None else await self._blocks.read()
+
+    @property
+    def proven(self) -> bool:
+        return self._known is not None
 
     @property
     def path(self) -> Path | None:
@@ -145,7 +166,20 @@ class FileAttempt(Attempt):
 class WireAttempt(Attempt):
     """Whatever an adapter streams: hashed beside the event loop, and not waited for for ever."""
 
-    __slots__ = ("_asked", "_chunks", "_clock", "_left", "_pace", "_raw", "_running", "_skip")
+    __slots__ = (
+        "_asked",
+        "_chunks",
+        "_clock",
+        "_left",
+        "_pace",
+        "_raw",
+        "_room",
+        "_running",
+        "_size",
+        "_skip",
+    )
+
+    resumable = True
 
     def __init__(
         self, candidate: BlobCandidate, context: Context, clock: Clock, raw: RawBlob, asked: int
@@ -159,18 +193,35 @@ class WireAttempt(Attempt):
         self._running: RunningHash | None = None
         self._skip = asked - raw.start
         self._left: int | None = None
+        """Bytes that are wanted and did not come yet; None for all there is."""
+        self._size: int | None = None
+        self._room: int | None = None
+        """Bytes that the blob has left; None if nobody knows its size."""
 
     @classmethod
     async def open(
-        cls, candidate: BlobCandidate, context: Context, start: int, end: int | None
+        cls,
+        candidate: BlobCandidate,
+        context: Context,
+        start: int,
+        end: int | None,
+        etag: str | None = None,
     ) -> Self:
         clock = context.resource(CLOCK, Clock)
-        raw = candidate.open(start, end)
+        raw = candidate.open(start, end, etag)
         await raw.__aenter__()
         return cls(candidate, context, clock, raw, start)
 
-    async def begin(self, end: int | None, running: RunningHash | None) -> None:
+    @property
+    def etag(self) -> str | None:
+        return self._raw.etag
+
+    async def begin(
+        self, end: int | None, running: RunningHash | None, size: int | None = None
+    ) -> None:
         self._left = None if end is None else end - self._asked
+        self._size = size
+        self._room = None if size is None else size - self._asked
         self._running = running
 
     async def read(self) -> bytes:
@@ -184,9 +235,18 @@ class WireAttempt(Attempt):
         if self._left is not None:
             chunk = chunk[: self._left]
             self._left -= len(chunk)
+        if self._room is not None:
+            self._room -= len(chunk)
+            self._check_room()
         if self._running is not None and chunk:
             await self._running.update(chunk)
         return chunk
+
+    def _check_room(self) -> None:
+        if self._size is not None and self._room is not None and self._room < 0:
+            message = f"the blob is longer than the {self._size} bytes that were announced"
+            actual = self._size - self._room
+            raise SizeMismatchError(message, expected=self._size, actual=actual)
 
     async def _wait(self) -> bytes:
         """The next chunk as it comes, none at the end."""

@@ -1,8 +1,7 @@
-"""Candidates of a blob: asked in order, one at a time, until one answers."""
+"""Candidates of a blob: asked one at a time, in order, for as long as somebody may serve it."""
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -10,14 +9,23 @@ from asupplemented.attempts import FileAttempt, WireAttempt
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
+    FailoverError,
+    NetworkError,
     NotFoundError,
     RangeError,
+    ServerError,
     SizeMismatchError,
     SourceError,
+    SourceTimeoutError,
     SupplementedError,
+    TooManyRequestsError,
+    TruncatedError,
     UsageError,
 )
+from asupplemented.events import AttemptFailed
 from asupplemented.files import map_os_error
+from asupplemented.health import health_of
+from asupplemented.limits import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -26,14 +34,36 @@ if TYPE_CHECKING:
     from asupplemented.attempts import Attempt
     from asupplemented.model.digest import Digest
 
-__all__ = ("Candidates", "located", "open_attempt")
+__all__ = ("MAX_DISCARD", "Candidates", "is_transient", "located", "open_attempt")
 
-MAX_DISCARD: Final = 64 * 1024 * 1024
+MAX_DISCARD: Final = 64 * MIB
 """Bytes to skip where a source cannot start in the middle (rule RES-06)."""
+
+ROUND: Final = MIB
+"""Bytes that a blob has to come on before those who broke off are asked once more."""
+
+MAX_TOLD: Final = 64
+"""Failures that are kept: the first ones and the last ones."""
+
+_TRANSIENT: Final = (
+    NetworkError,
+    ServerError,
+    SourceTimeoutError,
+    TooManyRequestsError,
+    TruncatedError,
+)
+
+
+def is_transient(failure: SupplementedError) -> bool:
+    """Whether the same source may do better next time."""
+    return isinstance(failure, _TRANSIENT)
 
 
 class Candidates:
-    """Those who have not been asked for a blob yet, and what the others said.
+    """Those who may be asked for a blob, and what became of the others.
+
+    Who is unfit (`asupplemented.health`) is asked last. Who broke off is asked again when nobody
+    else is left, if the blob has come on meanwhile.
 
     Args:
         candidates: Whom to ask, best first.
@@ -41,60 +71,184 @@ class Candidates:
         digest: Name of the blob.
     """
 
-    __slots__ = ("_context", "_digest", "_failures", "_waiting")
+    __slots__ = (
+        "_context",
+        "_digest",
+        "_failures",
+        "_health",
+        "_known",
+        "_tired",
+        "_untold",
+        "_waiting",
+    )
 
     def __init__(
         self, candidates: Iterable[BlobCandidate], context: Context, digest: Digest
     ) -> None:
-        self._waiting = deque(candidates)
+        self._waiting = list(candidates)
+        self._known = len(self._waiting)
         self._context = context
         self._digest = digest
+        self._health = health_of(context)
         self._failures: list[SupplementedError] = []
+        self._untold = 0
+        """Failures that were dropped, because there were so many."""
+        self._tired: list[tuple[BlobCandidate, int]] = []
+        """Who broke off, and after how many bytes of the blob."""
 
-    async def open_next(self, *, size: int | None, start: int, end: int | None) -> Attempt:
+    @property
+    def failures(self) -> int:
+        """Attempts that failed."""
+        return len(self._failures) + self._untold
+
+    async def open_next(
+        self, *, size: int | None, start: int, end: int | None, progress: int = 0
+    ) -> Attempt:
         """The next attempt that succeeds; for the arguments see `open_attempt`.
+
+        Args:
+            size: Bytes of the whole blob, None if unknown.
+            start: Offset of the first byte.
+            end: Offset behind the last byte, None for the end of the blob.
+            progress: Bytes that were read so far.
 
         Raises:
             UsageError: A candidate cannot be asked, because it is closed.
-            SupplementedError: Nobody is left: the first failure that is more than a miss, with
-                the others in its notes.
-            BlobNotFoundError: Nobody is left, and nobody had it.
+            SupplementedError: Nobody is left; see `verdict`.
         """
-        while self._waiting:
-            candidate = self._waiting.popleft()
-            try:
-                return await open_attempt(
-                    candidate, self._context, self._digest, size=size, start=start, end=end
-                )
-            except UsageError:
-                raise
-            except SupplementedError as error:
-                self.blame(error)
-        raise self._verdict()
+        while self._waiting or self._wake(progress):
+            candidate = self._waiting.pop(self._health.choose(self._waiting))
+            attempt = await self.ask(candidate, size=size, start=start, end=end)
+            if attempt is not None:
+                return attempt
+        raise self.verdict(progress)
 
-    def blame(self, failure: SupplementedError) -> None:
-        """Take note of why a candidate did not serve the blob."""
-        self._failures.append(failure)
+    async def ask(
+        self,
+        candidate: BlobCandidate,
+        *,
+        size: int | None,
+        start: int,
+        end: int | None,
+        etag: str | None = None,
+        broke_off: int | None = None,
+    ) -> Attempt | None:
+        """Ask one candidate; None if it fails, which is noted.
+
+        For the arguments see `open_attempt` and `blame`.
+
+        Raises:
+            UsageError: It cannot be asked, because it is closed.
+        """
+        try:
+            return await open_attempt(
+                candidate,
+                self._context,
+                self._digest,
+                size=size,
+                start=start,
+                end=end,
+                etag=etag,
+            )
+        except UsageError:
+            self._health.leave(candidate)
+            raise
+        except SupplementedError as error:
+            self.blame(candidate, error, broke_off=broke_off)
+            return None
+        except BaseException:
+            self._health.leave(candidate)
+            raise
+
+    def blame(
+        self,
+        candidate: BlobCandidate,
+        failure: SupplementedError,
+        *,
+        broke_off: int | None = None,
+    ) -> None:
+        """Take note of why a candidate did not serve the blob, or not to its end.
+
+        Args:
+            candidate: Whose failure it is.
+            failure: What happened.
+            broke_off: Bytes of the blob that had come when it broke off, so that it may be asked
+                again when there are more; None if it is not to be.
+        """
+        self._note(failure)
+        self._health.blame(candidate, failure)
+        if self._context.observed:
+            name, text = type(failure).__name__, failure.message
+            event = AttemptFailed(candidate.reference, self._digest, candidate.member, name, text)
+            self._context.emit(event)
+        if broke_off is not None and is_transient(failure):
+            self._tired.append((candidate, broke_off))
+
+    def praise(self, candidate: BlobCandidate) -> None:
+        """Take note that a candidate served what it was asked for."""
+        self._health.praise(candidate)
+
+    def leave(self, candidate: BlobCandidate) -> None:
+        """Take note that a candidate was left before anything can be said of it."""
+        self._health.leave(candidate)
+
+    def put_first(self, candidates: Iterable[BlobCandidate]) -> None:
+        """Have some asked before all others, be they asked again."""
+        self._waiting = [*candidates, *self._waiting]
 
     def forget(self) -> None:
         """Drop everything: nobody will be asked any more."""
         self._waiting.clear()
+        self._tired.clear()
         self._failures.clear()
 
-    def _verdict(self) -> SupplementedError:
-        if not self._failures:
+    def _note(self, failure: SupplementedError) -> None:
+        # Its frames hold chunks, and a blob that breaks off often is long.
+        self._failures.append(failure.with_traceback(None))
+        if len(self._failures) > MAX_TOLD:
+            del self._failures[MAX_TOLD // 2]
+            self._untold += 1
+
+    def _wake(self, progress: int) -> bool:
+        """Have those asked again who broke off, if others have brought the blob on since."""
+        ready = [each for each, before in self._tired if progress - before >= ROUND]
+        self._tired = [each for each in self._tired if progress - each[1] < ROUND]
+        self._waiting += ready
+        return bool(ready)
+
+    def verdict(self, progress: int = 0) -> SupplementedError:
+        """The one error for all that happened.
+
+        If all attempts but one were misses, it is that one: an authentication failure, say. If
+        all were, nobody has the blob. Otherwise it is a `FailoverError` that has them all.
+        """
+        failures = self._failures
+        if not failures:
             message = f"nobody is known to have blob {self._digest}"
             return BlobNotFoundError(message, digest=self._digest)
-        hard = [error for error in self._failures if not isinstance(error, NotFoundError)]
-        chosen = (hard or self._failures)[0]
-        for error in self._failures:
+        hard = [error for error in failures if not isinstance(error, NotFoundError)]
+        if len(hard) > 1 and self._known > 1:
+            return self._join(hard[0], progress)
+        chosen = (hard or failures)[0]
+        for error in failures:
             if error is not chosen:
-                chosen.add_note(f"another source failed as well: {error}")
+                chosen.add_note(f"another attempt failed as well: {error}")
         if isinstance(chosen, NotFoundError) and not isinstance(chosen, BlobNotFoundError):
             missing = BlobNotFoundError(f"nobody has blob {self._digest}", digest=self._digest)
             missing.__cause__ = chosen
             return missing
         return chosen
+
+    def _join(self, cause: SupplementedError, progress: int) -> FailoverError:
+        told = "; ".join(f"{error.reference}: {error.message}" for error in self._failures)
+        if self._untold:
+            told += f"; and {self._untold} more"
+        message = f"nobody serves blob {self._digest}: {told}"
+        joined = FailoverError(
+            message, attempts=self._failures, digest=self._digest, received=progress or None
+        )
+        joined.__cause__ = cause
+        return joined
 
 
 async def open_attempt(
@@ -105,6 +259,7 @@ async def open_attempt(
     size: int | None,
     start: int = 0,
     end: int | None = None,
+    etag: str | None = None,
 ) -> Attempt:
     """Ask a candidate for ``[start, end)`` of a blob.
 
@@ -115,6 +270,7 @@ async def open_attempt(
         size: Bytes of the whole blob, None if unknown.
         start: Offset of the first byte.
         end: Offset behind the last byte, None for the end of the blob.
+        etag: The validator that it gave when it served what comes before `start`, else None.
 
     Raises:
         SizeMismatchError: The candidate claims another size.
@@ -124,7 +280,7 @@ async def open_attempt(
     with located(candidate, digest):
         file = await candidate.open_file()
         if file is None:
-            attempt: Attempt = await WireAttempt.open(candidate, context, start, end)
+            attempt: Attempt = await WireAttempt.open(candidate, context, start, end, etag)
         else:
             attempt = FileAttempt(candidate, context, digest, file, start)
         async with closing_on_error(lambda: (attempt,), "what was opened"):

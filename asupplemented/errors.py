@@ -34,6 +34,7 @@ do what a caller expects.
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
      |    +-- SourceTimeoutError         (TimeoutError)
      |    +-- TruncatedError             (EOFError)      a body that ended too soon
+     |    +-- FailoverError                              nobody served it; .attempts
      |    +-- LayoutError                                a directory that is no valid store
      |    +-- RegistryError                              an answer of a registry
      |         +-- UnauthorizedError                     401
@@ -63,6 +64,7 @@ __all__ = (
     "ConfigurationError",
     "DeniedError",
     "DigestMismatchError",
+    "FailoverError",
     "ImageNotFoundError",
     "InstanceNotFoundError",
     "InvalidDigestError",
@@ -335,6 +337,21 @@ class SourceTimeoutError(SourceError, TimeoutError):
 
 class TruncatedError(SourceError, EOFError):
     """A body that ended before its announced size."""
+
+
+class FailoverError(SourceError):
+    """Several sources were asked for one blob, and none served it to its end.
+
+    Attributes:
+        attempts: What each attempt ended with, in order; each says whose it was, and how far the
+            blob had come. Its cause is the first one that was more than a miss.
+    """
+
+    def __init__(
+        self, message: str = "", *, attempts: Sequence[SupplementedError] = (), **context: Any
+    ) -> None:
+        super().__init__(message, **context)
+        self.attempts = tuple(attempts)
 
 
 class LayoutError(SourceError):

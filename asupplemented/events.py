@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 __all__ = (
+    "AttemptFailed",
     "BlobFinished",
+    "BlobServed",
     "BlobStarted",
     "Event",
     "ManifestFetched",
@@ -43,6 +45,31 @@ class BlobStarted(NamedTuple):
     """Offset of the first byte, from 0."""
     member: int | None
     """Member number within a group, None outside of one."""
+
+
+class BlobServed(NamedTuple):
+    """A candidate has served part of a blob, be it all of it, and does not go on."""
+
+    reference: str
+    """The reference of the source that served it."""
+    digest: str
+    start: int
+    """Offset of the first byte."""
+    end: int
+    """Offset behind the last byte."""
+    member: int | None
+
+
+class AttemptFailed(NamedTuple):
+    """A candidate did not serve a blob, or not to its end; others are asked, if there are any."""
+
+    reference: str
+    digest: str
+    member: int | None
+    error: str
+    """Name of the error class."""
+    message: str
+    """What happened, in words."""
 
 
 class BlobFinished(NamedTuple):
@@ -115,6 +142,8 @@ class Warned(NamedTuple):
 Event: TypeAlias = (
     ManifestFetched
     | BlobStarted
+    | BlobServed
+    | AttemptFailed
     | BlobFinished
     | RateLimitTold
     | RequestRetried

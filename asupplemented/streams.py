@@ -1,7 +1,7 @@
-"""Blob streams: the only place where blobs are hashed.
+"""Blob streams: what is handed out in full is right.
 
-A stream asks its candidates in order until one answers, and hands out what comes while it
-hashes it. What it has handed out in full, it has verified.
+A stream hands out what a relay of candidates brings (`asupplemented.relay`), which hashes it on
+the way, and keeps the end of it back until everything is verified.
 """
 
 from __future__ import annotations
@@ -12,32 +12,27 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobStream
-from asupplemented.candidates import Candidates, located
-from asupplemented.closing import close_all, closing_on_error
+from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     ClosedError,
-    DigestMismatchError,
     LimitExceededError,
     RangeError,
-    SizeMismatchError,
     SourceError,
     SupplementedError,
-    TruncatedError,
     UsageError,
 )
-from asupplemented.events import BlobFinished, BlobStarted
-from asupplemented.hashing import start_hash
-from asupplemented.limits import CHUNK_MAX, MAX_BLOB, SMALL_BLOB
+from asupplemented.events import BlobFinished
+from asupplemented.limits import CHUNK_MAX
 from asupplemented.model.digest import Digest
+from asupplemented.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
     from typing import Self
 
-    from asupplemented.abc import BlobCandidate, Context
+    from asupplemented.abc import BlobCandidate, Context, Served
     from asupplemented.attempts import Attempt
-    from asupplemented.hashing import RunningHash
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("VerifiedStream",)
@@ -50,11 +45,12 @@ class _State(enum.Enum):
 
 
 class VerifiedStream(BlobStream):
-    """The verified bytes of a blob, or of a range of it, from the first candidate that answers.
+    """The verified bytes of a blob, or of a range of it, from those who can serve it.
 
     Blobs up to ``SMALL_BLOB`` are read whole and verified before their first byte is handed
     out, so that a candidate that lies is replaced by the next one. Larger ones are handed out
-    as they come, all but the chunk with the last byte (rule BLOB-05).
+    as they come, all but the chunk with the last byte (rule BLOB-05). A candidate that breaks
+    off is asked for the rest, or the next one is: no byte comes twice, and none is lost.
 
     Args:
         descriptor: What to read. Its digest is checked at once; a size of None is unknown.
@@ -62,6 +58,7 @@ class VerifiedStream(BlobStream):
         context: The session.
         start: Offset of the first byte.
         end: Offset behind the last byte; None, or anything larger, is the end of the blob.
+        front: Asked before all candidates; None, or what it gives, has them asked.
 
     Raises:
         InvalidDigestError: The descriptor has no valid digest.
@@ -70,23 +67,16 @@ class VerifiedStream(BlobStream):
 
     __slots__ = (
         "__weakref__",
-        "_attempt",
         "_busy",
-        "_candidate",
-        "_candidates",
         "_context",
         "_descriptor",
         "_digest",
-        "_end",
         "_ended",
         "_failure",
         "_lent",
         "_pending",
-        "_position",
         "_received",
-        "_right",
-        "_running",
-        "_size",
+        "_relay",
         "_start",
         "_state",
     )
@@ -99,32 +89,26 @@ class VerifiedStream(BlobStream):
         *,
         start: int = 0,
         end: int | None = None,
+        front: Callable[[], Awaitable[Attempt | None]] | None = None,
     ) -> None:
         self._digest = Digest(descriptor.digest)
         self._descriptor = descriptor
-        self._candidates = Candidates(candidates, context, self._digest)
         self._context = context
-        self._size = descriptor.size
         self._start = start
-        self._end = end
         if start < 0 or (end is not None and end < start):
             message = f"no range of bytes goes from {start} to {end}"
             raise RangeError(message, digest=self._digest)
-        if end is not None and self._size is not None:
-            self._end = min(end, self._size)
+        if end is not None and descriptor.size is not None:
+            end = min(end, descriptor.size)
+        self._relay = Relay(
+            descriptor, self._digest, candidates, context, start=start, end=end, front=front
+        )
         self._state = _State.NEW
         self._busy = False
-        self._attempt: Attempt | None = None
-        self._candidate: BlobCandidate | None = None
-        """Who serves, or served at last."""
-        self._running: RunningHash | None = None
         self._failure: SupplementedError | None = None
         self._pending: deque[bytes] = deque()
-        self._position = start
-        """Offset behind the last byte that was fetched; what is pending comes before it."""
+        """What was fetched and not handed out yet."""
         self._received = 0
-        self._right: bool | None = None
-        """What verification said of all that was asked for; None until everything came."""
         self._ended = False
         """Everything was handed out."""
         self._lent = False
@@ -138,7 +122,7 @@ class VerifiedStream(BlobStream):
 
     @property
     def size(self) -> int | None:
-        return self._size
+        return self._relay.size
 
     @property
     def received(self) -> int:
@@ -146,12 +130,17 @@ class VerifiedStream(BlobStream):
 
     @property
     def member(self) -> int | None:
-        return None if self._candidate is None else self._candidate.member
+        candidate = self._relay.candidate
+        return None if candidate is None else candidate.member
+
+    @property
+    def served(self) -> tuple[Served, ...]:
+        return tuple(self._relay.list_served())
 
     @property
     def verified(self) -> bool | None:
         if self._ended:
-            return self._right
+            return self._relay.right
         if self._lent and not self._received:
             return True
         return False if self._state is _State.CLOSED or self._failure is not None else None
@@ -163,18 +152,12 @@ class VerifiedStream(BlobStream):
         It holds the whole blob and nothing else, and is valid until `aclose`. None where there
         is no such file, and for ranges. Whoever takes it need not read the stream.
         """
-        if self._attempt is None or self._state is not _State.OPEN or not self._is_whole:
+        attempt = self._relay.attempt
+        if attempt is None or self._state is not _State.OPEN or not self._relay.is_whole:
             return None
-        path = self._attempt.path
+        path = attempt.path
         self._lent = self._lent or path is not None
         return path
-
-    @property
-    def _is_whole(self) -> bool:
-        """Whether all of the blob was asked for, as far as one can tell."""
-        if self._start != 0:
-            return False
-        return self._end is None or (self._size is not None and self._end >= self._size)
 
     # Opening
 
@@ -185,42 +168,16 @@ class VerifiedStream(BlobStream):
             UsageError: The stream was entered before; each reading takes a stream of its own.
             RangeError: The range starts behind the end of the blob.
             BlobNotFoundError: No candidate has the blob.
-            SupplementedError: What the first candidate said that did not merely lack it.
+            FailoverError: Several candidates failed, and nobody is left.
+            SupplementedError: What the only candidate said that did not merely lack it.
         """
         if self._state is not _State.NEW:
             message = "a blob stream is entered once; call open_blob() again for another one"
             raise UsageError(message, digest=self._digest)
         self._state = _State.OPEN
         async with closing_on_error(lambda: (self,), "the blob"):
-            await self._open()
+            await self._relay.open()
         return self
-
-    async def _open(self) -> None:
-        if self._size is not None and self._start > self._size:
-            message = f"the range starts at {self._start}, and the blob has {self._size} bytes"
-            raise RangeError(message, digest=self._digest)
-        nothing = self._start == (self._size if self._end is None else self._end)
-        if nothing and not self._is_whole:
-            self._right = False
-        else:
-            await self._open_next()
-
-    async def _open_next(self) -> None:
-        end = None if self._is_whole else self._end
-        await self._use(
-            await self._candidates.open_next(size=self._size, start=self._position, end=end)
-        )
-
-    async def _use(self, attempt: Attempt) -> None:
-        self._attempt, self._candidate = attempt, attempt.candidate
-        if self._size is None:
-            self._size = attempt.size
-        if self._is_whole and self._running is None:
-            self._running = start_hash(self._context, self._digest)
-        await attempt.begin(None if self._is_whole else self._end, self._running)
-        if self._context.observed:
-            reference, member = attempt.candidate.reference, attempt.candidate.member
-            self._context.emit(BlobStarted(reference, self._digest, self._position, member))
 
     # Reading
 
@@ -228,8 +185,8 @@ class VerifiedStream(BlobStream):
         self._check_readable()
         self._busy = True
         try:
-            while self._right is None and not self._may_release():
-                await self._fill()
+            while self._relay.right is None and not self._may_release():
+                self._take(await self._relay.read())
         except SupplementedError as error:
             self._break(error)
             if self._state is _State.CLOSED and not isinstance(error, ClosedError):
@@ -263,15 +220,16 @@ class VerifiedStream(BlobStream):
         self._failure = failure
         self._pending.clear()
         if isinstance(failure, SourceError) and failure.received is None:
-            failure.received = self._position - self._start
+            failure.received = self._relay.position - self._start
 
     def _may_release(self) -> bool:
         """Whether there is a chunk that certainly does not hold the last byte of the blob."""
         if not self._pending:
             return False
-        if self._running is None or len(self._pending) > 1:
+        if not self._relay.is_whole or len(self._pending) > 1:
             return True
-        return self._size is not None and self._received + len(self._pending[0]) < self._size
+        size = self._relay.size
+        return size is not None and self._received + len(self._pending[0]) < size
 
     def _release(self) -> bytes:
         if not self._pending:
@@ -279,95 +237,20 @@ class VerifiedStream(BlobStream):
             raise StopAsyncIteration
         chunk = self._pending.popleft()
         self._received += len(chunk)
-        self._ended = self._right is not None and not self._pending
+        self._ended = self._relay.right is not None and not self._pending
         return chunk
 
-    async def _fill(self) -> None:
-        """Fetch more: all of a small blob, the next bytes of a large one."""
-        small = self._running is not None and self._size is not None and self._size <= SMALL_BLOB
-        try:
-            await self._pull()
-            while small and self._right is None:
-                await self._pull()
-        except UsageError:
-            raise
-        except SupplementedError as error:
-            if not small:
-                raise
-            await self._replace(error)
-
-    async def _replace(self, failure: SupplementedError) -> None:
-        """Begin again with the next candidate; nothing has been handed out yet."""
-        self._candidates.blame(failure)
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            try:
-                await close_all((attempt,), "its source")
-            except ExceptionGroup as group:
-                failure.add_note(f"{group.message} failed as well: {group.exceptions}")
-        if self._running is not None:
-            self._running.discard()
-            self._running = None
-        self._pending.clear()
-        self._position = 0
-        self._size = self._descriptor.size
-        await self._open_next()
-
-    async def _pull(self) -> None:
-        attempt = self._attempt
-        if attempt is None:
-            raise self._closed_error()
-        with located(attempt.candidate, self._digest):
-            block = await attempt.read()
-            if self._state is _State.CLOSED:
-                raise self._closed_error()
-            if block:
-                self._take(block)
+    def _take(self, blocks: Sequence[bytes]) -> None:
+        for block in blocks:
+            if len(block) <= CHUNK_MAX:
+                self._pending.append(block)
             else:
-                await self._complete(attempt)
-
-    def _take(self, block: bytes) -> None:
-        self._position += len(block)
-        if self._size is None and self._position > MAX_BLOB:
-            message = f"a blob of unknown size exceeded maximum allowed size of {MAX_BLOB} bytes"
-            raise LimitExceededError(message, limit=MAX_BLOB)
-        if self._size is not None and self._position > self._size:
-            message = f"the blob is longer than the {self._size} bytes that were announced"
-            raise SizeMismatchError(message, expected=self._size, actual=self._position)
-        if len(block) <= CHUNK_MAX:
-            self._pending.append(block)
-        else:
-            starts = range(0, len(block), CHUNK_MAX)
-            self._pending.extend(block[at : at + CHUNK_MAX] for at in starts)
-
-    async def _complete(self, attempt: Attempt) -> None:
-        """The body has ended: see whether it is what it should be."""
-        due = self._due
-        if due is not None and self._position < due:
-            received = self._position - self._start
-            message = f"the body ended after {received} of {due - self._start} bytes"
-            raise TruncatedError(message, received=received)
-        if self._running is None:
-            self._right = attempt.trusted
-            return
-        actual = await self._running.finish()
-        if actual != self._digest:
-            message = f"the content of the blob has the digest {actual}"
-            suspects = () if attempt.candidate.member is None else (attempt.candidate.member,)
-            raise DigestMismatchError(message, actual=actual, suspects=suspects)
-        self._right, self._running, self._size = True, None, self._position
-        attempt.confirm()
-
-    @property
-    def _due(self) -> int | None:
-        """Offset at which the body has to end, None if nobody knows."""
-        if self._size is None:
-            return None
-        return self._size if self._end is None else min(self._end, self._size)
+                starts = range(0, len(block), CHUNK_MAX)
+                self._pending.extend(block[at : at + CHUNK_MAX] for at in starts)
 
     async def read_all(self, limit: int) -> bytes:
         self._check_readable()
-        due = self._due
+        due = self._relay.due
         if due is not None and due - self._start - self._received > limit:
             raise self._too_much(limit)
         chunks: list[bytes] = []
@@ -395,27 +278,23 @@ class VerifiedStream(BlobStream):
             return
         self._state = _State.CLOSED
         self._pending.clear()
-        self._candidates.forget()
-        if self._running is not None:
-            self._running.discard()
-        attempt, self._attempt = self._attempt, None
         try:
-            if attempt is not None:
-                await close_all((attempt,), f"blob {self._digest}")
+            await self._relay.aclose()
         finally:
             self._tell_end()
 
     def _tell_end(self) -> None:
-        if self._candidate is None or not self._context.observed:
+        candidate = self._relay.candidate
+        if candidate is None or not self._context.observed:
             return
         self._context.emit(
             BlobFinished(
-                reference=self._candidate.reference,
+                reference=candidate.reference,
                 digest=self._digest,
                 start=self._start,
                 received=self._received,
                 member=self.member,
-                verified=self.verified is True and self._is_whole,
+                verified=self.verified is True and self._relay.is_whole,
                 error=None if self._failure is None else type(self._failure).__name__,
             )
         )

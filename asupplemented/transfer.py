@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from asupplemented.abc import Context, Destination, Opening, Reference
+    from asupplemented.abc import Context, Destination, Opening, Reference, Served
     from asupplemented.cargo import Cargo, Sparse
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
@@ -397,6 +397,10 @@ class _Watched(BlobStream):
     @property
     def member(self) -> int | None:
         return self._stream.member
+
+    @property
+    def served(self) -> Sequence[Served]:
+        return self._stream.served
 
     @property
     def verified(self) -> bool | None:

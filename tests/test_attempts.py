@@ -16,6 +16,7 @@ from asupplemented.retry import CLOCK, Clock
 from asupplemented.session import Session
 from asupplemented.streams import VerifiedStream
 from tests.candidates import DATA, Ledger, Wire, describe, fail
+from tests.clocks import FakeClock
 from tests.suspending import run_leaping
 
 if TYPE_CHECKING:
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[Session]:
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def session(clock: FakeClock) -> AsyncIterator[Session]:
     async with Session() as session:
+        session.resource(CLOCK, lambda: clock.clock)
         yield session
 
 
@@ -86,7 +93,7 @@ def test_SEC07_slow_but_steady_is_fine(pause: float, chunk: int, timeouts: Timeo
 
 def test_SEC07_a_rate_just_below_the_least_is_not() -> None:
     with pytest.raises(SourceTimeoutError):
-        stream_slowly(pause=1, chunk=1000, total=100_000, timeouts=Timeouts(stall=60))
+        stream_slowly(pause=1, chunk=1000, total=1_000_000, timeouts=Timeouts(stall=60))
 
 
 def test_SEC07_a_small_body_may_take_its_window() -> None:

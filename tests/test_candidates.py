@@ -9,6 +9,7 @@ import pytest
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
+    FailoverError,
     ManifestNotFoundError,
     NetworkError,
     NotFoundError,
@@ -19,17 +20,25 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.model.digest import Digest
+from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from asupplemented.streams import VerifiedStream
 from tests.candidates import DATA, LARGE, Ledger, Wire, describe, drain
+from tests.clocks import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[Session]:
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def session(clock: FakeClock) -> AsyncIterator[Session]:
     async with Session() as session:
+        session.resource(CLOCK, lambda: clock.clock)
         yield session
 
 
@@ -96,17 +105,39 @@ async def test_a_miss_of_another_kind_is_a_missing_blob(session: Session, ledger
     assert isinstance(caught.value.__cause__, ManifestNotFoundError)
 
 
-async def test_the_first_failure_that_is_no_miss_is_raised(
+async def test_the_only_failure_that_is_no_miss_is_raised(session: Session, ledger: Ledger) -> None:
+    refusals = [BlobNotFoundError("a"), UnauthorizedError("b", status=401), NotFoundError("c")]
+    wires = [Wire(b"", ledger, name=str(n), refuses=e) for n, e in enumerate(refusals)]
+    with pytest.raises(UnauthorizedError) as caught:
+        await VerifiedStream(describe(DATA), wires, session).__aenter__()
+    assert caught.value is refusals[1]
+    assert len(caught.value.__notes__) == 2
+
+
+async def test_several_failures_are_told_as_one_that_names_each(
     session: Session, ledger: Ledger
 ) -> None:
     refusals = [BlobNotFoundError("a"), NetworkError("b"), ServerError("c"), NotFoundError("d")]
-    wires = [Wire(b"", ledger, name=str(n), refuses=e) for n, e in enumerate(refusals)]
-    with pytest.raises(NetworkError) as caught:
+    wires = [Wire(b"", ledger, name=f"w{n}", refuses=e) for n, e in enumerate(refusals)]
+    with pytest.raises(FailoverError) as caught:
         await VerifiedStream(describe(DATA), wires, session).__aenter__()
-    assert caught.value is refusals[1]
-    assert [note[-13:] for note in caught.value.__notes__] == [
-        str(refusals[n])[-13:] for n in (0, 2, 3)
-    ]
+    error = caught.value
+    assert error.attempts == tuple(refusals)
+    assert error.__cause__ is refusals[1]
+    assert error.received is None
+    assert error.digest == Digest.of(DATA)
+    assert error.message.endswith("w0: a; w1: b; w2: c; w3: d")
+
+
+async def test_of_very_many_failures_the_first_and_the_last_are_told(
+    session: Session, ledger: Ledger
+) -> None:
+    wires = [Wire(b"", ledger, name=f"w{n}", refuses=NetworkError("x")) for n in range(200)]
+    with pytest.raises(FailoverError) as caught:
+        await VerifiedStream(describe(DATA), wires, session).__aenter__()
+    named = [error.reference for error in caught.value.attempts]
+    assert (len(named), named[0], named[-1]) == (64, "w0", "w199")
+    assert "and 136 more" in caught.value.message
 
 
 async def test_without_candidates_nobody_has_it(session: Session) -> None:

@@ -12,7 +12,9 @@ from rich.text import Text
 from asupplemented.cli.output import printable, show_size
 from asupplemented.errors import PlatformNotFoundError
 from asupplemented.events import (
+    AttemptFailed,
     BlobFinished,
+    BlobServed,
     BlobStarted,
     ManifestFetched,
     RateLimitTold,
@@ -152,6 +154,10 @@ def _describe(event: Event) -> str:  # noqa: PLR0911 - one line for each event
         case BlobStarted(reference, digest, start, member):
             behind = f" from byte {start}" if start else ""
             return f"blob {short(digest)}{behind}{_by(member)}: reading {reference}"
+        case BlobServed(reference, digest, start, end, member):
+            return f"blob {short(digest)}{_by(member)}: bytes {start} to {end} from {reference}"
+        case AttemptFailed(reference, digest, member, error, message):
+            return f"blob {short(digest)}{_by(member)}: {error} from {reference}: {message}"
         case BlobFinished(reference, digest, _, received, member, verified, error):
             how = "verified" if verified else error or "not verified"
             return f"blob {short(digest)}{_by(member)}: {how}, {show_size(received)} of {reference}"

@@ -1,0 +1,98 @@
+"""Circuit breakers: whether one who failed is fit to be asked again, without a clock of its own.
+
+Times are seconds on a clock of the caller's choice, as long as it is the same one throughout.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ("Breaker", "BreakerPolicy", "Fitness")
+
+_DOUBLINGS: Final = 16
+"""More than any policy needs: beyond it the longest pause is reached anyway."""
+
+
+class Fitness(enum.Enum):
+    """What to make of somebody."""
+
+    FIT = enum.auto()
+    """Nothing speaks against asking."""
+    ON_PROBATION = enum.auto()
+    """The pause is over: one may ask, and the others wait for what becomes of it."""
+    ASIDE = enum.auto()
+    """Only if nobody else serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """For how long somebody is put aside, in seconds.
+
+    The pause doubles with each failure that follows another one, probes included.
+    """
+
+    pause: float = 10.0
+    """After a first failure: no connection, a body that broke, an answer like 503."""
+    longest: float = 300.0
+    """However often it failed."""
+    lie: float = 300.0
+    """After wrong content, which is no accident."""
+
+    def __post_init__(self) -> None:
+        if min(self.pause, self.longest, self.lie) < 0:
+            message = f"a breaker has no negative times, as {self} has"
+            raise ValueError(message)
+
+
+class Breaker:
+    """What is remembered of one who may be asked.
+
+    Args:
+        policy: How long to remember.
+    """
+
+    __slots__ = ("_failures", "_policy", "_probing", "_until")
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+        self._until = 0.0
+        self._probing = False
+
+    def judge(self, now: float) -> Fitness:
+        """Whether it should be asked. Changes nothing."""
+        if not self._failures:
+            return Fitness.FIT
+        if self._probing or now < self._until:
+            return Fitness.ASIDE
+        return Fitness.ON_PROBATION
+
+    def probe(self) -> None:
+        """Somebody asks although it failed before; the others wait for what becomes of it."""
+        self._probing = True
+
+    def succeed(self) -> None:
+        """It served what it was asked for: all is forgotten."""
+        self._failures = 0
+        self._probing = False
+
+    def fail(self, now: float, *, pause: float | None = None, lied: bool = False) -> None:
+        """It failed.
+
+        Args:
+            now: The time.
+            pause: Seconds for which it asked not to be asked, None if it did not say.
+            lied: Whether it gave wrong content.
+        """
+        longest = max(self._policy.lie, self._policy.longest)
+        doubled = self._policy.pause * 2.0 ** min(self._failures, _DOUBLINGS)
+        least = self._policy.lie if lied else min(doubled, self._policy.longest)
+        self._failures += 1
+        self._probing = False
+        self._until = max(self._until, now + min(max(least, pause or 0.0), longest))
+
+    def abandon(self) -> None:
+        """Whoever asked went away before anything could be said of it."""
+        self._probing = False
