@@ -59,6 +59,7 @@ __all__ = (
     "RemoteReference",
     "ResourceKey",
     "Served",
+    "Share",
     "Signed",
     "Source",
     "SourceAdapter",
@@ -192,6 +193,27 @@ class CredentialProvider(Protocol):
     def __call__(self, name: str, /) -> Awaitable[Credential | None]: ...
 
 
+class Share(Protocol):
+    """Whether a principal may have what another one has fetched, or is fetching.
+
+    It is asked before anything is revealed, so it has to know by itself that the principal is
+    allowed to read the blob. Whoever is refused fetches the blob itself, with its own
+    credentials.
+    """
+
+    def __call__(
+        self, principal: str | None, descriptor: Descriptor, members: Sequence[str], /
+    ) -> bool | Awaitable[bool]:
+        """Decide for one blob.
+
+        Args:
+            principal: Who asks, None for the session itself.
+            descriptor: The blob.
+            members: The references, as text, through which the principal came to ask for it.
+        """
+        ...
+
+
 class Context(Protocol):
     """What adapters see of a session."""
 
@@ -215,6 +237,16 @@ class Context(Protocol):
 
     @property
     def credentials(self) -> CredentialProvider: ...
+
+    @property
+    def cache(self) -> BlobCache | None:
+        """Keeps blobs and manifests; None for nothing. It is never closed here."""
+        ...
+
+    @property
+    def share(self) -> Share | None:
+        """Decides what principals share; None: nothing."""
+        ...
 
     @property
     def principal(self) -> str | None:
@@ -497,6 +529,19 @@ class BlobCandidate(Protocol):
     def reference(self) -> str: ...
 
     @property
+    def local(self) -> bool:
+        """Whether it reads files of this machine, so that nobody gains by sharing what it reads."""
+        ...
+
+    def hold(self) -> AsyncResource:
+        """Keep its source from closing until the result is closed.
+
+        Whoever closes the source meanwhile does not wait, and the last one to let go of it
+        closes it indeed.
+        """
+        ...
+
+    @property
     def member(self) -> int | None:
         """Member number in the outermost group, None outside of one."""
         ...
@@ -654,9 +699,21 @@ class Source(AsyncResource):
 
     @abc.abstractmethod
     def open_blob(
-        self, blob: Digest | str | Descriptor, *, start: int = 0, end: int | None = None
+        self,
+        blob: Digest | str | Descriptor,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        shared: bool = True,
     ) -> BlobStream:
         """A stream over ``[start, end)`` of a blob, not yet opened; entering opens it.
+
+        Args:
+            blob: Its digest, or a descriptor.
+            start: Offset of the first byte.
+            end: Offset behind the last byte; None is the end of the blob.
+            shared: Whether a fetch of the whole blob may be shared with others who read it in
+                this session at the same time, and may come from the session's cache.
 
         Raises:
             InvalidDigestError: `blob` is no digest.
@@ -815,6 +872,11 @@ class Spool(AsyncResource):
             SourceError: The disk failed.
         """
 
+    @property
+    def wanted(self) -> bool:
+        """Whether the blob is to be fetched to its end, even if nobody reads it any more."""
+        return False
+
     @abc.abstractmethod
     async def commit(self) -> None:
         """The blob is whole and right: keep it for those who come later, if it is to be kept.
@@ -833,6 +895,11 @@ class BlobCache(AsyncResource):
     """
 
     __slots__ = ()
+
+    @property
+    def fills(self) -> bool:
+        """Whether who reads a part of a blob that is not there has all of it fetched meanwhile."""
+        return False
 
     @abc.abstractmethod
     async def find(

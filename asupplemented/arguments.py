@@ -6,21 +6,23 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from asupplemented.abc import CredentialProvider, Timeouts
+from asupplemented.abc import BlobCache, CredentialProvider, Timeouts
 from asupplemented.errors import ConfigurationError
 from asupplemented.model.credential import Credential, check_lookup, lookup_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asupplemented.abc import Hook
+    from asupplemented.abc import Hook, Share
 
 __all__ = (
     "CredentialLike",
     "GivenCredentials",
+    "check_cache",
     "check_hooks",
     "check_lookahead",
     "check_principal",
+    "check_share",
     "check_timeouts",
     "check_tls_verify",
 )
@@ -91,6 +93,22 @@ def check_principal(value: object) -> str:
         message = f"a principal is the name of who asks, not {shown}; see Session.scoped"
         raise ConfigurationError(message)
     return value
+
+
+def check_cache(value: object) -> BlobCache | None:
+    """A cache, or `ConfigurationError`."""
+    if value is None or isinstance(value, BlobCache):
+        return value
+    message = f"cache is a BlobCache such as LayoutCache(path), or None, not {value!r}"
+    raise ConfigurationError(message)
+
+
+def check_share(value: Share | None) -> Share | None:
+    """A function that decides, or `ConfigurationError`."""
+    if value is None or callable(value):
+        return value
+    message = f"share is a function of principal, descriptor and members, or None, not {value!r}"
+    raise ConfigurationError(message)
 
 
 def check_timeouts(value: object) -> Timeouts:

@@ -18,26 +18,26 @@ from asupplemented.read_ahead import ReadAhead, verified_files
 from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Timeouts
+    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Served, Timeouts
     from asupplemented.blob_files import FileIdentity
     from asupplemented.hashing import RunningHash
     from asupplemented.model.digest import Digest
 
-__all__ = ("Attempt", "FileAttempt", "Pace", "WireAttempt")
+__all__ = ("Attempt", "FileAttempt", "KeptAttempt", "Pace", "WireAttempt")
 
 
 class Attempt(AsyncResource):
     """One candidate that answered.
 
     Attributes:
-        candidate: Who serves the bytes.
         size: Bytes of the whole blob, as the candidate claims; None if it does not say.
         start: Offset of the first byte that comes; what was not asked for is skipped.
     """
 
-    __slots__ = ("candidate", "size", "start")
+    __slots__ = ("_candidate", "size", "start")
 
     resumable: ClassVar[bool] = False
     """Whether the candidate may be asked for the rest when the attempt breaks off."""
@@ -45,9 +45,14 @@ class Attempt(AsyncResource):
     """Whether its failure is everybody's, so that nobody else is to be asked."""
 
     def __init__(self, candidate: BlobCandidate, size: int | None, start: int) -> None:
-        self.candidate = candidate
+        self._candidate = candidate
         self.size = size
         self.start = start
+
+    @property
+    def candidate(self) -> BlobCandidate:
+        """Who serves the bytes."""
+        return self._candidate
 
     async def look(self) -> None:
         """Find out what is known about it."""
@@ -78,6 +83,11 @@ class Attempt(AsyncResource):
     @property
     def etag(self) -> str | None:
         """A strong validator to resume with, or None."""
+        return None
+
+    @property
+    def served(self) -> Sequence[Served] | None:
+        """Who has served what, if the candidate is only one of those; None if it is the one."""
         return None
 
     @property
@@ -161,6 +171,15 @@ class FileAttempt(Attempt):
         self._reader.close()
         if self._blocks is not None:
             self._blocks.close()
+
+
+class KeptAttempt(FileAttempt):
+    """A file that was verified when it was stored, by who keeps it."""
+
+    __slots__ = ()
+
+    async def look(self) -> None:
+        self._known = await run_blocking(self._context, self._reader.identify)
 
 
 class WireAttempt(Attempt):

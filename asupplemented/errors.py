@@ -51,6 +51,7 @@ do what a caller expects.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -144,6 +145,14 @@ class SupplementedError(Exception):
         if self.member is None:
             self.member = member
         return self
+
+    def twin(self) -> Self:
+        """A copy for somebody else to raise: each of those who do writes on it where it was."""
+        twin = copy.copy(self)
+        twin.__cause__ = self.__cause__
+        if notes := getattr(self, "__notes__", None):
+            twin.__notes__ = list(notes)
+        return twin
 
     def __str__(self) -> str:
         named = (("reference", self.reference), ("digest", self.digest))

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 __all__ = (
     "AttemptFailed",
     "BlobFinished",
+    "BlobJoined",
     "BlobServed",
     "BlobStarted",
     "Event",
@@ -45,6 +46,16 @@ class BlobStarted(NamedTuple):
     """Offset of the first byte, from 0."""
     member: int | None
     """Member number within a group, None outside of one."""
+
+
+class BlobJoined(NamedTuple):
+    """A reader follows a fetch of a blob that is under way, in place of one of its own."""
+
+    reference: str
+    """The reference of the source that the fetch reads now."""
+    digest: str
+    fetched: int
+    """Bytes that had come by then."""
 
 
 class BlobServed(NamedTuple):
@@ -142,6 +153,7 @@ class Warned(NamedTuple):
 Event: TypeAlias = (
     ManifestFetched
     | BlobStarted
+    | BlobJoined
     | BlobServed
     | AttemptFailed
     | BlobFinished

@@ -65,6 +65,7 @@ class Relay(AsyncResource):
         "_alone",
         "_attempt",
         "_began",
+        "_candidate",
         "_candidates",
         "_clock",
         "_closed",
@@ -78,7 +79,6 @@ class Relay(AsyncResource):
         "_running",
         "_start",
         "_suppliers",
-        "candidate",
         "position",
         "right",
         "served",
@@ -116,8 +116,7 @@ class Relay(AsyncResource):
         self._resumptions: list[tuple[BlobCandidate, Resumption]] = []
         self._suppliers: list[BlobCandidate] = []
         """Whose bytes went into the hash, each once."""
-        self.candidate: BlobCandidate | None = None
-        """Who serves, or served at last."""
+        self._candidate: BlobCandidate | None = None
         self.position = start
         """Offset behind the last byte that was fetched."""
         self.right: bool | None = None
@@ -133,6 +132,11 @@ class Relay(AsyncResource):
         if self._start != 0:
             return False
         return self._end is None or (self.size is not None and self._end >= self.size)
+
+    @property
+    def candidate(self) -> BlobCandidate | None:
+        """Who serves, or served at last."""
+        return self._candidate if self._attempt is None else self._attempt.candidate
 
     @property
     def attempt(self) -> Attempt | None:
@@ -189,7 +193,7 @@ class Relay(AsyncResource):
         return None if self.is_whole else self._end
 
     async def _use(self, attempt: Attempt) -> None:
-        self._attempt, self.candidate = attempt, attempt.candidate
+        self._attempt, self._candidate = attempt, attempt.candidate
         if self._closed:
             await self._drop_attempt()
             raise self._closed_error()
@@ -200,7 +204,7 @@ class Relay(AsyncResource):
         if self.is_whole and self._running is None and not self._proven:
             self._running = start_hash(self._context, self._digest)
         await attempt.begin(self._wanted_end, self._running, self.size)
-        if self._context.observed:
+        if self._context.observed and attempt.served is None:
             reference, member = attempt.candidate.reference, attempt.candidate.member
             self._context.emit(BlobStarted(reference, self._digest, self.position, member))
 
@@ -276,7 +280,8 @@ class Relay(AsyncResource):
             message = "the file was changed while it was read; open the blob again"
             raise SourceError(message)
         self._note_service()
-        self._candidates.praise(attempt.candidate)
+        if attempt.served is None:
+            self._candidates.praise(attempt.candidate)
         self.right = right
 
     def _suspects(self) -> list[int]:
@@ -394,6 +399,8 @@ class Relay(AsyncResource):
     def list_served(self) -> list[Served]:
         """Who has served what, up to now."""
         attempt = self._attempt
+        if attempt is not None and attempt.served is not None:
+            return list(attempt.served)
         parts = list(self.served)
         if attempt is not None and self.position > self._began:
             reference, member = attempt.candidate.reference, attempt.candidate.member
@@ -404,6 +411,9 @@ class Relay(AsyncResource):
         """Write down what the attempt has served, once."""
         attempt = self._attempt
         if attempt is None or self.position <= self._began:
+            return
+        if attempt.served is not None:
+            self.served = list(attempt.served)
             return
         candidate, start = attempt.candidate, self._began
         self._began = self.position
@@ -448,6 +458,7 @@ class Relay(AsyncResource):
         if self._running is not None:
             self._running.discard()
         self._note_service()
+        self._candidate = self.candidate
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             self._candidates.forget()

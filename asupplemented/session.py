@@ -14,9 +14,11 @@ from asupplemented.abc import AsyncResource, Timeouts
 from asupplemented.arguments import (
     CredentialLike,
     GivenCredentials,
+    check_cache,
     check_hooks,
     check_lookahead,
     check_principal,
+    check_share,
     check_timeouts,
     check_tls_verify,
 )
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from asupplemented.abc import CredentialProvider, Hook, ResourceKey
+    from asupplemented.abc import BlobCache, CredentialProvider, Hook, ResourceKey, Share
     from asupplemented.events import Event
 
 __all__ = ("LOOKAHEAD", "CredentialLike", "ScopedSession", "Session")
@@ -59,6 +61,8 @@ class Session(AsyncResource):
             Or an async function from the name of a repository to one of these or None: see
             `asupplemented.abc.CredentialProvider`. None is anonymous access.
         timeouts: How long to wait.
+        cache: Keeps blobs and manifests for later; it is never closed here.
+        share: Decides what principals (see `scoped`) share of what they fetch; None: nothing.
         hooks: Told of every `asupplemented.events.Event`.
 
     Raises:
@@ -67,11 +71,13 @@ class Session(AsyncResource):
 
     __slots__ = (
         "__weakref__",
+        "_cache",
         "_credentials",
         "_holdings",
         "_hooks",
         "_http",
         "_lookahead",
+        "_share",
         "_timeouts",
         "_tls_verify",
     )
@@ -84,6 +90,8 @@ class Session(AsyncResource):
         http: aiohttp.ClientSession | None = None,
         credentials: Mapping[str, CredentialLike] | CredentialProvider | None = None,
         timeouts: Timeouts = _TIMEOUTS,
+        cache: BlobCache | None = None,
+        share: Share | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
         self._lookahead = check_lookahead(lookahead)
@@ -91,6 +99,8 @@ class Session(AsyncResource):
         self._http = _check_http(http)
         self._credentials = GivenCredentials(credentials)
         self._timeouts = check_timeouts(timeouts)
+        self._cache = check_cache(cache)
+        self._share = check_share(share)
         self._hooks = check_hooks(hooks)
         self._holdings = Holdings()
 
@@ -118,6 +128,16 @@ class Session(AsyncResource):
     def credentials(self) -> CredentialProvider:
         """Looks up the credential for a repository; it gives None where there is none."""
         return self._credentials
+
+    @property
+    def cache(self) -> BlobCache | None:
+        """Keeps blobs and manifests; None for nothing."""
+        return self._cache
+
+    @property
+    def share(self) -> Share | None:
+        """Decides what principals share; None: nothing."""
+        return self._share
 
     @property
     def principal(self) -> None:
@@ -249,6 +269,14 @@ class ScopedSession:
     def credentials(self) -> CredentialProvider:
         """Those of the principal, and nobody else's."""
         return self._credentials
+
+    @property
+    def cache(self) -> BlobCache | None:
+        return self._session.cache
+
+    @property
+    def share(self) -> Share | None:
+        return self._session.share
 
     @property
     def principal(self) -> str:

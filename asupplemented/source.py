@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import (
+    AsyncResource,
     Batched,
     LayersForCopy,
     LocalFile,
@@ -25,6 +26,7 @@ from asupplemented.abc import (
     Signed,
     Source,
 )
+from asupplemented.cache.sharing import open_stream
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     ClosedError,
@@ -40,7 +42,6 @@ from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
-from asupplemented.streams import VerifiedStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -114,6 +115,7 @@ class VerifiedSource(Source):
         "_closed",
         "_context",
         "_default",
+        "_holds",
         "_reference",
     )
 
@@ -125,6 +127,8 @@ class VerifiedSource(Source):
         self._context = context
         self._default = _Shared()
         self._closed = False
+        self._holds = 0
+        """Fetches that go on when the source is closed."""
 
     @property
     def reference(self) -> Reference:
@@ -216,6 +220,11 @@ class VerifiedSource(Source):
 
     # Blobs
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the adapter holds blobs in local files."""
+        return isinstance(self._adapter, LocalFile)
+
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
         """This source, the only candidate. Whether it holds the blob shows when it is opened.
 
@@ -228,11 +237,18 @@ class VerifiedSource(Source):
         return (_Candidate(self, blob),)
 
     def open_blob(
-        self, blob: Digest | str | Descriptor, *, start: int = 0, end: int | None = None
+        self,
+        blob: Digest | str | Descriptor,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        shared: bool = True,
     ) -> BlobStream:
         descriptor = blob if isinstance(blob, Descriptor) else Descriptor(digest=Digest(blob))
         candidates = self.blob_candidates(descriptor)
-        return VerifiedStream(descriptor, candidates, self._context, start=start, end=end)
+        return open_stream(
+            descriptor, candidates, self._context, start=start, end=end, shared=shared
+        )
 
     def open_parts(
         self, blob: Digest | str | Descriptor, ranges: Sequence[tuple[int, int | None]]
@@ -247,12 +263,12 @@ class VerifiedSource(Source):
 
     def open_raw(self, blob: Descriptor, start: int, end: int | None, etag: str | None) -> RawBlob:
         """The adapter's bytes of a blob, unverified."""
-        self._check_open()
+        self._check_held()
         return self._adapter.open_blob(blob, start, end, etag)
 
     async def open_file(self, blob: Descriptor) -> BlobFile | None:
         """The local file of a blob, unverified; None where the adapter has no files."""
-        self._check_open()
+        self._check_held()
         adapter = self._adapter
         if not isinstance(adapter, LocalFile):
             return None
@@ -297,12 +313,28 @@ class VerifiedSource(Source):
             message = "the source has been closed; open the reference again"
             raise ClosedError(message, reference=self._reference)
 
+    def _check_held(self) -> None:
+        if not self._holds:
+            self._check_open()
+
     async def aclose(self) -> None:
-        """Close the adapter. May be called again."""
+        """Close the adapter, unless a fetch still needs it. May be called again."""
         if self._closed:
             return
         self._closed = True
-        await self._adapter.aclose()
+        if not self._holds:
+            await self._adapter.aclose()
+
+    def hold(self) -> AsyncResource:
+        """Keep the adapter open until the result is closed."""
+        self._check_held()
+        self._holds += 1
+        return _Hold(self._let_go)
+
+    async def _let_go(self) -> None:
+        self._holds -= 1
+        if self._closed and not self._holds:
+            await self._adapter.aclose()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
@@ -331,11 +363,32 @@ class _Candidate:
     def member(self) -> int | None:
         return None
 
+    @property
+    def local(self) -> bool:
+        return self._source.has_files
+
+    def hold(self) -> AsyncResource:
+        return self._source.hold()
+
     def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
         return self._source.open_raw(self._blob, start, end, etag)
 
     async def open_file(self) -> BlobFile | None:
         return await self._source.open_file(self._blob)
+
+
+class _Hold(AsyncResource):
+    """A claim on something that is not to be closed yet."""
+
+    __slots__ = ("_let_go",)
+
+    def __init__(self, let_go: Callable[[], Awaitable[None]]) -> None:
+        self._let_go: Callable[[], Awaitable[None]] | None = let_go
+
+    async def aclose(self) -> None:
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            await let_go()
 
 
 class _Shared:
@@ -358,7 +411,7 @@ class _Shared:
                 return await self._lead(fetch)
             await flight.landed.wait()
             if flight.failure is not None:
-                raise flight.failure
+                raise flight.failure.twin()
         return self._manifest
 
     async def _lead(self, fetch: Callable[[], Awaitable[Manifest]]) -> Manifest:

@@ -134,6 +134,12 @@ class VerifiedStream(BlobStream):
         return None if candidate is None else candidate.member
 
     @property
+    def reference(self) -> str | None:
+        """The reference of who serves the bytes now, None before the first one answers."""
+        candidate = self._relay.candidate
+        return None if candidate is None else candidate.reference
+
+    @property
     def served(self) -> tuple[Served, ...]:
         return tuple(self._relay.list_served())
 

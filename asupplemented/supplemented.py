@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from asupplemented.abc import BlobCandidate, Opening, Reference, Source
+from asupplemented.abc import AsyncResource, BlobCandidate, Opening, Reference, Source
+from asupplemented.cache.sharing import open_stream
 from asupplemented.closing import close_all, closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -26,7 +27,6 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.resolution import Members, open_members, resolve
-from asupplemented.streams import VerifiedStream
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
@@ -344,7 +344,12 @@ class SupplementedSource(Source):
         return [n for n in dict.fromkeys(numbers) if n in self._members]
 
     def open_blob(
-        self, blob: Digest | str | Descriptor, *, start: int = 0, end: int | None = None
+        self,
+        blob: Digest | str | Descriptor,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        shared: bool = True,
     ) -> BlobStream:
         """A stream over ``[start, end)`` of a blob, not yet opened.
 
@@ -353,13 +358,16 @@ class SupplementedSource(Source):
                 manifest that names it.
             start: Offset of the first byte.
             end: Offset behind the last byte; None is the end of the blob.
+            shared: See `Source.open_blob`.
 
         Raises:
             BlobNotFoundError: No manifest of the group names the blob (rule X9).
         """
         descriptor = blob if isinstance(blob, Descriptor) else self._descriptor(Digest(blob))
         candidates = self.blob_candidates(descriptor)
-        return VerifiedStream(descriptor, candidates, self._context, start=start, end=end)
+        return open_stream(
+            descriptor, candidates, self._context, start=start, end=end, shared=shared
+        )
 
     def open_parts(
         self, blob: Digest | str | Descriptor, ranges: Sequence[tuple[int, int | None]]
@@ -484,6 +492,13 @@ class _MemberCandidate:
     @property
     def reference(self) -> str:
         return self._inner.reference
+
+    @property
+    def local(self) -> bool:
+        return self._inner.local
+
+    def hold(self) -> AsyncResource:
+        return self._inner.hold()
 
     def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
         return self._inner.open(start, end, etag)

@@ -6,10 +6,11 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import pytest
 
+from asupplemented.abc import AsyncResource
 from asupplemented.blob_files import open_blob_file
 from asupplemented.errors import SupplementedError
 from asupplemented.files import run_opening
@@ -40,6 +41,8 @@ class Ledger:
     """Name, start and end, in order."""
     bodies: list[Body] = field(default_factory=list)
     """All that were entered with success."""
+    holds: int = 0
+    """Candidates that are held."""
 
     @property
     def names(self) -> list[str]:
@@ -81,9 +84,14 @@ class Wire:
     ignores_ranges: bool = False
     fails_to_close: Exception | None = None
 
+    local: ClassVar[bool] = False
+
     @property
     def reference(self) -> str:
         return self.name
+
+    def hold(self) -> AsyncResource:
+        return Hold(self.ledger)
 
     def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
         self.ledger.asked.append((self.name, start, end))
@@ -91,6 +99,19 @@ class Wire:
 
     async def open_file(self) -> BlobFile | None:
         return None
+
+
+class Hold(AsyncResource):
+    """Counts while it is open."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger: Ledger | None = ledger
+        ledger.holds += 1
+
+    async def aclose(self) -> None:
+        if self.ledger is not None:
+            self.ledger.holds -= 1
+            self.ledger = None
 
 
 class Body:
@@ -152,9 +173,14 @@ class Disk:
     offset: int = 0
     size: int | None = None
 
+    local: ClassVar[bool] = True
+
     @property
     def reference(self) -> str:
         return self.name
+
+    def hold(self) -> AsyncResource:
+        return Hold(Ledger())
 
     def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
         message = "there is a file"

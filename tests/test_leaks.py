@@ -129,9 +129,9 @@ FAULTS: dict[str, tuple[str, object, type[SupplementedError]]] = {
     "corrupt manifest": (f"/v2/team/app/manifests/{S390.digest}", Corrupt(5), VerificationError),
     "no blob": (f"/v2/team/app/blobs/{S390.layers[0]}", Status(404), NotFoundError),
     "corrupt blob": (f"/v2/team/app/blobs/{S390.layers[0]}", Corrupt(5), DigestMismatchError),
-    "cut blob": (f"/v2/team/app/blobs/{BIG.layers[0]}", Cut(5_000_000), SourceError),
-    "reset blob": (f"/v2/team/app/blobs/{BIG.layers[0]}", Cut(5_000_000, "rst"), SourceError),
-    "stalled blob": (f"/v2/team/app/blobs/{BIG.layers[0]}", Stall(5_000_000), SourceError),
+    "cut blob": (f"/v2/team/app/blobs/{BIG.layers[0]}", Cut(1000), SourceError),
+    "reset blob": (f"/v2/team/app/blobs/{BIG.layers[0]}", Cut(1000, "rst"), SourceError),
+    "stalled blob": (f"/v2/team/app/blobs/{BIG.layers[0]}", Stall(1000), SourceError),
 }
 
 

@@ -14,6 +14,7 @@ from asupplemented.errors import PlatformNotFoundError
 from asupplemented.events import (
     AttemptFailed,
     BlobFinished,
+    BlobJoined,
     BlobServed,
     BlobStarted,
     ManifestFetched,
@@ -146,7 +147,7 @@ class _Bars:
         return bar
 
 
-def _describe(event: Event) -> str:  # noqa: PLR0911 - one line for each event
+def _describe(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each event
     match event:
         case ManifestFetched(reference, digest, size, seconds):
             took = f"{seconds * 1000:.0f} ms"
@@ -154,6 +155,8 @@ def _describe(event: Event) -> str:  # noqa: PLR0911 - one line for each event
         case BlobStarted(reference, digest, start, member):
             behind = f" from byte {start}" if start else ""
             return f"blob {short(digest)}{behind}{_by(member)}: reading {reference}"
+        case BlobJoined(reference, digest, fetched):
+            return f"blob {short(digest)}: joined at {show_size(fetched)}, read from {reference}"
         case BlobServed(reference, digest, start, end, member):
             return f"blob {short(digest)}{_by(member)}: bytes {start} to {end} from {reference}"
         case AttemptFailed(reference, digest, member, error, message):

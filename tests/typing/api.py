@@ -60,7 +60,11 @@ def count(event: events.Event) -> str:
     match event:
         case events.ManifestFetched(digest=digest) | events.BlobStarted(digest=digest):
             return digest
-        case events.BlobServed(digest=digest) | events.AttemptFailed(digest=digest):
+        case (
+            events.BlobJoined(digest=digest)
+            | events.BlobServed(digest=digest)
+            | events.AttemptFailed(digest=digest)
+        ):
             return digest
         case events.BlobFinished(error=error) | events.ResolutionFinished(error=error):
             return error or ""

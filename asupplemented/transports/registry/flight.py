@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from asupplemented.errors import SupplementedError
@@ -44,7 +43,7 @@ class SingleFlight(Generic[T]):
             # Shielded, because who is cancelled while it awaits a future cancels the future.
             outcome = await asyncio.shield(self._flight)
             if isinstance(outcome, SupplementedError):
-                raise _duplicate(outcome)
+                raise outcome.twin()
             for result in outcome:
                 return result
         return await self._lead(work)
@@ -56,19 +55,10 @@ class SingleFlight(Generic[T]):
             result = await work()
             outcome = [result]
         except SupplementedError as error:
-            outcome = _duplicate(error)
+            outcome = error.twin()
             raise
         finally:
             self._flight = None
             if not flight.done():
                 flight.set_result(outcome)
         return result
-
-
-def _duplicate(error: SupplementedError) -> SupplementedError:
-    """A copy, because each of those who raise an error writes its own context on it."""
-    twin = copy.copy(error)
-    twin.__cause__ = error.__cause__
-    if notes := getattr(error, "__notes__", None):
-        twin.__notes__ = list(notes)
-    return twin

@@ -1,0 +1,281 @@
+"""Sharing: who reads a blob that somebody reads already follows, and what is kept is not fetched.
+
+The fetches of a session belong to the session: an image that is closed does not end those that
+others follow. They are told apart by principal, for the digest of a blob is no permission to read
+it (rules SEC-13, SRV-13).
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from asupplemented.abc import AsyncResource, ResourceKey
+from asupplemented.attempts import KeptAttempt
+from asupplemented.cache.shared_fetch import SharedFetch
+from asupplemented.cache.spool import make_spool
+from asupplemented.closing import close_all, closing_on_error
+from asupplemented.errors import ClosedError, UnsupportedOperationError
+from asupplemented.events import BlobJoined
+from asupplemented.files import WORKERS, Workers
+from asupplemented.hashing import HASHING, Hashing
+from asupplemented.model.digest import Digest
+from asupplemented.streams import VerifiedStream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Spool
+    from asupplemented.attempts import Attempt
+    from asupplemented.model.descriptor import Descriptor
+
+__all__ = ("SHARING", "Sharing", "open_stream")
+
+
+def open_stream(
+    descriptor: Descriptor,
+    candidates: Sequence[BlobCandidate],
+    context: Context,
+    *,
+    start: int = 0,
+    end: int | None = None,
+    shared: bool = True,
+) -> VerifiedStream:
+    """A stream over ``[start, end)`` of a blob, not yet opened.
+
+    If all of the blob is asked for, and its best candidate is not on this machine, the fetch is
+    shared with everybody else who reads it in this session. A part of a blob is never shared;
+    it comes from the cache, or from the candidates.
+
+    Args:
+        descriptor: The blob.
+        candidates: Who may serve it, best first.
+        context: The session.
+        start: Offset of the first byte.
+        end: Offset behind the last byte; None is the end of the blob.
+        shared: False asks the candidates and nobody else.
+
+    Raises:
+        InvalidDigestError: The descriptor has no valid digest.
+        RangeError: The range ends before it starts, or starts before the blob.
+    """
+    front = None
+    if shared and candidates and not candidates[0].local:
+        size = descriptor.size
+        whole = start == 0 and (end is None or (size is not None and end >= size))
+        if whole:
+            front = partial(_join, descriptor, candidates, context)
+        elif context.cache is not None:
+            front = partial(_find_part, descriptor, candidates, context, start)
+    return VerifiedStream(descriptor, candidates, context, start=start, end=end, front=front)
+
+
+async def _join(
+    descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
+) -> Attempt | None:
+    return await _sharing_of(context).join(descriptor, candidates, context)
+
+
+async def _find_part(
+    descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context, start: int
+) -> Attempt | None:
+    return await _sharing_of(context).find_part(descriptor, candidates, context, start)
+
+
+class _Key(NamedTuple):
+    principal: str | None
+    digest: Digest
+
+
+class Sharing(AsyncResource):
+    """The fetches of a session that several may follow."""
+
+    def __init__(self) -> None:
+        self._fetches: dict[_Key, SharedFetch] = {}
+        self._running: set[SharedFetch] = set()
+        """Those too that nobody can join any more."""
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Fetches that can be joined."""
+        return len(self._fetches)
+
+    async def join(
+        self, descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
+    ) -> Attempt | None:
+        """All of a blob: from the cache, or from a fetch, which begins unless there is one.
+
+        Returns:
+            None if the candidates should be asked without anybody else.
+
+        Raises:
+            SupplementedError: Nobody serves the blob: the same for all who wait.
+        """
+        fetch = self._find(descriptor, context)
+        if fetch is None:
+            shared = await self._may_share(descriptor, candidates, context)
+            kept = await _find_kept(descriptor, context, 0, shared=shared)
+            if kept is not None:
+                return kept
+            # Meanwhile somebody else may have begun.
+            fetch = self._find(descriptor, context)
+            if fetch is None and shared:
+                fetch = self._find_any(descriptor)
+        if fetch is None:
+            if self._is_taken(descriptor, context):
+                return None
+            fetch = self._begin(descriptor, candidates, context)
+        elif context.observed:
+            context.emit(BlobJoined(fetch.reference, descriptor.digest, fetch.stored))
+        return await fetch.join(candidates)
+
+    async def find_part(
+        self,
+        descriptor: Descriptor,
+        candidates: Sequence[BlobCandidate],
+        context: Context,
+        start: int,
+    ) -> Attempt | None:
+        """A part of a blob, if it is kept; if not, all of it may be fetched meanwhile."""
+        shared = await self._may_share(descriptor, candidates, context)
+        kept = await _find_kept(descriptor, context, start, shared=shared)
+        if kept is None and context.cache is not None and context.cache.fills:
+            free = self._find(descriptor, context) is None
+            if free and not self._is_taken(descriptor, context):
+                self._begin(descriptor, candidates, context)
+        return kept
+
+    # Who may join whom
+
+    def _find(self, descriptor: Descriptor, context: Context) -> SharedFetch | None:
+        key = _Key(context.principal, Digest(descriptor.digest))
+        return _fitting(self._fetches.get(key), descriptor)
+
+    def _find_any(self, descriptor: Descriptor) -> SharedFetch | None:
+        others = (f for key, f in self._fetches.items() if key.digest == descriptor.digest)
+        return next((fetch for fetch in others if _fitting(fetch, descriptor)), None)
+
+    def _is_taken(self, descriptor: Descriptor, context: Context) -> bool:
+        """Whether there is a fetch that cannot be joined, and is not over either."""
+        return _Key(context.principal, Digest(descriptor.digest)) in self._fetches
+
+    async def _may_share(
+        self, descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
+    ) -> bool:
+        """Whether what other principals have brought in is there for this one, too.
+
+        The same is asked whether there is something or not, so that nothing can be told from it.
+        """
+        if context.share is None:
+            return False
+        members = tuple(dict.fromkeys(candidate.reference for candidate in candidates))
+        answer = context.share(context.principal, descriptor, members)
+        return bool(await answer if inspect.isawaitable(answer) else answer)
+
+    # Fetches
+
+    def _begin(
+        self, descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
+    ) -> SharedFetch:
+        if self._closed:
+            raise ClosedError("the session is closed; make a new one")
+        key = _Key(context.principal, Digest(descriptor.digest))
+
+        def end() -> None:
+            if self._fetches.get(key) is fetch:
+                del self._fetches[key]
+
+        fetch = SharedFetch(
+            descriptor,
+            candidates,
+            context,
+            claim=partial(_claim, descriptor, context),
+            ended=end,
+            gone=lambda: self._running.discard(fetch),
+        )
+        fetch.start()
+        self._fetches[key] = fetch
+        self._running.add(fetch)
+        return fetch
+
+    async def aclose(self) -> None:
+        """End all fetches, and drop their bytes."""
+        self._closed = True
+        await close_all(list(self._running), "the fetches of a session")
+
+
+SHARING: Final = ResourceKey["Sharing"]("shared fetches")
+
+
+def _sharing_of(context: Context) -> Sharing:
+    # Made before it, and so closed after it, is what a fetch needs to end.
+    context.resource(WORKERS, Workers)
+    context.resource(HASHING, Hashing)
+    return context.resource(SHARING, Sharing)
+
+
+def _fitting(fetch: SharedFetch | None, descriptor: Descriptor) -> SharedFetch | None:
+    """A fetch that can be joined by who expects a blob of that size."""
+    if fetch is None or not fetch.open:
+        return None
+    return fetch if descriptor.size is None or fetch.size in {None, descriptor.size} else None
+
+
+async def _claim(descriptor: Descriptor, context: Context) -> Spool:
+    if context.cache is not None:
+        spool = await context.cache.claim(context, descriptor)
+        if spool is not None:
+            return spool
+    return make_spool(context, descriptor.size)
+
+
+async def _find_kept(
+    descriptor: Descriptor, context: Context, start: int, *, shared: bool
+) -> Attempt | None:
+    """The file of a blob that the cache keeps, None if it does not."""
+    cache = context.cache
+    if cache is None:
+        return None
+    file = await cache.find(context, descriptor, shared=False)
+    if file is None and shared:
+        file = await cache.find(context, descriptor, shared=True)
+    if file is None:
+        return None
+    if descriptor.size not in {None, file.size} or start > file.size:
+        file.close()
+        return None
+    digest = Digest(descriptor.digest)
+    attempt = KeptAttempt(_Kept(str(cache), file), context, digest, file, start)
+    async with closing_on_error(lambda: (attempt,), "the file in the cache"):
+        await attempt.look()
+    return attempt
+
+
+class _Kept:
+    """The cache as the one who serves a blob. It is asked for its file only."""
+
+    __slots__ = ("_file", "reference")
+
+    local = True
+    member = None
+
+    def __init__(self, reference: str, file: BlobFile) -> None:
+        self.reference = reference
+        self._file = file
+
+    def hold(self) -> AsyncResource:
+        message = f"{self.reference} is not a source that could be held"
+        raise UnsupportedOperationError(message)
+
+    def open(
+        self,
+        start: int = 0,  # noqa: ARG002 - the same for every range
+        end: int | None = None,  # noqa: ARG002
+        etag: str | None = None,  # noqa: ARG002
+    ) -> RawBlob:
+        message = f"{self.reference} keeps blobs in files; read the file"
+        raise UnsupportedOperationError(message)
+
+    async def open_file(self) -> BlobFile:
+        return self._file
