@@ -88,7 +88,10 @@ def layer(*urls: str, media_type: str = OCI_NONDISTRIBUTABLE_LAYER, **more: Any)
 
 
 async def read(watched: Watched, registry: FakeRegistry, blob: Descriptor) -> bytes:
-    async with await watched.open(fill(registry)) as source, source.open_blob(blob) as stream:
+    async with (
+        await watched.open(fill(registry)) as source,
+        source.open_blob(blob, shared=False) as stream,
+    ):
         return await stream.read_all(1 << 20)
 
 

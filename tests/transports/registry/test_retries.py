@@ -261,7 +261,9 @@ async def test_RET07_six_bodies_at_once_and_manifests_past_them(
         caller = Caller(reference, lambda event: None)
 
         def body() -> HttpBlob:
-            return HttpBlob(client, "team/app", BLOB_DIGEST, start=0, end=None, caller=caller)
+            return HttpBlob(
+                client, "team/app", BLOB_DIGEST, start=0, end=None, etag=None, caller=caller
+            )
 
         bodies = [await body().__aenter__() for _ in range(6)]
         seventh = body()
