@@ -40,6 +40,7 @@ __all__ = (
 )
 
 Preference: TypeAlias = Literal["seed", "supplements"]
+"""Who is asked first for a blob: who the seed's rules say, or anybody other than the top."""
 
 _FORMAT: Final = 1
 """Version of the JSON form; another one is refused."""
@@ -124,6 +125,8 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     manifests: tuple[_Record, ...]
     missing: tuple[_Missing, ...]
     unavailable: tuple[_Unavailable, ...]
+    prefer: Preference = "seed"
+    """Plans that were written before there was a choice follow the seed."""
 
 
 class Resolution:
@@ -140,12 +143,15 @@ class Resolution:
         self._failures = failures
 
     @classmethod
-    def of(cls, resolver: Resolver, members: Sequence[str]) -> Resolution:
+    def of(
+        cls, resolver: Resolver, members: Sequence[str], prefer: Preference = "seed"
+    ) -> Resolution:
         """Freeze what a resolver found.
 
         Args:
             resolver: Done, and without failure.
             members: All references as text, duplicates included.
+            prefer: Who is asked first for a blob.
         """
         defaults = resolver.defaults
         return cls(
@@ -164,6 +170,7 @@ class Resolution:
                     _Unavailable(member, type(error).__name__, error.message)
                     for member, error in resolver.unavailable.items()
                 ),
+                prefer=prefer,
             ),
             dict(resolver.unavailable),
         )
@@ -172,6 +179,11 @@ class Resolution:
     def members(self) -> tuple[str, ...]:
         """The references as text, in the order given, duplicates included."""
         return self._document.members
+
+    @property
+    def prefer(self) -> Preference:
+        """Who is asked first for a blob, as `supplement` was told."""
+        return self._document.prefer
 
     @cached_property
     def top(self) -> Digest:
@@ -258,7 +270,7 @@ class Resolution:
             raise BlobNotFoundError(message, digest=str(blob)) from None
 
     def candidates(
-        self, blob: Digest | str, *, prefer: Preference = "seed"
+        self, blob: Digest | str, *, prefer: Preference | None = None
     ) -> tuple[Candidate, ...]:
         """Who can serve a blob, best first, each member once.
 
@@ -267,7 +279,7 @@ class Resolution:
 
         Args:
             blob: Digest of the blob.
-            prefer: ``"supplements"`` moves the top to the end.
+            prefer: ``"supplements"`` moves the top to the end; None is the plan's own `prefer`.
 
         Raises:
             BlobNotFoundError: No manifest of the group names the blob.
@@ -283,7 +295,7 @@ class Resolution:
         for manifest in reversed(namings):
             for member in self.alternates.get(manifest, ()):
                 self._add(found, member, manifest, f"also holds {manifest}, which names it")
-        if prefer == "supplements" and 0 in found:
+        if (prefer or self.prefer) == "supplements" and 0 in found:
             found[0] = found.pop(0)
         return tuple(found.values())
 
@@ -291,8 +303,12 @@ class Resolution:
         if member not in found:
             found[member] = Candidate(member, self.members[member], manifest, reason)
 
-    def explain(self, digest: Digest | str, *, prefer: Preference = "seed") -> Explanation:
+    def explain(self, digest: Digest | str, *, prefer: Preference | None = None) -> Explanation:
         """Say which member serves a manifest or blob, which others could, and why.
+
+        Args:
+            digest: Of the manifest or blob.
+            prefer: See `candidates`.
 
         Raises:
             InvalidDigestError: `digest` is no digest.
@@ -333,15 +349,15 @@ class Resolution:
             return f"{rule}; any member is preferred over the top"
         return f"{rule}; it came first in the queue, where later members precede earlier ones"
 
-    def _explain_blob(self, digest: Digest, prefer: Preference) -> Explanation:
+    def _explain_blob(self, digest: Digest, prefer: Preference | None) -> Explanation:
         candidates = self.candidates(digest, prefer=prefer)
         namings = self._namings[digest]
         first = candidates[0]
         rule = f"{first.manifest} names it"
         if len(namings) > 1:
             rule = f"{len(namings)} manifests name it; the last one read, {namings[-1]}, decides"
-        if prefer == "supplements" and self.candidates(digest)[0] != first:
-            rule = "any member is preferred over the top for blobs"
+        if self.candidates(digest, prefer="seed")[0] != first:
+            rule = 'for blobs, any member is preferred over the top (prefer="supplements")'
         return Explanation(digest, "blob", first.member, first.manifest, rule, candidates)
 
     def instances(self) -> tuple[Instance, ...]:
@@ -397,6 +413,7 @@ class Resolution:
         """The mappings as plain JSON values: what ``asupplemented resolve --json`` prints."""
         return {
             "members": list(self.members),
+            "prefer": self.prefer,
             "top": {
                 "digest": str(self.top),
                 "media_type": self._records[self.top].media_type,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.selection import Selection
+    from asupplemented.plan import Preference
     from asupplemented.resolver import Bounds, MissingPolicy, Outcome, UnavailablePolicy
 
 __all__ = ("Members", "Resolved", "open_members", "resolve")
@@ -71,6 +72,7 @@ async def resolve(
     *,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
+    prefer: Preference = "seed",
     bounds: Bounds | None = None,
 ) -> Resolved:
     """Open the members of a group and find out who serves what (DESIGN, the resolver).
@@ -81,6 +83,7 @@ async def resolve(
         context: The session.
         missing: What an instance does that its member does not hold.
         unavailable: What a supplement does that cannot be opened.
+        prefer: Who is asked first for a blob; it changes nothing else.
         bounds: Caps against hostile input.
 
     Returns:
@@ -104,7 +107,7 @@ async def resolve(
         if resolver.failure is not None:
             raise resolver.failure
         texts = [str(reference) for reference in members.references]
-        resolution = Resolution.of(resolver, texts)
+        resolution = Resolution.of(resolver, texts, prefer)
         return Resolved(resolution, driver.sources, driver.manifests(resolution))
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from asupplemented.model.platform import Platform
     from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
-    from asupplemented.plan import Instance, Resolution
+    from asupplemented.plan import Instance, Preference, Resolution
     from asupplemented.resolver import MissingPolicy, UnavailablePolicy
 
 __all__ = ("SupplementedReference", "SupplementedSource", "supplement")
@@ -50,6 +50,7 @@ def supplement(
     selection: Selection | None = None,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
+    prefer: Preference = "seed",
 ) -> SupplementedReference:
     """Group one top reference with supplements (seed: ``Reference()``).
 
@@ -67,6 +68,9 @@ def supplement(
         unavailable: What happens to a supplement that cannot be opened. ``"raise"``: opening
             fails. ``"skip"``: it is left out and recorded in ``resolution.unavailable``. The top
             is never left out.
+        prefer: Who is asked first for a blob. ``"seed"``: the member from which the manifest was
+            read that named it last, the top included. ``"supplements"``: any member that has it
+            other than the top. Either way the others are asked if that one fails.
 
     Raises:
         InvalidReferenceError: A text is no reference.
@@ -77,6 +81,7 @@ def supplement(
         AllImages() if selection is None else selection,
         missing,
         unavailable,
+        prefer,
     )
 
 
@@ -103,6 +108,7 @@ class SupplementedReference:
     selection: Selection
     missing: MissingPolicy
     unavailable: UnavailablePolicy
+    prefer: Preference = "seed"
 
     def __post_init__(self) -> None:
         if not self.references:
@@ -110,6 +116,7 @@ class SupplementedReference:
             raise InvalidReferenceError(message)
         _check_option("missing", self.missing, ("raise", "fallback", "skip"))
         _check_option("unavailable", self.unavailable, ("raise", "skip"))
+        _check_option("prefer", self.prefer, ("seed", "supplements"))
         known = AllImages | SystemImage | SpecificImages
         if not isinstance(self.selection, known):
             message = (
@@ -136,7 +143,8 @@ class SupplementedReference:
         Args:
             context: The session.
             resolution: A plan made before for these references. Members are opened but nothing
-                is resolved; default manifests must still be the ones of the plan.
+                is resolved; default manifests must still be the ones of the plan. What it prefers
+                counts, as all that it decided does, whatever the options of this group are.
 
         Raises:
             SupplementedError: The first failure that serial order meets; nothing stays open.
@@ -154,6 +162,7 @@ class SupplementedReference:
             context,
             missing=self.missing,
             unavailable=self.unavailable,
+            prefer=self.prefer,
         )
         return SupplementedSource(
             self, resolved.resolution, resolved.sources, resolved.manifests, context
@@ -196,6 +205,7 @@ class SupplementedReference:
         selection: Selection | None = None,
         missing: MissingPolicy | None = None,
         unavailable: UnavailablePolicy | None = None,
+        prefer: Preference | None = None,
     ) -> SupplementedReference:
         """The same members under other options; None keeps an option."""
         return replace(
@@ -203,6 +213,7 @@ class SupplementedReference:
             selection=selection or self.selection,
             missing=missing or self.missing,
             unavailable=unavailable or self.unavailable,
+            prefer=prefer or self.prefer,
         )
 
     async def delete(self) -> None:
@@ -332,7 +343,7 @@ class SupplementedSource(Source):
         return found
 
     def _numbers(self, digest: Digest) -> list[int]:
-        """Members to ask for a blob: where `layers_for_copy` sent it, then as resolved."""
+        """Members to ask for a blob: where `layers_for_copy` sent it, then as the plan prefers."""
         rerouted = self._rerouted.get(digest)
         numbers: list[int] = []
         if rerouted is not None:

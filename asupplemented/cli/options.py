@@ -31,6 +31,7 @@ __all__ = (
     "GroupOptions",
     "Missing",
     "PlaceOptions",
+    "Prefer",
     "Select",
     "Unavailable",
     "as_usage_error",
@@ -61,6 +62,13 @@ class Unavailable(StrEnum):
 
     RAISE = "raise"
     SKIP = "skip"
+
+
+class Prefer(StrEnum):
+    """Who is asked first for a blob."""
+
+    SEED = "seed"
+    SUPPLEMENTS = "supplements"
 
 
 Top = Annotated[
@@ -119,6 +127,13 @@ UnavailableOption = Annotated[
         help="What to do when a supplement cannot be opened.",
     ),
 ]
+PreferOption = Annotated[
+    Prefer,
+    typer.Option(
+        "--prefer",
+        help="Who is asked first for a blob: who read what names it last, or anybody but the top.",
+    ),
+]
 Lookahead = Annotated[
     int,
     typer.Option(
@@ -159,6 +174,7 @@ class GroupOptions:
     platform: PlatformOption = None
     missing: MissingOption = Missing.RAISE
     unavailable: UnavailableOption = Unavailable.RAISE
+    prefer: PreferOption = Prefer.SEED
     lookahead: Lookahead = LOOKAHEAD
     tls_verify: TlsVerify = True
     authfile: AuthFile = None
@@ -182,6 +198,7 @@ class GroupOptions:
             selection=self._selection(own),
             missing=self.missing.value,
             unavailable=self.unavailable.value,
+            prefer=self.prefer.value,
         )
 
     def looked_at(self) -> Digest | None:

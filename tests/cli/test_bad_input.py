@@ -63,6 +63,7 @@ def failed(answer: Answer, code: int, *words: str) -> None:
         pytest.param(["resolve", "oci:app", "--select", "some"], "some", id="--select"),
         pytest.param(["resolve", "oci:app", "--missing", "maybe"], "maybe", id="--missing"),
         pytest.param(["resolve", "oci:app", "--unavailable", "no"], "no", id="--unavailable"),
+        pytest.param(["resolve", "oci:app", "--prefer", "top"], "top", id="--prefer"),
         pytest.param(
             ["resolve", "oci:app", "--lookahead", "-1"], "'--lookahead'", id="--lookahead"
         ),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from asupplemented.testing.images import build_image
-from tests.cli.conftest import AMD, ARM, RISCV, TOP, blob_file, whole
+from asupplemented.testing.disk import write_layout
+from asupplemented.testing.images import build_image, build_index
+from tests.cli.conftest import AMD, ARM, BASE, RISCV, TOP, blob_file, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +23,11 @@ def test_resolve_json_is_the_resolution(cli: Cli, group: tuple[str, ...]) -> Non
     assert (answer.code, answer.err) == (0, "")
     found = answer.json
     assert list(found) == [
-        *("members", "top", "sources", "blobs", "defaults", "alternates", "missing"),
+        *("members", "prefer", "top", "sources", "blobs", "defaults", "alternates", "missing"),
         "unavailable",
     ]
     assert found["members"] == list(group)
+    assert found["prefer"] == "seed"
     assert found["top"] == {"digest": TOP.digest, "media_type": TOP.media_type}
     assert found["sources"][ARM.digest] == 1
     assert found["sources"][AMD.digest] == 0
@@ -105,6 +107,18 @@ def test_explain_json(cli: Cli, group: tuple[str, ...]) -> None:
     assert (found["digest"], found["kind"], found["member"]) == (ARM.config, "blob", 1)
     assert found["candidates"][0]["reference"] == group[1]
     assert set(found) == {"digest", "kind", "member", "manifest", "rule", "candidates"}
+
+
+def test_explain_follows_the_preference_that_was_given(cli: Cli, places: Places) -> None:
+    layer = AMD.layers[1]
+    named_by_both = build_image("linux/riscv64", [BASE, {"a": "1"}])
+    top = write_layout(places.directory / "t", build_index([named_by_both, AMD]), name="app")
+    other = write_layout(places.directory / "o", build_index([AMD]), name="app")
+    arguments = ("explain", top, other, "--digest", layer, "--json")
+    assert cli(*arguments).json["member"] == 0
+    found = cli(*arguments, "--prefer", "supplements").json
+    assert [each["member"] for each in found["candidates"]] == [1, 0]
+    assert "preferred over the top" in found["rule"]
 
 
 # inspect
@@ -230,14 +244,15 @@ def test_version_and_help(cli: Cli) -> None:
     assert cli("--version").out.startswith("asupplemented ")
     answer = cli("resolve", "--help")
     assert answer.code == 0
-    for option in ("--select", "--instance", "--platform", "--missing", "--unavailable"):
+    for option in (
+        *("--select", "--instance", "--platform", "--missing", "--unavailable", "--prefer"),
+    ):
         assert option in answer.out
     assert "--tls-verify / --no-tls-verify" in answer.out
 
 
 def test_text_of_strangers_cannot_steer_the_terminal(cli: Cli, tmp_path: Path) -> None:
-    from asupplemented.testing.disk import write_layout
-    from asupplemented.testing.images import build_index, describe
+    from asupplemented.testing.images import describe
 
     image = build_image("linux/amd64")
     entry = describe(image) | {"platform": {"os": "linux", "architecture": "\x1b[2Jamd\u202e64"}}

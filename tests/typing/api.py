@@ -18,6 +18,7 @@ def group() -> asup.SupplementedReference:
         asup.parse_reference("dir:/srv/app"),
         selection=asup.SpecificImages(["sha256:" + 64 * "0"]),
         unavailable="skip",
+        prefer="supplements",
     )
 
 
