@@ -79,6 +79,7 @@ from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
     from asupplemented.transfer import CopyReport, copy
+    from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
     from asupplemented.transports.registry.credentials import AuthFileCredentials
 
 __all__ = (
@@ -90,6 +91,7 @@ __all__ = (
     "BlobStream",
     "ClosedError",
     "ConfigurationError",
+    "ConfigurationPaths",
     "CopyReport",
     "Credential",
     "DeniedError",
@@ -116,9 +118,11 @@ __all__ = (
     "NotFoundError",
     "Platform",
     "PlatformNotFoundError",
+    "Proxies",
     "RangeError",
     "Reference",
     "RegistryError",
+    "RegistryOptions",
     "Resolution",
     "ScopedSession",
     "ServerError",
@@ -153,7 +157,10 @@ __all__ = (
 
 _LAZY = {
     "AuthFileCredentials": "asupplemented.transports.registry.credentials:AuthFileCredentials",
+    "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer:CopyReport",
+    "Proxies": "asupplemented.transports.registry:Proxies",
+    "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
     "copy": "asupplemented.transfer:copy",
     "testing": "asupplemented.testing",
 }

@@ -17,6 +17,7 @@ from asupplemented.arguments import (
     check_hooks,
     check_lookahead,
     check_principal,
+    check_settings,
     check_timeouts,
     check_tls_verify,
 )
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from asupplemented.abc import CredentialProvider, Hook, ResourceKey
+    from asupplemented.abc import CredentialProvider, Hook, ResourceKey, Setting
     from asupplemented.events import Event
 
 __all__ = ("LOOKAHEAD", "CredentialLike", "ScopedSession", "Session")
@@ -50,7 +51,9 @@ class Session(AsyncResource):
 
     Args:
         lookahead: Manifest fetches in flight beyond the one that is needed next; 0 is serial.
-        tls_verify: False allows plain http and unverified TLS, for every registry.
+        tls_verify: False allows plain http and unverified TLS for every registry, True for
+            none. None leaves it to what is configured for each registry (rule TLS-05), and means
+            True where nothing is.
         http: An ``aiohttp.ClientSession`` to borrow instead of making one; it is never closed
             here.
         credentials: User name and password, a registry token, or a `Credential`, by registry
@@ -60,6 +63,8 @@ class Session(AsyncResource):
             `asupplemented.abc.CredentialProvider`. None is anonymous access.
         timeouts: How long to wait.
         hooks: Told of every `asupplemented.events.Event`.
+        settings: What those find whom it concerns, one of each kind; see
+            `asupplemented.abc.Setting`.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -80,11 +85,12 @@ class Session(AsyncResource):
         self,
         *,
         lookahead: int = LOOKAHEAD,
-        tls_verify: bool = True,
+        tls_verify: bool | None = None,
         http: aiohttp.ClientSession | None = None,
         credentials: Mapping[str, CredentialLike] | CredentialProvider | None = None,
         timeouts: Timeouts = _TIMEOUTS,
         hooks: Iterable[Hook] = (),
+        settings: Iterable[Setting] = (),
     ) -> None:
         self._lookahead = check_lookahead(lookahead)
         self._tls_verify = check_tls_verify(tls_verify)
@@ -92,7 +98,7 @@ class Session(AsyncResource):
         self._credentials = GivenCredentials(credentials)
         self._timeouts = check_timeouts(timeouts)
         self._hooks = check_hooks(hooks)
-        self._holdings = Holdings()
+        self._holdings = Holdings(check_settings(settings))
 
     @property
     def lookahead(self) -> int:
@@ -100,8 +106,11 @@ class Session(AsyncResource):
         return self._lookahead
 
     @property
-    def tls_verify(self) -> bool:
-        """False allows plain http and unverified TLS, for every registry."""
+    def tls_verify(self) -> bool | None:
+        """False allows plain http and unverified TLS for every registry, True for none.
+
+        None leaves it to what is configured for each registry.
+        """
         return self._tls_verify
 
     @property
@@ -234,7 +243,7 @@ class ScopedSession:
         return self._session.lookahead
 
     @property
-    def tls_verify(self) -> bool:
+    def tls_verify(self) -> bool | None:
         return self._session.tls_verify
 
     @property
