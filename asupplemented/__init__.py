@@ -80,6 +80,7 @@ from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
     from asupplemented.transfer import CopyReport, copy
+    from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
     from asupplemented.transports.registry.credentials import AuthFileCredentials
 
 __all__ = (
@@ -91,6 +92,7 @@ __all__ = (
     "BlobStream",
     "ClosedError",
     "ConfigurationError",
+    "ConfigurationPaths",
     "CopyReport",
     "Credential",
     "DeniedError",
@@ -118,9 +120,11 @@ __all__ = (
     "NotFoundError",
     "Platform",
     "PlatformNotFoundError",
+    "Proxies",
     "RangeError",
     "Reference",
     "RegistryError",
+    "RegistryOptions",
     "Resolution",
     "ScopedSession",
     "ServerError",
@@ -155,7 +159,10 @@ __all__ = (
 
 _LAZY = {
     "AuthFileCredentials": "asupplemented.transports.registry.credentials:AuthFileCredentials",
+    "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer:CopyReport",
+    "Proxies": "asupplemented.transports.registry:Proxies",
+    "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
     "copy": "asupplemented.transfer:copy",
     "testing": "asupplemented.testing",
 }

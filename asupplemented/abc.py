@@ -10,7 +10,16 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeVar,
+    runtime_checkable,
+)
 
 from asupplemented.errors import SupplementedError, UnsupportedOperationError, UsageError
 from asupplemented.model.descriptor import Descriptor
@@ -39,6 +48,7 @@ __all__ = (
     "BlobCache",
     "BlobCandidate",
     "BlobFile",
+    "BlobPlace",
     "BlobStream",
     "Context",
     "CredentialProvider",
@@ -49,6 +59,7 @@ __all__ = (
     "LocalFile",
     "Named",
     "Opening",
+    "Placed",
     "Ranged",
     "RawBlob",
     "RawManifest",
@@ -59,6 +70,7 @@ __all__ = (
     "RemoteReference",
     "ResourceKey",
     "Served",
+    "Setting",
     "Share",
     "Signed",
     "Source",
@@ -175,6 +187,19 @@ class ResourceKey(Generic[T]):
         return f"ResourceKey({self.name!r})"
 
 
+@runtime_checkable
+class Setting(Protocol):
+    """A value that a session is given for those who look for it under its key.
+
+    Such as ``RegistryOptions``. A session takes one of each kind: ``Session(settings=[...])``.
+    """
+
+    @property
+    def key(self) -> ResourceKey[Any]:
+        """The kind of setting that it is."""
+        ...
+
+
 class Hook(Protocol):
     """Told of everything worth counting. Called on the event loop: be quick, do not raise."""
 
@@ -223,8 +248,11 @@ class Context(Protocol):
         ...
 
     @property
-    def tls_verify(self) -> bool:
-        """False allows plain http and unverified TLS, for every registry."""
+    def tls_verify(self) -> bool | None:
+        """False allows plain http and unverified TLS for every registry, True for none.
+
+        None leaves it to what is configured for each registry; without that it is True.
+        """
         ...
 
     @property
@@ -405,6 +433,33 @@ class BlobFile:
     """Bytes of the blob, by the file system."""
     close: Callable[[], None]
     """Closes `fd`; may be called once."""
+
+
+class BlobPlace(Protocol):
+    """One place that may hold a blob."""
+
+    @property
+    def reference(self) -> str:
+        """Where it is, physically."""
+        ...
+
+    def open_blob(
+        self, blob: Descriptor, start: int = 0, end: int | None = None, etag: str | None = None
+    ) -> RawBlob:
+        """As `SourceAdapter.open_blob`, from this place and no other."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """Reads from several places that stand in for one another: a registry and its mirrors."""
+
+    def blob_places(self) -> Sequence[BlobPlace]:
+        """The places to read blobs from, best first. Nothing is asked of them yet.
+
+        A body that breaks off in one place goes on in the next one.
+        """
+        ...
 
 
 @runtime_checkable

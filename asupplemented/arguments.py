@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias, cast
 
-from asupplemented.abc import BlobCache, CredentialProvider, Timeouts
+from asupplemented.abc import BlobCache, CredentialProvider, ResourceKey, Timeouts
 from asupplemented.errors import ConfigurationError
 from asupplemented.model.credential import Credential, check_lookup, lookup_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from asupplemented.abc import Hook, Share
 
 __all__ = (
@@ -22,6 +20,7 @@ __all__ = (
     "check_hooks",
     "check_lookahead",
     "check_principal",
+    "check_settings",
     "check_share",
     "check_timeouts",
     "check_tls_verify",
@@ -78,10 +77,10 @@ def check_lookahead(value: object) -> int:
     return value
 
 
-def check_tls_verify(value: object) -> bool:
-    """True or False, or `ConfigurationError`: a path of certificates is neither."""
-    if not isinstance(value, bool):
-        message = f"tls_verify is True or False, not {value!r}"
+def check_tls_verify(value: object) -> bool | None:
+    """True, False or None, or `ConfigurationError`: a path of certificates is none of them."""
+    if value is not None and not isinstance(value, bool):
+        message = f"tls_verify is True, False or None, not {value!r}"
         raise ConfigurationError(message)
     return value
 
@@ -145,3 +144,25 @@ def check_hooks(value: Iterable[Hook]) -> tuple[Hook, ...]:
             message = f"a hook is called with one event, and {hook!r} cannot be called"
             raise ConfigurationError(message)
     return hooks
+
+
+def check_settings(value: object) -> dict[object, object]:
+    """Settings by their keys, one of each kind, or `ConfigurationError`."""
+    if not isinstance(value, Iterable):
+        message = f"settings is a list of them, not a {type(value).__name__}"
+        raise ConfigurationError(message)
+    settings: dict[object, object] = {}
+    for setting in cast("Iterable[object]", value):
+        key: object = getattr(setting, "key", None)
+        # A class has what its instances have, and is none of them.
+        if isinstance(setting, type) or not isinstance(key, ResourceKey):
+            shown = setting if isinstance(setting, type) else type(setting)
+            message = (
+                f"settings are values such as RegistryOptions(...), and {shown.__name__} is none"
+            )
+            raise ConfigurationError(message)
+        if key in settings:
+            message = f"two settings are {key.name}; give the session one of each kind"
+            raise ConfigurationError(message)
+        settings[key] = setting
+    return settings

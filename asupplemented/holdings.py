@@ -10,7 +10,7 @@ from asupplemented.closing import close_all
 from asupplemented.errors import ClosedError, WrongLoopError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from asupplemented.abc import ResourceKey
 
@@ -20,12 +20,16 @@ T = TypeVar("T")
 
 
 class Holdings:
-    """Objects by key, and the event loop that they belong to."""
+    """Objects by key, and the event loop that they belong to.
+
+    Args:
+        objects: Those that are there from the beginning, by `ResourceKey`.
+    """
 
     __slots__ = ("_done", "_loop", "_objects", "closed")
 
-    def __init__(self) -> None:
-        self._objects: dict[object, object] = {}
+    def __init__(self, objects: Mapping[object, object]) -> None:
+        self._objects = dict(objects)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done = asyncio.Event()
         self.closed = False

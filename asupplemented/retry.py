@@ -39,9 +39,14 @@ class Clock:
     random: Callable[[], float] = random.random
     """A number in ``[0, 1)``."""
 
+    @property
+    def key(self) -> ResourceKey[Clock]:
+        """A clock can be given to a session among its settings."""
+        return CLOCK
+
 
 CLOCK: Final = ResourceKey["Clock"]("clock")
-"""The clock of a session. Who makes it first decides: tests put theirs in before all others."""
+"""The clock of a session. Tests give it theirs: ``Session(settings=[clock])``."""
 
 
 class Retry(NamedTuple):

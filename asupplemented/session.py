@@ -18,6 +18,7 @@ from asupplemented.arguments import (
     check_hooks,
     check_lookahead,
     check_principal,
+    check_settings,
     check_share,
     check_timeouts,
     check_tls_verify,
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from asupplemented.abc import BlobCache, CredentialProvider, Hook, ResourceKey, Share
+    from asupplemented.abc import (
+        BlobCache,
+        CredentialProvider,
+        Hook,
+        ResourceKey,
+        Setting,
+        Share,
+    )
     from asupplemented.events import Event
 
 __all__ = ("LOOKAHEAD", "CredentialLike", "ScopedSession", "Session")
@@ -52,7 +60,9 @@ class Session(AsyncResource):
 
     Args:
         lookahead: Manifest fetches in flight beyond the one that is needed next; 0 is serial.
-        tls_verify: False allows plain http and unverified TLS, for every registry.
+        tls_verify: False allows plain http and unverified TLS for every registry, True for
+            none. None leaves it to what is configured for each registry (rule TLS-05), and means
+            True where nothing is.
         http: An ``aiohttp.ClientSession`` to borrow instead of making one; it is never closed
             here.
         credentials: User name and password, a registry token, or a `Credential`, by registry
@@ -64,6 +74,8 @@ class Session(AsyncResource):
         cache: Keeps blobs and manifests for later; it is never closed here.
         share: Decides what principals (see `scoped`) share of what they fetch; None: nothing.
         hooks: Told of every `asupplemented.events.Event`.
+        settings: What those find whom it concerns, one of each kind; see
+            `asupplemented.abc.Setting`.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -82,17 +94,18 @@ class Session(AsyncResource):
         "_tls_verify",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - given by name, and few of them
         self,
         *,
         lookahead: int = LOOKAHEAD,
-        tls_verify: bool = True,
+        tls_verify: bool | None = None,
         http: aiohttp.ClientSession | None = None,
         credentials: Mapping[str, CredentialLike] | CredentialProvider | None = None,
         timeouts: Timeouts = _TIMEOUTS,
         cache: BlobCache | None = None,
         share: Share | None = None,
         hooks: Iterable[Hook] = (),
+        settings: Iterable[Setting] = (),
     ) -> None:
         self._lookahead = check_lookahead(lookahead)
         self._tls_verify = check_tls_verify(tls_verify)
@@ -102,7 +115,7 @@ class Session(AsyncResource):
         self._cache = check_cache(cache)
         self._share = check_share(share)
         self._hooks = check_hooks(hooks)
-        self._holdings = Holdings()
+        self._holdings = Holdings(check_settings(settings))
 
     @property
     def lookahead(self) -> int:
@@ -110,8 +123,11 @@ class Session(AsyncResource):
         return self._lookahead
 
     @property
-    def tls_verify(self) -> bool:
-        """False allows plain http and unverified TLS, for every registry."""
+    def tls_verify(self) -> bool | None:
+        """False allows plain http and unverified TLS for every registry, True for none.
+
+        None leaves it to what is configured for each registry.
+        """
         return self._tls_verify
 
     @property
@@ -254,7 +270,7 @@ class ScopedSession:
         return self._session.lookahead
 
     @property
-    def tls_verify(self) -> bool:
+    def tls_verify(self) -> bool | None:
         return self._session.tls_verify
 
     @property

@@ -20,6 +20,7 @@ from asupplemented.abc import (
     LocalFile,
     Named,
     Opening,
+    Placed,
     Ranged,
     RawManifest,
     Referring,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import (
         BlobCandidate,
         BlobFile,
+        BlobPlace,
         BlobStream,
         Context,
         RawBlob,
@@ -116,13 +118,15 @@ class VerifiedSource(Source):
         "_context",
         "_default",
         "_holds",
+        "_placed",
         "_reference",
     )
 
     def __init__(self, adapter: SourceAdapter, reference: Reference, context: Context) -> None:
         self._adapter = adapter
-        # Asked of every manifest, and a protocol is slow to ask.
+        # Asked of every manifest and every blob, and a protocol is slow to ask.
         self._batched = isinstance(adapter, Batched)
+        self._placed = adapter if isinstance(adapter, Placed) else None
         self._reference = reference
         self._context = context
         self._default = _Shared()
@@ -226,7 +230,9 @@ class VerifiedSource(Source):
         return isinstance(self._adapter, LocalFile)
 
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """This source, the only candidate. Whether it holds the blob shows when it is opened.
+        """This source, in each of the places where it is if there are several.
+
+        Whether one holds the blob shows when it is opened.
 
         Raises:
             InvalidDigestError: The descriptor has no valid digest.
@@ -234,7 +240,9 @@ class VerifiedSource(Source):
         """
         self._check_open()
         Digest(blob.digest)
-        return (_Candidate(self, blob),)
+        if self._placed is None:
+            return (_Candidate(self, blob),)
+        return tuple(_Candidate(self, blob, place) for place in self._placed.blob_places())
 
     def open_blob(
         self,
@@ -261,10 +269,17 @@ class VerifiedSource(Source):
         with _located(self._reference, digest):
             return self._adapter.open_parts(descriptor, ranges)
 
-    def open_raw(self, blob: Descriptor, start: int, end: int | None, etag: str | None) -> RawBlob:
-        """The adapter's bytes of a blob, unverified."""
+    def open_raw(
+        self,
+        blob: Descriptor,
+        start: int,
+        end: int | None,
+        etag: str | None,
+        place: BlobPlace | None = None,
+    ) -> RawBlob:
+        """The adapter's bytes of a blob, unverified; from one of its places, or from any."""
         self._check_held()
-        return self._adapter.open_blob(blob, start, end, etag)
+        return (place or self._adapter).open_blob(blob, start, end, etag)
 
     async def open_file(self, blob: Descriptor) -> BlobFile | None:
         """The local file of a blob, unverified; None where the adapter has no files."""
@@ -347,17 +362,20 @@ class VerifiedSource(Source):
 
 
 class _Candidate:
-    """A source as the one who may serve a blob."""
+    """A source, or one of its places, as the one who may serve a blob."""
 
-    __slots__ = ("_blob", "_source")
+    __slots__ = ("_blob", "_place", "_source")
 
-    def __init__(self, source: VerifiedSource, blob: Descriptor) -> None:
+    def __init__(
+        self, source: VerifiedSource, blob: Descriptor, place: BlobPlace | None = None
+    ) -> None:
         self._source = source
         self._blob = blob
+        self._place = place
 
     @property
     def reference(self) -> str:
-        return str(self._source.reference)
+        return str(self._source.reference) if self._place is None else self._place.reference
 
     @property
     def member(self) -> int | None:
@@ -371,7 +389,7 @@ class _Candidate:
         return self._source.hold()
 
     def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
-        return self._source.open_raw(self._blob, start, end, etag)
+        return self._source.open_raw(self._blob, start, end, etag, self._place)
 
     async def open_file(self) -> BlobFile | None:
         return await self._source.open_file(self._blob)

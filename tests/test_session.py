@@ -16,6 +16,7 @@ from asupplemented.abc import AsyncResource, ResourceKey, Timeouts
 from asupplemented.errors import ClosedError, ConfigurationError, UsageError, WrongLoopError
 from asupplemented.events import Event, Warned
 from asupplemented.model.credential import Credential
+from asupplemented.retry import CLOCK, Clock
 from asupplemented.session import Session
 
 if TYPE_CHECKING:
@@ -100,6 +101,18 @@ async def test_a_factory_that_fails_leaves_nothing() -> None:
         with pytest.raises(ZeroDivisionError):
             session.resource(pool, lambda: 1 // 0)
         assert session.resource(pool, lambda: "made") == "made"
+
+
+async def test_a_setting_is_found_under_its_key() -> None:
+    clock = Clock()
+    async with Session(settings=[clock]) as session:
+        assert session.resource(CLOCK, Clock) is clock
+
+
+async def test_what_no_setting_gives_is_made_on_first_use() -> None:
+    other = Clock()
+    async with Session(settings=()) as session:
+        assert session.resource(CLOCK, lambda: other) is other
 
 
 # Closing
@@ -256,7 +269,7 @@ def test_lookahead(lookahead: int) -> None:
         ({"lookahead": 1.5}, "lookahead"),
         ({"lookahead": None}, "lookahead"),
         ({"tls_verify": "/etc/ssl/ca.pem"}, "tls_verify"),
-        ({"tls_verify": None}, "tls_verify"),
+        ({"tls_verify": 1}, "tls_verify"),
         ({"http": object()}, "http"),
         ({"timeouts": 30}, "timeouts"),
         ({"timeouts": Timeouts(connect=0)}, "timeouts.connect"),
@@ -266,6 +279,10 @@ def test_lookahead(lookahead: int) -> None:
         ({"timeouts": Timeouts(open=True)}, "timeouts.open"),
         ({"timeouts": Timeouts(min_rate=-1)}, "timeouts.min_rate"),
         ({"hooks": ["print"]}, "hook"),
+        ({"settings": Clock()}, "a list of them, not a Clock"),
+        ({"settings": [None]}, "RegistryOptions.*NoneType is none"),
+        ({"settings": [Clock]}, "RegistryOptions.*Clock is none"),
+        ({"settings": [Clock(), Clock()]}, "two settings are clock"),
         ({"credentials": "secret"}, "credentials"),
         ({"credentials": {"https://registry.example": "secret"}}, "https://registry.example"),
         ({"credentials": {"https://user:secret@registry.example": "x"}}, "'host:5000'"),
@@ -297,7 +314,7 @@ async def test_a_borrowed_client_is_not_closed() -> None:
 
 def test_defaults() -> None:
     session = Session()
-    assert (session.lookahead, session.tls_verify, session.http) == (64, True, None)
+    assert (session.lookahead, session.tls_verify, session.http) == (64, None, None)
     assert session.timeouts == Timeouts()
     assert session.observed is False
 

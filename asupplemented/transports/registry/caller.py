@@ -21,6 +21,10 @@ class Caller(NamedTuple):
 
     reference: str
     emit: Callable[[Event], None]
+    namespace: str | None = None
+    """The registry that is stood in for, named in ``ns`` of each request (rule CONF-20)."""
+    rivals: bool = False
+    """Somebody else can be asked for the same, so that this one is not waited for for long."""
 
     def report_retry(self, error: SupplementedError, attempt: int, delay: float) -> None:
         """Tell that a request is sent again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from urllib.parse import quote
 
 from aiohttp import hdrs
 from yarl import URL
@@ -21,7 +22,7 @@ from asupplemented.transports.registry.courier import Courier, Home, Parcel
 from asupplemented.transports.registry.flight import SingleFlight
 from asupplemented.transports.registry.limiter import Limiter
 from asupplemented.transports.registry.notices import Notices
-from asupplemented.transports.registry.patience import judge, judge_ping
+from asupplemented.transports.registry.patience import judge, judge_ping, judge_rival
 from asupplemented.transports.registry.ping import ping
 from asupplemented.transports.registry.redirects import REDIRECTS
 from asupplemented.transports.registry.token_server import TokenServer
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.answers import Inquiry
     from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.means import Means
+    from asupplemented.transports.registry.route import Route
 
 __all__ = ("Errand", "RegistryClient", "Site", "locate")
 
@@ -73,23 +75,26 @@ class Site(NamedTuple):
     home: Home
 
 
-def locate(home: Home, errand: Errand) -> URL:
-    """The URL of what is to be got."""
+def locate(home: Home, errand: Errand, namespace: str | None = None) -> URL:
+    """The URL of what is to be got, which names the registry that is stood in for, if any."""
     url = home.url.with_path(errand.path, encoded=True)
-    return URL(f"{url}?{errand.query}", encoded=True) if errand.query else url
+    told = "" if namespace is None else f"ns={quote(namespace, safe='')}"
+    query = "&".join(filter(None, (errand.query, told)))
+    return URL(f"{url}?{query}", encoded=True) if query else url
 
 
 class RegistryClient:
     """One registry, one identity.
 
     Args:
-        registry: ``host[:port]``, as in references.
+        route: The registry, and how it is reached.
         credential: The identity, None for anonymous.
         means: Connections, settings and time.
     """
 
-    def __init__(self, registry: str, credential: Credential | None, means: Means) -> None:
-        self.registry = registry
+    def __init__(self, route: Route, credential: Credential | None, means: Means) -> None:
+        self.registry = route.registry
+        self._route = route
         self.means = means
         options = means.options
         self.limiter = Limiter(
@@ -101,7 +106,7 @@ class RegistryClient:
         self._credential = credential
         self._site: Site | None = None
         self._pings = SingleFlight[Site]()
-        self._notices = Notices(registry)
+        self._notices = Notices(route.registry)
 
     async def send(self, errand: Errand, caller: Caller) -> aiohttp.ClientResponse:
         """Get the head of an answer with one of the good statuses; the caller closes it.
@@ -138,7 +143,7 @@ class RegistryClient:
     ) -> aiohttp.ClientResponse | SupplementedError:
         return await retry(
             partial(self._attempt, errand, caller),
-            judge=judge,
+            judge=judge_rival if caller.rivals else judge,
             policy=self.means.options.retry,
             clock=self.means.clock,
             notify=partial(self._before_retry, caller),
@@ -173,7 +178,7 @@ class RegistryClient:
         self, site: Site, errand: Errand, grant: Grant, caller: Caller
     ) -> tuple[aiohttp.ClientResponse, bool]:
         _, courier, home = site
-        url = locate(home, errand)
+        url = locate(home, errand, caller.namespace)
         headers = errand.headers or grant.headers
         if errand.headers is not None and grant.headers is not None:
             headers = errand.headers.copy()
@@ -216,8 +221,8 @@ class RegistryClient:
         if self._site is not None:
             return self._site
         greeting = await retry(
-            partial(ping, self.registry, self.means, caller),
-            judge=judge_ping,
+            partial(ping, self._route, self.means, caller),
+            judge=judge_rival if caller.rivals else judge_ping,
             policy=self.means.options.retry,
             clock=self.means.clock,
             notify=partial(self._before_retry, caller),

@@ -30,6 +30,7 @@ from asupplemented.transports.registry.faults import (
     ForbiddenAddressError,
     translate,
 )
+from asupplemented.transports.registry.route import DIRECT, NO_CERTIFICATES, Proxy, find_proxy
 from asupplemented.transports.registry.tls import TLSContexts
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Timeouts
+    from asupplemented.transports.registry.configuration.certificates import Certificates
+    from asupplemented.transports.registry.configuration.proxies import Proxies
     from asupplemented.transports.registry.options import RegistryOptions
 
 __all__ = ("CONNECTIONS", "Channel", "Connections", "default_user_agent")
@@ -55,10 +58,11 @@ MAX_HOSTS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What to send a request through: a client, and how it speaks TLS."""
+    """What to send a request through: a client, how it speaks TLS, and by which proxy."""
 
     client: aiohttp.ClientSession
     tls: ssl.SSLContext | bool
+    proxy: Proxy | None = None
 
 
 class Connections(AsyncResource):
@@ -102,27 +106,42 @@ class Connections(AsyncResource):
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
         self._heads = Deadlines(_sum(waits) if waits else timeouts.first_byte)
 
-    async def open_channel(self, url: URL, *, verify: bool, reach: Reach | None) -> Channel:
+    async def open_channel(
+        self,
+        url: URL,
+        *,
+        verify: bool,
+        reach: Reach | None,
+        certificates: Certificates = NO_CERTIFICATES,
+        proxies: Proxies = DIRECT,
+    ) -> Channel:
         """The way to an origin.
 
         Args:
             url: Where to.
             verify: Whether certificates and host names are checked.
-            reach: The most private address to connect to (rule SEC-01); None for any.
+            reach: The most private address to connect to (rule SEC-01); None for any. A proxy
+                looks names up by itself, and may be as near to us as it likes.
+            certificates: What to trust and to show there, besides what the system says.
+            proxies: Which proxy leads there.
 
         Raises:
+            ConfigurationError: A client certificate cannot be used.
             ClosedError: The session is closed.
         """
         if self._closed:
             raise ClosedError("the session is closed; make a new one")
-        if self._borrowed is not None:
+        proxy = find_proxy(url, proxies)
+        if self._borrowed is not None or proxy is not None:
             reach = None
         client = self._clients.get(reach)
         if client is None:
             client = self._clients[reach] = self._make_client(reach)
-        if url.scheme != "https" or (verify and self._borrowed is not None):
-            return Channel(client.session, tls=True)
-        return Channel(client.session, await self._tls.get(verify=verify))
+        lenders = self._borrowed is not None and verify and certificates == NO_CERTIFICATES
+        if url.scheme != "https" or lenders:
+            return Channel(client.session, tls=True, proxy=proxy)
+        tls = await self._tls.get(certificates, verify=verify)
+        return Channel(client.session, tls, proxy)
 
     def reach_of(self, host: str) -> Reach | None:
         """How private the address of a host is: the least private one if it has several.
@@ -155,6 +174,11 @@ class Connections(AsyncResource):
         cancelling = task.cancelling()
         if self._borrowed is not None:
             self._heads.begin(task)
+        proxy, shown = channel.proxy, None
+        if proxy is not None and proxy.authorization is not None:
+            shown = {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
+            if url.scheme == "http":  # then the proxy is who gets the request itself
+                headers, shown = CIMultiDict(headers or (), **shown), None
         try:
             return await channel.client.request(
                 method,
@@ -163,6 +187,8 @@ class Connections(AsyncResource):
                 data=form,
                 allow_redirects=False,
                 ssl=channel.tls,
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=shown,
                 timeout=timeout or self._timeout,
             )
         except asyncio.CancelledError:

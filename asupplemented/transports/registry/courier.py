@@ -14,6 +14,7 @@ from aiohttp import hdrs
 from asupplemented.errors import MalformedResponseError
 from asupplemented.transports.registry.addresses import Reach, origin_of, reach_of_host, redact
 from asupplemented.transports.registry.redirects import REDIRECTS, next_url
+from asupplemented.transports.registry.route import DIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.transports.registry.addresses import Origin
+    from asupplemented.transports.registry.configuration.proxies import Proxies
     from asupplemented.transports.registry.connections import Channel, Connections
     from asupplemented.transports.registry.options import RegistryOptions
 
@@ -38,6 +40,8 @@ class Home:
     channel: Channel
     insecure: bool
     """Plain http and unverified TLS are allowed, here and nowhere else (rule TLS-05)."""
+    proxies: Proxies = DIRECT
+    """What leads to where the registry sends us (rule TLS-07)."""
 
 
 class Parcel(NamedTuple):
@@ -167,10 +171,15 @@ class Courier:
                 "if that is right, set RegistryOptions.private_targets"
             )
             raise MalformedResponseError(message, url=place)
-        return await self._connections.open_channel(url, verify=True, reach=limit)
+        return await self._connections.open_channel(
+            url, verify=True, reach=limit, proxies=home.proxies
+        )
 
     def _reach(self) -> Reach | None:
         """How private an address may be that the registry sends us to, None for any."""
-        reach = self._connections.reach_of(self._home.origin.host)
+        home = self._home
+        reach = self._connections.reach_of(home.origin.host)
+        if reach is None and home.channel.proxy is not None:
+            return Reach.PUBLIC  # nobody has looked it up here
         # A registry at a link-local address is no reason to go to another one.
         return Reach.PRIVATE if reach is Reach.NEVER else reach

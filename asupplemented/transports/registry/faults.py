@@ -46,6 +46,8 @@ _TALKATIVE: Final = (
     aiohttp.InvalidURL,
 )
 _UNTRUSTED: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
+_WHO: Final = 407
+_OVERLOADED: Final = 500
 _UNKNOWN_NAME: Final = frozenset(
     code
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_FAIL", "EAI_ADDRFAMILY")
@@ -79,6 +81,8 @@ def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
         return SourceTimeoutError(f"{place} did not answer in time", received=received)
     if isinstance(error, aiohttp.ClientPayloadError):
         return TruncatedError(f"the answer of {place} broke off", received=received)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _ProxyRefusalError(error.status, url)
     fault = _find_fault(error, url)
     if fault is not None:
         return MalformedResponseError(fault, url=place, received=received)
@@ -103,8 +107,17 @@ class _UnreachedTimeoutError(SourceTimeoutError):
     """Not even a connection; its cause cannot say so, because it shows the URL."""
 
 
+class _ProxyRefusalError(NetworkError):
+    """A proxy that does not lead to where it should; its cause would show what it was told."""
+
+    def __init__(self, status: int, url: URL) -> None:
+        why = "it wants to know who we are" if status == _WHO else f"it answered {status}"
+        super().__init__(f"the proxy does not lead to {origin_of(url)}: {why}")
+        self.status = status
+
+
 def _complain(error: Exception, url: URL) -> str:
-    origin = origin_of(url)
+    origin = _other_side(error, url)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = getattr(error.certificate_error, "verify_message", "") or "it is not trusted"
         return (
@@ -122,6 +135,15 @@ def _complain(error: Exception, url: URL) -> str:
     return f"the connection to {origin} broke: {_words(error)}"
 
 
+def _other_side(error: Exception, url: URL) -> str:
+    """Whom we could not talk to: the origin, or the proxy that leads there."""
+    origin = origin_of(url)
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(origin)
+    direct = (error.host, error.port) == (url.raw_host, url.port)
+    return str(origin) if direct else f"the proxy that leads to {origin}"
+
+
 def _words(error: Exception) -> str:
     """What the operating system says, without the wrappings."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
@@ -136,6 +158,8 @@ def is_passing(error: SupplementedError) -> bool:
     """Whether a transport error may be gone the next time (rules RET-02, RET-06)."""
     if not isinstance(error, (NetworkError, SourceTimeoutError)):
         return False
+    if isinstance(error, _ProxyRefusalError):
+        return error.status >= _OVERLOADED
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         return cause.os_error.errno not in _UNKNOWN_NAME

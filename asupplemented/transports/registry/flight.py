@@ -10,8 +10,9 @@ from asupplemented.errors import SupplementedError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ("SingleFlight",)
+__all__ = ("Flights", "SingleFlight")
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -62,3 +63,25 @@ class SingleFlight(Generic[T]):
             if not flight.done():
                 flight.set_result(outcome)
         return result
+
+
+class Flights(Generic[K, T]):
+    """A single flight for each of many things, by key."""
+
+    __slots__ = ("_flights",)
+
+    def __init__(self) -> None:
+        self._flights: dict[K, SingleFlight[T]] = {}
+
+    async def run(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
+        """Do the work, or wait for who does it for the same key.
+
+        Raises:
+            SupplementedError: What the work raised.
+        """
+        flight = self._flights.setdefault(key, SingleFlight())
+        try:
+            return await flight.run(work)
+        finally:
+            if flight.idle and self._flights.get(key) is flight:
+                del self._flights[key]

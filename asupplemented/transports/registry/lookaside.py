@@ -28,6 +28,7 @@ from asupplemented.transports.registry.courier import Courier, Home, Parcel
 from asupplemented.transports.registry.letters import receive
 from asupplemented.transports.registry.patience import judge
 from asupplemented.transports.registry.redirects import parse_url
+from asupplemented.transports.registry.route import DIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,8 +145,11 @@ class _Server:
         except ValueError as error:
             message = f"signatures lie at a URL that {error}"
             raise ConfigurationError(message) from None
-        channel = await means.connections.open_channel(url, verify=True, reach=None)
-        home = Home(url, origin_of(url), channel, insecure=False)
+        proxies = means.options.proxies or DIRECT
+        channel = await means.connections.open_channel(
+            url, verify=True, reach=None, proxies=proxies
+        )
+        home = Home(url, origin_of(url), channel, insecure=False, proxies=proxies)
         return cls(Courier(means.connections, means.options, home), means, caller)
 
     async def fetch(self, url: URL) -> bytes | None:

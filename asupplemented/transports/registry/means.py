@@ -23,8 +23,6 @@ class Means:
     options: RegistryOptions
     timeouts: Timeouts
     clock: Clock
-    verify: bool
-    """False allows plain http and unverified TLS at the origins of registries."""
 
     @classmethod
     def of(cls, context: Context) -> Means:
@@ -39,4 +37,4 @@ class Means:
             lambda: Connections(context.http, timeouts=context.timeouts, options=options),
         )
         clock = context.resource(CLOCK, Clock)
-        return cls(connections, options, context.timeouts, clock, context.tls_verify)
+        return cls(connections, options, context.timeouts, clock)

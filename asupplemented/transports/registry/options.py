@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from asupplemented.model.name import ImageName
+    from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
+    from asupplemented.transports.registry.configuration.proxies import Proxies
 
 __all__ = ("OPTIONS", "RegistryLimits", "RegistryOptions", "SignaturePlaces")
 
@@ -71,6 +73,9 @@ class RegistryLimits:
     """Bytes passed over where a server sends the whole for a range (rule RES-06)."""
     token_life: float = 24 * 60 * 60
     """A token is renewed after that, whatever its server says (rule TOK-04)."""
+    mirror: float | None = 30.0
+    """A mirror has so long to begin with a manifest before the next place is asked (rule
+    CONF-16); None for as long as a registry. See ``Timeouts`` for that."""
     head_start: float = 0.3
     """Where TLS is not verified, https has so long to answer before http is asked too."""
     keep_alive: float = 90.0
@@ -81,11 +86,7 @@ class RegistryLimits:
 
 @dataclass(frozen=True, slots=True)
 class RegistryOptions:
-    """Settings of all registries of a session.
-
-    Put them in before the first reference is opened:
-    ``session.resource(OPTIONS, lambda: RegistryOptions(...))``.
-    """
+    """Settings of all registries of a session: ``Session(settings=[RegistryOptions(...)])``."""
 
     limits: RegistryLimits = field(default_factory=RegistryLimits)
     retry: BackoffPolicy = field(default_factory=BackoffPolicy)
@@ -103,12 +104,23 @@ class RegistryOptions:
     allow_external_urls: bool = False
     """Read blobs that must not be distributed from the URLs in their descriptors, if the
     registry does not hold them (rule BLOB-02)."""
+    configuration: ConfigurationPaths | None = None
+    """Files that say where images are (mirrors, certificates, lookaside signatures), read when
+    the first reference is opened; None reads none. ``ConfigurationPaths.default(os.environ)``
+    are those of other programs."""
+    proxies: Proxies | None = None
+    """What leads to registries, and to where they send us; None reaches all directly.
+    ``Proxies.from_environment(os.environ)`` are the usual ones (rule TLS-07)."""
     signature_places: SignaturePlaces | None = None
-    """Where signatures are that lie beside the registry; None for nowhere. What is read from
-    configuration files (``configuration.Lookaside``) is such a place."""
+    """Where signatures are that lie beside the registry; None for where `configuration` says."""
     user_agent: str | None = None
     """None for the name and version of this library."""
 
+    @property
+    def key(self) -> ResourceKey[RegistryOptions]:
+        """Options are given to a session among its settings."""
+        return OPTIONS
+
 
 OPTIONS: Final = ResourceKey["RegistryOptions"]("registry options")
-"""The options of a session. Who makes them first decides."""
+"""The options of a session: those among its settings, else those that are made first."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.errors import RegistryError
+from asupplemented.errors import RegistryError, TooManyRequestsError
 from asupplemented.retry import Retry
 from asupplemented.transports.registry.faults import is_passing, is_unreached
 
 if TYPE_CHECKING:
     from asupplemented.errors import SupplementedError
 
-__all__ = ("judge", "judge_ping")
+__all__ = ("judge", "judge_ping", "judge_rival")
 
 _BUSY: Final = frozenset((429, 502, 503, 504))
 _ONCE: Final = frozenset((408, 500))
@@ -39,6 +39,14 @@ def judge_ping(error: SupplementedError) -> Retry | None:
     whoever waits for the answer wants to know.
     """
     return None if is_unreached(error) else judge(error)
+
+
+def judge_rival(error: SupplementedError) -> Retry | None:
+    """The same where somebody else can be asked: only who asks for a pause is given one.
+
+    So a mirror that is away costs one attempt, and the next place is asked (rule CONF-14).
+    """
+    return judge(error) if isinstance(error, TooManyRequestsError) else None
 
 
 def _began(error: SupplementedError) -> bool:

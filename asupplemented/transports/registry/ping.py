@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.means import Means
+    from asupplemented.transports.registry.route import Route
 
 __all__ = ("Greeting", "contact_of", "ping")
 
@@ -52,7 +53,7 @@ def contact_of(registry: str) -> str:
     return _ALIASES.get(registry, registry)
 
 
-async def ping(registry: str, means: Means, caller: Caller) -> Greeting:
+async def ping(route: Route, means: Means, caller: Caller) -> Greeting:
     """Ask a registry for its version: over https, and over http too if TLS is not verified.
 
     Statuses 200 and 401 are alive (rule PING-01). Plain http counts only where https gets no
@@ -63,21 +64,21 @@ async def ping(registry: str, means: Means, caller: Caller) -> Greeting:
     Raises:
         SourceError: The registry is not there, or does not answer as it should.
     """
-    if means.verify:
-        return await _knock("https", registry, means, caller)
-    outcome = await _race(registry, means, caller)
+    if not route.insecure:
+        return await _knock("https", route, means, caller)
+    outcome = await _race(route, means, caller)
     if isinstance(outcome, SupplementedError):
         raise outcome
     return outcome
 
 
-async def _race(registry: str, means: Means, caller: Caller) -> _Outcome:
+async def _race(route: Route, means: Means, caller: Caller) -> _Outcome:
     async with asyncio.TaskGroup() as group:
-        secure = group.create_task(_try("https", registry, means, caller))
+        secure = group.create_task(_try("https", route, means, caller))
         await asyncio.wait((secure,), timeout=means.options.limits.head_start)
         if secure.done() and not _is_mute(secure.result()):
             return secure.result()
-        plain = group.create_task(_try("http", registry, means, caller))
+        plain = group.create_task(_try("http", route, means, caller))
         await asyncio.wait((secure, plain), return_when=asyncio.FIRST_COMPLETED)
         return await _choose(secure, plain)
 
@@ -98,17 +99,23 @@ async def _choose(secure: asyncio.Task[_Outcome], plain: asyncio.Task[_Outcome])
     return after
 
 
-async def _try(scheme: str, registry: str, means: Means, caller: Caller) -> _Outcome:
+async def _try(scheme: str, route: Route, means: Means, caller: Caller) -> _Outcome:
     try:
-        return await _knock(scheme, registry, means, caller)
+        return await _knock(scheme, route, means, caller)
     except SupplementedError as error:
         return error
 
 
-async def _knock(scheme: str, registry: str, means: Means, caller: Caller) -> Greeting:
-    url = URL(f"{scheme}://{contact_of(registry)}/", encoded=True)
-    channel = await means.connections.open_channel(url, verify=means.verify, reach=None)
-    home = Home(url, origin_of(url), channel, insecure=not means.verify)
+async def _knock(scheme: str, route: Route, means: Means, caller: Caller) -> Greeting:
+    url = URL(f"{scheme}://{contact_of(route.registry)}/", encoded=True)
+    channel = await means.connections.open_channel(
+        url,
+        verify=not route.insecure,
+        reach=None,
+        certificates=route.certificates,
+        proxies=route.proxies,
+    )
+    home = Home(url, origin_of(url), channel, route.insecure, route.proxies)
     courier = Courier(means.connections, means.options, home)
     parcel = Parcel(url.with_path("/v2/", encoded=True), channel=channel)
     response, local = await courier.deliver(parcel)
@@ -124,7 +131,7 @@ async def _knock(scheme: str, registry: str, means: Means, caller: Caller) -> Gr
     return Greeting(
         home,
         courier,
-        _challenges(response, registry, caller),
+        _challenges(response, route.registry, caller),
         response.headers.get(_SIGNATURES) == "1",
     )
 

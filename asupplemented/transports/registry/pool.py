@@ -10,13 +10,13 @@ from asupplemented.transports.registry.client import RegistryClient
 if TYPE_CHECKING:
     from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.means import Means
+    from asupplemented.transports.registry.route import Route
 
 __all__ = ("REGISTRIES", "Lease", "RegistryPool")
 
 
 class _Key(NamedTuple):
-    registry: str
-    verify: bool
+    route: Route
     principal: str | None
     credential: Credential | None
 
@@ -39,7 +39,7 @@ class Lease:
 
 
 class RegistryPool:
-    """One client for each registry, TLS state and identity, made when it is first needed.
+    """One client for each registry, way to it, and identity, made when it is first needed.
 
     An identity is a principal with a credential: neither reaches what the other one was granted
     without the same partner (rule SEC-13).
@@ -66,20 +66,18 @@ class RegistryPool:
         """Clients that are known, used or not."""
         return len(self._clients)
 
-    def lease(
-        self, registry: str, credential: Credential | None, *, principal: str | None
-    ) -> Lease:
+    def lease(self, route: Route, credential: Credential | None, *, principal: str | None) -> Lease:
         """The client of a registry for an identity.
 
         Args:
-            registry: ``host[:port]``, as in references.
+            route: The registry, and how it is reached.
             credential: None for anonymous.
             principal: None for the session itself.
         """
-        key = _Key(registry, self._means.verify, principal, credential)
+        key = _Key(route, principal, credential)
         client = self._clients.get(key)
         if client is None:
-            client = self._clients[key] = RegistryClient(registry, credential, self._means)
+            client = self._clients[key] = RegistryClient(route, credential, self._means)
         self._leases[key] = self._leases.get(key, 0) + 1
         self._idle.pop(key, None)
         return Lease(self, key, client)

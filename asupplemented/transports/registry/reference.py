@@ -11,7 +11,7 @@ from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.name import ImageName
 from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
-from asupplemented.transports.registry.source import open_adapter
+from asupplemented.transports.registry.opening import open_adapter, open_registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -110,7 +110,7 @@ class RegistryReference:
     @asynccontextmanager
     async def _asking(self, context: Context) -> AsyncGenerator[RegistryAdapter]:
         try:
-            adapter = await open_adapter(self.name, str(self), context)
+            adapter = await open_registry(self.name, str(self), context)
             try:
                 yield adapter
             finally:

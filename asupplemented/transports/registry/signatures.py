@@ -35,6 +35,7 @@ from asupplemented.transports.registry.answers import Inquiry, decode_document
 from asupplemented.transports.registry.client import Errand
 from asupplemented.transports.registry.letters import fetch_letter
 from asupplemented.transports.registry.lookaside import fetch_beside
+from asupplemented.transports.registry.system import System
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from asupplemented.model.name import ImageName
     from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import RegistryClient
+    from asupplemented.transports.registry.options import SignaturePlaces
 
 __all__ = ("Signatures", "attachment_tag", "parse_extension")
 
@@ -58,12 +60,12 @@ class Signatures:
 
     Args:
         client: The registry.
-        name: The image.
+        name: The image, as it is physically read (rule CONF-18).
         caller: Who it is for.
         context: The session.
     """
 
-    __slots__ = ("_caller", "_client", "_context", "_limits", "_name", "_places", "_scope")
+    __slots__ = ("_caller", "_client", "_context", "_limits", "_name", "_scope")
 
     def __init__(
         self, client: RegistryClient, name: ImageName, caller: Caller, context: Context
@@ -73,7 +75,6 @@ class Signatures:
         self._caller = caller
         self._context = context
         self._limits = client.means.options.limits
-        self._places = client.means.options.signature_places
         self._scope = pull_scope(name.path)
 
     async def fetch(self, digest: Digest) -> tuple[Signature, ...]:
@@ -89,12 +90,13 @@ class Signatures:
             ManifestError: What is under the tag for signatures is no OCI image manifest.
             SourceError: They cannot be read, or are not what they should be.
         """
+        places = await System.of(self._context).find_places(self._caller.warn)
         await self._client.reach(self._caller)
         if self._client.signatures:
             simple = await self._fetch_by_extension(digest)
         else:
-            simple = await self._fetch_beside(digest)
-        return (*simple, *await self._fetch_attached(digest))
+            simple = await self._fetch_beside(digest, places)
+        return (*simple, *await self._fetch_attached(digest, places))
 
     async def _fetch_by_extension(self, digest: Digest) -> list[Signature]:
         errand = Errand(
@@ -106,8 +108,10 @@ class Signatures:
         letter = await fetch_letter(self._client, errand, self._caller, limit=MAX_SIGNATURE)
         return parse_extension(letter.body, letter.url)
 
-    async def _fetch_beside(self, digest: Digest) -> list[Signature]:
-        base = None if self._places is None else self._places.find_url(self._name)
+    async def _fetch_beside(
+        self, digest: Digest, places: SignaturePlaces | None
+    ) -> list[Signature]:
+        base = None if places is None else places.find_url(self._name)
         if base is None:
             return []
         means = self._client.means
@@ -115,9 +119,11 @@ class Signatures:
 
     # Attachments
 
-    async def _fetch_attached(self, digest: Digest) -> Sequence[Signature]:
+    async def _fetch_attached(
+        self, digest: Digest, places: SignaturePlaces | None
+    ) -> Sequence[Signature]:
         tag = attachment_tag(digest)
-        if self._places is None or tag is None or not self._places.uses_attachments(self._name):
+        if places is None or tag is None or not places.uses_attachments(self._name):
             return ()
         manifest = await self._fetch_attachment(tag)
         if manifest is None:

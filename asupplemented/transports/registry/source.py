@@ -10,7 +10,6 @@ from asupplemented.abc import RawManifest
 from asupplemented.errors import (
     ClosedError,
     ImageNotFoundError,
-    InvalidReferenceError,
     LimitExceededError,
     MalformedResponseError,
     ManifestNotFoundError,
@@ -23,7 +22,6 @@ from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Inquiry, parse_media_type
 from asupplemented.transports.registry.blob import HttpBlob
 from asupplemented.transports.registry.bodies import check_encoding, read_whole
-from asupplemented.transports.registry.caller import Caller
 from asupplemented.transports.registry.client import Errand
 from asupplemented.transports.registry.external import ExternalBlob, find_urls
 from asupplemented.transports.registry.means import Means
@@ -31,45 +29,51 @@ from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.pool import REGISTRIES, RegistryPool
 from asupplemented.transports.registry.referrers import fetch_referrers
 from asupplemented.transports.registry.signatures import Signatures
+from asupplemented.transports.registry.system import System
 from asupplemented.transports.registry.tags import fetch_digest, list_tags
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import aiohttp
+    from yarl import URL
 
     from asupplemented.abc import Context
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
+    from asupplemented.transports.registry.caller import Caller
+    from asupplemented.transports.registry.configuration.candidates import Candidate
     from asupplemented.transports.registry.pool import Lease
 
-__all__ = ("RegistryAdapter", "open_adapter")
+__all__ = ("RegistryAdapter", "enter")
 
 _HTML: Final = "text/html"
 
 
-async def open_adapter(name: ImageName, reference: str, context: Context) -> RegistryAdapter:
-    """Take a client for an image. Nothing is asked of the registry yet.
+async def enter(candidate: Candidate, caller: Caller, context: Context) -> RegistryAdapter:
+    """Take a client for an image in one place. Nothing is asked of the registry yet.
+
+    Who we are there is looked up by the name that the image has there: what is known for a
+    registry is not for its mirrors (rule CRED-04).
 
     Args:
-        name: The image.
-        reference: The same as users write it, for events.
+        candidate: The image, and how it is reached.
+        caller: Who it is for.
         context: The session.
 
     Raises:
-        InvalidReferenceError: It has a tag and a digest, and the options refuse that (REF-11).
-        ConfigurationError: The session borrowed a client that cannot be used.
+        ConfigurationError: The place is blocked, or what is configured for it cannot be used.
     """
+    candidate.check_allowed()
+    name = candidate.name
     means = Means.of(context)
-    if means.options.tag_and_digest == "refuse" and None not in {name.tag, name.digest}:
-        message = "a reference with both a tag and a digest is not supported; drop one of them"
-        raise InvalidReferenceError(message, reference=reference)
+    route = await System.of(context).plan_route(candidate, caller.warn)
     credential = await context.credentials(name.repository)
     pool = context.resource(REGISTRIES, lambda: RegistryPool(means))
-    lease = pool.lease(name.registry, credential, principal=context.principal)
-    return RegistryAdapter(name, lease, Caller(reference, context.emit), context)
+    lease = pool.lease(route, credential, principal=context.principal)
+    return RegistryAdapter(name, lease, caller, context)
 
 
 class RegistryAdapter:
@@ -114,11 +118,17 @@ class RegistryAdapter:
         digest = self._name.digest
         return None if digest is None else Descriptor(digest=digest)
 
-    async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
+    async def fetch_manifest(
+        self, instance: Digest | None, begun: Callable[[], object] | None = None
+    ) -> RawManifest:
         """Read the default manifest (None), or that of a digest.
 
         The media type is that of the header, without its parameters (rule HTTP-04).
         ``Docker-Content-Digest`` is not looked at: it proves nothing (rule HTTP-06).
+
+        Args:
+            instance: Which one.
+            begun: Called when the answer begins.
 
         Raises:
             ImageNotFoundError: There is no such tag, repository or image.
@@ -134,6 +144,8 @@ class RegistryAdapter:
         inquiry = Inquiry(f"manifest {which}", missing, digest)
         errand = Errand(self._manifests + which, self._scope, inquiry)
         response = await self._lease.client.send(errand, self._caller)
+        if begun is not None:
+            begun()
         raw = await self._read(response, which)
         if instance is None:
             self._default = raw
@@ -159,7 +171,7 @@ class RegistryAdapter:
         if start and end is None:
             end = blob.size  # some servers refuse a range without an end
         client, path = self._lease.client, self._name.path
-        urls = () if start or end is not None else find_urls(blob, client.means.options)
+        urls = () if start or end is not None else self._find_urls(blob)
         if urls:
             return ExternalBlob(client, path, blob.digest, urls=urls, caller=self._caller)
         return HttpBlob(
@@ -177,7 +189,7 @@ class RegistryAdapter:
         """
         self._check_open()
         client, path = self._lease.client, self._name.path
-        if find_urls(blob, client.means.options):
+        if self._find_urls(blob):
             message = "a blob that may be somewhere else is read as a whole"
             raise UnsupportedOperationError(message, digest=blob.digest)
         return HttpParts(client, path, blob, ranges, caller=self._caller)
@@ -195,6 +207,11 @@ class RegistryAdapter:
         self._check_open()
         signatures = Signatures(self._lease.client, self._name, self._caller, self._context)
         return await signatures.fetch(instance or await self._find_default())
+
+    def _find_urls(self, blob: Descriptor) -> tuple[URL, ...]:
+        """Where else a blob may be: all registries that have it are asked before (BLOB-02)."""
+        options = self._lease.client.means.options
+        return () if self._caller.rivals else find_urls(blob, options)
 
     async def _find_default(self) -> Digest:
         named = self._name.digest

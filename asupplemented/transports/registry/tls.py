@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-import ssl
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from asupplemented.transports.registry.flight import SingleFlight
+from asupplemented.transports.registry.configuration.certificates import make_context
+from asupplemented.transports.registry.flight import Flights
+
+if TYPE_CHECKING:
+    import ssl
+
+    from asupplemented.transports.registry.configuration.certificates import Certificates
 
 __all__ = ("TLSContexts",)
 
 
 class TLSContexts:
-    """One verifying and one trusting context, each made when it is first needed."""
+    """One verifying and one trusting context for each set of certificates, made when needed."""
 
     def __init__(self) -> None:
-        self._verifying: ssl.SSLContext | None = None
-        self._trusting: ssl.SSLContext | None = None
-        self._flight = SingleFlight[ssl.SSLContext]()
+        self._made: dict[tuple[Certificates, bool], ssl.SSLContext] = {}
+        self._flights = Flights[tuple["Certificates", bool], "ssl.SSLContext"]()
 
-    async def get(self, *, verify: bool) -> ssl.SSLContext:
-        """The context that checks certificates and host names, or the one that checks nothing."""
-        if not verify:
-            if self._trusting is None:
-                self._trusting = _make_trusting()
-            return self._trusting
-        if self._verifying is None:
-            self._verifying = await self._flight.run(_load_verifying)
-        return self._verifying
+    async def get(self, certificates: Certificates, *, verify: bool) -> ssl.SSLContext:
+        """The context that checks certificates and host names, or the one that checks nothing.
 
+        Args:
+            certificates: What to trust and to show besides what the system says.
+            verify: Which of the two.
 
-async def _load_verifying() -> ssl.SSLContext:
-    return await anyio.to_thread.run_sync(_make_verifying)
-
-
-def _make_verifying() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _make_trusting() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+        Raises:
+            ConfigurationError: A client certificate cannot be used.
+        """
+        key = certificates, verify
+        context = self._made.get(key)
+        if context is None:
+            make = partial(make_context, certificates, verify=verify)
+            context = await self._flights.run(key, partial(anyio.to_thread.run_sync, make))
+            self._made[key] = context
+        return context

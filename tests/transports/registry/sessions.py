@@ -6,16 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from asupplemented.testing import build_image
 from asupplemented.transports import parse_reference
 from asupplemented.transports.registry.connections import CONNECTIONS, Connections
-from asupplemented.transports.registry.options import (
-    OPTIONS,
-    RegistryLimits,
-    RegistryOptions,
-)
+from asupplemented.transports.registry.options import RegistryLimits, RegistryOptions
 from asupplemented.transports.registry.pool import REGISTRIES, RegistryPool
 from tests.clocks import FakeClock
 
@@ -88,9 +83,7 @@ async def watch(
     events: list[Event] = []
     clock = clock or FakeClock()
     settings = {"tls_verify": False, "hooks": [events.append], **settings}
-    async with Session(**settings) as session:
-        session.resource(CLOCK, lambda: clock.clock)
-        session.resource(OPTIONS, lambda: options)
+    async with Session(settings=[options, clock.clock], **settings) as session:
         watched = Watched(session, clock, events)
         yield watched
         if REGISTRIES in session._holdings._objects:

@@ -38,12 +38,13 @@ from asupplemented.testing import (
     Status,
     WrongRange,
 )
-from asupplemented.transports.registry.source import RegistryAdapter, open_adapter
+from asupplemented.transports.registry.opening import open_adapter
 from tests.transports.registry.sessions import BLOB, fill, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from asupplemented.transports.registry.source import RegistryAdapter
     from tests.transports.registry.sessions import Watched
 
 BLOB_DIGEST = Digest.of(BLOB)

@@ -358,7 +358,7 @@ async def test_TLS06_a_trusted_certificate_is_trusted(authority: Authority) -> N
     async with FakeRegistry(tls=tls) as registry, watch(tls_verify=True) as watched:
         async with await watched.open(fill(registry)) as source:
             assert (await source.get_manifest()).digest == IMAGE.digest
-        assert watched.connections._tls._trusting is None
+        assert [verify for _, verify in watched.connections._tls._made] == [True]
 
 
 async def test_CRED05_credentials_over_plain_http_are_told_once(registry: FakeRegistry) -> None:

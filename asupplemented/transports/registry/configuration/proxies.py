@@ -74,11 +74,18 @@ class Proxies:
         http: The URL of the proxy for plain http; None for none.
         https: The same for https. Its own scheme says how we speak to the proxy itself.
         exempt: Hosts that are reached directly.
+        loopback: Whether this machine itself is reached through them, too.
     """
 
     http: str | None = field(default=None, repr=False)
     https: str | None = field(default=None, repr=False)
     exempt: tuple[Exemption, ...] = ()
+    loopback: bool = False
+
+    @classmethod
+    def only(cls, url: str) -> Proxies:
+        """The one proxy that leads to every host, as the ``proxy`` of a table does."""
+        return cls(url, url, loopback=True)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Proxies:
@@ -110,7 +117,8 @@ class Proxies:
             port: None is that of the scheme.
 
         Returns:
-            The proxy's URL, None to connect directly, as always to this machine itself.
+            The proxy's URL, None to connect directly, as to this machine itself unless
+            `loopback` says otherwise.
         """
         proxy = self.http if scheme == "http" else self.https if scheme == "https" else None
         if proxy is None:
@@ -118,9 +126,9 @@ class Proxies:
         host = host.strip("[]").partition("%")[0].rstrip(".").lower()
         address = _parse_address(host)
         port = port or _PORTS[scheme]
-        if _is_loopback(host, address) or any(e.covers(host, address, port) for e in self.exempt):
+        if _is_loopback(host, address) and not self.loopback:
             return None
-        return proxy
+        return None if any(e.covers(host, address, port) for e in self.exempt) else proxy
 
 
 def check_proxy(url: str, where: str) -> str:

@@ -1,0 +1,198 @@
+"""What the system says about registries, for one session: read once, in a thread, and kept.
+
+Nothing is read unless ``RegistryOptions.configuration`` names files, and nothing before a
+reference is opened (rule CONF-21).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from asupplemented.abc import ResourceKey
+from asupplemented.files import run_blocking
+from asupplemented.transports.registry.configuration.candidates import Candidate
+from asupplemented.transports.registry.configuration.certificates import (
+    find_directory,
+    read_certificates,
+)
+from asupplemented.transports.registry.configuration.lookaside import Lookaside
+from asupplemented.transports.registry.configuration.proxies import Proxies
+from asupplemented.transports.registry.configuration.registries import RegistriesCache
+from asupplemented.transports.registry.flight import Flights, SingleFlight
+from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
+from asupplemented.transports.registry.route import DIRECT, NO_CERTIFICATES, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from asupplemented.abc import Context
+    from asupplemented.model.name import ImageName
+    from asupplemented.transports.registry.configuration.certificates import Certificates
+    from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
+    from asupplemented.transports.registry.configuration.registries import Registries
+    from asupplemented.transports.registry.options import SignaturePlaces
+
+__all__ = ("System", "reload_configuration")
+
+KEPT: Final = 1024
+"""Registries whose certificates are remembered."""
+
+
+class System:
+    """Mirrors, certificates and lookaside signatures, as the files of a system have them.
+
+    Args:
+        options: Which files, and what is set without them.
+        context: The session, in whose threads they are read.
+    """
+
+    def __init__(self, options: RegistryOptions, context: Context) -> None:
+        self._options = options
+        self._context = context
+        self._paths = options.configuration
+        self._cache = None if self._paths is None else RegistriesCache(self._paths)
+        self._certificates: dict[str, Certificates] = {}
+        self._lookaside: Lookaside | None = None
+        self._reading = SingleFlight["Registries"]()
+        self._finding = SingleFlight[Lookaside]()
+        self._trusting = Flights[str, "Certificates"]()
+        self._rivals: set[str] = set()
+
+    @classmethod
+    def of(cls, context: Context) -> System:
+        """That of a session."""
+        options = context.resource(OPTIONS, RegistryOptions)
+        return context.resource(SYSTEM, lambda: cls(options, context))
+
+    async def list_candidates(
+        self, name: ImageName, warn: Callable[[str], None]
+    ) -> tuple[Candidate, ...]:
+        """The places to read an image from, in order; the last one is the registry itself.
+
+        Args:
+            name: The image as it was asked for.
+            warn: Told of what is odd in the files, once.
+
+        Raises:
+            ConfigurationError: A file cannot be read or followed, or a location makes no name.
+        """
+        if self._cache is None:
+            return (Candidate(name),)
+        registries = self._cache.current
+        if registries is None:
+            read = partial(self._read_registries, self._cache, warn)
+            registries = await self._reading.run(read)
+        self._tell_rivals(registries, name, warn)
+        return registries.candidates(name)
+
+    async def plan_route(self, candidate: Candidate, warn: Callable[[str], None]) -> Route:
+        """How a candidate is reached. What the session says of TLS overrides what files say.
+
+        Args:
+            candidate: A place.
+            warn: Told of what is odd in the directory of its certificates, once.
+
+        Raises:
+            ConfigurationError: Its certificates cannot be read, or half of a pair is missing.
+        """
+        registry = candidate.name.registry
+        verify = self._context.tls_verify
+        insecure = candidate.insecure if verify is None else not verify
+        proxies = Proxies.only(candidate.proxy) if candidate.proxy else self._options.proxies
+        if self._paths is None:
+            return Route(registry, insecure, NO_CERTIFICATES, proxies or DIRECT)
+        certificates = self._certificates.get(registry)
+        if certificates is None:
+            read = partial(self._read_certificates, registry, self._paths, warn)
+            certificates = await self._trusting.run(registry, read)
+        return Route(registry, insecure, certificates, proxies or DIRECT)
+
+    async def find_places(self, warn: Callable[[str], None]) -> SignaturePlaces | None:
+        """Where signatures lie that are not in registries; None for nowhere (rule SIG-04).
+
+        Args:
+            warn: Told of what is odd in the files, once.
+
+        Raises:
+            ConfigurationError: A file cannot be read or followed.
+        """
+        if self._options.signature_places is not None or self._paths is None:
+            return self._options.signature_places
+        if self._lookaside is not None:
+            return self._lookaside
+        return await self._finding.run(partial(self._read_lookaside, self._paths, warn))
+
+    async def reload(self) -> None:
+        """Read registries.conf again now, and all else when it is next needed.
+
+        Raises:
+            ConfigurationError: A file cannot be read or followed. What was read before stays
+                in force.
+        """
+        if self._cache is not None:
+            await run_blocking(self._context, self._cache.reload)
+        self._certificates.clear()
+        self._lookaside = None
+
+    async def _read_registries(
+        self, cache: RegistriesCache, warn: Callable[[str], None]
+    ) -> Registries:
+        registries = await run_blocking(self._context, cache.get)
+        _tell(registries.remarks, warn)
+        return registries
+
+    async def _read_certificates(
+        self, registry: str, paths: ConfigurationPaths, warn: Callable[[str], None]
+    ) -> Certificates:
+        certificates = await run_blocking(self._context, _read_certificates, registry, paths)
+        _tell(certificates.warnings, warn)
+        while len(self._certificates) >= KEPT:
+            del self._certificates[next(iter(self._certificates))]
+        self._certificates[registry] = certificates
+        return certificates
+
+    async def _read_lookaside(
+        self, paths: ConfigurationPaths, warn: Callable[[str], None]
+    ) -> Lookaside:
+        self._lookaside = lookaside = await run_blocking(self._context, Lookaside.load, paths)
+        _tell(lookaside.remarks, warn)
+        return lookaside
+
+    def _tell_rivals(
+        self, registries: Registries, name: ImageName, warn: Callable[[str], None]
+    ) -> None:
+        """Tell of prefixes that lost by their spelling alone, each once (rule CONF-10)."""
+        for rival in registries.find_rivals(name):
+            if rival.prefix not in self._rivals:
+                self._rivals.add(rival.prefix)
+                warn(
+                    f"the prefix {rival.prefix} of {rival.origin} is as long as another one that "
+                    f"fits {name.repository}, and does not count for it"
+                )
+
+
+SYSTEM: Final = ResourceKey["System"]("configuration of registries")
+"""What a session knows of the system."""
+
+
+async def reload_configuration(context: Context) -> None:
+    """Have a session read its configuration files again; images that are open stay as they are.
+
+    Args:
+        context: The session.
+
+    Raises:
+        ConfigurationError: A file cannot be read or followed. What was read before stays in
+            force.
+    """
+    await System.of(context).reload()
+
+
+def _read_certificates(registry: str, paths: ConfigurationPaths) -> Certificates:
+    return read_certificates(find_directory(registry, paths))
+
+
+def _tell(remarks: Iterable[str], warn: Callable[[str], None]) -> None:
+    for remark in remarks:
+        warn(remark)
