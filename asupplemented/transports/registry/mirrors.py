@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from asupplemented.abc import RawManifest
 from asupplemented.errors import (
     ClosedError,
+    NotFoundError,
     SourceTimeoutError,
     SupplementedError,
-    UsageError,
 )
 from asupplemented.files import run_blocking
 from asupplemented.limits import OFFLOAD_BYTES
@@ -138,19 +138,14 @@ class MirroredAdapter:
         """
 
         async def fetch(place: Place) -> tuple[Descriptor, ...]:
-            return await (await place.enter()).fetch_referrers(subject, artifact_type)
+            adapter = await place.enter()
+            found = await adapter.fetch_referrers(subject, artifact_type)
+            if not found and place.caller.rivals:
+                message = f"{place.reference} knows of nothing that refers to {subject}"
+                raise NotFoundError(message, digest=subject)
+            return found
 
-        *first, last = self._ranked()
-        for place in first:
-            try:
-                found = await ask_in_turn((place,), fetch)
-            except UsageError:
-                raise
-            except SupplementedError:
-                continue
-            if found:
-                return found
-        return await ask_in_turn((last,), fetch)
+        return await ask_in_turn(self._ranked(), fetch)
 
     async def aclose(self) -> None:
         """Give all clients back."""

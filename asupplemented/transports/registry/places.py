@@ -71,12 +71,8 @@ class Place:
             ClosedError: It was closed meanwhile.
         """
         if self._adapter is None:
-            made = await enter(self.candidate, self.caller, self._context)
-            if self._open and self._adapter is None:
-                self._adapter = made
-            else:  # somebody was faster
-                await made.aclose()
-        if self._adapter is None:
+            await self._keep(await enter(self.candidate, self.caller, self._context))
+        if not self._open or self._adapter is None:
             raise ClosedError("the source was closed; open the reference again")
         return self._adapter
 
@@ -99,6 +95,13 @@ class Place:
         self.failing = True
         if self.caller.rivals and not good:
             self.caller.warn(f"{self.reference} is asked last from now on: {error.message}")
+
+    async def _keep(self, made: RegistryAdapter) -> None:
+        """Keep what was made, unless somebody was faster, or has closed the place."""
+        if self._open and self._adapter is None:
+            self._adapter = made
+        else:
+            await made.aclose()
 
     async def aclose(self) -> None:
         """Give back what was taken."""
