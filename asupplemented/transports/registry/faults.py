@@ -82,7 +82,7 @@ def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
     if isinstance(error, aiohttp.ClientPayloadError):
         return TruncatedError(f"the answer of {place} broke off", received=received)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return _ProxyRefusalError(error.status, url)
+        return _ProxyRefusalError.of(error.status, url)
     fault = _find_fault(error, url)
     if fault is not None:
         return MalformedResponseError(fault, url=place, received=received)
@@ -110,10 +110,14 @@ class _UnreachedTimeoutError(SourceTimeoutError):
 class _ProxyRefusalError(NetworkError):
     """A proxy that does not lead to where it should; its cause would show what it was told."""
 
-    def __init__(self, status: int, url: URL) -> None:
+    status: int | None = None
+
+    @classmethod
+    def of(cls, status: int, url: URL) -> _ProxyRefusalError:
         why = "it wants to know who we are" if status == _WHO else f"it answered {status}"
-        super().__init__(f"the proxy does not lead to {origin_of(url)}: {why}")
-        self.status = status
+        error = cls(f"the proxy does not lead to {origin_of(url)}: {why}")
+        error.status = status
+        return error
 
 
 def _complain(error: Exception, url: URL) -> str:
@@ -159,7 +163,7 @@ def is_passing(error: SupplementedError) -> bool:
     if not isinstance(error, (NetworkError, SourceTimeoutError)):
         return False
     if isinstance(error, _ProxyRefusalError):
-        return error.status >= _OVERLOADED
+        return error.status is not None and error.status >= _OVERLOADED
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         return cause.os_error.errno not in _UNKNOWN_NAME

@@ -397,14 +397,16 @@ async def test_CONF17_a_blocked_registry_is_read_from_its_mirror(
     mirror.add("copies/app", INDEX, omit={ARM.digest})
     place = f"{mirror.host}/copies"
     system.write_registries(table(f"{registry.host}/team", place, more="blocked = true"))
-    async with system.watch() as watched:
-        async with await watched.open(registry.reference("team/app")) as source:
-            assert await read(source) == BLOB
-            with pytest.raises(ManifestNotFoundError) as caught:
-                await source.get_manifest(ARM.digest)
-            with pytest.raises(BlobNotFoundError):
-                async with source.open_blob(Digest.of(b"nowhere")):
-                    pass
+    async with (
+        system.watch() as watched,
+        await watched.open(registry.reference("team/app")) as source,
+    ):
+        assert await read(source) == BLOB
+        with pytest.raises(ManifestNotFoundError) as caught:
+            await source.get_manifest(ARM.digest)
+        with pytest.raises(BlobNotFoundError):
+            async with source.open_blob(Digest.of(b"nowhere")):
+                pass
     assert "blocked" not in str(caught.value)
     assert registry.connections == 0
 
@@ -656,9 +658,11 @@ async def test_CRED04_credentials_of_a_registry_are_not_for_its_mirrors(
 ) -> None:
     mirror.access = Basic({"bob": "secret"})
     registry.access = Basic({"bob": "secret"})
-    async with system.watch(credentials={registry.host: ("bob", "secret")}) as watched:
-        async with await watched.open(both) as source:
-            assert await read(source) == BLOB
+    async with (
+        system.watch(credentials={registry.host: ("bob", "secret")}) as watched,
+        await watched.open(both) as source,
+    ):
+        assert await read(source) == BLOB
     assert [r for r in mirror.requests if r.header("Authorization")] == []
     assert served(registry) == 2
 
