@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from asupplemented.errors import SupplementedError
+from asupplemented.cli.system import find_named
+from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.digest import Digest
 from asupplemented.model.platform import Platform
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
     from asupplemented.abc import Reference
+    from asupplemented.cli.system import FilesNamed
     from asupplemented.model.selection import Selection
     from asupplemented.supplemented import SupplementedReference
 
@@ -73,7 +75,11 @@ class Prefer(StrEnum):
 
 Top = Annotated[
     str,
-    typer.Argument(metavar="TOP", help="The image: docker://NAME, oci:PATH[:IMAGE] or dir:PATH."),
+    typer.Argument(
+        metavar="TOP",
+        help="The image: docker://NAME, oci:PATH[:IMAGE] or dir:PATH; "
+        "a NAME alone is looked for as registries.conf says.",
+    ),
 ]
 Place = Annotated[
     str,
@@ -144,10 +150,12 @@ Lookahead = Annotated[
     ),
 ]
 TlsVerify = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--tls-verify/--no-tls-verify",
-        help="--no-tls-verify allows plain http and unverified TLS, for every registry.",
+        help="--no-tls-verify allows plain http and unverified TLS for every registry, "
+        "--tls-verify for none; else registries.conf says for which.",
+        show_default=False,
     ),
 ]
 AuthFile = Annotated[
@@ -157,6 +165,42 @@ AuthFile = Annotated[
         metavar="FILE",
         help="Who we are to registries: an auth.json or config.json, read alone. By default "
         "$REGISTRY_AUTH_FILE or $DOCKER_CONFIG, else where podman, skopeo and docker log in.",
+    ),
+]
+RegistriesConf = Annotated[
+    Path | None,
+    typer.Option(
+        "--registries-conf",
+        metavar="FILE",
+        help="Mirrors and short names, in place of the registries.conf of user or system.",
+        show_default=False,
+    ),
+]
+RegistriesConfDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--registries-conf-dir",
+        metavar="DIR",
+        help="Its drop-ins, in place of those of user and system.",
+        show_default=False,
+    ),
+]
+CertDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert-dir",
+        metavar="DIR",
+        help="Certificates (*.crt, *.cert, *.key) for every registry, in place of certs.d.",
+        show_default=False,
+    ),
+]
+RegistriesD = Annotated[
+    Path | None,
+    typer.Option(
+        "--registries.d",
+        metavar="DIR",
+        help="Where signatures lie, in place of the registries.d of user or system.",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -176,10 +220,19 @@ class GroupOptions:
     unavailable: UnavailableOption = Unavailable.RAISE
     prefer: PreferOption = Prefer.SEED
     lookahead: Lookahead = LOOKAHEAD
-    tls_verify: TlsVerify = True
+    tls_verify: TlsVerify = None
     authfile: AuthFile = None
+    registries_conf: RegistriesConf = None
+    registries_conf_dir: RegistriesConfDir = None
+    cert_dir: CertDir = None
+    registries_d: RegistriesD = None
     as_json: AsJson = False
     verbose: Verbose = False
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All references, as they were typed."""
+        return (self.top, *(self.supplements or ()))
 
     def group(self, *own: str) -> SupplementedReference:
         """The group that the arguments describe.
@@ -191,8 +244,8 @@ class GroupOptions:
         Raises:
             typer.BadParameter: An argument is malformed, or contradicts another one.
         """
-        references = [_parse(self.top, "TOP")]
-        references += [_parse(text, "SUPPLEMENT") for text in self.supplements or ()]
+        references = [_parse(self.top, "TOP", self)]
+        references += [_parse(text, "SUPPLEMENT", self) for text in self.supplements or ()]
         return supplement(
             *references,
             selection=self._selection(own),
@@ -251,8 +304,12 @@ class PlaceOptions:
     """What a command about one place is given."""
 
     reference: Place
-    tls_verify: TlsVerify = True
+    tls_verify: TlsVerify = None
     authfile: AuthFile = None
+    registries_conf: RegistriesConf = None
+    registries_conf_dir: RegistriesConfDir = None
+    cert_dir: CertDir = None
+    registries_d: RegistriesD = None
     as_json: AsJson = False
     verbose: Verbose = False
 
@@ -261,13 +318,18 @@ class PlaceOptions:
         """As usual: nothing is resolved."""
         return LOOKAHEAD
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The reference, as it was typed."""
+        return (self.reference,)
+
     def place(self) -> Reference:
         """The reference.
 
         Raises:
             typer.BadParameter: It is malformed.
         """
-        return _parse(self.reference, "REFERENCE")
+        return _parse(self.reference, "REFERENCE", self)
 
 
 def _implied(*, specific: bool, system: bool) -> Select:
@@ -300,9 +362,16 @@ def parse_digest(text: str, hint: str) -> Digest:
         return Digest(text)
 
 
-def _parse(text: str, hint: str) -> Reference:
+def _parse(text: str, hint: str, named: FilesNamed) -> Reference:
+    """Read a reference, or a name without a transport."""
     with as_usage_error(hint):
-        return parse_reference(text)
+        try:
+            return parse_reference(text)
+        except InvalidReferenceError:
+            found = find_named(text, named)
+            if found is None:
+                raise
+            return found
 
 
 def with_group(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import typer
 
 from asupplemented.cli.console import Narrator
+from asupplemented.cli.login import Login
+from asupplemented.cli.system import find_options
 from asupplemented.errors import (
     AmbiguousManifestError,
     InvalidDigestError,
@@ -31,9 +33,8 @@ from asupplemented.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
-    from asupplemented.abc import CredentialProvider
+    from asupplemented.abc import Setting
     from asupplemented.cli.options import GroupOptions, PlaceOptions
-    from asupplemented.model.credential import Credential
     from asupplemented.supplemented import SupplementedReference, SupplementedSource
 
 __all__ = ("FAILED", "NOT_FOUND", "USAGE", "WRONG_CONTENT", "Desk", "exit_code", "working")
@@ -44,6 +45,9 @@ FAILED: Final = 1
 USAGE: Final = 2
 NOT_FOUND: Final = 3
 WRONG_CONTENT: Final = 4
+
+_LOCAL: Final = ("oci:", "dir:")
+"""How references begin for which no registry is asked."""
 
 _WRONG: Final = (
     VerificationError,
@@ -73,33 +77,25 @@ class Desk:
         """Do something with a session, in an event loop of its own."""
 
         async def in_session() -> T:
+            login = Login(self.options.authfile, self._warn)
             session = Session(
                 lookahead=self.options.lookahead,
                 tls_verify=self.options.tls_verify,
-                credentials=self._who_we_are(),
+                credentials=login,
                 hooks=(self.narrator,),
+                settings=self._settings(),
             )
+            login.context = session
             async with session:
                 return await work(session)
 
         return asyncio.run(_run_until_terminated(in_session))
 
-    def _who_we_are(self) -> CredentialProvider:
-        """Looks where people log in, and reads nothing unless a registry is to be asked."""
-        found: list[CredentialProvider] = []
-
-        async def look_up(registry: str) -> Credential | None:
-            from asupplemented.transports.registry.credentials import (
-                AuthFileCredentials,
-                default_auth_file,
-            )
-
-            if not found:
-                files = self.options.authfile or default_auth_file()
-                found.append(AuthFileCredentials(files, docker=True, warn=self._warn))
-            return await found[0](registry)
-
-        return look_up
+    def _settings(self) -> tuple[Setting, ...]:
+        """What this machine says about registries, if one is to be asked."""
+        if all(text.startswith(_LOCAL) for text in self.options.texts):
+            return ()
+        return (find_options(self.options),)
 
     def _warn(self, message: str) -> None:
         self.narrator(Warned("", message))

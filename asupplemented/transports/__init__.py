@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Reference
 
-__all__ = ("MAX_REFERENCE", "TRANSPORTS", "ReferenceType", "parse_reference")
+__all__ = ("FOREIGN_TRANSPORTS", "MAX_REFERENCE", "TRANSPORTS", "ReferenceType", "parse_reference")
 
 MAX_REFERENCE: Final = 64 * 1024
 """Characters of a reference: more than any path or name that an operating system takes."""
@@ -33,7 +33,7 @@ TRANSPORTS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Scheme to ``module:Class``. The class has `ReferenceType.parse`."""
 
-_FOREIGN: Final = frozenset(
+FOREIGN_TRANSPORTS: Final = frozenset(
     (
         "atomic",
         "containers-storage",
@@ -111,7 +111,7 @@ def _without_scheme(text: str) -> InvalidReferenceError:
 
 def _unknown(scheme: str, rest: str) -> UnknownTransportError:
     known = ", ".join(f"{name}:" for name in TRANSPORTS)
-    if scheme in _FOREIGN:
+    if scheme in FOREIGN_TRANSPORTS:
         message = f"the transport {scheme}: is not supported yet, supported are {known}"
     elif rest.startswith("//"):
         shown = _without_user(rest[2:])

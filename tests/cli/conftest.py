@@ -12,6 +12,7 @@ from asupplemented.cli.app import app
 from asupplemented.model.digest import Digest
 from asupplemented.testing.disk import write_layout
 from asupplemented.testing.images import build_image, build_index
+from asupplemented.transports.registry import ConfigurationPaths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,8 +57,11 @@ def call(*arguments: str) -> Answer:
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may be logged in somewhere; the tests are not."""
+    """Whoever runs the tests may be logged in somewhere, and have mirrors; the tests have not."""
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "nobody.json"))
+    monkeypatch.setattr(ConfigurationPaths, "default", lambda *_: ConfigurationPaths())
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.setenv(name, "")
 
 
 @pytest.fixture

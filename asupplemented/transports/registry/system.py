@@ -18,7 +18,7 @@ from asupplemented.transports.registry.configuration.certificates import (
 )
 from asupplemented.transports.registry.configuration.lookaside import Lookaside
 from asupplemented.transports.registry.configuration.proxies import Proxies
-from asupplemented.transports.registry.configuration.registries import RegistriesCache
+from asupplemented.transports.registry.configuration.registries import Registries, RegistriesCache
 from asupplemented.transports.registry.flight import Flights, SingleFlight
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
 from asupplemented.transports.registry.route import DIRECT, NO_CERTIFICATES, Route
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from asupplemented.model.name import ImageName
     from asupplemented.transports.registry.configuration.certificates import Certificates
     from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
-    from asupplemented.transports.registry.configuration.registries import Registries
     from asupplemented.transports.registry.options import SignaturePlaces
 
 __all__ = ("System", "reload_configuration")
@@ -54,7 +53,7 @@ class System:
         self._cache = None if self._paths is None else RegistriesCache(self._paths)
         self._certificates: dict[str, Certificates] = {}
         self._lookaside: Lookaside | None = None
-        self._reading = SingleFlight["Registries"]()
+        self._reading = SingleFlight[Registries]()
         self._finding = SingleFlight[Lookaside]()
         self._trusting = Flights[str, "Certificates"]()
         self._rivals: set[str] = set()
@@ -79,12 +78,23 @@ class System:
         """
         if self._cache is None:
             return (Candidate(name),)
-        registries = self._cache.current
-        if registries is None:
-            read = partial(self._read_registries, self._cache, warn)
-            registries = await self._reading.run(read)
+        registries = self._cache.current or await self.load_registries(warn)
         self._tell_rivals(registries, name, warn)
         return registries.candidates(name)
+
+    async def load_registries(self, warn: Callable[[str], None]) -> Registries:
+        """All that registries.conf and its drop-ins say; nothing, if no files were named.
+
+        Args:
+            warn: Told of what is odd in the files, once.
+
+        Raises:
+            ConfigurationError: A file cannot be read or followed.
+        """
+        if self._cache is None:
+            return Registries()
+        read = partial(self._read_registries, self._cache, warn)
+        return self._cache.current or await self._reading.run(read)
 
     async def plan_route(self, candidate: Candidate, warn: Callable[[str], None]) -> Route:
         """How a candidate is reached. What the session says of TLS overrides what files say.
