@@ -104,6 +104,8 @@ class Skopeo:
     """Copies and inspects images. Plain http is fine, unless later options say otherwise."""
 
     home: Home
+    registries_conf: Path | None = None
+    """In place of that of the home."""
 
     def copy(
         self, source: str, destination: str, *options: str, platform: str | None = None
@@ -135,11 +137,12 @@ class Skopeo:
         return self._run(platform, "inspect", "--tls-verify=false", *options, reference)
 
     def _run(self, platform: str | None, *arguments: str) -> bytes:
-        settings = self.home.settings
+        settings, conf = self.home.settings, self.registries_conf
         return run(
             "skopeo",
             f"--policy={settings / 'policy.json'}",
             f"--registries.d={settings / 'registries.d'}",
+            *(() if conf is None else (f"--registries-conf={conf}",)),
             *_override(platform),
             *arguments,
             environment=self.home.environment,

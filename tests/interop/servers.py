@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
@@ -30,6 +30,7 @@ GRACE: Final = 5.0
 """Seconds that a server has to end before it is killed."""
 
 _LISTENING: Final = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
+_CUT: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n400\r\nthe first few bytes"
 _STARTED: Final = re.compile(r"(nginx/\d\S*)")
 
 
@@ -41,6 +42,8 @@ class Certificates:
     """Alone in its directory, as skopeo wants it for ``--src-cert-dir``."""
     chain: Path
     key: Path
+    identity: Path
+    """A directory as those of certs.d, with the authority and a client's certificate and key."""
 
     @classmethod
     def make(cls, directory: Path) -> Certificates:
@@ -48,9 +51,17 @@ class Certificates:
         authority = trustme.CA()
         pair = authority.issue_cert(HOST, "localhost")
         made = cls(
-            directory / "trusted" / "ca.crt", directory / "server.pem", directory / "server.key"
+            directory / "trusted" / "ca.crt",
+            directory / "server.pem",
+            directory / "server.key",
+            directory / "identity",
         )
         authority.cert_pem.write_to_path(made.authority)
+        made.identity.mkdir()
+        client = authority.issue_cert("client@example.org")
+        authority.cert_pem.write_to_path(made.identity / "ca.crt")
+        client.private_key_pem.write_to_path(made.identity / "client.key")
+        client.cert_chain_pems[0].write_to_path(made.identity / "client.cert")
         made.chain.write_bytes(b"".join(blob.bytes() for blob in pair.cert_chain_pems))
         pair.private_key_pem.write_to_path(made.key)
         return made
@@ -105,6 +116,7 @@ def run_registry(
     *,
     store: Path | None = None,
     certificates: Certificates | None = None,
+    demand_client: bool = False,
     account: Account | None = None,
     tokens: TokenServer | None = None,
     upstream: Registry | None = None,
@@ -116,6 +128,7 @@ def run_registry(
         directory: Made for it; gets its configuration.
         store: What it serves; None for a new one in `directory`.
         certificates: Speak TLS.
+        demand_client: Let in only clients with a certificate of that authority.
         account: Let in nobody else (Basic access).
         tokens: Let in who has a token of this server (Bearer access). The registry says that
             the server is at ``/auth/token/`` of its own address, so it needs a `run_front`.
@@ -133,7 +146,13 @@ def run_registry(
         "http": http,
     }
     if certificates is not None:
-        http["tls"] = {"certificate": str(certificates.chain), "key": str(certificates.key)}
+        tls: dict[str, object] = {
+            "certificate": str(certificates.chain),
+            "key": str(certificates.key),
+        }
+        if demand_client:
+            tls["clientcas"] = [str(certificates.authority)]
+        http["tls"] = tls
     if account is not None:
         path = account.write_htpasswd(directory / "htpasswd")
         settings["auth"] = {"htpasswd": {"realm": "interop", "path": str(path)}}
@@ -183,6 +202,47 @@ def run_front(
         yield replace(registry, address=address)
 
 
+@contextmanager
+def run_mirror(directory: Path, locations: str) -> Generator[str]:
+    """Serve what is to be a mirror, over plain http.
+
+    Args:
+        directory: Made for it.
+        locations: What nginx does, within ``server``.
+
+    Yields:
+        Its ``host:port``.
+    """
+    with _run_nginx(directory, locations, None) as address:
+        yield address
+
+
+@contextmanager
+def run_cutter() -> Generator[str]:
+    """A server that begins with a body of no known length, and hangs up.
+
+    Yields:
+        Its ``host:port``.
+    """
+    with socket.create_server((HOST, 0)) as listening:
+
+        def serve() -> None:
+            with suppress(OSError):  # it is closed at the end
+                while True:
+                    connection, _ = listening.accept()
+                    with connection, suppress(OSError):
+                        connection.recv(65536)
+                        connection.sendall(_CUT)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"{HOST}:{listening.getsockname()[1]}"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
 _NGINX: Final = """
 daemon off;
 user root;  # as whom it was started: others than root cannot choose, and are told so
@@ -197,10 +257,9 @@ http {{
     fastcgi_temp_path {directory}/tmp;
     uwsgi_temp_path {directory}/tmp;
     scgi_temp_path {directory}/tmp;
-    ssl_certificate {certificates.chain};
-    ssl_certificate_key {certificates.key};
+    {tls}
     server {{
-        listen {address} ssl;
+        listen {listening};
         {locations}
     }}
 }}
@@ -208,8 +267,13 @@ http {{
 
 
 @contextmanager
-def _run_nginx(directory: Path, locations: str, certificates: Certificates) -> Generator[str]:
+def _run_nginx(
+    directory: Path, locations: str, certificates: Certificates | None
+) -> Generator[str]:
     directory.mkdir()
+    tls = ""
+    if certificates is not None:
+        tls = f"ssl_certificate {certificates.chain}; ssl_certificate_key {certificates.key};"
     configuration = directory / "nginx.conf"
     with ExitStack() as running:
         with socket.create_server((HOST, 0)) as listening:  # nobody else can take the port then
@@ -217,8 +281,8 @@ def _run_nginx(directory: Path, locations: str, certificates: Certificates) -> G
             configuration.write_text(
                 _NGINX.format(
                     directory=directory,
-                    certificates=certificates,
-                    address=address,
+                    tls=tls,
+                    listening=f"{address} ssl" if tls else address,
                     locations=locations,
                 )
             )

@@ -13,7 +13,6 @@ import pytest
 import asupplemented as asup
 from asupplemented.backoff import BackoffPolicy
 from asupplemented.events import Warned
-from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
 from tests.interop.places import at_digest
 from tests.interop.reading import read_reference
 from tests.interop.servers import Account, run_content, run_front, run_registry
@@ -57,8 +56,9 @@ def trust(monkeypatch: pytest.MonkeyPatch, certificates: Certificates) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
 
 
-def login(registry: Registry, account: Account) -> asup.Session:
-    return asup.Session(credentials={registry.address: (account.user, account.password)})
+def login(registry: Registry, account: Account, *settings: asup.RegistryOptions) -> asup.Session:
+    credentials = {registry.address: (account.user, account.password)}
+    return asup.Session(credentials=credentials, settings=settings)
 
 
 def tell(error: BaseException) -> str:
@@ -208,8 +208,8 @@ async def test_a_server_for_content_that_is_gone_is_named(
         content=content,
     ) as redirecting:
         place = redirecting.reference(NAME)
-        async with login(redirecting, account) as session:
-            session.resource(OPTIONS, lambda: RegistryOptions(retry=BackoffPolicy(attempts=1)))
+        hasty = asup.RegistryOptions(retry=BackoffPolicy(attempts=1))
+        async with login(redirecting, account, hasty) as session:
             image = await asup.parse_reference(place).open(session)
             with pytest.raises(asup.NetworkError, match=content) as failure:
                 async with image, image.open_blob(blob):
