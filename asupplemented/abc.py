@@ -212,7 +212,8 @@ class CredentialProvider(Protocol):
     It is asked once for each source that is opened, with the name that is most specific: that of
     the repository, ``host[:port]/path``. What precedes the first slash is the registry, as it is
     written in the reference: case matters (rule REF-09), and Docker Hub is ``docker.io``. A name
-    without a slash asks for the registry as a whole.
+    without a slash asks for the registry as a whole. Where an image is read from a mirror, the
+    name is the one that it has there, and what is given for it goes there (rule CRED-04).
     """
 
     def __call__(self, name: str, /) -> Awaitable[Credential | None]: ...

@@ -23,7 +23,13 @@ from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.closing import close_all
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
-from asupplemented.transports.registry.addresses import Reach, reach_of, reach_of_host, redact
+from asupplemented.transports.registry.addresses import (
+    Reach,
+    origin_of,
+    reach_of,
+    reach_of_host,
+    redact,
+)
 from asupplemented.transports.registry.deadlines import Deadlines
 from asupplemented.transports.registry.faults import (
     FOREIGN,
@@ -126,12 +132,14 @@ class Connections(AsyncResource):
             proxies: Which proxy leads there.
 
         Raises:
-            ConfigurationError: A client certificate cannot be used.
+            ConfigurationError: A client certificate cannot be used, or a proxy could not be
+                verified.
             ClosedError: The session is closed.
         """
         if self._closed:
             raise ClosedError("the session is closed; make a new one")
         proxy = find_proxy(url, proxies)
+        _check_proxied(url, proxy, verify=verify)
         if self._borrowed is not None or proxy is not None:
             reach = None
         client = self._clients.get(reach)
@@ -282,6 +290,16 @@ def _check(borrowed: object) -> aiohttp.ClientSession:
         message = "the aiohttp.ClientSession given as http is closed; lend one that is open"
         raise ConfigurationError(message)
     return borrowed
+
+
+def _check_proxied(url: URL, proxy: Proxy | None, *, verify: bool) -> None:
+    """What is not verified is not verified all the way, and a proxy is not meant by that."""
+    if proxy is not None and not verify and (url.scheme, proxy.url.scheme) == ("https", "https"):
+        message = (
+            f"{proxy.url} could not be verified on the way to {origin_of(url)}, which is insecure; "
+            "trust the certificate of the registry, or speak http to the proxy"
+        )
+        raise ConfigurationError(message)
 
 
 def _sum(seconds: tuple[float | None, ...]) -> float | None:

@@ -14,7 +14,7 @@ from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import check_encoding, read_whole, refuse
 from asupplemented.transports.registry.courier import Courier, Parcel
-from asupplemented.transports.registry.patience import judge
+from asupplemented.transports.registry.patience import judge, judge_rival
 from asupplemented.transports.registry.tokens import Token, TokenServerPolicy, parse_token
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class TokenServer:
         """
         return await retry(
             partial(self._ask_once, query),
-            judge=judge,
+            judge=judge_rival if caller.rivals else judge,
             policy=self._means.options.retry,
             clock=self._means.clock,
             notify=caller.report_retry,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Mapping
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -89,7 +90,9 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def run_proxy(hosts: Mapping[str, str] | None = None) -> AsyncIterator[Proxy]:
+async def run_proxy(
+    hosts: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Proxy]:
     """A proxy that listens; at the end nobody is connected any more."""
     proxy = Proxy(hosts or {})
     tasks: set[asyncio.Task[None]] = set()
@@ -99,7 +102,7 @@ async def run_proxy(hosts: Mapping[str, str] | None = None) -> AsyncIterator[Pro
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     host, port = server.sockets[0].getsockname()
     proxy.host = f"{host}:{port}"
     try:

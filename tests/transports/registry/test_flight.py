@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from asupplemented.errors import NetworkError
-from asupplemented.transports.registry.flight import SingleFlight
+from asupplemented.transports.registry.flight import Flights, SingleFlight
 
 
 class Work:
@@ -111,3 +111,29 @@ async def test_a_failure_of_another_kind_is_not_shared() -> None:
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert work.calls == 2
     assert all(isinstance(outcome, ZeroDivisionError) for outcome in outcomes)
+
+
+async def test_flights_are_told_apart_by_key_and_forgotten_once_they_landed() -> None:
+    flights, work = Flights[str, int](), Work()
+    tasks = [asyncio.create_task(flights.run(key, work)) for key in "aabba"]
+    await asyncio.sleep(0)
+    assert set(flights._flights) == {"a", "b"}
+    work.go.set()
+    assert await asyncio.gather(*tasks) == [1, 1, 2, 2, 1]
+    assert flights._flights == {}
+
+
+async def test_a_flight_that_failed_or_was_cancelled_is_forgotten_too() -> None:
+    flights, work = Flights[str, int](), Work()
+    first, second = (asyncio.create_task(flights.run("a", work)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert work.calls == 2  # who waited has taken over
+    work.failure = NetworkError("gone")
+    work.go.set()
+    with pytest.raises(NetworkError):
+        await second
+    assert first.cancelled()
+    assert flights._flights == {}

@@ -11,7 +11,12 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from asupplemented.errors import MalformedResponseError, NetworkError, SupplementedError
+from asupplemented.errors import (
+    ConfigurationError,
+    MalformedResponseError,
+    NetworkError,
+    SupplementedError,
+)
 from asupplemented.testing import Authority, Basic, FakeRegistry, Redirect
 from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
 from asupplemented.transports.registry.configuration.proxies import Proxies
@@ -254,6 +259,27 @@ def test_CRED07_a_proxy_shows_no_password() -> None:
 def test_TLS07_user_and_password_are_taken_from_the_url(user: str, secret: bytes | None) -> None:
     expected = None if secret is None else f"Basic {b64encode(secret).decode()}"
     assert Seen.at(f"http://{user}p.example").authorization == expected
+
+
+async def test_TLS05_a_proxy_is_not_what_is_insecure(secure: FakeRegistry) -> None:
+    proxies = Proxies.only(f"https://{USER}127.0.0.1:1")
+    async with watch(options=replace(OPTIONS_HERE, proxies=proxies)) as watched:
+        with pytest.raises(ConfigurationError, match="speak http to the proxy") as caught:
+            await watched.try_open(secure.reference("team/app"))
+    assert SECRET not in tell(caught.value)
+
+
+async def test_TLS07_a_proxy_may_be_spoken_to_in_tls(
+    secure: FakeRegistry, authority: Authority, tmp_path: Path
+) -> None:
+    context = authority.server_context()
+    async with run_proxy({f"{NAME}:443": secure.host}, tls=context) as proxy:
+        paths = ConfigurationPaths(certificates=authority.write(tmp_path))
+        proxies = Proxies.only(f"https://{USER}{proxy.host}")
+        options = replace(OPTIONS_HERE, proxies=proxies, configuration=paths)
+        async with watch(options=options, tls_verify=None) as watched:
+            await watched.try_open(REFERENCE)
+    assert {each.headers["proxy-authorization"] for each in proxy.asked} == {BASIC}
 
 
 async def test_TLS07_a_borrowed_client_takes_the_proxy_too(
