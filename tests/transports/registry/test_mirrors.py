@@ -520,6 +520,27 @@ async def test_CONF18_a_blob_is_read_from_the_next_place(
     assert registry.count("*/manifests/*") == 0
 
 
+async def test_CONF18_a_large_blob_goes_on_in_the_next_place(
+    registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    large = bytes(range(251)) * 25_000  # handed out before it is whole
+    for each, repository in ((mirror, "copies/app"), (registry, "team/app")):
+        fill(each, repository)
+        each.put_blob(repository, large)
+    mirror.script("*/blobs/*", Cut(after=3_000_000), Status(503), forever=True)
+    system.write_registries(table(f"{registry.host}/team", f"{mirror.host}/copies"))
+    reference = registry.reference("team/app")
+    async with system.watch() as watched, await watched.open(reference) as source:
+        wanted = Descriptor(digest=Digest.of(large), size=len(large))
+        async with source.open_blob(wanted) as blob:
+            assert b"".join([chunk async for chunk in blob]) == large
+            assert blob.verified
+        started = [(each.reference, each.start) for each in watched.told(BlobStarted)]
+    assert started == [(mirror.reference("copies/app"), 0), (reference, 3_000_000)]
+    [request] = registry.select_requests("*/blobs/*")
+    assert request.header("Range") == f"bytes=3000000-{len(large) - 1}"
+
+
 async def test_CONF18_a_blob_that_nobody_has(
     both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
 ) -> None:
