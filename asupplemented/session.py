@@ -94,7 +94,7 @@ class Session(AsyncResource):
         "_tls_verify",
     )
 
-    def __init__(  # noqa: PLR0913 - each is one thing that a session can be told
+    def __init__(  # noqa: PLR0913 - given by name, and few of them
         self,
         *,
         lookahead: int = LOOKAHEAD,

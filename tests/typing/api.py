@@ -109,6 +109,18 @@ async def passed_on(session: asup.Session, user: str, password: str) -> None:
         assert_type(await asup.copy(image, "oci:/srv/out:1.4", view), asup.CopyReport)
 
 
+def configured(environ: Mapping[str, str]) -> asup.Session:
+    """What the face loads late is typed as well."""
+    options = asup.RegistryOptions(
+        configuration=asup.ConfigurationPaths.default(environ),
+        proxies=asup.Proxies.from_environment(environ),
+    )
+    assert_type(options.configuration, asup.ConfigurationPaths | None)
+    session = asup.Session(settings=[options])
+    assert_type(session.tls_verify, bool | None)
+    return session
+
+
 def caught(error: asup.SupplementedError) -> int | None:
     """Errors carry fields, typed without a cast."""
     if isinstance(error, asup.RegistryError):

@@ -6,7 +6,7 @@ From the inside out: values and decisions without I/O (`addresses`, `answers`, `
 `access`, `notices`, `limiter`, `client`, `pool`), what one can ask it for (`letters`, `pages`,
 `tags`, `referrers`, `signatures` with `lookaside`, `blob` with `external`, `parts` with `feeds`),
 where an image is (`configuration`, `system`), what reads it from there (`source`, `places`,
-`mirrors`), and the face (`opening`, `reference`).
+`standing`, `mirrors`), and the face (`opening`, `reference`).
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.means import Means
 from asupplemented.transports.registry.places import PlacedBlob, PlacedParts, ask_in_turn
+from asupplemented.transports.registry.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,8 +39,9 @@ __all__ = ("MirroredAdapter",)
 class MirroredAdapter:
     """One image in several places, raw.
 
-    The places are asked in their order, and who has failed is asked last from then on. A
-    manifest that is not what its digest names, or is none at all, is a failure like any other.
+    The places are asked in their order, and who has failed is asked last from then on; who was
+    away, last by all images of the session for a while. A manifest that is not what its digest
+    names, or is none at all, is a failure like any other.
 
     Args:
         name: The image as it was asked for.
@@ -47,12 +49,13 @@ class MirroredAdapter:
         context: The session.
     """
 
-    __slots__ = ("_context", "_default", "_limit", "_name", "_open", "_places")
+    __slots__ = ("_context", "_default", "_limit", "_name", "_open", "_places", "_standing")
 
     def __init__(self, name: ImageName, places: Iterable[Place], context: Context) -> None:
         self._name = name
         self._context = context
         self._places = tuple(places)
+        self._standing = Standing.of(context)
         self._limit = Means.of(context).options.limits.mirror
         self._default: Manifest | None = None
         self._open = True
@@ -155,16 +158,8 @@ class MirroredAdapter:
 
     async def _read(self, place: Place, instance: Digest | None) -> Manifest:
         """Read a manifest from a place, within the time that it has if it is not the last."""
-        limit = self._limit if place.caller.rivals else None
-        try:
-            async with asyncio.timeout(limit) as deadline:
-                adapter = await place.enter()
-                raw = await adapter.fetch_manifest(instance, lambda: deadline.reschedule(None))
-        except SupplementedError:
-            raise
-        except TimeoutError as error:
-            message = f"{place.reference} did not begin to answer within {limit} s"
-            raise SourceTimeoutError(message) from error
+        with self._standing.watching(place.candidate.name.registry):
+            raw = await self._fetch_in_time(place, instance)
         verify, expected = Manifest.verified, instance or self._name.digest
         if len(raw.raw) > OFFLOAD_BYTES:
             return await run_blocking(self._context, verify, raw.raw, raw.media_type, expected)
@@ -176,6 +171,18 @@ class MirroredAdapter:
             self._ranked(blocked=True), lambda place: self._read(place, None), lenient=False
         )
         return manifest
+
+    async def _fetch_in_time(self, place: Place, instance: Digest | None) -> RawManifest:
+        limit = self._limit if place.caller.rivals else None
+        try:
+            async with asyncio.timeout(limit) as deadline:
+                adapter = await place.enter()
+                return await adapter.fetch_manifest(instance, lambda: deadline.reschedule(None))
+        except SupplementedError:
+            raise
+        except TimeoutError as error:
+            message = f"{place.reference} did not begin to answer within {limit} s"
+            raise SourceTimeoutError(message) from error
 
     async def _find_default(self) -> Digest:
         """The digest of what was read, so that all agrees while a tag moves (HTTP-09, SIG-03)."""
@@ -190,4 +197,9 @@ class MirroredAdapter:
             raise ClosedError("the source was closed; open the reference again")
         allowed = [place for place in self._places if place.candidate.blocked is None]
         places = self._places if blocked else allowed or self._places
-        return tuple(sorted(places, key=lambda place: place.failing))
+        return tuple(sorted(places, key=self._is_doubtful))
+
+    def _is_doubtful(self, place: Place) -> bool:
+        """Whether it is better asked after the others."""
+        away = place.caller.rivals and self._standing.is_away(place.candidate.name.registry)
+        return place.failing or away

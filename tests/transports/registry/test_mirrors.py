@@ -14,6 +14,7 @@ from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
     DeniedError,
+    FailoverError,
     ImageNotFoundError,
     ManifestNotFoundError,
     NetworkError,
@@ -284,6 +285,43 @@ async def test_CONF16_a_mirror_that_keeps_silent_is_not_waited_for(
     assert served(registry) == 1
 
 
+async def test_CONF16_nor_is_it_by_the_next_image_until_it_had_time_to_come_back(
+    both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    second = fill(registry, "team/second")
+    fill(mirror, "copies/second")
+    mirror.script("*/manifests/*", Stall(after=None))
+    async with system.watch(system.options(mirror=0.05)) as watched:
+        await watched.try_open(both)
+        await watched.try_open(second)
+        assert (served(mirror), served(registry)) == (1, 2)
+        watched.clock.time += 11
+        await watched.try_open(second)
+        await watched.try_open(both)
+        assert (served(mirror), served(registry)) == (3, 2)
+
+
+async def test_CONF16_who_was_away_is_asked_all_the_same_if_nobody_else_has_it(
+    both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    mirror.script("*/manifests/*", Cut(after=None), Cut(after=None))
+    registry.script("*/manifests/*", None, Status(404), forever=True)
+    async with system.watch() as watched:
+        await watched.try_open(both)
+        await watched.try_open(both)
+    assert served(registry) == 2
+
+
+async def test_CONF16_who_answers_is_there_whatever_he_says(
+    both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    mirror.script("*/manifests/*", Status(503), Status(404), None)
+    async with system.watch() as watched:
+        for _ in range(3):
+            await watched.try_open(both)
+    assert (served(mirror), served(registry)) == (3, 2)
+
+
 async def test_CONF16_the_deadline_is_for_the_first_byte(
     both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
 ) -> None:
@@ -515,9 +553,31 @@ async def test_CONF18_a_blob_is_read_from_the_next_place(
     async with system.watch() as watched:
         async with await watched.open(both) as source:
             assert await read(source) == BLOB
-        assert watched.clock.slept == []
         assert watched.told(BlobStarted)[-1].reference == both
     assert registry.count("*/manifests/*") == 0
+
+
+async def test_CONF18_a_large_blob_goes_on_in_the_next_place(
+    registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    large = bytes(range(251)) * 25_000  # handed out before it is whole
+    for each, repository in ((mirror, "copies/app"), (registry, "team/app")):
+        fill(each, repository)
+        each.put_blob(repository, large)
+    mirror.script("*/blobs/*", Cut(after=3_000_000), Status(503), forever=True)
+    system.write_registries(table(f"{registry.host}/team", f"{mirror.host}/copies"))
+    reference = registry.reference("team/app")
+    async with system.watch() as watched, await watched.open(reference) as source:
+        wanted = Descriptor(digest=Digest.of(large), size=len(large))
+        async with source.open_blob(wanted) as blob:
+            assert b"".join([chunk async for chunk in blob]) == large
+            assert blob.verified
+        started = [(each.reference, each.start) for each in watched.told(BlobStarted)]
+    [(first, start), (second, offset)] = started
+    assert (first, start, second) == (mirror.reference("copies/app"), 0, reference)
+    assert 0 < offset <= 3_000_000  # what was on its way when the connection ended may be lost
+    [request] = registry.select_requests("*/blobs/*")
+    assert request.header("Range") == f"bytes={offset}-{len(large) - 1}"
 
 
 async def test_CONF18_a_blob_that_nobody_has(
@@ -565,9 +625,10 @@ async def test_X_ranges_that_do_not_exist_are_nobodys_fault(
     both: str, mirror: FakeRegistry, system: Configured
 ) -> None:
     async with system.watch() as watched, await watched.open(both) as source:
-        with pytest.raises(RangeError):
+        with pytest.raises(FailoverError) as caught:
             async with source.open_blob(BLOB_DIGEST, start=1 << 20):
                 pass
+        assert [type(error) for error in caught.value.attempts] == [RangeError, RangeError]
         await read(source)
         assert watched.told(Warned) == []
         assert watched.told(BlobStarted)[-1].reference == mirror.reference("copies/app")

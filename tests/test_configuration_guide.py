@@ -1,0 +1,46 @@
+"""What docs/configuration.md shows is so."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from asupplemented.model.name import ImageName
+from asupplemented.session import Session
+from asupplemented.transports.registry.configuration import ConfigurationPaths, Registries
+from tests.modules import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GUIDE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_makes_a_session() -> None:
+    [example] = blocks("python")
+    names: dict[str, object] = {}
+    exec(compile(example, "configuration.md", "exec"), names)  # noqa: S102 - it is ours
+    assert isinstance(names["session"], Session)
+
+
+def test_the_mirrors_of_the_example_are_asked_in_the_order_that_is_told(tmp_path: Path) -> None:
+    [example] = blocks("toml")
+    conf = tmp_path / "registries.conf"
+    conf.write_text(example)
+    registries = Registries.load(ConfigurationPaths(registries=conf))
+    [asked] = re.findall(r"`docker://(\S+)` is asked for at", GUIDE)
+    told = re.findall(r"^\d+\. `(.*)`$", GUIDE, re.MULTILINE)
+    found = registries.candidates(ImageName.parse(asked))
+    assert [str(candidate.name) for candidate in found] == told
+    assert registries.remarks == ()
+
+
+def test_the_options_of_the_command_line_are_told() -> None:
+    source = (ROOT / "asupplemented" / "cli" / "options.py").read_text(encoding="utf-8")
+    named = re.findall(r'"(--(?:registries|cert)[a-z.-]*)"', source)
+    assert len(named) == 4
+    assert [name for name in named if f"`{name}`" not in GUIDE] == []
