@@ -1,0 +1,311 @@
+"""Spools: written by one, read by many, and nothing half there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asupplemented.cache.spool import (
+    MAX_CHUNKS,
+    RECENT,
+    WRITE,
+    FileSpool,
+    MemorySpool,
+    SpoolFile,
+    TemporarySpool,
+    make_spool,
+)
+from asupplemented.errors import ClosedError, SourceError, TruncatedError, UsageError
+from asupplemented.limits import KIB, SMALL_BLOB
+from asupplemented.retry import CLOCK
+from asupplemented.session import Session
+from tests.clocks import FakeClock
+from tests.suspending import cancel_at_every_await, count_open_files
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from asupplemented.abc import Spool
+
+CONTENT = random.Random(7).randbytes(3 * RECENT)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[Session]:
+    async with Session() as session:
+        yield session
+
+
+@pytest.fixture(params=["memory", "file"])
+async def spool(request: pytest.FixtureRequest, session: Session) -> AsyncIterator[Spool]:
+    spool = MemorySpool() if request.param == "memory" else TemporarySpool(session)
+    async with spool:
+        yield spool
+
+
+def chunks_of(size: int, data: bytes = CONTENT) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+async def read_all(spool: Spool, step: int = RECENT, start: int = 0) -> bytes:
+    data = bytearray()
+    while start < spool.length:
+        block = await spool.read(start, step)
+        assert 0 < len(block) <= step
+        data += block
+        start += len(block)
+    return bytes(data)
+
+
+async def test_small_blobs_stay_in_memory(session: Session) -> None:
+    assert type(make_spool(session, SMALL_BLOB)) is MemorySpool
+    assert type(make_spool(session, SMALL_BLOB + 1)) is TemporarySpool
+    assert type(make_spool(session, None)) is TemporarySpool
+
+
+@pytest.mark.parametrize("size", [1024, 16 * 1024, 100_001, RECENT])
+async def test_what_was_appended_can_be_read_at_every_length(spool: Spool, size: int) -> None:
+    for chunk in chunks_of(size):
+        await spool.append(chunk)
+        last = spool.length - len(chunk)
+        assert await spool.read(last, len(chunk)) == chunk
+        assert await spool.read(0, 10) == CONTENT[:10]
+    await spool.commit()
+    assert spool.length == len(CONTENT)
+    assert await read_all(spool, 77_777) == CONTENT
+
+
+@pytest.mark.parametrize("start", [-1, 3, 4])
+async def test_nothing_is_read_where_there_is_nothing(spool: Spool, start: int) -> None:
+    await spool.append(b"abc")
+    with pytest.raises(UsageError, match="a spool of 3 bytes has none at"):
+        await spool.read(start, 1)
+
+
+async def test_a_closed_spool_says_so(spool: Spool) -> None:
+    await spool.append(CONTENT)
+    await spool.aclose()
+    await spool.aclose()
+    with pytest.raises(ClosedError):
+        await spool.append(b"x")
+    with pytest.raises(ClosedError):
+        await spool.read(0, 1)
+
+
+async def test_many_readers_follow_one_writer(spool: Spool) -> None:
+    grown = asyncio.Condition()
+
+    async def follow(step: int, start: int) -> bytes:
+        data = bytearray()
+        while (at := start + len(data)) < len(CONTENT):
+            async with grown:
+                await grown.wait_for(lambda at=at: spool.length > at)
+            data += await spool.read(at, step)
+        return bytes(data)
+
+    wanted = [(1000, len(CONTENT) - 5000), (RECENT, 0), (333_333, 17), (64 * KIB, RECENT)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(follow(*reader)) for reader in wanted]
+        for chunk in chunks_of(64 * KIB):
+            await spool.append(chunk)
+            async with grown:
+                grown.notify_all()
+    assert [task.result() for task in tasks] == [CONTENT[start:] for _, start in wanted]
+
+
+async def test_what_is_recent_is_read_without_a_thread(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with TemporarySpool(session) as spool:
+        for chunk in chunks_of(64 * KIB):
+            await spool.append(chunk)
+            with monkeypatch.context() as patch:
+                patch.setattr(SpoolFile, "read", None)
+                assert await spool.read(spool.length - len(chunk), RECENT) == chunk
+
+
+@pytest.mark.parametrize("size", [1, 100, 64 * KIB, RECENT])
+async def test_little_stays_in_memory(session: Session, size: int) -> None:
+    async with TemporarySpool(session) as spool:
+        for chunk in chunks_of(size)[:5000]:
+            await spool.append(chunk)
+            assert len(spool._tail) <= MAX_CHUNKS
+            assert sum(map(len, spool._tail)) <= RECENT + WRITE + size
+        assert await read_all(spool) == CONTENT[: spool.length]
+
+
+async def test_a_small_blob_never_makes_its_file(session: Session) -> None:
+    def refuse() -> SpoolFile:
+        raise AssertionError
+
+    async with FileSpool(session, refuse) as spool:
+        await spool.append(b"x" * (WRITE - 1))
+        assert await spool.read(1, 2) == b"xx"
+
+
+async def test_others_see_the_file_grow_when_the_delay_is_over(tmp_path: Path) -> None:
+    path, clock = tmp_path / "file", FakeClock()
+
+    def make() -> SpoolFile:
+        return SpoolFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC), path)
+
+    async with Session() as session:
+        session.resource(CLOCK, lambda: clock.clock)
+        async with FileSpool(session, make, delay=0.1) as spool:
+            await spool.append(b"a")
+            clock.time += 0.1
+            await spool.append(b"b")
+            assert path.read_bytes() == b"ab"
+            await spool.append(b"c")
+            assert path.read_bytes() == b"ab"
+
+
+async def test_it_lies_where_it_is_told_to_and_has_no_name(
+    session: Session, tmp_path: Path
+) -> None:
+    before = count_open_files()
+    async with TemporarySpool(session, tmp_path) as spool:
+        await spool.append(CONTENT)
+        assert list(tmp_path.iterdir()) == []
+        assert count_open_files() == before + 1
+    assert count_open_files() == before
+
+
+async def test_a_directory_that_is_not_there_is_named(session: Session, tmp_path: Path) -> None:
+    async with TemporarySpool(session, tmp_path / "gone") as spool:
+        await spool.append(b"before")
+        with pytest.raises(SourceError, match=r"cannot write .*gone"):
+            await spool.append(CONTENT)
+        assert await read_all(spool) == b"before"
+
+
+@pytest.mark.parametrize("room", range(0, 2 * WRITE, WRITE // 3))
+async def test_a_full_disk_takes_only_the_newest_chunk(
+    session: Session, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, start: int) -> int:
+        if start >= room:
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data[: room - start], start)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    kept = bytearray()
+    async with TemporarySpool(session) as spool:
+        for chunk in chunks_of(40_000)[:20]:
+            try:
+                await spool.append(chunk)
+            except SourceError as error:
+                assert "make room" in str(error)  # noqa: PT017 - some chunks do fit
+            else:
+                kept += chunk
+            assert spool.length == len(kept)
+            assert await read_all(spool, 12_345) == kept
+        monkeypatch.undo()
+        await spool.append(CONTENT)
+        assert await read_all(spool) == bytes(kept) + CONTENT
+
+
+async def test_a_file_that_was_cut_off_is_no_endless_loop(session: Session) -> None:
+    async with TemporarySpool(session) as spool:
+        for chunk in chunks_of(RECENT):
+            await spool.append(chunk)
+        file = spool._file
+        assert file is not None
+        with file.use() as fd:
+            assert fd is not None
+            os.truncate(fd, 0)
+        with pytest.raises(TruncatedError, match="became shorter"):
+            await spool.read(0, 1)
+
+
+async def test_cancelled_at_every_await_it_keeps_its_place(session: Session) -> None:
+    before = count_open_files()
+    spool = TemporarySpool(session)
+
+    async def run() -> None:
+        nonlocal spool
+        spool = TemporarySpool(session)
+        for chunk in chunks_of(RECENT):
+            await spool.append(chunk)
+        await spool.read(0, 1)
+
+    async def check() -> None:
+        done = spool.length
+        for chunk in chunks_of(100_000, CONTENT[done:]):
+            await spool.append(chunk)
+        assert await read_all(spool) == CONTENT
+        await spool.aclose()
+
+    assert await cancel_at_every_await(run, check) >= 3
+    await spool.aclose()
+    assert count_open_files() == before
+
+
+async def test_closed_while_a_thread_works_with_the_file(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = count_open_files()
+    spool = TemporarySpool(session)
+    await spool.append(CONTENT)
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, start: int) -> int:
+        asyncio.run_coroutine_threadsafe(spool.aclose(), loop).result(10)
+        assert count_open_files() >= before
+        return real(fd, data, start)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(ClosedError):
+        await spool.append(CONTENT)
+    assert count_open_files() == before
+
+
+async def test_closed_while_its_file_is_made(session: Session) -> None:
+    before = count_open_files()
+    loop = asyncio.get_running_loop()
+
+    def make() -> SpoolFile:
+        asyncio.run_coroutine_threadsafe(spool.aclose(), loop).result(10)
+        return SpoolFile.temporary()
+
+    spool = FileSpool(session, make)
+    with pytest.raises(ClosedError):
+        await spool.append(CONTENT)
+    assert count_open_files() == before
+
+
+async def test_an_unclosed_spool_warns(session: Session) -> None:
+    spools = [TemporarySpool(session)]
+    await spools[0].append(CONTENT)
+    with pytest.warns(ResourceWarning, match=r"unclosed <TemporarySpool of \d+ bytes, open>"):
+        spools.clear()
+    gc.collect()
+
+
+@given(st.lists(st.binary(min_size=1, max_size=2000), min_size=1), st.data())
+def test_any_read_gives_what_was_appended_there(chunks: list[bytes], data: st.DataObject) -> None:
+    async def run() -> None:
+        async with Session() as session, TemporarySpool(session) as spool:
+            whole = b""
+            for chunk in chunks:
+                await spool.append(chunk)
+                whole += chunk
+                start = data.draw(st.integers(0, len(whole) - 1))
+                size = data.draw(st.integers(1, 3000))
+                block = await spool.read(start, size)
+                assert block
+                assert block == whole[start : start + len(block)]
+
+    asyncio.run(run())
