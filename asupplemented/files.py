@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
 
+import anyio
+
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.errors import (
     AccessError,
@@ -44,6 +46,7 @@ __all__ = (
     "open_with_status",
     "read_limited",
     "run_blocking",
+    "run_closing",
     "run_opening",
     "usable_cores",
 )
@@ -161,6 +164,22 @@ async def run_opening(context: Context, func: Callable[[], T], release: Callable
         # Also when it was delivered, but the caller was cancelled before it could take it.
         future.add_done_callback(drop)
         raise
+
+
+async def run_closing(context: Context, func: Callable[[], object]) -> None:
+    """Call a function that must be called, in a worker thread if there still is one.
+
+    It is waited for even when the caller is cancelled, so it should be short.
+
+    Args:
+        context: The session, whose threads are used.
+        func: Releases something; what it raises is raised here.
+    """
+    with anyio.CancelScope(shield=True):
+        try:
+            await run_blocking(context, func)
+        except ClosedError:
+            func()
 
 
 async def _result(future: Future[T]) -> T:

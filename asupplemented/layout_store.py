@@ -149,7 +149,7 @@ class LayoutStore:
         """
         clock = context.resource(CLOCK, Clock)
         deadline = clock.now() + _LOCK_PATIENCE
-        while not await run_blocking(context, self._try_update, change):
+        while not await run_blocking(context, self.try_update, change):
             if clock.now() >= deadline:
                 message = (
                     f"{self.root / LOCK_FILE} has been locked by another process for "
@@ -158,7 +158,15 @@ class LayoutStore:
                 raise SourceTimeoutError(message)
             await clock.sleep(_LOCK_PAUSE)
 
-    def _try_update(self, change: IndexChange) -> bool:
+    def try_update(self, change: IndexChange) -> bool:
+        """The same as `update_index`, in a thread, without waiting for the lock.
+
+        Returns:
+            False if somebody else holds the lock, and nothing was done.
+
+        Raises:
+            SupplementedError: See `update_index`.
+        """
         with try_lock(self.root / LOCK_FILE) as held:
             if held:
                 self._update(change)

@@ -17,10 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import anyio
-
-from asupplemented.errors import AccessError, ClosedError, LayoutError, SourceError, UsageError
-from asupplemented.files import run_blocking, run_opening
+from asupplemented.errors import AccessError, LayoutError, SourceError, UsageError
+from asupplemented.files import run_blocking, run_closing, run_opening
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
@@ -31,11 +29,16 @@ if TYPE_CHECKING:
 __all__ = (
     "PREFIX",
     "StagedFile",
+    "create_staged",
+    "drop_lock",
     "ingest",
+    "is_at",
+    "lock_file",
     "make_directory",
     "map_write_errors",
     "remove_leftovers",
     "sync_directory",
+    "take_lock",
     "try_lock",
     "write_file",
 )
@@ -114,7 +117,7 @@ class StagedFile:
         self.size = 0
         """Bytes written so far."""
         with map_write_errors(directory):
-            self._fd, self._path = _create(directory)
+            self._fd, self._path = create_staged(directory)
 
     def write(self, chunks: Sequence[bytes]) -> None:
         """Append all of some chunks.
@@ -195,7 +198,8 @@ async def ingest(
         _check_whole(stream)
         await run_blocking(context, staged.publish, target)
     except BaseException:
-        await _discard(context, staged)
+        # In a thread, because a write that has begun in another one has to end first.
+        await run_closing(context, staged.discard)
         raise
     return staged.size
 
@@ -273,19 +277,91 @@ def try_lock(path: Path) -> Generator[bool]:
     Raises:
         SourceError: The file cannot be made or locked; see `map_write_errors`.
     """
+    fd = take_lock(path)
+    try:
+        yield fd is not None
+    finally:
+        if fd is not None:
+            drop_lock(fd, path)
+
+
+def take_lock(path: Path) -> int | None:
+    """Take the lock that `try_lock` holds, for longer than a block lasts.
+
+    Returns:
+        The open file, to be given to `drop_lock`; None if somebody else holds the lock.
+
+    Raises:
+        SourceError: The file cannot be made or locked; see `map_write_errors`.
+    """
     with map_write_errors(path):
         fd = os.open(path, _LOCK_FLAGS, 0o644)
-    try:
-        with map_write_errors(path):
-            held = _lock(fd) and _is_at(fd, path)
         try:
-            yield held
-        finally:
-            if held:
-                with suppress(OSError):
-                    path.unlink()
+            held = lock_file(fd) and is_at(fd, path)
+        except BaseException:
+            os.close(fd)
+            raise
+    if held:
+        return fd
+    os.close(fd)
+    return None
+
+
+def drop_lock(fd: int, path: Path) -> None:
+    """Give back what `take_lock` took, and remove its file."""
+    try:
+        with suppress(OSError):
+            path.unlink()
     finally:
         os.close(fd)
+
+
+def create_staged(directory: Path) -> tuple[int, Path]:
+    """Make a file under a name that no reader looks at, locked against being swept.
+
+    Returns:
+        The file, open for reading and writing, and its name; both belong to the caller.
+
+    Raises:
+        OSError: It cannot be made; see `map_write_errors`.
+    """
+    for _ in range(_ATTEMPTS):
+        path = directory / (PREFIX + secrets.token_hex(8))
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        if _mark(fd) and is_at(fd, path):
+            return fd, path
+        os.close(fd)
+    message = f"every file made in {directory} was taken away at once"
+    raise LayoutError(message)
+
+
+def lock_file(fd: int, *, shared: bool = False) -> bool:
+    """Lock an open file until it is closed. Blocking, but never waits.
+
+    Args:
+        fd: The open file. A lock that it holds already is changed.
+        shared: Whether others may hold it, too.
+
+    Returns:
+        False if somebody else holds it.
+
+    Raises:
+        OSError: This file system has no locks.
+    """
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_at(fd: int, path: Path) -> bool:
+    """Whether the name still means the open file; it may be gone, or be another one's by now."""
+    try:
+        there = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
 
 
 async def _drain(context: Context, stream: BlobStream, staged: StagedFile) -> None:
@@ -302,61 +378,24 @@ async def _drain(context: Context, stream: BlobStream, staged: StagedFile) -> No
         await run_blocking(context, staged.write, batch)
 
 
-async def _discard(context: Context, staged: StagedFile) -> None:
-    # In a thread, because a write that has begun in another one has to end first.
-    with anyio.CancelScope(shield=True):
-        try:
-            await run_blocking(context, staged.discard)
-        except ClosedError:
-            staged.discard()
-
-
 def _check_whole(stream: BlobStream) -> None:
     if stream.verified is not True:
         message = "only a whole, verified blob can be written, not a range of one"
         raise UsageError(message, digest=stream.descriptor.digest)
 
 
-def _create(directory: Path) -> tuple[int, Path]:
-    for _ in range(_ATTEMPTS):
-        path = directory / (PREFIX + secrets.token_hex(8))
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        if _mark(fd) and _is_at(fd, path):
-            return fd, path
-        os.close(fd)
-    message = f"every file made in {directory} was taken away at once"
-    raise LayoutError(message)
-
-
 def _mark(fd: int) -> bool:
     """Lock a file in the making; False if somebody was quicker."""
     try:
-        return _lock(fd)
+        return lock_file(fd)
     except OSError:
         return True  # A file system without locks: then nobody can lock it to sweep it either.
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    """Whether the name still means the open file; it may be gone, or be another one's by now."""
-    try:
-        there = path.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(fd), there)
 
 
 def _sweep(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if _lock(fd) and _is_at(fd, path):
+        if lock_file(fd) and is_at(fd, path):
             path.unlink()
     finally:
         os.close(fd)

@@ -6,29 +6,31 @@ a hop to a thread; who is further behind reads the file.
 
 from __future__ import annotations
 
-import os
-import tempfile
-import threading
 import warnings
 from collections import deque
-from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import Spool
-from asupplemented.errors import ClosedError, SupplementedError, TruncatedError, UsageError
-from asupplemented.files import map_os_error, run_blocking, run_opening
+from asupplemented.cache.spool_file import SpoolFile
+from asupplemented.errors import (
+    ClosedError,
+    SourceError,
+    SupplementedError,
+    TruncatedError,
+    UsageError,
+)
+from asupplemented.files import run_blocking, run_closing, run_opening
 from asupplemented.limits import BLOCK, KIB, SMALL_BLOB
 from asupplemented.retry import CLOCK, Clock
-from asupplemented.staging import map_write_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from asupplemented.abc import Context
 
-__all__ = ("FileSpool", "MemorySpool", "SpoolFile", "TemporarySpool", "make_spool")
+__all__ = ("FileSpool", "MemorySpool", "TemporarySpool", "make_spool")
 
 RECENT: Final = BLOCK
 """Bytes that stay in memory for readers who keep up."""
@@ -85,109 +87,16 @@ class MemorySpool(Spool):
         return self._data
 
 
-class SpoolFile:
-    """A file that is read while it grows. Blocking; every method may be called from any thread.
-
-    Closing never waits: what another thread does with the file ends first, and then closes it.
-
-    Args:
-        fd: The open file, for reading and writing; it belongs to the spool file from now on.
-        path: Its name, for messages; it may be gone.
-    """
-
-    __slots__ = ("_closed", "_fd", "_lock", "_users", "path")
-
-    def __init__(self, fd: int, path: Path) -> None:
-        self.path = path
-        self._fd = fd
-        self._lock = threading.Lock()
-        self._users = 0
-        self._closed = False
-
-    @classmethod
-    def temporary(cls, directory: str | Path | None = None) -> SpoolFile:
-        """A file without a name, gone when it is closed.
-
-        Args:
-            directory: Where its bytes lie, None for the system's directory for such files.
-
-        Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
-        """
-        with map_write_errors(Path(directory or "the directory for temporary files")):
-            fd, name = tempfile.mkstemp(dir=directory)
-            try:
-                os.unlink(name)  # noqa: PTH108 - a name from the system is a string
-            except BaseException:
-                os.close(fd)
-                raise
-        return cls(fd, Path(name))
-
-    def write(self, start: int, data: bytes) -> None:
-        """Write all of `data`, from `start` on. On a failure, some of it may be there.
-
-        Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
-        """
-        with self.use() as fd, map_write_errors(self.path):
-            view = memoryview(data)
-            while view and fd is not None:
-                written = os.pwrite(fd, view, start)
-                start += written
-                view = view[written:]
-
-    def read(self, start: int, size: int) -> bytes:
-        """Read up to `size` bytes from `start` on; none behind the end, or if it is closed.
-
-        Raises:
-            SourceError: The disk failed.
-        """
-        with self.use() as fd:
-            try:
-                return b"" if fd is None else os.pread(fd, size, start)
-            except OSError as error:
-                raise map_os_error(error, self.path) from error
-
-    @contextmanager
-    def use(self) -> Generator[int | None]:
-        """The file descriptor, kept open meanwhile; None if the file is closed."""
-        with self._lock:
-            usable = not self._closed
-            self._users += usable
-        try:
-            yield self._fd if usable else None
-        finally:
-            with self._lock:
-                self._users -= usable
-                last = usable and self._closed and not self._users
-            if last:
-                self._close()
-
-    def close(self) -> None:
-        """Close the file, at once or after what is running. May be called again."""
-        with self._lock:
-            closing = not self._closed and not self._users
-            self._closed = True
-        if closing:
-            self._close()
-
-    def _close(self) -> None:
-        with suppress(OSError):  # What a disk says only now concerns a file that is dropped.
-            os.close(self._fd)
-
-    def __del__(self) -> None:
-        self.close()
-
-
 class FileSpool(Spool):
     """A spool in a file that is made when there is enough to be written.
 
-    Bytes are written in batches. A write that fails takes only the newest chunk with it: what
-    was appended before it stays readable, in memory if need be.
+    Bytes are written in batches. Where a file cannot be written any more, the next one goes on.
+    A write that fails for good takes only the newest chunk with it: what was appended before it
+    stays readable, in memory if need be.
 
     Args:
-        context: The session, in whose threads the file is written and read.
-        opener: Makes the file; blocking, called in a thread.
+        context: The session, in whose threads the files are written and read.
+        *openers: Each makes a file; blocking, called in a thread, in order.
         delay: Seconds after which the next chunk is written even if it is small, so that
             others see the file grow; None if nobody else looks at it.
     """
@@ -198,8 +107,8 @@ class FileSpool(Spool):
         "_context",
         "_delay",
         "_end",
-        "_file",
-        "_opener",
+        "_openers",
+        "_parts",
         "_tail",
         "_tail_start",
         "_written",
@@ -209,14 +118,14 @@ class FileSpool(Spool):
     def __init__(
         self,
         context: Context,
-        opener: Callable[[], SpoolFile],
-        *,
+        *openers: Callable[[], SpoolFile],
         delay: float | None = None,
     ) -> None:
         self._context = context
-        self._opener = opener
+        self._openers = deque(openers)
         self._delay = delay
-        self._file: SpoolFile | None = None
+        self._parts: list[tuple[int, SpoolFile]] = []
+        """The files, each with the offset at which it begins."""
         self._closed = False
         self._end = 0
         self._written = 0
@@ -252,10 +161,8 @@ class FileSpool(Spool):
         _check_start(start, self._end)
         if start >= self._tail_start:
             return self._read_tail(start, size)
-        length = min(size, self._tail_start - start)
-        data = b""
-        if self._file is not None:
-            data = await run_blocking(self._context, self._file.read, start, length)
+        file, offset, length = self._locate(start, min(size, self._tail_start - start))
+        data = await run_blocking(self._context, file.read, offset, length)
         if not data:
             self._check_open()
             message = "the file of a blob in the making became shorter; somebody else cut it off"
@@ -268,8 +175,13 @@ class FileSpool(Spool):
     async def aclose(self) -> None:
         self._closed = True
         self._tail.clear()
-        if self._file is not None:
-            self._file.close()
+        if self._parts:
+            await run_closing(self._context, self._close_files)
+
+    def _close_files(self) -> None:
+        # In a thread: the disk may take its time to free what nobody needs any more.
+        for _, file in self._parts:
+            file.close()
 
     # Writing
 
@@ -280,32 +192,46 @@ class FileSpool(Spool):
 
     async def _flush(self) -> None:
         """Write what is not written. May be repeated: the same bytes go to the same place."""
-        file = await self._open()
-        chunks = self._unwritten()
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        await run_blocking(self._context, file.write, self._written, data)
+        if not self._parts:
+            await self._open_next()
+        while True:
+            try:
+                await self._write(self._unwritten())
+            except SourceError as error:
+                if not self._openers:
+                    raise
+                await self._move_on(error)
+            else:
+                return
+
+    async def _move_on(self, error: SourceError) -> None:  # noqa: ARG002 - for who wants to tell
+        """Go on in the next file, because the last one cannot be written any more."""
+        await self._open_next()
+
+    async def _open_next(self) -> None:
+        file = await run_opening(self._context, self._openers[0], SpoolFile.close)
+        self._openers.popleft()
+        self._parts.append((self._written, file))
+        if self._closed:
+            file.close()
+        self._check_open()
+
+    async def _write(self, data: bytes) -> None:
+        begin, file = self._parts[-1]
+        await run_blocking(self._context, file.write, self._written - begin, data)
         self._check_open()
         self._written += len(data)
         self._wrote_at = self._now()
         self._trim()
 
-    async def _open(self) -> SpoolFile:
-        if self._file is None:
-            file = await run_opening(self._context, self._opener, SpoolFile.close)
-            if self._closed:
-                file.close()
-            self._file = file
-        self._check_open()
-        return self._file
-
-    def _unwritten(self) -> list[bytes]:
+    def _unwritten(self) -> bytes:
         position = self._tail_start
         chunks: list[bytes] = []
         for chunk in self._tail:
             if position >= self._written:
                 chunks.append(chunk)
             position += len(chunk)
-        return chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _trim(self) -> None:
         """Let go of what need not stay in memory."""
@@ -316,6 +242,15 @@ class FileSpool(Spool):
             size -= dropped
 
     # Reading
+
+    def _locate(self, start: int, size: int) -> tuple[SpoolFile, int, int]:
+        """Which file holds what was written at `start`, where, and how much of it at most."""
+        end = start + size
+        for begin, file in reversed(self._parts):
+            if begin <= start:
+                return file, start - begin, end - start
+            end = min(end, begin)
+        raise _closed()
 
     def _read_tail(self, start: int, size: int) -> bytes:
         position = self._tail_start
@@ -333,7 +268,7 @@ class FileSpool(Spool):
         return self._context.resource(CLOCK, Clock).now()
 
     def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None and not self._closed:
+        if getattr(self, "_parts", None) and not self._closed:
             message = f"unclosed {self!r}; await its aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
 

@@ -19,10 +19,10 @@ from asupplemented.cache.spool import (
     WRITE,
     FileSpool,
     MemorySpool,
-    SpoolFile,
     TemporarySpool,
     make_spool,
 )
+from asupplemented.cache.spool_file import SpoolFile
 from asupplemented.errors import ClosedError, SourceError, TruncatedError, UsageError
 from asupplemented.limits import KIB, SMALL_BLOB
 from asupplemented.retry import CLOCK
@@ -50,6 +50,17 @@ async def spool(request: pytest.FixtureRequest, session: Session) -> AsyncIterat
     spool = MemorySpool() if request.param == "memory" else TemporarySpool(session)
     async with spool:
         yield spool
+
+
+class Full(SpoolFile):
+    """A file on a disk that has no more room."""
+
+    room = 0
+
+    def write(self, start: int, data: bytes) -> None:
+        super().write(start, data[: max(0, self.room - start)])
+        if start + len(data) > self.room:
+            raise SourceError("full")
 
 
 def chunks_of(size: int, data: bytes = CONTENT) -> list[bytes]:
@@ -216,12 +227,23 @@ async def test_a_full_disk_takes_only_the_newest_chunk(
         assert await read_all(spool) == bytes(kept) + CONTENT
 
 
+@pytest.mark.parametrize("room", range(0, 2 * WRITE, WRITE // 3))
+async def test_another_file_goes_on_where_one_is_full(session: Session, room: int) -> None:
+    full = Full.temporary()
+    full.room = room
+    async with FileSpool(session, lambda: full, SpoolFile.temporary) as spool:
+        for chunk in chunks_of(40_000):
+            await spool.append(chunk)
+            assert await read_all(spool, 300_000) == CONTENT[: spool.length]
+        assert len(spool._parts) == 2
+        assert await read_all(spool, 12_345) == CONTENT
+
+
 async def test_a_file_that_was_cut_off_is_no_endless_loop(session: Session) -> None:
     async with TemporarySpool(session) as spool:
         for chunk in chunks_of(RECENT):
             await spool.append(chunk)
-        file = spool._file
-        assert file is not None
+        [(_, file)] = spool._parts
         with file.use() as fd:
             assert fd is not None
             os.truncate(fd, 0)
