@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from asupplemented.abc import BlobFile
 from asupplemented.blob_files import BlockReader
 from asupplemented.cache.spool_file import IngestFile
-from asupplemented.errors import NotFoundError
+from asupplemented.errors import NotFoundError, SupplementedError
 from asupplemented.files import open_with_status, read_limited
 from asupplemented.limits import BLOCK
 from asupplemented.staging import PREFIX, drop_lock, map_write_errors, take_lock
@@ -202,7 +202,7 @@ class Trail:
     def _read_name(self) -> str | None:
         try:
             raw = read_limited(self._lead, MAX_NAME, follow=False)
-        except NotFoundError:
+        except SupplementedError:
             return None
         name = raw.decode("ascii", "replace")
         return name if _NAME.fullmatch(name) else None

@@ -61,14 +61,19 @@ class Tops:
     def examine(self, top: Digest) -> None:
         """List a top if it is whole, else have it wait for something that it lacks.
 
+        One that cannot be read to its leaves is never whole.
+
         Raises:
             Busy: ``index.json`` is being changed; all can be called again.
-            SupplementedError: What it names cannot be read, or the list cannot be written.
+            SupplementedError: The list cannot be read or written.
         """
         kind = self._records.kind(top)
         if kind is None:
             return
-        reach = self._links.reach(top, kind)
+        try:
+            reach = self._links.reach(top, kind)
+        except SupplementedError:
+            return
         if reach.missing:
             self._wait(top, max(reach.missing))
         elif not self._is_listed(top):
@@ -83,8 +88,7 @@ class Tops:
         """
         directory = self._places.waiting_for(digest)
         for top in read_labels(directory):
-            with suppress(SupplementedError):  # A top that cannot be read never becomes whole.
-                self.examine(top)
+            self.examine(top)
             _forget(directory, top)
         with suppress(OSError):
             directory.rmdir()

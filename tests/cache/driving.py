@@ -128,7 +128,7 @@ def weigh(path: Path) -> int:
 
 
 def in_the_making(path: Path) -> list[str]:
-    return sorted(os.listdir(path / ".asupplemented" / "ingest"))
+    return sorted(file.name for file in (path / ".asupplemented" / "ingest").iterdir())
 
 
 def listed(path: Path) -> list[str]:
