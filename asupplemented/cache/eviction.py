@@ -1,8 +1,9 @@
 """Eviction: which blobs go when there is no more room. Decisions only, no files.
 
-The queue is made of one look at the whole directory and lasts for many evictions. What has been
-used since that look is moved back when its turn comes; what came since was used later than
-all that was seen then. So each choice is the least recently used one, without looking again.
+The queue is made of one look at the whole directory and lasts for many evictions. What has come
+or been used since that look was used later than all the rest; it is not in the queue, or leaves it
+when its turn comes. So each choice is the least recently used blob, until the queue is empty and
+it takes another look.
 """
 
 from __future__ import annotations
@@ -35,9 +36,6 @@ class EvictionQueue:
         self._heap = list(items)
         heapq.heapify(self._heap)
 
-    def __len__(self) -> int:
-        return len(self._heap)
-
     def choose(
         self,
         excess: int,
@@ -60,11 +58,9 @@ class EvictionQueue:
         while self._heap and excess > 0 and len(chosen) < BATCH:
             item = heapq.heappop(self._heap)
             current = look(item.digest)
-            if current is None:
+            if current is None or current.used > item.used:
                 continue
-            if current.used > item.used:
-                heapq.heappush(self._heap, current)
-            elif take(current):
+            if take(current):
                 chosen.append(current)
                 excess -= current.size
             else:

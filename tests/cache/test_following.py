@@ -173,7 +173,7 @@ async def test_when_the_leader_is_gone_one_follower_leads_and_the_others_follow_
             await readings[heir].task
         for chunk in chunks_of(LARGE):  # What came by following, and the rest from upstream.
             await heir.append(chunk)
-        await readings[rest].until(len(LARGE))
+        await wait_until(lambda: len(readings[rest].data) > 5_000_000)
         await heir.commit()
         await readings[rest].task
         assert readings[rest].data == LARGE
