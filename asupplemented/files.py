@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
 
@@ -169,22 +170,28 @@ async def run_opening(context: Context, func: Callable[[], T], release: Callable
 async def run_closing(context: Context, func: Callable[[], object]) -> None:
     """Call a function that must be called, in a worker thread if there still is one.
 
-    It is waited for even when the caller is cancelled, so it should be short.
+    It is called even if the caller is cancelled, or the session is closed, before its turn
+    comes; and it is waited for unless the caller is cancelled.
 
     Args:
         context: The session, whose threads are used.
-        func: Releases something; what it raises is raised here.
+        func: Releases something, and does not raise.
     """
-    with anyio.CancelScope(shield=True):
-        try:
-            await run_blocking(context, func)
-        except ClosedError:
-            func()
-
-
-async def _result(future: Future[T]) -> T:
     try:
-        return await asyncio.wrap_future(future)
+        future = context.resource(WORKERS, Workers).submit(func)
+    except ClosedError:
+        func()
+        return
+    future.add_done_callback(lambda done: func() if done.cancelled() else None)
+    with anyio.CancelScope(shield=True), suppress(ClosedError):
+        await _result(future, lasting=True)
+
+
+async def _result(future: Future[T], *, lasting: bool = False) -> T:
+    """Wait for a call; if the caller is cancelled, it is not begun any more unless it lasts."""
+    waiting = asyncio.wrap_future(future)
+    try:
+        return await (asyncio.shield(waiting) if lasting else waiting)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if future.cancelled() and task is not None and not task.cancelling():

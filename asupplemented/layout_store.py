@@ -50,6 +50,8 @@ __all__ = (
     "add_beside",
     "add_entry",
     "describe",
+    "list_entries",
+    "name_of",
 )
 
 INDEX_FILE: Final = "index.json"
@@ -217,11 +219,11 @@ def add_entry(tree: Tree, entry: Descriptor) -> Tree:
     """
     name = entry.annotations.get(REF_NAME)
     entries = [
-        _without_name(old) if name and _name_of(old) == name else old for old in _entries(tree)
+        _without_name(old) if name and name_of(old) == name else old for old in list_entries(tree)
     ]
     fresh = entry.to_dict()
     for position, old in enumerate(entries):
-        if old.get("digest") == entry.digest and not _name_of(old):
+        if old.get("digest") == entry.digest and not name_of(old):
             entries[position] = fresh
             break
     else:
@@ -236,7 +238,7 @@ def add_beside(tree: Tree, images: Sequence[Descriptor]) -> Tree:
         tree: The document, which is not changed.
         images: What to list, in order.
     """
-    entries = _entries(tree)
+    entries = list_entries(tree)
     known = {str(entry.get("digest")) for entry in entries}
     fresh = {image.digest: image.to_dict() for image in images}
     entries += [entry for digest, entry in fresh.items() if digest not in known]
@@ -270,14 +272,16 @@ def _encode(tree: Tree, what: str) -> bytes:
         raise MalformedManifestError(message) from error
 
 
-def _entries(tree: Tree) -> list[Tree]:
+def list_entries(tree: Tree) -> list[Tree]:
+    """The entries of an ``index.json`` in order; what is no object is left out."""
     manifests = tree.get("manifests")
     if not isinstance(manifests, list):
         return []
     return [entry for entry in manifests if isinstance(entry, dict)]
 
 
-def _name_of(entry: Tree) -> str | None:
+def name_of(entry: Tree) -> str | None:
+    """The name of an entry, None if it has none."""
     annotations = entry.get("annotations")
     name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
     return name if isinstance(name, str) and name else None

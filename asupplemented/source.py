@@ -27,6 +27,7 @@ from asupplemented.abc import (
     Signed,
     Source,
 )
+from asupplemented.cache.manifests import find_manifest, keep_manifest
 from asupplemented.cache.sharing import open_stream
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
@@ -180,13 +181,20 @@ class VerifiedSource(Source):
         self, instance: Digest | None, expected: Digest | None, size: int | None
     ) -> Manifest:
         began = perf_counter()
+        cached = self._context.cache is not None and not self.has_files
         with _located(self._reference, expected):
-            raw = await self._adapter.fetch_manifest(instance)
+            raw = None
+            if cached and expected is not None:
+                raw = await find_manifest(self._context, expected)
+            if raw is None:
+                raw = await self._adapter.fetch_manifest(instance)
             if len(raw.raw) > OFFLOAD_BYTES:
                 manifest = await run_blocking(self._context, _verify_and_parse, raw, expected, size)
             else:
                 manifest = _verify(raw, expected, size)
         self._check_open()
+        if cached:
+            keep_manifest(self._context, manifest, top=instance is None)
         self._tell(manifest, perf_counter() - began)
         return manifest
 

@@ -224,16 +224,18 @@ def write_file(target: Path, data: bytes, *, staging: Path, durable: bool = True
         staged.discard()
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory (mode 0755 less the umask) unless it is there; its parent is not made.
+def make_directory(path: Path, *, mode: int = 0o755) -> None:
+    """Make a directory unless it is there; its parent is not made. Blocking.
 
-    Blocking.
+    Args:
+        path: Where.
+        mode: Its permissions, less the umask, if it is made.
 
     Raises:
         SourceError: See `map_write_errors`.
     """
     with map_write_errors(path):
-        path.mkdir(mode=0o755, exist_ok=True)
+        path.mkdir(mode=mode, exist_ok=True)
 
 
 def sync_directory(path: Path) -> None:

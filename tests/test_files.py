@@ -34,6 +34,7 @@ from asupplemented.files import (
     open_regular,
     read_limited,
     run_blocking,
+    run_closing,
     run_opening,
 )
 from asupplemented.session import Session
@@ -174,6 +175,51 @@ async def test_SEC16_opening_leaks_no_file_at_any_await(tmp_path: Path) -> None:
         assert file_threads() == []
 
     assert await cancel_at_every_await(run, check) > 0
+
+
+async def test_SEC16_closing_is_done_though_its_caller_is_cancelled_before_its_turn(
+    session: Session,
+) -> None:
+    gates = [Gate() for _ in range(16)]  # more than there are threads
+    workers = session.resource(WORKERS, Workers)
+    for gate in gates:
+        workers.submit(gate)
+    closed: list[str] = []
+    task = asyncio.create_task(run_closing(session, partial(closed.append, "closed")))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == []
+    for gate in gates:
+        gate.open.set()
+    await wait_until(lambda: closed == ["closed"])
+
+
+async def test_closing_is_done_though_the_session_is_closed_before_its_turn() -> None:
+    session = Session()
+    gates = [Gate() for _ in range(16)]
+    workers = session.resource(WORKERS, Workers)
+    for gate in gates:
+        workers.submit(gate)
+    closed: list[str] = []
+    task = asyncio.create_task(run_closing(session, partial(closed.append, "closed")))
+    await asyncio.sleep(0)
+    ending = asyncio.create_task(session.aclose())
+    await task
+    assert closed == ["closed"]
+    for gate in gates:
+        gate.open.set()
+    await ending
+    await run_closing(session, partial(closed.append, "late"))
+    assert closed == ["closed", "late"]
+
+
+async def test_closing_is_done_once_in_a_thread(session: Session) -> None:
+    names: list[str] = []
+    await run_closing(session, lambda: names.append(threading.current_thread().name))
+    [name] = names
+    assert name.startswith("asupplemented-file")
 
 
 # Threads

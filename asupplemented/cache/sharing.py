@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.attempts import KeptAttempt
+from asupplemented.cache.following import Nothing
 from asupplemented.cache.shared_fetch import SharedFetch
 from asupplemented.cache.spool import make_spool
 from asupplemented.closing import close_all, closing_on_error
@@ -265,8 +266,7 @@ class _Kept:
         self._file = file
 
     def hold(self) -> AsyncResource:
-        message = f"{self.reference} is not a source that could be held"
-        raise UnsupportedOperationError(message)
+        return Nothing()
 
     def open(
         self,

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from asupplemented.errors import ClosedError
 from asupplemented.files import map_os_error
 from asupplemented.staging import create_staged, lock_file, map_write_errors
 
@@ -60,11 +61,15 @@ class SpoolFile:
         """Write all of `data`, from `start` on. On a failure, some of it may be there.
 
         Raises:
+            ClosedError: The file was closed.
             SourceError: See `asupplemented.staging.map_write_errors`.
         """
         with self.use() as fd, map_write_errors(self.path):
+            if fd is None:
+                message = "the file of a spool was closed; open the blob again"
+                raise ClosedError(message)
             view = memoryview(data)
-            while view and fd is not None:
+            while view:
                 written = os.pwrite(fd, view, start)
                 start += written
                 view = view[written:]
