@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobCache, Context, RawManifest
     from asupplemented.model.digest import Digest
 
-__all__ = ("find_manifest", "keep_manifest")
+__all__ = ("KEEPER", "Keeper", "find_manifest", "keep_manifest")
 
 MAX_WRITING: Final = 64
 """Manifests that wait to be written; who reads more of them does not wait, they are not kept."""

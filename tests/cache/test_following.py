@@ -100,7 +100,7 @@ async def test_the_first_leads_and_the_others_follow(
     async with await claim(caches[0], session) as leader, await claim(caches[1], session) as other:
         assert list(leader.candidates) == []
         [candidate] = other.candidates
-        assert candidate.reference == f"oci:{path}"
+        assert candidate.reference == f"oci:{path}@{describe(LARGE).digest}"
         assert candidate.member is None
         assert await candidate.open_file() is None
         reading = Reading(other)
