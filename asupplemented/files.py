@@ -109,6 +109,14 @@ class Workers(AsyncResource):
         """Count one less."""
         self._readers -= 1
 
+    async def run(self, func: Callable[[], T]) -> T:
+        """Call a function in a thread and wait for it; see `run_blocking`.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        return await _result(self.submit(func))
+
     async def aclose(self) -> None:
         """Wait for what is running, and end the threads. What has not begun never will."""
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -137,8 +145,7 @@ async def run_blocking(
     Raises:
         ClosedError: The session is closed.
     """
-    workers = context.resource(WORKERS, Workers)
-    return await _result(workers.submit(partial(func, *args, **kwargs)))
+    return await context.resource(WORKERS, Workers).run(partial(func, *args, **kwargs))
 
 
 async def run_opening(context: Context, func: Callable[[], T], release: Callable[[T], object]) -> T:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.configuration.certificates import Certificates
     from asupplemented.transports.registry.configuration.proxies import Proxies
     from asupplemented.transports.registry.options import RegistryOptions
+    from asupplemented.transports.registry.tls import InThread
 
 __all__ = ("CONNECTIONS", "Channel", "Connections", "default_user_agent")
 
@@ -80,6 +81,7 @@ class Connections(AsyncResource):
             resolves names and verifies certificates is its owner's affair.
         timeouts: How long to wait.
         options: Caps, and the name that we go by.
+        in_thread: Reads certificates, away from the event loop.
 
     Raises:
         ConfigurationError: `borrowed` cannot be used.
@@ -98,13 +100,18 @@ class Connections(AsyncResource):
     )
 
     def __init__(
-        self, borrowed: object | None, *, timeouts: Timeouts, options: RegistryOptions
+        self,
+        borrowed: object | None,
+        *,
+        timeouts: Timeouts,
+        options: RegistryOptions,
+        in_thread: InThread,
     ) -> None:
         self._borrowed = None if borrowed is None else _check(borrowed)
         self._options = options
         self._timeouts = timeouts
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
-        self._tls = TLSContexts()
+        self._tls = TLSContexts(in_thread)
         self._clients: dict[Reach | None, _Client] = {}
         self._closed = False
         self._reaches: dict[str, Reach] = {}

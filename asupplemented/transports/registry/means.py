@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asupplemented.files import WORKERS, Workers
 from asupplemented.retry import CLOCK, Clock
 from asupplemented.transports.registry.connections import CONNECTIONS, Connections
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
@@ -32,9 +33,15 @@ class Means:
             ConfigurationError: The client that the session borrowed cannot be used.
         """
         options = context.resource(OPTIONS, RegistryOptions)
+        workers = context.resource(WORKERS, Workers)
         connections = context.resource(
             CONNECTIONS,
-            lambda: Connections(context.http, timeouts=context.timeouts, options=options),
+            lambda: Connections(
+                context.http,
+                timeouts=context.timeouts,
+                options=options,
+                in_thread=workers.run,
+            ),
         )
         clock = context.resource(CLOCK, Clock)
         return cls(connections, options, context.timeouts, clock)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
-from asupplemented.files import run_blocking
+from asupplemented.files import WORKERS, Workers
 from asupplemented.transports.registry.configuration.candidates import Candidate
 from asupplemented.transports.registry.configuration.certificates import (
     find_directory,
@@ -43,12 +43,16 @@ class System:
 
     Args:
         options: Which files, and what is set without them.
-        context: The session, in whose threads they are read.
+        workers: The threads in which they are read.
+        tls_verify: What the session says of TLS, None if it leaves that to the files.
     """
 
-    def __init__(self, options: RegistryOptions, context: Context) -> None:
+    def __init__(
+        self, options: RegistryOptions, workers: Workers, *, tls_verify: bool | None
+    ) -> None:
         self._options = options
-        self._context = context
+        self._workers = workers
+        self._tls_verify = tls_verify
         self._paths = options.configuration
         self._cache = None if self._paths is None else RegistriesCache(self._paths)
         self._certificates: dict[str, Certificates] = {}
@@ -61,8 +65,11 @@ class System:
     @classmethod
     def of(cls, context: Context) -> System:
         """That of a session."""
+        # Nothing here keeps the context: it may be the view of somebody with credentials.
         options = context.resource(OPTIONS, RegistryOptions)
-        return context.resource(SYSTEM, lambda: cls(options, context))
+        workers = context.resource(WORKERS, Workers)
+        verify = context.tls_verify
+        return context.resource(SYSTEM, lambda: cls(options, workers, tls_verify=verify))
 
     async def list_candidates(
         self, name: ImageName, warn: Callable[[str], None]
@@ -107,7 +114,7 @@ class System:
             ConfigurationError: Its certificates cannot be read, or half of a pair is missing.
         """
         registry = candidate.name.registry
-        verify = self._context.tls_verify
+        verify = self._tls_verify
         insecure = candidate.insecure if verify is None else not verify
         proxies = Proxies.only(candidate.proxy) if candidate.proxy else self._options.proxies
         if self._paths is None:
@@ -141,21 +148,21 @@ class System:
                 in force.
         """
         if self._cache is not None:
-            await run_blocking(self._context, self._cache.reload)
+            await self._workers.run(self._cache.reload)
         self._certificates.clear()
         self._lookaside = None
 
     async def _read_registries(
         self, cache: RegistriesCache, warn: Callable[[str], None]
     ) -> Registries:
-        registries = await run_blocking(self._context, cache.get)
+        registries = await self._workers.run(cache.get)
         _tell(registries.remarks, warn)
         return registries
 
     async def _read_certificates(
         self, registry: str, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Certificates:
-        certificates = await run_blocking(self._context, _read_certificates, registry, paths)
+        certificates = await self._workers.run(partial(_read_certificates, registry, paths))
         _tell(certificates.warnings, warn)
         while len(self._certificates) >= KEPT:
             del self._certificates[next(iter(self._certificates))]
@@ -165,7 +172,7 @@ class System:
     async def _read_lookaside(
         self, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Lookaside:
-        self._lookaside = lookaside = await run_blocking(self._context, Lookaside.load, paths)
+        self._lookaside = lookaside = await self._workers.run(partial(Lookaside.load, paths))
         _tell(lookaside.remarks, warn)
         return lookaside
 

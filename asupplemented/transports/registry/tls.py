@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
-
-import anyio.to_thread
+from typing import TYPE_CHECKING, TypeAlias
 
 from asupplemented.transports.registry.configuration.certificates import make_context
 from asupplemented.transports.registry.flight import Flights
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable, Callable
 
     from asupplemented.transports.registry.configuration.certificates import Certificates
 
-__all__ = ("TLSContexts",)
+__all__ = ("InThread", "TLSContexts")
+
+InThread: TypeAlias = "Callable[[Callable[[], ssl.SSLContext]], Awaitable[ssl.SSLContext]]"
+"""Calls a function that blocks, and does not block."""
 
 
 class TLSContexts:
-    """One verifying and one trusting context for each set of certificates, made when needed."""
+    """One verifying and one trusting context for each set of certificates, made when needed.
 
-    def __init__(self) -> None:
+    Args:
+        in_thread: Calls a function in a worker thread.
+    """
+
+    def __init__(self, in_thread: InThread) -> None:
+        self._in_thread = in_thread
         self._made: dict[tuple[Certificates, bool], ssl.SSLContext] = {}
         self._flights = Flights[tuple["Certificates", bool], "ssl.SSLContext"]()
 
@@ -39,6 +46,6 @@ class TLSContexts:
         context = self._made.get(key)
         if context is None:
             make = partial(make_context, certificates, verify=verify)
-            context = await self._flights.run(key, partial(anyio.to_thread.run_sync, make))
+            context = await self._flights.run(key, partial(self._in_thread, make))
             self._made[key] = context
         return context

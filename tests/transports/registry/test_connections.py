@@ -15,6 +15,7 @@ from asupplemented.errors import (
     NetworkError,
     SourceTimeoutError,
 )
+from asupplemented.files import Workers
 from asupplemented.session import Session
 from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
 from asupplemented.transports.registry import connections as module
@@ -136,7 +137,9 @@ async def test_a_client_that_was_closed_cannot_be_lent(registry: FakeRegistry) -
 
 def test_what_is_no_client_cannot_be_lent() -> None:
     with pytest.raises(ConfigurationError, match="not a str"):
-        Connections("client", timeouts=Timeouts(), options=RegistryOptions())
+        Connections(
+            "client", timeouts=Timeouts(), options=RegistryOptions(), in_thread=Workers().run
+        )
 
 
 async def test_a_lender_that_closes_early_is_told(registry: FakeRegistry) -> None:
