@@ -89,7 +89,7 @@ def decode_quickly(raw: bytes, kind: type[T]) -> T | None:
         return None
     if _ENCODER.encode(value).count(b":") != raw.count(b":"):
         return None
-    return cast("T", value)
+    return value if isinstance(value, kind) else None
 
 
 def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[str, Json]:
