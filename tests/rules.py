@@ -32,9 +32,6 @@ UNTESTED: Final = {
     "CONF-14": "mirrors are not asked yet",
     "CONF-16": "mirrors are not asked yet",
     "CRED-04": "mirrors are not asked yet",
-    # Remove when streams ask the same member again.
-    "RES-02": "a body is not asked for again yet",
-    "RES-03": "a body is not asked for again yet",
     # Remove when there is a server.
     "SEC-17": "there is no server yet",
 }
