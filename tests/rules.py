@@ -28,10 +28,6 @@ UNTESTED: Final = {
     "RET-04": "it tells what others do",
     "RET-05": "it tells what others do",
     "TLS-10": "there is nothing to see of what is not spoken",
-    # Remove with the merge of `wiring`, which proves them.
-    "CONF-14": "mirrors are not asked yet",
-    "CONF-16": "mirrors are not asked yet",
-    "CRED-04": "mirrors are not asked yet",
     # Remove when there is a server.
     "SEC-17": "there is no server yet",
 }
