@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import (
         BlobCandidate,
@@ -463,16 +463,29 @@ class _Flight:
         self.failure: SupplementedError | None = None
 
 
-@contextmanager
-def _located(reference: Reference, digest: Digest | None = None) -> Generator[None]:
-    """Say where an error happened, and turn strays of the standard library into ours."""
-    try:
-        yield
-    except SupplementedError as error:
-        error.locate(reference=reference, digest=digest)
-        raise
-    except (OSError, EOFError) as error:
-        raise map_os_error(error, reference).locate(reference=reference, digest=digest) from error
+class _located:  # noqa: N801 - it is used as a function
+    """Say where an error happened, and turn strays of the standard library into ours.
+
+    Every manifest passes through it, so it is no generator.
+    """
+
+    __slots__ = ("_digest", "_reference")
+
+    def __init__(self, reference: Reference, digest: Digest | None = None) -> None:
+        self._reference = reference
+        self._digest = digest
+
+    def __enter__(self) -> None:
+        """Nothing is to be prepared."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, SupplementedError):
+            error.locate(reference=self._reference, digest=self._digest)
+        elif isinstance(error, (OSError, EOFError)):
+            ours = map_os_error(error, self._reference)
+            raise ours.locate(reference=self._reference, digest=self._digest) from error
 
 
 def _verify(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -56,6 +56,9 @@ class Document(
     artifact_type: str | None = None
     subject: Descriptor | None = None
 
+    signatures: ClassVar[None] = None
+    """Only schema 1 has them; so a document is a `Head`, too."""
+
 
 class Head(msgspec.Struct, frozen=True, rename="camel"):
     """The fields that say what a manifest is (rule G1).
@@ -85,14 +88,14 @@ def read(raw: bytes) -> Reading:
     return strict_json.load(raw, what=_WHAT) if document is None else document
 
 
-def read_head(reading: Reading) -> Head:
+def read_head(reading: Reading) -> Head | Document:
     """What a manifest says that it is.
 
     Raises:
         MalformedManifestError: One of these fields has the wrong type, or almost its name.
     """
     if isinstance(reading, Document):
-        return Head(reading.schema_version, reading.media_type)
+        return reading
     return strict_json.convert(reading, Head, what=_WHAT)
 
 
@@ -115,7 +118,9 @@ def convert_as(reading: Reading, media_type: str, allowed: frozenset[str]) -> Do
         AmbiguousManifestError: It has keys of another kind.
     """
     foreign = find_foreign(reading, allowed)
-    if foreign and not isinstance(reading, Document):
+    if not foreign:
+        return convert(reading)
+    if not isinstance(reading, Document):
         reading = {key: value for key, value in reading.items() if key not in foreign}
     typed = convert(reading)
     check_foreign(foreign, media_type)
@@ -130,8 +135,10 @@ def find_foreign(reading: Reading, allowed: frozenset[str]) -> tuple[str, ...]:
         allowed: Those of the telling keys that its own kind has.
     """
     if isinstance(reading, Document):
-        present = [key for key in _TYPED if getattr(reading, key) is not None]
-        return tuple([key for key in present if key not in allowed])
+        foreign = [
+            key for key in _TYPED if key not in allowed and getattr(reading, key) is not None
+        ]
+        return tuple(foreign)
     present = [key for key, value in reading.items() if value is not None]
     return tuple([key for key in present if _TELLING.get(fold(key), "") not in {"", *allowed}])
 

@@ -27,7 +27,7 @@ from asupplemented.model.media_type import (
 from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
-    from asupplemented.model.document import Head, Reading
+    from asupplemented.model.document import Document, Head, Reading
 
 __all__ = ("ImageManifest", "Index", "Manifest")
 
@@ -121,7 +121,7 @@ class Manifest:
         """
         parsed = self._parsed
         if parsed is None:
-            parsed = _parse(self.raw, self.media_type, self._reading)
+            parsed = _parse(self._raw, self._media_type, self._reading)
             self._parsed, self._reading = parsed, None
         return parsed
 
@@ -167,7 +167,7 @@ class Manifest:
         return f"<Manifest {self._digest}, {self._media_type}, {len(self._raw)} bytes>"
 
 
-def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head]:
+def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head | Document]:
     try:
         reading = document.read(raw)
         return reading, document.read_head(reading)
@@ -178,7 +178,7 @@ def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head]:
         raise
 
 
-def _content(raw: bytes, kind: str | None, head: Head) -> bytes:
+def _content(raw: bytes, kind: str | None, head: Head | Document) -> bytes:
     """What the digest of a manifest covers (rules DG1, DG9)."""
     signed = kind in _SCHEMA1 and head.signatures is not None
     return schema1.rebuild_payload(raw) if signed else raw
@@ -192,7 +192,7 @@ def _checked(content: bytes, expected: Digest) -> Digest:
     return expected
 
 
-def _decided(kind: str | None, head: Head, raw: bytes) -> str:
+def _decided(kind: str | None, head: Head | Document, raw: bytes) -> str:
     """The media type, if it is a known one and the body does not contradict it."""
     if kind is None or kind not in KNOWN_MANIFESTS:
         own = "no mediaType" if head.media_type is None else f"mediaType {excerpt(head.media_type)}"

@@ -120,7 +120,7 @@ def guess(raw: bytes) -> str | None:
         return None
 
 
-def guess_read(reading: Reading, head: Head) -> str | None:
+def guess_read(reading: Reading, head: Head | Document) -> str | None:
     """The same as `guess`, for a manifest that was read already."""
     if head.media_type in _TELLING:
         return head.media_type

@@ -80,6 +80,27 @@ async def test_CHAL04_a_password_lets_in_over_tls(
         assert await read_reference(guarded.reference(NAME), session) == family.contents()
 
 
+@pytest.mark.usefixtures("trust")
+async def test_SEC13_a_password_lets_in_one_principal_and_no_other(
+    family: Family, guarded: Registry, account: Account
+) -> None:
+    reference = guarded.reference(NAME)
+    credentials = {guarded.address: (account.user, account.password)}
+    async with asup.Session() as session:
+        clara = session.scoped("clara", credentials=credentials)
+        assert await read_reference(reference, clara) == family.contents()
+        wrong = {guarded.address: (account.user, "guessed")}
+        for other in (
+            session.scoped("mallory"),
+            session.scoped("clara"),
+            session.scoped("clara", credentials=wrong),
+            session,
+        ):
+            with pytest.raises(asup.UnauthorizedError):
+                await asup.parse_reference(reference).open(other)
+        assert await read_reference(reference, clara) == family.contents()
+
+
 async def test_a_borrowed_client_brings_its_own_trust(
     family: Family, guarded: Registry, account: Account, certificates: Certificates
 ) -> None:

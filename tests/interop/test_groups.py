@@ -124,6 +124,25 @@ async def test_a_cache_of_a_registry_is_a_member_like_any_other(
             assert await read_contents(image) == family.contents()
 
 
+async def test_RES06_a_cache_that_has_to_fetch_a_blob_first_may_ignore_the_range(
+    family: Family,
+    places: Places,
+    registry: Registry,
+    skopeo: Skopeo,
+    session: asup.Session,
+) -> None:
+    place = places.find("docker")
+    skopeo.copy(family.reference(LOST[0]), place)
+    layer = max(family.images[LOST[0]].blobs.items(), key=lambda blob: blob[1])[0]
+    whole = (family.layout / "blobs" / layer.replace(":", "/")).read_bytes()
+    with run_registry(places.directory / "cold", upstream=registry) as cache:
+        reference = asup.parse_reference(place.replace(registry.address, cache.address))
+        async with reference.open(session) as source:
+            for _ in range(2):  # the second time the cache may have it
+                async with source.open_blob(layer, start=1000, end=3000) as blob:
+                    assert await blob.read_all(2000) == whole[1000:3000]
+
+
 async def test_a_blob_that_a_registry_swept_away_comes_from_a_supplement(
     family: Family, places: Places, skopeo: Skopeo, session: asup.Session
 ) -> None:

@@ -87,7 +87,7 @@ class HttpBlob:
         *,
         start: int,
         end: int | None,
-        etag: str | None,
+        etag: str | None = None,
         caller: Caller,
     ) -> None:
         self._client = client

@@ -29,7 +29,7 @@ from asupplemented.transports.registry.token_server import TokenServer
 from asupplemented.transports.registry.tokens import TokenServerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Collection
 
     import aiohttp
     from multidict import CIMultiDict
@@ -163,36 +163,66 @@ class RegistryClient:
                 grant = await site.access.obtain(errand.scope, caller)
         except SupplementedError as error:
             return error
-        response, local = await self._deliver(site, errand, grant, caller)
+        response = await self._ask(site, errand, grant, caller)
+        if response.status in errand.good:
+            self._notices.read(response.headers, caller)
+            return response
+        return await self._insist(site, errand, grant, response, caller)
+
+    def _ask(
+        self, site: Site, errand: Errand, grant: Grant, caller: Caller
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Send the request, and wait for the head of whatever is the answer."""
+        home = site.home
+        return self._connections.send(
+            home.channel,
+            locate(home, errand, caller.namespace),
+            method=errand.method,
+            headers=_join(errand.headers, grant.headers),
+            timeout=errand.timeout,
+        )
+
+    async def _insist(
+        self,
+        site: Site,
+        errand: Errand,
+        grant: Grant,
+        response: aiohttp.ClientResponse,
+        caller: Caller,
+    ) -> aiohttp.ClientResponse | SupplementedError:
+        """Make the best of an answer that is not good: go where it sends us, be let in."""
+        response, local = await self._follow(site, errand, grant, response, caller)
         if response.status == 401 and local:  # noqa: PLR2004
             better = await self._renew(site, errand, grant, response, caller)
             if isinstance(better, SupplementedError):
                 return better
             if better is not None:
-                response, local = await self._deliver(site, errand, better, caller)
+                response = await self._ask(site, errand, better, caller)
+                response, local = await self._follow(site, errand, better, response, caller)
         if response.status in errand.good:
             return response
         raise await refuse(response, errand.inquiry, self.means, site.access.secrets())
 
-    async def _deliver(
-        self, site: Site, errand: Errand, grant: Grant, caller: Caller
+    async def _follow(
+        self,
+        site: Site,
+        errand: Errand,
+        grant: Grant,
+        response: aiohttp.ClientResponse,
+        caller: Caller,
     ) -> tuple[aiohttp.ClientResponse, bool]:
-        _, courier, home = site
-        url = locate(home, errand, caller.namespace)
-        headers = errand.headers or grant.headers
-        if errand.headers is not None and grant.headers is not None:
-            headers = errand.headers.copy()
-            headers.extend(grant.headers)
-        response = await self._connections.send(
-            home.channel, url, method=errand.method, headers=headers, timeout=errand.timeout
+        """The answer at the end of all redirects, and whether it is the registry's own."""
+        if response.status not in REDIRECTS:
+            self._notices.read(response.headers, caller)
+            return response, True
+        parcel = Parcel(
+            locate(site.home, errand, caller.namespace),
+            _join(errand.headers, grant.headers),
+            errand.headers,
+            timeout=errand.timeout,
+            method=errand.method,
         )
-        if response.status in REDIRECTS:
-            parcel = Parcel(
-                url, headers, errand.headers, timeout=errand.timeout, method=errand.method
-            )
-            return await courier.follow(response, parcel)
-        self._notices.read(response.headers, caller)
-        return response, True
+        return await site.courier.follow(response, parcel)
 
     async def _renew(
         self,
@@ -249,3 +279,14 @@ class RegistryClient:
         if isinstance(error, TooManyRequestsError):
             self.limiter.pause(delay)
         caller.report_retry(error, attempt, delay)
+
+
+def _join(
+    everywhere: CIMultiDict[str] | None, at_home: CIMultiDict[str] | None
+) -> CIMultiDict[str] | None:
+    """All headers of a request, those that only the registry may see included."""
+    if everywhere is None or at_home is None:
+        return everywhere or at_home
+    joined = everywhere.copy()
+    joined.extend(at_home)
+    return joined

@@ -92,6 +92,7 @@ class Connections(AsyncResource):
         "_clients",
         "_closed",
         "_heads",
+        "_loop",
         "_options",
         "_reaches",
         "_timeout",
@@ -114,6 +115,7 @@ class Connections(AsyncResource):
         self._tls = TLSContexts(in_thread)
         self._clients: dict[Reach | None, _Client] = {}
         self._closed = False
+        self._loop = asyncio.get_running_loop()
         self._reaches: dict[str, Reach] = {}
         # With connections of our own, the wait for a head begins when one is there.
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
@@ -185,7 +187,7 @@ class Connections(AsyncResource):
             MalformedResponseError: The answer is not HTTP, or leads where it must not.
             ClosedError: The session is closed.
         """
-        task = _current_task()
+        task = _current_task(self._loop)
         cancelling = task.cancelling()
         if self._borrowed is not None:
             self._heads.begin(task)
@@ -314,8 +316,9 @@ def _sum(seconds: tuple[float | None, ...]) -> float | None:
     return sum(known) if len(known) == len(seconds) else None
 
 
-def _current_task() -> asyncio.Task[object]:
-    task: asyncio.Task[object] | None = asyncio.current_task()
+def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[object]:
+    # Without a loop it looks for one, and asks the system for that whether we were forked.
+    task: asyncio.Task[object] | None = asyncio.current_task(loop)
     if task is None:
         message = "requests are sent from within a task"
         raise RuntimeError(message)
@@ -378,7 +381,7 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        self._heads.begin(_current_task())
+        self._heads.begin(_current_task(self._loop))
         return connection
 
 

@@ -100,7 +100,7 @@ class ExternalBlob(HttpBlob):
         urls: Sequence[URL],
         caller: Caller,
     ) -> None:
-        super().__init__(client, repository, digest, start=0, end=None, etag=None, caller=caller)
+        super().__init__(client, repository, digest, start=0, end=None, caller=caller)
         self._urls = urls
         self._abroad = False
 

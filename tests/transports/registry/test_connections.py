@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from asupplemented.abc import Timeouts
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
+    MalformedResponseError,
     NetworkError,
     SourceTimeoutError,
 )
@@ -21,7 +24,9 @@ from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Header
 from asupplemented.transports.registry import connections as module
 from asupplemented.transports.registry.addresses import Reach
 from asupplemented.transports.registry.connections import Connections, default_user_agent
+from asupplemented.transports.registry.faults import ForbiddenAddressError
 from asupplemented.transports.registry.options import RegistryOptions
+from tests.transports.registry.raw_servers import serve_bytes
 from tests.transports.registry.sessions import IMAGE, fill, watch
 
 if TYPE_CHECKING:
@@ -232,3 +237,66 @@ def test_the_user_agent_has_the_version(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(module, "version", missing)
     assert default_user_agent() == "asupplemented"
+
+
+LENGTHS = {
+    "two lengths": b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    "a list of lengths": b"Content-Length: 5, 6\r\n\r\nhello!",
+    "a length with a sign": b"Content-Length: +5\r\n\r\nhello",
+    "a length below nothing": b"Content-Length: -5\r\n\r\nhello",
+    "a length with a line": b"Content-Length: 1_0\r\n\r\nhello",
+    "a length and chunks": (
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    ),
+    "a size that is none": b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+    "a size with a sign": b"Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n",
+    "a size with a prefix": b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+    "a chunk that goes on": b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n",
+    "NUL in a header": b"X: a\0b\r\nContent-Length: 5\r\n\r\nhello",
+}
+
+
+@pytest.mark.parametrize("answer", LENGTHS.values(), ids=LENGTHS)
+async def test_SEC15_an_answer_with_two_meanings_is_refused(answer: bytes) -> None:
+    ping = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    async with serve_bytes(ping, then=head + answer, deaf_to=b"\x16") as host, watch() as watched:
+        async with asyncio.timeout(5):
+            with pytest.raises(MalformedResponseError):
+                await watched.open(f"docker://{host}/a")
+        for client in watched.connections._clients.values():
+            assert client.session.connector is not None
+            assert not client.session.connector._conns
+
+
+class Turning(AbstractResolver):
+    """Says another address each time."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = ResolveResult(
+            hostname=host,
+            host=self.addresses.pop(0),
+            port=port,
+            family=family,
+            proto=0,
+            flags=socket.AI_NUMERICHOST,
+        )
+        return [found]
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("then", ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "0.0.0.0"])  # noqa: S104 - nothing is bound
+async def test_SEC01_a_name_that_changes_its_mind_is_judged_each_time(then: str) -> None:
+    resolver = module._Resolver({}, Reach.PUBLIC)
+    await resolver.close()
+    resolver._inner = Turning("93.184.216.34", then)
+    [found] = await resolver.resolve("turning.example")
+    assert found["host"] == "93.184.216.34"  # and this is what is connected to
+    with pytest.raises(ForbiddenAddressError):
+        await resolver.resolve("turning.example")

@@ -17,9 +17,11 @@ from asupplemented.errors import (
     LimitExceededError,
     MalformedResponseError,
     ManifestNotFoundError,
+    NetworkError,
     SourceTimeoutError,
     TruncatedError,
     UnexpectedStatusError,
+    VerificationError,
 )
 from asupplemented.events import Warned
 from asupplemented.limits import MAX_MANIFEST
@@ -76,6 +78,36 @@ async def test_SRC01_a_missing_image_fails_at_open(
         with pytest.raises(ImageNotFoundError) as caught:
             await watched.open(reference)
         assert caught.value.reference == reference
+
+
+async def test_SRC02_what_a_source_says_of_itself(registry: FakeRegistry, watched: Watched) -> None:
+    reference = fill(registry).removesuffix(":latest")
+    async with await watched.open(reference) as source:
+        assert source.concurrent_blobs
+        assert await source.layers_for_copy() is None
+        assert str(source.reference) == f"{reference}:latest"
+        async with source.open_parts(BLOB_DIGEST, [(5, 10)]) as parts:
+            assert [[chunk async for chunk in part] async for part in parts] == [[BLOB[5:10]]]
+
+
+async def test_SRC02_closing_twice_is_closing_once(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    one, other = [await watched.open(fill(registry)) for _ in range(2)]
+    for _ in range(3):
+        await one.aclose()
+    assert watched.pool.leased == 1
+    await other.get_manifest()
+    await other.aclose()
+
+
+async def test_SRC02_an_open_that_failed_leaves_nothing_to_close(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    for reference in (registry.reference("nobody/here"), "docker://127.0.0.1:1/a"):
+        with pytest.raises((ImageNotFoundError, NetworkError)):
+            await watched.open(reference)
+        assert watched.pool.leased == 0
 
 
 async def test_HTTP01_HTTP02_the_headers_of_a_manifest_request(
@@ -206,6 +238,44 @@ async def test_HTTP06_docker_content_digest_is_not_believed(
     for _ in range(2):
         async with await watched.open(reference) as source:
             assert (await source.get_manifest()).digest == IMAGE.digest
+
+
+OTHER = build_image("linux/arm64")
+WRONG = {
+    "another manifest": OTHER.raw,
+    "one byte less": IMAGE.raw[:-1],
+    "one byte more": IMAGE.raw + b" ",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+@pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
+async def test_HTTP07_SEC04_what_a_digest_names_is_verified(
+    registry: FakeRegistry, watched: Watched, body: bytes, algorithm: str
+) -> None:
+    fill(registry)
+    digest = Digest.of(IMAGE.raw, algorithm)
+    registry.put_manifest("team/app", IMAGE.raw, IMAGE.media_type, digest=digest)
+    claim = Headers({"Docker-Content-Digest": digest, "Content-Type": IMAGE.media_type})
+    registry.script(digest, (Body(body), claim))
+    with pytest.raises(VerificationError):
+        await watched.open(registry.reference("team/app", digest))
+    async with await watched.open(registry.reference("team/app")) as source:
+        registry.script(digest, (Body(body), claim))
+        with pytest.raises(VerificationError):
+            await source.get_manifest(digest)
+        assert (await source.get_manifest(digest)).raw == IMAGE.raw
+
+
+@pytest.mark.parametrize("claim", [ABSENT, "x", "sha256:../../x", None])
+async def test_HTTP08_by_tag_a_header_that_claims_another_digest_is_ignored(
+    registry: FakeRegistry, watched: Watched, claim: str | None
+) -> None:
+    registry.script("latest", Headers({"Docker-Content-Digest": claim}))
+    async with await watched.open(fill(registry)) as source:
+        assert (await source.get_manifest()).digest == IMAGE.digest
+    assert watched.told(Warned) == []
 
 
 async def test_HTTP09_the_default_manifest_stays_while_the_tag_moves(
