@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ("NOBODY", "TIMEOUT", "ObjectStore", "namespace_of")
 
-TIMEOUT: Final = 10.0
+TIMEOUT: Final = 5.0
 """Seconds to wait for one answer; a body, once begun, takes its time."""
 
 NOBODY: Final = "nobody"

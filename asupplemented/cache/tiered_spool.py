@@ -1,0 +1,99 @@
+"""A spool whose blob is kept on this host, and then where other hosts find it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asupplemented.abc import Spool
+from asupplemented.closing import close_all
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from asupplemented.abc import AsyncResource, BlobCandidate, BlobFile, Tenure
+    from asupplemented.cache.object_body import StoredBlob
+    from asupplemented.cache.remote_tier import RemoteTier, Visit
+
+__all__ = ("TieredSpool",)
+
+
+class TieredSpool(Spool):
+    """A spool over one of this host's.
+
+    A lease is renewed while the blob grows. It is given back after the upload; or at once, if
+    the fetch ends without one.
+
+    Args:
+        spool: Where the bytes go; it belongs to this one.
+        visit: Who asks for what.
+        tier: Object storage.
+        find: Finds the file in which this host has kept the blob, None if it has not.
+        stored: The blob in object storage, None if it is not there.
+        tenure: The lease, None if this host does not lead; it belongs to the spool.
+    """
+
+    __slots__ = ("_closed", "_find", "_lent", "_spool", "_stored", "_tenure", "_tier", "_visit")
+
+    def __init__(
+        self,
+        spool: Spool,
+        visit: Visit,
+        tier: RemoteTier,
+        *,
+        find: Callable[[], Awaitable[BlobFile | None]],
+        stored: StoredBlob | None,
+        tenure: Tenure | None,
+    ) -> None:
+        self._spool = spool
+        self._visit = visit
+        self._tier = tier
+        self._find = find
+        self._stored = stored
+        self._tenure = tenure
+        self._lent = False
+        self._closed = False
+
+    @property
+    def candidates(self) -> Sequence[BlobCandidate]:
+        nearer = self._spool.candidates
+        return nearer if self._stored is None else (*nearer, self._stored)
+
+    @property
+    def length(self) -> int:
+        return self._spool.length
+
+    async def append(self, chunk: bytes) -> None:
+        if self._tenure is not None:
+            await self._tenure.renew()
+        await self._spool.append(chunk)
+
+    async def read(self, start: int, size: int) -> bytes:
+        return await self._spool.read(start, size)
+
+    async def commit(self) -> None:
+        await self._spool.commit()
+        stored, self._stored = self._stored, None
+        if stored is None or not stored.ended:
+            await self._begin_upload()
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._stored is not None and self._stored.ended:
+            # All of it came from there, and it was not what it should be.
+            self._tier.distrust(self._visit)
+        mine: list[AsyncResource] = [] if self._lent else [self._spool]
+        if self._tenure is not None:
+            mine.append(self._tenure)
+        await close_all(mine, "a spool")
+
+    async def _begin_upload(self) -> None:
+        file = await self._find()
+        source = self._spool if file is None else self._tier.reader(file)
+        if self._tier.begin_blob(self._visit, self._spool.length, source, self._tenure):
+            self._lent = source is self._spool
+        else:
+            idle = [] if file is None else [source]
+            await close_all([*idle, *filter(None, [self._tenure])], "an upload")
+        self._tenure = None
