@@ -70,18 +70,27 @@ class RemoteTier(AsyncResource):
         patience: Seconds to wait for uploads when closing.
     """
 
-    __slots__ = ("_distrusted", "_outage", "_store", "_uploads", "_workers")
+    __slots__ = ("_distrusted", "_reading", "_store", "_uploads", "_workers", "_writing")
 
     def __init__(self, store: ObjectStore, *, pause: float, patience: float) -> None:
         self._store = store
-        self._outage = Outage(store.name, pause)
+        self._reading = Outage(store.name, pause)
+        self._writing = Outage(store.name, pause)
         self._distrusted: OrderedDict[Digest, None] = OrderedDict()
         self._uploads = Uploads(patience)
         self._workers = Workers()
 
     def answers(self, visit: Visit) -> bool:
         """Whether it may be asked, and what it has under that name may be used."""
-        return visit.digest not in self._distrusted and not self._outage.lasts(visit.around)
+        return visit.digest not in self._distrusted and not self._reading.lasts(visit.around)
+
+    def takes(self, visit: Visit) -> bool:
+        """Whether it may be given anything; what cannot be read cannot be written, either."""
+        return not any(outage.lasts(visit.around) for outage in (self._reading, self._writing))
+
+    def serves(self, visit: Visit) -> bool:
+        """Whether it can bring a blob from one host to another at present."""
+        return self.answers(visit) and self.takes(visit)
 
     def blob(self, visit: Visit) -> StoredBlob:
         """The blob as a candidate."""
@@ -91,7 +100,9 @@ class RemoteTier(AsyncResource):
         """Whether the blob is there for this principal."""
         if not self.answers(visit):
             return False
-        found = await self._guard(visit, self._store.has(visit.namespace, visit.digest))
+        found = await self._guard(
+            visit, self._reading, self._store.has(visit.namespace, visit.digest)
+        )
         return found is True
 
     def distrust(self, visit: Visit) -> None:
@@ -106,7 +117,9 @@ class RemoteTier(AsyncResource):
         if not self.answers(visit):
             return None
         namespace = None if shared else visit.namespace
-        found = await self._guard(visit, self._store.get_manifest(namespace, visit.digest))
+        found = await self._guard(
+            visit, self._reading, self._store.get_manifest(namespace, visit.digest)
+        )
         if found is None:
             return None
         try:
@@ -159,11 +172,11 @@ class RemoteTier(AsyncResource):
         resources: tuple[AsyncResource, ...],
         weight: int,
     ) -> bool:
-        if self._outage.lasts(visit.around):
+        if not self.takes(visit):
             return False
         begun = self._uploads.start(partial(self._tell_end, visit, work), resources, weight=weight)
         if not begun:
-            self._outage.begin(visit.around, "more is to be uploaded than it takes")
+            self._writing.begin(visit.around, "more is to be uploaded than it takes")
         return begun
 
     async def _tell_end(
@@ -186,20 +199,20 @@ class RemoteTier(AsyncResource):
         await self._put(visit, request)
 
     async def _put(self, visit: Visit, request: Awaitable[None]) -> None:
-        if await self._guard(visit, _done(request)):
+        if await self._guard(visit, self._writing, _done(request)):
             self._distrusted.pop(visit.digest, None)
 
-    async def _guard(self, visit: Visit, request: Awaitable[T]) -> T | None:
+    async def _guard(self, visit: Visit, outage: Outage, request: Awaitable[T]) -> T | None:
         """What a request gives; None, and a warning or an outage, where it fails."""
         try:
             answer = await request
         except SourceError as error:
-            self._outage.begin(visit.around, error.message)
+            outage.begin(visit.around, error.message)
             return None
         except SupplementedError as error:
             self._warn(visit, str(error.locate(digest=visit.digest)))
             return None
-        self._outage.end()
+        outage.end()
         return answer
 
     def _warn(self, visit: Visit, message: str) -> None:

@@ -129,7 +129,7 @@ class TieredCache(BlobCache):
         while True:
             if await self._tier.has(visit):
                 return self._tier.blob(visit), None
-            if self._lease is None or not self._tier.answers(visit):
+            if self._lease is None or not self._tier.serves(visit):
                 return None, None
             tenure = await self._lease.take(context, visit.key)
             if tenure is not None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from asupplemented.abc import RawBlob
     from asupplemented.cache.object_upload import Read
 
 DIGEST = Digest.of(DATA)
@@ -91,6 +92,11 @@ async def read(storage: ObjectStore, digest: Digest, *bounds: int | None) -> byt
         chunks = [chunk async for chunk in body]
     assert all(0 < len(chunk) <= CHUNK_MAX for chunk in chunks)
     return b"".join(chunks)
+
+
+async def collect(body: RawBlob, received: bytearray) -> None:
+    async for chunk in body:
+        received += chunk
 
 
 async def test_it_is_an_oci_layout_with_grants(flaky: FlakyStore, storage: ObjectStore) -> None:
@@ -200,11 +206,10 @@ async def test_a_body_that_breaks_is_read_on_from_where_it_broke(
 ) -> None:
     candidate = storage.blob(await put(storage, LARGE))
     flaky.cut = MIB
-    received = b""
+    received = bytearray()
     async with candidate.open() as body:
         with pytest.raises(SourceError, match="status 503"):
-            async for chunk in body:
-                received += chunk
+            await collect(body, received)
     assert received == LARGE[:MIB]
     assert not candidate.ended
     flaky.cut = None
