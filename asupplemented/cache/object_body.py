@@ -51,7 +51,12 @@ class StoredBlob:
     def member(self) -> int | None:
         return None
 
-    def open(self, start: int = 0, end: int | None = None) -> RawBlob:
+    def open(
+        self,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,  # noqa: ARG002 - the name of the blob says what it is
+    ) -> RawBlob:
         return _StoredBody(self, start, end)
 
     async def open_file(self) -> BlobFile | None:

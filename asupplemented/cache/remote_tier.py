@@ -50,8 +50,7 @@ class Visit:
     @classmethod
     def of(cls, context: Context, digest: Digest) -> Self:
         """A visit in the name of a session's principal."""
-        principal: str | None = getattr(context, "principal", None)
-        return cls(Surroundings.of(context), namespace_of(principal), digest)
+        return cls(Surroundings.of(context), namespace_of(context.principal), digest)
 
     @property
     def key(self) -> str:

@@ -9,6 +9,7 @@ from asupplemented.abc import BlobCache, RawManifest
 from asupplemented.cache.leases import check_seconds
 from asupplemented.cache.outage import PAUSE
 from asupplemented.cache.remote_tier import RemoteTier, Visit
+from asupplemented.cache.spool import make_spool
 from asupplemented.cache.tiered_spool import TieredSpool
 from asupplemented.closing import closing_on_error
 from asupplemented.model.digest import Digest
@@ -52,7 +53,7 @@ class TieredCache(BlobCache):
         upload_patience: Seconds to wait for uploads when it is closed.
         pause: Seconds for which object storage is left alone after it failed.
         spools: Makes a spool where `local` has none to give, from the session and the size of
-            the blob, None if unknown. Without it, such a blob is not kept at all.
+            the blob, None if unknown.
 
     Raises:
         ConfigurationError: A time is none.
@@ -69,7 +70,7 @@ class TieredCache(BlobCache):
         patience: float = PATIENCE,
         upload_patience: float = UPLOAD_PATIENCE,
         pause: float = PAUSE,
-        spools: Callable[[Context, int | None], Spool] | None = None,
+        spools: Callable[[Context, int | None], Spool] = make_spool,
     ) -> None:
         self._local = local
         self._lease = lease
@@ -88,9 +89,9 @@ class TieredCache(BlobCache):
 
     async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
         spool = await self._local.claim(context, blob)
-        if spool is None and self._spools is not None:
+        if spool is None:
             spool = self._spools(context, blob.size)
-        if spool is None or spool.candidates:
+        if spool.candidates:
             return spool  # Who is nearer than object storage brings the blob there, too.
         visit = Visit.of(context, Digest(blob.digest))
         async with closing_on_error(lambda: (spool,), "a spool"):

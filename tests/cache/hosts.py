@@ -88,7 +88,7 @@ class Shelf(BlobCache):
     async def find(
         self, context: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:
-        data = self.blobs.get((principal_of(context), blob.digest))
+        data = self.blobs.get((context.principal, blob.digest))
         if data is None or self.forgets:
             return None
         fd = os.memfd_create("blob")
@@ -103,37 +103,21 @@ class Shelf(BlobCache):
     async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
         if self.refuses:
             return None
-        spool = Buffer(self, (principal_of(context), blob.digest))
+        spool = Buffer(self, (context.principal, blob.digest))
         spool.nearer = self.nearer
         return spool
 
     async def find_manifest(
         self, context: Context, digest: Digest, *, shared: bool = False
     ) -> RawManifest | None:
-        return self.manifests.get((principal_of(context), digest))
+        return self.manifests.get((context.principal, digest))
 
     async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
-        key = principal_of(context), manifest.digest
+        key = context.principal, manifest.digest
         self.manifests[key] = RawManifest(manifest.raw, manifest.media_type)
 
     async def aclose(self) -> None:
         """Hold nothing open."""
-
-
-def principal_of(context: Context) -> str | None:
-    found: str | None = getattr(context, "principal", None)
-    return found
-
-
-class Scoped:
-    """A session in the name of a principal."""
-
-    def __init__(self, context: Context, principal: str | None) -> None:
-        self._context = context
-        self.principal = principal
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
 
 
 @dataclass(eq=False)
@@ -162,10 +146,16 @@ class Host:
         self, blob: Descriptor, *upstream: BlobCandidate, principal: str | None = None
     ) -> bytes:
         """Fetch a blob as a shared fetch does: what was kept, else through a spool."""
-        return await pull(Scoped(self.session, principal), self.cache, blob, *upstream)
+        return await pull(self.scoped(principal), self.cache, blob, *upstream)
+
+    def scoped(self, principal: str | None) -> Context:
+        """The session in the name of a principal."""
+        return self.session if principal is None else self.session.scoped(principal)
 
 
-async def pull(context: Any, cache: BlobCache, blob: Descriptor, *upstream: BlobCandidate) -> bytes:
+async def pull(
+    context: Context, cache: BlobCache, blob: Descriptor, *upstream: BlobCandidate
+) -> bytes:
     file = await cache.find(context, blob)
     if file is not None:
         try:
@@ -180,7 +170,10 @@ async def pull(context: Any, cache: BlobCache, blob: Descriptor, *upstream: Blob
             async for chunk in stream:
                 await spool.append(chunk)
         await spool.commit()
-        return await spool.read(0, spool.length) if spool.length else b""
+        received = bytearray()
+        while len(received) < spool.length:
+            received += await spool.read(len(received), spool.length)
+        return bytes(received)
 
 
 @asynccontextmanager

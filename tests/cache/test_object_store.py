@@ -218,6 +218,19 @@ async def test_a_body_that_breaks_is_read_on_from_where_it_broke(
     assert candidate.ended
 
 
+async def test_RES_01_a_body_that_breaks_for_good_is_taken_over_where_it_broke(
+    flaky: FlakyStore, storage: ObjectStore
+) -> None:
+    candidate = storage.blob(await put(storage, LARGE))
+    flaky.cut, ledger = MIB, Ledger()
+    async with Session() as session:
+        candidates = [candidate, Wire(LARGE, ledger)]
+        assert await drain(VerifiedStream(describe(LARGE), candidates, session)) == LARGE
+    assert not candidate.ended
+    [(_, start, _)] = ledger.asked
+    assert start >= MIB
+
+
 async def test_wrong_bytes_are_found_out_and_replaced(
     flaky: FlakyStore, storage: ObjectStore
 ) -> None:

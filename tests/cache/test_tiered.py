@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,11 +15,11 @@ from asupplemented.cache.uploads import BUDGET
 from asupplemented.errors import ConfigurationError, DigestMismatchError, SourceError
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
-from tests.cache.hosts import Buffer, Scoped, Shelf, open_host
+from tests.cache.hosts import Buffer, Shelf, open_host
 from tests.cache.stores import FlakyStore, failure
 from tests.candidates import DATA, LARGE, WRONG, Ledger, Wire, describe
 from tests.clocks import FakeClock
-from tests.suspending import cancel_at_every_await, wait_until
+from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 
 if TYPE_CHECKING:
     from asupplemented.abc import Context, Tenure
@@ -91,7 +91,7 @@ async def test_what_one_host_fetched_the_next_one_finds(
 async def test_many_hosts_at_once_fetch_a_blob_once(
     data: bytes, store: FlakyStore, ledger: Ledger
 ) -> None:
-    lease, blob = Leases(), describe(data)
+    lease, blob = Leases(ttl=10**9), describe(data)  # each host has a clock of its own
 
     async def run() -> bytes:
         async with open_host(store, lease=lease, patience=10**6) as host:
@@ -251,7 +251,7 @@ async def test_SEC_13_one_principal_does_not_wait_for_another(
 ) -> None:
     lease = Leases()
     async with open_host(store, lease=lease) as host:
-        clara = await host.cache.claim(Scoped(host.session, "clara"), BLOB)  # type: ignore[arg-type]
+        clara = await host.cache.claim(host.scoped("clara"), BLOB)
         assert clara is not None
         async with clara:
             await host.pull(BLOB, upstream, principal="bruno")
@@ -260,11 +260,11 @@ async def test_SEC_13_one_principal_does_not_wait_for_another(
 
 async def test_SEC_13_a_manifest_is_its_principals_unless_it_is_shared(store: FlakyStore) -> None:
     async with open_host(store) as host:
-        clara: Any = Scoped(host.session, "clara")
+        clara = host.scoped("clara")
         await host.cache.keep_manifest(clara, MANIFEST, top=True)
     async with open_host(store) as host:
-        clara, bruno = Scoped(host.session, "clara"), Scoped(host.session, "bruno")
-        cache: Any = host.cache
+        clara, bruno = host.scoped("clara"), host.scoped("bruno")
+        cache = host.cache
         digest = MANIFEST.digest
         assert await cache.find_manifest(bruno, digest) is None
         assert await cache.find_manifest(bruno, digest, shared=True) is not None
@@ -295,10 +295,29 @@ async def test_where_this_host_keeps_nothing_others_still_find_it(
     assert [spool.closed for spool in spare] == [True, True]
 
 
-async def test_without_a_spare_spool_such_a_blob_is_not_claimed(store: FlakyStore) -> None:
+async def test_a_spare_spool_may_lie_in_a_file(store: FlakyStore, ledger: Ledger) -> None:
+    data, before = LARGE * 2, count_open_files()
     async with open_host(store, local=Shelf(refuses=True)) as host:
-        assert await host.cache.claim(host.session, BLOB) is None
-    assert store.asked == []
+        assert await host.pull(describe(data), Wire(data, ledger)) == data
+    assert store.read(f"blobs/sha256/{Digest.of(data).encoded}") == data
+    assert count_open_files() == before
+
+
+async def test_what_was_not_kept_cannot_be_uploaded_once_the_session_is_closed(
+    store: FlakyStore, ledger: Ledger
+) -> None:
+    lease, data, before = Leases(), LARGE * 2, count_open_files()
+    store.gate = asyncio.Event()
+    async with open_host(store, lease=lease, local=Shelf(refuses=True)) as host:
+        await host.pull(describe(data), Wire(data, ledger))
+        await wait_until(lambda: bool(store.parts))
+        await host.session.aclose()
+        store.gate.set()
+        await host.cache.aclose()
+        [warning] = host.warnings
+        assert "session is closed" in warning
+    assert (store.parts, lease.held) == ({}, set())
+    assert count_open_files() == before
 
 
 async def test_the_spool_lives_until_what_was_not_kept_is_uploaded(
