@@ -51,6 +51,11 @@ class StoredBlob:
     def member(self) -> int | None:
         return None
 
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine: never, as far as anybody here knows."""
+        return False
+
     def open(
         self,
         start: int = 0,

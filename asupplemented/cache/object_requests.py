@@ -54,7 +54,7 @@ async def ask(request: Awaitable[T], seconds: float | None) -> T:
     except SupplementedError:
         raise
     except FileNotFoundError:
-        failure = BlobNotFoundError("there is no such object")
+        failure = BlobNotFoundError("object storage has no such object, or no such bucket")
     except TimeoutError:
         failure = SourceTimeoutError(_tell_time(seconds))
     except (BaseError, OSError, ValueError, NotImplementedError) as error:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 
 from asupplemented.cache.object_requests import ask
-from asupplemented.closing import CLOSE_TIMEOUT
 from asupplemented.errors import TruncatedError
 from asupplemented.limits import BLOCK, KIB, MIB
 
@@ -26,6 +25,9 @@ PART: Final = 8 * MIB
 _PARTS_AT_ONCE: Final = 2
 _MOST_PARTS: Final = 9000
 """S3 takes ten thousand."""
+ABORT_PATIENCE: Final = 5.0
+"""Seconds for an upload to remove its parts; what stays then is for the rules of the bucket."""
+
 _SLOWEST: Final = 128 * KIB
 """Bytes per second: an upload that is slower than that is of no use to anybody."""
 
@@ -67,7 +69,7 @@ async def _put_parts(store: Store, key: str, size: int, blocks: _Blocks) -> None
     except asyncio.CancelledError:
         # Cancelled itself, it would leave its parts behind: only one that fails removes them.
         blocks.abort()
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        with anyio.move_on_after(ABORT_PATIENCE, shield=True):
             await asyncio.wait((upload,))
         if not upload.cancel():
             upload.exception()  # Nobody else asks for it.

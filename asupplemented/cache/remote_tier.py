@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from asupplemented.abc import AsyncResource
 from asupplemented.cache.object_store import namespace_of
 from asupplemented.cache.outage import Outage, Surroundings
-from asupplemented.cache.uploads import FileReader, Uploads
+from asupplemented.cache.uploads import FileReader, Uploads, UploadSource
 from asupplemented.closing import close_all
-from asupplemented.errors import SourceError, SupplementedError
+from asupplemented.errors import NotFoundError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.files import Workers
 from asupplemented.limits import BLOCK, KIB
@@ -22,7 +22,7 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from asupplemented.abc import BlobFile, Context, Spool, Tenure
+    from asupplemented.abc import BlobFile, Context, Tenure
     from asupplemented.cache.object_body import StoredBlob
     from asupplemented.cache.object_store import ObjectStore
     from asupplemented.cache.object_upload import Read
@@ -133,7 +133,7 @@ class RemoteTier(AsyncResource):
         return FileReader(self._workers, file)
 
     def begin_blob(
-        self, visit: Visit, size: int, source: Spool | FileReader, tenure: Tenure | None
+        self, visit: Visit, size: int, source: UploadSource, tenure: Tenure | None
     ) -> bool:
         """Begin to upload a blob, unless it is there.
 
@@ -205,7 +205,7 @@ class RemoteTier(AsyncResource):
         """What a request gives; None, and a warning or an outage, where it fails."""
         try:
             answer = await request
-        except SourceError as error:
+        except (SourceError, NotFoundError) as error:  # Nothing else is missed but a bucket.
             outage.begin(visit.around, error.message)
             return None
         except SupplementedError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from asupplemented.abc import Spool
+from asupplemented.cache.uploads import UploadSource
 from asupplemented.closing import close_all
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class TieredSpool(Spool):
         tenure: The lease, None if this host does not lead; it belongs to the spool.
     """
 
-    __slots__ = ("_closed", "_find", "_lent", "_spool", "_stored", "_tenure", "_tier", "_visit")
+    __slots__ = ("_closed", "_find", "_shared", "_spool", "_stored", "_tenure", "_tier", "_visit")
 
     def __init__(
         self,
@@ -45,12 +46,12 @@ class TieredSpool(Spool):
         tenure: Tenure | None,
     ) -> None:
         self._spool = spool
+        self._shared = _SharedSpool(spool)
         self._visit = visit
         self._tier = tier
         self._find = find
         self._stored = stored
         self._tenure = tenure
-        self._lent = False
         self._closed = False
 
     @property
@@ -83,17 +84,37 @@ class TieredSpool(Spool):
         if self._stored is not None and self._stored.ended:
             # All of it came from there, and it was not what it should be.
             self._tier.distrust(self._visit)
-        mine: list[AsyncResource] = [] if self._lent else [self._spool]
+        mine: list[AsyncResource] = [self._shared]
         if self._tenure is not None:
             mine.append(self._tenure)
         await close_all(mine, "a spool")
 
     async def _begin_upload(self) -> None:
         file = await self._find()
-        source = self._spool if file is None else self._tier.reader(file)
-        if self._tier.begin_blob(self._visit, self._spool.length, source, self._tenure):
-            self._lent = source is self._spool
-        else:
-            idle = [] if file is None else [source]
-            await close_all([*idle, *filter(None, [self._tenure])], "an upload")
-        self._tenure = None
+        source = self._shared.lend() if file is None else self._tier.reader(file)
+        tenure, self._tenure = self._tenure, None
+        if not self._tier.begin_blob(self._visit, self._spool.length, source, tenure):
+            await close_all((source, *filter(None, (tenure,))), "an upload")
+
+
+class _SharedSpool(UploadSource):
+    """A spool that its readers and an upload hold; it is closed when both have closed it."""
+
+    __slots__ = ("_holders", "_spool")
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._holders = 1
+
+    def lend(self) -> Self:
+        """Itself, once more."""
+        self._holders += 1
+        return self
+
+    async def read(self, start: int, size: int) -> bytes:
+        return await self._spool.read(start, size)
+
+    async def aclose(self) -> None:
+        self._holders -= 1
+        if self._holders == 0:
+            await self._spool.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobFile
     from asupplemented.files import Workers
 
-__all__ = ("AT_ONCE", "BUDGET", "FileReader", "Uploads")
+__all__ = ("AT_ONCE", "BUDGET", "FileReader", "UploadSource", "Uploads")
 
 AT_ONCE: Final = 4
 """Uploads under way; each may have three parts of a blob in memory."""
@@ -28,7 +29,21 @@ BUDGET: Final = 64 * MIB
 """What all that wait and run may weigh: manifests by their size, blobs by their block."""
 
 
-class FileReader(AsyncResource):
+class UploadSource(AsyncResource):
+    """What is uploaded."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    async def read(self, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start` on, at least one.
+
+        Raises:
+            SupplementedError: It cannot be read any more.
+        """
+
+
+class FileReader(UploadSource):
     """Reads the file of a blob in threads that outlast a session.
 
     Args:
@@ -43,11 +58,6 @@ class FileReader(AsyncResource):
         self._blocks = BlockReader(file)
 
     async def read(self, start: int, size: int) -> bytes:
-        """Up to `size` bytes from `start` on.
-
-        Raises:
-            SourceError: The file cannot be read.
-        """
         reading = partial(self._blocks.read, start, min(size, BLOCK))
         return await asyncio.wrap_future(self._workers.submit(reading))
 
