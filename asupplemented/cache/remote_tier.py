@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ("RemoteTier", "Visit")
 
 T = TypeVar("T")
+
+_DROPPED: Final = "was not uploaded before the cache was closed"
 
 _TASK: Final = 64 * KIB
 """What a small upload weighs besides its bytes."""
@@ -161,8 +162,10 @@ class RemoteTier(AsyncResource):
         self._begin(visit, work, (), manifest.size + _TASK)
 
     async def aclose(self) -> None:
-        await close_all((self._uploads,), "uploads")
-        await self._workers.aclose()
+        try:
+            await self._uploads.aclose()
+        finally:
+            await close_all((self._workers,), "the threads of uploads")
 
     def _begin(
         self,
@@ -173,19 +176,11 @@ class RemoteTier(AsyncResource):
     ) -> bool:
         if not self.takes(visit):
             return False
-        begun = self._uploads.start(partial(self._tell_end, visit, work), resources, weight=weight)
-        if not begun:
+        dropped = partial(self._warn, visit, f"{visit.digest} {_DROPPED}")
+        begun = self._uploads.start(work, resources, weight=weight, dropped=dropped)
+        if not begun and not self._uploads.closed:
             self._writing.begin(visit.around, "more is to be uploaded than it takes")
         return begun
-
-    async def _tell_end(
-        self, visit: Visit, work: Callable[[], Coroutine[object, object, None]]
-    ) -> None:
-        try:
-            await work()
-        except CancelledError:
-            self._warn(visit, f"{visit.digest} was not uploaded before the cache was closed")
-            raise
 
     async def _put_blob(self, visit: Visit, size: int, read: Read) -> None:
         replace = visit.digest in self._distrusted

@@ -87,6 +87,7 @@ class Uploads(AsyncResource):
         resources: Sequence[AsyncResource] = (),
         *,
         weight: int,
+        dropped: Callable[[], None],
     ) -> bool:
         """Begin an upload, now or when others have ended.
 
@@ -94,6 +95,7 @@ class Uploads(AsyncResource):
             work: Uploads, and says itself what went wrong.
             resources: What it needs; closed when it has ended, however it ends.
             weight: What it holds in memory, in bytes.
+            dropped: Called if it is ended by `aclose`, begun or not.
 
         Returns:
             False if there is too much to do already, or no more is begun; then the resources
@@ -102,10 +104,15 @@ class Uploads(AsyncResource):
         if self._closed or self._weight + weight > BUDGET:
             return False
         self._weight += weight
-        task = asyncio.create_task(self._run(work, tuple(resources), weight))
+        task = asyncio.create_task(self._run(work, tuple(resources), weight, dropped))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more is begun."""
+        return self._closed
 
     @property
     def count(self) -> int:
@@ -129,10 +136,14 @@ class Uploads(AsyncResource):
         work: Callable[[], Coroutine[object, object, None]],
         resources: Sequence[AsyncResource],
         weight: int,
+        dropped: Callable[[], None],
     ) -> None:
         try:
             async with self._slots:
                 await work()
+        except asyncio.CancelledError:
+            dropped()
+            raise
         finally:
             self._weight -= weight
             await close_all(resources, "what an upload needed")

@@ -159,6 +159,16 @@ async def test_where_nobody_answers_nobody_leads_and_it_is_told_once(
     assert event.message.startswith("it could not be asked (ConnectionError)")
 
 
+@pytest.mark.parametrize("failure", [RuntimeError(HIDDEN), ValueError(HIDDEN), EOFError(HIDDEN)])
+async def test_whatever_the_client_raises_stops_nobody(
+    failure: Exception, session: Session, server: FakeRedis, events: list[Event]
+) -> None:
+    server.failure = failure
+    assert isinstance(await RedisLease(server).take(session, "key"), FreeTenure)
+    assert type(failure).__name__ in str(events)
+    assert HIDDEN not in str(events)
+
+
 async def test_it_leads_again_when_the_server_is_back(
     session: Session, server: FakeRedis, clock: FakeClock, events: list[Event]
 ) -> None:

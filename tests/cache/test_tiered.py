@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,15 +12,17 @@ from asupplemented.cache import object_upload
 from asupplemented.cache.leases import LocalLease
 from asupplemented.cache.object_store import NOBODY, namespace_of
 from asupplemented.cache.object_upload import PART
+from asupplemented.cache.remote_tier import RemoteTier, Visit
 from asupplemented.cache.uploads import BUDGET
 from asupplemented.errors import ConfigurationError, DigestMismatchError, SourceError
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
+from asupplemented.session import Session
 from tests.cache.hosts import Buffer, Shelf, open_host
 from tests.cache.stores import FlakyStore, failure
 from tests.candidates import DATA, LARGE, WRONG, Ledger, Wire, describe
 from tests.clocks import FakeClock
-from tests.suspending import cancel_at_every_await, count_open_files, wait_until
+from tests.suspending import cancel_at_every_await, count_open_files, run_leaping, wait_until
 
 if TYPE_CHECKING:
     from asupplemented.abc import Context, Tenure
@@ -492,6 +494,37 @@ async def test_uploads_that_take_too_long_end_with_the_cache(
     assert store.parts == {}
     assert lease.held == set()
     assert f"blobs/sha256/{Digest.of(data).encoded}" not in store.names()
+
+
+async def test_a_closed_cache_uploads_nothing_more_and_that_is_no_fault(
+    store: FlakyStore, upstream: Wire
+) -> None:
+    lease = Leases()
+    async with open_host(store, lease=lease) as host:
+        await host.cache.aclose()
+        assert await host.pull(BLOB, upstream) == DATA
+        assert host.warnings == []
+    assert (store.count("put"), lease.held) == (0, set())
+
+
+def test_closing_waits_for_uploads_as_long_as_it_was_told() -> None:
+    class Slow:
+        name = "slow"
+        took = 0.0
+
+        async def put_manifest(self, namespace: str, manifest: Manifest, *, replace: bool) -> None:
+            await asyncio.sleep(25)
+            self.took = asyncio.get_running_loop().time()
+
+    async def main() -> None:
+        slow: Any = Slow()
+        tier = RemoteTier(slow, pause=10, patience=30)
+        async with Session() as session:
+            tier.begin_manifest(Visit.of(session, MANIFEST.digest), MANIFEST)
+            await tier.aclose()
+        assert slow.took >= 25
+
+    run_leaping(main)
 
 
 async def test_an_upload_outlasts_the_session(store: FlakyStore, ledger: Ledger) -> None:

@@ -48,10 +48,14 @@ class Work:
             self.running -= 1
 
 
+def fail() -> None:
+    pytest.fail("an upload was dropped")
+
+
 async def test_few_run_at_a_time_and_closing_waits_for_all() -> None:
     work, things = Work(), [Thing() for _ in range(20)]
     uploads = Uploads(patience=60)
-    assert all(uploads.start(work, [thing], weight=1) for thing in things)
+    assert all(uploads.start(work, [thing], weight=1, dropped=fail) for thing in things)
     closing = asyncio.create_task(uploads.aclose())
     await asyncio.sleep(0.01)
     assert uploads.count == 20
@@ -65,23 +69,24 @@ async def test_few_run_at_a_time_and_closing_waits_for_all() -> None:
 async def test_too_much_is_refused_until_there_is_room() -> None:
     work, thing = Work(), Thing()
     async with Uploads(patience=60) as uploads:
-        assert uploads.start(work, weight=BUDGET - 1)
-        assert uploads.start(work, weight=1)
-        assert not uploads.start(work, [thing], weight=1)
+        assert uploads.start(work, weight=BUDGET - 1, dropped=fail)
+        assert uploads.start(work, weight=1, dropped=fail)
+        assert not uploads.start(work, [thing], weight=1, dropped=fail)
         assert thing.closed == 0, "it is the caller's still"
         work.gate.set()
         await asyncio.sleep(0.01)
-        assert uploads.start(work, [thing], weight=BUDGET)
-        assert not uploads.start(work, weight=BUDGET + 1)
+        assert uploads.start(work, [thing], weight=BUDGET, dropped=fail)
+        assert not uploads.start(work, weight=BUDGET + 1, dropped=fail)
     assert thing.closed == 1
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_patience_ends_and_then_all_of_them_end(cancelled: bool) -> None:  # noqa: FBT001
     work, things = Work(), [Thing() for _ in range(20)]
+    dropped: list[Thing] = []
     uploads = Uploads(patience=60 if cancelled else 0)
     for thing in things:
-        uploads.start(work, [thing], weight=1)
+        uploads.start(work, [thing], weight=1, dropped=partial(dropped.append, thing))
     closing = asyncio.create_task(uploads.aclose())
     if cancelled:
         await asyncio.sleep(0)
@@ -89,6 +94,7 @@ async def test_patience_ends_and_then_all_of_them_end(cancelled: bool) -> None: 
     outcome = await asyncio.gather(closing, return_exceptions=True)
     assert isinstance(outcome[0], asyncio.CancelledError) is cancelled
     assert (work.running, work.done, uploads.count) == (0, 0, 0)
+    assert len(dropped) == len(things)
     assert {thing.closed for thing in things} == {1}
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -97,7 +103,7 @@ async def test_nothing_begins_once_it_is_closed() -> None:
     uploads = Uploads(patience=60)
     await uploads.aclose()
     await uploads.aclose()
-    assert not uploads.start(Work(), weight=1)
+    assert not uploads.start(Work(), weight=1, dropped=fail)
 
 
 async def test_a_file_is_read_in_blocks_and_closed(tmp_path: Path) -> None:
