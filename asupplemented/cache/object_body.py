@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
+from asupplemented.abc import AsyncResource
 from asupplemented.cache.object_requests import ask
 from asupplemented.errors import RangeError, SourceError
 from asupplemented.limits import CHUNK_MAX, KIB
@@ -64,6 +65,10 @@ class StoredBlob:
     ) -> RawBlob:
         return _StoredBody(self, start, end)
 
+    def hold(self) -> AsyncResource:
+        """Nothing: storage is not closed."""
+        return _Hold()
+
     async def open_file(self) -> BlobFile | None:
         return None
 
@@ -83,6 +88,13 @@ class StoredBlob:
         """
         found = await ask(self._store.head_async(self._key), self._patience)
         return found["size"]
+
+
+class _Hold(AsyncResource):
+    __slots__ = ()
+
+    async def aclose(self) -> None:
+        """Do nothing."""
 
 
 class _StoredBody:

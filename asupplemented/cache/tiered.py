@@ -82,6 +82,10 @@ class TieredCache(BlobCache):
             patience=check_seconds("upload_patience", upload_patience, zero=True),
         )
 
+    @property
+    def fills(self) -> bool:
+        return self._local.fills
+
     async def find(
         self, context: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:

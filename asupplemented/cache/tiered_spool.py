@@ -63,6 +63,10 @@ class TieredSpool(Spool):
     def length(self) -> int:
         return self._spool.length
 
+    @property
+    def wanted(self) -> bool:
+        return self._spool.wanted
+
     async def append(self, chunk: bytes) -> None:
         if self._tenure is not None:
             await self._tenure.renew()
