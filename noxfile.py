@@ -17,6 +17,7 @@ INTEROP_PROGRAMS = {
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",
+    "redis-server": "redis-server",
     "skopeo": "skopeo",
     "umoci": "umoci",
 }
@@ -54,7 +55,7 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; what is marked slow runs on the default Python only."""
-    install(session, "tests", extras="cli")
+    install(session, "tests", extras="cli,redis,s3")
     chosen = () if session.python == DEFAULT_PYTHON else ("-m", "not slow")
     session.run("python", "-m", "pytest", "--ignore=tests/interop", *chosen, *session.posargs)
 
@@ -77,14 +78,14 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Talk to real programs: a registry, skopeo, umoci, nginx."""
+    """Talk to real programs: a registry, skopeo, umoci, nginx, Redis, an S3 server."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])  # nginx is there
     missing = [
         package for name, package in INTEROP_PROGRAMS.items() if not shutil.which(name, path=path)
     ]
     if missing:
         session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
-    install(session, "tests", extras="cli")
+    install(session, "interop", extras="cli,redis,s3")
     session.run("python", "-m", "pytest", "-m", "interop", "tests/interop", *session.posargs)
 
 

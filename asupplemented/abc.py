@@ -55,6 +55,7 @@ __all__ = (
     "Destination",
     "Hook",
     "LayersForCopy",
+    "Lease",
     "Listing",
     "LocalFile",
     "Named",
@@ -76,6 +77,7 @@ __all__ = (
     "Source",
     "SourceAdapter",
     "Spool",
+    "Tenure",
     "Timeouts",
     "WritableReference",
 )
@@ -985,3 +987,40 @@ class BlobCache(AsyncResource):
             manifest: What to keep.
             top: Whether somebody opened it as the default manifest of a reference.
         """
+
+
+class Tenure(AsyncResource):
+    """A lease that was taken. Closing it gives it back at once, so that others need not wait.
+
+    Closing never raises what the other side says: what cannot be given back lapses.
+    """
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    async def renew(self) -> bool:
+        """Say that the work goes on; call it whenever some of it was done.
+
+        Nobody is asked before a good part of the time is over.
+
+        Returns:
+            False once the lease is lost: somebody else may be at work, too.
+        """
+
+
+class Lease(Protocol):
+    """Lets one of several hosts at a time do what all of them need.
+
+    It saves work and guards nothing: what is made has its digest for a name, so two who make it
+    at once make the same, and no token is needed to fence off who has lost the lease meanwhile.
+    So it never fails anybody, either. Where it cannot be asked, nobody leads and everybody goes
+    on, with an event `asupplemented.events.Warned` when that begins.
+    """
+
+    async def take(self, context: Context, key: str) -> Tenure | None:
+        """Try to take the lease of a key, for a while.
+
+        Returns:
+            None if somebody else has it. If nobody can be asked, a tenure that holds nothing.
+        """
+        ...

@@ -76,6 +76,7 @@ AIOHTTP = frozenset({"aiohttp", "multidict", "yarl"})
 """aiohttp, and the two packages whose types its interface speaks."""
 
 THIRD_PARTY: dict[str, frozenset[str]] = {
+    "asupplemented.cache": frozenset({"obstore", "redis"}),
     "asupplemented.cli": frozenset({"rich", "typer"}),
     "asupplemented.image": frozenset({"msgspec"}),
     "asupplemented.layout_store": frozenset({"msgspec"}),
@@ -92,6 +93,8 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
 
 LAZY = frozenset(
     {
+        ("asupplemented.cache", "obstore"),  # an extra
+        ("asupplemented.cache", "redis"),  # an extra
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` reaches the room
         ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
         ("asupplemented.testing", "trustme"),  # not everyone who uses a fake needs TLS

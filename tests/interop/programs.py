@@ -20,6 +20,7 @@ PACKAGES: Final = {
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",
+    "redis-server": "redis-server",
     "skopeo": "skopeo",
     "umoci": "umoci",
 }

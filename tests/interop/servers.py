@@ -166,7 +166,7 @@ def run_registry(
         }
     configuration = directory / "config.json"
     configuration.write_text(json.dumps(settings))  # YAML is a superset of JSON
-    with _running([find("docker-registry"), "serve", str(configuration)]) as server:
+    with run_server([find("docker-registry"), "serve", str(configuration)]) as server:
         # it says so once the socket takes connections, so nobody needs to try
         port = server.wait_for(_LISTENING)
         yield Registry(f"{HOST}:{port}", configuration, store)
@@ -288,7 +288,7 @@ def _run_nginx(
             )
             files = ["-p", str(directory), "-c", str(configuration)]
             command = [find("nginx"), "-e", "stderr", *files]
-            server = running.enter_context(_running(command, inherited=(listening,)))
+            server = running.enter_context(run_server(command, inherited=(listening,)))
             server.wait_for(_STARTED)
         yield address
 
@@ -330,7 +330,9 @@ class _Server:
 
 
 @contextmanager
-def _running(command: Sequence[str], inherited: Sequence[socket.socket] = ()) -> Generator[_Server]:
+def run_server(
+    command: Sequence[str], inherited: Sequence[socket.socket] = ()
+) -> Generator[_Server]:
     """A process, and the listening sockets that it inherits: nginx finds them by its variable."""
     descriptors = [each.fileno() for each in inherited]
     process = subprocess.Popen(

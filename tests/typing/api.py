@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never, assert_type
 
+from obstore.store import MemoryStore
+from redis.asyncio import Redis
+
 import asupplemented as asup
 from asupplemented import events
-from asupplemented.abc import Context, Hook, Opening
+from asupplemented.abc import BlobCache, Context, Hook, Lease, Opening
+from asupplemented.cache.leases import LocalLease
+from asupplemented.cache.object_store import ObjectStore
+from asupplemented.cache.redis_lease import RedisLease
+from asupplemented.cache.tiered import TieredCache
 
 
 def group() -> asup.SupplementedReference:
@@ -119,6 +126,18 @@ def configured(environ: Mapping[str, str]) -> asup.Session:
     session = asup.Session(settings=[options])
     assert_type(session.tls_verify, bool | None)
     return session
+
+
+async def shared_by_hosts(local: BlobCache) -> None:
+    """A cache of several hosts is put together from its parts."""
+    storage = ObjectStore.from_url("s3://bucket/cache", {"region": "eu-central-1"})
+    assert_type(storage, ObjectStore)
+    leases: list[Lease] = [LocalLease(), RedisLease(Redis()), RedisLease.from_url("redis://host")]
+    for lease in leases:
+        async with TieredCache(local, storage, lease=lease, patience=5) as cache:
+            assert_type(cache, TieredCache)
+    either: list[BlobCache] = [TieredCache(local, ObjectStore(MemoryStore()))]
+    assert_type(await either[0].aclose(), None)
 
 
 def caught(error: asup.SupplementedError) -> int | None:

@@ -1,0 +1,54 @@
+"""One host of several, as a process of its own: it pulls the layers of an image, and tells how.
+
+It reads its task from stdin, says that it is ready, and begins when the next line comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from asupplemented import Session, parse_reference
+from asupplemented.cache.object_store import ObjectStore
+from asupplemented.cache.redis_lease import RedisLease
+from asupplemented.cache.tiered import TieredCache
+from asupplemented.events import BlobServed, Warned
+from asupplemented.model.digest import Digest
+from tests.cache.hosts import Shelf, pull
+
+
+async def run(task: dict[str, Any]) -> dict[str, Any]:
+    """Pull every blob of the image that the task names."""
+    events: list[Any] = []
+    remote = ObjectStore.from_url(task["storage"], task["options"], allow_http=True)
+    async with (
+        RedisLease.from_url(task["redis"]) as lease,
+        TieredCache(Shelf(), remote, lease=lease, patience=30) as cache,
+        Session(tls_verify=False, hooks=[events.append]) as session,
+        parse_reference(task["reference"]).open(session) as image,
+    ):
+        manifest: Any = (await image.get_manifest()).parse()
+        pulls = [
+            pull(session, cache, blob, *image.blob_candidates(blob)) for blob in manifest.layers
+        ]
+        pulled = await asyncio.gather(*pulls)
+    return {
+        "digests": [Digest.of(data) for data in pulled],
+        "served": sorted({event.reference for event in events if isinstance(event, BlobServed)}),
+        "warnings": [event.message for event in events if isinstance(event, Warned)],
+    }
+
+
+def main() -> None:
+    """Say "ready" and wait, so that several begin at once."""
+    task = json.loads(sys.stdin.readline())
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    sys.stdout.write(json.dumps(asyncio.run(run(task))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
