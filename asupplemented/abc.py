@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from asupplemented.model.credential import Credential
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
+    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
+    from asupplemented.progress import CopyProgress, PrefetchReport
 
 __all__ = (
     "AsyncResource",
@@ -778,6 +780,16 @@ class Source(AsyncResource):
             BlobNotFoundError: No known instance names it.
             RangeError: ``start < 0`` or ``end < start``.
         """
+
+    @abc.abstractmethod
+    async def prefetch(
+        self,
+        *,
+        selection: Selection | None = None,
+        concurrency: int = 6,
+        progress: Callable[[CopyProgress], None] | None = None,
+    ) -> PrefetchReport:
+        """Fetch the image into the cache of the session; see `asupplemented.prefetching`."""
 
     @abc.abstractmethod
     async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:

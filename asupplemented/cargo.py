@@ -6,7 +6,6 @@ lists name, those that are not in it are known.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
@@ -26,10 +25,11 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import ImageManifest, Index
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
 from asupplemented.model.selection import SpecificImages, SystemImage, choose
+from asupplemented.side_by_side import run_side_by_side
 from asupplemented.supplemented import SupplementedSource
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from asupplemented.abc import Source
     from asupplemented.model.descriptor import Descriptor
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
 
-__all__ = ("Cargo", "Extra", "Signed", "Sparse", "read_cargo", "run_side_by_side")
+__all__ = ("Cargo", "Extra", "Signed", "Sparse", "read_cargo")
 
 T = TypeVar("T")
 
@@ -166,32 +166,6 @@ async def read_cargo(
         sparse=tuple(reader.sparse),
         unlisted=reader.find_unlisted(),
     )
-
-
-async def run_side_by_side(
-    items: Collection[T], limit: int, action: Callable[[T], Awaitable[None]]
-) -> None:
-    """Do something with each item, `limit` at a time, beginning in order.
-
-    Raises:
-        BaseException: The first failure. All others were cancelled by then; those that failed as
-            well are in its notes.
-    """
-    waiting = iter(items)
-
-    async def work() -> None:
-        for item in waiting:
-            await action(item)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(limit, len(items))):
-                group.create_task(work())
-    except BaseExceptionGroup as failures:
-        first, *others = failures.exceptions
-        for told in dict.fromkeys(str(other) for other in others if other is not first):
-            first.add_note(f"another one failed as well: {told}")
-        raise first from first.__cause__
 
 
 @dataclass(slots=True)

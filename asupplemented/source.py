@@ -44,6 +44,7 @@ from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
+from asupplemented.prefetching import CONCURRENCY, prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -59,7 +60,9 @@ if TYPE_CHECKING:
         Reference,
         SourceAdapter,
     )
+    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
+    from asupplemented.progress import CopyProgress, PrefetchReport
 
 __all__ = ("VerifiedSource", "open_verified")
 
@@ -297,6 +300,23 @@ class VerifiedSource(Source):
             return None
         opener = partial(adapter.open_file, blob)
         return await run_opening(self._context, opener, lambda late: late.close())
+
+    async def prefetch(
+        self,
+        *,
+        selection: Selection | None = None,
+        concurrency: int = CONCURRENCY,
+        progress: Callable[[CopyProgress], None] | None = None,
+    ) -> PrefetchReport:
+        """Fetch the image into the cache of the session; see `asupplemented.prefetching`."""
+        self._check_open()
+        return await prefetch(
+            self,
+            self._context,
+            selection=selection,
+            concurrency=concurrency,
+            progress=progress,
+        )
 
     # What belongs to instances
 

@@ -26,11 +26,12 @@ from asupplemented.image import open_image
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
+from asupplemented.prefetching import CONCURRENCY, prefetch
 from asupplemented.resolution import Members, open_members, resolve
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
     from asupplemented.image import Image
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
     from asupplemented.plan import Instance, Preference, Resolution
+    from asupplemented.progress import CopyProgress, PrefetchReport
     from asupplemented.resolver import MissingPolicy, UnavailablePolicy
 
 __all__ = ("SupplementedReference", "SupplementedSource", "supplement")
@@ -404,6 +406,26 @@ class SupplementedSource(Source):
             return self.resolution.descriptor(digest) if rerouted is None else rerouted[1]
         except BlobNotFoundError as error:
             raise error.locate(reference=self._reference) from None
+
+    async def prefetch(
+        self,
+        *,
+        selection: Selection | None = None,
+        concurrency: int = CONCURRENCY,
+        progress: Callable[[CopyProgress], None] | None = None,
+    ) -> PrefetchReport:
+        """Fetch the image into the cache of the session; see `asupplemented.prefetching`.
+
+        Without another selection, what the group was opened for is fetched.
+        """
+        self._check_open()
+        return await prefetch(
+            self,
+            self._context,
+            selection=selection or self._reference.selection,
+            concurrency=concurrency,
+            progress=progress,
+        )
 
     # What belongs to instances
 

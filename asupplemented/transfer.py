@@ -11,10 +11,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 from asupplemented.abc import AsyncResource, BlobStream, Listing, Source, WritableReference
-from asupplemented.cargo import read_cargo, run_side_by_side
+from asupplemented.cargo import read_cargo
 from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
@@ -24,6 +24,14 @@ from asupplemented.errors import (
 from asupplemented.events import Warned
 from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
 from asupplemented.model.selection import AllImages, SystemImage
+from asupplemented.progress import (
+    BlobAdvanced,
+    BlobCopied,
+    BlobReused,
+    CopyPlanned,
+    CopyProgress,
+)
+from asupplemented.side_by_side import run_side_by_side
 from asupplemented.supplemented import SupplementedReference
 from asupplemented.transports import parse_reference
 
@@ -60,41 +68,6 @@ _NAMED: Final = 20
 _DOCKER: Final = frozenset((DOCKER_MANIFEST, DOCKER_LIST))
 _ORIGIN: Final = "while copying, the "
 """How the note begins that says on which side an error arose."""
-
-
-class CopyPlanned(NamedTuple):
-    """All manifests were read: this is what the copy consists of."""
-
-    manifests: int
-    blobs: int
-    bytes: int | None
-    """Of all blobs; None if a manifest does not tell the size of one."""
-
-
-class BlobAdvanced(NamedTuple):
-    """A blob is on its way."""
-
-    blob: Descriptor
-    received: int
-    """Bytes so far; 0 when a source has answered."""
-
-
-class BlobCopied(NamedTuple):
-    """A blob is in the destination, verified."""
-
-    blob: Descriptor
-    size: int
-    member: int | None
-    """The member of a group that served its end, None outside of a group."""
-
-
-class BlobReused(NamedTuple):
-    """A blob was in the destination before."""
-
-    blob: Descriptor
-
-
-CopyProgress: TypeAlias = CopyPlanned | BlobAdvanced | BlobCopied | BlobReused
 
 
 class CopyReport(NamedTuple):
@@ -303,7 +276,9 @@ class _Transfer:
                 self.progress(BlobReused(blob))
                 return
         try:
-            async with _Watched(self.source, blob, self.progress) as stream:
+            # Without a cache nobody gains by a fetch that others could follow.
+            shared = self.context.cache is not None
+            async with _Watched(self.source, blob, self.progress, shared=shared) as stream:
                 self.progress(BlobAdvanced(blob, 0))
                 with self._writing():
                     await self.output.put_blob(stream)
@@ -375,12 +350,17 @@ class _Watched(BlobStream):
     __slots__ = ("_progress", "_reference", "_stream")
 
     def __init__(
-        self, source: Source, blob: Descriptor, progress: Callable[[CopyProgress], None]
+        self,
+        source: Source,
+        blob: Descriptor,
+        progress: Callable[[CopyProgress], None],
+        *,
+        shared: bool,
     ) -> None:
         self._reference = source.reference
         self._progress = progress
         with _on_side("source", self._reference):
-            self._stream = source.open_blob(blob)
+            self._stream = source.open_blob(blob, shared=shared)
 
     @property
     def descriptor(self) -> Descriptor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented import cargo
-from asupplemented.cargo import read_cargo, run_side_by_side
+from asupplemented.cargo import read_cargo
 from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
@@ -234,16 +234,3 @@ async def test_a_failure_in_a_batch_names_the_manifest(session: Session) -> None
         with pytest.raises(ManifestNotFoundError) as caught:
             await read_cargo(source, AllImages())
     assert (caught.value.digest, caught.value.reference) == (IMAGES[1].digest, "memory:top")
-
-
-async def test_side_by_side_begins_in_order_and_stops_at_the_first_failure() -> None:
-    begun: list[int] = []
-
-    async def act(item: int) -> None:
-        begun.append(item)
-        if item == 2:
-            raise LimitExceededError("enough")
-
-    with pytest.raises(LimitExceededError, match="enough"):
-        await run_side_by_side([1, 2, 3, 4], 1, act)
-    assert begun == [1, 2]

@@ -15,7 +15,7 @@ import anyio
 
 from asupplemented.abc import AsyncResource
 from asupplemented.attempts import Attempt
-from asupplemented.closing import close_all
+from asupplemented.closing import CLOSE_TIMEOUT, close_all
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, MIB
@@ -318,8 +318,14 @@ class SharedFetch(AsyncResource):
             if not self._over:  # It was cancelled before it could begin.
                 await self._finish()
 
+    async def settle(self) -> None:
+        """Wait, but not for long, until what is whole is kept."""
+        if self._whole and self._task is not None:
+            await asyncio.wait((self._task,), timeout=CLOSE_TIMEOUT / 2)
+
     async def aclose(self) -> None:
-        """End the fetch and drop its bytes, whoever reads."""
+        """End the fetch and drop its bytes, whoever reads; what is whole is kept first."""
+        await self.settle()
         await self.stop()
         await close_all(self._let_go(), f"the spool of blob {self._descriptor.digest}")
 

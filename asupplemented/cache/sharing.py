@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from asupplemented.attempts import Attempt
     from asupplemented.model.descriptor import Descriptor
 
-__all__ = ("SHARING", "Sharing", "open_stream")
+__all__ = ("SHARING", "Sharing", "open_stream", "settle")
 
 
 def open_stream(
@@ -70,6 +70,11 @@ def open_stream(
         elif context.cache is not None:
             front = partial(_find_part, descriptor, candidates, context, start)
     return VerifiedStream(descriptor, candidates, context, start=start, end=end, front=front)
+
+
+async def settle(context: Context) -> None:
+    """Wait until all blobs of a session that are whole by now are in its cache."""
+    await _sharing_of(context).settle()
 
 
 async def _join(
@@ -199,6 +204,11 @@ class Sharing(AsyncResource):
         self._fetches[key] = fetch
         self._running.add(fetch)
         return fetch
+
+    async def settle(self) -> None:
+        """Wait, but not for long, until what is whole by now is kept."""
+        for fetch in list(self._running):
+            await fetch.settle()
 
     async def aclose(self) -> None:
         """End all fetches, and drop their bytes."""
