@@ -20,6 +20,7 @@ from asupplemented.cache.tops import Busy
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
+    LayoutError,
     LimitExceededError,
     SourceTimeoutError,
     SupplementedError,
@@ -315,7 +316,8 @@ class LayoutCache(BlobCache):
         except UsageError:
             raise
         except SupplementedError as error:
-            self._prepared = False  # The directory may be gone, and can be made again.
+            if isinstance(error, LayoutError):
+                self._prepared = False  # The directory may be gone, and can be made again.
             self._warn(context, trouble, error)
 
     def _warn_full(self, context: Context, digest: Digest) -> None:
