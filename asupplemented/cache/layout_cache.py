@@ -79,6 +79,8 @@ class LayoutCache(BlobCache):
         verify_on_read: Whether each file is hashed before it is served, once for as long as it
             does not change, even if only this user could have written it. Files that others
             could have written are hashed in any case.
+        fills: Whether who reads a part of a blob that is not there has all of it fetched
+            meanwhile, for those who come later.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -86,6 +88,7 @@ class LayoutCache(BlobCache):
 
     __slots__ = (
         "_closed",
+        "_fills",
         "_finder",
         "_lock",
         "_max_bytes",
@@ -103,6 +106,7 @@ class LayoutCache(BlobCache):
         *,
         durable: bool = True,
         verify_on_read: bool = False,
+        fills: bool = False,
     ) -> None:
         self._max_bytes = _check_limit(max_bytes)
         self._places = Places(Path(path), durable)
@@ -112,6 +116,7 @@ class LayoutCache(BlobCache):
         self._prepared = False
         self._swept = 0.0
         self._warned: dict[str, float] = {}
+        self._fills = fills
         self._closed = False
 
     @property
@@ -123,6 +128,10 @@ class LayoutCache(BlobCache):
     def max_bytes(self) -> int:
         """The most bytes that all blobs and manifests may have together."""
         return self._max_bytes
+
+    @property
+    def fills(self) -> bool:
+        return self._fills
 
     # Finding
 

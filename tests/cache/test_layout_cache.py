@@ -246,6 +246,20 @@ async def test_what_was_read_to_its_end_is_kept_though_the_session_closes_at_onc
     assert len(ledger.asked) == 1
 
 
+@pytest.mark.parametrize("fills", [True, False])
+async def test_a_part_of_a_blob_has_all_of_it_fetched_if_the_cache_fills(
+    path: Path, *, fills: bool
+) -> None:
+    ledger = Ledger()
+    cache = LayoutCache(path, LIMIT, fills=fills)
+    async with Session(cache=cache) as session:
+        part = open_stream(describe(LARGE), [Wire(LARGE, ledger)], session, start=10, end=20)
+        assert await drain(part) == LARGE[10:20]
+        if fills:
+            await wait_until(lambda: path.exists() and held(path) == {Digest.of(LARGE)})
+    assert [start for _, start, _ in ledger.asked] == ([10, 0] if fills else [10])
+
+
 # Cancellation
 
 
