@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import AsyncResource
 from asupplemented.cache.leads import News, Trail
-from asupplemented.errors import SourceError, SourceTimeoutError
+from asupplemented.errors import SourceError
 from asupplemented.files import run_blocking
 from asupplemented.retry import CLOCK, Clock
 
@@ -169,7 +169,7 @@ class FollowedBlob:
                     f"the process that is fetching the blob added nothing for {PATIENCE:g} s; "
                     "going on without it"
                 )
-                raise SourceTimeoutError(message)
+                raise SourceError(message)  # A timeout would have the same one asked again.
             await self._clock.sleep(pause)
             pause = min(MAX_PAUSE, 2 * pause)
 

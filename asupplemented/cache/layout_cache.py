@@ -20,6 +20,7 @@ from asupplemented.cache.tops import Busy
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
+    LayoutError,
     LimitExceededError,
     SourceTimeoutError,
     SupplementedError,
@@ -78,6 +79,8 @@ class LayoutCache(BlobCache):
         verify_on_read: Whether each file is hashed before it is served, once for as long as it
             does not change, even if only this user could have written it. Files that others
             could have written are hashed in any case.
+        fills: Whether who reads a part of a blob that is not there has all of it fetched
+            meanwhile, for those who come later.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -85,6 +88,7 @@ class LayoutCache(BlobCache):
 
     __slots__ = (
         "_closed",
+        "_fills",
         "_finder",
         "_lock",
         "_max_bytes",
@@ -102,6 +106,7 @@ class LayoutCache(BlobCache):
         *,
         durable: bool = True,
         verify_on_read: bool = False,
+        fills: bool = False,
     ) -> None:
         self._max_bytes = _check_limit(max_bytes)
         self._places = Places(Path(path), durable)
@@ -111,6 +116,7 @@ class LayoutCache(BlobCache):
         self._prepared = False
         self._swept = 0.0
         self._warned: dict[str, float] = {}
+        self._fills = fills
         self._closed = False
 
     @property
@@ -123,6 +129,10 @@ class LayoutCache(BlobCache):
         """The most bytes that all blobs and manifests may have together."""
         return self._max_bytes
 
+    @property
+    def fills(self) -> bool:
+        return self._fills
+
     # Finding
 
     async def find(
@@ -132,7 +142,7 @@ class LayoutCache(BlobCache):
 
         Others who use the directory leave the file and its name alone until it is closed.
         """
-        digest, principal = Digest(blob.digest), _principal_of(context)
+        digest, principal = Digest(blob.digest), context.principal
         wall = _clock_of(context).wall()
 
         def look() -> BlobFile | None:
@@ -149,7 +159,7 @@ class LayoutCache(BlobCache):
         self, context: Context, digest: Digest, *, shared: bool = False
     ) -> RawManifest | None:
         """A manifest by its digest, verified; see `BlobCache.find_manifest`."""
-        principal, wall = _principal_of(context), _clock_of(context).wall()
+        principal, wall = context.principal, _clock_of(context).wall()
 
         def look() -> RawManifest | None:
             if not self._finder.may_have(digest, principal, shared=shared):
@@ -169,17 +179,17 @@ class LayoutCache(BlobCache):
         If another process is fetching it for the same principal, that process is the candidate
         of the spool; and when it dies, one of those who follow it takes over.
         """
-        digest, principal = Digest(blob.digest), _principal_of(context)
+        digest, principal = Digest(blob.digest), context.principal
         if self._closed or (blob.size is not None and blob.size > self._max_bytes):
             return None
-        lead = self._places.lead(digest, principal)
         with self._passing_by(context, "cannot be written"):
             await self._prepare(context)
-            claim = await run_opening(context, partial(_start, self._places, lead), Claim.drop)
+            start = partial(self._start, digest, principal)
+            claim = await run_opening(context, start, Claim.drop)
             return CachedSpool(
                 context,
                 claim,
-                () if claim.leads else (self._follow(context, claim, blob, lead),),
+                () if claim.leads else (self._follow(context, claim, blob),),
                 partial(self._keep_blob, context, digest, principal),
                 partial(self._warn, context, "cannot be written"),
             )
@@ -193,7 +203,7 @@ class LayoutCache(BlobCache):
         """
         if self._closed or manifest.media_type in _NOT_OF_LAYOUTS:
             return
-        principal, wall = _principal_of(context), _clock_of(context).wall()
+        principal, wall = context.principal, _clock_of(context).wall()
         with self._passing_by(context, "cannot be written"):
             await self._prepare(context)
             put = partial(self._put_manifest, manifest, principal, wall, top=top)
@@ -242,10 +252,20 @@ class LayoutCache(BlobCache):
             self._swept = clock.now()
             await run_blocking(context, self._stock.sweep)
 
-    def _follow(
-        self, context: Context, claim: Claim, blob: Descriptor, lead: Path
-    ) -> BlobCandidate:
-        digest, principal = Digest(blob.digest), _principal_of(context)
+    def _start(self, digest: Digest, principal: str | None) -> Claim:
+        claim = Claim(self._places.ingest, self._places.lead(digest, principal))
+        try:
+            claim.take_lead()
+            if self._places.has(digest) and self._finder.may_have(digest, principal, shared=False):
+                claim.let_go()  # It came since it was looked for: who follows reads the file.
+        except BaseException:
+            claim.drop()
+            raise
+        return claim
+
+    def _follow(self, context: Context, claim: Claim, blob: Descriptor) -> BlobCandidate:
+        digest, principal = Digest(blob.digest), context.principal
+        lead = self._places.lead(digest, principal)
         wall = _clock_of(context).wall()
 
         def find_whole() -> BlobFile | None:
@@ -255,7 +275,7 @@ class LayoutCache(BlobCache):
 
         return FollowedCandidate(
             context,
-            f"oci:{self.path}@{digest}",
+            f"{self}@{digest}",
             lambda: Trail(claim, lead, self._places.ingest, find_whole),
             blob.size,
         )
@@ -315,7 +335,8 @@ class LayoutCache(BlobCache):
         except UsageError:
             raise
         except SupplementedError as error:
-            self._prepared = False  # The directory may be gone, and can be made again.
+            if isinstance(error, LayoutError):
+                self._prepared = False  # The directory may be gone, and can be made again.
             self._warn(context, trouble, error)
 
     def _warn_full(self, context: Context, digest: Digest) -> None:
@@ -331,32 +352,20 @@ class LayoutCache(BlobCache):
                 return
             self._warned[trouble] = now
         if context.observed:
-            reference = f"oci:{self.path}"
             message = f"the cache {self.path} {trouble}, and is passed by: {error}"
-            context.emit(Warned(reference, message))
+            context.emit(Warned(str(self), message))
+
+    def __str__(self) -> str:
+        return f"oci:{self.path}"
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<LayoutCache {str(self.path)!r} of {self._max_bytes} bytes, {state}>"
 
 
-def _start(places: Places, lead: Path) -> Claim:
-    claim = Claim(places.ingest, lead)
-    try:
-        claim.take_lead()
-    except BaseException:
-        claim.drop()
-        raise
-    return claim
-
-
 def _close(file: BlobFile | None) -> None:
     if file is not None:
         file.close()
-
-
-def _principal_of(context: Context) -> str | None:
-    return getattr(context, "principal", None)
 
 
 def _clock_of(context: Context) -> Clock:

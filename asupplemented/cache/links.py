@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from asupplemented.errors import (
     LimitExceededError,
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ("Links", "Names", "Reach")
 
-MAX_REMEMBERED: Final = 8192
-"""Manifests whose contents are remembered."""
+T = TypeVar("T")
+
+MAX_REMEMBERED: Final = 500_000
+"""Digests that are remembered as the names in manifests, and as many as what tops reach."""
 
 _NOT_DISTRIBUTED: Final = frozenset(
     (
@@ -57,6 +59,11 @@ class Names(NamedTuple):
     optional: tuple[Digest, ...] = ()
     """What need not be: layers that are fetched elsewhere, and must not be passed on."""
 
+    @property
+    def total(self) -> int:
+        """How many digests these are, and the one of the manifest itself."""
+        return 1 + len(self.manifests) + len(self.blobs) + len(self.optional)
+
 
 class Reach(NamedTuple):
     """What a top needs."""
@@ -67,9 +74,12 @@ class Reach(NamedTuple):
     """Whatever else it names, there or not."""
     missing: frozenset[Digest]
     """What is not there; what those would name is unknown."""
+    known: bool
+    """Whether all manifests are there, so that nothing else can ever belong to it."""
 
     @property
     def everything(self) -> frozenset[Digest]:
+        """All that is to be there, as far as it is known."""
         return self.blobs.union(self.manifests)
 
 
@@ -81,13 +91,13 @@ class Links:
         records: Which manifest is of which kind.
     """
 
-    __slots__ = ("_known", "_lock", "_places", "_records")
+    __slots__ = ("_known", "_places", "_records", "_whole")
 
     def __init__(self, places: Places, records: Records) -> None:
         self._places = places
         self._records = records
-        self._lock = threading.Lock()
-        self._known: OrderedDict[Digest, Names | SupplementedError] = OrderedDict()
+        self._whole = _Memory[frozenset[Digest]]()
+        self._known = _Memory["Names | SupplementedError"]()
 
     def reach(self, top: Digest, kind: str | None) -> Reach:
         """Everything that a manifest needs.
@@ -103,14 +113,16 @@ class Links:
         found: dict[Digest, None] = {}
         blobs: set[Digest] = set()
         missing: set[Digest] = set()
+        known = True
         for digest, names in self._walk(top, kind):
             if names is None:
                 missing.add(digest)
+                known = False
                 continue
             found[digest] = None
             missing.update(blob for blob in names.blobs if not self._is_there(blob, blobs))
             blobs.update(names.blobs, names.optional)
-        return Reach(tuple(found), frozenset(blobs), frozenset(missing))
+        return Reach(tuple(found), frozenset(blobs), frozenset(missing), known)
 
     def _walk(self, top: Digest, kind: str | None) -> Iterator[tuple[Digest, Names | None]]:
         """Manifests, each once, with what they name; None for what is not there."""
@@ -143,8 +155,7 @@ class Links:
         """
         if not self._places.has(digest):
             return None
-        with self._lock:
-            known = self._known.get(digest)
+        known = self._known.recall(digest)
         if known is None:
             try:
                 known = self._read(digest, kind or self._records.kind(digest))
@@ -152,17 +163,11 @@ class Links:
                 known = error
             if known is None:
                 return None
-        self._remember(digest, known)
+            weight = 1 if isinstance(known, SupplementedError) else known.total
+            self._known.remember(digest, known, weight)
         if isinstance(known, SupplementedError):
             raise type(known)(known.message, digest=digest) from known
         return known
-
-    def _remember(self, digest: Digest, names: Names | SupplementedError) -> None:
-        with self._lock:
-            self._known[digest] = names
-            self._known.move_to_end(digest)
-            if len(self._known) > MAX_REMEMBERED:
-                self._known.popitem(last=False)
 
     def _read(self, digest: Digest, kind: str | None) -> Names | None:
         try:
@@ -177,10 +182,43 @@ class Links:
 
     def try_everything(self, digest: Digest) -> frozenset[Digest]:
         """What a digest needs as far as it can be told, itself included. Never raises."""
+        whole = self._whole.recall(digest)
+        if whole is not None:
+            return whole
         try:
-            return self.reach(digest, None).everything | {digest}
+            reach = self.reach(digest, None)
         except SupplementedError:
             return frozenset((digest,))
+        everything = reach.everything | {digest}
+        if reach.known:
+            self._whole.remember(digest, everything, len(everything))
+        return everything
+
+
+class _Memory(Generic[T]):
+    """What was found out about digests, the newest of it. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Digest, tuple[T, int]] = OrderedDict()
+        self._weight = 0
+
+    def recall(self, digest: Digest) -> T | None:
+        with self._lock:
+            entry = self._entries.get(digest)
+            if entry is None:
+                return None
+            self._entries.move_to_end(digest)
+            return entry[0]
+
+    def remember(self, digest: Digest, value: T, weight: int) -> None:
+        with self._lock:
+            _, before = self._entries.pop(digest, (None, 0))
+            self._entries[digest] = value, weight
+            self._weight += weight - before
+            while self._weight > MAX_REMEMBERED:
+                _, (_, gone) = self._entries.popitem(last=False)
+                self._weight -= gone
 
 
 def _names_of_index(index: Index) -> Names:

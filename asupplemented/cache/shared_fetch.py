@@ -312,8 +312,10 @@ class SharedFetch(AsyncResource):
         if self._task is None:
             return
         self._ended()
-        self._task.cancel()
         with anyio.CancelScope(shield=True):
+            if self._whole:  # What is being kept is worth a moment.
+                await asyncio.wait((self._task,), timeout=CLOSE_TIMEOUT / 2)
+            self._task.cancel()
             await asyncio.wait((self._task,))
             if not self._over:  # It was cancelled before it could begin.
                 await self._finish()

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Busy", "Tops")
 
-MAX_LISTED: Final = 4096
-"""Tops in ``index.json``: about 1 MiB of the 4 MiB that readers accept; the oldest go first."""
+MAX_LISTED: Final = 2048
+"""Tops in ``index.json``: half a MiB of the 4 MiB that readers accept; the oldest go first."""
 
 
 class Busy(Exception):  # noqa: N818 - not an error: try again a little later
@@ -115,13 +115,13 @@ class Tops:
     def _affected(self, index: LayoutIndex, victims: Collection[Digest]) -> dict[Digest, Digest]:
         """Who reaches a victim, and which."""
         affected: dict[Digest, Digest] = {}
+        going = frozenset(victims)
         for entry in index.manifests:
             with suppress(InvalidDigestError):
                 top = Digest(entry.digest)
-                reached = self._links.try_everything(top)
-                lost = next((victim for victim in victims if victim in reached), None)
-                if lost is not None:
-                    affected[top] = lost
+                lost = going & self._links.try_everything(top)
+                if lost:
+                    affected[top] = max(lost)
         return affected
 
     def _is_listed(self, top: Digest) -> bool:

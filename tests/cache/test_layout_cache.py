@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented.cache.layout_cache import LayoutCache
+from asupplemented.cache.sharing import open_stream
 from asupplemented.errors import ClosedError, ConfigurationError, InvalidDigestError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -31,6 +32,7 @@ from tests.cache.driving import (
     read_all,
     weigh,
 )
+from tests.candidates import Ledger, Wire, drain
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 
@@ -223,6 +225,39 @@ async def test_SEC_01_what_is_no_digest_makes_no_path(cache: LayoutCache, sessio
         await cache.find(session, bad)
     with pytest.raises(InvalidDigestError):
         await cache.claim(session, bad)
+
+
+# In a session
+
+
+async def test_what_was_read_to_its_end_is_kept_though_the_session_closes_at_once(
+    cache: LayoutCache, path: Path
+) -> None:
+    data = DICE.randbytes(5_000_000)
+    ledger = Ledger()
+    async with Session(cache=cache) as session:
+        stream = open_stream(describe(data), [Wire(data, ledger)], session)
+        assert await drain(stream) == data
+    assert held(path) == {Digest.of(data)}
+    async with Session(cache=LayoutCache(path, LIMIT)) as session:
+        async with open_stream(describe(data), [Wire(data, ledger)], session) as stream:
+            assert stream.path == stored(path, data)
+        assert await drain(open_stream(describe(data), [Wire(data, ledger)], session)) == data
+    assert len(ledger.asked) == 1
+
+
+@pytest.mark.parametrize("fills", [True, False])
+async def test_a_part_of_a_blob_has_all_of_it_fetched_if_the_cache_fills(
+    path: Path, *, fills: bool
+) -> None:
+    ledger = Ledger()
+    cache = LayoutCache(path, LIMIT, fills=fills)
+    async with Session(cache=cache) as session:
+        part = open_stream(describe(LARGE), [Wire(LARGE, ledger)], session, start=10, end=20)
+        assert await drain(part) == LARGE[10:20]
+        if fills:
+            await wait_until(lambda: path.exists() and held(path) == {Digest.of(LARGE)})
+    assert [start for _, start, _ in ledger.asked] == ([10, 0] if fills else [10])
 
 
 # Cancellation

@@ -17,7 +17,16 @@ import pytest
 from asupplemented.cache.layout_cache import LayoutCache
 from asupplemented.errors import SourceError
 from asupplemented.session import Session
-from tests.cache.driving import describe, held, in_the_making, put, read_all, weigh
+from asupplemented.testing import FakeRegistry, Hold, Stall, build_image
+from tests.cache.driving import (
+    describe,
+    held,
+    in_the_making,
+    listed,
+    put,
+    read_all,
+    weigh,
+)
 from tests.cache.worker import HALF, SIZES, big_content, content
 
 if TYPE_CHECKING:
@@ -102,6 +111,91 @@ def test_processes_are_killed_and_the_others_go_on(path: Path) -> None:
     check_blobs(path)
     assert in_the_making(path) == []
     assert int((path / ".asupplemented" / "ledger").read_text()) == weigh(path)
+
+
+# Sessions, with a registry
+
+
+IMAGE = build_image(layers=[random.Random(6).randbytes(9_000_000)])
+[LAYER] = IMAGE.layers
+
+
+async def open_in_process(path: Path, reference: str) -> asyncio.subprocess.Process:
+    """Start a process that reads an image; gives when it has opened it."""
+    command = [sys.executable, "-m", "tests.cache.worker", str(path), "100000000"]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        "read",
+        reference,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"opened\n"
+    return process
+
+
+async def finish(process: asyncio.subprocess.Process) -> None:
+    """Wait until a process has read everything."""
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert json.loads(out) == {digest: len(data) for digest, data in IMAGE.blobs.items()}
+
+
+async def kill(processes: list[asyncio.subprocess.Process]) -> None:
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_processes_ask_a_registry_once_for_a_blob(path: Path) -> None:
+    processes: list[asyncio.subprocess.Process] = []
+    may_answer = asyncio.Event()
+    async with asyncio.timeout(SECONDS), FakeRegistry() as registry:
+        reference = registry.add("team/app", IMAGE)
+        registry.script(LAYER, Hold(may_answer))
+        try:
+            processes += await asyncio.gather(*(open_in_process(path, reference) for _ in range(4)))
+            await registry.wait_until(lambda: registry.count(LAYER) > 0)
+            may_answer.set()
+            for process in processes:
+                await finish(process)
+        finally:
+            await kill(processes)
+        assert registry.count(LAYER) == 1
+        assert registry.count(IMAGE.config) == 1
+    assert listed(path) == [IMAGE.digest]
+    check_blobs(path)
+
+
+async def test_when_the_process_that_fetches_is_killed_another_one_asks_for_the_rest(
+    path: Path,
+) -> None:
+    processes: list[asyncio.subprocess.Process] = []
+    async with asyncio.timeout(SECONDS), FakeRegistry() as registry:
+        reference = registry.add("team/app", IMAGE)
+        registry.script(LAYER, Stall(after=6_000_000))
+        try:
+            leader = await open_in_process(path, reference)
+            processes.append(leader)
+            await registry.wait_until(lambda: registry.count(LAYER) > 0)
+            processes += await asyncio.gather(*(open_in_process(path, reference) for _ in range(3)))
+            await asyncio.sleep(0.5)  # They follow; how far they came changes nothing.
+            leader.kill()
+            for process in processes[1:]:
+                await finish(process)
+        finally:
+            await kill(processes)
+        first, second = registry.select_requests(LAYER)
+        assert first.header("Range") is None
+        rest = second.header("Range")
+        assert rest is not None
+        start = int(rest.removeprefix("bytes=").partition("-")[0])
+        assert 1_000_000 < start <= 6_000_000
+    assert listed(path) == [IMAGE.digest]
+    check_blobs(path)
 
 
 async def follow(spool: Spool, step: Callable[[], object]) -> None:

@@ -1,7 +1,8 @@
 """A process that uses a cache: pulls blobs through it as a session does, and checks every byte.
 
-Usage: ``python -m tests.cache.worker DIRECTORY LIMIT SEED PULLS`` or, to fetch one blob and stop
-half way, ``... DIRECTORY LIMIT hang``. It prints what it did as JSON.
+Usage: ``python -m tests.cache.worker DIRECTORY LIMIT SEED PULLS``; to fetch one blob and stop half
+way, ``... DIRECTORY LIMIT hang``; to read an image in a session, ``... DIRECTORY LIMIT read
+REFERENCE``. It prints what it did as JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from asupplemented.cache.layout_cache import LayoutCache
 from asupplemented.session import Session
 from asupplemented.streams import VerifiedStream
+from asupplemented.transports import parse_reference
 from tests.cache.driving import describe, read_all
 from tests.candidates import Ledger, Wire
 
@@ -93,10 +95,28 @@ async def hang(directory: str, limit: int) -> None:
         await asyncio.sleep(60)
 
 
+async def read(directory: str, limit: int, reference: str) -> dict[str, int]:
+    """Read an image, every byte verified; gives how many bytes each blob has."""
+    cache = LayoutCache(directory, limit)
+    sizes: dict[str, int] = {}
+    async with (
+        Session(tls_verify=False, cache=cache) as session,
+        parse_reference(reference).open(session) as image,
+    ):
+        print("opened", flush=True)  # noqa: T201 - the test reads it
+        for blob in (await image.get_manifest()).parse_image().blobs:
+            async with image.open_blob(blob) as stream:
+                sizes[blob.digest] = sum([len(chunk) async for chunk in stream])
+                assert stream.verified is True
+    return sizes
+
+
 def main() -> None:
     directory, limit, what, *rest = sys.argv[1:]
     if what == "hang":
         asyncio.run(hang(directory, int(limit)))
+    elif what == "read":
+        print(json.dumps(asyncio.run(read(directory, int(limit), rest[0]))))  # noqa: T201
     else:
         done = asyncio.run(work(directory, int(limit), int(what), int(rest[0])))
         print(json.dumps(done))  # noqa: T201 - the test reads it
