@@ -36,6 +36,9 @@ FEW: Final = 4
 SMALL_BLOCK: Final = 256 * KIB
 """A block when there are many readers: memory is for all of them."""
 
+KEEPING: Final = 5.0
+"""Seconds that a cache has to keep a blob that came whole when its session is closed."""
+
 WINDOW: Final = 4 * MIB
 """What is kept in memory where there is no room on disk."""
 
@@ -308,12 +311,17 @@ class SharedFetch(AsyncResource):
         return self._overflow is None and self._spool is not None and self._spool.wanted
 
     async def stop(self) -> None:
-        """End the fetch, and wait until it has let go of everything."""
+        """End the fetch, and wait until it has let go of everything.
+
+        What came whole is kept first, for a while: nobody should have to fetch it again.
+        """
         if self._task is None:
             return
         self._ended()
-        self._task.cancel()
         with anyio.CancelScope(shield=True):
+            if self._whole:
+                await asyncio.wait((self._task,), timeout=KEEPING)
+            self._task.cancel()
             await asyncio.wait((self._task,))
             if not self._over:  # It was cancelled before it could begin.
                 await self._finish()
