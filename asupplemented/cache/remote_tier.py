@@ -201,7 +201,7 @@ class RemoteTier(AsyncResource):
         try:
             answer = await request
         except (SourceError, NotFoundError) as error:  # Nothing else is missed but a bucket.
-            outage.begin(visit.around, error.message)
+            outage.begin(visit.around, error.message, known=not self.takes(visit))
             return None
         except SupplementedError as error:
             self._warn(visit, str(error.locate(digest=visit.digest)))

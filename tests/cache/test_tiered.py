@@ -383,6 +383,18 @@ async def test_storage_that_fails_stops_no_pull_and_is_told_once(
     assert lease.held == set()
 
 
+async def test_reading_and_writing_that_fail_at_once_are_told_once(
+    store: FlakyStore, upstream: Wire
+) -> None:
+    store.faults["head"] = failure()
+    async with open_host(store) as host:
+        await host.cache.keep_manifest(host.session, MANIFEST, top=True)
+        assert await host.pull(BLOB, upstream) == DATA
+        await host.cache.aclose()
+        assert store.count("head") == 2
+        assert len(host.warnings) == 1
+
+
 async def test_storage_that_failed_is_asked_again_after_a_while(
     store: FlakyStore, upstream: Wire
 ) -> None:
