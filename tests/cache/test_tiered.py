@@ -15,6 +15,7 @@ from asupplemented.cache.object_upload import PART
 from asupplemented.cache.remote_tier import RemoteTier, Visit
 from asupplemented.cache.uploads import BUDGET
 from asupplemented.errors import ConfigurationError, DigestMismatchError, SourceError
+from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
@@ -473,6 +474,16 @@ async def test_a_manifest_with_wrong_bytes_is_passed_by_and_replaced(store: Flak
         assert len(host.warnings) == 1
         await host.cache.keep_manifest(host.session, MANIFEST, top=False)
     assert store.read(key) == MANIFEST.raw
+
+
+@pytest.mark.parametrize("padding", [0, OFFLOAD_BYTES])
+async def test_a_manifest_of_any_size_comes_back(padding: int, store: FlakyStore) -> None:
+    manifest = Manifest.verified(MANIFEST.raw + b" " * padding, None, None)
+    async with open_host(store) as host:
+        await host.cache.keep_manifest(host.session, manifest, top=False)
+    async with open_host(store) as other:
+        found = await other.cache.find_manifest(other.session, manifest.digest)
+    assert found == (manifest.raw, manifest.media_type)
 
 
 async def test_too_many_uploads_are_dropped_with_a_warning(
