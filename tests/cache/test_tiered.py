@@ -10,18 +10,21 @@ import pytest
 
 from asupplemented.cache import object_upload
 from asupplemented.cache.leases import LocalLease
-from asupplemented.cache.object_store import NOBODY, namespace_of
+from asupplemented.cache.object_store import NOBODY, ObjectStore, namespace_of
 from asupplemented.cache.object_upload import PART
 from asupplemented.cache.remote_tier import RemoteTier, Visit
+from asupplemented.cache.sharing import open_stream
+from asupplemented.cache.tiered import TieredCache
 from asupplemented.cache.uploads import BUDGET
 from asupplemented.errors import ConfigurationError, DigestMismatchError, SourceError
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
+from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.cache.hosts import Buffer, Shelf, open_host
 from tests.cache.stores import FlakyStore, failure
-from tests.candidates import DATA, LARGE, WRONG, Ledger, Wire, describe
+from tests.candidates import DATA, LARGE, WRONG, Ledger, Wire, describe, drain
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping, wait_until
 
@@ -104,6 +107,36 @@ async def test_many_hosts_at_once_fetch_a_blob_once(
     assert await asyncio.gather(*(run() for _ in range(5))) == [data] * 5
     assert ledger.names == ["upstream"]
     assert lease.held == set()
+
+
+async def test_sessions_with_such_a_cache_fetch_once_what_many_of_them_read(
+    store: FlakyStore, ledger: Ledger
+) -> None:
+    lease = Leases(ttl=10**9)
+
+    async def run() -> None:
+        async with (
+            TieredCache(Shelf(), ObjectStore(store), lease=lease, patience=10**6) as cache,
+            Session(cache=cache) as session,
+        ):
+            clock = FakeClock()
+            session.resource(CLOCK, lambda: clock.clock)
+            streams = [
+                open_stream(describe(LARGE), [Wire(LARGE, ledger)], session) for _ in range(3)
+            ]
+            assert await asyncio.gather(*map(drain, streams)) == [LARGE] * 3
+
+    await asyncio.gather(*(run() for _ in range(3)))
+    assert ledger.names == ["wire"]
+    assert (ledger.left_open, lease.held) == (0, set())
+
+
+async def test_files_come_from_the_cache_of_the_host_and_are_told_to(store: FlakyStore) -> None:
+    async with open_host(store, local=Shelf()) as host:
+        assert str(host.cache) == str(host.local)
+        assert (
+            repr(host.cache) == f"<TieredCache of {host.local!r} and <ObjectStore object storage>>"
+        )
 
 
 async def test_without_a_lease_each_host_fetches_what_it_does_not_find(
