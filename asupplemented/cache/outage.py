@@ -56,10 +56,16 @@ class Outage:
         """Whether it is too early to ask again."""
         return around.clock.now() < self._until
 
-    def begin(self, around: Surroundings, reason: str) -> None:
-        """It did not answer. The hooks are told once, until it has answered again."""
+    def begin(self, around: Surroundings, reason: str, *, known: bool = False) -> None:
+        """It did not answer. The hooks are told once, until it has answered again.
+
+        Args:
+            around: Whose hooks.
+            reason: What it did instead.
+            known: Whether they were told already, by somebody else.
+        """
         self._until = around.clock.now() + self._pause
-        if not self._told:
+        if not self._told and not known:
             self._told = True
             message = f"{reason}; it is passed by, and asked again after {self._pause:g} s"
             around.emit(Warned(self._what, message))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +13,16 @@ from asupplemented.cache.object_store import namespace_of
 from asupplemented.cache.outage import Outage, Surroundings
 from asupplemented.cache.uploads import FileReader, Uploads, UploadSource
 from asupplemented.closing import close_all
-from asupplemented.errors import NotFoundError, SourceError, SupplementedError
+from asupplemented.errors import (
+    ManifestError,
+    NotFoundError,
+    SourceError,
+    SupplementedError,
+    VerificationError,
+)
 from asupplemented.events import Warned
 from asupplemented.files import Workers
-from asupplemented.limits import BLOCK, KIB
+from asupplemented.limits import BLOCK, KIB, OFFLOAD_BYTES
 from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -122,9 +129,12 @@ class RemoteTier(AsyncResource):
         )
         if found is None:
             return None
+        verify = partial(Manifest.verified, found.raw, found.media_type, visit.digest)
         try:
-            return Manifest.verified(found.raw, found.media_type, visit.digest)
-        except SupplementedError as error:
+            if len(found.raw) <= OFFLOAD_BYTES:
+                return verify()
+            return await asyncio.wrap_future(self._workers.submit(verify))
+        except (ManifestError, VerificationError) as error:
             self.distrust(visit)
             self._warn(visit, f"what is kept there is not used: {error}")
             return None
@@ -201,7 +211,7 @@ class RemoteTier(AsyncResource):
         try:
             answer = await request
         except (SourceError, NotFoundError) as error:  # Nothing else is missed but a bucket.
-            outage.begin(visit.around, error.message)
+            outage.begin(visit.around, error.message, known=not self.takes(visit))
             return None
         except SupplementedError as error:
             self._warn(visit, str(error.locate(digest=visit.digest)))

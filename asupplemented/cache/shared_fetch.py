@@ -15,7 +15,7 @@ import anyio
 
 from asupplemented.abc import AsyncResource
 from asupplemented.attempts import Attempt
-from asupplemented.closing import CLOSE_TIMEOUT, close_all
+from asupplemented.closing import close_all
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, MIB
@@ -35,6 +35,9 @@ FEW: Final = 4
 
 SMALL_BLOCK: Final = 256 * KIB
 """A block when there are many readers: memory is for all of them."""
+
+KEEPING: Final = 5.0
+"""Seconds that a cache has to keep a blob that came whole when its session is closed."""
 
 WINDOW: Final = 4 * MIB
 """What is kept in memory where there is no room on disk."""
@@ -308,13 +311,15 @@ class SharedFetch(AsyncResource):
         return self._overflow is None and self._spool is not None and self._spool.wanted
 
     async def stop(self) -> None:
-        """End the fetch, and wait until it has let go of everything."""
+        """End the fetch, and wait until it has let go of everything.
+
+        What came whole is kept first, for a while: nobody should have to fetch it again.
+        """
         if self._task is None:
             return
         self._ended()
         with anyio.CancelScope(shield=True):
-            if self._whole:  # What is being kept is worth a moment.
-                await asyncio.wait((self._task,), timeout=CLOSE_TIMEOUT / 2)
+            await self.settle()
             self._task.cancel()
             await asyncio.wait((self._task,))
             if not self._over:  # It was cancelled before it could begin.
@@ -323,11 +328,10 @@ class SharedFetch(AsyncResource):
     async def settle(self) -> None:
         """Wait, but not for long, until what is whole is kept."""
         if self._whole and self._task is not None:
-            await asyncio.wait((self._task,), timeout=CLOSE_TIMEOUT / 2)
+            await asyncio.wait((self._task,), timeout=KEEPING)
 
     async def aclose(self) -> None:
         """End the fetch and drop its bytes, whoever reads; what is whole is kept first."""
-        await self.settle()
         await self.stop()
         await close_all(self._let_go(), f"the spool of blob {self._descriptor.digest}")
 

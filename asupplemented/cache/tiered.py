@@ -59,7 +59,7 @@ class TieredCache(BlobCache):
         ConfigurationError: A time is none.
     """
 
-    __slots__ = ("_lease", "_local", "_patience", "_spools", "_tier")
+    __slots__ = ("_lease", "_local", "_patience", "_remote", "_spools", "_tier")
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class TieredCache(BlobCache):
         spools: Callable[[Context, int | None], Spool] = make_spool,
     ) -> None:
         self._local = local
+        self._remote = remote
         self._lease = lease
         self._patience = check_seconds("patience", patience, zero=True)
         self._spools = spools
@@ -123,6 +124,13 @@ class TieredCache(BlobCache):
     async def aclose(self) -> None:
         """Wait for uploads, and end those that take too long. Nothing else is closed."""
         await self._tier.aclose()
+
+    def __str__(self) -> str:
+        """The cache of this host: files come from there only."""
+        return str(self._local)
+
+    def __repr__(self) -> str:
+        return f"<TieredCache of {self._local!r} and {self._remote!r}>"
 
     async def _approach(
         self, context: Context, visit: Visit

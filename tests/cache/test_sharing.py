@@ -27,6 +27,7 @@ from asupplemented.events import BlobJoined, BlobServed, BlobStarted, Event, War
 from asupplemented.limits import KIB, MIB
 from asupplemented.retry import CLOCK
 from asupplemented.session import Session
+from tests.cache.hosts import Buffer, Shelf
 from tests.candidates import DATA, LARGE, WRONG, Body, Ledger, Wire, describe, fail
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files
@@ -587,3 +588,30 @@ async def test_lying_in_a_small_blob_is_noticed_before_its_first_byte(
     streams = [opened(DATA, wires, session) for _ in range(3)]
     assert await asyncio.gather(*(drain(stream) for stream in streams)) == [DATA] * 3
     assert ledger.names == ["liar", "honest"]
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+async def test_what_came_whole_is_kept_while_the_session_is_closed(
+    stuck: bool,  # noqa: FBT001
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(Buffer):
+        async def commit(self) -> None:
+            if stuck:
+                await asyncio.Event().wait()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            await super().commit()
+
+    class Shelves(Shelf):
+        async def claim(self, context: Context, blob: Descriptor) -> Spool:
+            return Slow(self, (context.principal, blob.digest))
+
+    monkeypatch.setattr(shared_fetch, "KEEPING", 0.01 if stuck else 60)
+    shelf = Shelves()
+    async with Session(cache=shelf) as session:
+        stream = open_stream(describe(DATA), [Wire(DATA, ledger)], session)
+        assert await drain(stream) == DATA
+    assert list(shelf.blobs.values()) == ([] if stuck else [DATA])
+    assert [spool.closed for spool in shelf.spools] == [True]

@@ -10,17 +10,21 @@ import pytest
 
 from asupplemented.cache import object_upload
 from asupplemented.cache.leases import LocalLease
-from asupplemented.cache.object_store import NOBODY, namespace_of
+from asupplemented.cache.object_store import NOBODY, ObjectStore, namespace_of
 from asupplemented.cache.object_upload import PART
 from asupplemented.cache.remote_tier import RemoteTier, Visit
+from asupplemented.cache.sharing import open_stream
+from asupplemented.cache.tiered import TieredCache
 from asupplemented.cache.uploads import BUDGET
 from asupplemented.errors import ConfigurationError, DigestMismatchError, SourceError
+from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
+from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.cache.hosts import Buffer, Shelf, open_host
 from tests.cache.stores import FlakyStore, failure
-from tests.candidates import DATA, LARGE, WRONG, Ledger, Wire, describe
+from tests.candidates import DATA, LARGE, WRONG, Ledger, Wire, describe, drain
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping, wait_until
 
@@ -103,6 +107,36 @@ async def test_many_hosts_at_once_fetch_a_blob_once(
     assert await asyncio.gather(*(run() for _ in range(5))) == [data] * 5
     assert ledger.names == ["upstream"]
     assert lease.held == set()
+
+
+async def test_sessions_with_such_a_cache_fetch_once_what_many_of_them_read(
+    store: FlakyStore, ledger: Ledger
+) -> None:
+    lease = Leases(ttl=10**9)
+
+    async def run() -> None:
+        async with (
+            TieredCache(Shelf(), ObjectStore(store), lease=lease, patience=10**6) as cache,
+            Session(cache=cache) as session,
+        ):
+            clock = FakeClock()
+            session.resource(CLOCK, lambda: clock.clock)
+            streams = [
+                open_stream(describe(LARGE), [Wire(LARGE, ledger)], session) for _ in range(3)
+            ]
+            assert await asyncio.gather(*map(drain, streams)) == [LARGE] * 3
+
+    await asyncio.gather(*(run() for _ in range(3)))
+    assert ledger.names == ["wire"]
+    assert (ledger.left_open, lease.held) == (0, set())
+
+
+async def test_files_come_from_the_cache_of_the_host_and_are_told_to(store: FlakyStore) -> None:
+    async with open_host(store, local=Shelf()) as host:
+        assert str(host.cache) == str(host.local)
+        assert (
+            repr(host.cache) == f"<TieredCache of {host.local!r} and <ObjectStore object storage>>"
+        )
 
 
 async def test_without_a_lease_each_host_fetches_what_it_does_not_find(
@@ -383,6 +417,18 @@ async def test_storage_that_fails_stops_no_pull_and_is_told_once(
     assert lease.held == set()
 
 
+async def test_reading_and_writing_that_fail_at_once_are_told_once(
+    store: FlakyStore, upstream: Wire
+) -> None:
+    store.faults["head"] = failure()
+    async with open_host(store) as host:
+        await host.cache.keep_manifest(host.session, MANIFEST, top=True)
+        assert await host.pull(BLOB, upstream) == DATA
+        await host.cache.aclose()
+        assert store.count("head") == 2
+        assert len(host.warnings) == 1
+
+
 async def test_storage_that_failed_is_asked_again_after_a_while(
     store: FlakyStore, upstream: Wire
 ) -> None:
@@ -461,6 +507,16 @@ async def test_a_manifest_with_wrong_bytes_is_passed_by_and_replaced(store: Flak
         assert len(host.warnings) == 1
         await host.cache.keep_manifest(host.session, MANIFEST, top=False)
     assert store.read(key) == MANIFEST.raw
+
+
+@pytest.mark.parametrize("padding", [0, OFFLOAD_BYTES])
+async def test_a_manifest_of_any_size_comes_back(padding: int, store: FlakyStore) -> None:
+    manifest = Manifest.verified(MANIFEST.raw + b" " * padding, None, None)
+    async with open_host(store) as host:
+        await host.cache.keep_manifest(host.session, manifest, top=False)
+    async with open_host(store) as other:
+        found = await other.cache.find_manifest(other.session, manifest.digest)
+    assert found == (manifest.raw, manifest.media_type)
 
 
 async def test_too_many_uploads_are_dropped_with_a_warning(

@@ -7,7 +7,7 @@ import json
 import random
 import secrets
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -210,17 +210,18 @@ async def finish(process: asyncio.subprocess.Process) -> dict[str, Any]:
     return said
 
 
-async def run_hosts(count: int, task: dict[str, Any]) -> list[dict[str, Any]]:
-    """Have several hosts pull at once."""
-    async with (
-        start_host(task) as one,
-        start_host(task) as two,
-        start_host(task) as three,
-    ):
-        return await asyncio.gather(*(finish(host) for host in (one, two, three)[:count]))
+async def run_hosts(task: dict[str, Any], *directories: Path) -> list[dict[str, Any]]:
+    """Have processes pull at once, each with a cache in its directory."""
+    async with AsyncExitStack() as stack:
+        started = [
+            await stack.enter_async_context(start_host(task | {"directory": str(directory)}))
+            for directory in directories
+        ]
+        return await asyncio.gather(*map(finish, started))
 
 
-async def test_hosts_fetch_what_all_need_once(redis: str, bucket: Bucket) -> None:
+async def test_hosts_fetch_what_all_need_once(redis: str, bucket: Bucket, tmp_path: Path) -> None:
+    one, other, late = (tmp_path / name for name in ("one", "other", "late"))
     layers = [random.Random(seed).randbytes(2 * MIB) for seed in range(3)]
     built = build_image(layers=[*layers, HUGE])
     async with FakeRegistry() as upstream:
@@ -230,14 +231,14 @@ async def test_hosts_fetch_what_all_need_once(redis: str, bucket: Bucket) -> Non
             "options": bucket.options,
             "redis": redis,
         }
-        hosts = await run_hosts(3, task)
+        told = await run_hosts(task, one, one, other)
         assert upstream.count("/v2/team/app/blobs/*") == len(built.layers)
-        late = await run_hosts(1, task)
+        [last] = await run_hosts(task, late)
         assert upstream.count("/v2/team/app/blobs/*") == len(built.layers)
-    for host in [*hosts, *late]:
-        assert host["digests"] == list(built.layers)
-        assert host["warnings"] == []
-    assert late[0]["served"] == [bucket.url]
+    for process in (*told, last):
+        assert process["digests"] == list(built.layers)
+        assert process["warnings"] == []
+    assert last["served"] == [bucket.url]
 
 
 async def test_hosts_without_redis_and_storage_pull_all_the_same(tmp_path: Path) -> None:
@@ -249,11 +250,11 @@ async def test_hosts_without_redis_and_storage_pull_all_the_same(tmp_path: Path)
             "options": Bucket("http://127.0.0.1:1", "bucket").options,
             "redis": f"unix://{tmp_path}/nothing",
         }
-        hosts = await run_hosts(3, task)
-        assert upstream.count("/v2/team/app/blobs/*") == 3 * len(built.layers)
-    for host in hosts:
-        assert host["digests"] == list(built.layers)
-        assert len(host["warnings"]) == 1
+        told = await run_hosts(task, tmp_path / "one", tmp_path / "other")
+        assert upstream.count("/v2/team/app/blobs/*") == 2 * len(built.layers)
+    for process in told:
+        assert process["digests"] == list(built.layers)
+        assert len(process["warnings"]) == 1
 
 
 async def test_S3_bytes_that_are_wrong_are_replaced(redis: str, bucket: Bucket) -> None:
