@@ -79,6 +79,10 @@ from asupplemented.supplemented import SupplementedReference, SupplementedSource
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
+    from asupplemented.cache.layout_cache import LayoutCache
+    from asupplemented.cache.object_store import ObjectStore
+    from asupplemented.cache.redis_lease import RedisLease
+    from asupplemented.cache.tiered import TieredCache
     from asupplemented.transfer import CopyReport, copy
     from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
     from asupplemented.transports.registry.credentials import AuthFileCredentials
@@ -108,6 +112,7 @@ __all__ = (
     "InvalidDigestError",
     "InvalidPlatformError",
     "InvalidReferenceError",
+    "LayoutCache",
     "LayoutError",
     "LimitExceededError",
     "MalformedManifestError",
@@ -118,10 +123,12 @@ __all__ = (
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
+    "ObjectStore",
     "Platform",
     "PlatformNotFoundError",
     "Proxies",
     "RangeError",
+    "RedisLease",
     "Reference",
     "RegistryError",
     "RegistryOptions",
@@ -139,6 +146,7 @@ __all__ = (
     "SupplementedReference",
     "SupplementedSource",
     "SystemImage",
+    "TieredCache",
     "Timeouts",
     "TooManyRequestsError",
     "TruncatedError",
@@ -161,12 +169,16 @@ _LAZY = {
     "AuthFileCredentials": "asupplemented.transports.registry.credentials:AuthFileCredentials",
     "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer:CopyReport",
+    "LayoutCache": "asupplemented.cache.layout_cache:LayoutCache",
+    "ObjectStore": "asupplemented.cache.object_store:ObjectStore",
     "Proxies": "asupplemented.transports.registry:Proxies",
+    "RedisLease": "asupplemented.cache.redis_lease:RedisLease",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
+    "TieredCache": "asupplemented.cache.tiered:TieredCache",
     "copy": "asupplemented.transfer:copy",
     "testing": "asupplemented.testing",
 }
-"""Loaded when asked for: what needs aiohttp, and what only those need who copy."""
+"""Loaded when asked for: what needs aiohttp, and what only those need who copy or cache."""
 
 
 def __getattr__(name: str) -> object:

@@ -21,7 +21,12 @@ from typing import (
     runtime_checkable,
 )
 
-from asupplemented.errors import SupplementedError, UnsupportedOperationError, UsageError
+from asupplemented.errors import (
+    ConfigurationError,
+    SupplementedError,
+    UnsupportedOperationError,
+    UsageError,
+)
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 
@@ -999,6 +1004,60 @@ class BlobCache(AsyncResource):
             manifest: What to keep.
             top: Whether somebody opened it as the default manifest of a reference.
         """
+
+    async def pin(
+        self,
+        reference: Reference,
+        context: Context,
+        *,
+        selection: Selection | None = None,
+        progress: Callable[[CopyProgress], None] | None = None,
+    ) -> PrefetchReport:
+        """Fetch an image into the cache, and keep it there until its digest is unpinned.
+
+        If it cannot be fetched, the pin stays all the same: calling this again goes on, and
+        `unpin` gives up.
+
+        Args:
+            reference: The image, or a group.
+            context: The session, whose cache this is.
+            selection: What is fetched of each list; None is all that the reference stands for.
+                The pin is of the whole.
+            progress: Told of everything worth showing; called on the event loop.
+
+        Raises:
+            ConfigurationError: The session has another cache, or none.
+            SupplementedError: The image cannot be read, or the pin cannot be written.
+        """
+        if context.cache is not self:
+            message = f"this session has another cache than {self}; make it as Session(cache=...)"
+            raise ConfigurationError(message, reference=reference)
+        async with reference.open(context) as image:
+            top = await image.get_manifest()
+            await self.pin_digests(context, top.digest)
+            return await image.prefetch(selection=selection, progress=progress)
+
+    async def pin_digests(self, context: Context, *digests: Digest) -> None:
+        """Never evict some blobs or manifests, nor what these name, there or yet to come.
+
+        Raises:
+            UnsupportedOperationError: This kind of cache has no pins.
+            SupplementedError: The pins cannot be written.
+        """
+        del context
+        message = f"{self} has no pins, so it cannot keep {', '.join(digests)} for sure"
+        raise UnsupportedOperationError(message)
+
+    async def unpin(self, context: Context, *digests: Digest) -> None:
+        """Take pins away; those of other digests stay.
+
+        Raises:
+            UnsupportedOperationError: This kind of cache has no pins.
+            SupplementedError: The pins cannot be written.
+        """
+        del context
+        message = f"{self} has no pins, so there is none of {', '.join(digests)}"
+        raise UnsupportedOperationError(message)
 
 
 class Tenure(AsyncResource):

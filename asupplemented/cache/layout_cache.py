@@ -210,8 +210,8 @@ class LayoutCache(BlobCache):
             if not await self._when_free(context, put):
                 self._warn_full(context, manifest.digest)
 
-    async def pin(self, context: Context, *digests: Digest) -> None:
-        """Never evict some blobs or manifests, nor what these name, there or yet to come.
+    async def pin_digests(self, context: Context, *digests: Digest) -> None:
+        """Never evict some blobs or manifests; see `BlobCache.pin_digests`.
 
         Pins outlive this object and its process, and hold for all that share the directory.
 

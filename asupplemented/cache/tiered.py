@@ -121,6 +121,12 @@ class TieredCache(BlobCache):
         await self._local.keep_manifest(context, manifest, top=top)
         self._tier.begin_manifest(Visit.of(context, manifest.digest), manifest)
 
+    async def pin_digests(self, context: Context, *digests: Digest) -> None:
+        await self._local.pin_digests(context, *digests)
+
+    async def unpin(self, context: Context, *digests: Digest) -> None:
+        await self._local.unpin(context, *digests)
+
     async def aclose(self) -> None:
         """Wait for uploads, and end those that take too long. Nothing else is closed."""
         await self._tier.aclose()

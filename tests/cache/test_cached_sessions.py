@@ -16,6 +16,7 @@ from asupplemented.progress import BlobCopied, BlobReused, CopyPlanned, CopyProg
 from asupplemented.testing import (
     Cut,
     FakeRegistry,
+    Status,
     build_image,
     build_index,
     write_layout,
@@ -273,3 +274,42 @@ async def test_many_sessions_at_once_over_one_directory(
 
     assert await asyncio.gather(*(work() for _ in range(8))) == [LARGE.blobs[digest]] * 8
     assert registry.count(f"*/blobs/{digest}") == 1
+
+
+async def test_a_pinned_image_is_fetched_and_stays(registry: FakeRegistry, tmp_path: Path) -> None:
+    told: list[CopyProgress] = []
+    cache = LayoutCache(tmp_path / "cache", 6 * MIB)
+    app = asup.supplement(registry.reference("team/app", "1"))
+    large = asup.supplement(registry.reference("team/large", "1"))
+    async with new_session(cache) as session:
+        report = await cache.pin(app, session, progress=told.append)
+        assert (report.digest, report.missing) == (INDEX.digest, ())
+        assert isinstance(told[0], CopyPlanned)
+        for _ in range(2):
+            async with large.open(session) as image:
+                await image.prefetch()
+        again = await cache.pin(app, session)
+        assert again.reused_blobs == len({**AMD64.blobs, **ARM64.blobs})
+        await cache.unpin(session, INDEX.digest)
+
+
+async def test_what_could_not_be_fetched_stays_pinned(
+    registry: FakeRegistry, cache: LayoutCache
+) -> None:
+    reference = asup.parse_reference(registry.reference("team/app", "1"))
+    blob = f"/v2/team/app/blobs/{AMD64.layers[1]}"
+    registry.script(blob, Status(403))
+    async with new_session(cache) as session:
+        with pytest.raises(asup.DeniedError):
+            await cache.pin(reference, session)
+        report = await cache.pin(reference, session)
+        assert report.missing == ()
+
+
+async def test_a_cache_pins_for_its_own_sessions_only(
+    registry: FakeRegistry, cache: LayoutCache
+) -> None:
+    reference = asup.parse_reference(registry.reference("team/app", "1"))
+    async with new_session(None) as session:
+        with pytest.raises(asup.ConfigurationError, match="Session\\(cache"):
+            await cache.pin(reference, session)

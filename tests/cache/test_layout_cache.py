@@ -206,7 +206,7 @@ async def test_closed_it_finds_and_keeps_nothing(cache: LayoutCache, session: Se
     assert await cache.claim(session, describe(LARGE)) is None
     await cache.keep_manifest(session, manifest_of(image), top=True)
     with pytest.raises(ClosedError, match="was closed; make another one"):
-        await cache.pin(session, Digest.of(SMALL))
+        await cache.pin_digests(session, Digest.of(SMALL))
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "1", None])

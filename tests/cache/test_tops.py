@@ -334,7 +334,7 @@ async def test_what_a_pinned_top_reaches_stays(
     everything = {INDEX.digest, AMD.digest, ARM.digest, *INDEX.blobs}
     room = sum(map(len, [*(one.raw for one in INDEX.walk()), *INDEX.blobs.values()]))
     cache = LayoutCache(path, room + 1000)
-    await cache.pin(session, INDEX.digest)
+    await cache.pin_digests(session, INDEX.digest)
     await put_image(cache, session, INDEX)
     other = LayoutCache(path, room + 1000)
     for number in range(8):
@@ -355,7 +355,7 @@ async def test_a_pinned_blob_stays_and_unpinned_goes(
     cache = LayoutCache(path, 2000)
     one, two, three = (bytes([number]) * 900 for number in range(3))
     await put(cache, session, one)
-    await cache.pin(session, Digest.of(one), Digest.of(two))
+    await cache.pin_digests(session, Digest.of(one), Digest.of(two))
     await put(cache, session, two)
     clock.time += 100
     await put(cache, session, three)
@@ -373,7 +373,7 @@ async def test_nothing_is_evicted_for_what_would_not_fit_beside_the_pins(
     pinned, other = b"p" * 1500, b"o" * 400
     await put(cache, session, pinned)
     await put(cache, session, other)
-    await cache.pin(session, Digest.of(pinned))
+    await cache.pin_digests(session, Digest.of(pinned))
     await put(cache, session, b"n" * 600)
     assert held(path) == {Digest.of(pinned), Digest.of(other)}
 

@@ -264,7 +264,7 @@ async def test_one_kind_of_trouble_is_told_once_a_minute(
 async def test_pins_that_cannot_be_written_are_an_error(session: Session, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(SourceError):
-        await LayoutCache(tmp_path / "cache", LIMIT).pin(session, IMAGE.digest)
+        await LayoutCache(tmp_path / "cache", LIMIT).pin_digests(session, IMAGE.digest)
 
 
 # Every call that may fail, each in its turn

@@ -76,7 +76,7 @@ async def test_skopeo_reads_what_is_cached_by_its_digest(
 async def test_skopeo_reads_the_cache_while_it_is_in_use(
     cache: LayoutCache, session: asup.Session, family: Family, skopeo: Skopeo, places: Places
 ) -> None:
-    await cache.pin(session, family.digest)
+    await cache.pin_digests(session, family.digest)
     await fetch(cache, session, family)
     top = name_of(cache, family.digest)
     copies = [places.find("oci", f"copy{number}") for number in range(3)]
