@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asupplemented.abc import WritableReference
+from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
     GroupOptions,
     as_usage_error,
@@ -79,7 +80,7 @@ def main(
 def resolve(options: GroupOptions) -> None:
     """Show which member serves what."""
     group = options.group()
-    with working(options) as desk:
+    with working(options, make_cache(options)) as desk:
         resolution = desk.run(group.resolve)
         if options.as_json:
             write_json(resolution.to_dict())
@@ -101,7 +102,7 @@ def explain(options: GroupOptions, digest: DigestOption) -> None:
     """
     group = options.group()
     wanted = parse_digest(digest, "--digest")
-    with working(options) as desk:
+    with working(options, make_cache(options)) as desk:
         explanation = desk.run(group.resolve).explain(wanted)
         if options.as_json:
             candidates = [candidate._asdict() for candidate in explanation.candidates]
@@ -125,7 +126,7 @@ def inspect(options: GroupOptions) -> None:
         found = await get_image(image, instance, platform=platform)
         return found.inspect().to_dict()
 
-    with working(options) as desk:
+    with working(options, make_cache(options)) as desk:
         write_json(desk.run_on(group, look))
 
 
@@ -138,7 +139,7 @@ def manifest(options: GroupOptions) -> None:
     """
     group = options.group("--instance")
     instance = options.looked_at()
-    with working(options) as desk:
+    with working(options, make_cache(options)) as desk:
         found = desk.run_on(group, lambda image: image.get_manifest(instance))
         write_bytes(found.raw)
 
@@ -176,7 +177,7 @@ def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = Non
                     await run_blocking(session, write, chunk)
             return {"digest": wanted, "size": stream.received, "member": stream.member}
 
-    with working(options) as desk:
+    with working(options, make_cache(options)) as desk:
         fetched = desk.run(fetch)
         if options.as_json:
             write_json(fetched)
@@ -205,7 +206,7 @@ def copy(
     if extras and isinstance(group.selection, SystemImage):
         message = "extras go with all images or specific ones, not with the one of a system"
         raise typer.BadParameter(message, param_hint="--extras")
-    with working(options) as desk:
+    with working(options, make_cache(options)) as desk:
         with desk.narrator.following_copy() as follow:
             report = desk.run(
                 lambda session: copy_image(group, target, session, extras=extras, progress=follow)
@@ -236,5 +237,5 @@ def _tell(report: CopyReport) -> str:
     return told
 
 
-for _question in (tags, digest, referrers):
-    app.command()(_question)
+for _command in (prefetch, tags, digest, referrers):
+    app.command()(_command)

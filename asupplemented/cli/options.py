@@ -203,6 +203,21 @@ RegistriesD = Annotated[
         show_default=False,
     ),
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Keep what registries give in this directory, an OCI layout, and read from there.",
+        show_default=False,
+    ),
+]
+CacheSize = Annotated[
+    str,
+    typer.Option(
+        "--cache-size", metavar="SIZE", help="The most that the cache may hold, like 500MB."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what happens.")]
 
@@ -226,6 +241,8 @@ class GroupOptions:
     registries_conf_dir: RegistriesConfDir = None
     cert_dir: CertDir = None
     registries_d: RegistriesD = None
+    cache: CacheOption = None
+    cache_size: CacheSize = "10GiB"
     as_json: AsJson = False
     verbose: Verbose = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from asupplemented.abc import Setting
+    from asupplemented.cache.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, PlaceOptions
     from asupplemented.supplemented import SupplementedReference, SupplementedSource
 
@@ -72,6 +73,7 @@ class Desk:
 
     options: GroupOptions | PlaceOptions
     narrator: Narrator
+    cache: LayoutCache | None = None
 
     def run(self, work: Callable[[Session], Coroutine[None, None, T]]) -> T:
         """Do something with a session, in an event loop of its own."""
@@ -84,9 +86,10 @@ class Desk:
                 credentials=login,
                 hooks=(self.narrator,),
                 settings=self._settings(),
+                cache=self.cache,
             )
             login.context = session
-            async with session:
+            async with self.cache or nullcontext(), session:
                 return await work(session)
 
         return asyncio.run(_run_until_terminated(in_session))
@@ -115,15 +118,21 @@ class Desk:
 
 
 @contextmanager
-def working(options: GroupOptions | PlaceOptions) -> Generator[Desk]:
+def working(
+    options: GroupOptions | PlaceOptions, cache: LayoutCache | None = None
+) -> Generator[Desk]:
     """A desk to work at. Errors of the library end the program with words and a code.
+
+    Args:
+        options: As the command was given them.
+        cache: What the session keeps blobs in, None for nothing.
 
     Raises:
         typer.Exit: The body failed, or the user ended it. What had to be said has been.
     """
     narrator = Narrator(verbose=options.verbose)
     with _ending_well(narrator):
-        yield Desk(options, narrator)
+        yield Desk(options, narrator, cache)
 
 
 @contextmanager
