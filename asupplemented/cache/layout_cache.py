@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobCache
 from asupplemented.cache.cached_spool import CachedSpool
@@ -16,24 +15,22 @@ from asupplemented.cache.leads import Claim, Trail
 from asupplemented.cache.places import Places
 from asupplemented.cache.spool_file import IngestFile
 from asupplemented.cache.stock import Stock
-from asupplemented.cache.tops import Busy
+from asupplemented.cache.trouble import Warnings, when_free
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
     LayoutError,
     LimitExceededError,
-    SourceTimeoutError,
     SupplementedError,
     UsageError,
 )
-from asupplemented.events import Warned
 from asupplemented.files import run_blocking, run_opening
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
 from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from asupplemented.abc import BlobCandidate, BlobFile, Context, RawManifest, Spool
     from asupplemented.model.descriptor import Descriptor
@@ -41,16 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ("LayoutCache",)
 
-T = TypeVar("T")
-
-LOCK_PAUSE: Final = 0.005
-"""Seconds between two tries to take a lock; what is done under it takes about as long."""
-
-LOCK_PATIENCE: Final = 10.0
-"""Seconds to try for; then the cache does without."""
-
-WARN_AGAIN: Final = 60.0
-"""Seconds in which one kind of trouble is told once."""
 
 SWEEP_AGAIN: Final = 600.0
 """Seconds after which the left-overs of dead processes are looked for again."""
@@ -90,13 +77,12 @@ class LayoutCache(BlobCache):
         "_closed",
         "_fills",
         "_finder",
-        "_lock",
         "_max_bytes",
         "_places",
         "_prepared",
         "_stock",
         "_swept",
-        "_warned",
+        "_warnings",
     )
 
     def __init__(
@@ -112,10 +98,9 @@ class LayoutCache(BlobCache):
         self._places = Places(Path(path), durable)
         self._stock = Stock(self._places, max_bytes)
         self._finder = Finder(self._stock, verify=verify_on_read or not durable)
-        self._lock = threading.Lock()
         self._prepared = False
         self._swept = 0.0
-        self._warned: dict[str, float] = {}
+        self._warnings = Warnings(self._places.root)
         self._fills = fills
         self._closed = False
 
@@ -191,7 +176,7 @@ class LayoutCache(BlobCache):
                 claim,
                 () if claim.leads else (self._follow(context, claim, blob),),
                 partial(self._keep_blob, context, digest, principal),
-                partial(self._warn, context, "cannot be written"),
+                partial(self._warnings.tell, context, "cannot be written"),
             )
         return None
 
@@ -207,7 +192,7 @@ class LayoutCache(BlobCache):
         with self._passing_by(context, "cannot be written"):
             await self._prepare(context)
             put = partial(self._put_manifest, manifest, principal, wall, top=top)
-            if not await self._when_free(context, put):
+            if not await when_free(context, self.path, put):
                 self._warn_full(context, manifest.digest)
 
     async def pin_digests(self, context: Context, *digests: Digest) -> None:
@@ -241,12 +226,12 @@ class LayoutCache(BlobCache):
             message = f"the cache {self.path} was closed; make another one to change its pins"
             raise ClosedError(message)
         await self._prepare(context)
-        await self._when_free(context, partial(self._stock.set_pinned, digests, pinned=pinned))
+        await when_free(context, self.path, partial(self._stock.set_pinned, digests, pinned=pinned))
 
     async def _prepare(self, context: Context) -> None:
         clock = _clock_of(context)
         if not self._prepared:
-            await self._when_free(context, partial(self._stock.prepare, clock.wall()))
+            await when_free(context, self.path, partial(self._stock.prepare, clock.wall()))
             self._prepared, self._swept = True, clock.now()
         elif clock.now() - self._swept >= SWEEP_AGAIN:
             self._swept = clock.now()
@@ -288,7 +273,7 @@ class LayoutCache(BlobCache):
             if self._places.durable:
                 await run_blocking(context, file.sync)
             put = partial(self._stock.keep, file, digest, size, principal, wall)
-            if not await self._when_free(context, put):
+            if not await when_free(context, self.path, put):
                 self._warn_full(context, digest)
 
     def _put_manifest(
@@ -310,21 +295,6 @@ class LayoutCache(BlobCache):
         finally:
             file.close()
 
-    async def _when_free(self, context: Context, func: Callable[[], T]) -> T:
-        """Call something in a thread, again and again while somebody else holds a lock."""
-        clock = _clock_of(context)
-        deadline = clock.now() + LOCK_PATIENCE
-        while True:
-            try:
-                return await run_blocking(context, func)
-            except Busy as error:
-                if clock.now() >= deadline:
-                    message = (
-                        f"{self.path} has been locked by another process for {LOCK_PATIENCE:g} s"
-                    )
-                    raise SourceTimeoutError(message) from error
-            await clock.sleep(LOCK_PAUSE * (1 + clock.random()))
-
     # Trouble
 
     @contextmanager
@@ -337,23 +307,12 @@ class LayoutCache(BlobCache):
         except SupplementedError as error:
             if isinstance(error, LayoutError):
                 self._prepared = False  # The directory may be gone, and can be made again.
-            self._warn(context, trouble, error)
+            self._warnings.tell(context, trouble, error)
 
     def _warn_full(self, context: Context, digest: Digest) -> None:
         message = "the blob is larger than the limit, or all the rest is pinned or being read"
         error = LimitExceededError(message, limit=self._max_bytes, digest=digest)
-        self._warn(context, "has no room", error)
-
-    def _warn(self, context: Context, trouble: str, error: SupplementedError) -> None:
-        now = _clock_of(context).now()
-        with self._lock:
-            last = self._warned.get(trouble)
-            if last is not None and 0 <= now - last < WARN_AGAIN:
-                return
-            self._warned[trouble] = now
-        if context.observed:
-            message = f"the cache {self.path} {trouble}, and is passed by: {error}"
-            context.emit(Warned(str(self), message))
+        self._warnings.tell(context, "has no room", error)
 
     def __str__(self) -> str:
         return f"oci:{self.path}"

@@ -154,7 +154,7 @@ class IngestFile(SpoolFile):
     def publish(self, target: Path) -> bool:
         """Put the file in its place, and protect it from eviction until it is closed.
 
-        The directory of `target` is made if it is not there.
+        The directory of `target` is made if it is not there, for others to read and not to write.
 
         Returns:
             False if the file was closed before, and nothing was done.
@@ -165,7 +165,7 @@ class IngestFile(SpoolFile):
         with self._naming, self.use() as fd, map_write_errors(target):
             if fd is None or not self._named:
                 return False
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self.path.rename(target)
             self._named = False
             with suppress(OSError):  # Without locks, who reads it keeps it by its descriptor.

@@ -552,6 +552,21 @@ async def test_a_descriptor_that_lies_about_the_size_costs_nobody_a_good_file(
     assert await get(cache, session, Digest.of(SMALL)) == SMALL
 
 
+async def test_a_hit_is_not_hashed_whatever_the_umask(
+    session: Session, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asupplemented.cache import finding
+
+    monkeypatch.setattr(finding, "_hash", None)
+    before = os.umask(0)
+    try:
+        cache = LayoutCache(path, LIMIT)
+        await put(cache, session, SMALL)
+    finally:
+        os.umask(before)
+    assert await get(cache, session, Digest.of(SMALL)) == SMALL
+
+
 @pytest.mark.parametrize("where", ["", "blobs", "blobs/sha256"])
 async def test_where_others_can_write_files_are_hashed(
     cache: LayoutCache, session: Session, path: Path, where: str
