@@ -77,6 +77,7 @@ __all__ = (
     "Referring",
     "RemoteReference",
     "ResourceKey",
+    "Resumable",
     "Served",
     "Setting",
     "Share",
@@ -426,6 +427,16 @@ class RawBlob(Protocol):
     ) -> None: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A `RawBlob` that knows whether there is going on with it; one that does not say can be."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the same source may be asked for the rest of a body that broke off."""
+        ...
 
 
 @dataclass(slots=True)

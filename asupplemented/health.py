@@ -50,20 +50,24 @@ class Health:
 
     def judge(self, reference: str) -> Fitness:
         """Whether a source should be asked."""
+        return self._judge(reference, self._clock.now())
+
+    def _judge(self, reference: str, now: float) -> Fitness:
         breaker = self._breakers.get(reference)
-        return Fitness.FIT if breaker is None else breaker.judge(self._clock.now())
+        return Fitness.FIT if breaker is None else breaker.judge(now)
 
     def choose(self, candidates: Sequence[BlobCandidate]) -> int:
         """The position of the one to ask: the first one that is fit, else the first one.
 
         One on probation is chosen in its turn, but by one reader at a time.
         """
-        fitness = [self.judge(candidate.reference) for candidate in candidates]
+        now = self._clock.now()
+        fitness = [self._judge(candidate.reference, now) for candidate in candidates]
         fit = (position for position, each in enumerate(fitness) if each is not Fitness.ASIDE)
         position = next(fit, 0)
         breaker = self._breakers.get(candidates[position].reference)
         if breaker is not None:
-            breaker.probe()
+            breaker.probe(now)
         return position
 
     def praise(self, candidate: BlobCandidate) -> None:
