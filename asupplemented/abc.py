@@ -60,6 +60,7 @@ __all__ = (
     "Context",
     "CredentialProvider",
     "Destination",
+    "Hasty",
     "Hook",
     "LayersForCopy",
     "Lease",
@@ -436,6 +437,18 @@ class Resumable(Protocol):
     @property
     def resumable(self) -> bool:
         """Whether the same source may be asked for the rest of a body that broke off."""
+        ...
+
+
+@runtime_checkable
+class Hasty(Protocol):
+    """A `RawBlob` that can be told not to be patient with its source."""
+
+    def hurry(self) -> None:
+        """Others may serve the blob as well, so fail soon rather than try again for long.
+
+        Called before it is entered, if at all.
+        """
         ...
 
 

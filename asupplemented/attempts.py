@@ -10,7 +10,7 @@ import abc
 import asyncio
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from asupplemented.abc import AsyncResource, Resumable
+from asupplemented.abc import AsyncResource, Hasty, Resumable
 from asupplemented.blob_files import BlockReader
 from asupplemented.errors import SizeMismatchError, SourceTimeoutError
 from asupplemented.files import run_blocking
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asupplemented.hashing import RunningHash
     from asupplemented.model.digest import Digest
 
-__all__ = ("Attempt", "FileAttempt", "KeptAttempt", "Pace", "WireAttempt")
+__all__ = ("Attempt", "FileAttempt", "Haste", "KeptAttempt", "Pace", "WireAttempt")
 
 
 class Attempt(AsyncResource):
@@ -110,6 +110,27 @@ class Attempt(AsyncResource):
 
     def confirm(self) -> None:
         """Every byte of the blob was read, hashed, and found right."""
+
+
+class Haste:
+    """Whether a source is to be patient, and whether it was told otherwise.
+
+    Args:
+        wanted: Others are fit to serve the blob as well.
+    """
+
+    __slots__ = ("heeded", "wanted")
+
+    def __init__(self, *, wanted: bool = False) -> None:
+        self.wanted = wanted
+        self.heeded = False
+        """Somebody was hurried who would have been patient."""
+
+    def urge(self, raw: RawBlob) -> None:
+        """Tell a body that is about to be entered, if there is a reason to."""
+        if self.wanted and isinstance(raw, Hasty):
+            raw.hurry()
+            self.heeded = True
 
 
 class FileAttempt(Attempt):
@@ -229,12 +250,14 @@ class WireAttempt(Attempt):
         context: Context,
         start: int,
         end: int | None,
-        after: Attempt | None = None,
+        after: Attempt | None,
+        haste: Haste,
     ) -> Self:
         clock = context.resource(CLOCK, Clock)
         # Who breaks off has not got more time for it.
         pace = after.pace if isinstance(after, WireAttempt) else Pace(context.timeouts)
         raw = candidate.open(start, end, None if after is None else after.etag)
+        haste.urge(raw)
         await raw.__aenter__()
         return cls(candidate, clock, pace, raw, start)
 

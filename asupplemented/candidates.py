@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.attempts import FileAttempt, WireAttempt
+from asupplemented.attempts import FileAttempt, Haste, WireAttempt
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -62,8 +62,9 @@ def is_transient(failure: SupplementedError) -> bool:
 class Candidates:
     """Those who may be asked for a blob, and what became of the others.
 
-    Who is unfit (`asupplemented.health`) is asked last. Who failed in a way that may pass is asked
-    again when nobody else is left, if others have brought the blob on meanwhile.
+    Who is unfit (`asupplemented.health`) is asked last. As long as others that are fit wait, nobody
+    tries for long what fails. Who failed in a way that may pass is asked again when nobody else is
+    left: with all patience if it was in a hurry, or if others have brought the blob on meanwhile.
 
     Args:
         candidates: Whom to ask, best first.
@@ -74,10 +75,12 @@ class Candidates:
     """
 
     __slots__ = (
+        "_calm",
         "_context",
         "_digest",
         "_failures",
         "_health",
+        "_hurried",
         "_known",
         "_promised",
         "_tired",
@@ -102,6 +105,10 @@ class Candidates:
         self._failures: list[SupplementedError] = []
         self._untold = 0
         """Failures that were dropped, because there were so many."""
+        self._hurried: list[BlobCandidate] = []
+        """Who failed, and might not have if it had been patient."""
+        self._calm = False
+        """Everybody had a chance, so that there is no reason to hurry any more."""
         self._tired: list[tuple[BlobCandidate, int]] = []
         """Who failed and may do better, and how many bytes of the blob had come then."""
 
@@ -149,6 +156,7 @@ class Candidates:
         Raises:
             UsageError: It cannot be asked, because it is closed.
         """
+        haste = Haste(wanted=not self._calm and self._health.finds_fit(self._waiting))
         try:
             return await open_attempt(
                 candidate,
@@ -158,12 +166,16 @@ class Candidates:
                 start=start,
                 end=end,
                 after=after,
+                haste=haste,
             )
         except UsageError:
             self._health.leave(candidate)
             raise
         except SupplementedError as error:
-            self.blame(candidate, error, progress=progress)
+            early = haste.heeded and is_transient(error)
+            self.blame(candidate, error, progress=None if early else progress)
+            if early:
+                self._hurried.append(candidate)
             return None
         except BaseException:
             self._health.leave(candidate)
@@ -213,6 +225,7 @@ class Candidates:
     def forget(self) -> None:
         """Drop everything: nobody will be asked any more."""
         self._waiting.clear()
+        self._hurried.clear()
         self._tired.clear()
         self._failures.clear()
 
@@ -224,11 +237,13 @@ class Candidates:
             self._untold += 1
 
     def _wake(self, progress: int) -> bool:
-        """Have those asked again who failed, if others have brought the blob on since."""
+        """Have those asked again who failed in haste, or before the blob came on."""
+        self._waiting, self._hurried = self._hurried, []
+        self._calm = self._calm or bool(self._waiting)
         ready = [each for each, before in self._tired if progress - before >= ROUND]
         self._tired = [each for each in self._tired if progress - each[1] < ROUND]
         self._waiting += ready
-        return bool(ready)
+        return bool(self._waiting)
 
     def verdict(self, progress: int = 0) -> SupplementedError:
         """The one error for all that happened.
@@ -276,6 +291,7 @@ async def open_attempt(
     start: int = 0,
     end: int | None = None,
     after: Attempt | None = None,
+    haste: Haste | None = None,
 ) -> Attempt:
     """Ask a candidate for ``[start, end)`` of a blob.
 
@@ -287,6 +303,7 @@ async def open_attempt(
         start: Offset of the first byte.
         end: Offset behind the last byte, None for the end of the blob.
         after: The attempt that this one goes on with, if it is the same candidate's.
+        haste: Whether to be patient; None is patient.
 
     Raises:
         SizeMismatchError: The candidate claims another size.
@@ -297,7 +314,9 @@ async def open_attempt(
     with located(candidate, digest):
         file = await candidate.open_file()
         if file is None:
-            attempt: Attempt = await WireAttempt.open(candidate, context, start, end, after)
+            attempt: Attempt = await WireAttempt.open(
+                candidate, context, start, end, after, haste or Haste()
+            )
         else:
             attempt = FileAttempt(candidate, context, digest, file, start)
         async with closing_on_error(lambda: (attempt,), "what was opened"):

@@ -22,7 +22,7 @@ from asupplemented.errors import (
 from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context
     from asupplemented.errors import SupplementedError
@@ -69,6 +69,11 @@ class Health:
         if breaker is not None:
             breaker.probe(now)
         return position
+
+    def finds_fit(self, candidates: Iterable[BlobCandidate]) -> bool:
+        """Whether one of them is not put aside."""
+        now = self._clock.now()
+        return any(self._judge(each.reference, now) is not Fitness.ASIDE for each in candidates)
 
     def praise(self, candidate: BlobCandidate) -> None:
         """It served what it was asked for."""

@@ -925,3 +925,75 @@ async def test_a_stream_that_is_left_has_been_served_what_came(
         assert stream.served == (Served("a", 0, 0, 7),)
         assert health_of(session).judge("a") is Fitness.FIT
     assert BlobServed("a", Digest.of(TINY), 0, 7, 0) in told
+
+
+# Haste
+
+
+class Patient(Source):
+    """A source that tries for long what fails, unless it is told to hurry; it takes notes."""
+
+    def open(self, *asked: object) -> object:  # type: ignore[override]
+        body = super().open(*asked)  # type: ignore[arg-type]
+        self.ledger.asked[-1] = (f"{self.name}, patiently", *self.ledger.asked[-1][1:])
+
+        def hurry() -> None:
+            self.ledger.asked[-1] = (f"{self.name}, in haste", *self.ledger.asked[-1][1:])
+
+        body.hurry = hurry  # type: ignore[attr-defined]
+        return body
+
+
+async def test_who_is_not_the_only_one_is_hurried_and_gets_its_time_when_nobody_else_serves(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    sources = [
+        Patient(TINY, claiming([Turn("down"), SERVE], 24), ledger, "a", 0),
+        Patient(TINY, claiming([Turn("miss")], 24), ledger, "b", 1),
+        Patient(TINY, claiming([Turn("busy")], 24), ledger, "c", 2),
+    ]
+    async with session_on(clock) as session:
+        stream = VerifiedStream(describe(TINY), sources, session)
+        assert await drain(stream) == TINY
+    assert ledger.names == ["a, in haste", "b, in haste", "c, patiently", "a, patiently"]
+
+
+async def test_haste_ends_once_everybody_had_a_chance(ledger: Ledger, clock: FakeClock) -> None:
+    class Slow(Patient):
+        def open(self, *asked: object) -> object:
+            clock.time += 50  # by then whoever was put aside is on probation
+            return super().open(*asked)
+
+    sources = [Slow(TINY, claiming([Turn("down")], 24), ledger, name, 0) for name in "abc"]
+    async with session_on(clock) as session:
+        _, error = await fail(VerifiedStream(describe(TINY), sources, session))
+    assert isinstance(error, FailoverError)
+    assert ledger.names == [
+        *("a, in haste", "b, in haste", "c, patiently"),
+        *("a, patiently", "b, patiently"),
+    ]
+
+
+async def test_nobody_is_hurried_for_those_who_are_put_aside(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    sources = [Patient(TINY, claiming([SERVE], 24), ledger, name) for name in "ab"]
+    async with session_on(clock) as session:
+        health_of(session).blame(sources[1], NetworkError("x"))
+        assert await drain(VerifiedStream(describe(TINY), sources, session)) == TINY
+    assert ledger.names == ["a, patiently"]
+
+
+async def test_going_on_is_hurried_while_others_could(ledger: Ledger, clock: FakeClock) -> None:
+    turns = claiming([Turn("reset", 9), Turn("down")], 24)
+    first = Patient(TINY, turns, ledger, "a", 0)
+    second = Patient(TINY, claiming([Turn("reset", 12), Turn("down")], 24), ledger, "b", 1)
+    async with session_on(clock) as session:
+        await fail(VerifiedStream(describe(TINY), [first, second], session))
+    assert ledger.asked == [
+        ("a, in haste", 0, None),
+        ("a, in haste", 9, 24),
+        ("b, patiently", 9, 24),
+        ("b, patiently", 12, 24),
+        ("a, patiently", 12, 24),
+    ]

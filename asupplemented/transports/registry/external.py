@@ -150,7 +150,7 @@ class ExternalBlob(HttpBlob):
         return await retry(
             partial(self._try_at, url, courier),
             judge=judge,
-            policy=means.options.retry,
+            policy=self._patience,
             clock=means.clock,
             notify=self._caller.report_retry,
         )

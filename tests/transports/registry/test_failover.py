@@ -225,7 +225,7 @@ MENDED: dict[str, tuple[Turn, ...]] = {
     "the whole for the rest": (HALF[0], IgnoreRange()),
     "without a validator": ((HALF[0], Headers({"ETag": None})), None),
     "503 and a moment later": (HALF[0], Status(503), None),
-    "429 and a moment later": (HALF[0], Status(429, {"Retry-After": "3"}), None),
+    "429 and a moment later": (HALF[0], Status(429, {"Retry-After": "2"}), None),
     "a total that is not known": (
         HALF[0],
         Headers({"Content-Range": f"bytes {AT}-{len(DATA) - 1}/*"}),
@@ -333,9 +333,10 @@ async def test_when_nobody_serves_every_attempt_is_told(
     with pytest.raises(FailoverError) as caught:
         await read(brief, group)
     told = [(type(each), each.member) for each in caught.value.attempts]
-    assert [member for _, member in told] == [3, 3, 2, 1, 0]
-    assert [kind for kind, _ in told][1:3] == [ServerError, UnauthorizedError]
-    assert told[-1][0] is TooManyRequestsError
+    assert [member for _, member in told] == [3, 3, 2, 1, 0, 3]
+    kinds = [kind for kind, _ in told]
+    assert kinds[1:3] == [ServerError, UnauthorizedError]
+    assert kinds[4:] == [TooManyRequestsError, ServerError]
     assert caught.value.received == AT
     assert caught.value.digest == BLOB
     assert all(reference in str(caught.value) for reference in group)
@@ -445,3 +446,40 @@ async def test_errors_and_events_tell_no_secret(
     assert "hush" not in told + "".join(map(str, caught.value.attempts))
     assert brief.told(RequestRetried)
     assert isinstance(caught.value.__cause__, NetworkError | ServerError | EOFError)
+
+
+# Haste
+
+
+async def test_RET06_a_registry_that_is_not_the_only_one_does_not_keep_anybody_waiting(
+    registry: FakeRegistry, brief: Watched, members: Members
+) -> None:
+    script = registry.script(BLOB, Status(503), forever=True)
+    _, stream = await read(brief, members)
+    assert stream.member == 1
+    assert script.hits == 2
+    assert sum(brief.clock.slept) <= 2
+
+
+async def test_RET06_when_nobody_else_serves_it_is_asked_with_all_patience(
+    registry: FakeRegistry, other: FakeRegistry, brief: Watched
+) -> None:
+    group = (other.add("top/app", IMAGE, omit={BLOB}), registry.add("team/app", IMAGE))
+    script = registry.script(BLOB, *([Status(503)] * 6))
+    data, stream = await read(brief, group)
+    assert (data, stream.member) == (DATA, 1)
+    assert (script.hits, script.remaining) == (6, 0)
+    assert registry.count(BLOB) == 7
+
+
+async def test_RET06_a_pause_for_all_is_not_waited_for_while_others_serve(
+    registry: FakeRegistry, brief: Watched, members: Members
+) -> None:
+    async with supplement(*members).open(brief.session) as image:
+        [client] = [c for c in brief.pool._clients.values() if c.registry == registry.host]
+        client.limiter.pause(30)
+        async with image.open_blob(BLOB) as stream:
+            assert await stream.read_all(1 << 20) == DATA
+            assert stream.member == 1
+    assert brief.clock.slept == []
+    assert health_of(brief.session).judge(members.faulty) is Fitness.ASIDE
