@@ -7,7 +7,7 @@ nobody can tell from the bytes how many have carried them, and the digest is pro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import AsyncResource
 from asupplemented.candidates import Candidates, located
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
 
 __all__ = ("Relay",)
+
+_PIECES: Final = 1024
+"""Pieces of a small blob that are kept apart: of tiny ones each costs far more than its bytes."""
 
 _BREAKS = (TruncatedError, NetworkError, SourceTimeoutError)
 """What ends a body in a way that the same source may mend (rule RES-01)."""
@@ -244,6 +247,8 @@ class Relay(AsyncResource):
             else:
                 if block:
                     blocks.append(block)
+                if len(blocks) > _PIECES:
+                    blocks = [b"".join(blocks)]
                 continue
             # Beyond the handler, so that failures do not pile up as contexts of one another.
             if await self._go_on(failure):
@@ -331,8 +336,9 @@ class Relay(AsyncResource):
         last = attempt.candidate
         suppliers = self._service.suppliers or (last,)
         mixed = len(suppliers) > 1
-        self._candidates.blame(suppliers[0], failure, alone=not mixed)
-        if last is not suppliers[0]:
+        culprit = last if mixed else suppliers[0]
+        self._candidates.blame(culprit, failure, alone=not mixed)
+        if culprit is not last:
             self._candidates.leave(last)
         if self._given:
             raise failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -593,6 +594,28 @@ async def test_bytes_of_several_that_do_not_fit_condemn_nobody_and_each_serves_a
     ]
 
 
+@held_or_not
+async def test_who_supplied_nothing_is_not_to_blame_and_gets_its_turn(
+    ledger: Ledger, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, *, held_back: bool
+) -> None:
+    monkeypatch.setattr(relay, "SMALL_BLOB", 1000 if held_back else -1)
+    # It gives all bytes and one of them wrong, and goes on; there is nothing left for the other.
+    liar = Source(flip(TINY, 2), [Turn("long")], ledger, "liar", 0, chunk=24)
+    honest = Source(TINY, claiming([SERVE], 24), ledger, "honest", 1)
+    async with session_on(clock) as session:
+        stream = VerifiedStream(describe(TINY), [liar, honest], session)
+        if held_back:
+            assert await drain(stream) == TINY
+            assert stream.served == (Served("honest", 1, 0, 24),)
+        else:
+            _, error = await fail(stream)
+            assert isinstance(error, DigestMismatchError)
+            assert (error.member, error.reference, error.suspects) == (0, "liar", (0,))
+        assert health_of(session).judge("honest") is Fitness.FIT
+        clock.time += 250
+        assert health_of(session).judge("liar") is Fitness.ASIDE
+
+
 async def test_two_that_never_fit_together_come_to_an_end(ledger: Ledger, clock: FakeClock) -> None:
     first = Source(
         flip(TINY, 2), claiming([Turn("reset", 9), Turn("down")] * 50, 24), ledger, "a", 0
@@ -703,6 +726,19 @@ async def test_a_range_behind_the_end_is_one_whoever_says_so(
     assert len(ledger.asked) == count
 
 
+async def test_a_small_blob_in_tiny_pieces_is_kept_in_larger_ones(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    data = LARGE[:10_000]
+    source = Source(data, claiming([SERVE], len(data)), ledger, chunk=2)
+    async with session_on(clock) as session:
+        stream = VerifiedStream(describe(data), [source], session)
+        async with stream:
+            chunks = [chunk async for chunk in stream]
+    assert b"".join(chunks) == data
+    assert len(chunks) < 1100
+
+
 # Files
 
 
@@ -782,23 +818,44 @@ async def test_what_was_not_hashed_cannot_be_gone_on_with_by_others(
         assert await drain(VerifiedStream(describe(large), [disk, wire], session)) == large
 
 
+@dataclass
+class FailingDisk(Disk):
+    """A file that cannot be read any more when the disk fails."""
+
+    file: BlobFile | None = None
+
+    async def open_file(self) -> BlobFile | None:
+        self.file = await Disk.open_file(self)
+        return self.file
+
+    def fail(self) -> None:
+        assert self.file is not None
+        directory = os.open(self.path.parent, os.O_RDONLY)
+        os.dup2(directory, self.file.fd)
+        os.close(directory)
+
+
 async def test_a_range_of_a_file_that_failed_is_gone_on_with_and_not_verified(
-    ledger: Ledger, clock: FakeClock, tmp_path: Path
+    clock: FakeClock, tmp_path: Path
 ) -> None:
     clock.epoch = 1e11
     large = LARGE * 3
-    for name in ("a", "b"):
-        (tmp_path / name).write_bytes(large)
+    path = tmp_path / "blob"
+    path.write_bytes(large)
     async with session_on(clock) as session:
-        whole = await believe(session, tmp_path / "b")
-        other = await believe(session, tmp_path / "a")
-        # Both are files of that digest; only the one that was verified last is remembered.
-        stream, error, received = await truncate_in_the_middle(
-            session, tmp_path / "a", [replace(other, name="a"), replace(whole, name="b")], start=1
-        )
-        assert error is None
+        whole = await believe(session, path)
+        failing = FailingDisk(path, session, name="failing", member=1)
+        stream = VerifiedStream(describe(large), [failing, whole], session, start=1)
+        async with stream:
+            received = await anext(stream)
+            failing.fail()
+            received += b"".join([chunk async for chunk in stream])
         assert received == large[1:]
+        assert [part.member for part in stream.served] == [1, 5]
         assert stream.verified is False
+        async with VerifiedStream(describe(large), [whole], session, start=1) as alone:
+            await alone.read_all(len(large))
+            assert alone.verified is True
 
 
 # Closing and cancelling
