@@ -68,9 +68,13 @@ class Breaker:
         """Whether it should be asked. Changes nothing."""
         if not self._failures:
             return Fitness.FIT
-        if now < max(self._until, self._probed_until):
+        if self.pause(now):
             return Fitness.ASIDE
         return Fitness.ON_PROBATION
+
+    def pause(self, now: float) -> float:
+        """Seconds for which it stays aside, 0 if it does not."""
+        return max(0.0, self._until - now, self._probed_until - now)
 
     def probe(self, now: float) -> None:
         """Somebody asks although it failed before.

@@ -52,6 +52,11 @@ class Health:
         """Whether a source should be asked."""
         return self._judge(reference, self._clock.now())
 
+    def pause(self, reference: str) -> float:
+        """Seconds for which a source is put aside, 0 if it is not."""
+        breaker = self._breakers.get(reference)
+        return 0.0 if breaker is None else breaker.pause(self._clock.now())
+
     def _judge(self, reference: str, now: float) -> Fitness:
         breaker = self._breakers.get(reference)
         return Fitness.FIT if breaker is None else breaker.judge(now)

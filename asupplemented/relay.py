@@ -334,9 +334,9 @@ class Relay(AsyncResource):
     async def _judge(self, attempt: Attempt, failure: DigestMismatchError) -> None:
         """The content is wrong: say who is to blame, if that is clear."""
         last = attempt.candidate
-        suppliers = self._service.suppliers or (last,)
+        suppliers = self._service.suppliers
         mixed = len(suppliers) > 1
-        culprit = last if mixed else suppliers[0]
+        culprit = suppliers[0] if len(suppliers) == 1 else last
         self._candidates.blame(culprit, failure, alone=not mixed)
         if culprit is not last:
             self._candidates.leave(last)
@@ -346,7 +346,7 @@ class Relay(AsyncResource):
         if mixed:
             self._candidates.put_first(suppliers)
             self._alone = True
-        if all(last is not supplier for supplier in suppliers):
+        if suppliers and all(last is not supplier for supplier in suppliers):
             self._candidates.put_first((last,))  # It had nothing left to serve, right or wrong.
 
     def _accuse(self, failure: DigestMismatchError) -> DigestMismatchError:

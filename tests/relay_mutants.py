@@ -179,7 +179,7 @@ TRUTH = (
         "relay: who supplied nothing is not to blame",
         "test_who_supplied_nothing_is_not_to_blame_and_gets_its_turn",
         RELAY,
-        "        culprit = last if mixed else suppliers[0]\n",
+        "        culprit = suppliers[0] if len(suppliers) == 1 else last\n",
         "        culprit = last\n",
     ),
     (
@@ -245,15 +245,15 @@ FITNESS = (
         "breaker: who failed is aside",
         "test_who_failed_is_aside_for_a_while_and_then_on_probation",
         BREAKER,
-        "        if now < max(self._until, self._probed_until):\n",
-        "        if now < self._probed_until:\n",
+        "max(0.0, self._until - now, self._probed_until - now)",
+        "max(0.0, self._probed_until - now)",
     ),
     (
         "breaker: one probes and the others wait",
         "test_one_may_probe_and_the_others_wait",
         BREAKER,
-        "        if now < max(self._until, self._probed_until):\n",
-        "        if now < self._until:\n",
+        "max(0.0, self._until - now, self._probed_until - now)",
+        "max(0.0, self._until - now)",
     ),
     (
         "breaker: but not for ever",

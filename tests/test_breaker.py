@@ -91,6 +91,15 @@ def test_nobody_waits_for_a_probe_for_ever() -> None:
     assert breaker.judge(20.0) is ON_PROBATION
 
 
+def test_the_pause_that_is_left() -> None:
+    breaker = Breaker(POLICY)
+    assert breaker.pause(0.0) == 0.0
+    breaker.fail(0.0)
+    assert (breaker.pause(4.0), breaker.pause(10.0), breaker.pause(99.0)) == (6.0, 0.0, 0.0)
+    breaker.probe(12.0)
+    assert breaker.pause(15.0) == 7.0
+
+
 def test_who_lied_is_aside_for_longer() -> None:
     breaker = Breaker(POLICY)
     breaker.fail(0.0, lied=True)

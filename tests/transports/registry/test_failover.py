@@ -12,6 +12,7 @@ from asupplemented import relay
 from asupplemented.abc import Served, Timeouts
 from asupplemented.breaker import Fitness
 from asupplemented.errors import (
+    ClosedError,
     DeniedError,
     DigestMismatchError,
     FailoverError,
@@ -286,6 +287,29 @@ async def test_a_wrong_byte_never_completes_a_blob(
         async with image.open_blob(BLOB) as again:
             assert await again.read_all(1 << 20) == DATA
         assert registry.count(BLOB) == asked
+
+
+async def test_an_open_image_explains_who_is_put_aside(
+    registry: FakeRegistry, brief: Watched, members: Members
+) -> None:
+    async with supplement(*members).open(brief.session) as image:
+        assert image.explain(BLOB) == image.resolution.explain(BLOB)
+        registry.script(BLOB, Status(404), forever=True)
+        async with image.open_blob(BLOB) as stream:
+            await stream.read_all(1 << 20)
+        assert image.explain(BLOB) == image.resolution.explain(BLOB)
+        registry.clear_scripts()
+        registry.script(BLOB, Resize(-1), forever=True)
+        async with image.open_blob(BLOB) as stream:
+            await stream.read_all(1 << 20)
+        brief.clock.time += 20
+        lines = str(image.explain(BLOB)).splitlines()
+        assert lines[1].startswith(f"  1. member 2 ({members.faulty})")
+        assert lines[1].endswith("; put aside for 280 s")
+        assert "put aside" not in "".join(lines[2:])
+        assert image.explain(IMAGE.digest) == image.resolution.explain(IMAGE.digest)
+    with pytest.raises(ClosedError):
+        image.explain(BLOB)
 
 
 async def test_429_is_waited_for_within_its_budget_and_no_longer(
