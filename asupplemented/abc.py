@@ -60,6 +60,7 @@ __all__ = (
     "Context",
     "CredentialProvider",
     "Destination",
+    "Hasty",
     "Hook",
     "LayersForCopy",
     "Lease",
@@ -77,6 +78,7 @@ __all__ = (
     "Referring",
     "RemoteReference",
     "ResourceKey",
+    "Resumable",
     "Served",
     "Setting",
     "Share",
@@ -426,6 +428,28 @@ class RawBlob(Protocol):
     ) -> None: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A `RawBlob` that knows whether there is going on with it; one that does not say can be."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the same source may be asked for the rest of a body that broke off."""
+        ...
+
+
+@runtime_checkable
+class Hasty(Protocol):
+    """A `RawBlob` that can be told not to be patient with its source."""
+
+    def hurry(self) -> None:
+        """Others may serve the blob as well, so fail soon rather than try again for long.
+
+        Called before it is entered, if at all.
+        """
+        ...
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import abc
 import asyncio
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from asupplemented.abc import AsyncResource
+from asupplemented.abc import AsyncResource, Hasty, Resumable
 from asupplemented.blob_files import BlockReader
 from asupplemented.errors import SizeMismatchError, SourceTimeoutError
 from asupplemented.files import run_blocking
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asupplemented.hashing import RunningHash
     from asupplemented.model.digest import Digest
 
-__all__ = ("Attempt", "FileAttempt", "KeptAttempt", "Pace", "WireAttempt")
+__all__ = ("Attempt", "FileAttempt", "Haste", "KeptAttempt", "Pace", "WireAttempt")
 
 
 class Attempt(AsyncResource):
@@ -39,8 +39,6 @@ class Attempt(AsyncResource):
 
     __slots__ = ("_candidate", "size", "start")
 
-    resumable: ClassVar[bool] = False
-    """Whether the candidate may be asked for the rest when the attempt breaks off."""
     final: ClassVar[bool] = False
     """Whether its failure is everybody's, so that nobody else is to be asked."""
 
@@ -81,6 +79,11 @@ class Attempt(AsyncResource):
         """
 
     @property
+    def resumable(self) -> bool:
+        """Whether the candidate may be asked for the rest when the attempt breaks off."""
+        return False
+
+    @property
     def etag(self) -> str | None:
         """A strong validator to resume with, or None."""
         return None
@@ -107,6 +110,27 @@ class Attempt(AsyncResource):
 
     def confirm(self) -> None:
         """Every byte of the blob was read, hashed, and found right."""
+
+
+class Haste:
+    """Whether a source is to be patient, and whether it was told otherwise.
+
+    Args:
+        wanted: Others are fit to serve the blob as well.
+    """
+
+    __slots__ = ("heeded", "wanted")
+
+    def __init__(self, *, wanted: bool = False) -> None:
+        self.wanted = wanted
+        self.heeded = False
+        """Somebody was hurried who would have been patient."""
+
+    def urge(self, raw: RawBlob) -> None:
+        """Tell a body that is about to be entered, if there is a reason to."""
+        if self.wanted and isinstance(raw, Hasty):
+            raw.hurry()
+            self.heeded = True
 
 
 class FileAttempt(Attempt):
@@ -164,7 +188,9 @@ class FileAttempt(Attempt):
     def confirm(self) -> None:
         file = self._reader.file
         identity = None if self._blocks is None else self._blocks.identity
-        if identity is not None and file.offset == 0 and identity.size == file.size:
+        if identity is None or self.start != 0:
+            return  # What comes before the start was somebody else's.
+        if file.offset == 0 and identity.size == file.size:
             verified_files(self._context).remember(self._digest, identity)
 
     async def aclose(self) -> None:
@@ -189,6 +215,7 @@ class WireAttempt(Attempt):
         "_asked",
         "_chunks",
         "_clock",
+        "_closed",
         "_left",
         "_pace",
         "_raw",
@@ -198,16 +225,15 @@ class WireAttempt(Attempt):
         "_skip",
     )
 
-    resumable = True
-
     def __init__(
-        self, candidate: BlobCandidate, context: Context, clock: Clock, raw: RawBlob, asked: int
+        self, candidate: BlobCandidate, clock: Clock, pace: Pace, raw: RawBlob, asked: int
     ) -> None:
         super().__init__(candidate, raw.size, raw.start)
         self._raw = raw
         self._chunks = aiter(raw)
-        self._pace = Pace(context.timeouts)
+        self._pace = pace
         self._clock = clock
+        self._closed = False
         self._asked = asked
         self._running: RunningHash | None = None
         self._skip = asked - raw.start
@@ -224,12 +250,25 @@ class WireAttempt(Attempt):
         context: Context,
         start: int,
         end: int | None,
-        etag: str | None = None,
+        after: Attempt | None,
+        haste: Haste,
     ) -> Self:
         clock = context.resource(CLOCK, Clock)
-        raw = candidate.open(start, end, etag)
+        # Who breaks off has not got more time for it.
+        pace = after.pace if isinstance(after, WireAttempt) else Pace(context.timeouts)
+        raw = candidate.open(start, end, None if after is None else after.etag)
+        haste.urge(raw)
         await raw.__aenter__()
-        return cls(candidate, context, clock, raw, start)
+        return cls(candidate, clock, pace, raw, start)
+
+    @property
+    def pace(self) -> Pace:
+        """Whether it comes fast enough."""
+        return self._pace
+
+    @property
+    def resumable(self) -> bool:
+        return self._raw.resumable if isinstance(self._raw, Resumable) else True
 
     @property
     def etag(self) -> str | None:
@@ -268,8 +307,8 @@ class WireAttempt(Attempt):
             raise SizeMismatchError(message, expected=self._size, actual=actual)
 
     async def _wait(self) -> bytes:
-        """The next chunk as it comes, none at the end."""
-        while True:
+        """The next chunk as it comes; none at the end, or when it was closed meanwhile."""
+        while not self._closed:
             began = self._clock.now()
             patience = asyncio.timeout(self._pace.patience)
             try:
@@ -278,14 +317,16 @@ class WireAttempt(Attempt):
             except TimeoutError as error:
                 if not patience.expired():
                     raise
-                raise self._pace.failure() from error
+                raise self._pace.give_up() from error
             if chunk is None:
                 return b""
             self._pace.count(self._clock.now() - began, len(chunk))
             if chunk:
                 return chunk
+        return b""
 
     async def aclose(self) -> None:
+        self._closed = True
         await self._raw.__aexit__(None, None, None)
 
 
@@ -325,11 +366,11 @@ class Pace:
         if self._waited < self._window:
             return
         if self._came < self._quota:
-            raise self.failure()
+            raise self.give_up()
         self._waited, self._came = 0.0, 0
 
-    def failure(self) -> SourceTimeoutError:
-        """What is wrong when patience ends."""
+    def give_up(self) -> SourceTimeoutError:
+        """What is wrong when patience ends; it begins anew then, should anybody go on."""
         if self._came >= self._quota:
             message = f"the body stalled: nothing came for {self._window} s; see Timeouts.stall"
         else:
@@ -337,4 +378,5 @@ class Pace:
                 f"the body is too slow: {self._came} bytes in {self._window} s, where "
                 f"{self._quota:.0f} were due; see Timeouts.min_rate"
             )
+        self._waited, self._came = 0.0, 0
         return SourceTimeoutError(message)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 __all__ = ("Breaker", "BreakerPolicy", "Fitness")
@@ -30,7 +31,8 @@ class Fitness(enum.Enum):
 class BreakerPolicy:
     """For how long somebody is put aside, in seconds.
 
-    The pause doubles with each failure that follows another one, probes included.
+    The pause doubles with each probe that fails. What fails besides, while somebody is aside, is
+    the same trouble: many blobs break off when one connection does.
     """
 
     pause: float = 10.0
@@ -53,30 +55,39 @@ class Breaker:
         policy: How long to remember.
     """
 
-    __slots__ = ("_failures", "_policy", "_probing", "_until")
+    __slots__ = ("_failures", "_policy", "_probed_until", "_until")
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self._policy = policy
         self._failures = 0
-        self._until = 0.0
-        self._probing = False
+        self._until = -inf
+        self._probed_until = -inf
+        """Until when the others wait for what becomes of a probe."""
 
     def judge(self, now: float) -> Fitness:
         """Whether it should be asked. Changes nothing."""
         if not self._failures:
             return Fitness.FIT
-        if self._probing or now < self._until:
+        if self.pause(now):
             return Fitness.ASIDE
         return Fitness.ON_PROBATION
 
-    def probe(self) -> None:
-        """Somebody asks although it failed before; the others wait for what becomes of it."""
-        self._probing = True
+    def pause(self, now: float) -> float:
+        """Seconds for which it stays aside, 0 if it does not."""
+        return max(0.0, self._until - now, self._probed_until - now)
+
+    def probe(self, now: float) -> None:
+        """Somebody asks although it failed before.
+
+        The others wait for what becomes of it, but no longer than for a first failure: a large
+        blob takes its time, and that it does is no bad sign.
+        """
+        self._probed_until = now + self._policy.pause
 
     def succeed(self) -> None:
         """It served what it was asked for: all is forgotten."""
         self._failures = 0
-        self._probing = False
+        self._until = self._probed_until = -inf
 
     def fail(self, now: float, *, pause: float | None = None, lied: bool = False) -> None:
         """It failed.
@@ -86,13 +97,16 @@ class Breaker:
             pause: Seconds for which it asked not to be asked, None if it did not say.
             lied: Whether it gave wrong content.
         """
-        longest = max(self._policy.lie, self._policy.longest)
-        doubled = self._policy.pause * 2.0 ** min(self._failures, _DOUBLINGS)
-        least = self._policy.lie if lied else min(doubled, self._policy.longest)
-        self._failures += 1
-        self._probing = False
+        policy = self._policy
+        aside = now < self._until and now >= self._probed_until
+        if not aside:
+            self._failures += 1
+        self._probed_until = -inf
+        doubled = policy.pause * 2.0 ** min(self._failures - 1, _DOUBLINGS)
+        least = policy.lie if lied else 0.0 if aside else min(doubled, policy.longest)
+        longest = max(policy.lie, policy.longest)
         self._until = max(self._until, now + min(max(least, pause or 0.0), longest))
 
     def abandon(self) -> None:
         """Whoever asked went away before anything could be said of it."""
-        self._probing = False
+        self._probed_until = -inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.attempts import FileAttempt, WireAttempt
+from asupplemented.attempts import FileAttempt, Haste, WireAttempt
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -62,39 +62,55 @@ def is_transient(failure: SupplementedError) -> bool:
 class Candidates:
     """Those who may be asked for a blob, and what became of the others.
 
-    Who is unfit (`asupplemented.health`) is asked last. Who broke off is asked again when nobody
-    else is left, if the blob has come on meanwhile.
+    Who is unfit (`asupplemented.health`) is asked last. As long as others that are fit wait, nobody
+    tries for long what fails. Who failed in a way that may pass is asked again when nobody else is
+    left: with all patience if it was in a hurry, or if others have brought the blob on meanwhile.
 
     Args:
         candidates: Whom to ask, best first.
         context: The session.
         digest: Name of the blob.
+        promised: Whether the descriptor says what size the blob has. Where nobody does but those
+            who serve it, none of them is condemned for saying something else.
     """
 
     __slots__ = (
+        "_calm",
         "_context",
         "_digest",
         "_failures",
         "_health",
+        "_hurried",
         "_known",
+        "_promised",
         "_tired",
         "_untold",
         "_waiting",
     )
 
     def __init__(
-        self, candidates: Iterable[BlobCandidate], context: Context, digest: Digest
+        self,
+        candidates: Iterable[BlobCandidate],
+        context: Context,
+        digest: Digest,
+        *,
+        promised: bool = True,
     ) -> None:
         self._waiting = list(candidates)
         self._known = len(self._waiting)
         self._context = context
         self._digest = digest
+        self._promised = promised
         self._health = health_of(context)
         self._failures: list[SupplementedError] = []
         self._untold = 0
         """Failures that were dropped, because there were so many."""
+        self._hurried: list[BlobCandidate] = []
+        """Who failed, and might not have if it had been patient."""
+        self._calm = False
+        """Everybody had a chance, so that there is no reason to hurry any more."""
         self._tired: list[tuple[BlobCandidate, int]] = []
-        """Who broke off, and after how many bytes of the blob."""
+        """Who failed and may do better, and how many bytes of the blob had come then."""
 
     @property
     def failures(self) -> int:
@@ -118,7 +134,7 @@ class Candidates:
         """
         while self._waiting or self._wake(progress):
             candidate = self._waiting.pop(self._health.choose(self._waiting))
-            attempt = await self.ask(candidate, size=size, start=start, end=end)
+            attempt = await self.ask(candidate, size=size, start=start, end=end, progress=progress)
             if attempt is not None:
                 return attempt
         raise self.verdict(progress)
@@ -130,8 +146,8 @@ class Candidates:
         size: int | None,
         start: int,
         end: int | None,
-        etag: str | None = None,
-        broke_off: int | None = None,
+        progress: int | None = None,
+        after: Attempt | None = None,
     ) -> Attempt | None:
         """Ask one candidate; None if it fails, which is noted.
 
@@ -140,6 +156,7 @@ class Candidates:
         Raises:
             UsageError: It cannot be asked, because it is closed.
         """
+        haste = Haste(wanted=not self._calm and self._health.finds_fit(self._waiting))
         try:
             return await open_attempt(
                 candidate,
@@ -148,13 +165,17 @@ class Candidates:
                 size=size,
                 start=start,
                 end=end,
-                etag=etag,
+                after=after,
+                haste=haste,
             )
         except UsageError:
             self._health.leave(candidate)
             raise
         except SupplementedError as error:
-            self.blame(candidate, error, broke_off=broke_off)
+            early = haste.heeded and is_transient(error)
+            self.blame(candidate, error, progress=None if early else progress)
+            if early:
+                self._hurried.append(candidate)
             return None
         except BaseException:
             self._health.leave(candidate)
@@ -165,24 +186,29 @@ class Candidates:
         candidate: BlobCandidate,
         failure: SupplementedError,
         *,
-        broke_off: int | None = None,
+        progress: int | None = None,
+        alone: bool = True,
     ) -> None:
         """Take note of why a candidate did not serve the blob, or not to its end.
 
         Args:
             candidate: Whose failure it is.
             failure: What happened.
-            broke_off: Bytes of the blob that had come when it broke off, so that it may be asked
-                again when there are more; None if it is not to be.
+            progress: Bytes of the blob that had come by then, so that it may be asked again when
+                there are more; None if it is not to be.
+            alone: Whether it is the fault of nobody else, for sure.
         """
         self._note(failure)
-        self._health.blame(candidate, failure)
+        if alone and (self._promised or not isinstance(failure, SizeMismatchError)):
+            self._health.blame(candidate, failure)
+        else:
+            self._health.leave(candidate)
         if self._context.observed:
             name, text = type(failure).__name__, failure.message
             event = AttemptFailed(candidate.reference, self._digest, candidate.member, name, text)
             self._context.emit(event)
-        if broke_off is not None and is_transient(failure):
-            self._tired.append((candidate, broke_off))
+        if progress is not None and is_transient(failure):
+            self._tired.append((candidate, progress))
 
     def praise(self, candidate: BlobCandidate) -> None:
         """Take note that a candidate served what it was asked for."""
@@ -199,6 +225,7 @@ class Candidates:
     def forget(self) -> None:
         """Drop everything: nobody will be asked any more."""
         self._waiting.clear()
+        self._hurried.clear()
         self._tired.clear()
         self._failures.clear()
 
@@ -210,24 +237,28 @@ class Candidates:
             self._untold += 1
 
     def _wake(self, progress: int) -> bool:
-        """Have those asked again who broke off, if others have brought the blob on since."""
+        """Have those asked again who failed in haste, or before the blob came on."""
+        self._waiting, self._hurried = self._hurried, []
+        self._calm = self._calm or bool(self._waiting)
         ready = [each for each, before in self._tired if progress - before >= ROUND]
         self._tired = [each for each in self._tired if progress - each[1] < ROUND]
         self._waiting += ready
-        return bool(ready)
+        return bool(self._waiting)
 
     def verdict(self, progress: int = 0) -> SupplementedError:
         """The one error for all that happened.
 
         If all attempts but one were misses, it is that one: an authentication failure, say. If
-        all were, nobody has the blob. Otherwise it is a `FailoverError` that has them all.
+        all were, nobody has the blob. If all say that the range lies outside of the blob, it does.
+        Otherwise it is a `FailoverError` that has them all.
         """
         failures = self._failures
         if not failures:
             message = f"nobody is known to have blob {self._digest}"
             return BlobNotFoundError(message, digest=self._digest)
         hard = [error for error in failures if not isinstance(error, NotFoundError)]
-        if len(hard) > 1 and self._known > 1:
+        ranges = all(isinstance(error, RangeError) for error in hard)
+        if len(hard) > 1 and self._known > 1 and not ranges:
             return self._join(hard[0], progress)
         chosen = (hard or failures)[0]
         for error in failures:
@@ -259,7 +290,8 @@ async def open_attempt(
     size: int | None,
     start: int = 0,
     end: int | None = None,
-    etag: str | None = None,
+    after: Attempt | None = None,
+    haste: Haste | None = None,
 ) -> Attempt:
     """Ask a candidate for ``[start, end)`` of a blob.
 
@@ -270,21 +302,26 @@ async def open_attempt(
         size: Bytes of the whole blob, None if unknown.
         start: Offset of the first byte.
         end: Offset behind the last byte, None for the end of the blob.
-        etag: The validator that it gave when it served what comes before `start`, else None.
+        after: The attempt that this one goes on with, if it is the same candidate's.
+        haste: Whether to be patient; None is patient.
 
     Raises:
         SizeMismatchError: The candidate claims another size.
         RangeError: It claims that `start` is behind the end.
+        SourceError: It has something else by now than what it began with (rule RES-06).
         SupplementedError: What the candidate raised. Nothing stays open then.
     """
     with located(candidate, digest):
         file = await candidate.open_file()
         if file is None:
-            attempt: Attempt = await WireAttempt.open(candidate, context, start, end, etag)
+            attempt: Attempt = await WireAttempt.open(
+                candidate, context, start, end, after, haste or Haste()
+            )
         else:
             attempt = FileAttempt(candidate, context, digest, file, start)
         async with closing_on_error(lambda: (attempt,), "what was opened"):
             _check_claims(attempt, size, start)
+            _check_same(attempt, after)
             await attempt.look()
         return attempt
 
@@ -299,6 +336,13 @@ def _check_claims(attempt: Attempt, size: int | None, start: int) -> None:
         raise RangeError(message)
     if not 0 <= start - attempt.start <= MAX_DISCARD:
         message = f"the source starts at byte {attempt.start} where {start} was asked for"
+        raise SourceError(message)
+
+
+def _check_same(attempt: Attempt, after: Attempt | None) -> None:
+    before = None if after is None else after.etag
+    if before is not None and attempt.etag not in {None, before}:
+        message = "the source has another content under this digest than before"
         raise SourceError(message)
 
 

@@ -22,7 +22,7 @@ from asupplemented.errors import (
 from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context
     from asupplemented.errors import SupplementedError
@@ -50,21 +50,35 @@ class Health:
 
     def judge(self, reference: str) -> Fitness:
         """Whether a source should be asked."""
+        return self._judge(reference, self._clock.now())
+
+    def pause(self, reference: str) -> float:
+        """Seconds for which a source is put aside, 0 if it is not."""
         breaker = self._breakers.get(reference)
-        return Fitness.FIT if breaker is None else breaker.judge(self._clock.now())
+        return 0.0 if breaker is None else breaker.pause(self._clock.now())
+
+    def _judge(self, reference: str, now: float) -> Fitness:
+        breaker = self._breakers.get(reference)
+        return Fitness.FIT if breaker is None else breaker.judge(now)
 
     def choose(self, candidates: Sequence[BlobCandidate]) -> int:
         """The position of the one to ask: the first one that is fit, else the first one.
 
         One on probation is chosen in its turn, but by one reader at a time.
         """
-        fitness = [self.judge(candidate.reference) for candidate in candidates]
+        now = self._clock.now()
+        fitness = [self._judge(candidate.reference, now) for candidate in candidates]
         fit = (position for position, each in enumerate(fitness) if each is not Fitness.ASIDE)
         position = next(fit, 0)
         breaker = self._breakers.get(candidates[position].reference)
         if breaker is not None:
-            breaker.probe()
+            breaker.probe(now)
         return position
+
+    def finds_fit(self, candidates: Iterable[BlobCandidate]) -> bool:
+        """Whether one of them is not put aside."""
+        now = self._clock.now()
+        return any(self._judge(each.reference, now) is not Fitness.ASIDE for each in candidates)
 
     def praise(self, candidate: BlobCandidate) -> None:
         """It served what it was asked for."""

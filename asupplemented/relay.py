@@ -7,9 +7,9 @@ nobody can tell from the bytes how many have carried them, and the digest is pro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from asupplemented.abc import AsyncResource, Served
+from asupplemented.abc import AsyncResource
 from asupplemented.candidates import Candidates, located
 from asupplemented.closing import close_all
 from asupplemented.errors import (
@@ -24,22 +24,26 @@ from asupplemented.errors import (
     TruncatedError,
     UsageError,
 )
-from asupplemented.events import BlobServed, BlobStarted
+from asupplemented.events import BlobStarted
 from asupplemented.hashing import start_hash
 from asupplemented.limits import MAX_BLOB, SMALL_BLOB
 from asupplemented.resumption import Resumption, ResumptionPolicy
 from asupplemented.retry import CLOCK, Clock
+from asupplemented.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asupplemented.abc import BlobCandidate, Context
+    from asupplemented.abc import BlobCandidate, Context, Served
     from asupplemented.attempts import Attempt
     from asupplemented.hashing import RunningHash
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
 
 __all__ = ("Relay",)
+
+_PIECES: Final = 1024
+"""Pieces of a small blob that are kept apart: of tiny ones each costs far more than its bytes."""
 
 _BREAKS = (TruncatedError, NetworkError, SourceTimeoutError)
 """What ends a body in a way that the same source may mend (rule RES-01)."""
@@ -74,14 +78,15 @@ class Relay(AsyncResource):
         "_digest",
         "_end",
         "_front",
+        "_given",
         "_proven",
         "_resumptions",
         "_running",
+        "_service",
         "_start",
-        "_suppliers",
+        "is_whole",
         "position",
         "right",
-        "served",
         "size",
     )
 
@@ -98,7 +103,9 @@ class Relay(AsyncResource):
     ) -> None:
         self._descriptor = descriptor
         self._digest = digest
-        self._candidates = Candidates(candidates, context, digest)
+        self._candidates = Candidates(
+            candidates, context, digest, promised=descriptor.size is not None
+        )
         self._context = context
         self._clock = context.resource(CLOCK, Clock)
         self._start = start
@@ -107,28 +114,28 @@ class Relay(AsyncResource):
         self._closed = False
         self._attempt: Attempt | None = None
         self._began = start
-        """Where the attempt began."""
+        """Where the attempt began, or what it served was written down."""
         self._running: RunningHash | None = None
         self._proven = True
         """Whether all attempts so far gave bytes that were verified before."""
         self._alone = False
         """Bytes of several sources make no sense together, so each has to serve all by itself."""
+        self._given = False
+        """Something was handed on, so that it cannot begin again any more."""
         self._resumptions: list[tuple[BlobCandidate, Resumption]] = []
-        self._suppliers: list[BlobCandidate] = []
-        """Whose bytes went into the hash, each once."""
+        self._service = Service(context, digest)
         self._candidate: BlobCandidate | None = None
         self.position = start
         """Offset behind the last byte that was fetched."""
         self.right: bool | None = None
         """What verification said of everything; None until everything came."""
-        self.served: list[Served] = []
-        """Who has served what, in order; what is being read is not there yet."""
         self.size = descriptor.size
         """Bytes of the whole blob, None until somebody says so."""
+        self.is_whole = self._covers_all()
+        """Whether all of the blob is fetched, so that it can be verified; that is settled when
+        the first byte comes, whatever is said of the size after that."""
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of the blob was asked for, as far as one can tell."""
+    def _covers_all(self) -> bool:
         if self._start != 0:
             return False
         return self._end is None or (self.size is not None and self._end >= self.size)
@@ -151,8 +158,11 @@ class Relay(AsyncResource):
         return self.size if self._end is None else min(self._end, self.size)
 
     @property
-    def _is_small(self) -> bool:
-        return self._running is not None and self.size is not None and self.size <= SMALL_BLOB
+    def _is_held_back(self) -> bool:
+        """Whether everything is verified before any of it is given."""
+        if self._given or self._running is None or self.size is None:
+            return False
+        return self.size <= SMALL_BLOB
 
     # Asking
 
@@ -179,7 +189,7 @@ class Relay(AsyncResource):
         attempt = await self._candidates.open_next(
             size=self.size,
             start=self.position,
-            end=self._wanted_end,
+            end=self._asked_end,
             progress=self._progress,
         )
         await self._use(attempt)
@@ -192,14 +202,22 @@ class Relay(AsyncResource):
     def _wanted_end(self) -> int | None:
         return None if self.is_whole else self._end
 
+    @property
+    def _asked_end(self) -> int | None:
+        """The end to ask for; the rest of a blob is a closed range if possible (rule RES-04)."""
+        return self._wanted_end if self.position == self._start else self.due or self._wanted_end
+
     async def _use(self, attempt: Attempt) -> None:
         self._attempt, self._candidate = attempt, attempt.candidate
         if self._closed:
+            self._candidates.leave(attempt.candidate)
             await self._drop_attempt()
             raise self._closed_error()
         self._began = self.position
         if self.size is None:
             self.size = attempt.size
+        if self.position == self._start:
+            self.is_whole = self._covers_all()
         self._proven = self._proven and attempt.proven
         if self.is_whole and self._running is None and not self._proven:
             self._running = start_hash(self._context, self._digest)
@@ -219,8 +237,7 @@ class Relay(AsyncResource):
             ClosedError: The relay was closed.
         """
         blocks: list[bytes] = []
-        whole = self._is_small
-        while self.right is None and (whole or not blocks):
+        while self.right is None and (not blocks or self._is_held_back):
             try:
                 block = await self._pull()
             except UsageError:
@@ -230,11 +247,13 @@ class Relay(AsyncResource):
             else:
                 if block:
                     blocks.append(block)
+                if len(blocks) > _PIECES:
+                    blocks = [b"".join(blocks)]
                 continue
             # Beyond the handler, so that failures do not pile up as contexts of one another.
-            if await self._go_on(failure, kept=whole):
+            if await self._go_on(failure):
                 blocks.clear()
-                whole = self._is_small
+        self._given = self._given or bool(blocks)
         return blocks
 
     async def _pull(self) -> bytes:
@@ -270,7 +289,10 @@ class Relay(AsyncResource):
         actual = await self._running.finish()
         if actual != self._digest:
             message = f"the content of the blob has the digest {actual}"
-            raise DigestMismatchError(message, actual=actual, suspects=self._suspects())
+            self._note_service(attempt)
+            raise self._accuse(
+                DigestMismatchError(message, actual=actual, suspects=self._service.members)
+            )
         self._running, self.size = None, self.position
         self._conclude(attempt, right=True)
         attempt.confirm()
@@ -279,23 +301,15 @@ class Relay(AsyncResource):
         if self.is_whole and not right:
             message = "the file was changed while it was read; open the blob again"
             raise SourceError(message)
-        self._note_service()
+        self._note_service(attempt)
         if attempt.served is None:
             self._candidates.praise(attempt.candidate)
         self.right = right
 
-    def _suspects(self) -> list[int]:
-        self._note_service()
-        return [n for n in dict.fromkeys(part.member for part in self.served) if n is not None]
-
     # Going on
 
-    async def _go_on(self, failure: SupplementedError, *, kept: bool) -> bool:
+    async def _go_on(self, failure: SupplementedError) -> bool:
         """Find somebody for the rest, or raise the failure.
-
-        Args:
-            failure: What ended the attempt.
-            kept: Nothing of the blob was given away yet.
 
         Returns:
             Whether it begins again with the first byte, so that what came so far is void.
@@ -303,69 +317,94 @@ class Relay(AsyncResource):
         attempt = self._attempt
         if attempt is None or attempt.final or isinstance(failure, LimitExceededError):
             raise failure
-        self._note_service()
+        self._note_service(attempt)
         if isinstance(failure, DigestMismatchError):
-            await self._judge(attempt, failure, kept=kept)
+            await self._judge(attempt, failure)
+            again = True
         elif await self._resume(attempt, failure):
             return False
         else:
-            self._check_can_go_on(attempt, failure)
-            broke_off = self._progress if self._has_served(attempt.candidate) else None
-            self._candidates.blame(attempt.candidate, failure, broke_off=broke_off)
-            await self._drop_attempt(failure)
-            if not self._alone:
-                await self._ask_next()
-                return False
-        self._begin_again()
+            # A size that nobody promised goes with who claimed it, as long as that is possible.
+            again = self._alone or (not self._given and self._descriptor.size is None)
+        if again:
+            self._begin_again()
         await self._ask_next()
-        return True
+        return again
 
-    def _check_can_go_on(self, attempt: Attempt, failure: SupplementedError) -> None:
-        # What was not hashed cannot be hashed any more.
-        if self.is_whole and attempt.proven and self.position > self._start:
-            raise failure
-
-    async def _judge(self, attempt: Attempt, failure: DigestMismatchError, *, kept: bool) -> None:
+    async def _judge(self, attempt: Attempt, failure: DigestMismatchError) -> None:
         """The content is wrong: say who is to blame, if that is clear."""
-        mixed = len(self._suppliers) > 1
-        if not mixed:
-            self._candidates.blame(attempt.candidate, failure)
-        if not kept:
+        last = attempt.candidate
+        suppliers = self._service.suppliers
+        mixed = len(suppliers) > 1
+        culprit = suppliers[0] if len(suppliers) == 1 else last
+        self._candidates.blame(culprit, failure, alone=not mixed)
+        if culprit is not last:
+            self._candidates.leave(last)
+        if self._given:
             raise failure
         await self._drop_attempt(failure)
         if mixed:
-            self._candidates.put_first(self._suppliers)
+            self._candidates.put_first(suppliers)
             self._alone = True
+        if suppliers and all(last is not supplier for supplier in suppliers):
+            self._candidates.put_first((last,))  # It had nothing left to serve, right or wrong.
+
+    def _accuse(self, failure: DigestMismatchError) -> DigestMismatchError:
+        """Say whose bytes they were, if they were all from one source, be it not the last one."""
+        suppliers = self._service.suppliers
+        if len(suppliers) == 1:
+            failure.locate(reference=suppliers[0].reference, member=suppliers[0].member)
+        return failure
 
     async def _resume(self, attempt: Attempt, failure: SupplementedError) -> bool:
-        """Ask the same source for the rest (rules RES-01 to RES-06); False if that is no use."""
-        candidate, now = attempt.candidate, self._clock.now()
-        if not attempt.resumable or not isinstance(failure, _BREAKS):
-            return False
-        record = self._resumption_of(candidate)
-        stalled = isinstance(failure, SourceTimeoutError)
-        if not record.allows(self.position, now, stalled=stalled):
-            return False
-        etag = attempt.etag
-        pause = record.begin(self.position, now, self._clock.random())
-        self._candidates.blame(candidate, failure)
+        """Have done with an attempt that broke off, and ask the same source for the rest.
+
+        Returns:
+            Whether it goes on; if not, that is no use, or failed.
+        """
+        pause = self._allow_resumption(attempt, failure)
+        progress = self._progress if pause is None else None
+        self._take_failure(attempt, failure, progress)
         await self._drop_attempt(failure)
+        if pause is None:
+            return False
         await self._clock.sleep(pause)
         if self._closed:
             raise self._closed_error()
         again = await self._candidates.ask(
-            candidate,
+            attempt.candidate,
             size=self.size,
             start=self.position,
-            end=self._wanted_end,
-            etag=etag,
-            broke_off=self._progress,
+            end=self._asked_end,
+            progress=self._progress,
+            after=attempt,
         )
-        if again is not None and etag is not None and again.etag not in {None, etag}:
-            await self._refuse(again)
-            again = None
-        await (self._ask_next() if again is None else self._use(again))
+        if again is None:
+            return False
+        await self._use(again)
         return True
+
+    def _take_failure(
+        self, attempt: Attempt, failure: SupplementedError, progress: int | None
+    ) -> None:
+        if isinstance(failure, SourceError):
+            failure.received = self._progress
+        self._candidates.blame(attempt.candidate, failure, progress=progress)
+        if self.position == self._start:
+            return
+        if self.is_whole and self._running is None:
+            raise failure  # what was not hashed cannot be hashed any more
+        self._proven = False  # what a file was that failed, nobody can tell
+
+    def _allow_resumption(self, attempt: Attempt, failure: SupplementedError) -> float | None:
+        """Seconds until the same source is asked again, None if it is not (rules RES-01 to -04)."""
+        if not attempt.resumable or not isinstance(failure, _BREAKS):
+            return None
+        record, now = self._resumption_of(attempt.candidate), self._clock.now()
+        stalled = isinstance(failure, SourceTimeoutError)
+        if not record.allows(self.position, now, stalled=stalled):
+            return None
+        return record.begin(self.position, now, self._clock.random())
 
     def _resumption_of(self, candidate: BlobCandidate) -> Resumption:
         for known, record in self._resumptions:
@@ -375,60 +414,33 @@ class Relay(AsyncResource):
         self._resumptions.append((candidate, record))
         return record
 
-    async def _refuse(self, again: Attempt) -> None:
-        message = "the source has another content under this digest than before"
-        failure = SourceError(message)
-        failure.locate(
-            reference=again.candidate.reference, digest=self._digest, member=again.candidate.member
-        )
-        self._candidates.blame(again.candidate, failure)
-        self._attempt = again
-        await self._drop_attempt(failure)
-
     def _begin_again(self) -> None:
         if self._running is not None:
             self._running.discard()
             self._running = None
-        self.served.clear()
-        self._suppliers.clear()
+        self._service.forget()
         self._resumptions.clear()
         self._proven = True
-        self.position = self._start
+        self._began = self.position = self._start
         self.size = self._descriptor.size
+        self.is_whole = self._covers_all()
 
     def list_served(self) -> list[Served]:
         """Who has served what, up to now."""
-        attempt = self._attempt
+        attempt, candidate = self._attempt, self.candidate
         if attempt is not None and attempt.served is not None:
             return list(attempt.served)
-        parts = list(self.served)
-        if attempt is not None and self.position > self._began:
-            reference, member = attempt.candidate.reference, attempt.candidate.member
-            _extend(parts, Served(reference, member, self._began, self.position))
-        return parts
+        if candidate is None:
+            return []
+        return self._service.list_parts(candidate, self._began, self.position)
 
-    def _note_service(self) -> None:
+    def _note_service(self, attempt: Attempt) -> None:
         """Write down what the attempt has served, once."""
-        attempt = self._attempt
-        if attempt is None or self.position <= self._began:
-            return
+        began, self._began = self._began, self.position
         if attempt.served is not None:
-            self.served = list(attempt.served)
-            return
-        candidate, start = attempt.candidate, self._began
-        self._began = self.position
-        part = Served(candidate.reference, candidate.member, start, self.position)
-        _extend(self.served, part)
-        if not self._has_served(candidate):
-            self._suppliers.append(candidate)
-        if self._context.observed:
-            event = BlobServed(
-                candidate.reference, self._digest, start, self.position, candidate.member
-            )
-            self._context.emit(event)
-
-    def _has_served(self, candidate: BlobCandidate) -> bool:
-        return any(known is candidate for known in self._suppliers)
+            self._service.adopt(attempt.served)
+        else:
+            self._service.note(attempt.candidate, began, self.position)
 
     async def _drop_attempt(self, failure: SupplementedError | None = None) -> None:
         attempt, self._attempt = self._attempt, None
@@ -457,22 +469,13 @@ class Relay(AsyncResource):
         self._closed = True
         if self._running is not None:
             self._running.discard()
-        self._note_service()
         self._candidate = self.candidate
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             self._candidates.forget()
             return
+        self._note_service(attempt)
         if self.right is None:
             self._candidates.leave(attempt.candidate)
         self._candidates.forget()
         await close_all((attempt,), f"blob {self._digest}")
-
-
-def _extend(parts: list[Served], part: Served) -> None:
-    """Add a part; what the same one goes on with is one part with what it served before."""
-    last = parts[-1] if parts else None
-    if last is not None and last[:2] == part[:2] and last.end == part.start:
-        parts[-1] = part._replace(start=last.start)
-    else:
-        parts.append(part)

@@ -22,6 +22,7 @@ from asupplemented.errors import (
     UnsupportedOperationError,
     VerificationError,
 )
+from asupplemented.health import health_of
 from asupplemented.image import open_image
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from asupplemented.model.platform import Platform
     from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
-    from asupplemented.plan import Instance, Preference, Resolution
+    from asupplemented.plan import Explanation, Instance, Preference, Resolution
     from asupplemented.progress import CopyProgress, PrefetchReport
     from asupplemented.resolver import MissingPolicy, UnavailablePolicy
 
@@ -282,6 +283,29 @@ class SupplementedSource(Source):
     def find(self, platform: Platform | str | None = None) -> Instance:
         """The best image for a platform; see `Resolution.find`."""
         return self.resolution.find(platform)
+
+    def explain(self, digest: Digest | str) -> Explanation:
+        """Say which member serves a manifest or blob, which others could, and why.
+
+        As `Resolution.explain`, and of the candidates of a blob it says which are put aside now
+        because they failed: they are asked after the others.
+
+        Raises:
+            InvalidDigestError: `digest` is no digest.
+            InstanceNotFoundError: The group has neither a manifest nor a blob of that digest.
+            ClosedError: The image or its session was closed.
+        """
+        self._check_open()
+        planned = self.resolution.explain(digest)
+        if planned.kind != "blob":
+            return planned
+        health = health_of(self._context)
+        pauses = [health.pause(candidate.reference) for candidate in planned.candidates]
+        candidates = tuple(
+            each._replace(reason=f"{each.reason}; put aside for {pause:.0f} s") if pause else each
+            for each, pause in zip(planned.candidates, pauses, strict=True)
+        )
+        return planned._replace(candidates=candidates)
 
     # Manifests
 

@@ -1,4 +1,4 @@
-"""Break each rule of the resolver in turn: the tests must notice every one.
+"""Break each rule of the resolver and of the relay in turn: the tests must notice every one.
 
 ``python -m tests.mutants [WORD ...]`` runs all mutants, or those whose rule contains a word. A
 mutant is one exact piece of the source, what takes its place, and the test that must notice. It
@@ -19,9 +19,15 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
+from tests.relay_mutants import RULES
+
 ROOT = Path(__file__).parent.parent
 RESOLVER, ADVICE = "resolver.py", "advice.py"
-TESTS = ("tests/test_resolver_rules.py", "tests/test_resolver.py")
+TESTS = (
+    *("tests/test_resolver_rules.py", "tests/test_resolver.py", "tests/test_relay.py"),
+    *("tests/test_resumption.py", "tests/test_breaker.py", "tests/test_health.py"),
+    "tests/test_supplemented.py",
+)
 WORKERS = min(4, os.cpu_count() or 1)
 HANGS = 120.0
 """Seconds after which a mutant counts as noticed: it never ends."""
@@ -652,11 +658,13 @@ WANTS = (
     ),
 )
 
-MUTANTS = (*QUEUE, *COMMITS, *POLICIES, *BOUNDS, *WANTS)
+RELAY = tuple(Mutant(*each) for each in RULES)
+
+MUTANTS = (*QUEUE, *COMMITS, *POLICIES, *BOUNDS, *WANTS, *RELAY)
 
 
 def prepare(directory: Path) -> None:
-    """Copy what the tests of the resolver need."""
+    """Copy what the tests need."""
     ignored = shutil.ignore_patterns("__pycache__", "oracle", "interop")
     for name in ("asupplemented", "tests"):
         shutil.copytree(ROOT / name, directory / name, ignore=ignored)

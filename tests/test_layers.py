@@ -51,6 +51,7 @@ LAYERS = {
     "asupplemented.read_ahead": 3,
     "asupplemented.relay": 3,
     "asupplemented.retry": 3,
+    "asupplemented.service": 3,
     "asupplemented.session": 3,
     "asupplemented.side_by_side": 3,
     "asupplemented.source": 3,

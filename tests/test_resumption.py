@@ -1,68 +1,88 @@
-"""Whether the same source is asked for the rest of a body."""
+"""Resumption: whether the same source is asked for the rest (rules RES-02 to RES-04)."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asupplemented.limits import MIB
 from asupplemented.resumption import Resumption, ResumptionPolicy
 
-AT = 5 * MIB
-NOON = 1000.0
+POLICY = ResumptionPolicy()
 
 
-def asked_before() -> Resumption:
-    resumption = Resumption(ResumptionPolicy())
-    resumption.begin(AT, NOON, 0.0)
-    return resumption
-
-
-@pytest.mark.parametrize(
-    ("progress", "seconds", "allowed"),
-    [(2 * MIB, 0.001, True), (1, 120.0, True), (1, 0.001, False)],
-)
-def test_RES03_after_the_first_time(progress: int, seconds: float, allowed: bool) -> None:  # noqa: FBT001 - a column
-    assert asked_before().allows(AT + progress, NOON + seconds) is allowed
-
-
-@pytest.mark.parametrize(("position", "now"), [(1, 30.0), (0, 0.0)])
-def test_RES03_the_first_time_is_always_allowed(position: int, now: float) -> None:
-    resumption = Resumption(ResumptionPolicy())
-    assert not resumption.happened
-    assert resumption.allows(position, now)
-    assert resumption.allows(position, now, stalled=True)
+def again_at(position: int, now: float) -> Resumption:
+    """The record of one who broke off before."""
+    record = Resumption(POLICY)
+    assert record.begin(position, now, 0.0) == 1.0
+    return record
 
 
 @pytest.mark.parametrize(
-    ("progress", "seconds", "allowed"),
-    [(MIB, 0.0, True), (MIB - 1, 0.0, False), (0, 60.0, True), (0, 59.9, False)],
+    ("retried", "bytes_since", "seconds_since", "allowed"),
+    [
+        (True, 2 * MIB, 0.001, True),
+        (True, 1, 120.0, True),
+        (True, 1, 0.001, False),
+        (False, 1, 30.0, True),
+        (False, 0, 30.0, True),
+    ],
 )
-def test_RES02_both_thresholds(progress: int, seconds: float, allowed: bool) -> None:  # noqa: FBT001 - a column
-    assert asked_before().allows(AT + progress, NOON + seconds) is allowed
+def test_RES03_the_table(
+    bytes_since: int, seconds_since: float, *, retried: bool, allowed: bool
+) -> None:
+    record = again_at(1000, 50.0) if retried else Resumption(POLICY)
+    assert record.happened is retried
+    assert record.allows(1000 + bytes_since, 50.0 + seconds_since) is allowed
 
 
-def test_RES02_progress_counts_from_the_last_time() -> None:
-    resumption = asked_before()
-    resumption.begin(AT + MIB, NOON + 1, 0.0)
-    assert resumption.happened
-    assert not resumption.allows(AT + MIB + 1, NOON + 2)
-    assert not resumption.allows(AT + 2 * MIB - 1, NOON + 60.9)
-    assert resumption.allows(AT + 2 * MIB, NOON + 2)
+@pytest.mark.parametrize(("more", "allowed"), [(MIB - 1, False), (MIB, True)])
+def test_RES02_a_mebibyte_since_the_last_time_is_enough(more: int, *, allowed: bool) -> None:
+    assert again_at(77, 0.0).allows(77 + more, 0.0) is allowed
+    assert again_at(77, 0.0).allows(77 + more, 0.0, stalled=True) is allowed
 
 
-def test_RES02_letting_us_wait_is_no_merit() -> None:
-    assert not asked_before().allows(AT + 1, NOON + 120, stalled=True)
-    assert asked_before().allows(AT + MIB, NOON + 120, stalled=True)
+@pytest.mark.parametrize(("seconds", "allowed"), [(59.9, False), (60.0, True)])
+def test_RES02_a_minute_since_the_last_time_is_enough(seconds: float, *, allowed: bool) -> None:
+    assert again_at(77, 5.0).allows(77, 5.0 + seconds) is allowed
+
+
+def test_SEC07_the_time_that_a_source_let_us_wait_does_not_count() -> None:
+    assert not again_at(77, 5.0).allows(78, 500.0, stalled=True)
+    assert Resumption(POLICY).allows(78, 500.0, stalled=True)
+
+
+def test_RES02_it_is_the_last_time_that_counts() -> None:
+    record = again_at(0, 0.0)
+    record.begin(5 * MIB, 100.0, 0.0)
+    assert not record.allows(6 * MIB - 1, 159.0)
+    assert record.allows(6 * MIB, 100.0)
+    assert record.allows(5 * MIB, 160.0)
 
 
 def test_RES02_the_policy_says_how_much_is_enough() -> None:
-    resumption = Resumption(ResumptionPolicy(progress=10, interval=2.0))
-    resumption.begin(0, 0.0, 0.0)
-    assert resumption.allows(10, 0.0)
-    assert resumption.allows(0, 2.0)
-    assert not resumption.allows(9, 1.9)
+    record = Resumption(ResumptionPolicy(progress=10, interval=2.0))
+    record.begin(0, 0.0, 0.0)
+    assert [record.allows(9, 1.9), record.allows(10, 1.9), record.allows(9, 2.0)] == [
+        *(False, True, True),
+    ]
 
 
-@pytest.mark.parametrize(("chance", "pause"), [(0.0, 1.0), (0.5, 1.05)])
-def test_RES04_the_pause_is_a_second_and_up_to_a_tenth(chance: float, pause: float) -> None:
-    assert Resumption(ResumptionPolicy()).begin(0, 0.0, chance) == pytest.approx(pause)
+@given(st.floats(0, 1, exclude_max=True))
+def test_RES04_the_pause_is_a_second_and_up_to_a_tenth_more(chance: float) -> None:
+    assert 1.0 <= Resumption(POLICY).begin(0, 0.0, chance) <= 1.1
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * MIB), st.floats(0, 100)), max_size=40))
+def test_RES02_the_same_source_is_asked_as_often_as_progress_and_time_allow(
+    breaks: list[tuple[int, float]],
+) -> None:
+    record, position, now, times = Resumption(POLICY), 0, 0.0, 0
+    for more, seconds in breaks:
+        position, now = position + more, now + seconds
+        if record.allows(position, now):
+            record.begin(position, now, 0.5)
+            times += 1
+    assert times <= 1 + position // MIB + now // 60
+    assert times >= min(1, len(breaks))

@@ -405,63 +405,6 @@ class TestPlans:
         assert "preferred" in plan.explain(layer, prefer="supplements").rule
         assert "preferred" not in plan.explain(layer).rule
 
-    async def test_a_group_that_prefers_supplements_asks_the_top_last(self, world: World) -> None:
-        shared = build_image("linux/s390x", [{"bin/amd": "amd"}])
-        top = world.member("top", hold("top", build_index([shared, AMD])))
-        group = supplement(top, world.image("amd"), world.image("other", ARM))
-        layer, alone = AMD.layers[0], shared.config
-        async with Session() as session:
-            for prefer, order in (("seed", [0, 1]), ("supplements", [1, 0])):
-                preferring = group.with_options(prefer=prefer)  # type: ignore[arg-type]
-                assert preferring.with_options(missing="skip").prefer == prefer
-                async with preferring.open(session) as image:
-                    candidates = image.blob_candidates(image.resolution.descriptor(layer))
-                    assert [each.member for each in candidates] == order
-                    assert image.resolution.explain(layer).member == order[0]
-                    async with image.open_blob(layer) as blob:
-                        assert await blob.read_all(1 << 20) == AMD.blobs[layer]
-                        assert blob.member == order[0]
-                    async with image.open_blob(alone) as blob:
-                        await blob.read_all(1 << 20)
-                        assert blob.member == 0
-                    assert image.resolution.sources[AMD.digest] == 1
-
-    async def test_the_plan_keeps_the_preference(self, world: World) -> None:
-        shared = build_image("linux/s390x", [{"bin/amd": "amd"}])
-        top = world.member("top", hold("top", build_index([shared, AMD])))
-        group = supplement(top, world.image("amd"), prefer="supplements")
-        layer = AMD.layers[0]
-        async with Session() as session:
-            plan = await group.resolve(session)
-            seed = await group.with_options(prefer="seed").resolve(session)
-            assert plan != seed
-            assert (plan.prefer, seed.prefer) == ("supplements", "seed")
-            again = Resolution.from_json(plan.to_json())
-            assert again == plan
-            assert [each.member for each in again.candidates(layer)] == [1, 0]
-            assert [each.member for each in again.candidates(layer, prefer="seed")] == [0, 1]
-            async with group.open(session, resolution=seed) as image:
-                [first, _] = image.blob_candidates(plan.descriptor(layer))
-                assert first.member == 0, "a plan counts, whatever the options are by now"
-        old = seed.to_json().replace(b',"prefer":"seed"', b"")
-        assert old != seed.to_json()
-        assert Resolution.from_json(old) == seed
-        with pytest.raises(ConfigurationError):
-            Resolution.from_json(plan.to_json().replace(b'"supplements"', b'"top"'))
-
-    async def test_what_layers_for_copy_rerouted_is_asked_of_its_member_first(
-        self, world: World
-    ) -> None:
-        layer = AMD.layers[0]
-        blob = Descriptor(digest=layer, size=len(AMD.blobs[layer]))
-        top = world.member("top", hold("top", AMD), layers={None: [blob], AMD.digest: [blob]})
-        other = build_image("linux/s390x", [{"bin/amd": "amd"}])
-        group = supplement(top, world.image("other", other), prefer="supplements")
-        async with Session() as session, group.open(session) as image:
-            assert [c.member for c in image.blob_candidates(blob)] == [1, 0]
-            await image.layers_for_copy()
-            assert [c.member for c in image.blob_candidates(blob)] == [0, 1]
-
     async def test_find(self, world: World) -> None:
         group = supplement(world.member("top", hold("top", TOP)), world.image("amd"))
         async with Session() as session, group.open(session) as image:
@@ -472,6 +415,67 @@ class TestPlans:
             with pytest.raises(PlatformNotFoundError) as failure:
                 image.find("windows/amd64")
             assert failure.value.available == ("linux/amd64", "linux/arm64")
+
+
+# Preference
+
+
+async def test_a_group_that_prefers_supplements_asks_the_top_last(world: World) -> None:
+    shared = build_image("linux/s390x", [{"bin/amd": "amd"}])
+    top = world.member("top", hold("top", build_index([shared, AMD])))
+    group = supplement(top, world.image("amd"), world.image("other", ARM))
+    layer, alone = AMD.layers[0], shared.config
+    async with Session() as session:
+        for prefer, order in (("seed", [0, 1]), ("supplements", [1, 0])):
+            preferring = group.with_options(prefer=prefer)  # type: ignore[arg-type]
+            assert preferring.with_options(missing="skip").prefer == prefer
+            async with preferring.open(session) as image:
+                candidates = image.blob_candidates(image.resolution.descriptor(layer))
+                assert [each.member for each in candidates] == order
+                assert image.resolution.explain(layer).member == order[0]
+                async with image.open_blob(layer) as blob:
+                    assert await blob.read_all(1 << 20) == AMD.blobs[layer]
+                    assert blob.member == order[0]
+                async with image.open_blob(alone) as blob:
+                    await blob.read_all(1 << 20)
+                    assert blob.member == 0
+                assert image.resolution.sources[AMD.digest] == 1
+
+
+async def test_the_plan_keeps_the_preference(world: World) -> None:
+    shared = build_image("linux/s390x", [{"bin/amd": "amd"}])
+    top = world.member("top", hold("top", build_index([shared, AMD])))
+    group = supplement(top, world.image("amd"), prefer="supplements")
+    layer = AMD.layers[0]
+    async with Session() as session:
+        plan = await group.resolve(session)
+        seed = await group.with_options(prefer="seed").resolve(session)
+        assert plan != seed
+        assert (plan.prefer, seed.prefer) == ("supplements", "seed")
+        again = Resolution.from_json(plan.to_json())
+        assert again == plan
+        assert [each.member for each in again.candidates(layer)] == [1, 0]
+        assert [each.member for each in again.candidates(layer, prefer="seed")] == [0, 1]
+        async with group.open(session, resolution=seed) as image:
+            [first, _] = image.blob_candidates(plan.descriptor(layer))
+            assert first.member == 0, "a plan counts, whatever the options are by now"
+    old = seed.to_json().replace(b',"prefer":"seed"', b"")
+    assert old != seed.to_json()
+    assert Resolution.from_json(old) == seed
+    with pytest.raises(ConfigurationError):
+        Resolution.from_json(plan.to_json().replace(b'"supplements"', b'"top"'))
+
+
+async def test_what_layers_for_copy_rerouted_is_asked_of_its_member_first(world: World) -> None:
+    layer = AMD.layers[0]
+    blob = Descriptor(digest=layer, size=len(AMD.blobs[layer]))
+    top = world.member("top", hold("top", AMD), layers={None: [blob], AMD.digest: [blob]})
+    other = build_image("linux/s390x", [{"bin/amd": "amd"}])
+    group = supplement(top, world.image("other", other), prefer="supplements")
+    async with Session() as session, group.open(session) as image:
+        assert [c.member for c in image.blob_candidates(blob)] == [1, 0]
+        await image.layers_for_copy()
+        assert [c.member for c in image.blob_candidates(blob)] == [0, 1]
 
 
 class TestArguments:

@@ -38,6 +38,7 @@ async def entered(session: asup.Session, digest: asup.Digest) -> None:
         assert_type(await image.get_signatures(digest), tuple[asup.Signature, ...])
         assert_type(await image.layers_for_copy(), tuple[asup.Descriptor, ...] | None)
         assert_type(image.resolution.explain(digest), asup.Explanation)
+        assert_type(image.explain(digest), asup.Explanation)
         assert_type(await asup.copy(image, "oci:/srv/out:1.4", session), asup.CopyReport)
 
 

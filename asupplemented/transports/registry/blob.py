@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from asupplemented.backoff import BackoffPolicy
     from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import RegistryClient
 
@@ -68,6 +69,7 @@ class HttpBlob:
         "_end",
         "_entered",
         "_expected",
+        "_hasty",
         "_holds_place",
         "_received",
         "_repository",
@@ -100,6 +102,7 @@ class HttpBlob:
         self._response: aiohttp.ClientResponse | None = None
         self._entered = False
         self._holds_place = False
+        self._hasty = False
         self._empty = start == end
         self._received = 0
         self._expected: int | None = None
@@ -110,6 +113,10 @@ class HttpBlob:
         """Bytes of the whole blob as the server claims, None if it does not."""
         self.etag: str | None = None
         """A strong validator, or None."""
+
+    def hurry(self) -> None:
+        """Fail soon, for others may serve the blob as well; see ``RegistryOptions.haste``."""
+        self._hasty = True
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -180,7 +187,13 @@ class HttpBlob:
             headers,
             _GOOD_FOR_RANGES if ranged else OK,
             self._client.means.connections.body_timeout,
+            patience=self._patience,
         )
+
+    @property
+    def _patience(self) -> BackoffPolicy:
+        options = self._client.means.options
+        return options.haste if self._hasty else options.retry
 
     def _inspect(self, response: aiohttp.ClientResponse) -> None:
         """Take from the head of an answer what it says of the body (rules RES-05, RES-06)."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDict
 
+    from asupplemented.backoff import BackoffPolicy
     from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.access import Grant
     from asupplemented.transports.registry.answers import Inquiry
@@ -65,6 +66,8 @@ class Errand(NamedTuple):
     query: str = ""
     """What follows the path and a question mark, quoted as it is to be sent."""
     method: Literal["GET", "HEAD"] = "GET"
+    patience: BackoffPolicy | None = None
+    """With what precedes the body; None is the usual one."""
 
 
 class Site(NamedTuple):
@@ -97,9 +100,7 @@ class RegistryClient:
         self._route = route
         self.means = means
         options = means.options
-        self.limiter = Limiter(
-            options.limits.bodies, clock=means.clock, patience=options.retry.budget
-        )
+        self.limiter = Limiter(options.limits.bodies, clock=means.clock)
         self.signatures = False
         """Whether the registry speaks the X-R-S-S extension (rule PING-07); known when reached."""
         self._connections = means.connections
@@ -144,7 +145,7 @@ class RegistryClient:
         return await retry(
             partial(self._attempt, errand, caller),
             judge=judge_rival if caller.rivals else judge,
-            policy=self.means.options.retry,
+            policy=errand.patience or self.means.options.retry,
             clock=self.means.clock,
             notify=partial(self._before_retry, caller),
             first=first,
@@ -156,7 +157,7 @@ class RegistryClient:
         """One attempt. An error that is returned has had its retries; one that is raised not."""
         try:
             if self.limiter.paused:
-                await self.limiter.wait()
+                await self.limiter.wait((errand.patience or self.means.options.retry).budget)
             site = self._site or await self.reach(caller)
             grant = site.access.current(errand.scope)
             if grant is None:

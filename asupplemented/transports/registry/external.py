@@ -112,6 +112,11 @@ class ExternalBlob(HttpBlob):
         self._abroad = True
         return await self._ask_elsewhere(missing)
 
+    @property
+    def resumable(self) -> bool:
+        """Whether it came from the registry."""
+        return not self._abroad
+
     def _inspect(self, response: aiohttp.ClientResponse) -> None:
         super()._inspect(response)
         if self._abroad:
@@ -145,7 +150,7 @@ class ExternalBlob(HttpBlob):
         return await retry(
             partial(self._try_at, url, courier),
             judge=judge,
-            policy=means.options.retry,
+            policy=self._patience,
             clock=means.clock,
             notify=self._caller.report_retry,
         )

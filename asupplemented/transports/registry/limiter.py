@@ -22,15 +22,13 @@ class Limiter:
     Args:
         bodies: Blobs that may be read at the same time.
         clock: Where time comes from.
-        patience: Seconds that one request waits for pauses to end.
     """
 
-    __slots__ = ("_clock", "_patience", "_paused_until", "bodies")
+    __slots__ = ("_clock", "_paused_until", "bodies")
 
-    def __init__(self, bodies: int, *, clock: Clock, patience: float) -> None:
+    def __init__(self, bodies: int, *, clock: Clock) -> None:
         self.bodies = anyio.Semaphore(bodies)
         self._clock = clock
-        self._patience = patience
         self._paused_until: float | None = None
 
     def pause(self, seconds: float) -> None:
@@ -43,13 +41,16 @@ class Limiter:
         """Whether a pause was asked for, and nobody has seen its end yet."""
         return self._paused_until is not None
 
-    async def wait(self) -> None:
+    async def wait(self, patience: float) -> None:
         """Wait until requests may begin.
+
+        Args:
+            patience: Seconds that this request waits for pauses to end.
 
         Raises:
             TooManyRequestsError: The registry asks for more than `patience` in all.
         """
-        deadline = self._clock.now() + self._patience
+        deadline = self._clock.now() + patience
         while self._paused_until is not None:
             now = self._clock.now()
             if self._paused_until <= now:

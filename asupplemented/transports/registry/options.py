@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from asupplemented.abc import ResourceKey
@@ -91,6 +92,9 @@ class RegistryOptions:
     limits: RegistryLimits = field(default_factory=RegistryLimits)
     retry: BackoffPolicy = field(default_factory=BackoffPolicy)
     """Patience with what precedes a body (rule RET-06)."""
+    haste: BackoffPolicy = field(default_factory=partial(BackoffPolicy, 2, 0.5, 2.0, 5.0))
+    """The same while other members are fit to serve the same blob; once they have failed too, this
+    registry is asked again with all patience."""
     token_servers: Mapping[str, Collection[str]] = field(
         default_factory=dict[str, "Collection[str]"], hash=False
     )

@@ -57,7 +57,7 @@ class Standing:
         """Take note of what becomes of a request to a mirror."""
         breaker = self._breakers.get(registry)
         if breaker is not None:
-            breaker.probe()
+            breaker.probe(self._clock.now())
         try:
             yield
         except _AWAY:

@@ -10,16 +10,18 @@ from asupplemented.errors import TooManyRequestsError
 from asupplemented.transports.registry.limiter import Limiter
 from tests.clocks import FakeClock
 
+PATIENCE = 120.0
 
-def limiter(clock: FakeClock, patience: float = 120.0) -> Limiter:
-    return Limiter(6, clock=clock.clock, patience=patience)
+
+def limiter(clock: FakeClock) -> Limiter:
+    return Limiter(6, clock=clock.clock)
 
 
 async def test_nobody_waits_without_a_pause() -> None:
     clock = FakeClock()
     limits = limiter(clock)
     assert not limits.paused
-    await limits.wait()
+    await limits.wait(PATIENCE)
     assert clock.slept == []
 
 
@@ -29,7 +31,7 @@ async def test_RET07_requests_wait_until_the_pause_ends() -> None:
     limits.pause(5)
     clock.time = 2
     assert limits.paused
-    await limits.wait()
+    await limits.wait(PATIENCE)
     assert clock.slept == [3]
     assert not limits.paused
 
@@ -39,7 +41,7 @@ async def test_RET07_a_shorter_pause_does_not_shorten_a_longer_one() -> None:
     limits = limiter(clock)
     limits.pause(10)
     limits.pause(1)
-    await limits.wait()
+    await limits.wait(PATIENCE)
     assert clock.slept == [10]
 
 
@@ -47,7 +49,7 @@ async def test_RET07_a_pause_may_be_extended_while_somebody_waits() -> None:
     clock = FakeClock()
     limits = limiter(clock)
     limits.pause(5)
-    waiting = asyncio.create_task(limits.wait())
+    waiting = asyncio.create_task(limits.wait(PATIENCE))
     await asyncio.sleep(0)
     limits.pause(5)
     await waiting
@@ -56,9 +58,9 @@ async def test_RET07_a_pause_may_be_extended_while_somebody_waits() -> None:
 
 async def test_RET08_pause_after_pause_ends_in_an_error() -> None:
     clock = FakeClock()
-    limits = limiter(clock, patience=100.0)
+    limits = limiter(clock)
     limits.pause(60)
-    waiting = asyncio.create_task(limits.wait())
+    waiting = asyncio.create_task(limits.wait(100.0))
     await asyncio.sleep(0)
     limits.pause(60)
     with pytest.raises(TooManyRequestsError) as caught:

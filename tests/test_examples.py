@@ -1,0 +1,76 @@
+"""The examples of the documentation do what they say."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from typing import TYPE_CHECKING, Any
+
+import asupplemented as asup
+from asupplemented.breaker import Fitness
+from asupplemented.health import health_of
+from asupplemented.retry import CLOCK
+from tests.candidates import Ledger
+from tests.clocks import FakeClock
+from tests.modules import ROOT
+from tests.relaying import Source, Turn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+EXAMPLES = ROOT / "docs" / "examples"
+STREAMS = (ROOT / "docs" / "streams.md").read_text("utf-8")
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_two_of_three_die_and_the_blob_comes_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load("failover")
+    clock = FakeClock()
+    async with asup.Session(tls_verify=False, hooks=[example.tell]) as session:
+        session.resource(CLOCK, lambda: clock.clock)
+        await example.show(session, tmp_path)
+    out = capsys.readouterr().out
+    parts = re.findall(r"bytes +(\d+) to +(\d+)  (\w+):", out)
+    assert [kind for _, _, kind in parts] == ["docker", "docker", "oci"]
+    starts, ends = ([int(part[n]) for part in parts] for n in (0, 1))
+    assert starts == [0, *ends[:-1]]
+    assert ends[-1] == 12 << 20
+    assert all(end >= death for end, death in zip(ends, example.DEATHS, strict=False))
+    assert f"Verified: True, {12 << 20} bytes of {example.LAYER}" in out
+    assert out.endswith("Members: 2 1 0\n")
+    assert clock.slept, "both were asked for the rest once more"
+
+
+def blocks() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", STREAMS, re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_page_about_streams_shows_compiles() -> None:
+    assert len(blocks()) == 3
+    for block in blocks():
+        compile(block, "streams.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+async def test_the_times_for_which_sources_are_put_aside_are_set_as_the_page_says() -> None:
+    [block] = [each for each in blocks() if "BreakerPolicy" in each]
+    async with asup.Session() as session:
+        clock = FakeClock()
+        session.resource(CLOCK, lambda: clock.clock)
+        exec(block, {"session": session})  # noqa: S102 - our own page
+        health = health_of(session)
+        health.blame(Source(b"", [Turn()], Ledger(), "a"), asup.NetworkError("x"))
+        clock.time += 2
+        assert health.judge("a") is Fitness.ON_PROBATION
