@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.blob_files import open_blob_file
 from asupplemented.cache.cached_spool import CachedSpool
 from asupplemented.cache.following import PATIENCE
 from asupplemented.cache.layout_cache import LayoutCache
@@ -199,8 +200,11 @@ async def test_whoever_leads_has_nobody_to_follow(
     async with await claim(caches[1], session) as other:
         await leader.aclose()
         for _ in range(2):
+            reading = Reading(other)
             with pytest.raises(SourceError, match="is gone"):
-                await Reading(other).task
+                await reading.task
+            assert reading.data == b""
+            await other.append(LARGE[:1_000_000])  # It does not follow itself.
 
 
 async def test_a_leader_that_adds_nothing_is_given_up(
@@ -308,6 +312,20 @@ def test_SEC_01_a_lead_file_names_a_file_in_its_directory_or_none(
     trail.close()
     follower.drop()
     holder.drop()
+
+
+def test_what_came_between_two_looks_is_read_and_the_lead_given_back(tmp_path: Path) -> None:
+    lead, whole = tmp_path / ".asupplemented-lead", tmp_path / "whole"
+    whole.write_bytes(b"all of it")
+    looks = [None, open_blob_file(whole)]
+    claim = Claim(tmp_path, lead)
+    trail = Trail(claim, lead, tmp_path, lambda: looks.pop(0))
+    assert trail.look(4) == b"of it"
+    assert looks == []
+    assert not claim.leads
+    assert trail.look(9) is News.END
+    trail.close()
+    claim.drop()
 
 
 def test_a_claim_that_was_dropped_takes_no_lead(tmp_path: Path) -> None:

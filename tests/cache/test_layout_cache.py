@@ -166,6 +166,7 @@ async def test_a_spool_is_read_while_it_grows_and_after_it_was_kept(
         await spool.commit()
         assert held(path) == {Digest.of(LARGE)}
         assert await read_all(spool) == LARGE
+        assert await get(LayoutCache(path, LIMIT), session, Digest.of(LARGE)) == LARGE
     assert await get(cache, session, Digest.of(LARGE)) == LARGE
 
 

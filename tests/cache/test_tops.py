@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,7 +34,6 @@ from tests.clocks import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from asupplemented.testing.images import Built
 
@@ -159,6 +160,28 @@ async def test_a_top_is_listed_when_the_last_of_it_arrives_in_any_order(
         (path / "index.json").write_text('{"schemaVersion":2,"manifests":[]}')
 
 
+@pytest.mark.parametrize("durable", [True, False])
+async def test_durable_means_that_all_is_synced_before_it_is_listed(
+    session: Session, path: Path, monkeypatch: pytest.MonkeyPatch, *, durable: bool
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        real(fd)
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        assert listed(path) == [] or synced[-1] == str(path)
+
+    cache = LayoutCache(path, LIMIT, durable=durable)
+    await put_image(cache, session, INDEX, top=False)
+    monkeypatch.setattr(os, "fsync", fsync)
+    await cache.keep_manifest(session, manifest_of(INDEX), top=True)
+    assert listed(path) == [INDEX.digest]
+    directory = path / "blobs" / "sha256"
+    needed = {str(directory / built.digest.encoded) for built in INDEX.walk()} | {str(directory)}
+    assert (needed <= set(synced)) is durable
+
+
 async def test_any_process_completes_a_top(session: Session, path: Path) -> None:
     first, second = LayoutCache(path, LIMIT), LayoutCache(path, LIMIT)
     await first.keep_manifest(session, manifest_of(AMD), top=True)
@@ -264,9 +287,7 @@ async def test_an_entry_goes_before_any_of_its_blobs(
     cache = LayoutCache(path, sum(map(len, [AMD.raw, *AMD.blobs.values()])))
     await put_image(cache, session, AMD)
     assert listed(path) == [AMD.digest]
-    from pathlib import Path as PathClass
-
-    real = PathClass.unlink
+    real = Path.unlink
     gone: list[str] = []
 
     def unlink(self: Path, *, missing_ok: bool = False) -> None:
@@ -275,7 +296,7 @@ async def test_an_entry_goes_before_any_of_its_blobs(
             gone.append(self.name)
         real(self, missing_ok=missing_ok)
 
-    monkeypatch.setattr(PathClass, "unlink", unlink)
+    monkeypatch.setattr(Path, "unlink", unlink)
     clock.time += 1
     await put(cache, session, b"one more byte")
     assert len(gone) >= 1
