@@ -620,6 +620,18 @@ async def test_PART01_parts_are_read_from_the_next_place(
                 pass
 
 
+async def test_RET06_a_mirror_that_asks_for_a_pause_is_not_waited_for_while_others_serve(
+    both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    script = mirror.script("*/blobs/*", Status(429, {"Retry-After": "30"}), forever=True)
+    async with system.watch() as watched, await watched.open(both) as source:
+        watched.clock.slept.clear()
+        await read(source)
+        assert watched.told(BlobStarted)[-1].reference == registry.reference("team/app")
+        assert watched.clock.slept == []
+    assert script.hits == 1
+
+
 async def test_X_ranges_that_do_not_exist_are_nobodys_fault(
     both: str, mirror: FakeRegistry, system: Configured
 ) -> None:
