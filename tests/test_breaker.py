@@ -150,8 +150,8 @@ class BreakerMachine(RuleBasedStateMachine):
         super().__init__()
         self.breaker = Breaker(POLICY)
         self.now = 0.0
-        self.failed = False
-        """Since the last success."""
+        self.troubles = 0
+        """Since the last success; what fails while it is aside anyway is none of its own."""
         self.never_before = 0.0
         """Nobody but a prober should ask before."""
         self.probe_ends: float | None = None
@@ -162,23 +162,25 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule(lied=st.booleans(), pause=st.none() | st.floats(0, 1000))
     def fail(self, pause: float | None, *, lied: bool) -> None:
-        fresh = self.breaker.judge(self.now) is not ASIDE
+        probing = self.probe_ends is not None and self.now < self.probe_ends
+        counts = probing or not self.troubles or self.now >= self.never_before
+        self.troubles += counts
+        usual = min(10.0 * 2 ** (self.troubles - 1), 75.0) if counts else 0.0
+        wanted = min(max(300.0 if lied else usual, pause or 0.0), 300.0)
         self.breaker.fail(self.now, pause=pause, lied=lied)
-        least = 300.0 if lied else 10.0 if fresh else 0.0
-        wanted = min(max(least, pause or 0.0), 300.0)
         self.never_before = max(self.never_before, self.now + wanted)
-        self.failed, self.probe_ends = True, None
+        self.probe_ends = None
 
     @rule()
     def probe(self) -> None:
-        if self.failed:
+        if self.troubles:
             self.breaker.probe(self.now)
             self.probe_ends = self.now + 10.0
 
     @rule()
     def succeed(self) -> None:
         self.breaker.succeed()
-        self.failed, self.probe_ends, self.never_before = False, None, self.now
+        self.troubles, self.probe_ends, self.never_before = 0, None, self.now
 
     @rule()
     def abandon(self) -> None:
@@ -190,7 +192,7 @@ class BreakerMachine(RuleBasedStateMachine):
         fitness = self.breaker.judge(self.now)
         assert fitness is self.breaker.judge(self.now)
         waiting = max(self.never_before, self.probe_ends or 0.0)
-        if not self.failed:
+        if not self.troubles:
             assert fitness is FIT
         else:
             assert fitness is (ASIDE if self.now < waiting else ON_PROBATION)

@@ -114,6 +114,11 @@ class HttpBlob:
         self.etag: str | None = None
         """A strong validator, or None."""
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the registry may be asked for the rest."""
+        return True
+
     def hurry(self) -> None:
         """Fail soon, for others may serve the blob as well; see ``RegistryOptions.haste``."""
         self._hasty = True

@@ -217,7 +217,7 @@ class PlacedBlob(_Placed[HttpBlob]):
         etag: The strong validator that the beginning came with, from one of these places.
     """
 
-    __slots__ = ()
+    __slots__ = ("_hasty",)
 
     def __init__(
         self,
@@ -227,7 +227,23 @@ class PlacedBlob(_Placed[HttpBlob]):
         end: int | None,
         etag: str | None,
     ) -> None:
-        super().__init__(places, lambda adapter: adapter.open_blob(blob, start, end, etag))
+        def prepare(adapter: RegistryAdapter) -> HttpBlob:
+            body = adapter.open_blob(blob, start, end, etag)
+            if self._hasty:
+                body.hurry()
+            return body
+
+        super().__init__(places, prepare)
+        self._hasty = False
+
+    def hurry(self) -> None:
+        """See `HttpBlob.hurry`."""
+        self._hasty = True
+
+    @property
+    def resumable(self) -> bool:
+        """See `HttpBlob.resumable`."""
+        return self.body.resumable
 
     @property
     def start(self) -> int:

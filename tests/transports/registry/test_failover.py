@@ -109,9 +109,11 @@ def members(
     return Members(top, rescuer, registry.add("team/app", IMAGE))
 
 
-async def read(watched: Watched, members: Sequence[str]) -> tuple[bytes, BlobStream]:
+async def read(
+    watched: Watched, members: Sequence[str], *, shared: bool = True
+) -> tuple[bytes, BlobStream]:
     async with supplement(*members).open(watched.session) as image:
-        stream = image.open_blob(BLOB)
+        stream = image.open_blob(BLOB, shared=shared)
         async with stream:
             data = b"".join([chunk async for chunk in stream])
     return data, stream
@@ -271,7 +273,7 @@ async def test_a_wrong_byte_never_completes_a_blob(
 ) -> None:
     registry.script(BLOB, lie, forever=True)
     async with supplement(*members).open(brief.session) as image:
-        async with image.open_blob(BLOB) as stream:
+        async with image.open_blob(BLOB, shared=False) as stream:
             received = bytearray()
             with suppress(DigestMismatchError):
                 async for chunk in stream:
@@ -437,7 +439,7 @@ async def test_SEC16_cancelled_anywhere_nothing_stays_open(
         other.script(BLOB, (Cut(after=AT), Headers({"ETag": None})), Status(404))
         async with watch() as watched:  # which checks that nothing is held
             try:
-                data, _ = await read(watched, members)
+                data, _ = await read(watched, members, shared=False)
             finally:
                 registry.clear_scripts()
                 other.clear_scripts()

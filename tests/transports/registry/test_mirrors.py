@@ -14,7 +14,6 @@ from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
     DeniedError,
-    FailoverError,
     ImageNotFoundError,
     ManifestNotFoundError,
     NetworkError,
@@ -621,14 +620,26 @@ async def test_PART01_parts_are_read_from_the_next_place(
                 pass
 
 
+async def test_RET06_a_mirror_that_asks_for_a_pause_is_not_waited_for_while_others_serve(
+    both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    script = mirror.script("*/blobs/*", Status(429, {"Retry-After": "30"}), forever=True)
+    async with system.watch() as watched, await watched.open(both) as source:
+        watched.clock.slept.clear()
+        await read(source)
+        assert watched.told(BlobStarted)[-1].reference == registry.reference("team/app")
+        assert watched.clock.slept == []
+    assert script.hits == 1
+
+
 async def test_X_ranges_that_do_not_exist_are_nobodys_fault(
     both: str, mirror: FakeRegistry, system: Configured
 ) -> None:
     async with system.watch() as watched, await watched.open(both) as source:
-        with pytest.raises(FailoverError) as caught:
+        with pytest.raises(RangeError) as caught:
             async with source.open_blob(BLOB_DIGEST, start=1 << 20):
                 pass
-        assert [type(error) for error in caught.value.attempts] == [RangeError, RangeError]
+        assert "another attempt failed as well: no byte" in caught.value.__notes__[0]
         await read(source)
         assert watched.told(Warned) == []
         assert watched.told(BlobStarted)[-1].reference == mirror.reference("copies/app")
