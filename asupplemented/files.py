@@ -100,6 +100,11 @@ class Workers(AsyncResource):
         future.add_done_callback(self._running.discard)
         return future
 
+    @property
+    def running(self) -> int:
+        """Calls that have not ended, those that wait for a thread included."""
+        return len(self._running)
+
     def enlist(self) -> int:
         """Count one more file that is read at length, and tell how many there are now."""
         self._readers += 1

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.errors import BlobNotFoundError
+from asupplemented.files import WORKERS, Workers
 from asupplemented.session import Session
 from asupplemented.supplemented import supplement
 from asupplemented.testing import FakeRegistry, write_layout
 from asupplemented.testing.images import build_image, build_index
 from asupplemented.transfer import copy
 from tests.members import hold
+from tests.suspending import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,6 +116,8 @@ async def test_a_failed_copy_leaves_the_layout_as_its_readers_saw_it(
         await copy(broken, f"oci:{tmp_path}:app", session)
     assert caught.value.digest == ARM.layers[1]
     assert (tmp_path / "index.json").read_bytes() == before
+    # A call that had begun in a thread when the copy was given up runs to its end.
+    await wait_until(lambda: not session.resource(WORKERS, Workers).running)
     assert not list(tmp_path.glob("**/.asupplemented*"))
     assert (await copy(f"oci:{tmp_path}:app", f"dir:{tmp_path / 'out'}", session)).blobs == 3
 

@@ -24,6 +24,7 @@ from asupplemented.errors import (
     UnsupportedManifestError,
     UsageError,
 )
+from asupplemented.files import WORKERS, Workers
 from asupplemented.limits import BLOCK, MIB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -456,7 +457,9 @@ class DestinationContract:
 
         async def check() -> None:
             # A call that had begun in a thread runs to its end.
-            await wait_until(lambda: not leftovers(path) and not open_files(path))
+            await wait_until(lambda: not session.resource(WORKERS, Workers).running)
+            assert not leftovers(path)
+            assert not open_files(path)
             file = place.blob(path, SMALL_DIGEST)
             assert not file.exists() or file.read_bytes() == SMALL
             try:
