@@ -1,0 +1,139 @@
+"""Blobs: who may serve one, and the stream of its bytes."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+from asupplemented.abc.resources import AsyncResource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from asupplemented.abc.adapter import BlobFile, RawBlob
+    from asupplemented.model.descriptor import Descriptor
+
+__all__ = ("BlobCandidate", "BlobStream", "Served")
+
+
+class BlobCandidate(Protocol):
+    """One source that may serve a blob: mapped errors, limits and hooks, no hash."""
+
+    @property
+    def reference(self) -> str: ...
+
+    @property
+    def local(self) -> bool:
+        """Whether it reads files of this machine, so that nobody gains by sharing what it reads."""
+        ...
+
+    def hold(self) -> AsyncResource:
+        """Keep its source from closing until the result is closed.
+
+        Whoever closes the source meanwhile does not wait, and the last one to let go of it
+        closes it indeed.
+        """
+        ...
+
+    @property
+    def member(self) -> int | None:
+        """Member number in the outermost group, None outside of one."""
+        ...
+
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+        """See `SourceAdapter.open_blob`."""
+        ...
+
+    async def open_file(self) -> BlobFile | None:
+        """The local file that holds the blob, None where the source has no files."""
+        ...
+
+
+class Served(NamedTuple):
+    """A part of a blob, and who served it."""
+
+    reference: str
+    member: int | None
+    """Member number, None outside of a group."""
+    start: int
+    """Offset of the first byte."""
+    end: int
+    """Offset behind the last byte."""
+
+
+class BlobStream(AsyncResource):
+    """The verified bytes of one blob, or of a range of it. Read once, front to back.
+
+    Enter it, then iterate: ``async with image.open_blob(digest) as blob: async for chunk in
+    blob``. Chunks have 1 byte to 1 MiB and are never empty. The chunk that holds the last byte
+    is withheld until size and digest are right, so a stream that ends without an error is whole
+    and true.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def descriptor(self) -> Descriptor:
+        """What was asked for."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int | None:
+        """Bytes of the whole blob; None until somebody who knows was asked."""
+
+    @property
+    @abc.abstractmethod
+    def received(self) -> int:
+        """Bytes handed out so far."""
+
+    @property
+    @abc.abstractmethod
+    def member(self) -> int | None:
+        """Member that serves the bytes now, None outside of a group or before the first."""
+
+    @property
+    @abc.abstractmethod
+    def served(self) -> Sequence[Served]:
+        """Who has served which part of what was fetched so far, in order."""
+
+    @property
+    @abc.abstractmethod
+    def verified(self) -> bool | None:
+        """None while running; then True, or False for a range from the wire and early ends."""
+
+    @property
+    @abc.abstractmethod
+    def path(self) -> Path | None:
+        """A verified whole local file, valid until `aclose`; None where there is none.
+
+        Using it uses the stream.
+        """
+
+    def __aiter__(self) -> Self:
+        return self
+
+    @abc.abstractmethod
+    async def __anext__(self) -> bytes:
+        """The next chunk.
+
+        Raises:
+            UsageError: The stream was not entered.
+            ClosedError: It has been closed.
+            DigestMismatchError: The content is not what the digest names.
+            SizeMismatchError: It is longer or shorter than announced.
+            SourceError: The source failed.
+        """
+
+    @abc.abstractmethod
+    async def read_all(self, limit: int) -> bytes:
+        """Read the rest into memory.
+
+        Args:
+            limit: The most bytes to accept; a larger blob raises before it is read if its size
+                is known, else at the first byte too many.
+
+        Raises:
+            LimitExceededError: There is more than `limit`.
+        """

@@ -1,0 +1,170 @@
+"""Sources: open images, verified."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING
+
+from asupplemented.abc.resources import AsyncResource
+from asupplemented.errors import SupplementedError, UnsupportedOperationError
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asupplemented.abc.abilities import RawParts
+    from asupplemented.abc.blob import BlobCandidate, BlobStream
+    from asupplemented.abc.reference import Reference
+    from asupplemented.model.manifest import Manifest
+    from asupplemented.model.selection import Selection
+    from asupplemented.model.signature import Signature
+    from asupplemented.progress import CopyProgress, PrefetchReport
+
+__all__ = ("Source",)
+
+
+class Source(AsyncResource):
+    """An open image: its manifests, blobs and signatures, verified.
+
+    Who opened it closes it; streams taken from it fail after that.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def reference(self) -> Reference: ...
+
+    @property
+    @abc.abstractmethod
+    def concurrent_blobs(self) -> bool:
+        """Whether blobs may be read side by side (seed: ``HasThreadSafeGetBlob``)."""
+
+    @abc.abstractmethod
+    async def get_manifest(self, instance: Digest | str | None = None) -> Manifest:
+        """The default manifest (None), or that of an instance, verified.
+
+        Raises:
+            NotFoundError: There is no such manifest.
+            VerificationError: The bytes are not those that the digest names.
+            ManifestError: They are no manifest.
+            SourceError: The source failed.
+        """
+
+    async def get_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[Manifest | SupplementedError]:
+        """Many instances, one outcome each, in the order asked. Fast where `batched` is true."""
+        outcomes: list[Manifest | SupplementedError] = []
+        for instance in instances:
+            try:
+                outcomes.append(await self.get_manifest(instance))
+            except SupplementedError as error:
+                outcomes.append(error)
+        return outcomes
+
+    @property
+    def batched(self) -> bool:
+        """Whether `get_manifests` is cheaper than as many `get_manifest`."""
+        return False
+
+    @abc.abstractmethod
+    def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
+        """Who can serve a blob, best first.
+
+        Raises:
+            BlobNotFoundError: Nobody here knows it.
+        """
+
+    @abc.abstractmethod
+    def open_blob(
+        self,
+        blob: Digest | str | Descriptor,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        shared: bool = True,
+    ) -> BlobStream:
+        """A stream over ``[start, end)`` of a blob, not yet opened; entering opens it.
+
+        Args:
+            blob: Its digest, or a descriptor.
+            start: Offset of the first byte.
+            end: Offset behind the last byte; None is the end of the blob.
+            shared: Whether a fetch of the whole blob may be shared with others who read it in
+                this session at the same time, and may come from the session's cache.
+
+        Raises:
+            InvalidDigestError: `blob` is no digest.
+            BlobNotFoundError: No known instance names it.
+            RangeError: ``start < 0`` or ``end < start``.
+        """
+
+    @abc.abstractmethod
+    async def prefetch(
+        self,
+        *,
+        selection: Selection | None = None,
+        concurrency: int = 6,
+        progress: Callable[[CopyProgress], None] | None = None,
+    ) -> PrefetchReport:
+        """Fetch the image into the cache of the session; see `asupplemented.prefetching`."""
+
+    @abc.abstractmethod
+    async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:
+        """All signatures of a manifest, empty if there are none."""
+
+    @abc.abstractmethod
+    async def layers_for_copy(
+        self, instance: Digest | str | None = None
+    ) -> tuple[Descriptor, ...] | None:
+        """None if the manifest is right, else the layers to ask for instead (rule SR6)."""
+
+    async def get_referrers(
+        self,
+        subject: Digest | str,
+        artifact_type: str | None = None,  # noqa: ARG002 - for sources that can
+    ) -> tuple[Descriptor, ...]:
+        """What says of itself that it is about a manifest: signatures, SBOMs (rule SIG-07).
+
+        Args:
+            subject: Digest of the manifest. It need not exist.
+            artifact_type: Only those of this type; None for all.
+
+        Returns:
+            Their descriptors, each once; empty if there are none.
+
+        Raises:
+            InvalidDigestError: `subject` is no digest, or a list names something that is none.
+            UnsupportedOperationError: Nobody keeps such lists here.
+            ManifestError: A list is malformed.
+            SourceError: The source failed or refused.
+        """
+        message = f"nobody knows here what refers to {Digest(subject)}"
+        raise UnsupportedOperationError(message, reference=self.reference)
+
+    def open_parts(
+        self,
+        blob: Digest | str | Descriptor,
+        ranges: Sequence[tuple[int, int | None]],  # noqa: ARG002 - for sources that can
+    ) -> RawParts:
+        """Several ranges of a blob, asked for at once, unverified (rule PART-01).
+
+        Args:
+            blob: Its digest, or a descriptor.
+            ranges: Each ``(start, end)``, end exclusive and behind start; sorted, and without
+                overlaps. The last one may end with None, the end of the blob.
+
+        Returns:
+            The parts, not yet asked for; entering asks.
+
+        Raises:
+            InvalidDigestError: `blob` is no digest.
+            BlobNotFoundError: No known instance names it.
+            RangeError: The ranges are none, or not sorted, or outside of the blob.
+            UnsupportedOperationError: No source of this blob can do that; read it as a whole.
+        """
+        digest = Digest(blob.digest if isinstance(blob, Descriptor) else blob)
+        message = f"ranges of {digest} cannot be read at once here; read the blob as a whole"
+        raise UnsupportedOperationError(message, reference=self.reference, digest=digest)
