@@ -27,8 +27,6 @@ from asupplemented.abc import (
     Signed,
     Source,
 )
-from asupplemented.cache.manifests import find_manifest, keep_manifest
-from asupplemented.cache.sharing import open_stream
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     ClosedError,
@@ -44,7 +42,6 @@ from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
-from asupplemented.prefetching import CONCURRENCY, prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -188,7 +185,7 @@ class VerifiedSource(Source):
         with _located(self._reference, expected):
             raw = None
             if cached and expected is not None:
-                raw = await find_manifest(self._context, expected)
+                raw = await self._find_kept(expected)
             if raw is None:
                 raw = await self._adapter.fetch_manifest(instance)
             if len(raw.raw) > OFFLOAD_BYTES:
@@ -197,9 +194,19 @@ class VerifiedSource(Source):
                 manifest = _verify(raw, expected, size)
         self._check_open()
         if cached:
-            keep_manifest(self._context, manifest, top=instance is None)
+            self._keep(manifest, top=instance is None)
         self._tell(manifest, perf_counter() - began)
         return manifest
+
+    async def _find_kept(self, digest: Digest) -> RawManifest | None:
+        from asupplemented.cache.manifests import find_manifest
+
+        return await find_manifest(self._context, digest)
+
+    def _keep(self, manifest: Manifest, *, top: bool) -> None:
+        from asupplemented.cache.manifests import keep_manifest
+
+        keep_manifest(self._context, manifest, top=top)
 
     async def get_manifests(
         self, instances: Sequence[Digest]
@@ -263,6 +270,8 @@ class VerifiedSource(Source):
         end: int | None = None,
         shared: bool = True,
     ) -> BlobStream:
+        from asupplemented.cache.sharing import open_stream
+
         descriptor = blob if isinstance(blob, Descriptor) else Descriptor(digest=Digest(blob))
         candidates = self.blob_candidates(descriptor)
         return open_stream(
@@ -305,10 +314,12 @@ class VerifiedSource(Source):
         self,
         *,
         selection: Selection | None = None,
-        concurrency: int = CONCURRENCY,
+        concurrency: int = 6,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
         """Fetch the image into the cache of the session; see `asupplemented.prefetching`."""
+        from asupplemented.prefetching import prefetch
+
         self._check_open()
         return await prefetch(
             self,

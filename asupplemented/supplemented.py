@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import AsyncResource, BlobCandidate, Opening, Reference, Source
-from asupplemented.cache.sharing import open_stream
 from asupplemented.closing import close_all, closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -27,7 +26,6 @@ from asupplemented.image import open_image
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
-from asupplemented.prefetching import CONCURRENCY, prefetch
 from asupplemented.resolution import Members, open_members, resolve
 from asupplemented.transports import parse_reference
 
@@ -400,6 +398,8 @@ class SupplementedSource(Source):
         Raises:
             BlobNotFoundError: No manifest of the group names the blob (rule X9).
         """
+        from asupplemented.cache.sharing import open_stream
+
         descriptor = blob if isinstance(blob, Descriptor) else self._descriptor(Digest(blob))
         candidates = self.blob_candidates(descriptor)
         return open_stream(
@@ -435,13 +435,15 @@ class SupplementedSource(Source):
         self,
         *,
         selection: Selection | None = None,
-        concurrency: int = CONCURRENCY,
+        concurrency: int = 6,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
         """Fetch the image into the cache of the session; see `asupplemented.prefetching`.
 
         Without another selection, what the group was opened for is fetched.
         """
+        from asupplemented.prefetching import prefetch
+
         self._check_open()
         return await prefetch(
             self,
