@@ -79,10 +79,10 @@ from asupplemented.supplemented import SupplementedReference, SupplementedSource
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from asupplemented.cache.layout_cache import LayoutCache
-    from asupplemented.cache.object_store import ObjectStore
-    from asupplemented.cache.redis_lease import RedisLease
-    from asupplemented.cache.tiered import TieredCache
+    from asupplemented.cache.disk.layout_cache import LayoutCache
+    from asupplemented.cache.hosts.object_store import ObjectStore
+    from asupplemented.cache.hosts.redis_lease import RedisLease
+    from asupplemented.cache.hosts.tiered import TieredCache
     from asupplemented.transfer import CopyReport, copy
     from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
     from asupplemented.transports.registry.credentials import AuthFileCredentials
@@ -169,12 +169,12 @@ _LAZY = {
     "AuthFileCredentials": "asupplemented.transports.registry.credentials:AuthFileCredentials",
     "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer:CopyReport",
-    "LayoutCache": "asupplemented.cache.layout_cache:LayoutCache",
-    "ObjectStore": "asupplemented.cache.object_store:ObjectStore",
+    "LayoutCache": "asupplemented.cache.disk.layout_cache:LayoutCache",
+    "ObjectStore": "asupplemented.cache.hosts.object_store:ObjectStore",
     "Proxies": "asupplemented.transports.registry:Proxies",
-    "RedisLease": "asupplemented.cache.redis_lease:RedisLease",
+    "RedisLease": "asupplemented.cache.hosts.redis_lease:RedisLease",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
-    "TieredCache": "asupplemented.cache.tiered:TieredCache",
+    "TieredCache": "asupplemented.cache.hosts.tiered:TieredCache",
     "copy": "asupplemented.transfer:copy",
     "testing": "asupplemented.testing",
 }

@@ -21,12 +21,12 @@ from asupplemented.errors import (
     UnsupportedOperationError,
     VerificationError,
 )
-from asupplemented.health import health_of
 from asupplemented.image import open_image
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.resolution import Members, open_members, resolve
+from asupplemented.streams.health import health_of
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:

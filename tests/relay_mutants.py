@@ -7,8 +7,13 @@ from __future__ import annotations
 
 __all__ = ("RULES",)
 
-ATTEMPTS, BREAKER, CANDIDATES = "attempts.py", "breaker.py", "candidates.py"
-HEALTH, PLAN, RELAY, RESUMPTION = "health.py", "plan.py", "relay.py", "resumption.py"
+ATTEMPTS, BREAKER, CANDIDATES = "streams/attempts.py", "breaker.py", "streams/candidates.py"
+HEALTH, PLAN, RELAY, RESUMPTION = (
+    "streams/health.py",
+    "plan.py",
+    "streams/relay.py",
+    "resumption.py",
+)
 
 GOING_ON = (
     (

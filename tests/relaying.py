@@ -17,9 +17,9 @@ from asupplemented.errors import (
     TooManyRequestsError,
     UnauthorizedError,
 )
-from asupplemented.hashing import HASHING, Hashing
 from asupplemented.retry import CLOCK
 from asupplemented.session import Session
+from asupplemented.streams.hashing import HASHING, Hashing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import asupplemented as asup
 from asupplemented.breaker import Fitness
-from asupplemented.health import health_of
 from asupplemented.retry import CLOCK
+from asupplemented.streams.health import health_of
 from tests.candidates import Ledger
 from tests.clocks import FakeClock
 from tests.modules import ROOT

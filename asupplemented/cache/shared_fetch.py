@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import anyio
 
 from asupplemented.abc import AsyncResource
-from asupplemented.attempts import Attempt
 from asupplemented.closing import close_all
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, MIB
-from asupplemented.streams import VerifiedStream
+from asupplemented.streams.attempts import Attempt
+from asupplemented.streams.verified import VerifiedStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
-    from asupplemented.hashing import RunningHash
     from asupplemented.model.descriptor import Descriptor
+    from asupplemented.streams.hashing import RunningHash
 
 __all__ = ("SharedAttempt", "SharedFetch")
 

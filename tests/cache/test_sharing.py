@@ -27,7 +27,7 @@ from asupplemented.events import BlobJoined, BlobServed, BlobStarted, Event, War
 from asupplemented.limits import KIB, MIB
 from asupplemented.retry import CLOCK
 from asupplemented.session import Session
-from tests.cache.hosts import Buffer, Shelf
+from tests.cache.fleet import Buffer, Shelf
 from tests.candidates import DATA, LARGE, WRONG, Body, Ledger, Wire, describe, fail
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import BlobCandidate, Context
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.streams import VerifiedStream
+    from asupplemented.streams.verified import VerifiedStream
 
 VERY_LARGE = random.Random(2).randbytes(12 * MIB)
 
@@ -308,7 +308,7 @@ def test_200_readers_join_and_leave_at_random(seed: int) -> None:
             assert ledger.left_open == ledger.holds == 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asupplemented.relay.SMALL_BLOB", -1)
+        patch.setattr("asupplemented.streams.relay.SMALL_BLOB", -1)
         asyncio.run(run())
 
 

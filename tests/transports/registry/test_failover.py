@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from asupplemented import relay
 from asupplemented.abc import Served, Timeouts
 from asupplemented.breaker import Fitness
 from asupplemented.errors import (
@@ -23,7 +22,8 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.events import AttemptFailed, BlobServed, BlobStarted, RequestRetried
-from asupplemented.health import health_of
+from asupplemented.streams import relay
+from asupplemented.streams.health import health_of
 from asupplemented.supplemented import supplement
 from asupplemented.testing import (
     Authority,

@@ -1,0 +1,7 @@
+"""Caches over several hosts: object storage that they share, and a lease on who fetches.
+
+`leases` and `redis_lease` say who fetches; `object_store`, with `object_requests`, `object_body`
+and `object_upload`, is the storage; `tiered` puts a cache of this host in front of it, with
+`remote_tier`, `uploads` and `tiered_spool`. What does not answer is left alone for a while:
+`outage`.
+"""
