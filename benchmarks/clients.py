@@ -64,7 +64,7 @@ class _Client:
 
     def __init__(self, address: tuple[str, int], request: bytes, size: int) -> None:
         self.socket = socket.create_connection(address)
-        self.socket.setblocking(False)
+        self.socket.setblocking(False)  # noqa: FBT003 - as sockets have it
         self.received = 0
         """Bytes of the body."""
         self.first_byte: float | None = None

@@ -9,10 +9,11 @@ process of its own, so the CPU time is that of the readers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
 
@@ -23,9 +24,11 @@ from benchmarks.harness import cpu_seconds, interleave, report, wall_seconds
 from benchmarks.server import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from benchmarks.server import Offer
+
+T = TypeVar("T")
 
 MIB = 1024 * 1024
 SIZE = 512
@@ -45,100 +48,123 @@ def write(path: Path, mebibytes: int) -> None:
             file.write(number.to_bytes(8, "big") + block[8:])
 
 
-def make_session(hashing: Hashing | None = None) -> asup.Session:
-    """A session that lets a registry send any number of bodies at once."""
+def make_session(threads: int | None = None) -> asup.Session:
+    """A session that lets a registry send any number of bodies at once.
+
+    Args:
+        threads: How many hash; None is what the session would choose.
+    """
     options = asup.RegistryOptions(limits=RegistryLimits(bodies=MANY))
     session = asup.Session(tls_verify=False, settings=[options])
-    if hashing is not None:
-        session.resource(HASHING, lambda: hashing)
+    session.resource(HASHING, lambda: Hashing(threads))
     return session
 
 
-async def read(stream: asup.BlobStream) -> int:
+@contextlib.asynccontextmanager
+async def open_image(offer: Offer, threads: int | None = None) -> AsyncIterator[asup.Source]:
+    """The image, in a session of its own."""
+    async with (
+        make_session(threads) as session,
+        asup.parse_reference(offer.reference("single-0")).open(session) as image,
+    ):
+        yield image
+
+
+@contextlib.asynccontextmanager
+async def open_bare() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of aiohttp as it comes."""
+    async with aiohttp.ClientSession(auto_decompress=False) as http:
+        yield http
+
+
+def enter(
+    runner: asyncio.Runner,
+    scope: contextlib.ExitStack,
+    manager: contextlib.AbstractAsyncContextManager[T],
+) -> T:
+    """Enter something on the loop of a runner, to be left with the scope."""
+
+    async def come_in() -> T:
+        return await manager.__aenter__()
+
+    async def leave() -> None:
+        await manager.__aexit__(None, None, None)
+
+    entered = runner.run(come_in())
+    scope.callback(lambda: runner.run(leave()))
+    return entered
+
+
+def blob_of(offer: Offer) -> asup.Descriptor:
+    """The blob, as a manifest would name it."""
+    return asup.Descriptor("application/octet-stream", offer.blob or "", offer.blob_size)
+
+
+async def read(stream: asup.BlobStream, expected: int) -> None:
     """Read a stream to its end, and throw the bytes away."""
     async with stream:
         async for _ in stream:
             pass
-    return stream.received
+    if stream.received != expected:
+        message = f"{stream.received} bytes came of {expected}"
+        raise RuntimeError(message)
 
 
-async def read_bare(url: str) -> int:
+async def read_bare(http: aiohttp.ClientSession, url: str) -> None:
     """The blob by aiohttp and nothing else."""
-    received = 0
-    async with (
-        aiohttp.ClientSession(auto_decompress=False) as http,
-        http.get(url) as response,
-    ):
-        async for chunk in response.content.iter_chunked(MIB):
-            received += len(chunk)
-    return received
-
-
-async def read_ours(
-    offer: Offer,
-    *,
-    end: int | None = None,
-    shared: bool = True,
-    streams: int = 1,
-    hashing: Hashing | None = None,
-) -> int:
-    """Open an image, and read its blob through so many streams at once."""
-    blob = asup.Descriptor("application/octet-stream", offer.blob or "", offer.blob_size)
-    async with (
-        make_session(hashing) as session,
-        asup.parse_reference(offer.reference("single-0")).open(session) as image,
-    ):
-        received = await asyncio.gather(
-            *(read(image.open_blob(blob, end=end, shared=shared)) for _ in range(streams))
-        )
-    return sum(received)
-
-
-def run(work: Callable[[], Coroutine[None, None, int]], expected: int) -> Callable[[], None]:
-    """A call that reads, and makes sure that it was everything."""
-
-    def call() -> None:
-        if (received := asyncio.run(work())) != expected:
-            message = f"{received} bytes came of {expected}"
-            raise RuntimeError(message)
-
-    return call
-
-
-def measure_range(offer: Offer) -> None:
-    """One stream that hashes nothing."""
-    size = SIZE * MIB
-    end = size - 1  # the server knows no ranges: it sends as much to both
-    figures = interleave(
-        {
-            "ours": lambda: cpu_seconds(run(lambda: read_ours(offer, end=end), end)),
-            "bare": lambda: cpu_seconds(run(lambda: read_bare(offer.blob_url), size)),
-        },
-        ROUNDS,
-    )
-    report(
-        f"{SIZE} MiB over HTTP through a stream, not hashed, CPU",
-        "s/GiB",
-        [value * 1024 / SIZE for value in figures["ours"]],
-        comparator="aiohttp iter_chunked(1 MiB), CPU",
-        baseline=[value * 1024 / SIZE for value in figures["bare"]],
-        goal="ratio <= 1.1",
-    )
+    async with http.get(url) as response:
+        async for _ in response.content.iter_chunked(MIB):
+            pass
 
 
 def measure_lone_reader(offer: Offer) -> None:
-    """One reader of a blob that others might join, against one whom nobody can join."""
-    size = SIZE * MIB
-    joined = run(lambda: read_ours(offer), size)
-    alone = run(lambda: read_ours(offer, shared=False), size)
-    figures = interleave(
-        {
-            "joined wall": lambda: SIZE / wall_seconds(joined),
-            "alone wall": lambda: SIZE / wall_seconds(alone),
-            "joined cpu": lambda: cpu_seconds(joined) * 1024 / SIZE,
-            "alone cpu": lambda: cpu_seconds(alone) * 1024 / SIZE,
-        },
-        ROUNDS,
+    """One stream at a time, in a session that is open."""
+    size, blob = SIZE * MIB, blob_of(offer)
+    last = size - 1  # of a range; the server knows none, and sends as much to all
+    with asyncio.Runner() as runner, contextlib.ExitStack() as scope:
+        image = enter(runner, scope, open_image(offer))
+        http = enter(runner, scope, open_bare())
+
+        def cpu(work: Callable[[], Coroutine[None, None, None]]) -> Callable[[], float]:
+            return lambda: cpu_seconds(lambda: runner.run(work())) * 1024 / SIZE
+
+        def wall(work: Callable[[], Coroutine[None, None, None]]) -> Callable[[], float]:
+            return lambda: SIZE / wall_seconds(lambda: runner.run(work()))
+
+        async def in_part() -> None:
+            await read(image.open_blob(blob, end=last), last)
+
+        async def joined() -> None:
+            await read(image.open_blob(blob), size)
+
+        async def alone() -> None:
+            await read(image.open_blob(blob, shared=False), size)
+
+        figures = interleave(
+            {
+                "range": cpu(in_part),
+                "bare": cpu(lambda: read_bare(http, offer.blob_url)),
+                "joined": cpu(joined),
+                "alone": cpu(alone),
+                "joined wall": wall(joined),
+                "alone wall": wall(alone),
+            },
+            ROUNDS,
+        )
+    report(
+        f"{SIZE} MiB over HTTP through a stream, not hashed, CPU",
+        "s/GiB",
+        figures["range"],
+        comparator="aiohttp iter_chunked(1 MiB), CPU",
+        baseline=figures["bare"],
+        goal="ratio <= 1.1",
+    )
+    report(
+        f"{SIZE} MiB over HTTP, verified, which others could join, CPU",
+        "s/GiB",
+        figures["joined"],
+        comparator="shared=False, CPU",
+        baseline=figures["alone"],
     )
     report(
         f"{SIZE} MiB over HTTP, verified, which others could join, wall",
@@ -147,35 +173,30 @@ def measure_lone_reader(offer: Offer) -> None:
         comparator="shared=False, wall",
         baseline=figures["alone wall"],
     )
-    report(
-        f"{SIZE} MiB over HTTP, verified, which others could join, CPU",
-        "s/GiB",
-        figures["joined cpu"],
-        comparator="shared=False, CPU",
-        baseline=figures["alone cpu"],
-    )
 
 
 def measure_many(offer: Offer) -> None:
     """Many verified streams, none of which is shared."""
-    size = SMALL * MANY * MIB
+    size, blob = SMALL * MIB, blob_of(offer)
+    total = SMALL * MANY
+    with asyncio.Runner() as runner, contextlib.ExitStack() as scope:
+        beside = enter(runner, scope, open_image(offer))
+        inline = enter(runner, scope, open_image(offer, threads=0))
 
-    def read_many(hashing: Callable[[], Hashing]) -> Callable[[], None]:
-        return run(
-            lambda: read_ours(offer, shared=False, streams=MANY, hashing=hashing()), size
+        async def read_many(image: asup.Source) -> None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(MANY):
+                    group.create_task(read(image.open_blob(blob, shared=False), size))
+
+        figures = interleave(
+            {
+                "beside": lambda: cpu_seconds(lambda: runner.run(read_many(beside))) * 1024 / total,
+                "inline": lambda: cpu_seconds(lambda: runner.run(read_many(inline))) * 1024 / total,
+                "beside wall": lambda: total / wall_seconds(lambda: runner.run(read_many(beside))),
+                "inline wall": lambda: total / wall_seconds(lambda: runner.run(read_many(inline))),
+            },
+            ROUNDS,
         )
-
-    beside, inline = read_many(Hashing), read_many(lambda: Hashing(threads=0))
-    gib = size / MIB / 1024
-    figures = interleave(
-        {
-            "beside": lambda: cpu_seconds(beside) / gib,
-            "inline": lambda: cpu_seconds(inline) / gib,
-            "beside wall": lambda: size / MIB / wall_seconds(beside),
-            "inline wall": lambda: size / MIB / wall_seconds(inline),
-        },
-        ROUNDS,
-    )
     report(
         f"{MANY} verified streams of {SMALL} MiB, CPU",
         "s/GiB",
@@ -200,7 +221,6 @@ def main() -> None:
         write(large, SIZE)
         write(small, SMALL)
         with serve(instances=1, singles=1, file=large) as offer:
-            measure_range(offer)
             measure_lone_reader(offer)
         with serve(instances=1, singles=1, file=small) as offer:
             measure_many(offer)

@@ -104,7 +104,7 @@ def run_program(*arguments: str) -> Generator[Program]:
 
 @contextlib.contextmanager
 def run_nginx(path: str, directory: Path, upstream: str) -> Generator[Program]:
-    """nginx before an upstream, as it comes: default buffers, no cache.
+    """Run nginx before an upstream, as it comes: default buffers, no cache.
 
     Args:
         path: The program.
@@ -135,7 +135,7 @@ def run_nginx(path: str, directory: Path, upstream: str) -> Generator[Program]:
 
 @contextlib.contextmanager
 def run_docker_registry(path: str, directory: Path, blob: Path, digest: str) -> Generator[Program]:
-    """docker-registry with one blob in its store.
+    """Run docker-registry with one blob in its store.
 
     Args:
         path: The program.

@@ -198,9 +198,7 @@ def measure_kept(offer: Offer, scratch: Path, blob: Path) -> None:
         ours = running.enter_context(run_proxy(offer, scratch / "warm"))
         contest.add("ours", ours)
         if registry := find_or_tell("docker-registry"):
-            server = run_docker_registry(
-                registry, scratch / "registry", blob, offer.blob or ""
-            )
+            server = run_docker_registry(registry, scratch / "registry", blob, offer.blob or "")
             contest.add("registry", running.enter_context(server))
         contest.hold()
     theirs = contest.runs.get("registry", [])

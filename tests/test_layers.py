@@ -47,6 +47,7 @@ LAYERS = {
     "asupplemented.health": 3,
     "asupplemented.holdings": 3,
     "asupplemented.layout_store": 3,
+    "asupplemented.patience": 3,
     "asupplemented.prefetching": 3,
     "asupplemented.read_ahead": 3,
     "asupplemented.relay": 3,
