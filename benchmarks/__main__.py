@@ -5,7 +5,17 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-MODULES = ("resolver", "importing", "layout", "opening", "registry", "streams", "download")
+MODULES = (
+    "resolver",
+    "importing",
+    "layout",
+    "opening",
+    "registry",
+    "streams",
+    "download",
+    "overhead",
+    "serving",
+)
 """Each has a ``main()`` that prints its lines."""
 
 

@@ -6,7 +6,8 @@ one benchmark should not share an interpreter: `serve` runs it in a process of i
 
 It holds, under the repository ``bench``: ``all``, an index of so many images with manifests of
 1.5 KiB; ``single-0``, ``single-1``, ...: one such image each; and, where a file is given, a blob
-that is sent with sendfile. It knows no ranges, no access and no faults.
+that is sent with sendfile. It tells at ``/sent`` how often it was. It knows no ranges, no access
+and no faults.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, cast
+from urllib.request import urlopen
 
 from asupplemented.model.digest import Digest
 from asupplemented.testing import build_image, build_index
@@ -36,6 +38,8 @@ REPOSITORY = "bench"
 MANIFEST_BYTES = 1536
 TLS_RECORD = b"\x16"
 """How a TLS handshake begins: a client that tries it on this plain server is told at once."""
+SENT = b"/sent"
+"""Asks how often the file was asked for."""
 MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -68,6 +72,11 @@ class Offer:
     def blob_url(self) -> str:
         """The URL of the blob."""
         return f"{self.url}/v2/{REPOSITORY}/blobs/{self.blob}"
+
+    def count_sent(self) -> int:
+        """How often the blob was sent up to now, whole or in part."""
+        with urlopen(f"{self.url}/sent") as answer:  # noqa: S310 - of our own server
+            return int(answer.read())
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,8 @@ class LeanRegistry:
     def __init__(self, holding: Holding, *, latency: float = 0.0, port: int = 0) -> None:
         self.holding = holding
         self.latency = latency
+        self.sent = 0
+        """How often the file was sent, or was begun to be."""
         self._port = port
         self._connections: set[_Connection] = set()
 
@@ -175,15 +186,16 @@ class LeanRegistry:
         )
 
     def _accept(self) -> _Connection:
-        return _Connection(self.holding, self.latency, self._connections)
+        return _Connection(self, self._connections)
 
 
 class _Connection(asyncio.Protocol):
     """Answers one request at a time; the body of a request is not foreseen."""
 
-    def __init__(self, holding: Holding, latency: float, peers: set[_Connection]) -> None:
-        self._holding = holding
-        self._latency = latency
+    def __init__(self, registry: LeanRegistry, peers: set[_Connection]) -> None:
+        self._registry = registry
+        self._holding = registry.holding
+        self._latency = registry.latency
         self._peers = peers
         self._received = b""
         self._sending: asyncio.Task[None] | None = None
@@ -221,6 +233,10 @@ class _Connection(asyncio.Protocol):
         if target == self._holding.file_target and self._holding.file is not None:
             self._send_file(self._holding.file, bodiless=method == b"HEAD")
             return
+        if target == SENT:
+            count = str(self._registry.sent).encode()
+            self._transport.write(_head("text/plain", len(count)) + count)
+            return
         answer = self._holding.answers.get(target)
         if answer is None:
             self._transport.write(MISSING)
@@ -234,6 +250,7 @@ class _Connection(asyncio.Protocol):
         if bodiless:
             opened.close()
             return
+        self._registry.sent += 1
         self._sending = asyncio.get_running_loop().create_task(self._stream(opened))
 
     async def _stream(self, opened: BinaryIO) -> None:

@@ -15,6 +15,7 @@ from asupplemented.errors import SizeMismatchError, SourceTimeoutError
 from asupplemented.files import run_blocking
 from asupplemented.retry import CLOCK, Clock
 from asupplemented.streams.blob_files import BlockReader
+from asupplemented.streams.patience import Watch
 from asupplemented.streams.read_ahead import ReadAhead, verified_files
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ class WireAttempt(Attempt):
         "_running",
         "_size",
         "_skip",
+        "_watch",
     )
 
     def __init__(
@@ -232,6 +234,7 @@ class WireAttempt(Attempt):
         self._raw = raw
         self._chunks = aiter(raw)
         self._pace = pace
+        self._watch = Watch()
         self._clock = clock
         self._closed = False
         self._asked = asked
@@ -310,14 +313,15 @@ class WireAttempt(Attempt):
         """The next chunk as it comes; none at the end, or when it was closed meanwhile."""
         while not self._closed:
             began = self._clock.now()
-            patience = asyncio.timeout(self._pace.patience)
+            self._watch.begin(self._pace.patience)
             try:
-                async with patience:
-                    chunk = await anext(self._chunks, None)
-            except TimeoutError as error:
-                if not patience.expired():
-                    raise
-                raise self._pace.give_up() from error
+                chunk = await anext(self._chunks, None)
+            except asyncio.CancelledError as error:
+                if self._watch.end():
+                    raise self._pace.give_up() from error
+                raise
+            finally:
+                self._watch.end()
             if chunk is None:
                 return b""
             self._pace.count(self._clock.now() - began, len(chunk))
@@ -327,6 +331,7 @@ class WireAttempt(Attempt):
 
     async def aclose(self) -> None:
         self._closed = True
+        self._watch.close()
         await self._raw.__aexit__(None, None, None)
 
 

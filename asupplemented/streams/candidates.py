@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.closing import closing_on_error
@@ -28,7 +27,7 @@ from asupplemented.streams.attempts import FileAttempt, Haste, WireAttempt
 from asupplemented.streams.health import health_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
 
     from asupplemented.abc import BlobCandidate, Context
     from asupplemented.model.digest import Digest
@@ -347,15 +346,31 @@ def _check_same(attempt: Attempt, after: Attempt | None) -> None:
         raise SourceError(message)
 
 
-@contextmanager
-def located(candidate: BlobCandidate, digest: Digest) -> Generator[None]:
-    """Say where an error happened, and turn strays of the standard library into ours."""
-    try:
-        yield
-    except SupplementedError as error:
-        error.locate(reference=candidate.reference, digest=digest, member=candidate.member)
-        raise
-    except (OSError, EOFError) as error:
-        mapped = map_os_error(error, f"blob {digest}")
-        mapped.locate(reference=candidate.reference, digest=digest, member=candidate.member)
-        raise mapped from error
+class located:  # noqa: N801 - it is used as a function
+    """Say where an error happened, and turn strays of the standard library into ours.
+
+    Every chunk of a blob passes through it, so it is no generator.
+    """
+
+    __slots__ = ("_candidate", "_digest")
+
+    def __init__(self, candidate: BlobCandidate, digest: Digest) -> None:
+        self._candidate = candidate
+        self._digest = digest
+
+    def __enter__(self) -> None:
+        """Nothing is to be prepared."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, SupplementedError):
+            self._locate(error)
+        elif isinstance(error, (OSError, EOFError)):
+            raise self._locate(map_os_error(error, f"blob {self._digest}")) from error
+
+    def _locate(self, error: SupplementedError) -> SupplementedError:
+        candidate = self._candidate
+        return error.locate(
+            reference=candidate.reference, digest=self._digest, member=candidate.member
+        )

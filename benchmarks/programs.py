@@ -1,0 +1,210 @@
+"""Servers in processes of their own: what they cost, by the books of the kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+__all__ = ("Program", "find_program", "run_docker_registry", "run_nginx", "run_program")
+
+HOST = "127.0.0.1"
+GRACE = 5.0
+"""Seconds that a server has to end before it is killed."""
+TICKS = os.sysconf("SC_CLK_TCK")
+_LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
+_STARTED = re.compile(r"(nginx/\d\S*)")
+
+_NGINX = """
+daemon off;
+{user}
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log stderr notice;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/tmp;
+    proxy_temp_path {directory}/tmp;
+    fastcgi_temp_path {directory}/tmp;
+    uwsgi_temp_path {directory}/tmp;
+    scgi_temp_path {directory}/tmp;
+    server {{
+        listen {address};
+        location / {{ proxy_pass {upstream}; }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server that runs.
+
+    Attributes:
+        pid: Its first process; the others are children of that one.
+        url: Where the blob is.
+    """
+
+    pid: int
+    url: str
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has used up to now."""
+        return sum(_cpu_ticks(pid) for pid in self._pids()) / TICKS
+
+    def reset_peak(self) -> float:
+        """Forget the most memory that it ever had; returns what it has now, in MiB."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self._memory("VmRSS")
+
+    def peak_mib(self) -> float:
+        """The most memory that it had since `reset_peak`, in MiB."""
+        return self._memory("VmHWM")
+
+    def _memory(self, field: str) -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text("ascii")
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return int(fields[field].removesuffix("kB")) / 1024
+
+    def _pids(self) -> list[int]:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text("ascii")
+        return [self.pid, *map(int, children.split())]
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def find_program(name: str) -> str | None:
+    """Where a program is, None if it is not installed; nginx is where only root looks."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+
+
+@contextlib.contextmanager
+def run_program(*arguments: str) -> Generator[Program]:
+    """Run a module of the benchmarks that says its port in a line of JSON."""
+    command = [sys.executable, "-m", *arguments]
+    with _run(command, stdout=subprocess.PIPE) as process:
+        said = json.loads(_lines_of(process.stdout).readline())
+        yield Program(process.pid, f"http://{HOST}:{said['port']}/blob")
+
+
+@contextlib.contextmanager
+def run_nginx(path: str, directory: Path, upstream: str) -> Generator[Program]:
+    """Run nginx before an upstream, as it comes: default buffers, no cache.
+
+    Args:
+        path: The program.
+        directory: Where it may write; made for it.
+        upstream: The URL of the blob, there and here.
+    """
+    directory.mkdir()
+    with socket.create_server((HOST, 0)) as listening:  # nobody else can take the port then
+        address = f"{HOST}:{listening.getsockname()[1]}"
+        host, target = re.fullmatch(r"(http://[^/]+)(/.*)", upstream).groups()  # type: ignore[union-attr]
+        configuration = directory / "nginx.conf"
+        configuration.write_text(
+            _NGINX.format(
+                directory=directory,
+                address=address,
+                upstream=host,
+                user="user root;" if os.geteuid() == 0 else "",
+            )
+        )
+        command = [path, "-e", "stderr", "-p", str(directory), "-c", str(configuration)]
+        inherited = {"NGINX": f"{listening.fileno()};"}
+        with _run(
+            command, stderr=subprocess.PIPE, pass_fds=[listening.fileno()], env=inherited
+        ) as process:
+            _wait_for(process, _STARTED)
+            yield Program(process.pid, f"http://{address}{target}")
+
+
+@contextlib.contextmanager
+def run_docker_registry(path: str, directory: Path, blob: Path, digest: str) -> Generator[Program]:
+    """Run docker-registry with one blob in its store.
+
+    Args:
+        path: The program.
+        directory: Where its store is; made for it.
+        blob: The blob; its file is linked, not copied, where that can be done.
+        digest: The digest of the blob.
+    """
+    algorithm, _, encoded = digest.partition(":")
+    registry = directory / "store" / "docker" / "registry" / "v2"
+    data = registry / "blobs" / algorithm / encoded[:2] / encoded / "data"
+    data.parent.mkdir(parents=True)
+    data.hardlink_to(blob)
+    link = registry / "repositories" / "bench" / "_layers" / algorithm / encoded / "link"
+    link.parent.mkdir(parents=True)
+    link.write_text(digest)
+    settings = {
+        "version": 0.1,
+        "log": {"accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(directory / "store")}},
+        "http": {"addr": f"{HOST}:0", "secret": "of a benchmark"},
+    }
+    configuration = directory / "config.json"
+    configuration.write_text(json.dumps(settings))  # YAML is a superset of JSON
+    with _run([path, "serve", str(configuration)], stderr=subprocess.PIPE) as process:
+        port = _wait_for(process, _LISTENING)
+        yield Program(process.pid, f"http://{HOST}:{port}/v2/bench/blobs/{digest}")
+
+
+@contextlib.contextmanager
+def _run(
+    command: Sequence[str],
+    *,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int | None = None,
+    pass_fds: Sequence[int] = (),
+    env: dict[str, str] | None = None,
+) -> Generator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        pass_fds=pass_fds,
+        env=None if env is None else {"PATH": os.defpath} | env,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for(process: subprocess.Popen[str], pattern: re.Pattern[str]) -> str:
+    """The first group of the first line on stderr that has the pattern."""
+    heard: list[str] = []
+    for line in _lines_of(process.stderr):
+        heard.append(line)
+        if match := pattern.search(line):
+            return match[1]
+    message = f"the server ended, having said:\n{''.join(heard)}"
+    raise RuntimeError(message)
+
+
+def _lines_of(stream: IO[str] | None) -> IO[str]:
+    if stream is None:
+        message = "the output of a server is read only where it was asked for"
+        raise RuntimeError(message)
+    return stream
