@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,28 +15,7 @@ from asupplemented.streams.attempts import Pace
 from asupplemented.streams.hashing import HASHING, Hashing
 from asupplemented.streams.verified import VerifiedStream
 from tests.candidates import DATA, Ledger, Wire, describe, fail
-from tests.clocks import FakeClock
 from tests.suspending import run_leaping
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def session(clock: FakeClock) -> AsyncIterator[Session]:
-    async with Session() as session:
-        session.resource(CLOCK, lambda: clock.clock)
-        yield session
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
 
 
 def stream_slowly(

@@ -20,31 +20,11 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.model.digest import Digest
-from asupplemented.retry import CLOCK
-from asupplemented.session import Session
 from asupplemented.streams.verified import VerifiedStream
 from tests.candidates import DATA, LARGE, Ledger, Wire, describe, drain
-from tests.clocks import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def session(clock: FakeClock) -> AsyncIterator[Session]:
-    async with Session() as session:
-        session.resource(CLOCK, lambda: clock.clock)
-        yield session
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
+    from asupplemented.session import Session
 
 
 @pytest.mark.parametrize(

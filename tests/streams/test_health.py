@@ -28,11 +28,12 @@ from asupplemented.errors import (
 from asupplemented.streams.health import HEALTH, MAX_REMEMBERED, Health, health_of
 from asupplemented.streams.verified import VerifiedStream
 from tests.candidates import DATA, Ledger, describe, drain, fail
-from tests.clocks import FakeClock
 from tests.relaying import Source, Turn, claiming, session_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tests.clocks import FakeClock
 
 SIZE = len(DATA)
 SERVE = claiming([Turn()], SIZE)
@@ -40,18 +41,8 @@ DOWN = claiming([Turn("down")], SIZE)
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def health(clock: FakeClock) -> Health:
     return Health(clock.clock)
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
 
 
 def named(*names: str) -> list[Source]:

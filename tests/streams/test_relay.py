@@ -53,16 +53,6 @@ SERVE = Turn()
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small blobs are handed out as large ones are."""
     monkeypatch.setattr(relay, "SMALL_BLOB", -1)

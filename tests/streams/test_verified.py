@@ -32,37 +32,19 @@ from asupplemented.events import AttemptFailed, BlobFinished, BlobServed, BlobSt
 from asupplemented.limits import BLOCK, CHUNK_MAX, MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from asupplemented.streams import relay, verified
 from asupplemented.streams.hashing import HASHING, WINDOW_MAX, Hashing
 from asupplemented.streams.verified import VerifiedStream
 from tests.candidates import DATA, LARGE, WRONG, Body, Disk, Ledger, Wire, describe, drain, fail
-from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from asupplemented.abc import BlobCandidate, RawBlob
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def session(clock: FakeClock) -> AsyncIterator[Session]:
-    async with Session() as session:
-        session.resource(CLOCK, lambda: clock.clock)
-        yield session
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
+    from tests.clocks import FakeClock
 
 
 @pytest.fixture

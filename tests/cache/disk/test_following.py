@@ -49,19 +49,9 @@ LIMIT = 50_000_000
 
 
 @pytest.fixture
-def events() -> Events:
-    return Events()
-
-
-@pytest.fixture
 async def session(events: Events) -> AsyncIterator[Session]:
     async with Session(hooks=[events]) as session:
         yield session
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 @pytest.fixture

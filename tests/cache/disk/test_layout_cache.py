@@ -14,7 +14,6 @@ from asupplemented.cache.sharing import open_stream
 from asupplemented.errors import ClosedError, ConfigurationError, InvalidDigestError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from asupplemented.testing import build_image
 from tests.cache.driving import (
@@ -33,39 +32,17 @@ from tests.cache.driving import (
     weigh,
 )
 from tests.candidates import Ledger, Wire, drain
-from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.clocks import FakeClock
 
 DICE = random.Random(11)
 SMALL = DICE.randbytes(1000)
 LARGE = DICE.randbytes(600_000)
 LIMIT = 10_000_000
-
-
-@pytest.fixture
-def events() -> Events:
-    return Events()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def session(events: Events, clock: FakeClock) -> AsyncIterator[Session]:
-    async with Session(hooks=[events]) as session:
-        session.resource(CLOCK, lambda: clock.clock)
-        yield session
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from asupplemented.model import media_type as kinds
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
-from asupplemented.retry import CLOCK
-from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index, write_layout
 from tests.cache.driving import (
     Events,
@@ -30,12 +28,11 @@ from tests.cache.driving import (
     put_image,
     weigh,
 )
-from tests.clocks import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
+    from asupplemented.session import Session
     from asupplemented.testing.images import Built
+    from tests.clocks import FakeClock
 
 DICE = random.Random(3)
 AMD = build_image("linux/amd64", [DICE.randbytes(1000), DICE.randbytes(2000)])
@@ -43,28 +40,6 @@ ARM = build_image("linux/arm64", [DICE.randbytes(1500)])
 INDEX = build_index([AMD, ARM])
 DOCKER = build_image("linux/s390x", [DICE.randbytes(700)], docker=True)
 LIMIT = 1_000_000
-
-
-@pytest.fixture
-def events() -> Events:
-    return Events()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def session(events: Events, clock: FakeClock) -> AsyncIterator[Session]:
-    async with Session(hooks=[events]) as session:
-        session.resource(CLOCK, lambda: clock.clock)
-        yield session
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 @pytest.fixture

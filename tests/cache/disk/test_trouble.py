@@ -18,7 +18,6 @@ from asupplemented.cache.disk.layout_cache import LayoutCache
 from asupplemented.cache.spool import make_spool
 from asupplemented.errors import SourceError
 from asupplemented.events import Warned
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from asupplemented.staging import lock_file
 from asupplemented.testing import build_image
@@ -35,34 +34,17 @@ from tests.cache.driving import (
     read_all,
     weigh,
 )
-from tests.clocks import FakeClock
 from tests.suspending import count_open_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from asupplemented.model.digest import Digest
+    from tests.clocks import FakeClock
 
 DICE = random.Random(17)
 IMAGE = build_image(layers=[DICE.randbytes(30_000), DICE.randbytes(700_000)])
 LIMIT = 100_000_000
-
-
-@pytest.fixture
-def events() -> Events:
-    return Events()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def session(events: Events, clock: FakeClock) -> AsyncIterator[Session]:
-    async with Session(hooks=[events]) as session:
-        session.resource(CLOCK, lambda: clock.clock)
-        yield session
 
 
 async def pull(cache: LayoutCache, session: Session, digest: Digest, data: bytes) -> bytes:
