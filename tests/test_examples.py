@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.util
 import re
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
+
+from aiohttp.test_utils import TestClient, TestServer
 
 import asupplemented as asup
 from asupplemented.breaker import Fitness
+from asupplemented.cache.sharing import settle
 from asupplemented.retry import CLOCK
 from asupplemented.streams.health import health_of
+from asupplemented.testing import FakeRegistry, Slow, Status, build_image
 from tests.candidates import Ledger
 from tests.clocks import FakeClock
 from tests.modules import ROOT
@@ -52,6 +58,44 @@ async def test_two_of_three_die_and_the_blob_comes_whole(
     assert f"Verified: True, {12 << 20} bytes of {example.LAYER}" in out
     assert out.endswith("Members: 2 1 0\n")
     assert clock.slept, "both were asked for the rest once more"
+
+
+async def test_the_proxy_fetches_each_blob_once_for_all_its_clients(tmp_path: Path) -> None:
+    example = load("proxy")
+    built = build_image("linux/amd64", [bytes(range(256)) * 30_000])
+    layer = built.layers[0]
+    async with AsyncExitStack() as scope:
+        registry = await scope.enter_async_context(FakeRegistry())
+        registry.script(layer, Slow(1 << 20, seconds=0.001), forever=True)
+        cache = await scope.enter_async_context(asup.LayoutCache(tmp_path / "cache", 1 << 30))
+        session = asup.Session(tls_verify=False, cache=cache)
+        await scope.enter_async_context(session)
+        group = asup.supplement(registry.add("team/app", built))
+        image = await scope.enter_async_context(group.open(session))
+        client = TestClient(TestServer(example.make_app(image)))
+        await scope.enter_async_context(client)
+
+        async def get(path: str, method: str = "GET") -> tuple[int, bytes]:
+            async with client.request(method, path) as response:
+                return response.status, await response.read()
+
+        assert await get("/v2/") == (200, b"{}")
+        assert await get("/v2/app/manifests/latest") == (200, built.raw)
+        assert await get(f"/v2/app/manifests/{built.digest}") == (200, built.raw)
+        blob = f"/v2/app/blobs/{layer}"
+        answers = await asyncio.gather(*(get(blob) for _ in range(10)))
+        assert answers == [(200, built.blobs[layer])] * 10
+        assert registry.count(f"*/blobs/{layer}") == 1
+        await settle(session)
+        async with client.get(blob, headers={"Range": "bytes=5-8"}) as response:
+            assert (response.status, await response.read()) == (206, built.blobs[layer][5:9])
+        assert await get(blob, "HEAD") == (200, b"")
+        assert registry.count(f"*/blobs/{layer}") == 1
+        for missing in (f"/v2/app/manifests/{layer}", f"/v2/app/blobs/{built.digest}"):
+            assert (await get(missing))[0] == 404
+        assert (await get("/v2/app/blobs/sha256:../../etc"))[0] == 404
+        registry.script(built.config, Status(403), forever=True)
+        assert (await get(f"/v2/app/blobs/{built.config}"))[0] == 502
 
 
 def blocks() -> list[str]:

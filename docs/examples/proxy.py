@@ -1,0 +1,123 @@
+"""A pull-through proxy in one page: a group of references, served from a cache that fills itself.
+
+``python docs/examples/proxy.py docker://registry.example/team/app:1.4`` serves the image as
+``localhost:5000/app:latest``. However many clients come at once, each blob is fetched once; what
+was fetched before is sent by the kernel, straight from the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+import asupplemented as asup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiohttp.abc import AbstractStreamWriter
+
+IMAGE: web.AppKey[asup.SupplementedSource] = web.AppKey("image", asup.SupplementedSource)
+VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
+
+
+class KeptBlob(web.FileResponse):
+    """A file of the cache. Its stream keeps it from being evicted, until it was sent."""
+
+    def __init__(self, path: Path, blob: asup.BlobStream, headers: dict[str, str]) -> None:
+        super().__init__(path, headers=headers)
+        self._blob = blob
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send it all: that is what aiohttp does here."""
+        try:
+            return await super().prepare(request)
+        finally:
+            await self._blob.aclose()
+
+
+async def greet(_: web.Request) -> web.Response:
+    """Say that this is a registry."""
+    return web.json_response({}, headers=VERSION)
+
+
+async def send_manifest(request: web.Request) -> web.Response:
+    """The manifest of the image by any tag, or one of its manifests by digest."""
+    wanted = request.match_info["reference"]
+    manifest = await request.app[IMAGE].get_manifest(wanted if ":" in wanted else None)
+    headers = {"Docker-Content-Digest": manifest.digest, **VERSION}
+    return web.Response(body=manifest.raw, content_type=manifest.media_type, headers=headers)
+
+
+async def send_blob(request: web.Request) -> web.StreamResponse:
+    """A blob: from the cache if it is there, else as it comes, whoever reads along."""
+    digest = asup.Digest(request.match_info["digest"])
+    headers = {"Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
+    async with AsyncExitStack() as scope:
+        blob = await scope.enter_async_context(request.app[IMAGE].open_blob(digest))
+        if blob.path is not None:
+            scope.pop_all()
+            return KeptBlob(blob.path, blob, headers)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = blob.size
+        await response.prepare(request)
+        if request.method != "HEAD":
+            # An error cuts the connection: the client sees that it has not got all of it.
+            async for chunk in blob:
+                await response.write(chunk)
+        return response
+
+
+@web.middleware
+async def tell_errors(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+    """What is not there is 404; what cannot be had from upstream is 502."""
+    try:
+        return await handler(request)
+    except (asup.NotFoundError, asup.InvalidDigestError):
+        raise web.HTTPNotFound from None
+    except asup.SourceError:
+        raise web.HTTPBadGateway from None
+
+
+def make_app(image: asup.SupplementedSource) -> web.Application:
+    """The application, for an image that stays open as long as it runs."""
+    app = web.Application(middlewares=[tell_errors])
+    app[IMAGE] = image
+    app.router.add_get("/v2/", greet)
+    app.router.add_get("/v2/{name:.+}/manifests/{reference}", send_manifest)
+    app.router.add_get("/v2/{name:.+}/blobs/{digest}", send_blob)
+    return app
+
+
+async def serve(references: Sequence[str], cache: Path, port: int) -> None:
+    """Open the group, and serve it until cancelled."""
+    async with AsyncExitStack() as scope:
+        kept = await scope.enter_async_context(asup.LayoutCache(cache, max_bytes=10 << 30))
+        session = await scope.enter_async_context(asup.Session(cache=kept))
+        image = await scope.enter_async_context(asup.supplement(*references).open(session))
+        runner = web.AppRunner(make_app(image))
+        await runner.setup()
+        scope.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "localhost", port).start()
+        print(f"localhost:{port}/app:latest is {image.resolution.top}")
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Read the arguments, and serve from a cache that is gone afterwards."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("references", nargs="+", metavar="REFERENCE")
+    parser.add_argument("--port", type=int, default=5000)
+    arguments = parser.parse_args()
+    with TemporaryDirectory(prefix="asupplemented-proxy-") as cache:
+        asyncio.run(serve(arguments.references, Path(cache), arguments.port))
+
+
+if __name__ == "__main__":
+    main()
