@@ -16,8 +16,9 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -132,6 +133,12 @@ class _Crowd:
         for client in clients:
             self._listen(client)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._selector.close()
+
     def run(self, until: float) -> bool:
         """Read; returns whether everybody has everything."""
         while self._left and (left := until - time.perf_counter()) > 0:
@@ -171,18 +178,20 @@ def crowd(
     head = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
     address = (parts.hostname or "", parts.port or 80)
     size = len(BUFFER) if rate is None else max(1, int(rate * PAUSE))
-    asking = [_Client(address, head.encode(), size) for _ in range(clients)]
-    everybody = _Crowd(asking, slow=bool(rate), stalled=rate == 0)
-    started = time.perf_counter()
-    for client in asking:
-        client.ask()
-    patience = PATIENCE if leave_after is None else leave_after
-    if not everybody.run(started + patience) and leave_after is None:
-        message = f"the server did not finish in {PATIENCE:g} s"
-        raise RuntimeError(message)
-    seconds = time.perf_counter() - started
-    for client in asking:
-        client.socket.close()
+    asking: list[_Client] = []
+    with ExitStack() as scope:
+        for _ in range(clients):
+            asking.append(_Client(address, head.encode(), size))
+            scope.callback(asking[-1].socket.close)
+        everybody = scope.enter_context(_Crowd(asking, slow=bool(rate), stalled=rate == 0))
+        started = time.perf_counter()
+        for client in asking:
+            client.ask()
+        patience = PATIENCE if leave_after is None else leave_after
+        if not everybody.run(started + patience) and leave_after is None:
+            message = f"the server did not finish in {PATIENCE:g} s"
+            raise RuntimeError(message)
+        seconds = time.perf_counter() - started
     first_bytes = sorted(each.first_byte for each in asking if each.first_byte is not None)
     return Outcome(seconds, sum(client.received for client in asking), tuple(first_bytes))
 

@@ -1,7 +1,8 @@
 """One blob of 1 GiB from a registry, verified: throughput and memory against curl and openssl.
 
 The registry runs in a process of its own and sends the file with sendfile. The comparator is
-what a shell script would do: ``curl | openssl dgst -sha256``.
+what a shell script would do: ``curl | openssl dgst -sha256``. It is read twice, by itself and so
+that others could join, which writes it to a file beside.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 SIZE = 1024
 """MiB."""
-ROUNDS = 5
+ROUNDS = 7
 SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory is the point
 
 
@@ -34,7 +35,7 @@ def write_file(path: Path) -> None:
             file.write(noise.read(MIB))
 
 
-def read_ours(offer: Offer) -> None:
+def read_ours(offer: Offer, *, shared: bool) -> None:
     """Open a session and an image, read the blob to its end."""
 
     async def run() -> None:
@@ -42,7 +43,7 @@ def read_ours(offer: Offer) -> None:
         async with (
             asup.Session(tls_verify=False) as session,
             asup.parse_reference(offer.reference("single-0")).open(session) as image,
-            image.open_blob(descriptor) as blob,
+            image.open_blob(descriptor, shared=shared) as blob,
         ):
             async for _ in blob:
                 pass
@@ -66,23 +67,25 @@ def main() -> None:
         write_file(path)
         with serve(instances=1, singles=1, file=path) as offer:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            read_ours(offer)
+            read_ours(offer, shared=True)
             growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
             seconds = interleave(
                 {
-                    "ours": lambda: wall_seconds(lambda: read_ours(offer)),
+                    "alone": lambda: wall_seconds(lambda: read_ours(offer, shared=False)),
+                    "joined": lambda: wall_seconds(lambda: read_ours(offer, shared=True)),
                     "shell": lambda: wall_seconds(lambda: read_by_shell(offer)),
                 },
                 ROUNDS,
             )
-    report(
-        "1 GiB over HTTP, verified",
-        "MiB/s",
-        [SIZE / value for value in seconds["ours"]],
-        comparator="curl | openssl dgst -sha256",
-        baseline=[SIZE / value for value in seconds["shell"]],
-        goal="ratio >= 1.1",
-    )
+    for name, what in (("alone", "verified"), ("joined", "verified, which others could join")):
+        report(
+            f"1 GiB over HTTP, {what}",
+            "MiB/s",
+            [SIZE / value for value in seconds[name]],
+            comparator="curl | openssl dgst -sha256",
+            baseline=[SIZE / value for value in seconds["shell"]],
+            goal="ratio >= 1.1" if name == "alone" else None,
+        )
     report("1 GiB over HTTP, growth of peak memory", "MiB", [growth], goal="median <= 64")
 
 

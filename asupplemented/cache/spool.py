@@ -20,12 +20,12 @@ from asupplemented.errors import (
     TruncatedError,
     UsageError,
 )
-from asupplemented.files import run_blocking, run_closing, run_opening
+from asupplemented.files import WORKERS, Workers, run_blocking, run_closing, run_opening
 from asupplemented.limits import BLOCK, KIB, SMALL_BLOB
 from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from asupplemented.abc import Context
@@ -35,8 +35,14 @@ __all__ = ("FileSpool", "MemorySpool", "TemporarySpool", "make_spool")
 RECENT: Final = BLOCK
 """Bytes that stay in memory for readers who keep up."""
 
-WRITE: Final = 256 * KIB
-"""Bytes that are worth the hop to a thread that writes them."""
+WRITE: Final = BLOCK
+"""Bytes that are written at once: a hop to a thread takes longer than to write 100 KiB."""
+
+FEW: Final = 4
+"""Blobs that are written or read at the same time in large batches; with more, these get smaller."""
+
+SMALL_WRITE: Final = 256 * KIB
+"""The same when there are many, for memory is for all of them; or when others wait for it."""
 
 MAX_CHUNKS: Final = 64
 """Chunks that are kept apart in memory: a source that sends single bytes fills no more."""
@@ -98,11 +104,12 @@ class FileSpool(Spool):
         context: The session, in whose threads the files are written and read.
         *openers: Each makes a file; blocking, called in a thread, in order.
         delay: Seconds after which the next chunk is written even if it is small, so that
-            others see the file grow; None if nobody else looks at it.
+            others see the file grow; None if nobody else looks at it, and batches may be larger.
     """
 
     __slots__ = (
         "__weakref__",
+        "_batch",
         "_closed",
         "_context",
         "_delay",
@@ -111,6 +118,7 @@ class FileSpool(Spool):
         "_parts",
         "_tail",
         "_tail_start",
+        "_workers",
         "_written",
         "_wrote_at",
     )
@@ -123,6 +131,9 @@ class FileSpool(Spool):
     ) -> None:
         self._context = context
         self._openers = deque(openers)
+        self._workers = context.resource(WORKERS, Workers)
+        few = self._workers.enlist() <= FEW
+        self._batch = WRITE if few and delay is None else SMALL_WRITE
         self._delay = delay
         self._parts: list[tuple[int, SpoolFile]] = []
         """The files, each with the offset at which it begins."""
@@ -173,6 +184,8 @@ class FileSpool(Spool):
         """Do nothing: nobody keeps this file."""
 
     async def aclose(self) -> None:
+        if not self._closed:
+            self._workers.discharge()
         self._closed = True
         self._tail.clear()
         if self._parts:
@@ -188,7 +201,7 @@ class FileSpool(Spool):
     def _is_due(self, size: int) -> bool:
         waiting = self._end + size - self._written
         late = self._delay is not None and self._now() - self._wrote_at >= self._delay
-        return late or waiting >= WRITE or len(self._tail) >= MAX_CHUNKS
+        return late or waiting >= self._batch or len(self._tail) >= MAX_CHUNKS
 
     async def _flush(self) -> None:
         """Write what is not written. May be repeated: the same bytes go to the same place."""
@@ -216,22 +229,22 @@ class FileSpool(Spool):
             file.close()
         self._check_open()
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, chunks: Sequence[bytes]) -> None:
         begin, file = self._parts[-1]
-        await run_blocking(self._context, file.write, self._written - begin, data)
+        await run_blocking(self._context, file.write, self._written - begin, *chunks)
         self._check_open()
-        self._written += len(data)
+        self._written += sum(map(len, chunks))
         self._wrote_at = self._now()
         self._trim()
 
-    def _unwritten(self) -> bytes:
+    def _unwritten(self) -> Sequence[bytes]:
         position = self._tail_start
         chunks: list[bytes] = []
         for chunk in self._tail:
             if position >= self._written:
                 chunks.append(chunk)
             position += len(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return chunks
 
     def _trim(self) -> None:
         """Let go of what need not stay in memory."""

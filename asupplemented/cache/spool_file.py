@@ -57,8 +57,10 @@ class SpoolFile:
                 raise
         return cls(fd, Path(name))
 
-    def write(self, start: int, data: bytes) -> None:
-        """Write all of `data`, from `start` on. On a failure, some of it may be there.
+    def write(self, start: int, *chunks: bytes) -> None:
+        """Write all chunks, one behind the other, from `start` on.
+
+        On a failure, some of it may be there.
 
         Raises:
             ClosedError: The file was closed.
@@ -68,11 +70,12 @@ class SpoolFile:
             if fd is None:
                 message = "the file of a spool was closed; open the blob again"
                 raise ClosedError(message)
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(fd, view, start)
-                start += written
-                view = view[written:]
+            for chunk in chunks:
+                view = memoryview(chunk)
+                while view:
+                    written = os.pwrite(fd, view, start)
+                    start += written
+                    view = view[written:]
 
     def read(self, start: int, size: int) -> bytes:
         """Read up to `size` bytes from `start` on; none behind the end, or if it is closed.

@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import random
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.cache.spool import (
+    FEW,
     MAX_CHUNKS,
     RECENT,
+    SMALL_WRITE,
     WRITE,
     FileSpool,
     MemorySpool,
@@ -57,7 +60,8 @@ class Full(SpoolFile):
 
     room = 0
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, *chunks: bytes) -> None:
+        data = b"".join(chunks)
         super().write(start, data[: max(0, self.room - start)])
         if start + len(data) > self.room:
             raise SourceError("full")
@@ -161,6 +165,27 @@ async def test_a_small_blob_never_makes_its_file(session: Session) -> None:
     async with FileSpool(session, refuse) as spool:
         await spool.append(b"x" * (WRITE - 1))
         assert await spool.read(1, 2) == b"xx"
+
+
+async def test_many_spools_write_in_small_batches(session: Session) -> None:
+    async with AsyncExitStack() as scope:
+        spools = [await scope.enter_async_context(TemporarySpool(session)) for _ in range(FEW + 1)]
+        for spool in spools:
+            await spool.append(CONTENT[:SMALL_WRITE])
+        assert [len(spool._parts) for spool in spools] == [0] * FEW + [1]
+        for spool in spools[:2]:
+            await spool.aclose()
+            await spool.aclose()  # it is discounted once
+        again = [await scope.enter_async_context(TemporarySpool(session)) for _ in range(2)]
+        for spool in again:
+            await spool.append(CONTENT[:SMALL_WRITE])
+        assert [len(spool._parts) for spool in again] == [0, 1]
+
+
+async def test_what_others_wait_for_is_written_in_small_batches(session: Session) -> None:
+    async with FileSpool(session, SpoolFile.temporary, delay=3600) as spool:
+        await spool.append(CONTENT[:SMALL_WRITE])
+        assert len(spool._parts) == 1
 
 
 async def test_others_see_the_file_grow_when_the_delay_is_over(tmp_path: Path) -> None:
