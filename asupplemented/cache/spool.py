@@ -39,7 +39,7 @@ WRITE: Final = BLOCK
 """Bytes that are written at once: a hop to a thread takes longer than to write 100 KiB."""
 
 FEW: Final = 4
-"""Blobs that are written or read at once in large batches; with more, these get smaller."""
+"""Files that are written or read at the same time in large batches; else these get smaller."""
 
 SMALL_WRITE: Final = 256 * KIB
 """The same when there are many, for memory is for all of them; or when others wait for it."""
