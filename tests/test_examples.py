@@ -103,7 +103,7 @@ def blocks() -> list[str]:
 
 
 def test_what_the_page_about_streams_shows_compiles() -> None:
-    assert len(blocks()) == 3
+    assert len(blocks()) == 4
     for block in blocks():
         compile(block, "streams.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
