@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -30,18 +29,17 @@ from asupplemented.abc import (
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     ClosedError,
-    LimitExceededError,
-    ManifestError,
-    SizeMismatchError,
     SourceTimeoutError,
     SupplementedError,
 )
 from asupplemented.events import ManifestFetched
 from asupplemented.files import map_os_error, run_blocking, run_opening
-from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
+from asupplemented.flight import SingleFlight
+from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
+from asupplemented.verification import fetch_batch, verify_and_parse, verify_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -118,6 +116,7 @@ class VerifiedSource(Source):
         "_closed",
         "_context",
         "_default",
+        "_flight",
         "_holds",
         "_placed",
         "_reference",
@@ -130,7 +129,8 @@ class VerifiedSource(Source):
         self._placed = adapter if isinstance(adapter, Placed) else None
         self._reference = reference
         self._context = context
-        self._default = _Shared()
+        self._default: Manifest | None = None
+        self._flight = SingleFlight[Manifest]()
         self._closed = False
         self._holds = 0
         """Fetches that go on when the source is closed."""
@@ -167,7 +167,9 @@ class VerifiedSource(Source):
         """
         self._check_open()
         if instance is None:
-            return await self._default.get(self._fetch_default)
+            if self._default is None:
+                self._default = await self._flight.run(self._fetch_default)
+            return self._default
         digest = Digest(instance)
         return await self._fetch(digest, digest, None)
 
@@ -189,9 +191,9 @@ class VerifiedSource(Source):
             if raw is None:
                 raw = await self._adapter.fetch_manifest(instance)
             if len(raw.raw) > OFFLOAD_BYTES:
-                manifest = await run_blocking(self._context, _verify_and_parse, raw, expected, size)
+                manifest = await run_blocking(self._context, verify_and_parse, raw, expected, size)
             else:
-                manifest = _verify(raw, expected, size)
+                manifest = verify_manifest(raw, expected, size)
         self._check_open()
         if cached:
             self._keep(manifest, top=instance is None)
@@ -225,7 +227,7 @@ class VerifiedSource(Source):
         wanted = [Digest(instance) for instance in instances]
         began = perf_counter()
         with _located(self._reference):
-            outcomes = await run_blocking(self._context, _fetch_batch, self._adapter, wanted)
+            outcomes = await run_blocking(self._context, fetch_batch, self._adapter, wanted)
         seconds = perf_counter() - began
         for digest, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, Manifest):
@@ -448,52 +450,6 @@ class _Hold(AsyncResource):
             await let_go()
 
 
-class _Shared:
-    """One manifest that is fetched once, whoever asks, however often.
-
-    The first to ask fetches; the others wait for the same outcome. If the first one is
-    cancelled, one of the others takes over. A failure reaches all who waited, and is forgotten.
-    """
-
-    __slots__ = ("_flight", "_manifest")
-
-    def __init__(self) -> None:
-        self._manifest: Manifest | None = None
-        self._flight: _Flight | None = None
-
-    async def get(self, fetch: Callable[[], Awaitable[Manifest]]) -> Manifest:
-        while self._manifest is None:
-            flight = self._flight
-            if flight is None:
-                return await self._lead(fetch)
-            await flight.landed.wait()
-            if flight.failure is not None:
-                raise flight.failure.twin()
-        return self._manifest
-
-    async def _lead(self, fetch: Callable[[], Awaitable[Manifest]]) -> Manifest:
-        flight = self._flight = _Flight()
-        try:
-            self._manifest = await fetch()
-        except SupplementedError as error:
-            flight.failure = error
-            raise
-        finally:
-            self._flight = None
-            flight.landed.set()
-        return self._manifest
-
-
-class _Flight:
-    """A fetch that others wait for."""
-
-    __slots__ = ("failure", "landed")
-
-    def __init__(self) -> None:
-        self.landed = asyncio.Event()
-        self.failure: SupplementedError | None = None
-
-
 class _located:  # noqa: N801 - it is used as a function
     """Say where an error happened, and turn strays of the standard library into ours.
 
@@ -517,36 +473,3 @@ class _located:  # noqa: N801 - it is used as a function
         elif isinstance(error, (OSError, EOFError)):
             ours = map_os_error(error, self._reference)
             raise ours.locate(reference=self._reference, digest=self._digest) from error
-
-
-def _verify(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
-    actual = len(raw.raw)
-    if actual > MAX_MANIFEST:
-        message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
-        raise LimitExceededError(message, limit=MAX_MANIFEST)
-    if size is not None and actual != size:
-        message = f"the manifest has {actual} bytes where {size} were promised"
-        raise SizeMismatchError(message, expected=size, actual=actual)
-    return Manifest.verified(raw.raw, raw.media_type, expected)
-
-
-def _verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
-    """The same, and parsed as well while we are off the event loop."""
-    manifest = _verify(raw, expected, size)
-    with suppress(ManifestError):  # Whoever parses it will hear.
-        manifest.parse()
-    return manifest
-
-
-def _fetch_batch(
-    adapter: Batched, instances: Sequence[Digest]
-) -> list[Manifest | SupplementedError]:
-    outcomes: list[Manifest | SupplementedError] = []
-    for digest, raw in zip(instances, adapter.fetch_manifests(instances), strict=True):
-        try:
-            outcomes.append(
-                _verify_and_parse(raw, digest, None) if isinstance(raw, RawManifest) else raw
-            )
-        except SupplementedError as error:
-            outcomes.append(error)
-    return outcomes

@@ -8,17 +8,17 @@ a verifying stream, so readers need not verify, and none sees the end before it 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from asupplemented.abc import AsyncResource
+from asupplemented.cache.overflow import Overflow
+from asupplemented.cache.shared_attempt import SharedAttempt
 from asupplemented.closing import close_all
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, MIB
-from asupplemented.streams.attempts import Attempt
 from asupplemented.streams.verified import VerifiedStream
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.streams.hashing import RunningHash
 
-__all__ = ("SharedAttempt", "SharedFetch")
+__all__ = ("SharedFetch",)
 
 FEW: Final = 4
 """Readers that are given whole blocks; with more of them, blocks get smaller."""
@@ -95,7 +94,7 @@ class SharedFetch(AsyncResource):
         self._stream: VerifiedStream | None = None
         self.stored = 0
         """Bytes that came."""
-        self._overflow: _Overflow | None = None
+        self._overflow: Overflow | None = None
         """In place of the spool, once that takes no more."""
         self._whole = False
         """All bytes came, and are right."""
@@ -192,11 +191,11 @@ class SharedFetch(AsyncResource):
         return self._spool
 
     def _begin_overflow(self, error: SourceError) -> None:
-        self._overflow = _Overflow(self.stored)
+        self._overflow = Overflow(self.stored)
         message = f"a blob is fetched without a file, at the pace of its readers: {error.message}"
         self._context.emit(Warned(self.reference, message))
 
-    async def _keep_in_memory(self, overflow: _Overflow, chunk: bytes) -> None:
+    async def _keep_in_memory(self, overflow: Overflow, chunk: bytes) -> None:
         """Keep a chunk, and wait for readers where that is too much.
 
         Who waits for more is not held up by who does not read; the latter loses touch, and goes
@@ -352,145 +351,6 @@ class SharedFetch(AsyncResource):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class _Overflow:
-    """The newest bytes of a blob, in memory.
-
-    Args:
-        start: Offset of the first byte that is not in the spool.
-    """
-
-    __slots__ = ("_chunks", "_first", "_start", "size")
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-        self._first = start
-        """Offset of the first byte that is still here."""
-        self._chunks: deque[bytes] = deque()
-        self.size = 0
-
-    @property
-    def reaches_back(self) -> bool:
-        """Whether nothing is lost between the spool and here."""
-        return self._first == self._start
-
-    @property
-    def second(self) -> int:
-        """Offset behind the first chunk."""
-        return self._first + (len(self._chunks[0]) if self._chunks else 0)
-
-    def append(self, chunk: bytes) -> None:
-        self._chunks.append(chunk)
-        self.size += len(chunk)
-
-    def drop(self) -> None:
-        """Let go of the first chunk."""
-        self._first = self.second
-        self.size -= len(self._chunks.popleft())
-
-    def read(self, position: int) -> bytes | None:
-        """What is there from an offset on, None if it is not there any more."""
-        start = self._first
-        if position < start:
-            return None
-        for chunk in self._chunks:
-            if position < start + len(chunk):
-                return chunk[position - start :]
-            start += len(chunk)
-        return None
-
-
-class SharedAttempt(Attempt):
-    """One reader of a shared fetch.
-
-    Attributes:
-        position: Offset of the next byte.
-        detached: It lost touch, and goes on with a fetch of its own.
-    """
-
-    __slots__ = ("_candidates", "_context", "_descriptor", "_fetch", "_own", "detached", "position")
-
-    final: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        fetch: SharedFetch,
-        candidates: Sequence[BlobCandidate],
-        context: Context,
-        descriptor: Descriptor,
-    ) -> None:
-        super().__init__(candidates[0], None, 0)
-        self._fetch = fetch
-        self._candidates = candidates
-        self._context = context
-        self._descriptor = descriptor
-        self._own: VerifiedStream | None = None
-        self.position = 0
-        self.detached = False
-
-    async def begin(
-        self, end: int | None, running: RunningHash | None, size: int | None = None
-    ) -> None:
-        """Do nothing: all of it was asked for, and is verified."""
-
-    @property
-    def candidate(self) -> BlobCandidate:
-        """Whom the fetch reads from, if it is one of the reader's own, else the best of those."""
-        reference = self._fetch.reference
-        own = (each for each in self._candidates if each.reference == reference)
-        return next(own, self._candidates[0])
-
-    @property
-    def served(self) -> Sequence[Served]:
-        served = self._fetch.served if self._own is None else self._own.served
-        return tuple(part._replace(member=self._find_member(part.reference)) for part in served)
-
-    def _find_member(self, reference: str) -> int | None:
-        """The number that a source of the fetch has among the reader's own."""
-        numbers = (c.member for c in self._candidates if c.reference == reference)
-        return next(numbers, None)
-
-    @property
-    def proven(self) -> bool:
-        return True
-
-    @property
-    def trusted(self) -> bool:
-        return True
-
-    async def read(self) -> bytes:
-        if self._own is None:
-            block = await self._fetch.read(self)
-            if block is not None:
-                self._fetch.advance(self, len(block))
-                return block
-            await self._detach()
-        return await self._read_own()
-
-    async def _detach(self) -> None:
-        """Go on alone: from the first byte, for only the whole of it can be verified."""
-        self._own = VerifiedStream(self._descriptor, self._candidates, self._context)
-        await self._own.__aenter__()
-        await self._fetch.leave(self)
-
-    async def _read_own(self) -> bytes:
-        own = self._own
-        if own is None:
-            return b""
-        while (chunk := await anext(own, b"")) and own.received <= self.position:
-            pass
-        fresh = own.received - self.position
-        self.position = max(self.position, own.received)
-        return chunk[len(chunk) - fresh :] if chunk else b""
-
-    async def aclose(self) -> None:
-        try:
-            await self._fetch.leave(self)
-        finally:
-            own, self._own = self._own, None
-            if own is not None:
-                await own.aclose()
 
 
 def _twin(error: Exception) -> Exception:

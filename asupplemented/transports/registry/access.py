@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
-from asupplemented.transports.registry.flight import SingleFlight
+from asupplemented.flight import SingleFlight
 from asupplemented.transports.registry.token_server import basic_header, password_of
 from asupplemented.transports.registry.tokens import TokenQuery, parse_scope
 

@@ -14,12 +14,12 @@ from aiohttp import hdrs
 from yarl import URL
 
 from asupplemented.errors import SupplementedError, TooManyRequestsError
+from asupplemented.flight import SingleFlight
 from asupplemented.retry import FirstFailure, retry
 from asupplemented.transports.registry.access import Access
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
 from asupplemented.transports.registry.courier import Courier, Home, Parcel
-from asupplemented.transports.registry.flight import SingleFlight
 from asupplemented.transports.registry.limiter import Limiter
 from asupplemented.transports.registry.notices import Notices
 from asupplemented.transports.registry.patience import judge, judge_ping, judge_rival

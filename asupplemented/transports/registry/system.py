@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
 from asupplemented.files import WORKERS, Workers
+from asupplemented.flight import Flights, SingleFlight
 from asupplemented.transports.registry.configuration.candidates import Candidate
 from asupplemented.transports.registry.configuration.certificates import (
     find_directory,
@@ -19,7 +20,6 @@ from asupplemented.transports.registry.configuration.certificates import (
 from asupplemented.transports.registry.configuration.lookaside import Lookaside
 from asupplemented.transports.registry.configuration.proxies import Proxies
 from asupplemented.transports.registry.configuration.registries import Registries, RegistriesCache
-from asupplemented.transports.registry.flight import Flights, SingleFlight
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
 from asupplemented.transports.registry.route import DIRECT, NO_CERTIFICATES, Route
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from asupplemented.flight import Flights
 from asupplemented.transports.registry.configuration.certificates import make_context
-from asupplemented.transports.registry.flight import Flights
 
 if TYPE_CHECKING:
     import ssl

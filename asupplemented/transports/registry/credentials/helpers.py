@@ -13,6 +13,7 @@ import anyio.to_thread
 import msgspec
 
 from asupplemented.errors import ConfigurationError, SourceError, SupplementedError
+from asupplemented.flight import SingleFlight
 from asupplemented.limits import MAX_HELPER_OUTPUT
 from asupplemented.model.text import excerpt
 from asupplemented.retry import Clock
@@ -21,7 +22,6 @@ from asupplemented.transports.registry.credentials.documents import (
     make_credential,
 )
 from asupplemented.transports.registry.credentials.programs import Command, run
-from asupplemented.transports.registry.flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

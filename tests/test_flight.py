@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from asupplemented.errors import NetworkError
-from asupplemented.transports.registry.flight import Flights, SingleFlight
+from asupplemented.flight import Flights, SingleFlight
 
 
 class Work:
