@@ -1,234 +1,35 @@
-"""Groups of references: one top, any number of supplements, one image source.
-
-The face of the library. `supplement` makes a `SupplementedReference`, a value; opening it
-resolves the group and gives a `SupplementedSource`, which routes each digest to the member that
-serves it. Groups nest: a group is a reference like any other, and its source a source.
-"""
+"""Groups as sources: each digest is routed to the members that have it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from asupplemented.abc import AsyncResource, BlobCandidate, Opening, Reference, Source
-from asupplemented.closing import close_all, closing_on_error
+from asupplemented.abc import AsyncResource, BlobCandidate, Source
+from asupplemented.closing import close_all
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
-    ConfigurationError,
     InstanceNotFoundError,
-    InvalidReferenceError,
     UnsupportedOperationError,
     VerificationError,
 )
-from asupplemented.image import open_image
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
-from asupplemented.resolution import Members, open_members, resolve
 from asupplemented.streams.health import health_of
-from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
-    from asupplemented.image import Image
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
-    from asupplemented.plan import Explanation, Instance, Preference, Resolution
+    from asupplemented.plan import Explanation, Instance, Resolution
     from asupplemented.progress import CopyProgress, PrefetchReport
-    from asupplemented.resolver import MissingPolicy, UnavailablePolicy
+    from asupplemented.supplemented.reference import SupplementedReference
 
-__all__ = ("SupplementedReference", "SupplementedSource", "supplement")
-
-
-def supplement(
-    top: Reference | str,
-    *supplements: Reference | str,
-    selection: Selection | None = None,
-    missing: MissingPolicy = "raise",
-    unavailable: UnavailablePolicy = "raise",
-    prefer: Preference = "seed",
-) -> SupplementedReference:
-    """Group one top reference with supplements (seed: ``Reference()``).
-
-    The top's default manifest is the group's; what its list names may come from any member, and
-    any member other than the top is preferred. Nothing is opened here.
-
-    Args:
-        top: Member 0, as text or as a reference.
-        supplements: Members 1, 2, ...; one given again keeps its first number.
-        selection: What is taken from each list: `AllImages` (the default), `SystemImage` or
-            `SpecificImages`.
-        missing: What happens to an instance that its member does not hold. ``"raise"``: opening
-            fails. ``"fallback"``: another member's list may serve it, and opening fails if none
-            does. ``"skip"``: it is recorded in ``resolution.missing``.
-        unavailable: What happens to a supplement that cannot be opened. ``"raise"``: opening
-            fails. ``"skip"``: it is left out and recorded in ``resolution.unavailable``. The top
-            is never left out.
-        prefer: Who is asked first for a blob. ``"seed"``: the member from which the manifest was
-            read that named it last, the top included. ``"supplements"``: any member that has it
-            other than the top. Either way the others are asked if that one fails.
-
-    Raises:
-        InvalidReferenceError: A text is no reference.
-        ConfigurationError: An option has a value that does not exist.
-    """
-    return SupplementedReference(
-        tuple(_referenced(reference) for reference in (top, *supplements)),
-        AllImages() if selection is None else selection,
-        missing,
-        unavailable,
-        prefer,
-    )
-
-
-def _referenced(reference: Reference | str) -> Reference:
-    return parse_reference(reference) if isinstance(reference, str) else reference
-
-
-def _check_option(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        choices = ", ".join(repr(choice) for choice in allowed)
-        message = f"{name}={value!r} does not exist; choose one of {choices}"
-        raise ConfigurationError(message)
-
-
-@dataclass(frozen=True, slots=True)
-class SupplementedReference:
-    """A group of references, itself a reference. Made by `supplement`.
-
-    A frozen value: two groups are equal if members and options are. ``str()`` is for people and
-    does not parse back.
-    """
-
-    references: tuple[Reference, ...]
-    selection: Selection
-    missing: MissingPolicy
-    unavailable: UnavailablePolicy
-    prefer: Preference = "seed"
-
-    def __post_init__(self) -> None:
-        if not self.references:
-            message = "a group needs at least one reference, its top"
-            raise InvalidReferenceError(message)
-        _check_option("missing", self.missing, ("raise", "fallback", "skip"))
-        _check_option("unavailable", self.unavailable, ("raise", "skip"))
-        _check_option("prefer", self.prefer, ("seed", "supplements"))
-        known = AllImages | SystemImage | SpecificImages
-        if not isinstance(self.selection, known):
-            message = (
-                f"selection={self.selection!r} does not exist; choose AllImages(), "
-                "SystemImage(platform) or SpecificImages([digest, ...])"
-            )
-            raise ConfigurationError(message)
-
-    @property
-    def transport(self) -> str:
-        """Always ``"supplemented"``."""
-        return "supplemented"
-
-    @property
-    def top(self) -> Reference:
-        """Member 0."""
-        return self.references[0]
-
-    def open(
-        self, context: Context, *, resolution: Resolution | None = None
-    ) -> Opening[SupplementedSource]:
-        """Open and resolve the group; the source closes every member.
-
-        Args:
-            context: The session.
-            resolution: A plan made before for these references. Members are opened but nothing
-                is resolved; default manifests must still be the ones of the plan. What it prefers
-                counts, as all that it decided does, whatever the options of this group are.
-
-        Raises:
-            SupplementedError: The first failure that serial order meets; nothing stays open.
-            ConfigurationError: `resolution` is of other references.
-            VerificationError: A default manifest is no longer the one of `resolution`.
-        """
-        if resolution is None:
-            return Opening(lambda: self._open(context), self)
-        return Opening(lambda: self._reopen(context, resolution), self)
-
-    async def _open(self, context: Context) -> SupplementedSource:
-        resolved = await resolve(
-            Members.of(self.references),
-            self.selection,
-            context,
-            missing=self.missing,
-            unavailable=self.unavailable,
-            prefer=self.prefer,
-        )
-        return SupplementedSource(
-            self, resolved.resolution, resolved.sources, resolved.manifests, context
-        )
-
-    async def _reopen(self, context: Context, resolution: Resolution) -> SupplementedSource:
-        members = Members.of(self.references)
-        if resolution.members != tuple(str(reference) for reference in self.references):
-            message = "the resolution was made for other references; resolve this group again"
-            raise ConfigurationError(message, reference=self)
-        planned = [n for n in members.distinct if resolution.defaults[n] is not None]
-        sources = await open_members(members, planned, context)
-        source = SupplementedSource(self, resolution, sources, {}, context)
-        async with closing_on_error(lambda: (source,), "the members"):
-            await source.check_defaults()
-        return source
-
-    def open_image(
-        self, context: Context, *, platform: Platform | str | None = None
-    ) -> Opening[Image]:
-        """Open the group and choose one image of it (seed: ``NewImage``).
-
-        Args:
-            context: The session.
-            platform: The platform to choose from lists; None is that of a `SystemImage`
-                selection, else the host's.
-        """
-        if platform is None and isinstance(self.selection, SystemImage):
-            platform = self.selection.platform
-        return open_image(self, context, platform=platform)
-
-    async def resolve(self, context: Context) -> Resolution:
-        """The plan alone: the group is opened, resolved and closed."""
-        async with self.open(context) as source:
-            return source.resolution
-
-    def with_options(
-        self,
-        *,
-        selection: Selection | None = None,
-        missing: MissingPolicy | None = None,
-        unavailable: UnavailablePolicy | None = None,
-        prefer: Preference | None = None,
-    ) -> SupplementedReference:
-        """The same members under other options; None keeps an option."""
-        return replace(
-            self,
-            selection=selection or self.selection,
-            missing=missing or self.missing,
-            unavailable=unavailable or self.unavailable,
-            prefer=prefer or self.prefer,
-        )
-
-    async def delete(self) -> None:
-        """Refuse: a group cannot be deleted (seed: ``DeleteImage``).
-
-        Raises:
-            UnsupportedOperationError: Always.
-        """
-        message = "a group of references cannot be deleted; delete its members one by one"
-        raise UnsupportedOperationError(message, reference=self)
-
-    def __str__(self) -> str:
-        top, *others = (str(reference) for reference in self.references)
-        return f"{top} supplemented by {', '.join(others)}" if others else top
+__all__ = ("SupplementedSource",)
 
 
 class SupplementedSource(Source):
