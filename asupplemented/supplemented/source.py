@@ -15,7 +15,6 @@ from asupplemented.errors import (
 )
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.streams.health import health_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,6 +93,8 @@ class SupplementedSource(Source):
             InstanceNotFoundError: The group has neither a manifest nor a blob of that digest.
             ClosedError: The image or its session was closed.
         """
+        from asupplemented.streams.health import health_of
+
         self._check_open()
         planned = self.resolution.explain(digest)
         if planned.kind != "blob":
