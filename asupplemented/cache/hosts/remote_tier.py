@@ -46,6 +46,10 @@ _TASK: Final = 64 * KIB
 MAX_DISTRUSTED: Final = 4096
 """Objects known to be wrong that are kept in mind; the oldest are tried again."""
 
+GRACE: Final = 0.1
+"""Seconds that obstore has when all is done. Its threads touch Python a moment longer than a
+request lasts, and abort the process if the interpreter ends in that moment: nobody can tell them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -77,7 +81,15 @@ class RemoteTier(AsyncResource):
         patience: Seconds to wait for uploads when closing.
     """
 
-    __slots__ = ("_distrusted", "_reading", "_store", "_uploads", "_workers", "_writing")
+    __slots__ = (
+        "_distrusted",
+        "_reading",
+        "_store",
+        "_uploads",
+        "_used",
+        "_workers",
+        "_writing",
+    )
 
     def __init__(self, store: ObjectStore, *, pause: float, patience: float) -> None:
         self._store = store
@@ -86,6 +98,8 @@ class RemoteTier(AsyncResource):
         self._distrusted: OrderedDict[Digest, None] = OrderedDict()
         self._uploads = Uploads(patience)
         self._workers = Workers()
+        self._used = False
+        """Whether the storage was ever asked."""
 
     def answers(self, visit: Visit) -> bool:
         """Whether it may be asked, and what it has under that name may be used."""
@@ -176,6 +190,9 @@ class RemoteTier(AsyncResource):
             await self._uploads.aclose()
         finally:
             await close_all((self._workers,), "the threads of uploads")
+            if self._used:
+                self._used = False
+                await asyncio.sleep(GRACE)
 
     def _begin(
         self,
@@ -208,6 +225,7 @@ class RemoteTier(AsyncResource):
 
     async def _guard(self, visit: Visit, outage: Outage, request: Awaitable[T]) -> T | None:
         """What a request gives; None, and a warning or an outage, where it fails."""
+        self._used = True
         try:
             answer = await request
         except (SourceError, NotFoundError) as error:  # Nothing else is missed but a bucket.
