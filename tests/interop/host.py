@@ -15,7 +15,7 @@ from asupplemented.cache.disk.layout_cache import LayoutCache
 from asupplemented.cache.hosts.object_store import ObjectStore
 from asupplemented.cache.hosts.redis_lease import RedisLease
 from asupplemented.cache.hosts.tiered import TieredCache
-from asupplemented.events import BlobServed, Warned
+from asupplemented.events import AttemptFailed, BlobServed, Warned
 from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ async def run(task: dict[str, Any]) -> dict[str, Any]:
     return {
         "digests": digests,
         "served": sorted({event.reference for event in events if isinstance(event, BlobServed)}),
+        "failed": [event.message for event in events if isinstance(event, AttemptFailed)],
         "warnings": [event.message for event in events if isinstance(event, Warned)],
     }
 

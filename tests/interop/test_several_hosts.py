@@ -232,6 +232,7 @@ async def test_hosts_fetch_what_all_need_once(redis: str, bucket: Bucket, tmp_pa
             "redis": redis,
         }
         told = await run_hosts(task, one, one, other)
+        assert [each["failed"] for each in told] == [[], [], []]
         assert upstream.count("/v2/team/app/blobs/*") == len(built.layers)
         [last] = await run_hosts(task, late)
         assert upstream.count("/v2/team/app/blobs/*") == len(built.layers)

@@ -240,7 +240,7 @@ class LayoutCache(BlobCache):
     def _start(self, digest: Digest, principal: str | None) -> Claim:
         claim = Claim(self._places.ingest, self._places.lead(digest, principal))
         try:
-            claim.take_lead()
+            claim.begin()
             if self._places.has(digest) and self._finder.may_have(digest, principal, shared=False):
                 claim.let_go()  # It came since it was looked for: who follows reads the file.
         except BaseException:

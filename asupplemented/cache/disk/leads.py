@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ("Claim", "News", "Trail")
+__all__ = ("Claim", "News", "Trail", "read_name")
 
 MAX_NAME: Final = 64
+_TRIES: Final = 100
+"""More than anybody needs who only sweeps."""
 _NAME: Final = re.compile(re.escape(PREFIX) + "[0-9a-f]{16}")
 
 
@@ -56,6 +58,21 @@ class Claim:
     def leads(self) -> bool:
         """Whether this process is the one that fetches."""
         return self._held is not None
+
+    def begin(self) -> bool:
+        """Take the lead, unless another process has it; gives whether it is ours.
+
+        Who looks for what dead processes left behind holds the lock of each lead file for a
+        moment, and removes the file, too. It signs nothing, though, and a process that leads does.
+
+        Raises:
+            SourceError: See `asupplemented.staging.map_write_errors`.
+        """
+        for _ in range(_TRIES):
+            if self.take_lead() or read_name(self._lead) is not None:
+                break
+            os.sched_yield()
+        return self.leads
 
     def take_lead(self) -> bool:
         """Take the lead if nobody has it; gives whether it is ours now.
@@ -187,7 +204,7 @@ class Trail:
 
     def _turn_to_leader(self) -> bool:
         """Open the file that the lead file names, if that is another one than before."""
-        name = self._read_name()
+        name = read_name(self._lead)
         if name is None or name == self._name:
             return False
         path = self._ingest / name
@@ -199,14 +216,6 @@ class Trail:
         self._turn_to(BlobFile(fd, path, 0, status.st_size, partial(os.close, fd)))
         return True
 
-    def _read_name(self) -> str | None:
-        try:
-            raw = read_limited(self._lead, MAX_NAME, follow=False)
-        except SupplementedError:
-            return None
-        name = raw.decode("ascii", "replace")
-        return name if _NAME.fullmatch(name) else None
-
     def _turn_to(self, file: BlobFile) -> None:
         reader = BlockReader(file)
         with self._lock:
@@ -216,3 +225,13 @@ class Trail:
             before.close()
         if closed:
             reader.close()
+
+
+def read_name(lead: Path) -> str | None:
+    """The file that whoever leads writes to, None if nobody has signed a lead file. Blocking."""
+    try:
+        raw = read_limited(lead, MAX_NAME, follow=False)
+    except SupplementedError:
+        return None
+    name = raw.decode("ascii", "replace")
+    return name if _NAME.fullmatch(name) else None

@@ -48,7 +48,7 @@ MAX_DISTRUSTED: Final = 4096
 
 GRACE: Final = 0.1
 """Seconds that obstore has when all is done. Its threads touch Python a moment longer than a
-request lasts, and abort the process if the interpreter ends in that moment: nobody can tell them."""
+request lasts, and abort the process if the interpreter ends in that moment."""
 
 
 @dataclass(frozen=True, slots=True)

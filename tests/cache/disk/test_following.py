@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.cache.disk import leads
 from asupplemented.cache.disk.cached_spool import CachedSpool
 from asupplemented.cache.disk.following import PATIENCE
 from asupplemented.cache.disk.layout_cache import LayoutCache
@@ -19,6 +20,7 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.retry import CLOCK
 from asupplemented.session import Session
+from asupplemented.staging import take_lock
 from asupplemented.streams.blob_files import open_blob_file
 from asupplemented.streams.verified import VerifiedStream
 from tests.cache.driving import (
@@ -374,3 +376,25 @@ async def test_a_follower_whose_leader_is_cancelled_at_any_await_gets_the_blob(
         (path / "blobs" / "sha256" / Digest.of(data).encoded).unlink(missing_ok=True)
 
     assert await cancel_at_every_await(lead, check) >= 4
+
+
+async def test_who_only_sweeps_does_not_lead(
+    caches: tuple[LayoutCache, ...], session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lead file that another process looks at just now is locked, but nobody has signed it."""
+    looks = 0
+
+    def take(path: Path) -> int | None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            path.touch()
+            return None
+        return take_lock(path)
+
+    monkeypatch.setattr(leads, "take_lock", take)
+    async with await claim(caches[0], session) as leader:
+        assert list(leader.candidates) == []
+        async with await claim(caches[1], session) as other:
+            assert len(other.candidates) == 1
+    assert looks == 3
