@@ -270,16 +270,17 @@ async def test_BLOB05_a_wrong_byte_on_disk(session: Session, tmp_path: Path, whe
 
 async def test_a_file_that_shrinks_while_it_is_read(session: Session, tmp_path: Path) -> None:
     path = tmp_path / "blob"
-    path.write_bytes(LARGE)
-    stream = VerifiedStream(describe(LARGE), [Disk(path, session)], session)
+    data = LARGE * 4  # far more than is read ahead
+    path.write_bytes(data)
+    stream = VerifiedStream(describe(data), [Disk(path, session)], session)
     async with stream:
         await anext(stream)
         with path.open("r+b") as file:
-            file.truncate(4 * MIB)
+            file.truncate(16 * MIB)
         with pytest.raises(TruncatedError) as caught:
             async for _ in stream:
                 pass
-    assert caught.value.received == 4 * MIB
+    assert caught.value.received == 16 * MIB
 
 
 @pytest.mark.parametrize("data", [DATA, LARGE], ids=len)
