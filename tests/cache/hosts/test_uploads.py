@@ -7,6 +7,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from asupplemented.abc import AsyncResource
@@ -57,7 +58,7 @@ async def test_few_run_at_a_time_and_closing_waits_for_all() -> None:
     uploads = Uploads(patience=60)
     assert all(uploads.start(work, [thing], weight=1, dropped=fail) for thing in things)
     closing = asyncio.create_task(uploads.aclose())
-    await asyncio.sleep(0.01)
+    await anyio.wait_all_tasks_blocked()
     assert uploads.count == 20
     assert not closing.done()
     work.gate.set()
@@ -74,7 +75,7 @@ async def test_too_much_is_refused_until_there_is_room() -> None:
         assert not uploads.start(work, [thing], weight=1, dropped=fail)
         assert thing.closed == 0, "it is the caller's still"
         work.gate.set()
-        await asyncio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
         assert uploads.start(work, [thing], weight=BUDGET, dropped=fail)
         assert not uploads.start(work, weight=BUDGET + 1, dropped=fail)
     assert thing.closed == 1
