@@ -79,13 +79,13 @@ from asupplemented.supplemented import SupplementedReference, SupplementedSource
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from asupplemented.cache.disk.layout_cache import LayoutCache
-    from asupplemented.cache.hosts.object_store import ObjectStore
-    from asupplemented.cache.hosts.redis_lease import RedisLease
-    from asupplemented.cache.hosts.tiered import TieredCache
+    from asupplemented.cache.layout.layout_cache import LayoutCache
+    from asupplemented.cache.remote.object_store import ObjectStore
+    from asupplemented.cache.remote.redis_lease import RedisLease
+    from asupplemented.cache.remote.tiered import TieredCache
+    from asupplemented.credentials import AuthFileCredentials
     from asupplemented.transfer import CopyReport, copy
     from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
-    from asupplemented.transports.registry.credentials import AuthFileCredentials
 
 __all__ = (
     "AccessError",
@@ -166,15 +166,15 @@ __all__ = (
 )
 
 _LAZY = {
-    "AuthFileCredentials": "asupplemented.transports.registry.credentials:AuthFileCredentials",
+    "AuthFileCredentials": "asupplemented.credentials:AuthFileCredentials",
     "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer:CopyReport",
-    "LayoutCache": "asupplemented.cache.disk.layout_cache:LayoutCache",
-    "ObjectStore": "asupplemented.cache.hosts.object_store:ObjectStore",
+    "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",
+    "ObjectStore": "asupplemented.cache.remote.object_store:ObjectStore",
     "Proxies": "asupplemented.transports.registry:Proxies",
-    "RedisLease": "asupplemented.cache.hosts.redis_lease:RedisLease",
+    "RedisLease": "asupplemented.cache.remote.redis_lease:RedisLease",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
-    "TieredCache": "asupplemented.cache.hosts.tiered:TieredCache",
+    "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
     "copy": "asupplemented.transfer:copy",
     "testing": "asupplemented.testing",
 }

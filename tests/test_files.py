@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.blobs.blob_files import open_blob_file
 from asupplemented.errors import (
     AccessError,
     BlobNotFoundError,
@@ -37,7 +38,6 @@ from asupplemented.files import (
     run_opening,
 )
 from asupplemented.session import Session
-from asupplemented.streams.blob_files import open_blob_file
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 
 if TYPE_CHECKING:

@@ -49,11 +49,11 @@ LAYERS = {
     "asupplemented.side_by_side": 3,
     "asupplemented.source": 3,
     "asupplemented.staging": 3,
-    "asupplemented.streams": 3,
+    "asupplemented.blobs": 3,
     "asupplemented.verification": 3,
     "asupplemented.transports": 4,
     "asupplemented.transports.registry": 4,
-    "asupplemented.transports.registry.configuration": 4,
+    "asupplemented.hostconfig": 4,
     "asupplemented.cargo": 5,
     "asupplemented.catalog": 5,
     "asupplemented.image": 5,
@@ -85,7 +85,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
-    "asupplemented.transports.registry.configuration": frozenset({"msgspec", "yaml"}),
+    "asupplemented.hostconfig": frozenset({"msgspec", "yaml"}),
     "asupplemented.web": AIOHTTP | {"msgspec"},
 }
 
@@ -96,7 +96,7 @@ LAZY = frozenset(
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` reaches the room
         ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
         ("asupplemented.testing", "trustme"),  # not everyone who uses a fake needs TLS
-        ("asupplemented.transports.registry.configuration", "yaml"),  # an extra
+        ("asupplemented.hostconfig", "yaml"),  # an extra
     }
 )
 """What a room imports inside functions only."""
@@ -286,9 +286,9 @@ def test_rooms_do_not_import_in_a_circle() -> None:
         ("asupplemented.transports.layout", "import aiohttp", "not in asupplemented.transports"),
         ("asupplemented.session", "import aiohttp", "inside functions only"),
         (
-            "asupplemented.transports.registry.configuration.tables",
+            "asupplemented.hostconfig.tables",
             "import aiohttp",
-            "not in asupplemented.transports.registry.configuration",
+            "not in asupplemented.hostconfig",
         ),
         ("asupplemented.session", "class C:\n    from aiohttp import web", "inside functions only"),
         ("asupplemented.catalog", "try:\n    import redis\nexcept E:\n    pass", "not in"),
@@ -304,7 +304,7 @@ def test_a_wrong_import_is_found(importer: str, source: str, fault: str) -> None
     [
         ("asupplemented.model.digest", "import hashlib\nfrom asupplemented import errors"),
         ("asupplemented.model.manifest", "from .digest import Digest\nimport msgspec"),
-        ("asupplemented.streams.verified", "import anyio.to_thread\nfrom .. import retry"),
+        ("asupplemented.blobs.verified", "import anyio.to_thread\nfrom .. import retry"),
         ("asupplemented.session", "async def f():\n    import aiohttp"),
         ("asupplemented.session", "if TYPE_CHECKING:\n    from aiohttp import ClientSession"),
         ("asupplemented.transports.registry.client", "import aiohttp\nimport yarl"),
@@ -320,7 +320,7 @@ def test_a_relative_import_starts_at_the_package_of_its_module() -> None:
     in_package = find_imports("asupplemented.cache", "from .spool import S", is_package=True)
     in_module = find_imports("asupplemented.cache.spool", "from .. import streams")
     assert [found.target for found in in_package] == ["asupplemented.cache.spool"]
-    assert [found.target for found in in_module] == ["asupplemented.streams"]
+    assert [found.target for found in in_module] == ["asupplemented.blobs"]
 
 
 def test_a_circle_of_rooms_is_found() -> None:

@@ -35,11 +35,11 @@ class Login:
         return await self._provider(name)
 
     async def _prepare(self) -> CredentialProvider:
-        from asupplemented.transports.registry.configuration import Registries
-        from asupplemented.transports.registry.credentials import (
+        from asupplemented.credentials import (
             AuthFileCredentials,
             default_auth_file,
         )
+        from asupplemented.hostconfig import Registries
         from asupplemented.transports.registry.system import System
 
         registries = Registries()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from asupplemented.abc import Setting
-    from asupplemented.cache.disk.layout_cache import LayoutCache
+    from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, PlaceOptions
     from asupplemented.supplemented import SupplementedReference, SupplementedSource
 

@@ -93,13 +93,13 @@ def find_named(text: str, named: FilesNamed) -> Reference | None:
         or scheme in {*TRANSPORTS, *FOREIGN_TRANSPORTS}
     ):
         return None
-    from asupplemented.transports.registry import RegistryReference
-    from asupplemented.transports.registry.configuration import (
+    from asupplemented.hostconfig import (
         Registries,
         is_short_name,
         load_aliases,
         resolve_short_name,
     )
+    from asupplemented.transports.registry import RegistryReference
 
     paths = find_paths(named)
     registries = Registries.load(paths)

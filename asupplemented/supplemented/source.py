@@ -93,7 +93,7 @@ class SupplementedSource(Source):
             InstanceNotFoundError: The group has neither a manifest nor a blob of that digest.
             ClosedError: The image or its session was closed.
         """
-        from asupplemented.streams.health import health_of
+        from asupplemented.blobs.health import health_of
 
         self._check_open()
         planned = self.resolution.explain(digest)

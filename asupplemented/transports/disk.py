@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from asupplemented.abc import Destination, RawManifest
+from asupplemented.blobs.blob_files import BlockReader, FileBlob, open_blob_file
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -39,7 +40,6 @@ from asupplemented.staging import (
     sync_directory,
     write_file,
 )
-from asupplemented.streams.blob_files import BlockReader, FileBlob, open_blob_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

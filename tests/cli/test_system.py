@@ -12,7 +12,7 @@ from asupplemented.testing import Authority, Basic, FakeRegistry, Status, build_
 from asupplemented.transports.registry import ConfigurationPaths
 from tests.cli.conftest import call
 from tests.cli.test_credentials import log_in
-from tests.transports.registry.configuration.machine import Machine
+from tests.hostconfig.machine import Machine
 from tests.transports.registry.configuring import table
 from tests.transports.registry.proxy import run_proxy
 

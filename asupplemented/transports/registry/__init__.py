@@ -11,7 +11,7 @@ where an image is (`configuration`, `system`), what reads it from there (`source
 
 from __future__ import annotations
 
-from asupplemented.transports.registry.configuration import ConfigurationPaths, Proxies
+from asupplemented.hostconfig import ConfigurationPaths, Proxies
 from asupplemented.transports.registry.options import (
     OPTIONS,
     RegistryLimits,

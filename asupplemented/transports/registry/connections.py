@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Timeouts
-    from asupplemented.transports.registry.configuration.certificates import Certificates
-    from asupplemented.transports.registry.configuration.proxies import Proxies
+    from asupplemented.hostconfig.certificates import Certificates
+    from asupplemented.hostconfig.proxies import Proxies
     from asupplemented.transports.registry.options import RegistryOptions
     from asupplemented.transports.registry.tls import InThread
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
     from yarl import URL
 
+    from asupplemented.hostconfig.proxies import Proxies
     from asupplemented.transports.registry.addresses import Origin
-    from asupplemented.transports.registry.configuration.proxies import Proxies
     from asupplemented.transports.registry.connections import Channel, Connections
     from asupplemented.transports.registry.options import RegistryOptions
 

@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 
 from asupplemented.errors import ConfigurationError, LayoutError, LimitExceededError, NotFoundError
 from asupplemented.files import read_limited, run_blocking
+from asupplemented.hostconfig.lookaside import locate_signature
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
 from asupplemented.model.text import excerpt
@@ -23,7 +24,6 @@ from asupplemented.retry import retry
 from asupplemented.transports.registry.addresses import origin_of
 from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import refuse
-from asupplemented.transports.registry.configuration.lookaside import locate_signature
 from asupplemented.transports.registry.courier import Courier, Home, Parcel
 from asupplemented.transports.registry.letters import receive
 from asupplemented.transports.registry.patience import judge

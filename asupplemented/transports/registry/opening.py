@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asupplemented.abc import Context
+    from asupplemented.hostconfig.candidates import Candidate
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.configuration.candidates import Candidate
 
 __all__ = ("open_adapter", "open_registry")
 

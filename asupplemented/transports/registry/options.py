@@ -21,9 +21,9 @@ from asupplemented.limits import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from asupplemented.hostconfig.paths import ConfigurationPaths
+    from asupplemented.hostconfig.proxies import Proxies
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
-    from asupplemented.transports.registry.configuration.proxies import Proxies
 
 __all__ = ("OPTIONS", "RegistryLimits", "RegistryOptions", "SignaturePlaces")
 

@@ -12,8 +12,8 @@ from asupplemented.errors import (
     UnsupportedOperationError,
     UsageError,
 )
+from asupplemented.hostconfig.candidates import join_failures
 from asupplemented.transports.registry.blob import HttpBlob
-from asupplemented.transports.registry.configuration.candidates import join_failures
 from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.source import enter
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asupplemented.abc import Context
+    from asupplemented.hostconfig.candidates import Candidate
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.caller import Caller
-    from asupplemented.transports.registry.configuration.candidates import Candidate
     from asupplemented.transports.registry.parts import HttpPart
     from asupplemented.transports.registry.source import RegistryAdapter
 

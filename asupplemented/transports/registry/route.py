@@ -8,8 +8,8 @@ from typing import Final
 
 from yarl import URL
 
-from asupplemented.transports.registry.configuration.certificates import Certificates
-from asupplemented.transports.registry.configuration.proxies import Proxies
+from asupplemented.hostconfig.certificates import Certificates
+from asupplemented.hostconfig.proxies import Proxies
 
 __all__ = ("DIRECT", "NO_CERTIFICATES", "Proxy", "Route", "find_proxy")
 

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Context
+    from asupplemented.hostconfig.candidates import Candidate
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
     from asupplemented.transports.registry.caller import Caller
-    from asupplemented.transports.registry.configuration.candidates import Candidate
     from asupplemented.transports.registry.pool import Lease
 
 __all__ = ("RegistryAdapter", "enter")

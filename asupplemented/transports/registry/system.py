@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 from asupplemented.abc import ResourceKey
 from asupplemented.files import WORKERS, Workers
 from asupplemented.flight import Flights, SingleFlight
-from asupplemented.transports.registry.configuration.candidates import Candidate
-from asupplemented.transports.registry.configuration.certificates import (
+from asupplemented.hostconfig.candidates import Candidate
+from asupplemented.hostconfig.certificates import (
     find_directory,
     read_certificates,
 )
-from asupplemented.transports.registry.configuration.lookaside import Lookaside
-from asupplemented.transports.registry.configuration.proxies import Proxies
-from asupplemented.transports.registry.configuration.registries import Registries, RegistriesCache
+from asupplemented.hostconfig.lookaside import Lookaside
+from asupplemented.hostconfig.proxies import Proxies
+from asupplemented.hostconfig.registries import Registries, RegistriesCache
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
 from asupplemented.transports.registry.route import DIRECT, NO_CERTIFICATES, Route
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from asupplemented.abc import Context
+    from asupplemented.hostconfig.certificates import Certificates
+    from asupplemented.hostconfig.paths import ConfigurationPaths
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.configuration.certificates import Certificates
-    from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
     from asupplemented.transports.registry.options import SignaturePlaces
 
 __all__ = ("System", "reload_configuration")

@@ -19,6 +19,7 @@ from asupplemented.errors import (
     UnexpectedStatusError,
 )
 from asupplemented.events import Warned
+from asupplemented.hostconfig import ConfigurationPaths, Lookaside
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
 from asupplemented.testing import (
@@ -30,7 +31,6 @@ from asupplemented.testing import (
     Redirect,
     Status,
 )
-from asupplemented.transports.registry.configuration import ConfigurationPaths, Lookaside
 from tests.transports.registry.sessions import OPTIONS_HERE, fill, watch
 from tests.transports.registry.signing import (
     BYTES,

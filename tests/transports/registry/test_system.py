@@ -12,6 +12,7 @@ import pytest
 import asupplemented as asup
 from asupplemented.errors import ConfigurationError
 from asupplemented.events import Warned
+from asupplemented.hostconfig.registries import Registries
 from asupplemented.retry import CLOCK, Clock
 from asupplemented.session import Session
 from asupplemented.testing import FakeRegistry
@@ -22,7 +23,6 @@ from asupplemented.transports.registry import (
     RegistryOptions,
     reload_configuration,
 )
-from asupplemented.transports.registry.configuration.registries import Registries
 from asupplemented.transports.registry.signatures import attachment_tag
 from asupplemented.transports.registry.system import KEPT, System
 from tests.transports.registry.configuring import Configured, table
