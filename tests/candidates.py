@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import pytest
 
 from asupplemented.abc import AsyncResource
+from asupplemented.aio.files import run_opening
 from asupplemented.blobs.blob_files import open_blob_file
 from asupplemented.errors import SupplementedError
-from asupplemented.files import run_opening
 from asupplemented.limits import MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
 from asupplemented.abc import Served
+from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -18,7 +19,6 @@ from asupplemented.errors import (
     TooManyRequestsError,
     UnauthorizedError,
 )
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 
 if TYPE_CHECKING:

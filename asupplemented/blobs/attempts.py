@@ -11,12 +11,12 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from asupplemented.abc import AsyncResource, Hasty, Resumable
+from asupplemented.aio.files import run_blocking
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.blobs.blob_files import BlockReader
 from asupplemented.blobs.patience import Watch
 from asupplemented.blobs.read_ahead import ReadAhead, verified_files
 from asupplemented.errors import SizeMismatchError, SourceTimeoutError
-from asupplemented.files import run_blocking
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented.abc import BlobFile
+from asupplemented.aio.files import map_os_error, open_with_status, run_blocking, run_opening
 from asupplemented.errors import BlobNotFoundError, RangeError
-from asupplemented.files import map_os_error, open_with_status, run_blocking, run_opening
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def open_blob_file(
     """Open a file that is one blob, as a `LocalFile` adapter has to. Blocking.
 
     Raises:
-        SupplementedError: See `asupplemented.files.open_regular`.
+        SupplementedError: See `asupplemented.aio.files.open_regular`.
     """
     fd, status = open_with_status(path, missing=missing, follow=follow)
     return BlobFile(fd, path, 0, status.st_size, partial(os.close, fd))

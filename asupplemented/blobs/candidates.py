@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.aio.closing import closing_on_error
+from asupplemented.aio.files import map_os_error
 from asupplemented.blobs.attempts import FileAttempt, Haste, WireAttempt
 from asupplemented.blobs.health import health_of
-from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
     FailoverError,
@@ -23,7 +24,6 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.events import AttemptFailed
-from asupplemented.files import map_os_error
 from asupplemented.limits import MIB
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import AsyncResource, ResourceKey
+from asupplemented.aio.files import usable_cores
 from asupplemented.errors import ClosedError
-from asupplemented.files import usable_cores
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 

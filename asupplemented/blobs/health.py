@@ -10,7 +10,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
-from asupplemented.breaker import Breaker, BreakerPolicy, Fitness
+from asupplemented.aio.breaker import Breaker, BreakerPolicy, Fitness
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import (
     DeniedError,
     RegistryError,
@@ -19,7 +20,6 @@ from asupplemented.errors import (
     UnauthorizedError,
     VerificationError,
 )
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

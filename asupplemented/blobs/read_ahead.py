@@ -13,10 +13,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
+from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import ClosedError
-from asupplemented.files import WORKERS, Workers
 from asupplemented.limits import BLOCK
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

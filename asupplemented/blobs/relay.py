@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import AsyncResource
+from asupplemented.aio.closing import close_all
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.blobs.candidates import Candidates, located
 from asupplemented.blobs.hashing import start_hash
 from asupplemented.blobs.service import Service
-from asupplemented.closing import close_all
 from asupplemented.errors import (
     ClosedError,
     DigestMismatchError,
@@ -29,7 +30,6 @@ from asupplemented.errors import (
 from asupplemented.events import BlobStarted
 from asupplemented.limits import MAX_BLOB, SMALL_BLOB
 from asupplemented.resumption import Resumption, ResumptionPolicy
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

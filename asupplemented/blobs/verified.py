@@ -12,8 +12,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobStream
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.blobs.relay import Relay
-from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,

@@ -12,15 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, ResourceKey
+from asupplemented.aio.closing import Nothing, close_all, closing_on_error
+from asupplemented.aio.files import WORKERS, Workers
 from asupplemented.blobs.attempts import KeptAttempt
 from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.shared_fetch import SharedFetch
 from asupplemented.cache.spool import make_spool
-from asupplemented.closing import Nothing, close_all, closing_on_error
 from asupplemented.errors import ClosedError, UnsupportedOperationError
 from asupplemented.events import BlobJoined
-from asupplemented.files import WORKERS, Workers
 from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:

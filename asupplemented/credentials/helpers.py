@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio.to_thread
 import msgspec
 
+from asupplemented.aio.flight import SingleFlight
+from asupplemented.aio.retry import Clock
 from asupplemented.credentials.documents import (
     decode_secrets,
     make_credential,
 )
 from asupplemented.credentials.programs import Command, run
 from asupplemented.errors import ConfigurationError, SourceError, SupplementedError
-from asupplemented.flight import SingleFlight
 from asupplemented.limits import MAX_HELPER_OUTPUT
 from asupplemented.model.text import excerpt
-from asupplemented.retry import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from os import PathLike
 
+    from asupplemented.aio.retry import Clock
     from asupplemented.credentials.files import AuthFile
     from asupplemented.credentials.helpers import HelperLimits
     from asupplemented.model.credential import Credential
-    from asupplemented.retry import Clock
 
 __all__ = ("AUTH_FILES", "AuthFileCredentials")
 

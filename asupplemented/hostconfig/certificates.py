@@ -6,8 +6,8 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from asupplemented.aio.files import map_os_error
 from asupplemented.errors import ConfigurationError
-from asupplemented.files import map_os_error
 from asupplemented.hostconfig.documents import (
     is_visible,
     list_readable,

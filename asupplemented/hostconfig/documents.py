@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from asupplemented.aio.files import map_os_error, read_limited
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
-from asupplemented.files import map_os_error, read_limited
 from asupplemented.limits import MIB
 from asupplemented.model.shape import fold
 from asupplemented.model.text import excerpt

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import Opening, RawManifest
+from asupplemented.aio.files import run_blocking
 from asupplemented.errors import (
     ImageNotFoundError,
     InvalidReferenceError,
@@ -18,8 +19,10 @@ from asupplemented.errors import (
     UnsupportedOperationError,
 )
 from asupplemented.events import Warned
-from asupplemented.files import run_blocking
-from asupplemented.layout_store import (
+from asupplemented.model import media_type
+from asupplemented.model.digest import Digest
+from asupplemented.model.text import excerpt
+from asupplemented.oci_layout import (
     INDEX_FILE,
     LAYOUT_FILE,
     REF_NAME,
@@ -30,9 +33,6 @@ from asupplemented.layout_store import (
     add_entry,
     describe,
 )
-from asupplemented.model import media_type
-from asupplemented.model.digest import Digest
-from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
 from asupplemented.transports.disk import SCHEMA1, DiskDestination, DiskSource, check_path
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.retry import CLOCK
+from asupplemented.aio.retry import CLOCK
 from asupplemented.session import Session
 from tests.candidates import Ledger
 from tests.clocks import FakeClock

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from asupplemented.abc import Timeouts
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.blobs.attempts import Pace
 from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import SourceTimeoutError, SupplementedError
 from asupplemented.limits import SMALL_BLOB
-from asupplemented.retry import CLOCK, Clock
 from asupplemented.session import Session
 from tests.candidates import DATA, Ledger, Wire, describe, fail
 from tests.suspending import run_leaping

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.aio.breaker import BreakerPolicy, Fitness
 from asupplemented.blobs.health import HEALTH, MAX_REMEMBERED, Health, health_of
 from asupplemented.blobs.verified import VerifiedStream
-from asupplemented.breaker import BreakerPolicy, Fitness
 from asupplemented.errors import (
     AccessError,
     BlobNotFoundError,

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.aio.files import MAX_WORKERS, WORKERS, Workers
+from asupplemented.aio.retry import Clock
 from asupplemented.blobs import read_ahead
 from asupplemented.blobs.blob_files import BlockReader, FileIdentity, open_blob_file
 from asupplemented.blobs.read_ahead import ReadAhead, VerifiedFiles
 from asupplemented.errors import ClosedError, SourceError
-from asupplemented.files import MAX_WORKERS, WORKERS, Workers
 from asupplemented.limits import BLOCK
 from asupplemented.model.digest import Digest
-from asupplemented.retry import Clock
 from asupplemented.session import Session
 from tests.suspending import count_open_files, wait_until
 
@@ -128,8 +128,8 @@ async def test_no_file_keeps_a_thread_from_the_others(
     session: Session, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One thread, and a reader that never falls behind: others get their turn all the same.
-    monkeypatch.setattr("asupplemented.files.usable_cores", lambda: 1)
-    monkeypatch.setattr("asupplemented.files.MAX_WORKERS", 1)
+    monkeypatch.setattr("asupplemented.aio.files.usable_cores", lambda: 1)
+    monkeypatch.setattr("asupplemented.aio.files.MAX_WORKERS", 1)
     reader = Watched(path, wait_at=BLOCK)
     blocks = start(session, reader)
     taking = asyncio.create_task(drain(blocks))

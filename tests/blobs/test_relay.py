@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.abc import Served
+from asupplemented.aio.breaker import Fitness
 from asupplemented.blobs import relay
 from asupplemented.blobs.health import health_of
 from asupplemented.blobs.read_ahead import verified_files
 from asupplemented.blobs.verified import VerifiedStream
-from asupplemented.breaker import Fitness
 from asupplemented.errors import (
     ClosedError,
     DigestMismatchError,

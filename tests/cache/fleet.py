@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asupplemented.abc import BlobCache, BlobFile, RawManifest, Spool
+from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.remote.object_store import ObjectStore
 from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.events import Warned
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.clocks import FakeClock
 

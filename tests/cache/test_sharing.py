@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asupplemented.abc import AsyncResource, Spool
+from asupplemented.aio.retry import CLOCK
 from asupplemented.cache import shared_fetch, sharing
 from asupplemented.cache.sharing import SHARING, Sharing, open_stream
 from asupplemented.cache.spool import MemorySpool, TemporarySpool
@@ -25,7 +26,6 @@ from asupplemented.errors import (
 )
 from asupplemented.events import BlobJoined, BlobServed, BlobStarted, Event, Warned
 from asupplemented.limits import KIB, MIB
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.cache.fleet import Buffer, Shelf
 from tests.candidates import DATA, LARGE, WRONG, Body, Ledger, Wire, describe, fail

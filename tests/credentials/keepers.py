@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asupplemented.retry import Clock
+from asupplemented.aio.retry import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,7 +28,6 @@ from asupplemented.errors import (
     UnsupportedManifestError,
 )
 from asupplemented.events import Warned
-from asupplemented.layout_store import LayoutIndex
 from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -40,6 +39,7 @@ from asupplemented.model.media_type import (
     OCI_INDEX,
     OCI_MANIFEST,
 )
+from asupplemented.oci_layout import LayoutIndex
 from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index
 from asupplemented.transports import parse_reference

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.abc import Listing
+from asupplemented.aio.atomic import PREFIX
 from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
@@ -18,7 +19,6 @@ from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
 from asupplemented.model.platform import Platform
 from asupplemented.model.signature import Signature
 from asupplemented.session import Session
-from asupplemented.staging import PREFIX
 from asupplemented.testing import build_image, build_index, hold_in_memory
 from asupplemented.transports.layout import LayoutReference
 from tests.transports.contract import (

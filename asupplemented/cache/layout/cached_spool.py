@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.aio.files import run_blocking
 from asupplemented.cache.spool import FileSpool
 from asupplemented.cache.spool_file import SpoolFile
 from asupplemented.errors import SourceError
-from asupplemented.files import run_blocking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -16,13 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobFile, RawManifest
+from asupplemented.aio.atomic import is_at, lock_file
+from asupplemented.aio.files import map_os_error, open_with_status, read_limited
 from asupplemented.blobs.blob_files import FileIdentity
 from asupplemented.blobs.read_ahead import MAX_REMEMBERED, SETTLED
 from asupplemented.cache.layout.tops import Busy
 from asupplemented.errors import NotFoundError, SupplementedError
-from asupplemented.files import map_os_error, open_with_status, read_limited
 from asupplemented.limits import BLOCK, MAX_MANIFEST
-from asupplemented.staging import is_at, lock_file
 
 if TYPE_CHECKING:
     from pathlib import Path

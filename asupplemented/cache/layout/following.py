@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
+from asupplemented.aio.closing import Nothing
+from asupplemented.aio.files import run_blocking
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.cache.layout.leads import News, Trail
-from asupplemented.closing import Nothing
 from asupplemented.errors import SourceError
-from asupplemented.files import run_blocking
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

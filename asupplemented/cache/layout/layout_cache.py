@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobCache
+from asupplemented.aio.files import run_blocking, run_opening
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.cache.layout.cached_spool import CachedSpool
 from asupplemented.cache.layout.finding import Finder
 from asupplemented.cache.layout.following import FollowedCandidate
@@ -24,10 +26,8 @@ from asupplemented.errors import (
     SupplementedError,
     UsageError,
 )
-from asupplemented.files import run_blocking, run_opening
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -16,12 +16,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobFile
+from asupplemented.aio.atomic import PREFIX, drop_lock, map_write_errors, take_lock
+from asupplemented.aio.files import open_with_status, read_limited
 from asupplemented.blobs.blob_files import BlockReader
 from asupplemented.cache.spool_file import IngestFile
 from asupplemented.errors import NotFoundError, SupplementedError
-from asupplemented.files import open_with_status, read_limited
 from asupplemented.limits import BLOCK
-from asupplemented.staging import PREFIX, drop_lock, map_write_errors, take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class Claim:
         moment, and removes the file, too. It signs nothing, though, and a process that leads does.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         for _ in range(_TRIES):
             if self.take_lead() or read_name(self._lead) is not None:
@@ -78,7 +78,7 @@ class Claim:
         """Take the lead if nobody has it; gives whether it is ours now.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         with self._lock:
             if self._dropped:

@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.staging import lock_file, map_write_errors
+from asupplemented.aio.atomic import lock_file, map_write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -39,7 +39,7 @@ class Account:
         """Write a new sum.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         self.total = max(0, total)
         with map_write_errors(self._path):
@@ -51,7 +51,7 @@ class Account:
         """Write the sum that `size` bytes more make, or less if it is negative.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         self.set((self.total or 0) + size)
 

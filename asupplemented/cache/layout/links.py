@@ -10,13 +10,13 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
+from asupplemented.aio.files import read_limited
 from asupplemented.errors import (
     LimitExceededError,
     ManifestError,
     NotFoundError,
     SupplementedError,
 )
-from asupplemented.files import read_limited
 from asupplemented.limits import MAX_INSTANCES, MAX_MANIFEST, MAX_NESTING
 from asupplemented.model import media_type as kinds
 from asupplemented.model.digest import Digest

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.aio.atomic import PREFIX, make_directory
 from asupplemented.errors import InvalidDigestError
-from asupplemented.layout_store import LayoutStore
 from asupplemented.model.digest import Digest
-from asupplemented.staging import PREFIX, make_directory
+from asupplemented.oci_layout import LayoutStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,7 @@ class Places:
         The layout's own is for the user of this process alone, if it is made here.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         if not os.access(self.root, os.F_OK):
             make_directory(self.root, mode=0o700)

@@ -11,11 +11,11 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from asupplemented.aio.atomic import map_write_errors
+from asupplemented.aio.files import read_limited
 from asupplemented.errors import InvalidDigestError, SupplementedError
-from asupplemented.files import read_limited
 from asupplemented.model.digest import ALGORITHMS, Digest
 from asupplemented.model.media_type import KNOWN_MANIFESTS
-from asupplemented.staging import map_write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +117,7 @@ class Records:
             kind: Its media type, if it is a manifest.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         record = self._places.record(digest)
         with map_write_errors(record):

@@ -10,6 +10,13 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.aio.atomic import (
+    is_at,
+    lock_file,
+    map_write_errors,
+    remove_leftovers,
+)
+from asupplemented.aio.files import open_with_status
 from asupplemented.cache.layout.eviction import EvictionQueue
 from asupplemented.cache.layout.ledger import Account, Ledger
 from asupplemented.cache.layout.links import Links
@@ -17,20 +24,13 @@ from asupplemented.cache.layout.places import Places, read_labels
 from asupplemented.cache.layout.records import Item, Records
 from asupplemented.cache.layout.tops import Busy, Tops
 from asupplemented.errors import SourceError, SupplementedError
-from asupplemented.files import open_with_status
 from asupplemented.model.digest import Digest
-from asupplemented.staging import (
-    is_at,
-    lock_file,
-    map_write_errors,
-    remove_leftovers,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from asupplemented.cache.spool_file import IngestFile
-    from asupplemented.layout_store import Tree
+    from asupplemented.oci_layout import Tree
 
 __all__ = ("Stock",)
 

@@ -14,13 +14,13 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.aio.atomic import map_write_errors, sync_directory
 from asupplemented.cache.layout.places import label, read_labels
 from asupplemented.errors import InvalidDigestError, SupplementedError
-from asupplemented.layout_store import REF_NAME, Tree, add_entry, list_entries, name_of
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import KNOWN_MANIFESTS
-from asupplemented.staging import map_write_errors, sync_directory
+from asupplemented.oci_layout import REF_NAME, Tree, add_entry, list_entries, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from asupplemented.cache.layout.links import Links, Reach
     from asupplemented.cache.layout.places import Places
     from asupplemented.cache.layout.records import Records
-    from asupplemented.layout_store import LayoutIndex
     from asupplemented.model.strict_json import Json
+    from asupplemented.oci_layout import LayoutIndex
 
 __all__ = ("Busy", "Tops")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from asupplemented.aio.files import run_blocking
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.cache.layout.tops import Busy
 from asupplemented.errors import SourceTimeoutError
 from asupplemented.events import Warned
-from asupplemented.files import run_blocking
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

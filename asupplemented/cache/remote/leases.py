@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import Tenure
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import ConfigurationError
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from asupplemented.abc import Context

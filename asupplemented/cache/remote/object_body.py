@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
+from asupplemented.aio.closing import Nothing
 from asupplemented.cache.remote.object_requests import ask
-from asupplemented.closing import Nothing
 from asupplemented.errors import RangeError, SourceError
 from asupplemented.limits import CHUNK_MAX, KIB
 

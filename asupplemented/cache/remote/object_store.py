@@ -26,8 +26,8 @@ from asupplemented.cache.remote.object_body import StoredBlob
 from asupplemented.cache.remote.object_requests import ask
 from asupplemented.cache.remote.object_upload import Read, put_object
 from asupplemented.errors import BlobNotFoundError, ConfigurationError, LimitExceededError
-from asupplemented.layout_store import INDEX_FILE, LAYOUT_FILE
 from asupplemented.limits import MAX_MANIFEST
+from asupplemented.oci_layout import INDEX_FILE, LAYOUT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

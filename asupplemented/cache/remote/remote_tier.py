@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from asupplemented.abc import AsyncResource
+from asupplemented.aio.closing import close_all
+from asupplemented.aio.files import Workers
 from asupplemented.cache.remote.object_store import namespace_of
 from asupplemented.cache.remote.outage import Outage, Surroundings
 from asupplemented.cache.remote.uploads import FileReader, Uploads, UploadSource
-from asupplemented.closing import close_all
 from asupplemented.errors import (
     ManifestError,
     NotFoundError,
@@ -21,7 +22,6 @@ from asupplemented.errors import (
     VerificationError,
 )
 from asupplemented.events import Warned
-from asupplemented.files import Workers
 from asupplemented.limits import BLOCK, KIB, OFFLOAD_BYTES
 from asupplemented.model.manifest import Manifest
 

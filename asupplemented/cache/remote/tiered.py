@@ -6,12 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobCache, RawManifest
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.cache.remote.leases import check_seconds
 from asupplemented.cache.remote.outage import PAUSE
 from asupplemented.cache.remote.remote_tier import RemoteTier, Visit
 from asupplemented.cache.remote.tiered_spool import TieredSpool
 from asupplemented.cache.spool import make_spool
-from asupplemented.closing import closing_on_error
 from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:

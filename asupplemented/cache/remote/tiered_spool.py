@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from asupplemented.abc import Spool
+from asupplemented.aio.closing import close_all
 from asupplemented.cache.remote.uploads import UploadSource
-from asupplemented.closing import close_all
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from asupplemented.abc import AsyncResource
+from asupplemented.aio.closing import CLOSE_TIMEOUT, close_all
 from asupplemented.blobs.blob_files import BlockReader
-from asupplemented.closing import CLOSE_TIMEOUT, close_all
 from asupplemented.limits import BLOCK, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from asupplemented.abc import BlobFile
-    from asupplemented.files import Workers
+    from asupplemented.aio.files import Workers
 
 __all__ = ("AT_ONCE", "BUDGET", "FileReader", "UploadSource", "Uploads")
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
-from asupplemented.flight import SingleFlight
+from asupplemented.aio.flight import SingleFlight
 from asupplemented.transports.registry.token_server import basic_header, password_of
 from asupplemented.transports.registry.tokens import TokenQuery, parse_scope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asupplemented.aio.retry import Clock
     from asupplemented.model.credential import Credential
-    from asupplemented.retry import Clock
     from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.challenge import Challenge
     from asupplemented.transports.registry.token_server import TokenServer

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from asupplemented.backoff import BackoffPolicy
+    from asupplemented.aio.backoff import BackoffPolicy
     from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import RegistryClient
 

@@ -13,9 +13,9 @@ from urllib.parse import quote
 from aiohttp import hdrs
 from yarl import URL
 
+from asupplemented.aio.flight import SingleFlight
+from asupplemented.aio.retry import FirstFailure, retry
 from asupplemented.errors import SupplementedError, TooManyRequestsError
-from asupplemented.flight import SingleFlight
-from asupplemented.retry import FirstFailure, retry
 from asupplemented.transports.registry.access import Access
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDict
 
-    from asupplemented.backoff import BackoffPolicy
+    from asupplemented.aio.backoff import BackoffPolicy
     from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.access import Grant
     from asupplemented.transports.registry.answers import Inquiry

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict, istr
 
 from asupplemented.abc import AsyncResource, ResourceKey
-from asupplemented.closing import close_all
+from asupplemented.aio.closing import close_all
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
 from asupplemented.transports.registry.addresses import (

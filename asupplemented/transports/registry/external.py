@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from asupplemented.aio.retry import retry
 from asupplemented.errors import BlobNotFoundError, NotFoundError, SupplementedError
 from asupplemented.model.media_type import (
     DOCKER_FOREIGN_LAYER,
@@ -21,7 +22,6 @@ from asupplemented.model.media_type import (
     OCI_NONDISTRIBUTABLE_LAYER_GZIP,
     OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
 )
-from asupplemented.retry import retry
 from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.blob import HttpBlob
 from asupplemented.transports.registry.bodies import refuse

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from asupplemented.aio.files import run_blocking
 from asupplemented.errors import (
     LimitExceededError,
     MalformedResponseError,
@@ -16,7 +17,6 @@ from asupplemented.errors import (
     NotFoundError,
     UnexpectedStatusError,
 )
-from asupplemented.files import run_blocking
 from asupplemented.limits import MAX_INSTANCES, OFFLOAD_BYTES
 from asupplemented.model.digest import check_digests
 from asupplemented.model.manifest import Manifest

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
-from asupplemented.files import WORKERS, Workers
-from asupplemented.flight import Flights, SingleFlight
+from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.flight import Flights, SingleFlight
 from asupplemented.hostconfig.candidates import Candidate
 from asupplemented.hostconfig.certificates import (
     find_directory,

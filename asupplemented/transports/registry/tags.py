@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from asupplemented.aio.files import run_blocking
 from asupplemented.errors import ImageNotFoundError, InvalidDigestError, MalformedResponseError
-from asupplemented.files import run_blocking
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.name import is_tag

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from asupplemented.flight import Flights
+from asupplemented.aio.flight import Flights
 from asupplemented.hostconfig.certificates import make_context
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
+from asupplemented.aio.retry import retry
 from asupplemented.errors import MalformedResponseError
-from asupplemented.retry import retry
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import check_encoding, read_whole, refuse

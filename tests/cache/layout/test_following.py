@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.aio.atomic import take_lock
+from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.blob_files import open_blob_file
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.layout import leads
@@ -20,9 +22,7 @@ from asupplemented.cache.layout.leads import Claim, News, Trail
 from asupplemented.errors import SourceError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
-from asupplemented.staging import take_lock
 from tests.cache.driving import (
     CHUNK,
     Events,

@@ -12,11 +12,11 @@ import pytest
 
 from asupplemented.cache.layout import tops
 from asupplemented.cache.layout.layout_cache import LayoutCache
-from asupplemented.layout_store import LayoutStore, add_entry
 from asupplemented.model import media_type as kinds
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
+from asupplemented.oci_layout import LayoutStore, add_entry
 from asupplemented.testing import build_image, build_index, write_layout
 from tests.cache.driving import (
     Events,

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.aio.atomic import lock_file
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.spool import make_spool
 from asupplemented.errors import SourceError
 from asupplemented.events import Warned
 from asupplemented.session import Session
-from asupplemented.staging import lock_file
 from asupplemented.testing import build_image
 from tests.cache.driving import (
     Events,

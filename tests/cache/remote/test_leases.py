@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.remote.leases import FreeTenure, LocalLease, check_seconds
 from asupplemented.cache.remote.outage import Outage, Surroundings
 from asupplemented.errors import ConfigurationError
 from asupplemented.events import Warned
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.clocks import FakeClock
 

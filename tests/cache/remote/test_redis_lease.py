@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.remote.leases import FreeTenure
 from asupplemented.cache.remote.redis_lease import RedisLease
 from asupplemented.errors import ConfigurationError
 from asupplemented.events import Warned
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, run_leaping

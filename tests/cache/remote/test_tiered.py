@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.remote import object_upload
 from asupplemented.cache.remote.leases import LocalLease
 from asupplemented.cache.remote.object_store import NOBODY, ObjectStore, namespace_of
@@ -20,7 +21,6 @@ from asupplemented.errors import ConfigurationError, DigestMismatchError, Source
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.cache.fleet import Buffer, Shelf, open_host
 from tests.cache.stores import FlakyStore, failure

@@ -11,6 +11,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from asupplemented.abc import Timeouts
+from asupplemented.aio.files import Workers
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -18,7 +19,6 @@ from asupplemented.errors import (
     NetworkError,
     SourceTimeoutError,
 )
-from asupplemented.files import Workers
 from asupplemented.session import Session
 from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
 from asupplemented.transports.registry import connections as module

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from asupplemented.abc import Served, Timeouts
+from asupplemented.aio.breaker import Fitness
 from asupplemented.blobs import relay
 from asupplemented.blobs.health import health_of
-from asupplemented.breaker import Fitness
 from asupplemented.errors import (
     ClosedError,
     DeniedError,

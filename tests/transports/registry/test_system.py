@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import asupplemented as asup
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import ConfigurationError
 from asupplemented.events import Warned
 from asupplemented.hostconfig.registries import Registries
-from asupplemented.retry import CLOCK, Clock
 from asupplemented.session import Session
 from asupplemented.testing import FakeRegistry
 from asupplemented.transports import parse_reference

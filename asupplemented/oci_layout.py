@@ -2,7 +2,7 @@
 
 ``index.json`` is replaced as a whole, under a lock between processes, so that it can be read at
 any time and no change is lost. Blobs have no lock: they are content-addressed, and renamed into
-place when they are whole (`asupplemented.staging`).
+place when they are whole (`asupplemented.aio.atomic`).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import msgspec
 
+from asupplemented.aio.atomic import sync_directory, try_lock, write_file
+from asupplemented.aio.files import read_limited, run_blocking
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
     NotFoundError,
     SourceTimeoutError,
 )
-from asupplemented.files import read_limited, run_blocking
 from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model import strict_json
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.strict_json import Json
-from asupplemented.retry import CLOCK, Clock
-from asupplemented.staging import sync_directory, try_lock, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from asupplemented.aio.concurrency import run_side_by_side
 from asupplemented.errors import (
     InstanceNotFoundError,
     LimitExceededError,
@@ -25,7 +26,6 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import ImageManifest, Index
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
 from asupplemented.model.selection import SpecificImages, SystemImage, choose
-from asupplemented.side_by_side import run_side_by_side
 from asupplemented.supplemented import SupplementedSource
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from asupplemented.aio.concurrency import run_side_by_side
 from asupplemented.errors import LimitExceededError
-from asupplemented.side_by_side import run_side_by_side
 
 
 async def test_side_by_side_begins_in_order_and_stops_at_the_first_failure() -> None:

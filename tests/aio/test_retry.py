@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from asupplemented.backoff import BackoffPolicy
+from asupplemented.aio.backoff import BackoffPolicy
+from asupplemented.aio.retry import Clock, FirstFailure, Retry, retry
 from asupplemented.errors import NetworkError, ServerError, SupplementedError
-from asupplemented.retry import Clock, FirstFailure, Retry, retry
 from tests.clocks import FakeClock
 
 Notes = list[tuple[str, int, float]]

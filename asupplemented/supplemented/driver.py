@@ -14,11 +14,11 @@ from copy import copy
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asupplemented.closing import closing_on_error
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.errors import SourceTimeoutError, SupplementedError
 from asupplemented.events import ResolutionFinished
-from asupplemented.plan import Resolution
-from asupplemented.resolver import Resolver, Want
+from asupplemented.supplemented.resolution import Resolution
+from asupplemented.supplemented.resolver import Resolver, Want
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.selection import Selection
-    from asupplemented.plan import Preference
-    from asupplemented.resolver import Bounds, MissingPolicy, Outcome, UnavailablePolicy
+    from asupplemented.supplemented.resolution import Preference
+    from asupplemented.supplemented.resolver import (
+        Bounds,
+        MissingPolicy,
+        Outcome,
+        UnavailablePolicy,
+    )
 
 __all__ = ("Members", "Resolved", "open_members", "resolve")
 

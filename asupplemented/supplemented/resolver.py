@@ -25,7 +25,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented import limits
-from asupplemented.advice import (
+from asupplemented.errors import (
+    InstanceNotFoundError,
+    LimitExceededError,
+    SupplementedError,
+    UnsupportedDigestError,
+)
+from asupplemented.model.digest import Digest, check_digests
+from asupplemented.model.manifest import Index, Manifest
+from asupplemented.model.selection import SpecificImages, choose
+from asupplemented.supplemented.lookahead import (
     TOP,
     Advice,
     Entry,
@@ -37,15 +46,6 @@ from asupplemented.advice import (
     is_miss,
     is_unavailable,
 )
-from asupplemented.errors import (
-    InstanceNotFoundError,
-    LimitExceededError,
-    SupplementedError,
-    UnsupportedDigestError,
-)
-from asupplemented.model.digest import Digest, check_digests
-from asupplemented.model.manifest import Index, Manifest
-from asupplemented.model.selection import SpecificImages, choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asupplemented import cargo
-from asupplemented.cargo import read_cargo
 from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
@@ -24,6 +22,8 @@ from asupplemented.model.selection import AllImages, SystemImage
 from asupplemented.session import Session
 from asupplemented.source import VerifiedSource
 from asupplemented.testing.images import build_image, build_index
+from asupplemented.transfer.copy import plan as cargo
+from asupplemented.transfer.plan import read_cargo
 from asupplemented.transports.memory import MemoryReference, MemorySource
 from tests.members import Ledger, Member, hold
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from asupplemented.abc import RawManifest
-    from asupplemented.cargo import Cargo
     from asupplemented.errors import SupplementedError
     from asupplemented.testing.images import Built
+    from asupplemented.transfer.plan import Cargo
 
 IMAGES = [build_image(f"linux/{name}", [{"n": name}]) for name in ("amd64", "arm64", "riscv64")]
 

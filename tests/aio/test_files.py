@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.aio.files import (
+    WORKERS,
+    Workers,
+    map_os_error,
+    open_regular,
+    read_limited,
+    run_blocking,
+    run_closing,
+    run_opening,
+)
 from asupplemented.blobs.blob_files import open_blob_file
 from asupplemented.errors import (
     AccessError,
@@ -26,16 +36,6 @@ from asupplemented.errors import (
     SourceTimeoutError,
     SupplementedError,
     TruncatedError,
-)
-from asupplemented.files import (
-    WORKERS,
-    Workers,
-    map_os_error,
-    open_regular,
-    read_limited,
-    run_blocking,
-    run_closing,
-    run_opening,
 )
 from asupplemented.session import Session
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until

@@ -24,12 +24,12 @@ from asupplemented.errors import (
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.platform import Platform, wanted_platforms
-from asupplemented.resolver import Committed, Missing
+from asupplemented.supplemented.resolver import Committed, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from asupplemented.resolver import Resolver
+    from asupplemented.supplemented.resolver import Resolver
 
 __all__ = (
     "Candidate",

@@ -11,12 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asupplemented.aio.atomic import try_lock
+from asupplemented.aio.retry import CLOCK
 from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
     SourceTimeoutError,
 )
-from asupplemented.layout_store import (
+from asupplemented.limits import MAX_MANIFEST
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
+from asupplemented.model.manifest import Manifest
+from asupplemented.model.platform import Platform
+from asupplemented.oci_layout import (
     LOCK_FILE,
     REF_NAME,
     LayoutStore,
@@ -24,20 +31,13 @@ from asupplemented.layout_store import (
     add_entry,
     describe,
 )
-from asupplemented.limits import MAX_MANIFEST
-from asupplemented.model.descriptor import Descriptor
-from asupplemented.model.digest import Digest
-from asupplemented.model.manifest import Manifest
-from asupplemented.model.platform import Platform
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
-from asupplemented.staging import try_lock
 from asupplemented.testing import build_image
 from tests.clocks import FakeClock
 from tests.suspending import wait_until
 
 if TYPE_CHECKING:
-    from asupplemented.layout_store import Tree
+    from asupplemented.oci_layout import Tree
 
 ROOT = Path(__file__).parent.parent
 IMAGE = build_image()
@@ -160,7 +160,7 @@ async def test_changes_by_many_tasks_are_all_kept(tmp_path: Path) -> None:
 
 PROGRAM = """
 import asyncio, pathlib, sys
-from asupplemented.layout_store import LayoutStore, REF_NAME, add_entry
+from asupplemented.oci_layout import LayoutStore, REF_NAME, add_entry
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.session import Session

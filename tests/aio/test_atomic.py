@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.errors import AccessError, ClosedError, LayoutError, SourceError, UsageError
-from asupplemented.limits import MIB
-from asupplemented.model.descriptor import Descriptor
-from asupplemented.model.digest import Digest
-from asupplemented.session import Session
-from asupplemented.staging import (
+from asupplemented.aio.atomic import (
     PREFIX,
     StagedFile,
     ingest,
@@ -26,6 +21,11 @@ from asupplemented.staging import (
     try_lock,
     write_file,
 )
+from asupplemented.errors import AccessError, ClosedError, LayoutError, SourceError, UsageError
+from asupplemented.limits import MIB
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
+from asupplemented.session import Session
 from tests.suspending import count_open_files
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def test_where_nothing_can_be_swept_nothing_fails(tmp_path: Path) -> None:
 def test_a_killed_process_leaves_nothing_for_long(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys, pathlib\n"
-        "from asupplemented.staging import StagedFile\n"
+        "from asupplemented.aio.atomic import StagedFile\n"
         "StagedFile(pathlib.Path(sys.argv[1])).write([b'half'])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.aio.concurrency import run_side_by_side
 from asupplemented.cache.sharing import settle
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -24,7 +25,6 @@ from asupplemented.progress import (
     CopyProgress,
     PrefetchReport,
 )
-from asupplemented.side_by_side import run_side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable

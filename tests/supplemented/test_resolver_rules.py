@@ -27,7 +27,7 @@ from asupplemented.errors import (
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
-from asupplemented.resolver import Missing, Resolver, Want, is_miss, is_unavailable
+from asupplemented.supplemented.resolver import Missing, Resolver, Want, is_miss, is_unavailable
 from tests.oracle_data import OracleCase, case_files, load_case
 from tests.resolving import drive, resolve
 from tests.serial_model import Request, World, resolve_serially
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import RawManifest
     from asupplemented.model.digest import Digest
-    from asupplemented.resolver import MissingPolicy, Outcome, UnavailablePolicy
+    from asupplemented.supplemented.resolver import MissingPolicy, Outcome, UnavailablePolicy
 
 
 def test_X02_the_top_comes_first_and_each_default_is_remembered() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from asupplemented.abc import AsyncResource
-from asupplemented.closing import CLOSE_TIMEOUT, close_all, closing_on_error
+from asupplemented.aio.closing import CLOSE_TIMEOUT, close_all, closing_on_error
 from tests.suspending import run_leaping
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.aio.files import WORKERS, Workers
 from asupplemented.errors import BlobNotFoundError
-from asupplemented.files import WORKERS, Workers
 from asupplemented.session import Session
 from asupplemented.supplemented import supplement
 from asupplemented.testing import FakeRegistry, write_layout
 from asupplemented.testing.images import build_image, build_index
-from asupplemented.transfer import copy
+from asupplemented.transfer.copy import copy
 from tests.members import hold
 from tests.suspending import wait_until
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from asupplemented.breaker import Breaker, BreakerPolicy, Fitness
+from asupplemented.aio.breaker import Breaker, BreakerPolicy, Fitness
 
 POLICY = BreakerPolicy(pause=10.0, longest=75.0, lie=300.0)
 ASIDE, FIT, ON_PROBATION = Fitness.ASIDE, Fitness.FIT, Fitness.ON_PROBATION

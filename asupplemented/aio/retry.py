@@ -1,4 +1,4 @@
-"""Trying again: the loop that sleeps as `asupplemented.backoff` says.
+"""Trying again: the loop that sleeps as `asupplemented.aio.backoff` says.
 
 Clock, sleep and randomness come from outside, so that tests need not wait.
 """
@@ -13,13 +13,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from asupplemented.abc import ResourceKey
-from asupplemented.backoff import Backoff
+from asupplemented.aio.backoff import Backoff
 from asupplemented.errors import SupplementedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from asupplemented.backoff import BackoffPolicy
+    from asupplemented.aio.backoff import BackoffPolicy
 
 __all__ = ("CLOCK", "Clock", "FirstFailure", "Retry", "retry")
 

@@ -24,7 +24,7 @@ from asupplemented.errors import (
     SupplementedError,
 )
 from asupplemented.model.selection import AllImages
-from asupplemented.resolver import Bounds, Resolver, Want
+from asupplemented.supplemented.resolver import Bounds, Resolver, Want
 from tests.resolving import Run, assert_same, drive, frontier, resolve, resolver_for
 from tests.serial_model import Request, World, resolve_serially
 from tests.strategies import NAMES, group, image, index, named, requests, worlds

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 from asupplemented.abc import AsyncResource, BlobStream, Listing, Source, WritableReference
-from asupplemented.cargo import read_cargo
+from asupplemented.aio.concurrency import run_side_by_side
 from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
@@ -31,8 +31,8 @@ from asupplemented.progress import (
     CopyPlanned,
     CopyProgress,
 )
-from asupplemented.side_by_side import run_side_by_side
 from asupplemented.supplemented import SupplementedReference
+from asupplemented.transfer.plan import read_cargo
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asupplemented.abc import Context, Destination, Opening, Reference, Served
-    from asupplemented.cargo import Cargo, Sparse
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.selection import Selection
+    from asupplemented.transfer.plan import Cargo, Sparse
 
 __all__ = (
     "BlobAdvanced",

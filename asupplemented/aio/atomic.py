@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.aio.files import run_blocking, run_closing, run_opening
 from asupplemented.errors import AccessError, LayoutError, SourceError, UsageError
-from asupplemented.files import run_blocking, run_closing, run_opening
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from asupplemented.aio.flight import Flights, SingleFlight
 from asupplemented.errors import NetworkError
-from asupplemented.flight import Flights, SingleFlight
 
 
 class Work:

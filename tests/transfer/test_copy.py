@@ -31,7 +31,7 @@ from asupplemented.model.signature import Signature
 from asupplemented.session import Session
 from asupplemented.supplemented import supplement
 from asupplemented.testing.images import build_artifact, build_image, build_index
-from asupplemented.transfer import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned, copy
+from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned, copy
 from tests.members import Ledger, Member, hold
 from tests.sinks import Sink
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from asupplemented.testing.images import Built
-    from asupplemented.transfer import CopyReport
+    from asupplemented.transfer.copy import CopyReport
 
 BASE = {"etc/base": "the same in every image"}
 AMD = build_image("linux/amd64", [BASE, {"a": "1"}])
