@@ -295,7 +295,7 @@ def test_rooms_do_not_import_in_a_circle() -> None:
             "import msgspec.json",
             "not in asupplemented.supplemented.resolver",
         ),
-        ("asupplemented.transports.layout", "import aiohttp", "not in asupplemented.transports"),
+        ("asupplemented.transports.oci", "import aiohttp", "not in asupplemented.transports"),
         ("asupplemented.session", "import aiohttp", "inside functions only"),
         (
             "asupplemented.hostconfig.tables",

@@ -40,7 +40,7 @@ class Login:
             default_auth_file,
         )
         from asupplemented.hostconfig import Registries
-        from asupplemented.transports.registry.system import System
+        from asupplemented.transports.registry.host_config import System
 
         registries = Registries()
         if self.context is not None:

@@ -17,7 +17,7 @@ import typer
 
 from asupplemented.cli.console import Narrator
 from asupplemented.cli.login import Login
-from asupplemented.cli.system import find_options
+from asupplemented.cli.names import find_options
 from asupplemented.errors import (
     AmbiguousManifestError,
     InvalidDigestError,

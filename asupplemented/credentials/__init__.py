@@ -7,7 +7,7 @@ what all of them have in common: nothing secret is ever shown (rule CRED-07).
 
 from __future__ import annotations
 
-from asupplemented.credentials.files import (
+from asupplemented.credentials.auth_files import (
     AuthFile,
     AuthFiles,
     default_auth_file,

@@ -18,7 +18,7 @@ from asupplemented.credentials.documents import (
     decode_secrets,
     make_credential,
 )
-from asupplemented.credentials.programs import Command, run
+from asupplemented.credentials.helper_process import Command, run
 from asupplemented.errors import ConfigurationError, SourceError, SupplementedError
 from asupplemented.limits import MAX_HELPER_OUTPUT
 from asupplemented.model.text import excerpt
@@ -26,7 +26,7 @@ from asupplemented.model.text import excerpt
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asupplemented.credentials.programs import Outcome
+    from asupplemented.credentials.helper_process import Outcome
     from asupplemented.model.credential import Credential
 
 __all__ = ("CredentialHelpers", "HelperLimits", "check_suffix", "parse_answer")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
 
-from asupplemented.credentials.files import AuthFiles
+from asupplemented.credentials.auth_files import AuthFiles
 from asupplemented.credentials.helpers import CredentialHelpers, check_suffix
 from asupplemented.errors import SupplementedError
 from asupplemented.model.credential import check_lookup
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from asupplemented.aio.retry import Clock
-    from asupplemented.credentials.files import AuthFile
+    from asupplemented.credentials.auth_files import AuthFile
     from asupplemented.credentials.helpers import HelperLimits
     from asupplemented.model.credential import Credential
 

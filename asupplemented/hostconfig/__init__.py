@@ -19,10 +19,10 @@ from asupplemented.hostconfig.certificates import (
     make_context,
     read_certificates,
 )
-from asupplemented.hostconfig.lookaside import Lookaside
 from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.hostconfig.proxies import Proxies
 from asupplemented.hostconfig.registries import Registries, RegistriesCache
+from asupplemented.hostconfig.registries_d import Lookaside
 from asupplemented.hostconfig.short_names import (
     is_short_name,
     resolve_short_name,

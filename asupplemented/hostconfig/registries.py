@@ -17,7 +17,7 @@ from asupplemented.hostconfig.documents import (
     list_documents,
     read_document,
 )
-from asupplemented.hostconfig.fragments import parse_fragment
+from asupplemented.hostconfig.registries_conf import parse_fragment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.credentials import CredentialHelpers, HelperLimits
+from asupplemented.credentials.helper_process import Outcome
 from asupplemented.credentials.helpers import parse_answer
-from asupplemented.credentials.programs import Outcome
 from asupplemented.errors import (
     ConfigurationError,
     LimitExceededError,

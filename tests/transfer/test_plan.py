@@ -22,7 +22,7 @@ from asupplemented.model.selection import AllImages, SystemImage
 from asupplemented.session import Session
 from asupplemented.source import VerifiedSource
 from asupplemented.testing.images import build_image, build_index
-from asupplemented.transfer.copy import plan as cargo
+from asupplemented.transfer import plan as cargo
 from asupplemented.transfer.plan import read_cargo
 from asupplemented.transports.memory import MemoryReference, MemorySource
 from tests.members import Ledger, Member, hold

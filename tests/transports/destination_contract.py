@@ -48,7 +48,7 @@ from tests.transports.contract import (
     drain,
 )
 from tests.transports.places import failing_open, open_files, tree
-from tests.transports.test_layout import SCHEMA1
+from tests.transports.test_oci import SCHEMA1
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator

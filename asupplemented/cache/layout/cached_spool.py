@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context
-    from asupplemented.cache.layout.leads import Claim
+    from asupplemented.cache.layout.fetch_lock import Claim
     from asupplemented.cache.spool_file import IngestFile
 
 __all__ = ("CachedSpool",)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 from asupplemented.aio.closing import Nothing
 from asupplemented.aio.files import run_blocking
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.cache.layout.leads import News, Trail
+from asupplemented.cache.layout.fetch_lock import News, Trail
 from asupplemented.errors import SourceError
 
 if TYPE_CHECKING:

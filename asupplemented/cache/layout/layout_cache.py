@@ -11,11 +11,11 @@ from asupplemented.abc import BlobCache
 from asupplemented.aio.files import run_blocking, run_opening
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.cache.layout.cached_spool import CachedSpool
-from asupplemented.cache.layout.finding import Finder
+from asupplemented.cache.layout.fetch_lock import Claim, Trail
 from asupplemented.cache.layout.following import FollowedCandidate
-from asupplemented.cache.layout.leads import Claim, Trail
-from asupplemented.cache.layout.places import Places
-from asupplemented.cache.layout.stock import Stock
+from asupplemented.cache.layout.lookup import Finder
+from asupplemented.cache.layout.paths import Places
+from asupplemented.cache.layout.store import Stock
 from asupplemented.cache.layout.trouble import Warnings, when_free
 from asupplemented.cache.spool_file import IngestFile
 from asupplemented.errors import (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from asupplemented.cache.layout.places import Places
+    from asupplemented.cache.layout.paths import Places
 
 __all__ = ("Item", "Records")
 

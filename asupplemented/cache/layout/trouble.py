@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from asupplemented.aio.files import run_blocking
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.cache.layout.tops import Busy
+from asupplemented.cache.layout.index_json import Busy
 from asupplemented.errors import SourceTimeoutError
 from asupplemented.events import Warned
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from asupplemented.abc import RawManifest
 from asupplemented.cache.remote.leases import check_seconds
-from asupplemented.cache.remote.object_body import StoredBlob
+from asupplemented.cache.remote.object_blob import StoredBlob
 from asupplemented.cache.remote.object_requests import ask
 from asupplemented.cache.remote.object_upload import Read, put_object
 from asupplemented.errors import BlobNotFoundError, ConfigurationError, LimitExceededError

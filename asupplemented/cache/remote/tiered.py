@@ -9,7 +9,7 @@ from asupplemented.abc import BlobCache, RawManifest
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.cache.remote.leases import check_seconds
 from asupplemented.cache.remote.outage import PAUSE
-from asupplemented.cache.remote.remote_tier import RemoteTier, Visit
+from asupplemented.cache.remote.remote import RemoteTier, Visit
 from asupplemented.cache.remote.tiered_spool import TieredSpool
 from asupplemented.cache.spool import make_spool
 from asupplemented.model.digest import Digest
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asupplemented.abc import BlobFile, Context, Lease, Spool, Tenure
-    from asupplemented.cache.remote.object_body import StoredBlob
+    from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.manifest import Manifest

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import AsyncResource, BlobCandidate, BlobFile, Tenure
-    from asupplemented.cache.remote.object_body import StoredBlob
-    from asupplemented.cache.remote.remote_tier import RemoteTier, Visit
+    from asupplemented.cache.remote.object_blob import StoredBlob
+    from asupplemented.cache.remote.remote import RemoteTier, Visit
 
 __all__ = ("TieredSpool",)
 

@@ -31,12 +31,12 @@ from asupplemented.transports.registry.addresses import (
     redact,
 )
 from asupplemented.transports.registry.deadlines import Deadlines
-from asupplemented.transports.registry.faults import (
+from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, Proxy, find_proxy
+from asupplemented.transports.registry.failures import (
     FOREIGN,
     ForbiddenAddressError,
     translate,
 )
-from asupplemented.transports.registry.route import DIRECT, NO_CERTIFICATES, Proxy, find_proxy
 from asupplemented.transports.registry.tls import TLSContexts
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from aiohttp import hdrs
 
 from asupplemented.errors import MalformedResponseError
 from asupplemented.transports.registry.addresses import Reach, origin_of, reach_of_host, redact
+from asupplemented.transports.registry.endpoint import DIRECT
 from asupplemented.transports.registry.redirects import REDIRECTS, next_url
-from asupplemented.transports.registry.route import DIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ from asupplemented.blobs.attempts import Pace
 from asupplemented.errors import MalformedResponseError, TruncatedError
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.bodies import read_chunk
-from asupplemented.transports.registry.ranges import ContentRange
+from asupplemented.transports.registry.byteranges import ContentRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from asupplemented.aio.retry import Retry
 from asupplemented.errors import RegistryError, TooManyRequestsError
-from asupplemented.transports.registry.faults import is_passing, is_unreached
+from asupplemented.transports.registry.failures import is_passing, is_unreached
 
 if TYPE_CHECKING:
     from asupplemented.errors import SupplementedError

@@ -13,9 +13,9 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.hostconfig.candidates import join_failures
-from asupplemented.transports.registry.blob import HttpBlob
+from asupplemented.transports.registry.adapter import enter
+from asupplemented.transports.registry.blobs import HttpBlob
 from asupplemented.transports.registry.parts import HttpParts
-from asupplemented.transports.registry.source import enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.hostconfig.candidates import Candidate
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.transports.registry.caller import Caller
+    from asupplemented.transports.registry.adapter import RegistryAdapter
     from asupplemented.transports.registry.parts import HttpPart
-    from asupplemented.transports.registry.source import RegistryAdapter
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("Place", "PlacedBlob", "PlacedParts", "ask_in_turn")
 

@@ -533,7 +533,7 @@ async def test_a_descriptor_that_lies_about_the_size_costs_nobody_a_good_file(
 async def test_a_hit_is_not_hashed_whatever_the_umask(
     session: Session, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asupplemented.cache.layout import finding
+    from asupplemented.cache.layout import lookup as finding
 
     monkeypatch.setattr(finding, "_hash", None)
     before = os.umask(0)
@@ -586,7 +586,7 @@ async def test_verifying_on_read_hashes_once_for_each_state_of_a_file(
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, bool],
 ) -> None:
-    from asupplemented.cache.layout import finding
+    from asupplemented.cache.layout import lookup as finding
 
     hashed: list[str] = []
     real = finding._hash

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asupplemented.cache.remote import remote_tier
+from asupplemented.cache.remote import remote as remote_tier
 
 
 @pytest.fixture(autouse=True)

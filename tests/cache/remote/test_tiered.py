@@ -13,7 +13,7 @@ from asupplemented.cache.remote import object_upload
 from asupplemented.cache.remote.leases import LocalLease
 from asupplemented.cache.remote.object_store import NOBODY, ObjectStore, namespace_of
 from asupplemented.cache.remote.object_upload import PART
-from asupplemented.cache.remote.remote_tier import RemoteTier, Visit
+from asupplemented.cache.remote.remote import RemoteTier, Visit
 from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.cache.remote.uploads import BUDGET
 from asupplemented.cache.sharing import open_stream

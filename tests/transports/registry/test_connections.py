@@ -24,7 +24,7 @@ from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Header
 from asupplemented.transports.registry import connections as module
 from asupplemented.transports.registry.addresses import Reach
 from asupplemented.transports.registry.connections import Connections, default_user_agent
-from asupplemented.transports.registry.faults import ForbiddenAddressError
+from asupplemented.transports.registry.failures import ForbiddenAddressError
 from asupplemented.transports.registry.options import RegistryOptions
 from tests.transports.registry.raw_servers import serve_bytes
 from tests.transports.registry.sessions import IMAGE, fill, watch

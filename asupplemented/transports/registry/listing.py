@@ -10,7 +10,7 @@ from aiohttp import hdrs
 from asupplemented.errors import LimitExceededError, MalformedResponseError
 from asupplemented.transports.registry.addresses import origin_of, redact
 from asupplemented.transports.registry.client import locate
-from asupplemented.transports.registry.letters import fetch_letter
+from asupplemented.transports.registry.documents import fetch_letter
 from asupplemented.transports.registry.redirects import join_url
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import Errand, RegistryClient
-    from asupplemented.transports.registry.letters import Letter
+    from asupplemented.transports.registry.documents import Letter
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("Pages", "find_next")
 

@@ -23,8 +23,8 @@ from asupplemented.transports.registry import (
     RegistryOptions,
     reload_configuration,
 )
+from asupplemented.transports.registry.host_config import KEPT, System
 from asupplemented.transports.registry.signatures import attachment_tag
-from asupplemented.transports.registry.system import KEPT, System
 from tests.transports.registry.configuring import Configured, table
 from tests.transports.registry.sessions import IMAGE, OPTIONS_HERE, fill, watch
 from tests.transports.registry.signing import SIGNATURES, get, looking

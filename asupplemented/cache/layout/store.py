@@ -18,11 +18,11 @@ from asupplemented.aio.atomic import (
 )
 from asupplemented.aio.files import open_with_status
 from asupplemented.cache.layout.eviction import EvictionQueue
-from asupplemented.cache.layout.ledger import Account, Ledger
-from asupplemented.cache.layout.links import Links
-from asupplemented.cache.layout.places import Places, read_labels
+from asupplemented.cache.layout.graph import Links
+from asupplemented.cache.layout.index_json import Busy, Tops
+from asupplemented.cache.layout.paths import Places, read_labels
+from asupplemented.cache.layout.quota import Account, Ledger
 from asupplemented.cache.layout.records import Item, Records
-from asupplemented.cache.layout.tops import Busy, Tops
 from asupplemented.errors import SourceError, SupplementedError
 from asupplemented.model.digest import Digest
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asupplemented.aio.files import read_limited
-from asupplemented.credentials.entries import Finding, parse_auth_file, search
+from asupplemented.credentials.auth_json import Finding, parse_auth_file, search
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
 from asupplemented.limits import MAX_AUTH_FILE
 from asupplemented.model.credential import check_lookup

@@ -620,7 +620,7 @@ async def test_CRED03_other_registries_learn_nothing(
 async def test_a_flood_of_repositories_keeps_the_last_ones(
     bearer: FakeRegistry, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asupplemented.transports.registry.access.KEPT", 3)
+    monkeypatch.setattr("asupplemented.transports.registry.auth.KEPT", 3)
     for number in range(5):
         fill(bearer, f"r{number}")
         await try_open(watched, bearer, f"r{number}")

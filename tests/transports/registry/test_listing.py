@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from asupplemented.errors import MalformedResponseError
-from asupplemented.transports.registry.pages import find_next
+from asupplemented.transports.registry.listing import find_next
 
 CURRENT = URL("https://r.example:5000/v2/team/app/tags/list?n=2", encoded=True)
 NEXT = "/v2/team/app/tags/list?last=b&n=2"

@@ -43,7 +43,7 @@ from asupplemented.oci_layout import LayoutIndex
 from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index
 from asupplemented.transports import parse_reference
-from asupplemented.transports.layout import LayoutReference, LayoutSource, choose_entry
+from asupplemented.transports.oci import LayoutReference, LayoutSource, choose_entry
 from tests.transports.contract import (
     AMD64,
     ARM64,

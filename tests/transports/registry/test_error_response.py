@@ -22,7 +22,7 @@ from asupplemented.errors import (
     UnauthorizedError,
     UnexpectedStatusError,
 )
-from asupplemented.transports.registry.answers import (
+from asupplemented.transports.registry.error_response import (
     Answer,
     HostileDocumentError,
     Inquiry,

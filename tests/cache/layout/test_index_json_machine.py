@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from asupplemented.cache.layout.places import Places
-from asupplemented.cache.layout.stock import Stock
+from asupplemented.cache.layout.paths import Places
+from asupplemented.cache.layout.store import Stock
 from asupplemented.cache.spool_file import IngestFile
 from asupplemented.model.digest import Digest
 from asupplemented.testing import build_image, build_index

@@ -26,7 +26,7 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asupplemented.cache.layout.places import Places
+    from asupplemented.cache.layout.paths import Places
     from asupplemented.cache.layout.records import Records
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.image_manifest import ImageManifest

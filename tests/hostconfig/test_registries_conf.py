@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asupplemented.errors import ConfigurationError
-from asupplemented.hostconfig.fragments import parse_fragment
+from asupplemented.hostconfig.registries_conf import parse_fragment
 from asupplemented.hostconfig.tables import Mirror, Registry
 
 PATH = Path("/etc/containers/registries.conf")

@@ -44,7 +44,7 @@ from tests.transports.registry.sessions import BLOB, fill, watch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from asupplemented.transports.registry.source import RegistryAdapter
+    from asupplemented.transports.registry.adapter import RegistryAdapter
     from tests.transports.registry.sessions import Watched
 
 BLOB_DIGEST = Digest.of(BLOB)

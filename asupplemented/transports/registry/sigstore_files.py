@@ -17,18 +17,18 @@ from multidict import CIMultiDict
 from asupplemented.aio.files import read_limited, run_blocking
 from asupplemented.aio.retry import retry
 from asupplemented.errors import ConfigurationError, LayoutError, LimitExceededError, NotFoundError
-from asupplemented.hostconfig.lookaside import locate_signature
+from asupplemented.hostconfig.registries_d import locate_signature
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
 from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.addresses import origin_of
-from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.courier import Courier, Home, Parcel
-from asupplemented.transports.registry.letters import receive
+from asupplemented.transports.registry.documents import receive
+from asupplemented.transports.registry.endpoint import DIRECT
+from asupplemented.transports.registry.error_response import Inquiry
 from asupplemented.transports.registry.patience import judge
 from asupplemented.transports.registry.redirects import parse_url
-from asupplemented.transports.registry.route import DIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.means import Means
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("fetch_beside",)
 

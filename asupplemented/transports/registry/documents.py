@@ -8,16 +8,16 @@ from aiohttp import hdrs
 
 from asupplemented.errors import LimitExceededError
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.answers import parse_media_type
 from asupplemented.transports.registry.bodies import check_encoding, read_whole
+from asupplemented.transports.registry.error_response import parse_media_type
 
 if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDictProxy
 
     from asupplemented.abc import Timeouts
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import Errand, RegistryClient
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("Letter", "fetch_letter", "receive")
 

@@ -20,7 +20,7 @@ from asupplemented.model.platform import Platform
 from asupplemented.model.signature import Signature
 from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index, hold_in_memory
-from asupplemented.transports.layout import LayoutReference
+from asupplemented.transports.oci import LayoutReference
 from tests.transports.contract import (
     AMD64,
     ARM64,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.cache.layout import tops
+from asupplemented.cache.layout import index_json as tops
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.model import media_type as kinds
 from asupplemented.model.descriptor import Descriptor

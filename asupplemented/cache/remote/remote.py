@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from asupplemented.abc import BlobFile, Context, Tenure
-    from asupplemented.cache.remote.object_body import StoredBlob
+    from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.object_upload import Read
     from asupplemented.model.digest import Digest

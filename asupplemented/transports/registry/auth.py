@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from asupplemented.aio.retry import Clock
     from asupplemented.model.credential import Credential
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.challenge import Challenge
+    from asupplemented.transports.registry.request import Caller
     from asupplemented.transports.registry.token_server import TokenServer
 
 __all__ = ("Access", "Grant")

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.aio.atomic import map_write_errors, sync_directory
-from asupplemented.cache.layout.places import label, read_labels
+from asupplemented.cache.layout.paths import label, read_labels
 from asupplemented.errors import InvalidDigestError, SupplementedError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from asupplemented.cache.layout.links import Links, Reach
-    from asupplemented.cache.layout.places import Places
+    from asupplemented.cache.layout.graph import Links, Reach
+    from asupplemented.cache.layout.paths import Places
     from asupplemented.cache.layout.records import Records
     from asupplemented.model.strict_json import Json
     from asupplemented.oci_layout import LayoutIndex

@@ -20,12 +20,12 @@ from hypothesis.stateful import (
 )
 
 from asupplemented.cache.layout.eviction import BATCH, EvictionQueue
-from asupplemented.cache.layout.finding import Finder
-from asupplemented.cache.layout.ledger import Ledger
-from asupplemented.cache.layout.places import Places, read_labels
+from asupplemented.cache.layout.index_json import Busy
+from asupplemented.cache.layout.lookup import Finder
+from asupplemented.cache.layout.paths import Places, read_labels
+from asupplemented.cache.layout.quota import Ledger
 from asupplemented.cache.layout.records import Item
-from asupplemented.cache.layout.stock import Stock
-from asupplemented.cache.layout.tops import Busy
+from asupplemented.cache.layout.store import Stock
 from asupplemented.cache.spool_file import IngestFile
 from asupplemented.model.digest import Digest
 from tests.cache.driving import held, weigh

@@ -19,17 +19,17 @@ from asupplemented.errors import (
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.answers import Inquiry, parse_media_type
-from asupplemented.transports.registry.blob import HttpBlob
+from asupplemented.transports.registry.blobs import HttpBlob
 from asupplemented.transports.registry.bodies import check_encoding, read_whole
 from asupplemented.transports.registry.client import Errand
+from asupplemented.transports.registry.error_response import Inquiry, parse_media_type
 from asupplemented.transports.registry.external import ExternalBlob, find_urls
+from asupplemented.transports.registry.host_config import System
 from asupplemented.transports.registry.means import Means
 from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.pool import REGISTRIES, RegistryPool
 from asupplemented.transports.registry.referrers import fetch_referrers
 from asupplemented.transports.registry.signatures import Signatures
-from asupplemented.transports.registry.system import System
 from asupplemented.transports.registry.tags import fetch_digest, list_tags
 from asupplemented.transports.registry.tokens import pull_scope
 
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.pool import Lease
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("RegistryAdapter", "enter")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.transports.registry.ranges import (
+from asupplemented.transports.registry.byteranges import (
     ContentRange,
     format_range,
     parse_content_range,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.credentials import programs
-from asupplemented.credentials.programs import Command, Outcome, run
+from asupplemented.credentials import helper_process as programs
+from asupplemented.credentials.helper_process import Command, Outcome, run
 from asupplemented.errors import LimitExceededError, SourceTimeoutError
 from tests.credentials.keepers import (
     PatientClock,

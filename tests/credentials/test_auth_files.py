@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.credentials import AuthFile, AuthFiles, default_auth_file
-from asupplemented.credentials.entries import Finding, HelperCall
+from asupplemented.credentials.auth_json import Finding, HelperCall
 from asupplemented.errors import ConfigurationError
 from asupplemented.limits import MAX_AUTH_FILE
 from asupplemented.model.credential import Credential

@@ -20,14 +20,14 @@ from asupplemented.aio.atomic import is_at, lock_file
 from asupplemented.aio.files import map_os_error, open_with_status, read_limited
 from asupplemented.blobs.blob_files import FileIdentity
 from asupplemented.blobs.read_ahead import MAX_REMEMBERED, SETTLED
-from asupplemented.cache.layout.tops import Busy
+from asupplemented.cache.layout.index_json import Busy
 from asupplemented.errors import NotFoundError, SupplementedError
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asupplemented.cache.layout.stock import Stock
+    from asupplemented.cache.layout.store import Stock
     from asupplemented.model.digest import Digest
 
 __all__ = ("Finder",)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented.errors import ConfigurationError
-from asupplemented.hostconfig.lookaside import (
+from asupplemented.hostconfig.paths import ConfigurationPaths
+from asupplemented.hostconfig.registries_d import (
     MAX_YAML,
     Lookaside,
     Section,
     locate_signature,
 )
-from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.model.digest import Digest
 from asupplemented.model.name import ImageName
 from tests.hostconfig.machine import forbid, write

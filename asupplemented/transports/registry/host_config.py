@@ -17,11 +17,11 @@ from asupplemented.hostconfig.certificates import (
     find_directory,
     read_certificates,
 )
-from asupplemented.hostconfig.lookaside import Lookaside
 from asupplemented.hostconfig.proxies import Proxies
 from asupplemented.hostconfig.registries import Registries, RegistriesCache
+from asupplemented.hostconfig.registries_d import Lookaside
+from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, Route
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
-from asupplemented.transports.registry.route import DIRECT, NO_CERTIFICATES, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

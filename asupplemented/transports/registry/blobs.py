@@ -16,14 +16,14 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import check_encoding, read_chunk
-from asupplemented.transports.registry.client import OK, Errand
-from asupplemented.transports.registry.ranges import (
+from asupplemented.transports.registry.byteranges import (
     format_range,
     parse_content_range,
     parse_unsatisfied_range,
 )
+from asupplemented.transports.registry.client import OK, Errand
+from asupplemented.transports.registry.error_response import Inquiry
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import aiohttp
 
     from asupplemented.aio.backoff import BackoffPolicy
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import RegistryClient
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("HttpBlob",)
 
