@@ -24,6 +24,7 @@ __all__ = (
     "DOCKER_SCHEMA1_SIGNED",
     "DOCKER_TYPES",
     "KNOWN_MANIFESTS",
+    "NON_DISTRIBUTABLE",
     "OCI_CONFIG",
     "OCI_EMPTY",
     "OCI_INDEX",
@@ -90,6 +91,17 @@ DOCKER_TYPES: Final = frozenset(
     )
 )
 """The only media types that may occur in a schema 2 manifest (rule P6)."""
+
+NON_DISTRIBUTABLE: Final = frozenset(
+    (
+        DOCKER_FOREIGN_LAYER,
+        DOCKER_FOREIGN_LAYER_GZIP,
+        OCI_NONDISTRIBUTABLE_LAYER,
+        OCI_NONDISTRIBUTABLE_LAYER_GZIP,
+        OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
+    )
+)
+"""Layers that must not be uploaded; their descriptors say where to get them."""
 
 
 def is_index(media_type: str | None) -> bool:

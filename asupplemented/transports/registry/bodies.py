@@ -9,7 +9,7 @@ from aiohttp import hdrs
 
 from asupplemented.errors import MalformedResponseError, SourceError, SourceTimeoutError
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.error_response import Answer, describe
+from asupplemented.transports.registry.error_response import ErrorResponse, describe
 from asupplemented.transports.registry.failures import FOREIGN_IN_BODY, translate
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Timeouts
     from asupplemented.errors import NotFoundError, RegistryError
-    from asupplemented.transports.registry.error_response import Inquiry
-    from asupplemented.transports.registry.request import Means
+    from asupplemented.transports.registry.error_response import Target
+    from asupplemented.transports.registry.request import ClientDeps
 
 __all__ = ("check_encoding", "read_chunk", "read_whole", "refuse")
 
@@ -39,20 +39,23 @@ def check_encoding(response: aiohttp.ClientResponse) -> None:
 
 
 async def refuse(
-    response: aiohttp.ClientResponse, inquiry: Inquiry, means: Means, secrets: Iterable[str] = ()
+    response: aiohttp.ClientResponse,
+    target: Target,
+    deps: ClientDeps,
+    secrets: Iterable[str] = (),
 ) -> RegistryError | NotFoundError:
-    """The error that an answer is; its body is read for that, and the answer closed."""
+    """The error for a response. Its body is read for that, and it is closed."""
     body: bytes | None = b""
     try:
         if 400 <= response.status < 500:  # noqa: PLR2004
-            limit = means.options.limits.error_body
-            body = await read_whole(response, limit, means.timeouts)
+            limit = deps.options.limits.error_body
+            body = await read_whole(response, limit, deps.timeouts)
     except SourceError:
         body = b""  # the status says enough
     finally:
         response.close()
-    answer = Answer(response.status, response.headers, body, redact(response.url))
-    return describe(answer, inquiry, now=means.clock.wall(), secrets=secrets)
+    error_response = ErrorResponse(response.status, response.headers, body, redact(response.url))
+    return describe(error_response, target, now=deps.clock.wall(), secrets=secrets)
 
 
 async def read_chunk(response: aiohttp.ClientResponse, limit: int, received: int) -> bytes:

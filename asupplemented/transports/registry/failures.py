@@ -1,7 +1,7 @@
-"""The one place where the exceptions of aiohttp become ours.
+"""Exceptions of aiohttp mapped to errors of this package, in one place.
 
-Some of them hold the URL with its query, or the headers of the request, and show them: those
-do not become the cause of ours, since a traceback prints causes (rules REDIR-05, CRED-07).
+Some of them show the URL with its query, or the headers of the request. Those do not become the
+cause of our errors, since a traceback prints causes (rules REDIR-05, CRED-07).
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ __all__ = (
     "FOREIGN",
     "FOREIGN_IN_BODY",
     "ForbiddenAddressError",
-    "is_passing",
+    "is_transient",
     "is_unreached",
     "translate",
 )
 
 FOREIGN: Final = (aiohttp.ClientError, OSError, UnicodeError)
-"""What a request, or reading its answer, may raise that is not ours."""
+"""Foreign exceptions that a request may raise."""
 
 FOREIGN_IN_BODY: Final = (*FOREIGN, RuntimeError)
-"""The same for reading a body: one whose connection was closed here raises a RuntimeError."""
+"""The same for reading a body: aiohttp raises RuntimeError if we closed its connection."""
 
-_TALKATIVE: Final = (
+_SHOWING_SECRETS: Final = (
     aiohttp.ClientResponseError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
 )
 _UNTRUSTED: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
-_WHO: Final = 407
-_OVERLOADED: Final = 500
+_PROXY_AUTHENTICATION: Final = 407
+_SERVER_ERROR: Final = 500
 _UNKNOWN_NAME: Final = frozenset(
     code
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_FAIL", "EAI_ADDRFAMILY")
@@ -56,19 +56,19 @@ _UNKNOWN_NAME: Final = frozenset(
 
 
 class ForbiddenAddressError(OSError):
-    """A name that leads to an address where this request must not go (rule SEC-01)."""
+    """A name resolved only to addresses that are too private (rule SEC-01)."""
 
 
 def translate(error: Exception, url: URL, *, received: int | None = None) -> SourceError:
-    """Our error for a foreign one, its cause set if that keeps our secrets.
+    """The error for a foreign exception, which becomes its cause unless it shows secrets.
 
     Args:
         error: One of `FOREIGN`, or of `FOREIGN_IN_BODY`.
-        url: What was asked for.
+        url: The URL of the request.
         received: Bytes of the body that had arrived, None if the head had not.
     """
     ours = _translate(error, url, received)
-    if not isinstance(error, _TALKATIVE):
+    if not isinstance(error, _SHOWING_SECRETS):
         ours.__cause__ = error
     return ours
 
@@ -80,7 +80,7 @@ def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
     if isinstance(error, TimeoutError):
         return SourceTimeoutError(f"{place} did not answer in time", received=received)
     if isinstance(error, aiohttp.ClientPayloadError):
-        return TruncatedError(f"the answer of {place} broke off", received=received)
+        return TruncatedError(f"the response of {place} broke off", received=received)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _ProxyRefusalError.of(error.status, url)
     fault = _find_fault(error, url)
@@ -90,9 +90,9 @@ def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
 
 
 def _find_fault(error: Exception, url: URL) -> str | None:
-    """What is wrong with an answer, or with where one sent us; None if the network is at fault."""
+    """What is wrong with a response or a redirect; None if the network failed."""
     if isinstance(error, aiohttp.InvalidURL):
-        return f"{redact(url)} is nothing that can be asked"
+        return f"{redact(url)} is not a valid URL for a request"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"{redact(url)} did not answer in valid HTTP"
     cause = error.__cause__
@@ -104,18 +104,20 @@ def _find_fault(error: Exception, url: URL) -> str | None:
 
 
 class _UnreachedTimeoutError(SourceTimeoutError):
-    """Not even a connection; its cause cannot say so, because it shows the URL."""
+    """There was no connection in time. Its cause shows the URL, so it is not kept."""
 
 
 class _ProxyRefusalError(NetworkError):
-    """A proxy that does not lead to where it should; its cause would show what it was told."""
+    """A proxy refused to connect. Its cause shows our headers, so it is not kept."""
 
     status: int | None = None
 
     @classmethod
     def of(cls, status: int, url: URL) -> _ProxyRefusalError:
-        why = "it wants to know who we are" if status == _WHO else f"it answered {status}"
-        error = cls(f"the proxy does not lead to {origin_of(url)}: {why}")
+        why = f"it answered {status}"
+        if status == _PROXY_AUTHENTICATION:
+            why = "it requires authentication; put user and password into the URL of the proxy"
+        error = cls(f"the proxy does not connect to {origin_of(url)}: {why}")
         error.status = status
         return error
 
@@ -140,16 +142,16 @@ def _complain(error: Exception, url: URL) -> str:
 
 
 def _other_side(error: Exception, url: URL) -> str:
-    """Whom we could not talk to: the origin, or the proxy that leads there."""
+    """The server that failed, for messages: the origin, or the proxy before it."""
     origin = origin_of(url)
     if not isinstance(error, aiohttp.ClientConnectorError):
         return str(origin)
     direct = (error.host, error.port) == (url.raw_host, url.port)
-    return str(origin) if direct else f"the proxy that leads to {origin}"
+    return str(origin) if direct else f"the proxy for {origin}"
 
 
 def _words(error: Exception) -> str:
-    """What the operating system says, without the wrappings."""
+    """The message of the operating system, without aiohttp's wrapping."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(inner, ssl.SSLError):
         return inner.reason or "the handshake failed"
@@ -158,12 +160,12 @@ def _words(error: Exception) -> str:
     return "it was closed"
 
 
-def is_passing(error: SupplementedError) -> bool:
-    """Whether a transport error may be gone the next time (rules RET-02, RET-06)."""
+def is_transient(error: SupplementedError) -> bool:
+    """Whether the same request may succeed the next time (rules RET-02, RET-06)."""
     if not isinstance(error, (NetworkError, SourceTimeoutError)):
         return False
     if isinstance(error, _ProxyRefusalError):
-        return error.status is not None and error.status >= _OVERLOADED
+        return error.status is not None and error.status >= _SERVER_ERROR
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         return cause.os_error.errno not in _UNKNOWN_NAME

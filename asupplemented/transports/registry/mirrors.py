@@ -21,7 +21,7 @@ from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.places import PlacedBlob, PlacedParts, ask_in_turn
-from asupplemented.transports.registry.request import Means
+from asupplemented.transports.registry.request import ClientDeps
 from asupplemented.transports.registry.standing import Standing
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class MirroredAdapter:
         self._context = context
         self._places = tuple(places)
         self._standing = Standing.of(context)
-        self._limit = Means.of(context).options.limits.mirror
+        self._limit = ClientDeps.of(context).options.limits.mirror
         self._default: Manifest | None = None
         self._open = True
 
@@ -143,7 +143,7 @@ class MirroredAdapter:
         async def fetch(place: Place) -> tuple[Descriptor, ...]:
             adapter = await place.enter()
             found = await adapter.fetch_referrers(subject, artifact_type)
-            if not found and place.caller.rivals:
+            if not found and place.caller.has_alternatives:
                 message = f"{place.reference} knows of nothing that refers to {subject}"
                 raise NotFoundError(message, digest=subject)
             return found
@@ -173,7 +173,7 @@ class MirroredAdapter:
         return manifest
 
     async def _fetch_in_time(self, place: Place, instance: Digest | None) -> RawManifest:
-        limit = self._limit if place.caller.rivals else None
+        limit = self._limit if place.caller.has_alternatives else None
         try:
             async with asyncio.timeout(limit) as deadline:
                 adapter = await place.enter()
@@ -201,5 +201,7 @@ class MirroredAdapter:
 
     def _is_doubtful(self, place: Place) -> bool:
         """Whether it is better asked after the others."""
-        away = place.caller.rivals and self._standing.is_away(place.candidate.name.registry)
+        away = place.caller.has_alternatives and self._standing.is_away(
+            place.candidate.name.registry
+        )
         return place.failing or away

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from asupplemented.aio.retry import Retry
 from asupplemented.errors import RegistryError, TooManyRequestsError
-from asupplemented.transports.registry.failures import is_passing, is_unreached
+from asupplemented.transports.registry.failures import is_transient, is_unreached
 
 if TYPE_CHECKING:
     from asupplemented.errors import SupplementedError
@@ -29,7 +29,7 @@ def judge(error: SupplementedError) -> Retry | None:
         if error.status in _BUSY:
             return Retry(after=error.retry_after)
         return Retry(after=error.retry_after, attempts=2) if error.status in _ONCE else None
-    return Retry() if is_passing(error) and not _began(error) else None
+    return Retry() if is_transient(error) and not _began(error) else None
 
 
 def judge_ping(error: SupplementedError) -> Retry | None:

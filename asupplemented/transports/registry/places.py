@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.adapter import RegistryAdapter
     from asupplemented.transports.registry.parts import HttpPart
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import RequestContext
 
 __all__ = ("Place", "PlacedBlob", "PlacedParts", "ask_in_turn")
 
@@ -50,7 +50,7 @@ class Place:
 
     __slots__ = ("_adapter", "_context", "_open", "caller", "candidate", "failing")
 
-    def __init__(self, candidate: Candidate, caller: Caller, context: Context) -> None:
+    def __init__(self, candidate: Candidate, caller: RequestContext, context: Context) -> None:
         self.candidate = candidate
         self.caller = caller
         self.failing = False
@@ -93,7 +93,7 @@ class Place:
         if self.failing or (good and lenient):
             return
         self.failing = True
-        if self.caller.rivals and not good:
+        if self.caller.has_alternatives and not good:
             self.caller.warn(f"{self.reference} is asked last from now on: {error.message}")
 
     async def _keep(self, made: RegistryAdapter) -> None:

@@ -64,10 +64,11 @@ class Watched:
         """Nothing is held: no client, no place for a body, no connection, no wait."""
         assert self.pool.leased == 0
         for client in self.pool._clients.values():
-            assert client.limiter.bodies.value == self.pool._means.options.limits.bodies
+            assert client.limiter.bodies.value == self.pool._deps.options.limits.bodies
             assert client._pings.idle
-            if client._site is not None:
-                assert client._site.access._flights == {}
+            if client._pinged is not None:
+                _, authenticator = client._pinged
+                assert authenticator._flights._flights == {}
         assert self.connections.in_use == 0
         for client in self.connections._clients.values():
             connector = client.session.connector

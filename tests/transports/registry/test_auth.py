@@ -625,8 +625,8 @@ async def test_a_flood_of_repositories_keeps_the_last_ones(
         fill(bearer, f"r{number}")
         await try_open(watched, bearer, f"r{number}")
     [client] = watched.pool._clients.values()
-    assert client._site is not None
-    assert list(client._site.access._grants) == [f"repository:r{n}:pull" for n in (2, 3, 4)]
+    kept = ", ".join(f"repository:r{n}:pull" for n in (2, 3, 4))
+    assert f"Authenticator({kept})" in repr(client)
 
 
 async def test_a_challenge_in_many_lines_is_read(bearer: FakeRegistry, watched: Watched) -> None:

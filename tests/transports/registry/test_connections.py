@@ -22,7 +22,7 @@ from asupplemented.errors import (
 from asupplemented.session import Session
 from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
 from asupplemented.transports.registry import connections as module
-from asupplemented.transports.registry.addresses import Reach
+from asupplemented.transports.registry.addresses import AddressScope
 from asupplemented.transports.registry.connections import Connections, default_user_agent
 from asupplemented.transports.registry.failures import ForbiddenAddressError
 from asupplemented.transports.registry.options import RegistryOptions
@@ -173,8 +173,8 @@ async def test_a_flood_of_hosts_keeps_the_last_ones(
     resolver = watched.connections._clients[None]._resolver
     assert resolver is not None
     for number in range(4):
-        resolver._remember(f"host-{number}", Reach.PRIVATE)
-    assert list(watched.connections._reaches) == ["host-2", "host-3"]
+        resolver._remember(f"host-{number}", AddressScope.PRIVATE)
+    assert list(watched.connections._scopes) == ["host-2", "host-3"]
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(connect=None), Timeouts(first_byte=None)])
@@ -293,7 +293,7 @@ class Turning(AbstractResolver):
 
 @pytest.mark.parametrize("then", ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "0.0.0.0"])  # noqa: S104 - nothing is bound
 async def test_SEC01_a_name_that_changes_its_mind_is_judged_each_time(then: str) -> None:
-    resolver = module._Resolver({}, Reach.PUBLIC)
+    resolver = module._Resolver({}, AddressScope.PUBLIC)
     await resolver.close()
     resolver._inner = Turning("93.184.216.34", then)
     [found] = await resolver.resolve("turning.example")

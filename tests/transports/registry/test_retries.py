@@ -253,16 +253,22 @@ async def test_RET07_six_bodies_at_once_and_manifests_past_them(
     registry: FakeRegistry, watched: Watched
 ) -> None:
     from asupplemented.transports.registry.blobs import HttpBlob
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import RequestContext
 
     reference = fill(registry)
     async with await watched.open(reference) as source:
         [client] = watched.pool._clients.values()
-        caller = Caller(reference, lambda event: None)
+        caller = RequestContext(reference, lambda event: None)
 
         def body() -> HttpBlob:
             return HttpBlob(
-                client, "team/app", BLOB_DIGEST, start=0, end=None, etag=None, caller=caller
+                client,
+                "team/app",
+                BLOB_DIGEST,
+                start=0,
+                end=None,
+                etag=None,
+                request_context=caller,
             )
 
         bodies = [await body().__aenter__() for _ in range(6)]
