@@ -30,7 +30,7 @@ do what a caller expects.
      |    +-- BlobNotFoundError                          no known instance or source has it
      |    +-- PlatformNotFoundError                      no instance matches the platform
      +-- SourceError                     (OSError)       a source that could not be used
-     |    +-- AccessError                (PermissionError)   the operating system said no
+     |    +-- PermissionDeniedError      (PermissionError)   the operating system said no
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
      |    +-- SourceTimeoutError         (TimeoutError)
      |    +-- TruncatedError             (EOFError)      a body that ended too soon
@@ -38,7 +38,7 @@ do what a caller expects.
      |    +-- LayoutError                                a directory that is no valid store
      |    +-- RegistryError                              an answer of a registry
      |         +-- UnauthorizedError                     401
-     |         +-- DeniedError                           403, or the code DENIED
+     |         +-- ForbiddenError                        403, or the code DENIED
      |         +-- TooManyRequestsError                  429; .retry_after
      |         +-- ServerError                           5xx
      |         +-- UnexpectedStatusError                 any other status
@@ -58,14 +58,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = (
-    "AccessError",
     "AmbiguousManifestError",
     "BlobNotFoundError",
     "ClosedError",
     "ConfigurationError",
-    "DeniedError",
     "DigestMismatchError",
     "FailoverError",
+    "ForbiddenError",
     "ImageNotFoundError",
     "InstanceNotFoundError",
     "InvalidDigestError",
@@ -80,6 +79,7 @@ __all__ = (
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
+    "PermissionDeniedError",
     "PlatformNotFoundError",
     "RangeError",
     "RegistryError",
@@ -332,7 +332,7 @@ class SourceError(SupplementedError, OSError):
         self.received = received
 
 
-class AccessError(SourceError, PermissionError):
+class PermissionDeniedError(SourceError, PermissionError):
     """The operating system refused access to a file or directory."""
 
 
@@ -401,7 +401,7 @@ class UnauthorizedError(RegistryError):
     """401: credentials are missing or were not accepted."""
 
 
-class DeniedError(RegistryError):
+class ForbiddenError(RegistryError):
     """403, or 401 with ``insufficient_scope``: not allowed with these credentials."""
 
 

@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
 
 UNAVAILABLE = (
     *("NetworkError", "TruncatedError", "SourceTimeoutError", "ServerError"),
-    *("TooManyRequestsError", "UnauthorizedError", "DeniedError", "AccessError"),
+    *("TooManyRequestsError", "UnauthorizedError", "ForbiddenError", "PermissionDeniedError"),
 )
 
 

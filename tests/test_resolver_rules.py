@@ -349,8 +349,8 @@ MISS = {
     "NotFoundError",
 }
 UNAVAILABLE = MISS | {
-    "AccessError",
-    "DeniedError",
+    "PermissionDeniedError",
+    "ForbiddenError",
     "NetworkError",
     "ServerError",
     "SourceTimeoutError",

@@ -13,7 +13,6 @@ import pytest
 
 from asupplemented.abc import BlobFile, Opening, RawManifest, Timeouts
 from asupplemented.errors import (
-    AccessError,
     AmbiguousManifestError,
     BlobNotFoundError,
     ClosedError,
@@ -24,6 +23,7 @@ from asupplemented.errors import (
     MalformedManifestError,
     ManifestNotFoundError,
     NetworkError,
+    PermissionDeniedError,
     ServerError,
     SizeMismatchError,
     SourceError,
@@ -214,7 +214,7 @@ async def test_an_adapter_that_cannot_be_opened_says_where(session: Session) -> 
     async def opener() -> Adapter:
         raise PermissionError(13, "no")
 
-    with pytest.raises(AccessError) as caught:
+    with pytest.raises(PermissionDeniedError) as caught:
         await open_verified(opener, Place(Adapter()), session)
     assert caught.value.reference == "place:here"
 
@@ -466,7 +466,7 @@ async def test_a_large_manifest_that_does_not_parse_fails_where_it_is_parsed(
 @pytest.mark.parametrize(
     ("stray", "kind"),
     [
-        (PermissionError(13, "x"), AccessError),
+        (PermissionError(13, "x"), PermissionDeniedError),
         (ConnectionResetError(104, "x"), NetworkError),
         (TimeoutError("x"), SourceTimeoutError),
         (EOFError("x"), TruncatedError),

@@ -300,7 +300,7 @@ async def test_what_could_not_be_fetched_stays_pinned(
     blob = f"/v2/team/app/blobs/{AMD64.layers[1]}"
     registry.script(blob, Status(403))
     async with new_session(cache) as session:
-        with pytest.raises(asup.DeniedError):
+        with pytest.raises(asup.ForbiddenError):
             await cache.pin(reference, session)
         report = await cache.pin(reference, session)
         assert report.missing == ()

@@ -11,9 +11,9 @@ import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from asupplemented.errors import (
-    AccessError,
     BlobNotFoundError,
     NetworkError,
+    PermissionDeniedError,
     SourceError,
     SourceTimeoutError,
     SupplementedError,
@@ -41,7 +41,7 @@ async def ask(request: Awaitable[T], seconds: float | None) -> T:
 
     Raises:
         BlobNotFoundError: There is no such object.
-        AccessError: The credentials are missing, or do not allow it.
+        PermissionDeniedError: The credentials are missing, or do not allow it.
         SourceTimeoutError: There was no answer in time.
         SourceError: Storage failed.
     """
@@ -68,7 +68,9 @@ def _tell_time(seconds: float | None) -> str:
 def _map(error: Exception) -> SourceError:
     kind = type(error).__name__
     if kind in _REFUSED or isinstance(error, PermissionError):
-        return AccessError(f"object storage refused access ({kind}); check its credentials")
+        return PermissionDeniedError(
+            f"object storage refused access ({kind}); check its credentials"
+        )
     if (found := _STATUS.search(str(error)[:_LOOKED_AT])) is not None:
         return SourceError(f"object storage answered with status {found[1]}")
     return NetworkError(f"object storage could not be asked ({kind})")

@@ -14,7 +14,7 @@ import msgspec
 
 from asupplemented.backoff import parse_retry_after
 from asupplemented.errors import (
-    DeniedError,
+    ForbiddenError,
     MalformedResponseError,
     RegistryError,
     ServerError,
@@ -72,18 +72,18 @@ _KNOWN_CODES: Final = frozenset(
 )
 _ABSENT_CODES: Final = frozenset(("MANIFEST_UNKNOWN", "BLOB_UNKNOWN"))
 _BY_CODE: Final[Mapping[str, type[RegistryError]]] = {
-    "DENIED": DeniedError,
+    "DENIED": ForbiddenError,
     "TOOMANYREQUESTS": TooManyRequestsError,
     "UNAUTHORIZED": UnauthorizedError,
 }
 _BY_STATUS: Final[Mapping[int, type[RegistryError]]] = {
     401: UnauthorizedError,
-    403: DeniedError,
+    403: ForbiddenError,
     429: TooManyRequestsError,
 }
 _BY_CHALLENGE: Final[Mapping[str | None, tuple[type[RegistryError], str, str]]] = {
     "invalid_token": (UnauthorizedError, "UNAUTHORIZED", "authentication required"),
-    "insufficient_scope": (DeniedError, "DENIED", "requested access is denied"),
+    "insufficient_scope": (ForbiddenError, "DENIED", "requested access is denied"),
 }
 _LEGACY_CODES: Final = {401: "UNAUTHORIZED", 429: "TOOMANYREQUESTS"}
 

@@ -13,7 +13,7 @@ from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
     ConfigurationError,
-    DeniedError,
+    ForbiddenError,
     ImageNotFoundError,
     ManifestNotFoundError,
     NetworkError,
@@ -657,7 +657,7 @@ async def test_SIG07_a_mirror_that_knows_of_no_referrers_is_not_believed(
         [found] = await source.get_referrers(IMAGE.digest)
         assert found.digest == artifact.digest
         registry.script("*/referrers/*", Status(403), forever=True)
-        with pytest.raises(DeniedError, match="Mirrors also failed"):
+        with pytest.raises(ForbiddenError, match="Mirrors also failed"):
             await source.get_referrers(IMAGE.digest)
 
 
