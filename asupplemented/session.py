@@ -10,8 +10,7 @@ import asyncio
 import warnings
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from asupplemented.abc import AsyncResource, Timeouts
-from asupplemented.arguments import (
+from asupplemented._arguments import (
     CredentialLike,
     GivenCredentials,
     check_cache,
@@ -23,6 +22,7 @@ from asupplemented.arguments import (
     check_timeouts,
     check_tls_verify,
 )
+from asupplemented.abc import AsyncResource, Timeouts
 from asupplemented.errors import ClosedError, ConfigurationError
 from asupplemented.holdings import Holdings
 

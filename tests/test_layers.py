@@ -36,7 +36,7 @@ LAYERS = {
     "asupplemented.plan": 2,
     "asupplemented.resolver": 2,
     "asupplemented.resumption": 2,
-    "asupplemented.arguments": 3,
+    "asupplemented._arguments": 3,
     "asupplemented.cache": 3,
     "asupplemented.closing": 3,
     "asupplemented.files": 3,

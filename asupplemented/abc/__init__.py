@@ -25,11 +25,11 @@ from asupplemented.abc.abilities import (
 )
 from asupplemented.abc.adapter import BlobFile, RawBlob, RawManifest, SourceAdapter
 from asupplemented.abc.blob import BlobCandidate, BlobStream, Served
-from asupplemented.abc.caching import BlobCache, Lease, Spool, Tenure
+from asupplemented.abc.cache import BlobCache, Lease, Spool, Tenure
 from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
 from asupplemented.abc.destination import Destination, Listing
 from asupplemented.abc.reference import Reference, RemoteReference, WritableReference
-from asupplemented.abc.resources import AsyncResource, Opening, ResourceKey, Setting, Timeouts
+from asupplemented.abc.resource import AsyncResource, Opening, ResourceKey, Setting, Timeouts
 from asupplemented.abc.source import Source
 
 __all__ = (

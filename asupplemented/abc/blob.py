@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from asupplemented.abc.resources import AsyncResource
+from asupplemented.abc.resource import AsyncResource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

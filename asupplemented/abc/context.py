@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asupplemented.abc.caching import BlobCache
-    from asupplemented.abc.resources import ResourceKey, Timeouts
+    from asupplemented.abc.cache import BlobCache
+    from asupplemented.abc.resource import ResourceKey, Timeouts
     from asupplemented.events import Event
     from asupplemented.model.credential import Credential
     from asupplemented.model.descriptor import Descriptor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from asupplemented.abc.context import Context
     from asupplemented.abc.destination import Destination
-    from asupplemented.abc.resources import Opening
+    from asupplemented.abc.resource import Opening
     from asupplemented.abc.source import Source
     from asupplemented.model.digest import Digest
 

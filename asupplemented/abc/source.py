@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING
 
-from asupplemented.abc.resources import AsyncResource
+from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import SupplementedError, UnsupportedOperationError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest

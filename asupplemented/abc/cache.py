@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, Protocol
 
-from asupplemented.abc.resources import AsyncResource
+from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import ConfigurationError, UnsupportedOperationError
 
 if TYPE_CHECKING:
