@@ -1,4 +1,4 @@
-"""Every error of the library, one base, one tree.
+"""Every error of the library, one base, one tree, and what quotes untrusted text in them.
 
 Catch by class and read the fields; never parse the text. Each class also derives from the
 standard exception that is nearest in meaning, so ``except LookupError`` and ``except OSError``
@@ -99,6 +99,7 @@ __all__ = (
     "UsageError",
     "VerificationError",
     "WrongLoopError",
+    "excerpt",
 )
 
 
@@ -435,3 +436,18 @@ class ClosedError(UsageError):
 
 class WrongLoopError(UsageError):
     """A session was used from an event loop other than its own."""
+
+
+def excerpt(value: str | bytes, limit: int = 100) -> str:
+    """Quote what a stranger sent, so that it can neither flood nor break a message.
+
+    Args:
+        value: Text, or bytes that should be text; invalid UTF-8 is shown as U+FFFD.
+        limit: The most characters of `value` to show.
+
+    Returns:
+        The `repr` of the beginning, followed by ``...`` if more was cut off.
+    """
+    head = value[:limit]
+    shown = head if isinstance(head, str) else bytes(head).decode("utf-8", "replace")
+    return f"{shown!r}..." if len(value) > limit else repr(shown)

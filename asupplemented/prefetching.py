@@ -12,11 +12,7 @@ from asupplemented.errors import (
     LimitExceededError,
     NotFoundError,
 )
-from asupplemented.limits import MAX_INSTANCES, MAX_NESTING
-from asupplemented.model.digest import Digest
-from asupplemented.model.manifest import ImageManifest, Index
-from asupplemented.model.selection import AllImages, choose
-from asupplemented.progress import (
+from asupplemented.events import (
     BlobAdvanced,
     BlobCopied,
     BlobReused,
@@ -24,6 +20,10 @@ from asupplemented.progress import (
     CopyProgress,
     PrefetchReport,
 )
+from asupplemented.limits import MAX_INSTANCES, MAX_NESTING
+from asupplemented.model.digest import Digest
+from asupplemented.model.manifest import ImageManifest, Index
+from asupplemented.model.selection import AllImages, choose
 from asupplemented.side_by_side import run_side_by_side
 
 if TYPE_CHECKING:

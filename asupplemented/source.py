@@ -55,9 +55,9 @@ if TYPE_CHECKING:
         Reference,
         SourceAdapter,
     )
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
-    from asupplemented.progress import CopyProgress, PrefetchReport
 
 __all__ = ("VerifiedSource", "open_verified")
 

@@ -21,16 +21,16 @@ from asupplemented.errors import (
     SupplementedError,
     UnsupportedOperationError,
 )
-from asupplemented.events import Warned
-from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
-from asupplemented.model.selection import AllImages, SystemImage
-from asupplemented.progress import (
+from asupplemented.events import (
     BlobAdvanced,
     BlobCopied,
     BlobReused,
     CopyPlanned,
     CopyProgress,
+    Warned,
 )
+from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
+from asupplemented.model.selection import AllImages, SystemImage
 from asupplemented.side_by_side import run_side_by_side
 from asupplemented.supplemented import SupplementedReference
 from asupplemented.transports import parse_reference

@@ -29,7 +29,6 @@ LAYERS = {
     "asupplemented.model": 0,
     "asupplemented.abc": 1,
     "asupplemented.events": 1,
-    "asupplemented.progress": 1,
     "asupplemented.advice": 2,
     "asupplemented.backoff": 2,
     "asupplemented.breaker": 2,

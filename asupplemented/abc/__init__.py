@@ -8,8 +8,9 @@ small ability protocols (`Batched`, `LocalFile`, `Signed`, ...), which are asked
 
 from __future__ import annotations
 
-from asupplemented.abc.abilities import (
+from asupplemented.abc.adapter import (
     Batched,
+    BlobFile,
     BlobPlace,
     Hasty,
     LayersForCopy,
@@ -17,20 +18,27 @@ from asupplemented.abc.abilities import (
     Named,
     Placed,
     Ranged,
+    RawBlob,
+    RawManifest,
     RawPart,
     RawParts,
     Referring,
     Resumable,
     Signed,
+    SourceAdapter,
 )
-from asupplemented.abc.adapter import BlobFile, RawBlob, RawManifest, SourceAdapter
 from asupplemented.abc.blob import BlobCandidate, BlobStream, Served
 from asupplemented.abc.cache import BlobCache, Lease, Spool, Tenure
 from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
-from asupplemented.abc.destination import Destination, Listing
-from asupplemented.abc.reference import Reference, RemoteReference, WritableReference
 from asupplemented.abc.resource import AsyncResource, Opening, ResourceKey, Setting, Timeouts
-from asupplemented.abc.source import Source
+from asupplemented.abc.source import (
+    Destination,
+    Listing,
+    Reference,
+    RemoteReference,
+    Source,
+    WritableReference,
+)
 
 __all__ = (
     "AsyncResource",

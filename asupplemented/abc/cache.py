@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from asupplemented.abc.adapter import BlobFile, RawManifest
     from asupplemented.abc.blob import BlobCandidate
     from asupplemented.abc.context import Context
-    from asupplemented.abc.reference import Reference
+    from asupplemented.abc.source import Reference
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.selection import Selection
-    from asupplemented.progress import CopyProgress, PrefetchReport
 
 __all__ = ("BlobCache", "Lease", "Spool", "Tenure")
 

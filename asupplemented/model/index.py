@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.errors import InstanceNotFoundError, PlatformNotFoundError
+from asupplemented.errors import InstanceNotFoundError, PlatformNotFoundError, excerpt
 from asupplemented.model import document
 from asupplemented.model.image_manifest import check_data
 from asupplemented.model.media_type import DOCKER_LIST
 from asupplemented.model.platform import wanted_platforms
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

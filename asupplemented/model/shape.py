@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 import msgspec
 from msgspec import inspect
 
-from asupplemented.errors import MalformedManifestError
-from asupplemented.model.text import excerpt
+from asupplemented.errors import MalformedManifestError, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast
 
 import msgspec
 
-from asupplemented.errors import MalformedManifestError
+from asupplemented.errors import MalformedManifestError, excerpt
 from asupplemented.limits import MAX_JSON_DEPTH
 from asupplemented.model.shape import Json, quick_decoder, shape_of
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
     from asupplemented.plan import Explanation, Instance, Resolution
-    from asupplemented.progress import CopyProgress, PrefetchReport
     from asupplemented.supplemented.reference import SupplementedReference
 
 __all__ = ("SupplementedSource",)

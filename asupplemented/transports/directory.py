@@ -21,11 +21,11 @@ from asupplemented.errors import (
     LayoutError,
     LimitExceededError,
     NotFoundError,
+    excerpt,
 )
 from asupplemented.files import map_os_error, read_limited, run_blocking
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
-from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
 from asupplemented.staging import PREFIX, map_write_errors, sync_directory, write_file
 from asupplemented.transports.disk import (

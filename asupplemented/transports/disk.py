@@ -26,12 +26,12 @@ from asupplemented.errors import (
     SourceError,
     SupplementedError,
     UnsupportedManifestError,
+    excerpt,
 )
 from asupplemented.files import read_limited, run_blocking, run_opening
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
-from asupplemented.model.text import excerpt
 from asupplemented.staging import (
     ingest,
     make_directory,

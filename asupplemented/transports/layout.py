@@ -16,6 +16,7 @@ from asupplemented.errors import (
     InvalidReferenceError,
     UnsupportedManifestError,
     UnsupportedOperationError,
+    excerpt,
 )
 from asupplemented.events import Warned
 from asupplemented.files import run_blocking
@@ -32,7 +33,6 @@ from asupplemented.layout_store import (
 )
 from asupplemented.model import media_type
 from asupplemented.model.digest import Digest
-from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
 from asupplemented.transports.disk import SCHEMA1, DiskDestination, DiskSource, check_path
 

@@ -11,8 +11,8 @@ import pytest
 import asupplemented as asup
 from asupplemented.cache.disk.layout_cache import LayoutCache
 from asupplemented.cache.sharing import SHARING
+from asupplemented.events import BlobCopied, BlobReused, CopyPlanned, CopyProgress
 from asupplemented.limits import MIB, SMALL_BLOB
-from asupplemented.progress import BlobCopied, BlobReused, CopyPlanned, CopyProgress
 from asupplemented.testing import (
     Cut,
     FakeRegistry,

@@ -21,9 +21,9 @@ from asupplemented.errors import (
     TooManyRequestsError,
     UnauthorizedError,
     UnexpectedStatusError,
+    excerpt,
 )
 from asupplemented.model.media_type import KNOWN_MANIFESTS
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.challenge import parse_challenges
 
 if TYPE_CHECKING:

@@ -14,11 +14,16 @@ from urllib.parse import unquote, urlsplit
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from asupplemented.errors import ConfigurationError, LayoutError, LimitExceededError, NotFoundError
+from asupplemented.errors import (
+    ConfigurationError,
+    LayoutError,
+    LimitExceededError,
+    NotFoundError,
+    excerpt,
+)
 from asupplemented.files import read_limited, run_blocking
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
-from asupplemented.model.text import excerpt
 from asupplemented.retry import retry
 from asupplemented.transports.registry.addresses import origin_of
 from asupplemented.transports.registry.answers import Inquiry

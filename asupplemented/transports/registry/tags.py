@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from asupplemented.errors import ImageNotFoundError, InvalidDigestError, MalformedResponseError
+from asupplemented.errors import (
+    ImageNotFoundError,
+    InvalidDigestError,
+    MalformedResponseError,
+    excerpt,
+)
 from asupplemented.files import run_blocking
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.name import is_tag
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.answers import Inquiry, decode_document
 from asupplemented.transports.registry.client import Errand

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from asupplemented.errors import ConfigurationError, InvalidReferenceError
+from asupplemented.errors import ConfigurationError, InvalidReferenceError, excerpt
 from asupplemented.model.name import DEFAULT_REGISTRY, ImageName
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.configuration.documents import (
     convert,
     parse_toml,

@@ -6,9 +6,8 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.files import map_os_error
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.configuration.documents import (
     is_visible,
     list_readable,

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
-from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
+from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError, excerpt
 from asupplemented.files import map_os_error, read_limited
 from asupplemented.limits import MIB
 from asupplemented.model.shape import fold
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

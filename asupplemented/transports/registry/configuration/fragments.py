@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias, cast, get_args
 
 import msgspec
 
-from asupplemented.errors import ConfigurationError, InvalidReferenceError
+from asupplemented.errors import ConfigurationError, InvalidReferenceError, excerpt
 from asupplemented.model.name import ImageName
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.configuration.aliases import parse_aliases
 from asupplemented.transports.registry.configuration.documents import (
     check_keys,

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.limits import KIB
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.configuration.documents import (
     check_keys,
     is_visible,

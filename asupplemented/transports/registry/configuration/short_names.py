@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import ImageName
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.configuration.aliases import has_registry
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio.to_thread
 import msgspec
 
-from asupplemented.errors import ConfigurationError, SourceError, SupplementedError
+from asupplemented.errors import ConfigurationError, SourceError, SupplementedError, excerpt
 from asupplemented.flight import SingleFlight
 from asupplemented.limits import MAX_HELPER_OUTPUT
-from asupplemented.model.text import excerpt
 from asupplemented.retry import Clock
 from asupplemented.transports.registry.credentials.documents import (
     decode_secrets,
