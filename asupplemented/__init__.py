@@ -74,7 +74,7 @@ from asupplemented.model.platform import Platform
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.model.signature import Signature
 from asupplemented.plan import Explanation, Instance, Resolution
-from asupplemented.session import ScopedSession, Session
+from asupplemented.session import Session
 from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
 from asupplemented.transports import parse_reference
 
@@ -133,7 +133,6 @@ __all__ = (
     "RegistryError",
     "RegistryOptions",
     "Resolution",
-    "ScopedSession",
     "ServerError",
     "Session",
     "Signature",

@@ -30,7 +30,6 @@ FACE = frozenset(
             "Platform",
             "Reference",
             "Resolution",
-            "ScopedSession",
             "Session",
             "Signature",
         ),

@@ -40,7 +40,6 @@ LAYERS = {
     "asupplemented.closing": 3,
     "asupplemented.files": 3,
     "asupplemented.flight": 3,
-    "asupplemented.holdings": 3,
     "asupplemented.layout_store": 3,
     "asupplemented.prefetching": 3,
     "asupplemented.retry": 3,
