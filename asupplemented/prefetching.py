@@ -163,7 +163,7 @@ class _Prefetch:
 
     async def _read(self, blob: Descriptor) -> None:
         async with self.source.open_blob(blob) as stream:
-            if stream.path is not None:
+            if stream.take_path() is not None:
                 self._reuse(blob)
                 return
             self.tell(BlobAdvanced(blob, 0))

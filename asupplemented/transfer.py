@@ -386,9 +386,8 @@ class _Watched(BlobStream):
     def verified(self) -> bool | None:
         return self._stream.verified
 
-    @property
-    def path(self) -> Path | None:
-        return self._stream.path
+    def take_path(self) -> Path | None:
+        return self._stream.take_path()
 
     async def __aenter__(self) -> Self:
         with _on_side("source", self._reference):

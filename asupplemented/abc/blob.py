@@ -103,12 +103,20 @@ class BlobStream(AsyncResource):
     def verified(self) -> bool | None:
         """None while running; then True, or False for a range from the wire and early ends."""
 
-    @property
     @abc.abstractmethod
-    def path(self) -> Path | None:
-        """A verified whole local file, valid until `aclose`; None where there is none.
+    def take_path(self) -> Path | None:
+        """Take a verified local file in place of the bytes, to send it with ``sendfile``, say.
 
-        Using it uses the stream.
+        The file holds the whole blob and nothing else, and stays there until `aclose`. Taking it
+        uses the stream, which cannot be read any more.
+
+        Returns:
+            None where there is no such file, for a range, and once bytes were read. Then the
+            stream can be read as ever.
+
+        Raises:
+            UsageError: The stream was not entered, or its file was taken before.
+            ClosedError: It has been closed.
         """
 
     def __aiter__(self) -> Self:
@@ -119,7 +127,7 @@ class BlobStream(AsyncResource):
         """The next chunk.
 
         Raises:
-            UsageError: The stream was not entered.
+            UsageError: The stream was not entered, or its file was taken.
             ClosedError: It has been closed.
             DigestMismatchError: The content is not what the digest names.
             SizeMismatchError: It is longer or shorter than announced.
