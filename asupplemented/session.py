@@ -24,7 +24,7 @@ from asupplemented._arguments import (
     check_tls_verify,
 )
 from asupplemented.abc import AsyncResource, Timeouts
-from asupplemented.closing import close_all
+from asupplemented.aio.closing import close_all
 from asupplemented.errors import ClosedError, ConfigurationError, WrongLoopError
 
 if TYPE_CHECKING:

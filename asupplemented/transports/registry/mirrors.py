@@ -10,13 +10,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import RawManifest
+from asupplemented.aio.files import run_blocking
 from asupplemented.errors import (
     ClosedError,
     NotFoundError,
     SourceTimeoutError,
     SupplementedError,
 )
-from asupplemented.files import run_blocking
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
