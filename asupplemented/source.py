@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from asupplemented.abc import (
     AsyncResource,
     Batched,
+    BlobCandidate,
     LayersForCopy,
     LocalFile,
     Named,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import (
-        BlobCandidate,
         BlobFile,
         BlobPlace,
         BlobStream,
@@ -402,7 +402,7 @@ class VerifiedSource(Source):
         return f"<VerifiedSource of {self._reference}, {state}>"
 
 
-class _Candidate:
+class _Candidate(BlobCandidate):
     """A source, or one of its places, as the one who may serve a blob."""
 
     __slots__ = ("_blob", "_place", "_source")
@@ -419,17 +419,13 @@ class _Candidate:
         return str(self._source.reference) if self._place is None else self._place.reference
 
     @property
-    def member(self) -> int | None:
-        return None
-
-    @property
     def local(self) -> bool:
         return self._source.has_files
 
     def hold(self) -> AsyncResource:
         return self._source.hold()
 
-    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None, /) -> RawBlob:
         return self._source.open_raw(self._blob, start, end, etag, self._place)
 
     async def open_file(self) -> BlobFile | None:

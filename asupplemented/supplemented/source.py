@@ -341,14 +341,18 @@ class SupplementedSource(Source):
         return f"<SupplementedSource of {self._reference}, {state}>"
 
 
-class _MemberCandidate:
+class _MemberCandidate(BlobCandidate):
     """A candidate of a member, under the member's number in this group."""
 
-    __slots__ = ("_inner", "member")
+    __slots__ = ("_inner", "_member")
 
     def __init__(self, inner: BlobCandidate, member: int) -> None:
         self._inner = inner
-        self.member = member
+        self._member = member
+
+    @property
+    def member(self) -> int:
+        return self._member
 
     @property
     def reference(self) -> str:
@@ -361,7 +365,7 @@ class _MemberCandidate:
     def hold(self) -> AsyncResource:
         return self._inner.hold()
 
-    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None, /) -> RawBlob:
         return self._inner.open(start, end, etag)
 
     async def open_file(self) -> BlobFile | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
-from asupplemented.aio.closing import Nothing
+from asupplemented.abc import BlobCandidate
 from asupplemented.cache.remote.object_requests import ask
 from asupplemented.errors import RangeError, SourceError
 from asupplemented.limits import CHUNK_MAX, KIB
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from obstore import BytesStream, GetOptions, GetResult
     from obstore.store import ObjectStore as Store
 
-    from asupplemented.abc import AsyncResource, BlobFile, RawBlob
+    from asupplemented.abc import RawBlob
 
 __all__ = ("StoredBlob",)
 
@@ -24,7 +24,7 @@ _CHUNK: Final = 256 * KIB
 """Bytes that are worth the hop from the threads of obstore; it sends more, not less."""
 
 
-class StoredBlob:
+class StoredBlob(BlobCandidate):
     """A blob in object storage, as a `BlobCandidate`. What comes is as untrusted as from any.
 
     Args:
@@ -48,15 +48,6 @@ class StoredBlob:
     def reference(self) -> str:
         return self._reference
 
-    @property
-    def member(self) -> int | None:
-        return None
-
-    @property
-    def local(self) -> bool:
-        """Whether it is on this machine: never, as far as anybody here knows."""
-        return False
-
     def open(
         self,
         start: int = 0,
@@ -64,13 +55,6 @@ class StoredBlob:
         etag: str | None = None,  # noqa: ARG002 - the name of the blob says what it is
     ) -> RawBlob:
         return _StoredBody(self, start, end)
-
-    def hold(self) -> AsyncResource:
-        """Nothing: storage is not closed."""
-        return Nothing()
-
-    async def open_file(self) -> BlobFile | None:
-        return None
 
     async def get(self, options: GetOptions) -> GetResult:
         """Ask for the object, or for a range of it.
