@@ -1,4 +1,4 @@
-"""The contracts between the rooms of the house, and for those who write adapters.
+"""The contracts between the parts of the library, and for authors of adapters.
 
 A transport writes a `SourceAdapter`: raw bytes, unverified. Everything above sees a `Source`,
 which verifies. What an adapter can do beyond the minimum it shows by implementing one of the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from asupplemented.abc.adapter import (
     Batched,
+    BlobConcurrency,
     BlobFile,
     BlobPlace,
     Hasty,
@@ -26,6 +27,7 @@ from asupplemented.abc.adapter import (
     Resumable,
     Signed,
     SourceAdapter,
+    StreamsBlobs,
 )
 from asupplemented.abc.blob import BlobCandidate, BlobStream, Served
 from asupplemented.abc.cache import BlobCache, Lease, Spool, Tenure
@@ -45,6 +47,7 @@ __all__ = (
     "Batched",
     "BlobCache",
     "BlobCandidate",
+    "BlobConcurrency",
     "BlobFile",
     "BlobPlace",
     "BlobStream",
@@ -77,6 +80,7 @@ __all__ = (
     "Source",
     "SourceAdapter",
     "Spool",
+    "StreamsBlobs",
     "Tenure",
     "Timeouts",
     "WritableReference",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Batched",
+    "BlobConcurrency",
     "BlobFile",
     "BlobPlace",
     "Hasty",
@@ -37,6 +38,7 @@ __all__ = (
     "Resumable",
     "Signed",
     "SourceAdapter",
+    "StreamsBlobs",
 )
 
 
@@ -48,14 +50,12 @@ class RawManifest(NamedTuple):
 
 
 class SourceAdapter(Protocol):
-    """All that a transport writes. What it returns is raw and unverified."""
+    """The core of what a transport writes. What it returns is raw and unverified.
 
-    @property
-    def concurrent_blobs(self) -> bool:
-        """Whether blobs may be opened side by side (seed: ``HasThreadSafeGetBlob``)."""
-        ...
+    To serve blobs it has one of the abilities `StreamsBlobs`, `LocalFile` and `Placed` as well.
+    """
 
-    async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
+    async def fetch_manifest(self, instance: Digest | None, /) -> RawManifest:
         """Read the default manifest (None), or the one of a digest.
 
         Raises:
@@ -65,12 +65,20 @@ class SourceAdapter(Protocol):
         """
         ...
 
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class StreamsBlobs(Protocol):
+    """Streams blobs."""
+
     def open_blob(
         self,
         blob: Descriptor,
         start: int = 0,
         end: int | None = None,
         etag: str | None = None,
+        /,
     ) -> RawBlob:
         """Prepare to read ``[start, end)`` of a blob; entering the result asks for it.
 
@@ -78,13 +86,21 @@ class SourceAdapter(Protocol):
             blob: Its ``digest`` has been validated.
             start: Offset of the first byte.
             end: Offset behind the last byte, None for the end of the blob.
-            etag: The strong validator of the body that this one goes on with; None if it goes
-                on with none. If the source has something else by now it sends the whole of that,
-                so `RawBlob.start` is 0 (rule RES-06). Sources without validators ignore it.
+            etag: The strong validator of the body that this one continues; None if there is none.
+                If the source has other content by now it sends the whole of that, so
+                `RawBlob.start` is 0 (rule RES-06). Sources without validators ignore it.
         """
         ...
 
-    async def aclose(self) -> None: ...
+
+@runtime_checkable
+class BlobConcurrency(Protocol):
+    """Says whether its blobs may be opened side by side; those of other adapters may."""
+
+    @property
+    def concurrent_blobs(self) -> bool:
+        """False if one blob has to be closed before the next (seed: ``HasThreadSafeGetBlob``)."""
+        ...
 
 
 class RawBlob(Protocol):
@@ -116,6 +132,7 @@ class RawBlob(Protocol):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
+        /,
     ) -> None: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -123,7 +140,7 @@ class RawBlob(Protocol):
 
 @dataclass(slots=True)
 class BlobFile:
-    """An open regular file that holds a blob; who receives it closes it.
+    """An open regular file that holds a blob; the receiver closes it.
 
     Read it by position (``os.pread``): the descriptor has no cursor of its own to share.
     """
@@ -140,7 +157,7 @@ class BlobFile:
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A `RawBlob` that knows whether there is going on with it; one that does not say can be."""
+    """A `RawBlob` that knows whether it can be resumed; one that does not say can be."""
 
     @property
     def resumable(self) -> bool:
@@ -150,28 +167,22 @@ class Resumable(Protocol):
 
 @runtime_checkable
 class Hasty(Protocol):
-    """A `RawBlob` that can be told not to be patient with its source."""
+    """A `RawBlob` that can be told to fail fast."""
 
     def hurry(self) -> None:
-        """Others may serve the blob as well, so fail soon rather than try again for long.
+        """Another source can serve the blob, so fail soon rather than retry for long.
 
-        Called before it is entered, if at all.
+        Called before the body is entered, if at all.
         """
         ...
 
 
-class BlobPlace(Protocol):
-    """One place that may hold a blob."""
+class BlobPlace(StreamsBlobs, Protocol):
+    """One place that may hold a blob; what it streams comes from this place and no other."""
 
     @property
     def reference(self) -> str:
         """Where it is, physically."""
-        ...
-
-    def open_blob(
-        self, blob: Descriptor, start: int = 0, end: int | None = None, etag: str | None = None
-    ) -> RawBlob:
-        """As `SourceAdapter.open_blob`, from this place and no other."""
         ...
 
 
@@ -192,7 +203,7 @@ class Batched(Protocol):
     """Reads many manifests in one go."""
 
     def fetch_manifests(
-        self, instances: Sequence[Digest]
+        self, instances: Sequence[Digest], /
     ) -> Sequence[RawManifest | SupplementedError]:
         """Read manifests by digest, one outcome each, in the order asked.
 
@@ -237,6 +248,7 @@ class RawParts(Protocol):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
+        /,
     ) -> None: ...
 
     def __aiter__(self) -> AsyncIterator[RawPart]: ...
@@ -246,7 +258,7 @@ class RawParts(Protocol):
 class Ranged(Protocol):
     """Reads several ranges of a blob in one go."""
 
-    def open_parts(self, blob: Descriptor, ranges: Sequence[tuple[int, int | None]]) -> RawParts:
+    def open_parts(self, blob: Descriptor, ranges: Sequence[tuple[int, int | None]], /) -> RawParts:
         """Prepare to read some ranges; see `Source.open_parts`. ``blob.digest`` was validated."""
         ...
 
@@ -255,7 +267,7 @@ class Ranged(Protocol):
 class LocalFile(Protocol):
     """Holds blobs in local files."""
 
-    def open_file(self, blob: Descriptor) -> BlobFile:
+    def open_file(self, blob: Descriptor, /) -> BlobFile:
         """Open the file of a blob. Blocking: it is called in a worker thread.
 
         Raises:
@@ -279,7 +291,7 @@ class Named(Protocol):
 class Signed(Protocol):
     """Stores signatures beside manifests."""
 
-    async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]: ...
+    async def fetch_signatures(self, instance: Digest | None, /) -> Sequence[Signature]: ...
 
 
 @runtime_checkable
@@ -287,7 +299,7 @@ class Referring(Protocol):
     """Knows which manifests refer to a manifest."""
 
     async def fetch_referrers(
-        self, subject: Digest, artifact_type: str | None
+        self, subject: Digest, artifact_type: str | None, /
     ) -> Sequence[Descriptor]:
         """See `Source.get_referrers`."""
         ...
@@ -297,6 +309,6 @@ class Referring(Protocol):
 class LayersForCopy(Protocol):
     """Serves layers under digests other than those in the manifest (rule SR6)."""
 
-    async def layers_for_copy(self, instance: Digest | None) -> Sequence[Descriptor] | None:
+    async def layers_for_copy(self, instance: Digest | None, /) -> Sequence[Descriptor] | None:
         """None if the manifest is right, else a full replacement list, base layer first."""
         ...

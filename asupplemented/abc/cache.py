@@ -203,7 +203,7 @@ class Lease(Protocol):
     on, with an event `asupplemented.events.Warned` when that begins.
     """
 
-    async def take(self, context: Context, key: str) -> Tenure | None:
+    async def take(self, context: Context, key: str, /) -> Tenure | None:
         """Try to take the lease of a key, for a while.
 
         Returns:

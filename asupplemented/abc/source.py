@@ -41,25 +41,25 @@ class Reference(Protocol):
         """The scheme: "docker", "oci", "dir", ..."""
         ...
 
-    def open(self, context: Context) -> Opening[Source]: ...
+    def open(self, session: Context, /) -> Opening[Source]: ...
 
 
 @runtime_checkable
 class WritableReference(Protocol):
     """A reference that can be copied to."""
 
-    def create(self, context: Context) -> Opening[Destination]: ...
+    def create(self, session: Context, /) -> Opening[Destination]: ...
 
 
 @runtime_checkable
 class RemoteReference(Protocol):
-    """A reference about which one can ask without opening it."""
+    """A reference that answers questions without being opened."""
 
-    async def list_tags(self, context: Context) -> tuple[str, ...]:
+    async def list_tags(self, session: Context, /) -> tuple[str, ...]:
         """All tags of its repository, each once, in the order in which they are given."""
         ...
 
-    async def get_digest(self, context: Context) -> Digest:
+    async def get_digest(self, session: Context, /) -> Digest:
         """The digest of its default manifest, as the other side claims it."""
         ...
 
@@ -255,7 +255,7 @@ class Destination(AsyncResource):
 class Listing(Protocol):
     """A destination that can list images beside the top."""
 
-    def list_beside(self, images: Sequence[tuple[Manifest, Platform | None]]) -> bool:
+    def list_beside(self, images: Sequence[tuple[Manifest, Platform | None]], /) -> bool:
         """Have `Destination.commit` list images that were written, each with its platform.
 
         Returns:

@@ -157,15 +157,25 @@ class SupplementedSource(Source):
     # Blobs
 
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """The candidates of every member that can serve a blob, best first."""
+        """The candidates of every member that can serve a blob, best first.
+
+        Raises:
+            UnsupportedOperationError: All of these members serve manifests only.
+        """
         self._check_open()
         found: list[BlobCandidate] = []
+        unable: UnsupportedOperationError | None = None
         for number in self._numbers(Digest(blob.digest)):
             try:
                 inner = self._members[number].blob_candidates(blob)
             except BlobNotFoundError:
                 continue  # A nested group that no longer routes it; the next one may.
+            except UnsupportedOperationError as error:
+                unable = error.locate(member=number)
+                continue
             found.extend(_MemberCandidate(candidate, number) for candidate in inner)
+        if unable is not None and not found:
+            raise unable
         return found
 
     def _numbers(self, digest: Digest) -> list[int]:
