@@ -63,11 +63,12 @@ class Watched:
     def check_quiet(self) -> None:
         """Nothing is held: no client, no place for a body, no connection, no wait."""
         try:
-            assert self.pool.leased == 0
-        except LookupError:
+            pool = self.pool
+        except AssertionError:
             return  # Nothing was opened yet.
-        for client in self.pool._clients.values():
-            assert client.limiter.bodies.value == self.pool._means.options.limits.bodies
+        assert pool.leased == 0
+        for client in pool._clients.values():
+            assert client.limiter.bodies.value == pool._means.options.limits.bodies
             assert client._pings.idle
             if client._site is not None:
                 assert client._site.access._flights == {}
@@ -104,4 +105,4 @@ def fill(registry: FakeRegistry, repository: str = "team/app") -> str:
 
 def _not_made() -> Any:
     message = "nothing was opened yet"
-    raise LookupError(message)
+    raise AssertionError(message)
