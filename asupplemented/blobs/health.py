@@ -13,7 +13,7 @@ from asupplemented.abc import ResourceKey
 from asupplemented.aio.breaker import Breaker, BreakerPolicy, Fitness
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import (
-    DeniedError,
+    ForbiddenError,
     RegistryError,
     SourceError,
     TooManyRequestsError,
@@ -118,7 +118,7 @@ def health_of(context: Context) -> Health:
 
 def _is_answer(failure: SupplementedError) -> bool:
     """Whether a registry found fault with what was asked, and not with itself."""
-    if isinstance(failure, (UnauthorizedError, DeniedError)):
+    if isinstance(failure, (UnauthorizedError, ForbiddenError)):
         return True
     status = failure.status if isinstance(failure, RegistryError) else None
     return status is not None and 400 <= status < 500 and status not in {408, 429}  # noqa: PLR2004

@@ -11,12 +11,12 @@ from asupplemented.aio.breaker import BreakerPolicy, Fitness
 from asupplemented.blobs.health import HEALTH, MAX_REMEMBERED, Health, health_of
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import (
-    AccessError,
     BlobNotFoundError,
-    DeniedError,
     DigestMismatchError,
+    ForbiddenError,
     MalformedResponseError,
     NetworkError,
+    PermissionDeniedError,
     RangeError,
     ServerError,
     SizeMismatchError,
@@ -53,7 +53,7 @@ FAILURES: list[tuple[SupplementedError, float | None]] = [
     (NetworkError("x"), 10),
     (SourceTimeoutError("x"), 10),
     (TruncatedError("x"), 10),
-    (AccessError("x"), 10),
+    (PermissionDeniedError("x"), 10),
     (ServerError("x", status=500), 10),
     (UnexpectedStatusError("x", status=408), 10),
     (MalformedResponseError("x", status=206), 10),
@@ -64,7 +64,7 @@ FAILURES: list[tuple[SupplementedError, float | None]] = [
     (SizeMismatchError("x"), 300),
     (BlobNotFoundError("x"), None),
     (UnauthorizedError("x", status=401), None),
-    (DeniedError("x", status=403), None),
+    (ForbiddenError("x", status=403), None),
     (UnexpectedStatusError("x", status=404), None),
     (UnexpectedStatusError("x", status=416), None),
     (RangeError("x"), None),
