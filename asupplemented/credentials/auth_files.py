@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from asupplemented.aio.files import read_limited
 from asupplemented.credentials.auth_json import Finding, parse_auth_file, search
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
+from asupplemented.hostconfig.paths import find_absolute
 from asupplemented.limits import MAX_AUTH_FILE
 from asupplemented.model.credential import check_lookup
 
@@ -131,7 +132,7 @@ class AuthFiles:
             platform: As `sys.platform`.
         """
         uid = os.getuid() if uid is None else uid
-        home = home or _absolute(environ, "HOME") or _home_of(uid)
+        home = home or find_absolute(environ, "HOME") or _home_of(uid)
         usual = tuple(_locate_usual(environ, home))
         if platform == "linux":
             usual = (_locate_runtime(environ, root, uid), *usual)
@@ -161,7 +162,7 @@ def default_auth_file(environ: Mapping[str, str] | None = None) -> Path | None:
 
 def _locate_runtime(environ: Mapping[str, str], root: Path | None, uid: int) -> AuthFile:
     """The file that is gone after a restart, which logging in writes to."""
-    directory = _absolute(environ, "XDG_RUNTIME_DIR")
+    directory = find_absolute(environ, "XDG_RUNTIME_DIR")
     if root is None and directory is not None:
         return AuthFile(directory / "containers/auth.json", within=directory)
     return AuthFile((root or Path("/")) / "run/containers" / str(uid) / "auth.json")
@@ -169,7 +170,7 @@ def _locate_runtime(environ: Mapping[str, str], root: Path | None, uid: int) -> 
 
 def _locate_usual(environ: Mapping[str, str], home: Path | None) -> Iterator[AuthFile]:
     """The files that stay."""
-    settings = _absolute(environ, "XDG_CONFIG_HOME") or (home and home / ".config")
+    settings = find_absolute(environ, "XDG_CONFIG_HOME") or (home and home / ".config")
     named = environ.get("DOCKER_CONFIG")
     docker = Path(named) if named else (home and home / ".docker")
     if settings is not None:
@@ -178,12 +179,6 @@ def _locate_usual(environ: Mapping[str, str], home: Path | None) -> Iterator[Aut
         yield AuthFile(docker / "config.json")
     if home is not None:
         yield AuthFile(home / ".dockercfg", legacy=True)
-
-
-def _absolute(environ: Mapping[str, str], name: str) -> Path | None:
-    """A path of the environment; one that is relative means nothing there."""
-    path = Path(environ.get(name, ""))
-    return path if path.is_absolute() else None
 
 
 def _home_of(uid: int) -> Path | None:

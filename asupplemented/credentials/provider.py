@@ -11,7 +11,7 @@ import anyio.to_thread
 from asupplemented.credentials.auth_files import AuthFiles
 from asupplemented.credentials.helpers import CredentialHelpers, check_suffix
 from asupplemented.errors import SupplementedError
-from asupplemented.model.credential import check_lookup
+from asupplemented.model.credential import AUTH_FILES, check_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from asupplemented.credentials.helpers import HelperLimits
     from asupplemented.model.credential import Credential
 
-__all__ = ("AUTH_FILES", "AuthFileCredentials")
-
-AUTH_FILES: Final = "containers-auth.json"
-"""In a list of helpers, this is no program but the credential files (rule FILE-12)."""
+__all__ = ("AuthFileCredentials",)
 
 MAX_WARNINGS: Final = 64
 """Distinct warnings that are passed on; the rest is dropped."""

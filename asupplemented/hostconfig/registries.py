@@ -18,6 +18,7 @@ from asupplemented.hostconfig.documents import (
     read_document,
 )
 from asupplemented.hostconfig.registries_conf import WILDCARD, Registry, parse_fragment
+from asupplemented.model.credential import AUTH_FILES
 from asupplemented.model.name import ImageName
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = (
-    "AUTH_FILES",
     "Candidate",
     "Registries",
     "RegistriesCache",
@@ -176,9 +176,6 @@ def _unusable(name: ImageName, registry: Registry, location: str, fault: str) ->
     )
     return ConfigurationError(message, reference=name)
 
-
-AUTH_FILES: Final = "containers-auth.json"
-"""Among credential helpers, the name that means the credential files (rule FILE-12)."""
 
 _MAIN: Final = "registries.conf"
 _DROP_INS: Final = "registries.conf.d"

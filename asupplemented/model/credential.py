@@ -1,10 +1,11 @@
-"""Credentials: what a registry is told to let us in, and under which names they are found.
+"""Credentials, the names under which they are looked up, and principals.
 
-They never show what they hold.
+No repr shows a credential.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, fields
 from typing import Final
@@ -12,7 +13,19 @@ from typing import Final
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import MAX_NAME
 
-__all__ = ("Credential", "check_lookup", "lookup_order")
+__all__ = (
+    "AUTH_FILES",
+    "NO_PRINCIPAL",
+    "Credential",
+    "check_lookup",
+    "hash_principal",
+    "lookup_order",
+)
+
+AUTH_FILES: Final = "containers-auth.json"
+"""In a list of credential helpers, this means the credential files (rule FILE-12)."""
+NO_PRINCIPAL: Final = "nobody"
+"""What `hash_principal` gives for None; it is in the paths of existing caches."""
 
 _LOOKUP: Final = re.compile(r"(?!-)[!-.0-?A-~]++(?:/[!-.0-9;-?A-~]++)*+")
 """``host[:port]`` and the parts of a path, in visible ASCII: no user, tag, digest or scheme."""
@@ -111,3 +124,10 @@ def lookup_order(name: str) -> tuple[str, ...]:
     """
     parts = name.split("/")
     return tuple("/".join(parts[:count]) for count in range(len(parts), 0, -1))
+
+
+def hash_principal(principal: str | None) -> str:
+    """A name for a principal in paths and keys, which does not reveal it."""
+    if principal is None:
+        return NO_PRINCIPAL
+    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()

@@ -15,7 +15,6 @@ Nothing is ever listed.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlsplit
@@ -37,13 +36,11 @@ if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
 
-__all__ = ("NOBODY", "TIMEOUT", "ObjectStore", "namespace_of")
+__all__ = ("TIMEOUT", "ObjectStore")
 
 TIMEOUT: Final = 5.0
 """Seconds to wait for one answer; a body, once begun, takes its time."""
 
-NOBODY: Final = "nobody"
-"""The namespace of those who are no principal."""
 
 _FILES: Final = {
     LAYOUT_FILE: b'{"imageLayoutVersion":"1.0.0"}',
@@ -55,13 +52,6 @@ _MAX_GRANT: Final = 255
 _RETRIES: Final = 2
 _BODY: Final = timedelta(hours=1)
 """For one whole body, which would be cut after 30 s otherwise; streams watch its pace."""
-
-
-def namespace_of(principal: str | None) -> str:
-    """Where the grants of a principal are; its name is hashed, so that it fits into a key."""
-    if principal is None:
-        return NOBODY
-    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class ObjectStore:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.files import Workers
-from asupplemented.cache.remote.object_store import namespace_of
 from asupplemented.cache.remote.outage import Outage, Surroundings
 from asupplemented.cache.remote.uploads import FileReader, Uploads, UploadSource
 from asupplemented.errors import (
@@ -23,6 +22,7 @@ from asupplemented.errors import (
 )
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, OFFLOAD_BYTES
+from asupplemented.model.credential import hash_principal
 from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Visit:
     @classmethod
     def of(cls, context: Context, digest: Digest) -> Self:
         """A visit in the name of a session's principal."""
-        return cls(Surroundings.of(context), namespace_of(context.principal), digest)
+        return cls(Surroundings.of(context), hash_principal(context.principal), digest)
 
     @property
     def key(self) -> str:

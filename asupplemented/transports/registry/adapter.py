@@ -57,7 +57,7 @@ async def enter(
 
     Args:
         candidate: The image, and how it is reached.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
         context: The session.
 
     Raises:
@@ -79,7 +79,7 @@ class RegistryAdapter:
     Args:
         name: The image; its digest is what is read, if it has one (rule REF-11).
         lease: The client of the registry; released on closing.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
         context: The session, in whose threads long lists and local files are read.
     """
 

@@ -115,7 +115,7 @@ class Authenticator:
             scope: What the request is for.
             used: The authorization that the request carried.
             offered: The challenges of the response.
-            request_context: On whose behalf.
+            request_context: The reference that it is for.
 
         Returns:
             None if there is nothing better to try.

@@ -75,7 +75,7 @@ class HttpBody:
         client: The registry.
         repository: The path of the repository.
         digest: The blob, a valid digest.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
     """
 
     __slots__ = (
@@ -154,8 +154,8 @@ class HttpBody:
 class HttpBlob(HttpBody):
     """One attempt to read a blob, or a range of it.
 
-    A server may send the whole blob for a range: `start` tells. It has to if `etag` is given and
-    the blob is a different one by now (rule RES-06).
+    A server may send the whole blob for a range; then `start` is 0. It has to do so if `etag` is
+    given and the blob is a different one by now (rule RES-06).
 
     Args:
         client: The registry.
@@ -165,7 +165,7 @@ class HttpBlob(HttpBody):
         end: Offset behind the last one, None for the end of the blob.
         etag: The validator of the bytes before `start`, None if unknown. It is used if it is a
             strong one.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
 
     Attributes:
         start: Offset of the first byte that the server sends.
@@ -370,7 +370,7 @@ class ExternalBlob(HttpBlob):
         repository: The path of the repository.
         digest: The blob, a valid digest.
         urls: Where else it may be, in order of preference.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
     """
 
     __slots__ = ("_external", "_urls")

@@ -148,7 +148,7 @@ class RegistryClient:
 
         Args:
             request: Its URL is a path and a query.
-            request_context: On whose behalf.
+            request_context: The reference that it is for.
 
         Raises:
             NotFoundError: It does not exist, if the request's target can be missing.

@@ -49,7 +49,7 @@ async def fetch_document(
     Args:
         client: The registry.
         request: What to get.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
         limit: The most bytes to accept.
 
     Raises:

@@ -62,7 +62,7 @@ class Pages:
     Args:
         client: The registry.
         request: Gets the first page.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
         page: The most bytes of one page.
     """
 
@@ -193,7 +193,7 @@ async def list_tags(
     Args:
         client: The registry.
         repository: The path of the repository.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
         context: The session, in whose threads long lists are parsed.
 
     Raises:
@@ -270,7 +270,7 @@ async def fetch_digest(
     Args:
         client: The registry.
         name: The image; its digest counts, if it has one.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
 
     Raises:
         ImageNotFoundError: There is no such image.

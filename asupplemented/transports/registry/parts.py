@@ -315,7 +315,7 @@ class HttpParts(HttpBody):
         repository: The path of the repository.
         blob: Its digest is valid; its size counts, if it is known.
         ranges: See `Source.open_parts`.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
 
     Raises:
         RangeError: The ranges are none, not sorted, or outside of the blob.

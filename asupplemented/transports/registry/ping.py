@@ -87,7 +87,7 @@ async def _race(
 
 
 async def _choose(secure: asyncio.Task[_Outcome], plain: asyncio.Task[_Outcome]) -> _Outcome:
-    """The first success; without one, an error that tells of both."""
+    """The first success; without one, an error with both messages."""
     if not secure.done() and isinstance(plain.result(), PingResult):
         secure.cancel()
         return plain.result()

@@ -62,7 +62,7 @@ async def fetch_referrers(
         repository: The path of the repository.
         subject: The manifest. It need not exist.
         artifact_type: Only those of this type; None for all.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
         context: The session, in whose threads long lists are parsed.
 
     Raises:

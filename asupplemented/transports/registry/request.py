@@ -1,4 +1,4 @@
-"""Requests: what is sent, on whose behalf, and the objects of a session that send it."""
+"""Requests, the reference that they are for, and the objects of a session that send them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Request(NamedTuple):
 
 
 class RequestContext(NamedTuple):
-    """On whose behalf requests are sent: which reference, and where its events go."""
+    """The reference that requests are sent for, and where its events go."""
 
     reference: str
     emit: Callable[[Event], None]

@@ -63,7 +63,7 @@ class Signatures:
         client: The registry.
         name: The image in the place that it is read from (rule CONF-18).
         places: Where signatures are kept beside the extension; None for nowhere.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
         context: The session, in whose threads files are read.
     """
 

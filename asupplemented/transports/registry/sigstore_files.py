@@ -70,7 +70,7 @@ async def fetch_beside(
         name: The image.
         digest: Of the manifest.
         deps: Connections, settings and clock.
-        request_context: On whose behalf.
+        request_context: The reference that it is for.
         context: The session, in whose threads files are read.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Token servers: which ones are trusted, what they are asked, how responses are read.
+"""Token servers: where they may be, requests for tokens, and their responses.
 
 `TokenServerPolicy` decides where credentials may go (rules CRED-01, CRED-02), `TokenServer` sends
 the requests (rules TOK-01, TOK-03, TOK-06, TOK-10), and `parse_token` reads the responses
@@ -290,7 +290,7 @@ class TokenServerPolicy:
             return None
         if origin.scheme == "https" and is_same_site(origin.host, self.home.host):
             return None
-        return "which must not be told its credentials"
+        return "which must not get its credentials"
 
 
 def pull_scope(repository: str) -> str:

@@ -11,13 +11,14 @@ import pytest
 from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.remote import uploads as object_upload
 from asupplemented.cache.remote.leases import LocalLease
-from asupplemented.cache.remote.object_store import NOBODY, ObjectStore, namespace_of
+from asupplemented.cache.remote.object_store import ObjectStore
 from asupplemented.cache.remote.remote import RemoteTier, Visit
 from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.cache.remote.uploads import BUDGET, PART
 from asupplemented.cache.sharing import open_stream
 from asupplemented.errors import ConfigurationError, DigestMismatchError, SourceError
 from asupplemented.limits import OFFLOAD_BYTES
+from asupplemented.model.credential import NO_PRINCIPAL, hash_principal
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 BLOB = describe(DATA)
 KEY = f"blobs/sha256/{Digest(BLOB.digest).encoded}"
-GRANT = f"grants/{NOBODY}/sha256/{Digest(BLOB.digest).encoded}"
+GRANT = f"grants/{NO_PRINCIPAL}/sha256/{Digest(BLOB.digest).encoded}"
 MANIFEST = Manifest.verified(
     json.dumps(
         {
@@ -152,7 +153,7 @@ async def test_a_lease_is_held_until_the_upload_is_done(store: FlakyStore, ledge
     async with open_host(store, lease=lease) as host:
         await host.pull(describe(data), Wire(data, ledger))
         await wait_until(lambda: bool(store.parts))
-        assert lease.held == {f"{NOBODY}/{Digest.of(data)}"}
+        assert lease.held == {f"{NO_PRINCIPAL}/{Digest.of(data)}"}
         store.gate.set()
     assert lease.held == set()
 
@@ -167,7 +168,7 @@ async def test_a_lease_is_renewed_while_the_blob_grows(store: FlakyStore, ledger
             for start in range(0, len(LARGE), 1 << 18):
                 host.clock.time += 20
                 await spool.append(LARGE[start : start + (1 << 18)])
-                assert await lease.take(host.session, f"{NOBODY}/{blob.digest}") is None
+                assert await lease.take(host.session, f"{NO_PRINCIPAL}/{blob.digest}") is None
             await spool.commit()
     assert lease.held == set()
 
@@ -178,7 +179,7 @@ async def test_a_lease_that_was_lost_stops_nothing(store: FlakyStore, upstream: 
         spool = await host.cache.claim(host.session, BLOB)
         assert spool is not None
         host.clock.time += 31
-        taken = await lease.take(host.session, f"{NOBODY}/{BLOB.digest}")
+        taken = await lease.take(host.session, f"{NO_PRINCIPAL}/{BLOB.digest}")
         assert taken is not None
         async with spool:
             await spool.append(DATA)
@@ -212,7 +213,7 @@ async def test_who_waits_goes_on_when_the_leader_gives_up(
 ) -> None:
     lease = Leases()
     async with open_host(store, lease=lease) as one:
-        tenure = await lease.take(one.session, f"{NOBODY}/{BLOB.digest}")
+        tenure = await lease.take(one.session, f"{NO_PRINCIPAL}/{BLOB.digest}")
         assert tenure is not None
         async with open_host(store, lease=lease, patience=10**6) as other:
             pulling = asyncio.create_task(other.pull(BLOB, upstream))
@@ -225,7 +226,7 @@ async def test_who_waits_goes_on_when_the_leader_gives_up(
 async def test_who_waits_goes_on_when_the_leader_is_dead(store: FlakyStore, upstream: Wire) -> None:
     lease, clock = Leases(ttl=30), FakeClock()
     async with open_host(store, lease=lease, patience=10**6, clock=clock) as host:
-        assert await lease.take(host.session, f"{NOBODY}/{BLOB.digest}") is not None
+        assert await lease.take(host.session, f"{NO_PRINCIPAL}/{BLOB.digest}") is not None
         assert await host.pull(BLOB, upstream) == DATA
         assert 30 <= clock.time < 32
 
@@ -236,7 +237,7 @@ async def test_patience_ends_and_then_both_fetch(
 ) -> None:
     lease, clock = Leases(), FakeClock()
     async with open_host(store, lease=lease, patience=patience, clock=clock) as host:
-        assert await lease.take(host.session, f"{NOBODY}/{BLOB.digest}") is not None
+        assert await lease.take(host.session, f"{NO_PRINCIPAL}/{BLOB.digest}") is not None
         assert await host.pull(BLOB, upstream) == DATA
         assert clock.time == pytest.approx(patience)
         assert len(clock.slept) < 20
@@ -278,7 +279,7 @@ async def test_SEC_13_what_one_principal_brought_is_fetched_again_for_another(
         await host.pull(BLOB, upstream, principal="bruno")
     assert ledger.names == ["upstream"] * 3
     assert set(lease.keys) == {
-        f"{namespace_of(name)}/{BLOB.digest}" for name in ("clara", "bruno", None)
+        f"{hash_principal(name)}/{BLOB.digest}" for name in ("clara", "bruno", None)
     }
 
 
@@ -483,7 +484,7 @@ async def test_wrong_bytes_of_a_large_blob_are_used_once_and_replaced(
     blob, digest = describe(LARGE), Digest.of(LARGE)
     key = f"blobs/sha256/{digest.encoded}"
     store.inner.put(key, bytes(len(LARGE)))
-    store.inner.put(f"grants/{NOBODY}/sha256/{digest.encoded}", b"")
+    store.inner.put(f"grants/{NO_PRINCIPAL}/sha256/{digest.encoded}", b"")
     async with open_host(store, lease=Leases()) as host:
         with pytest.raises(DigestMismatchError):
             await host.pull(blob, Wire(LARGE, ledger))
@@ -498,7 +499,7 @@ async def test_a_manifest_with_wrong_bytes_is_passed_by_and_replaced(store: Flak
     digest = MANIFEST.digest
     key = f"blobs/sha256/{digest.encoded}"
     store.inner.put(key, b"{}")
-    store.inner.put(f"grants/{NOBODY}/sha256/{digest.encoded}", b"")
+    store.inner.put(f"grants/{NO_PRINCIPAL}/sha256/{digest.encoded}", b"")
     async with open_host(store) as host:
         assert await host.cache.find_manifest(host.session, digest) is None
         assert len(host.warnings) == 1
