@@ -11,6 +11,7 @@ manifest chose those URLs, so they are followed only if the options allow it.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
@@ -65,7 +66,7 @@ _RANGE_STATUSES: Final = frozenset((_OK, _PARTIAL, _UNSATISFIED))
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,1024}"')
 
 
-class HttpBody:
+class HttpBody(ABC):
     """One request for (parts of) a blob. Entering it sends the request, leaving it closes.
 
     It holds one of the registry's slots for bodies (rule RET-07) from before the request is sent
@@ -126,9 +127,9 @@ class HttpBody:
     ) -> None:
         self._close()
 
+    @abstractmethod
     async def _start(self) -> None:
         """Send the request, keep the response, and check its head."""
-        raise NotImplementedError
 
     def _make_request(
         self, target: Target, headers: CIMultiDict[str], statuses: frozenset[int]

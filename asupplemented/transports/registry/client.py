@@ -29,6 +29,7 @@ from asupplemented.transports.registry.notices import HeaderNotices
 from asupplemented.transports.registry.patience import judge, judge_ping, judge_rival
 from asupplemented.transports.registry.ping import ping
 from asupplemented.transports.registry.redirects import REDIRECTS
+from asupplemented.transports.registry.request import join_headers
 from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
 
 if TYPE_CHECKING:
@@ -202,15 +203,14 @@ class RegistryClient:
         except SupplementedError as error:
             return error  # pings and tokens were retried already
         endpoint = pinged.redirect_client.endpoint
-        request = request._replace(
-            url=resolve_url(endpoint, request.url, request_context.mirrored_registry),
-            origin_headers=authorization.headers,
-        )
-        response = await self._send_once(endpoint, request)
+        url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
+        response = await self._send_once(endpoint, url, request, authorization)
         if response.status in request.statuses:
             self._notices.read(response.headers, request_context)
             return response
-        response, same_origin = await self._follow(pinged, request, response, request_context)
+        # The whole request is made only now: most requests end above.
+        sent = request._replace(url=url, origin_headers=authorization.headers)
+        response, same_origin = await self._follow(pinged, sent, response, request_context)
         # A 401 of another origin is no challenge of the registry, so it gets no credentials.
         if response.status == 401 and same_origin:  # noqa: PLR2004
             renewed = await self._renew(
@@ -219,27 +219,29 @@ class RegistryClient:
             if isinstance(renewed, SupplementedError):
                 return renewed
             if renewed is not None:
-                request = request._replace(origin_headers=renewed.headers)
-                response = await self._send_once(endpoint, request)
-                response, _ = await self._follow(pinged, request, response, request_context)
+                response = await self._send_once(endpoint, url, request, renewed)
+                sent = sent._replace(origin_headers=renewed.headers)
+                response, _ = await self._follow(pinged, sent, response, request_context)
         if response.status in request.statuses:
             return response
         raise await refuse(response, request.target, self.deps, authenticator.secrets())
 
-    def _send_once(self, endpoint: Endpoint, request: Request) -> Awaitable[aiohttp.ClientResponse]:
-        """Send a request whose URL is absolute, and wait for the head of the response."""
+    def _send_once(
+        self, endpoint: Endpoint, url: URL, request: Request, authorization: Authorization
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Send a request to its absolute URL, and wait for the head of the response."""
         return self.deps.connections.send(
             endpoint,
-            request.url,
+            url,
             method=request.method,
-            headers=request.all_headers(),
+            headers=join_headers(request.headers, authorization.headers),
             timeout=request.timeout,
         )
 
     async def _follow(
         self,
         pinged: PingResult,
-        request: Request,
+        sent: Request,
         response: aiohttp.ClientResponse,
         request_context: RequestContext,
     ) -> tuple[aiohttp.ClientResponse, bool]:
@@ -247,7 +249,7 @@ class RegistryClient:
         if response.status not in REDIRECTS:
             self._notices.read(response.headers, request_context)
             return response, True
-        return await pinged.redirect_client.follow(response, request)
+        return await pinged.redirect_client.follow(response, sent)
 
     async def _renew(
         self,

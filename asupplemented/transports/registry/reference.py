@@ -75,10 +75,8 @@ async def open_registry(name: ImageName, reference: str, context: Context) -> Re
 async def _list_candidates(
     name: ImageName, request_context: RequestContext, context: Context
 ) -> tuple[Candidate, ...]:
-    if ClientDeps.of(context).options.tag_and_digest == "refuse" and None not in {
-        name.tag,
-        name.digest,
-    }:
+    refused = ClientDeps.of(context).options.tag_and_digest == "refuse"
+    if refused and name.tag is not None and name.digest is not None:
         message = "a reference with both a tag and a digest is not supported; drop one of them"
         raise InvalidReferenceError(message, reference=request_context.reference)
     return await HostConfig.of(context).list_candidates(name, request_context.warn)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asupplemented.events import Event
     from asupplemented.transports.registry.error_response import Target
 
-__all__ = ("OK", "ClientDeps", "Request", "RequestContext")
+__all__ = ("OK", "ClientDeps", "Request", "RequestContext", "join_headers")
 
 OK: Final = frozenset((200,))
 
@@ -58,11 +58,18 @@ class Request(NamedTuple):
 
     def all_headers(self) -> CIMultiDict[str] | None:
         """The headers for the origin of `url`."""
-        if self.headers is None or self.origin_headers is None:
-            return self.headers or self.origin_headers
-        joined = self.headers.copy()
-        joined.extend(self.origin_headers)
-        return joined
+        return join_headers(self.headers, self.origin_headers)
+
+
+def join_headers(
+    one: CIMultiDict[str] | None, other: CIMultiDict[str] | None
+) -> CIMultiDict[str] | None:
+    """Both headers together; neither is changed."""
+    if one is None or other is None:
+        return one or other
+    joined = one.copy()
+    joined.extend(other)
+    return joined
 
 
 class RequestContext(NamedTuple):
