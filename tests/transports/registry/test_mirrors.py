@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.abc import Placed
+from asupplemented.abc import Placed, Timeouts
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import Source
+    from asupplemented.testing.script import Turn
     from tests.transports.registry.sessions import Watched
 
 BLOB_DIGEST = Digest.of(BLOB)
@@ -298,6 +299,47 @@ async def test_CONF16_nor_is_it_by_the_next_image_until_it_had_time_to_come_back
         await watched.try_open(second)
         await watched.try_open(both)
         assert (served(mirror), served(registry)) == (3, 2)
+
+
+@pytest.mark.xfail(reason="blobs and manifests remember failures apart", strict=True)
+@pytest.mark.parametrize(
+    "turns",
+    [
+        pytest.param((Cut(after=100, how="rst"), Cut(after=None)), id="reset"),
+        pytest.param((Cut(after=100), Cut(after=None)), id="closed"),
+        pytest.param((Stall(after=100), Stall(after=None)), id="silent"),
+    ],
+)
+async def test_CONF16_a_mirror_that_dies_in_a_blob_is_asked_last_for_every_image(
+    both: str,
+    registry: FakeRegistry,
+    mirror: FakeRegistry,
+    system: Configured,
+    turns: tuple[Turn, ...],
+) -> None:
+    images = [both]
+    for name in ("open", "second"):
+        images.append(fill(registry, f"team/{name}"))
+        fill(mirror, f"copies/{name}")
+    mirror.script("*/copies/app/blobs/*", *turns, forever=True)
+    timeouts = Timeouts(stall=0.05, first_byte=0.05)
+    async with (
+        system.watch(timeouts=timeouts) as watched,
+        await watched.open(images[0]) as source,
+        await watched.open(images[1]) as another,
+    ):
+        assert served(registry) == 0
+        assert await read(source) == BLOB
+        asked = served(mirror)
+        assert await read(another) == BLOB
+        for image in images:
+            await watched.try_open(image)
+        assert served(mirror) == asked
+        watched.clock.time += 1000
+        await watched.try_open(images[2])
+        assert served(mirror) == asked + 1
+        assert await read(another) == BLOB
+        assert served(mirror) == asked + 2
 
 
 async def test_CONF16_who_was_away_is_asked_all_the_same_if_nobody_else_has_it(
