@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp.test_utils import TestClient, TestServer
 
 import asupplemented as asup
-from asupplemented.breaker import Fitness
+from asupplemented.breaker import BreakerState
 from asupplemented.cache.sharing import settle
 from asupplemented.retry import CLOCK
 from asupplemented.streams.health import health_of
@@ -117,4 +117,4 @@ async def test_the_times_for_which_sources_are_put_aside_are_set_as_the_page_say
         health = health_of(session)
         health.blame(Source(b"", [Turn()], Ledger(), "a"), asup.NetworkError("x"))
         clock.time += 2
-        assert health.judge("a") is Fitness.ON_PROBATION
+        assert health.state("a") is BreakerState.HALF_OPEN

@@ -100,7 +100,7 @@ class SupplementedSource(Source):
         if planned.kind != "blob":
             return planned
         health = health_of(self._context)
-        pauses = [health.pause(candidate.reference) for candidate in planned.candidates]
+        pauses = [health.remaining(candidate.reference) for candidate in planned.candidates]
         candidates = tuple(
             each._replace(reason=f"{each.reason}; put aside for {pause:.0f} s") if pause else each
             for each, pause in zip(planned.candidates, pauses, strict=True)
