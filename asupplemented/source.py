@@ -26,15 +26,15 @@ from asupplemented.abc import (
     Signed,
     Source,
 )
-from asupplemented.closing import closing_on_error
+from asupplemented.aio.closing import closing_on_error
+from asupplemented.aio.files import map_os_error, run_blocking, run_opening
+from asupplemented.aio.flight import SingleFlight
 from asupplemented.errors import (
     ClosedError,
     SourceTimeoutError,
     SupplementedError,
 )
 from asupplemented.events import ManifestFetched
-from asupplemented.files import map_os_error, run_blocking, run_opening
-from asupplemented.flight import SingleFlight
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -319,8 +319,8 @@ class VerifiedSource(Source):
         concurrency: int = 6,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
-        """Fetch the image into the cache of the session; see `asupplemented.prefetching`."""
-        from asupplemented.prefetching import prefetch
+        """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`."""
+        from asupplemented.transfer.prefetch import prefetch
 
         self._check_open()
         return await prefetch(

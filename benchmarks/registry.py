@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import Source
-    from asupplemented.transports.registry.source import RegistryAdapter
+    from asupplemented.transports.registry.adapter import RegistryAdapter
     from benchmarks.server import Offer
 
 T = TypeVar("T")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 __all__ = ("RULES",)
 
-ATTEMPTS, BREAKER, CANDIDATES = "streams/attempts.py", "breaker.py", "streams/candidates.py"
+ATTEMPTS, BREAKER, CANDIDATES = "blobs/attempts.py", "aio/breaker.py", "blobs/candidates.py"
 HEALTH, PLAN, RELAY, RESUMPTION = (
-    "streams/health.py",
-    "plan.py",
-    "streams/relay.py",
+    "blobs/health.py",
+    "supplemented/resolution.py",
+    "blobs/relay.py",
     "resumption.py",
 )
 

@@ -109,7 +109,7 @@ class Source(AsyncResource):
         concurrency: int = 6,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
-        """Fetch the image into the cache of the session; see `asupplemented.prefetching`."""
+        """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`."""
 
     @abc.abstractmethod
     async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from asupplemented.streams.attempts import Attempt
-from asupplemented.streams.verified import VerifiedStream
+from asupplemented.blobs.attempts import Attempt
+from asupplemented.blobs.verified import VerifiedStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asupplemented.abc import BlobCandidate, Context, Served
+    from asupplemented.blobs.hashing import RunningHash
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.streams.hashing import RunningHash
 
 __all__ = ("Followed", "SharedAttempt")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asupplemented.abc import WritableReference
+from asupplemented.aio.files import run_blocking
 from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
     GroupOptions,
@@ -27,17 +28,16 @@ from asupplemented.cli.output import (
 from asupplemented.cli.questions import digest, referrers, tags
 from asupplemented.cli.running import working
 from asupplemented.cli.tree import draw_resolution, render
-from asupplemented.files import run_blocking
 from asupplemented.image import get_image
 from asupplemented.model.selection import SystemImage
-from asupplemented.transfer import copy as copy_image
+from asupplemented.transfer.copy import copy as copy_image
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
     from asupplemented.abc import Reference
     from asupplemented.session import Session
     from asupplemented.supplemented import SupplementedSource
-    from asupplemented.transfer import CopyReport
+    from asupplemented.transfer.copy import CopyReport
 
 __all__ = ("app", "blob", "copy", "explain", "inspect", "main", "manifest", "resolve")
 

@@ -23,7 +23,7 @@ from asupplemented.events import (
     ResolutionFinished,
     Warned,
 )
-from asupplemented.transfer import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
+from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from asupplemented.events import Event
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.transfer import CopyProgress
+    from asupplemented.transfer.copy import CopyProgress
 
 __all__ = ("Narrator", "flatten", "short")
 

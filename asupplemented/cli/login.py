@@ -35,12 +35,12 @@ class Login:
         return await self._provider(name)
 
     async def _prepare(self) -> CredentialProvider:
-        from asupplemented.transports.registry.configuration import Registries
-        from asupplemented.transports.registry.credentials import (
+        from asupplemented.credentials import (
             AuthFileCredentials,
             default_auth_file,
         )
-        from asupplemented.transports.registry.system import System
+        from asupplemented.hostconfig import Registries
+        from asupplemented.transports.registry.host_config import System
 
         registries = Registries()
         if self.context is not None:

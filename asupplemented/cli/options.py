@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from asupplemented.cli.system import find_named
+from asupplemented.cli.names import find_named
 from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.digest import Digest
 from asupplemented.model.platform import Platform
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
     from asupplemented.abc import Reference
-    from asupplemented.cli.system import FilesNamed
+    from asupplemented.cli.names import FilesNamed
     from asupplemented.model.selection import Selection
     from asupplemented.supplemented import SupplementedReference
 

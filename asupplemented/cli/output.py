@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from asupplemented.aio.atomic import StagedFile, map_write_errors
 from asupplemented.errors import SourceError
-from asupplemented.staging import StagedFile, map_write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

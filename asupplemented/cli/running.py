@@ -17,7 +17,7 @@ import typer
 
 from asupplemented.cli.console import Narrator
 from asupplemented.cli.login import Login
-from asupplemented.cli.system import find_options
+from asupplemented.cli.names import find_options
 from asupplemented.errors import (
     AmbiguousManifestError,
     InvalidDigestError,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from asupplemented.abc import Setting
-    from asupplemented.cache.disk.layout_cache import LayoutCache
+    from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, PlaceOptions
     from asupplemented.supplemented import SupplementedReference, SupplementedSource
 

@@ -15,7 +15,7 @@ from asupplemented.cli.output import printable, show_size
 
 if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
-    from asupplemented.plan import Instance, Resolution
+    from asupplemented.supplemented.resolution import Instance, Resolution
 
 __all__ = ("draw_resolution", "render")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import Opening, Reference
-from asupplemented.closing import closing_on_error
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.errors import (
     ConfigurationError,
     InvalidReferenceError,
@@ -14,7 +14,7 @@ from asupplemented.errors import (
 )
 from asupplemented.image import open_image
 from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
-from asupplemented.resolution import Members, open_members, resolve
+from asupplemented.supplemented.driver import Members, open_members, resolve
 from asupplemented.supplemented.source import SupplementedSource
 from asupplemented.transports import parse_reference
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from asupplemented.image import Image
     from asupplemented.model.platform import Platform
     from asupplemented.model.selection import Selection
-    from asupplemented.plan import Preference, Resolution
-    from asupplemented.resolver import MissingPolicy, UnavailablePolicy
+    from asupplemented.supplemented.resolution import Preference, Resolution
+    from asupplemented.supplemented.resolver import MissingPolicy, UnavailablePolicy
 
 __all__ = ("SupplementedReference", "supplement")
 

@@ -17,7 +17,7 @@ from asupplemented.cli.output import open_output, printable, show_size
 from asupplemented.cli.running import exit_code, working
 from asupplemented.errors import LayoutError, NetworkError, SourceError
 from asupplemented.model.descriptor import Descriptor
-from asupplemented.transfer import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
+from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 from tests.cli.conftest import ARM
 
 NOT_FOUND = {

@@ -13,10 +13,10 @@ from urllib.parse import quote
 from aiohttp import hdrs
 from yarl import URL
 
+from asupplemented.aio.flight import SingleFlight
+from asupplemented.aio.retry import FirstFailure, retry
 from asupplemented.errors import SupplementedError, TooManyRequestsError
-from asupplemented.flight import SingleFlight
-from asupplemented.retry import FirstFailure, retry
-from asupplemented.transports.registry.access import Access
+from asupplemented.transports.registry.auth import Access
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
 from asupplemented.transports.registry.courier import Courier, Home, Parcel
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDict
 
-    from asupplemented.backoff import BackoffPolicy
+    from asupplemented.aio.backoff import BackoffPolicy
     from asupplemented.model.credential import Credential
-    from asupplemented.transports.registry.access import Grant
-    from asupplemented.transports.registry.answers import Inquiry
-    from asupplemented.transports.registry.caller import Caller
+    from asupplemented.transports.registry.auth import Grant
+    from asupplemented.transports.registry.endpoint import Route
+    from asupplemented.transports.registry.error_response import Inquiry
     from asupplemented.transports.registry.means import Means
-    from asupplemented.transports.registry.route import Route
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("Errand", "RegistryClient", "Site", "locate")
 

@@ -13,8 +13,8 @@ from aiohttp import hdrs
 
 from asupplemented.errors import MalformedResponseError
 from asupplemented.transports.registry.addresses import Reach, origin_of, reach_of_host, redact
+from asupplemented.transports.registry.endpoint import DIRECT
 from asupplemented.transports.registry.redirects import REDIRECTS, next_url
-from asupplemented.transports.registry.route import DIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
     from yarl import URL
 
+    from asupplemented.hostconfig.proxies import Proxies
     from asupplemented.transports.registry.addresses import Origin
-    from asupplemented.transports.registry.configuration.proxies import Proxies
     from asupplemented.transports.registry.connections import Channel, Connections
     from asupplemented.transports.registry.options import RegistryOptions
 

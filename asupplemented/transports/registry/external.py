@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from asupplemented.aio.retry import retry
 from asupplemented.errors import BlobNotFoundError, NotFoundError, SupplementedError
 from asupplemented.model.media_type import (
     DOCKER_FOREIGN_LAYER,
@@ -21,11 +22,10 @@ from asupplemented.model.media_type import (
     OCI_NONDISTRIBUTABLE_LAYER_GZIP,
     OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
 )
-from asupplemented.retry import retry
-from asupplemented.transports.registry.answers import Inquiry
-from asupplemented.transports.registry.blob import HttpBlob
+from asupplemented.transports.registry.blobs import HttpBlob
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.courier import Courier, Parcel
+from asupplemented.transports.registry.error_response import Inquiry
 from asupplemented.transports.registry.patience import judge
 from asupplemented.transports.registry.redirects import parse_url
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import RegistryOptions
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("ExternalBlob", "find_urls")
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from asupplemented.blobs.attempts import Pace
 from asupplemented.errors import MalformedResponseError, TruncatedError
-from asupplemented.streams.attempts import Pace
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.bodies import read_chunk
-from asupplemented.transports.registry.ranges import ContentRange
+from asupplemented.transports.registry.byteranges import ContentRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import anyio
 from asupplemented.errors import TooManyRequestsError
 
 if TYPE_CHECKING:
-    from asupplemented.retry import Clock
+    from asupplemented.aio.retry import Clock
 
 __all__ = ("Limiter",)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asupplemented.files import WORKERS, Workers
-from asupplemented.retry import CLOCK, Clock
+from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.transports.registry.connections import CONNECTIONS, Connections
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
 

@@ -5,7 +5,7 @@ other until one succeeds; the order is decided anew for each request:
 
 1. The endpoint that served the default manifest comes first, then the others in the order of the
    configuration.
-2. An endpoint that failed lately (`asupplemented.streams.health`) comes after those that did not.
+2. An endpoint that failed lately (`asupplemented.blobs.health`) comes after those that did not.
 
 Other programs commit themselves to the first endpoint that has the default manifest. Here an
 instance, a blob or a signature that one endpoint cannot give is read from the next one.
@@ -18,7 +18,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from asupplemented.abc import RawManifest
-from asupplemented.breaker import BreakerState, ReportOnce
+from asupplemented.aio.breaker import BreakerState, ReportOnce
+from asupplemented.aio.files import run_blocking
+from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ClosedError,
     NotFoundError,
@@ -28,29 +30,27 @@ from asupplemented.errors import (
     UnsupportedOperationError,
     UsageError,
 )
-from asupplemented.files import run_blocking
+from asupplemented.hostconfig.candidates import join_failures
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
-from asupplemented.streams.health import health_of
-from asupplemented.transports.registry.blob import HttpBlob
-from asupplemented.transports.registry.configuration.candidates import join_failures
+from asupplemented.transports.registry.adapter import enter
+from asupplemented.transports.registry.blobs import HttpBlob
 from asupplemented.transports.registry.means import Means
 from asupplemented.transports.registry.parts import HttpParts
-from asupplemented.transports.registry.source import enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from asupplemented.abc import Context
+    from asupplemented.hostconfig.candidates import Candidate
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
-    from asupplemented.transports.registry.caller import Caller
-    from asupplemented.transports.registry.configuration.candidates import Candidate
+    from asupplemented.transports.registry.adapter import RegistryAdapter
     from asupplemented.transports.registry.parts import HttpPart
-    from asupplemented.transports.registry.source import RegistryAdapter
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("MirrorBlob", "MirrorEndpoint", "MirrorParts", "MirroredAdapter")
 

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from asupplemented.limits import KIB
-from asupplemented.transports.registry.ranges import ContentRange, parse_content_range
+from asupplemented.transports.registry.byteranges import ContentRange, parse_content_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable

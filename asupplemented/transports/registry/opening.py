@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asupplemented.errors import InvalidReferenceError
-from asupplemented.transports.registry.caller import Caller
+from asupplemented.transports.registry.adapter import RegistryAdapter, enter
+from asupplemented.transports.registry.host_config import System
 from asupplemented.transports.registry.means import Means
 from asupplemented.transports.registry.mirrors import MirroredAdapter, MirrorEndpoint
-from asupplemented.transports.registry.source import RegistryAdapter, enter
-from asupplemented.transports.registry.system import System
+from asupplemented.transports.registry.request import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asupplemented.abc import Context
+    from asupplemented.hostconfig.candidates import Candidate
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.configuration.candidates import Candidate
 
 __all__ = ("open_adapter", "open_registry")
 

@@ -17,12 +17,12 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import check_encoding
+from asupplemented.transports.registry.byteranges import format_ranges, parse_content_range
 from asupplemented.transports.registry.client import Errand
+from asupplemented.transports.registry.error_response import Inquiry
 from asupplemented.transports.registry.feeds import Body, MultipartFeed, Span, StretchFeed
 from asupplemented.transports.registry.multipart import Multipart, is_multipart, parse_boundary
-from asupplemented.transports.registry.ranges import format_ranges, parse_content_range
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     import aiohttp
 
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.transports.registry.caller import Caller
+    from asupplemented.transports.registry.byteranges import ContentRange
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.feeds import Feed
-    from asupplemented.transports.registry.ranges import ContentRange
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("HttpPart", "HttpParts", "check_ranges")
 

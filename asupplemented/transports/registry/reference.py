@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context, Opening, Source
     from asupplemented.model.digest import Digest
-    from asupplemented.transports.registry.source import RegistryAdapter
+    from asupplemented.transports.registry.adapter import RegistryAdapter
 
 __all__ = ("RegistryReference",)
 

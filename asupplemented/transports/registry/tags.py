@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from asupplemented.aio.files import run_blocking
 from asupplemented.errors import ImageNotFoundError, InvalidDigestError, MalformedResponseError
-from asupplemented.files import run_blocking
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.name import is_tag
 from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.answers import Inquiry, decode_document
 from asupplemented.transports.registry.client import Errand
-from asupplemented.transports.registry.pages import Pages
+from asupplemented.transports.registry.error_response import Inquiry, decode_document
+from asupplemented.transports.registry.listing import Pages
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import RegistryClient
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("fetch_digest", "list_tags", "parse_tags")
 

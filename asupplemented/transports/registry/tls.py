@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from asupplemented.flight import Flights
-from asupplemented.transports.registry.configuration.certificates import make_context
+from asupplemented.aio.flight import Flights
+from asupplemented.hostconfig.certificates import make_context
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
-    from asupplemented.transports.registry.configuration.certificates import Certificates
+    from asupplemented.hostconfig.certificates import Certificates
 
 __all__ = ("InThread", "TLSContexts")
 

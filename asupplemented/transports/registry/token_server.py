@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
+from asupplemented.aio.retry import retry
 from asupplemented.errors import MalformedResponseError
-from asupplemented.retry import retry
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import check_encoding, read_whole, refuse
 from asupplemented.transports.registry.courier import Courier, Parcel
+from asupplemented.transports.registry.error_response import Inquiry
 from asupplemented.transports.registry.patience import judge, judge_rival
 from asupplemented.transports.registry.tokens import Token, TokenServerPolicy, parse_token
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from asupplemented.errors import NotFoundError, RegistryError
     from asupplemented.model.credential import Credential
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.means import Means
+    from asupplemented.transports.registry.request import Caller
     from asupplemented.transports.registry.tokens import TokenQuery
 
 __all__ = ("TokenServer", "basic_header", "password_of")

@@ -22,7 +22,7 @@ from asupplemented.transports.registry.addresses import (
     reach_of_host,
     redact,
 )
-from asupplemented.transports.registry.answers import decode_document
+from asupplemented.transports.registry.error_response import decode_document
 from asupplemented.transports.registry.redirects import parse_url
 
 if TYPE_CHECKING:

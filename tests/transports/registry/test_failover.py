@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from asupplemented.abc import Served, Timeouts
-from asupplemented.breaker import BreakerState
+from asupplemented.aio.breaker import BreakerState
+from asupplemented.blobs import relay
+from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ClosedError,
     DeniedError,
@@ -22,8 +24,6 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.events import AttemptFailed, BlobServed, BlobStarted, RequestRetried
-from asupplemented.streams import relay
-from asupplemented.streams.health import health_of
 from asupplemented.supplemented import supplement
 from asupplemented.testing import (
     Authority,

@@ -1,0 +1,172 @@
+"""Following: reading along while another process fetches a blob into the cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self
+
+from asupplemented.aio.closing import Nothing
+from asupplemented.aio.files import run_blocking
+from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.cache.layout.fetch_lock import News, Trail
+from asupplemented.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
+
+    from asupplemented.abc import AsyncResource, BlobFile, Context
+
+__all__ = ("FollowedBlob", "FollowedCandidate")
+
+PATIENCE: Final = 20.0
+"""Seconds for which another process may add nothing before it is given up."""
+
+PAUSE: Final = 0.01
+MAX_PAUSE: Final = 0.05
+"""Seconds between two looks: short at first, longer while nothing comes."""
+
+
+class FollowedCandidate:
+    """Another process that is fetching a blob, as a candidate to read it from.
+
+    Args:
+        context: The session.
+        name: What to call it in errors and events.
+        make_trail: Makes a trail of the other process.
+        size: Bytes of the blob, None if unknown.
+    """
+
+    __slots__ = ("_context", "_make_trail", "_name", "_size")
+
+    def __init__(
+        self, context: Context, name: str, make_trail: Callable[[], Trail], size: int | None
+    ) -> None:
+        self._context = context
+        self._name = name
+        self._make_trail = make_trail
+        self._size = size
+
+    @property
+    def reference(self) -> str:
+        return self._name
+
+    @property
+    def member(self) -> int | None:
+        return None
+
+    @property
+    def local(self) -> bool:
+        return True
+
+    def hold(self) -> AsyncResource:
+        return Nothing()
+
+    def open(
+        self,
+        start: int = 0,
+        end: int | None = None,
+        etag: str | None = None,  # noqa: ARG002 - what is at an offset never changes
+    ) -> FollowedBlob:
+        return FollowedBlob(self._context, self._make_trail(), self._size, start, end)
+
+    async def open_file(self) -> BlobFile | None:
+        return None
+
+
+class FollowedBlob:
+    """``[start, end)`` of a blob that another process is fetching, as a `RawBlob`.
+
+    It fails with a `SourceError` when that process is gone, or adds nothing for `PATIENCE`
+    seconds: then the next candidate goes on where this one stopped.
+
+    Args:
+        context: The session.
+        trail: What the other process has fetched; closed with this.
+        size: Bytes of the blob, None if unknown.
+        start: Offset of the first byte.
+        end: Offset behind the last byte; None is the end of the blob.
+    """
+
+    __slots__ = ("_clock", "_context", "_end", "_first", "_position", "_size", "_start", "_trail")
+
+    def __init__(
+        self, context: Context, trail: Trail, size: int | None, start: int, end: int | None
+    ) -> None:
+        self._context = context
+        self._clock = context.resource(CLOCK, Clock)
+        self._trail = trail
+        self._size = size
+        self._start = self._position = start
+        self._end = size if end is None else end
+        self._first: bytes | None = None
+
+    @property
+    def start(self) -> int:
+        return self._start
+
+    @property
+    def size(self) -> int | None:
+        return self._size
+
+    @property
+    def etag(self) -> str | None:
+        return None
+
+    async def __aenter__(self) -> Self:
+        try:
+            news = await self._look()
+        except BaseException:
+            self._trail.close()
+            raise
+        self._first = news if isinstance(news, bytes) else None
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._trail.close()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._end is not None and self._position >= self._end:
+            raise StopAsyncIteration
+        block, self._first = self._first, None
+        if block is None:
+            block = await self._wait()
+        if self._end is not None:
+            block = block[: self._end - self._position]
+        self._position += len(block)
+        return block
+
+    async def _wait(self) -> bytes:
+        """The next bytes, as soon as there are any."""
+        pause, began = PAUSE, self._clock.now()
+        while True:
+            news = await self._look()
+            if isinstance(news, bytes):
+                return news
+            if news is News.END:
+                raise StopAsyncIteration
+            if news is News.CHANGED:
+                pause, began = PAUSE, self._clock.now()
+                continue
+            if self._clock.now() - began >= PATIENCE:
+                message = (
+                    f"the process that is fetching the blob added nothing for {PATIENCE:g} s; "
+                    "going on without it"
+                )
+                raise SourceError(message)  # A timeout would have the same one asked again.
+            await self._clock.sleep(pause)
+            pause = min(MAX_PAUSE, 2 * pause)
+
+    async def _look(self) -> bytes | News:
+        news = await run_blocking(self._context, self._trail.look, self._position)
+        if news is News.GONE:
+            message = "the process that was fetching the blob is gone; going on in its stead"
+            raise SourceError(message)
+        return news

@@ -1,0 +1,96 @@
+"""The ledger: the sum of all blobs of a cache, and the lock under which that sum changes.
+
+It is written before a blob comes and after one has gone, so that a process that dies in between
+leaves a sum that is too large: the next count puts it right, and no limit was broken meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from asupplemented.aio.atomic import lock_file, map_write_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+__all__ = ("Account", "Ledger")
+
+_DIGITS: Final = 20
+
+
+class Account:
+    """The sum, as long as the lock is held. Blocking.
+
+    Attributes:
+        total: Bytes of all blobs; None if nobody knows, and they have to be counted.
+    """
+
+    __slots__ = ("_fd", "_path", "total")
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self._fd = fd
+        self._path = path
+        self.total = self._read()
+
+    def set(self, total: int) -> None:
+        """Write a new sum.
+
+        Raises:
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+        """
+        self.total = max(0, total)
+        with map_write_errors(self._path):
+            line = f"{self.total:0{_DIGITS}}\n".encode()
+            os.pwrite(self._fd, line, 0)
+            os.ftruncate(self._fd, len(line))
+
+    def add(self, size: int) -> None:
+        """Write the sum that `size` bytes more make, or less if it is negative.
+
+        Raises:
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+        """
+        self.set((self.total or 0) + size)
+
+    def _read(self) -> int | None:
+        text = b""
+        with suppress(OSError):
+            text = os.pread(self._fd, _DIGITS + 2, 0)
+        digits = text.removesuffix(b"\n")
+        return int(digits) if len(digits) == _DIGITS and digits.isdigit() else None
+
+
+class Ledger:
+    """The file that holds the sum.
+
+    Args:
+        path: Where it is.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextmanager
+    def try_hold(self) -> Generator[Account | None]:
+        """Hold the lock, between processes and threads. Blocking, but never waits.
+
+        Yields:
+            The account; None if somebody else holds it.
+
+        Raises:
+            SourceError: The file cannot be made or locked.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with map_write_errors(self._path):
+            fd = os.open(self._path, flags, 0o644)
+        try:
+            with map_write_errors(self._path):
+                held = lock_file(fd)
+            yield Account(fd, self._path) if held else None
+        finally:
+            os.close(fd)
