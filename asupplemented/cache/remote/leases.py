@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import Tenure
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import ConfigurationError
+from asupplemented.events import Warned
 
 if TYPE_CHECKING:
-    from asupplemented.abc import Context
+    from collections.abc import Callable
 
-__all__ = ("TTL", "FreeTenure", "LocalLease", "TimedTenure", "check_seconds")
+    from asupplemented.abc import Context
+    from asupplemented.events import Event
+
+__all__ = ("PAUSE", "TTL", "FreeTenure", "LocalLease", "Observer", "TimedTenure", "check_seconds")
+
+PAUSE: Final = 10.0
+"""Seconds for which a server that failed is not asked."""
 
 TTL: Final = 30.0
 """Seconds after which the lease of somebody who died is free again."""
@@ -43,6 +51,23 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
     least = "0 or more" if zero else "more than 0"
     message = f"{name} is a number of seconds, {least}, not {value!r}"
     raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """The clock and the hooks of a session, for work that may outlast it."""
+
+    clock: Clock
+    emit: Callable[[Event], None]
+
+    @classmethod
+    def of(cls, context: Context) -> Self:
+        """The observer of an open session."""
+        return cls(context.resource(CLOCK, Clock), context.emit)
+
+    def warn(self, name: str, message: str) -> None:
+        """Tell the hooks what the operator should know of a server."""
+        self.emit(Warned(name, message))
 
 
 class FreeTenure(Tenure):

@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from asupplemented.abc import AsyncResource, Tenure
-from asupplemented.cache.remote.leases import TTL, FreeTenure, TimedTenure, check_seconds
-from asupplemented.cache.remote.outage import PAUSE, Outage, Surroundings
+from asupplemented.aio.breaker import Breaker, BreakerPolicy, BreakerState, ReportOnce
+from asupplemented.cache.remote.leases import (
+    PAUSE,
+    TTL,
+    FreeTenure,
+    Observer,
+    TimedTenure,
+    check_seconds,
+)
 from asupplemented.errors import (
     ConfigurationError,
     NetworkError,
@@ -87,7 +95,7 @@ class RedisLease(AsyncResource):
         self._prefix = prefix
         self._ttl = check_seconds("ttl", ttl)
         self._server = _Server(
-            client, check_seconds("timeout", timeout), Outage(_WHAT, check_seconds("pause", pause))
+            client, check_seconds("timeout", timeout), check_seconds("pause", pause)
         )
 
     @classmethod
@@ -115,14 +123,14 @@ class RedisLease(AsyncResource):
         return lease
 
     async def take(self, context: Context, key: str) -> Tenure | None:
-        around = Surroundings.of(context)
+        observer = Observer.of(context)
         name, owner = self._prefix + key, secrets.token_hex(16)
         time = max(1, round(self._ttl * 1000))
         try:
-            taken = await self._server.ask(around, "SET", name, owner, "NX", "PX", time)
+            taken = await self._server.ask(observer, "SET", name, owner, "NX", "PX", time)
         except SourceError:
             return FreeTenure()
-        return _RedisTenure(self._server, around, self._ttl, name, owner) if taken else None
+        return _RedisTenure(self._server, observer, self._ttl, name, owner) if taken else None
 
     async def aclose(self) -> None:
         if self._owned:
@@ -134,23 +142,31 @@ class RedisLease(AsyncResource):
 
 
 class _Server:
-    """The server as it is used here: it answers soon, or it is left alone."""
+    """The server behind a breaker: it answers soon, or it is not asked for a while.
 
-    __slots__ = ("_client", "_outage", "_timeout")
+    Args:
+        client: The client.
+        timeout: Seconds to wait for an answer.
+        pause: Seconds for which the server is not asked after it failed.
+    """
 
-    def __init__(self, client: RedisClient, patience: float, outage: Outage) -> None:
+    __slots__ = ("_breaker", "_client", "_pause", "_timeout", "_trouble")
+
+    def __init__(self, client: RedisClient, timeout: float, pause: float) -> None:
         self._client = client
-        self._timeout = patience
-        self._outage = outage
+        self._timeout = timeout
+        self._pause = pause
+        self._breaker = Breaker(BreakerPolicy(pause=pause, longest=pause))
+        self._trouble = ReportOnce()
 
-    async def ask(self, around: Surroundings, *command: str | int) -> object:
+    async def ask(self, observer: Observer, *command: str | int) -> object:
         """Have the server carry out a command.
 
         Raises:
-            SourceError: It did not, or it is left alone at present. What it said is not
-                repeated: nobody knows what is in there.
+            SourceError: The server did not, or its breaker is open. The message repeats nothing
+                of its answer, which may hold secrets.
         """
-        if self._outage.lasts(around):
+        if self._breaker.state(observer.clock.now()) is BreakerState.OPEN:
             message = "Redis did not answer a moment ago"
             raise NetworkError(message)
         failure: SourceError
@@ -162,21 +178,24 @@ class _Server:
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nobody is stopped
             failure = NetworkError(f"it could not be asked ({type(error).__name__})")
         else:
-            self._outage.end()
+            self._breaker.record_success()
+            self._trouble.end()
             return reply
-        self._outage.begin(around, failure.message)
+        self._breaker.record_failure(observer.clock.now())
+        message = f"{failure.message}; it is not asked for {self._pause:g} s"
+        self._trouble.report(partial(observer.warn, _WHAT), message)
         raise failure
 
 
 class _RedisTenure(TimedTenure):
-    __slots__ = ("_around", "_name", "_owner", "_server")
+    __slots__ = ("_name", "_observer", "_owner", "_server")
 
     def __init__(
-        self, server: _Server, around: Surroundings, ttl: float, name: str, owner: str
+        self, server: _Server, observer: Observer, ttl: float, name: str, owner: str
     ) -> None:
-        super().__init__(around.clock, ttl)
+        super().__init__(observer.clock, ttl)
         self._server = server
-        self._around = around
+        self._observer = observer
         self._name = name
         self._owner = owner
 
@@ -193,7 +212,7 @@ class _RedisTenure(TimedTenure):
 
     async def _eval(self, script: str, *arguments: int) -> object:
         return await self._server.ask(
-            self._around, "EVAL", script, 1, self._name, self._owner, *arguments
+            self._observer, "EVAL", script, 1, self._name, self._owner, *arguments
         )
 
 

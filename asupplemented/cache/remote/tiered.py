@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobCache, RawManifest
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.cache.remote.leases import check_seconds
-from asupplemented.cache.remote.outage import PAUSE
+from asupplemented.cache.remote.leases import PAUSE, check_seconds
 from asupplemented.cache.remote.remote import RemoteTier, Visit
 from asupplemented.cache.remote.tiered_spool import TieredSpool
 from asupplemented.cache.spool import make_spool
@@ -142,7 +141,7 @@ class TieredCache(BlobCache):
         self, context: Context, visit: Visit
     ) -> tuple[StoredBlob | None, Tenure | None]:
         """Look for a blob; if it is not there, lead, or wait for who leads, or give up."""
-        clock = visit.around.clock
+        clock = visit.observer.clock
         deadline = clock.now() + self._patience
         pause = _FIRST_PAUSE
         while True:
