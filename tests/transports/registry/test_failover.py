@@ -291,7 +291,7 @@ async def test_a_wrong_byte_never_completes_a_blob(
         assert registry.count(BLOB) == asked
 
 
-async def test_an_open_image_explains_who_is_put_aside(
+async def test_an_open_image_explains_which_members_are_asked_last(
     registry: FakeRegistry, brief: Watched, members: Members
 ) -> None:
     async with supplement(*members).open(brief.session) as image:
@@ -307,8 +307,8 @@ async def test_an_open_image_explains_who_is_put_aside(
         brief.clock.time += 20
         lines = str(image.explain(BLOB)).splitlines()
         assert lines[1].startswith(f"  1. member 2 ({members.faulty})")
-        assert lines[1].endswith("; put aside for 280 s")
-        assert "put aside" not in "".join(lines[2:])
+        assert lines[1].endswith("; asked last for 280 s")
+        assert "asked last" not in "".join(lines[2:])
         assert image.explain(IMAGE.digest) == image.resolution.explain(IMAGE.digest)
     with pytest.raises(ClosedError):
         image.explain(BLOB)

@@ -352,6 +352,21 @@ async def test_CONF16_who_was_away_is_asked_all_the_same_if_nobody_else_has_it(
     assert served(registry) == 2
 
 
+async def test_SEC13_a_mirror_that_failed_one_principal_is_asked_first_by_another(
+    both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    async with system.watch() as watched:
+        reference = parse_reference(both)
+        alice, mallory = (watched.session.scoped(name) for name in ("alice", "mallory"))
+        script = mirror.script("*/manifests/*", Cut(after=None), forever=True)
+        async with reference.open(mallory):
+            assert (script.hits, served(registry)) == (2, 1)  # aiohttp's own, rule TLS-09
+        mirror.clear_scripts()
+        for principal, asked in ((mallory, 2), (alice, 3)):
+            async with reference.open(principal):
+                assert served(mirror) == asked
+
+
 @pytest.mark.parametrize(("status", "again"), [(503, 0), (429, 0), (404, 1), (401, 1), (403, 1)])
 async def test_CONF16_an_answer_says_nothing_of_other_images(
     both: str,
