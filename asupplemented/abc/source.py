@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from asupplemented.abc.abilities import RawParts
     from asupplemented.abc.blob import BlobCandidate, BlobStream
     from asupplemented.abc.reference import Reference
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
-    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
     from asupplemented.progress import CopyProgress, PrefetchReport
 

@@ -11,7 +11,7 @@ import msgspec
 from asupplemented.aio.files import map_os_error, read_limited
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
 from asupplemented.limits import MIB
-from asupplemented.model.shape import fold
+from asupplemented.model.strict_json import fold
 from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:

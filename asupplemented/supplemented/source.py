@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
-    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
     from asupplemented.progress import CopyProgress, PrefetchReport
     from asupplemented.supplemented.reference import SupplementedReference

@@ -22,8 +22,8 @@ from asupplemented.errors import (
     UnsupportedOperationError,
 )
 from asupplemented.events import Warned
+from asupplemented.model.index import AllImages, SystemImage
 from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
-from asupplemented.model.selection import AllImages, SystemImage
 from asupplemented.progress import (
     BlobAdvanced,
     BlobCopied,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context, Destination, Opening, Reference, Served
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
-    from asupplemented.model.selection import Selection
+    from asupplemented.model.index import Selection
     from asupplemented.transfer.plan import Cargo, Sparse
 
 __all__ = (

@@ -30,21 +30,21 @@ from asupplemented.errors import (
     UnsupportedOperationError,
     UsageError,
 )
-from asupplemented.hostconfig.candidates import join_failures
+from asupplemented.hostconfig.registries import join_failures
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.adapter import enter
 from asupplemented.transports.registry.blobs import HttpBlob
-from asupplemented.transports.registry.means import Means
 from asupplemented.transports.registry.parts import HttpParts
+from asupplemented.transports.registry.request import Means
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from asupplemented.abc import Context
-    from asupplemented.hostconfig.candidates import Candidate
+    from asupplemented.hostconfig.registries import Candidate
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
