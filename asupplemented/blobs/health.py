@@ -117,7 +117,7 @@ class SourceHealth:
 
     Args:
         breakers: The breakers of the session.
-        principal: Whose health it is, None for the session itself.
+        principal: The principal, None for the session itself.
     """
 
     __slots__ = ("_breakers", "_principal")

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import Source
-    from asupplemented.testing.script import Turn
+    from asupplemented.testing.recorder import Turn
     from tests.transports.registry.sessions import Watched
 
 BLOB_DIGEST = Digest.of(BLOB)
