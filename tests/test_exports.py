@@ -35,7 +35,7 @@ FACE = frozenset(
         ),
         *("Source", "SpecificImages", "SupplementedReference", "SupplementedSource"),
         *("SystemImage", "copy", "parse_reference", "supplement"),
-        *("ConfigurationPaths", "Proxies", "RegistryOptions"),
+        *("BreakerPolicy", "ConfigurationPaths", "Proxies", "RegistryOptions"),
     }
 )
 """What users type, errors aside."""
