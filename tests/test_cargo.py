@@ -173,7 +173,7 @@ KIND = "application/vnd.oci.image.index.v1+json"
 # Reading
 
 
-async def test_CI7_a_nested_list_without_the_platform_names_what_there_is(
+async def test_CI07_a_nested_list_without_the_platform_names_what_there_is(
     session: Session,
 ) -> None:
     with pytest.raises(PlatformNotFoundError) as caught:

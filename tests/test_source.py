@@ -317,7 +317,7 @@ async def test_DG13_it_is_indexed_under_the_algorithm_that_named_it(session: Ses
         assert (await source.get_manifest()).digest == digest
 
 
-async def test_U2_a_default_manifest_that_is_not_what_its_name_says(session: Session) -> None:
+async def test_U02_a_default_manifest_that_is_not_what_its_name_says(session: Session) -> None:
     async with opened(named(INDEX.raw, IMAGE.digest), session) as source:
         with pytest.raises(DigestMismatchError) as caught:
             await source.get_manifest()
@@ -407,7 +407,7 @@ async def test_the_media_type_is_the_known_one_or_guessed(
 
 
 @pytest.mark.parametrize("batched", [True, False])
-async def test_L3_the_cap_of_manifests(session: Session, *, batched: bool) -> None:
+async def test_L03_the_cap_of_manifests(session: Session, *, batched: bool) -> None:
     adapter = BatchedAdapter() if batched else Adapter()
     sizes = {size: padded(size) for size in (OFFLOAD_BYTES + 1, MAX_MANIFEST, MAX_MANIFEST + 1)}
     digests = {size: Digest.of(raw) for size, raw in sizes.items()}
@@ -621,7 +621,7 @@ async def test_signatures_of_an_adapter_that_has_some(session: Session) -> None:
         assert await source.get_signatures(IMAGE.digest) == ()
 
 
-async def test_SR6_layers_for_copy(session: Session) -> None:
+async def test_SR06_layers_for_copy(session: Session) -> None:
     layer = Descriptor(digest=Digest.of(LAYER))
 
     class Rerouting(Adapter):
@@ -638,7 +638,7 @@ async def test_SR6_layers_for_copy(session: Session) -> None:
 # Ends
 
 
-async def test_SR8_closing_twice_is_closing_once_and_nothing_works_after_it(
+async def test_SR08_closing_twice_is_closing_once_and_nothing_works_after_it(
     session: Session,
 ) -> None:
     digest = Digest.of(LAYER)

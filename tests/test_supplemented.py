@@ -81,7 +81,7 @@ async def test_the_seeds_main_use(world: World) -> None:
     assert world.ledger.left_open == 0
 
 
-async def test_X2_what_was_read_is_not_read_again(world: World) -> None:
+async def test_X02_what_was_read_is_not_read_again(world: World) -> None:
     group = supplement(world.sparse_top(), world.image("amd"), world.image("arm", ARM))
     async with Session() as session, group.open(session) as image:
         reads = len(world.ledger.reads)
@@ -90,7 +90,7 @@ async def test_X2_what_was_read_is_not_read_again(world: World) -> None:
         assert len(world.ledger.reads) == reads == 3
 
 
-async def test_X9_unknown_digests(world: World) -> None:
+async def test_X09_unknown_digests(world: World) -> None:
     group = supplement(world.image("top"))
     async with Session() as session, group.open(session) as image:
         with pytest.raises(InstanceNotFoundError) as instance:
@@ -149,7 +149,7 @@ async def test_X14_a_member_that_was_taken_over_is_closed(world: World) -> None:
     assert (world.ledger.opened, world.ledger.left_open) == (3, 0)
 
 
-async def test_X1_a_reference_given_again_is_opened_once(world: World) -> None:
+async def test_X01_a_reference_given_again_is_opened_once(world: World) -> None:
     top, again = world.sparse_top(), world.image("amd")
     group = supplement(top, again, world.image("arm", ARM), again, top)
     async with Session() as session, group.open(session) as image:
@@ -234,7 +234,7 @@ async def test_X10_layers_for_copy_reroute_blobs(world: World) -> None:
         assert image.resolution.to_json() == before
 
 
-async def test_X8_the_other_holder_serves_what_one_lacks(world: World) -> None:
+async def test_X08_the_other_holder_serves_what_one_lacks(world: World) -> None:
     """A shared layer is routed to the last manifest's member; if that lacks it, to the next."""
     shared = {"base": "shared"}
     one = build_image("linux/amd64", [shared, {"a": "1"}])
@@ -307,7 +307,7 @@ class TestPolicies:
             with pytest.raises(NetworkError):
                 await group.open(session)
 
-    async def test_X5b_specific_and_unknown(self, world: World) -> None:
+    async def test_X05b_specific_and_unknown(self, world: World) -> None:
         group = supplement(world.sparse_top(), selection=SpecificImages([NOWHERE]))
         async with Session() as session:
             with pytest.raises(InstanceNotFoundError) as failure:

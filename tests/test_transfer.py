@@ -72,7 +72,7 @@ async def copied(source: Member, sink: Sink, session: Session, **options: Any) -
 # What is copied, and in which order
 
 
-async def test_K1_blobs_come_before_configs_before_manifests_before_signatures_before_the_top(
+async def test_K01_blobs_come_before_configs_before_manifests_before_signatures_before_the_top(
     session: Session,
 ) -> None:
     source, sink = member(TOP), Sink()
@@ -102,7 +102,7 @@ async def test_all_images_copies_nested_lists_and_every_blob_once(session: Sessi
     assert report.destination == "the sink"
 
 
-async def test_K7_what_a_list_names_is_written_before_the_list(session: Session) -> None:
+async def test_K07_what_a_list_names_is_written_before_the_list(session: Session) -> None:
     # INNER names ARM; the top names ARM too, before INNER: the deepest place decides.
     top, sink = build_index([ARM, INNER]), Sink()
     await copied(member(top), sink, session)
@@ -138,7 +138,7 @@ async def test_system_makes_the_one_instance_the_top(session: Session) -> None:
     assert (report.digest, report.signatures, report.warnings) == (ARM7.digest, 1, ())
 
 
-async def test_CI7_system_fails_if_no_instance_fits(session: Session) -> None:
+async def test_CI07_system_fails_if_no_instance_fits(session: Session) -> None:
     sink = Sink()
     with pytest.raises(PlatformNotFoundError):
         await copied(
@@ -162,7 +162,7 @@ async def test_specific_keeps_the_bytes_of_the_list_and_warns(session: Session) 
     assert report.missing == ()
 
 
-async def test_B3_a_specific_selection_of_nothing_copies_the_list_alone(session: Session) -> None:
+async def test_a_specific_selection_of_nothing_copies_the_list_alone(session: Session) -> None:
     sink = Sink()
     report = await copied(member(FLAT), sink, session, selection=SpecificImages([]))
     assert sink.order == ["create", "commit"]
@@ -348,13 +348,13 @@ async def test_progress_tells_the_plan_then_each_blob(session: Session) -> None:
 
 
 @pytest.mark.parametrize(("limit", "peak"), [(1, 1), (2, 2), (6, 4)])
-async def test_SR4_blobs_side_by_side_are_limited(session: Session, limit: int, peak: int) -> None:
+async def test_SR04_blobs_side_by_side_are_limited(session: Session, limit: int, peak: int) -> None:
     sink = Sink()
     await copied(member(FLAT), sink, session, concurrency=limit)
     assert sink.peak == peak
 
 
-async def test_SR4_a_source_that_cannot_is_read_one_blob_at_a_time(session: Session) -> None:
+async def test_SR04_a_source_that_cannot_is_read_one_blob_at_a_time(session: Session) -> None:
     sink = Sink()
     reference = replace(hold("serial", FLAT), concurrent_blobs=False)
     await copy(reference, sink, session)
@@ -394,7 +394,7 @@ def layer_of(image: Any, number: int, **changes: Any) -> Descriptor:
     return Descriptor(**(plain | changes))
 
 
-async def test_K6_layers_in_another_form_are_refused(session: Session) -> None:
+async def test_K06_layers_in_another_form_are_refused(session: Session) -> None:
     other = Digest.of(b"the layer, uncompressed")
     layers = [layer_of(ARM, 0), layer_of(ARM, 1, digest=other)]
     sink = Sink()
@@ -405,7 +405,7 @@ async def test_K6_layers_in_another_form_are_refused(session: Session) -> None:
     assert sink.order == ["create"]
 
 
-async def test_K4_layers_for_copy_of_the_same_form_are_asked_for(session: Session) -> None:
+async def test_K04_layers_for_copy_of_the_same_form_are_asked_for(session: Session) -> None:
     layers = [layer_of(ARM, 0), layer_of(ARM, 1)]
     sink = Sink()
     await copied(replace(member(ARM), layers={None: layers}), sink, session)

@@ -72,7 +72,7 @@ def write_layout(
         path: Directory, made if it is not there.
         contents: What to write.
         name: The name of the entry, None for none.
-        shared: Where the blobs go instead (rule OC9).
+        shared: Where the blobs go instead (rule OC-09).
 
     Returns:
         The reference as text.
@@ -97,7 +97,7 @@ def write_index(path: Path, entries: list[dict[str, object]]) -> None:
 
 
 def write_directory(path: Path, contents: Contents) -> str:
-    """Write a ``dir:`` image (rules DI1, DI2).
+    """Write a ``dir:`` image (rules DI-01, DI-02).
 
     The default manifest is found only as ``manifest.json``.
 

@@ -30,7 +30,7 @@ class SystemImage:
     Attributes:
         platform: What it must run on, also as text like ``linux/arm/v7``; None for this host.
         prefer_gzip: Of instances that fit equally well, take the one compressed with gzip
-            rather than zstd (rules CI5, CI10).
+            rather than zstd (rules CI-05, CI-10).
 
     Raises:
         InvalidPlatformError: The text is no platform.
@@ -76,7 +76,7 @@ Selection: TypeAlias = AllImages | SystemImage | SpecificImages
 
 
 def choose(selection: Selection, index: Index) -> tuple[Descriptor, ...]:
-    """The entries of one index that a selection takes (rule X5).
+    """The entries of one index that a selection takes (rule X-05).
 
     Returns:
         In document order, an entry as often as the index names it. A specific selection takes

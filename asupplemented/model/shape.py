@@ -1,7 +1,7 @@
 """Shapes: what a decoded JSON tree must look like before msgspec may convert it.
 
-A shape does what Go's decoder does and msgspec does not (rules J3, J4): it drops fields that are
-null, gives null elements their zero value, drops unknown keys, and refuses keys that a
+A shape does what the decoder of Go does and msgspec does not (rules J-03, J-04): it drops fields
+that are null, gives null elements their zero value, drops unknown keys, and refuses keys that a
 case-insensitive reader takes for known ones.
 """
 
@@ -43,7 +43,7 @@ class Shape(Protocol):
 
 
 def fold(key: str) -> str:
-    """The key as a case-insensitive reader compares it (rule J1).
+    """The key as a case-insensitive reader compares it (rule J-01).
 
     This is Unicode's simple folding, as far as it leads to ASCII: U+017F is an s, U+212A a k.
     """

@@ -147,7 +147,7 @@ class DiskSource(abc.ABC):
         end: int | None = None,
         etag: str | None = None,  # noqa: ARG002 - nothing is validated
     ) -> RawBlob:
-        """Prepare to read a blob. URLs in the descriptor are not looked at (rule OC8)."""
+        """Prepare to read a blob. URLs in the descriptor are not looked at (rule OC-08)."""
         return FileBlob(self._context, partial(self.open_file, blob), start, end)
 
     def open_file(self, blob: Descriptor) -> BlobFile:

@@ -102,7 +102,9 @@ class AdapterContract:
 
     # Manifests
 
-    async def test_the_source_knows_its_reference(self, world: World, session: Session) -> None:
+    async def test_SR01_the_source_knows_its_reference(
+        self, world: World, session: Session
+    ) -> None:
         async with world.serve(CONTENTS) as reference, reference.open(session) as source:
             assert source.reference == reference
             assert reference.transport in str(reference)
@@ -115,7 +117,7 @@ class AdapterContract:
             assert (await source.get_manifest()).raw == INDEX.raw
             await source.aclose()
 
-    async def test_SR2_default_manifest(self, source: Source) -> None:
+    async def test_SR02_default_manifest(self, source: Source) -> None:
         manifest = await source.get_manifest()
         assert manifest.raw == INDEX.raw
         assert manifest.digest == INDEX.digest
@@ -123,7 +125,7 @@ class AdapterContract:
         assert (await source.get_manifest()).raw == INDEX.raw
 
     @pytest.mark.parametrize("image", [AMD64, ARM64, LONG], ids=["amd64", "arm64", "sha512"])
-    async def test_SR2_instance(self, source: Source, image: object) -> None:
+    async def test_SR02_instance(self, source: Source, image: object) -> None:
         assert image in INDEX.members
         wanted = next(member for member in INDEX.members if member is image)
         manifest = await source.get_manifest(wanted.digest)
@@ -173,7 +175,7 @@ class AdapterContract:
             [outcome] = await source.get_manifests([ARM64.digest])
             assert isinstance(outcome, VerificationError)
 
-    async def test_L3_a_manifest_may_be_as_large_as_the_cap_and_not_larger(
+    async def test_L03_a_manifest_may_be_as_large_as_the_cap_and_not_larger(
         self, world: World, session: Session
     ) -> None:
         fits = ARM64.raw.ljust(MAX_MANIFEST)
@@ -195,14 +197,14 @@ class AdapterContract:
         assert await source.get_signatures() == ()
         assert await source.get_signatures(ARM64.digest) == ()
 
-    async def test_SR6_the_layers_of_the_manifest_are_right(self, source: Source) -> None:
+    async def test_SR06_the_layers_of_the_manifest_are_right(self, source: Source) -> None:
         assert await source.layers_for_copy(ARM64.digest) is None
 
     # Blobs
 
     @pytest.mark.parametrize("blob", [SMALL, LARGE], ids=["small", "large"])
     @pytest.mark.parametrize("sized", [True, False])
-    async def test_SR3_a_whole_blob(self, source: Source, blob: bytes, sized: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    async def test_SR03_a_whole_blob(self, source: Source, blob: bytes, sized: bool) -> None:  # noqa: FBT001 - a parameter of the test
         digest = Digest.of(blob)
         stream = source.open_blob(Descriptor(digest=digest, size=len(blob) if sized else None))
         assert await drain(stream) == blob
@@ -333,7 +335,7 @@ class AdapterContract:
         with pytest.raises(ClosedError):
             await anext(stream)
 
-    async def test_SR8_closing_twice_is_closing_once(self, world: World, session: Session) -> None:
+    async def test_SR08_closing_twice_is_closing_once(self, world: World, session: Session) -> None:
         async with world.serve(CONTENTS) as reference:
             source = await reference.open(session)
             await source.aclose()

@@ -188,7 +188,7 @@ class DestinationContract:
             assert await write_image(destination, source) == []
         assert {file: file.stat().st_ino for file in path.rglob("*")} == before
 
-    async def test_DI6_a_rerun_after_a_failure_fetches_only_what_lacks(
+    async def test_DI06_a_rerun_after_a_failure_fetches_only_what_lacks(
         self, place: Place, path: Path, session: Session, source: Source
     ) -> None:
         reference = place.reference(path)
@@ -235,7 +235,7 @@ class DestinationContract:
             assert await destination.has_blob(replace_size(small, len(SMALL) + 1)) is False
 
     @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-    async def test_DI7_what_is_no_file_is_no_blob_and_is_replaced(
+    async def test_DI07_what_is_no_file_is_no_blob_and_is_replaced(
         self,
         place: Place,
         path: Path,
@@ -298,7 +298,7 @@ class DestinationContract:
             assert not place.blob(path, LARGE_DIGEST).exists()
             assert leftovers(path) == []
 
-    async def test_DI5_a_wrong_blob_leaves_no_file(
+    async def test_DI05_a_wrong_blob_leaves_no_file(
         self, place: Place, path: Path, session: Session
     ) -> None:
         contents = hold_in_memory("lies", INDEX)

@@ -65,7 +65,7 @@ def version_of(path: Path) -> str:
     return (path / "version").read_text()
 
 
-async def test_DI5_the_files_of_a_directory(path: Path, session: Session) -> None:
+async def test_DI05_the_files_of_a_directory(path: Path, session: Session) -> None:
     async with (
         hold_in_memory("source", INDEX).open(session) as source,
         DirectoryReference(str(path)).create(session) as destination,
@@ -78,7 +78,7 @@ async def test_DI5_the_files_of_a_directory(path: Path, session: Session) -> Non
     assert files == {**manifests, **{plain(d): data for d, data in CONTENTS.blobs.items()}}
 
 
-async def test_DI5_modes(path: Path, session: Session) -> None:
+async def test_DI05_modes(path: Path, session: Session) -> None:
     async with DirectoryReference(str(path)).create(session) as destination:
         await destination.put_signatures([ONE], None)
         await destination.commit(manifest_of(ARM64))
@@ -86,7 +86,7 @@ async def test_DI5_modes(path: Path, session: Session) -> None:
     assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o644}
 
 
-async def test_DI2_DI3_the_version_is_raised_for_other_algorithms_only(
+async def test_DI02_DI03_the_version_is_raised_for_other_algorithms_only(
     path: Path, session: Session
 ) -> None:
     async with DirectoryReference(str(path)).create(session) as destination:
@@ -102,7 +102,7 @@ async def test_DI2_DI3_the_version_is_raised_for_other_algorithms_only(
     assert version_of(path) == "Directory Transport Version: 1.2\n"
 
 
-async def test_DI3_a_blob_of_another_algorithm_raises_the_version_too(
+async def test_DI03_a_blob_of_another_algorithm_raises_the_version_too(
     path: Path, session: Session
 ) -> None:
     [config, *_] = LONG.blobs
@@ -118,7 +118,7 @@ async def test_DI3_a_blob_of_another_algorithm_raises_the_version_too(
         (path / "version").write_text("Directory Transport Version: 1.1\n")
 
 
-async def test_DI6_a_directory_of_something_else_is_refused(path: Path, session: Session) -> None:
+async def test_DI06_a_directory_of_something_else_is_refused(path: Path, session: Session) -> None:
     path.mkdir()
     (path / "thesis.tex").write_text("important")
     with pytest.raises(LayoutError, match="not an image directory") as caught:
@@ -128,7 +128,7 @@ async def test_DI6_a_directory_of_something_else_is_refused(path: Path, session:
 
 
 @pytest.mark.parametrize("content", [b"garbage", b"Directory Transport Version: 1.3\n"])
-async def test_DI6_a_directory_of_an_unknown_version_is_refused(
+async def test_DI06_a_directory_of_an_unknown_version_is_refused(
     path: Path, session: Session, content: bytes
 ) -> None:
     path.mkdir()
@@ -138,7 +138,7 @@ async def test_DI6_a_directory_of_an_unknown_version_is_refused(
     assert tree(path) == {"version": content}
 
 
-async def test_DI6_an_image_directory_is_never_wiped(path: Path, session: Session) -> None:
+async def test_DI06_an_image_directory_is_never_wiped(path: Path, session: Session) -> None:
     write_directory(path, CONTENTS)
     (path / "mine").write_text("kept")
     before = tree(path)
@@ -148,7 +148,7 @@ async def test_DI6_an_image_directory_is_never_wiped(path: Path, session: Sessio
     assert tree(path) == {**before, "manifest.json": other.raw}
 
 
-async def test_DI6_an_interrupted_first_copy_is_known_again(path: Path, session: Session) -> None:
+async def test_DI06_an_interrupted_first_copy_is_known_again(path: Path, session: Session) -> None:
     async with (
         hold_in_memory("source", INDEX).open(session) as source,
         DirectoryReference(str(path)).create(session) as destination,

@@ -486,7 +486,7 @@ async def test_OC12_a_layout_holds_no_signatures(path: Path, session: Session) -
         "/etc/passwd",
     ],
 )
-async def test_D4_a_digest_never_becomes_a_path_unchecked(
+async def test_D04_a_digest_never_becomes_a_path_unchecked(
     path: Path, session: Session, digest: str
 ) -> None:
     write_index(path, [entry(digest=digest)])
@@ -502,7 +502,7 @@ async def test_D4_a_digest_never_becomes_a_path_unchecked(
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
-async def test_DI7_what_is_no_regular_file_is_refused_without_waiting(
+async def test_DI07_what_is_no_regular_file_is_refused_without_waiting(
     path: Path, session: Session, make: object
 ) -> None:
     assert callable(make)
@@ -520,7 +520,7 @@ async def test_DI7_what_is_no_regular_file_is_refused_without_waiting(
     await failure_of(LayoutReference(str(path)), session, LayoutError)
 
 
-async def test_DI7_a_device_is_no_blob(path: Path, session: Session) -> None:
+async def test_DI07_a_device_is_no_blob(path: Path, session: Session) -> None:
     file = path / "blobs" / "sha256" / SMALL_DIGEST.encoded
     file.unlink()
     file.symlink_to("/dev/zero")
@@ -530,7 +530,7 @@ async def test_DI7_a_device_is_no_blob(path: Path, session: Session) -> None:
 
 
 @pytest.mark.parametrize("size", [MAX_MANIFEST + 1, 5 * 1024 * 1024])
-async def test_L3_an_index_file_has_a_cap(path: Path, session: Session, size: int) -> None:
+async def test_L03_an_index_file_has_a_cap(path: Path, session: Session, size: int) -> None:
     raw = (path / "index.json").read_bytes()
     (path / "index.json").write_bytes(raw.ljust(MAX_MANIFEST))
     assert await default_of(f"{path}", session) == INDEX.raw
@@ -539,7 +539,7 @@ async def test_L3_an_index_file_has_a_cap(path: Path, session: Session, size: in
     assert str(MAX_MANIFEST) in str(error)
 
 
-async def test_J8_what_follows_the_index_is_ignored(path: Path, session: Session) -> None:
+async def test_J08_what_follows_the_index_is_ignored(path: Path, session: Session) -> None:
     raw = (path / "index.json").read_bytes()
     for garbage in (b"garbage", b'{"manifests":[]}', b"\0\xff", b"]]}}"):
         (path / "index.json").write_bytes(b" \n" + raw + garbage)
@@ -577,7 +577,7 @@ async def test_J_an_index_file_that_is_none_is_refused(
     assert len(str(error)) < 500
 
 
-async def test_J9_a_null_is_an_empty_index(path: Path, session: Session) -> None:
+async def test_J09_a_null_is_an_empty_index(path: Path, session: Session) -> None:
     (path / "index.json").write_bytes(b"null")
     await failure_of(LayoutReference(str(path)), session, ImageNotFoundError)
 

@@ -339,7 +339,7 @@ async def test_it_may_be_told_not_to_wait_for_the_disk(path: Path, session: Sess
         assert (await source.get_manifest()).raw == ARM64.raw
 
 
-async def test_L3_an_index_does_not_outgrow_what_can_be_read(path: Path, session: Session) -> None:
+async def test_L03_an_index_does_not_outgrow_what_can_be_read(path: Path, session: Session) -> None:
     path.mkdir()
     full = {"schemaVersion": 2, "manifests": [], "annotations": {"x": "y" * (MAX_MANIFEST - 100)}}
     raw = json.dumps(full).encode()
@@ -350,7 +350,7 @@ async def test_L3_an_index_does_not_outgrow_what_can_be_read(path: Path, session
 
 
 @pytest.mark.parametrize("raw", [b"null", b"{}", b'{"manifests":null}', b'{"manifests":[null]}'])
-async def test_J4_an_empty_index_is_filled(path: Path, session: Session, raw: bytes) -> None:
+async def test_J04_an_empty_index_is_filled(path: Path, session: Session, raw: bytes) -> None:
     path.mkdir()
     (path / "index.json").write_bytes(raw)
     async with LayoutReference(str(path)).create(session) as destination:

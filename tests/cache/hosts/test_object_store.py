@@ -394,7 +394,7 @@ async def test_a_manifest_keeps_its_media_type(flaky: FlakyStore, storage: Objec
     assert flaky.count("put") > puts
 
 
-async def test_L1_a_manifest_that_is_too_large_is_not_read(
+async def test_L01_a_manifest_that_is_too_large_is_not_read(
     flaky: FlakyStore, storage: ObjectStore
 ) -> None:
     flaky.inner.put(f"blobs/sha256/{DIGEST.encoded}", bytes(MAX_MANIFEST))
