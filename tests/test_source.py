@@ -48,7 +48,7 @@ from tests.candidates import Ledger, Wire
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from asupplemented.abc import Context, RawBlob, Source
@@ -150,12 +150,6 @@ class BatchedAdapter(Adapter):
 
 class NamedAdapter(Adapter):
     default_descriptor: Descriptor | None = None
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 def holding(*images: Any, default: bytes | Exception | None = None) -> Adapter:

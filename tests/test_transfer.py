@@ -32,12 +32,10 @@ from asupplemented.session import Session
 from asupplemented.supplemented import supplement
 from asupplemented.testing.images import build_artifact, build_image, build_index
 from asupplemented.transfer import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned, copy
-from tests.members import Ledger, Member, hold
+from tests.members import Member, MemberLog, hold
 from tests.sinks import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from asupplemented.testing.images import Built
     from asupplemented.transfer import CopyReport
 
@@ -52,19 +50,13 @@ FLAT = build_index([AMD, ARM, ARM7])
 SIGNATURE = Signature("simple-signing", b"\xa3signed")
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as opened:
-        yield opened
-
-
 def member(top: Built, *others: Built, name: str = "top", **options: Any) -> Member:
-    return Member(name, Ledger(), hold(name, top, *others, **options))
+    return Member(name, MemberLog(), hold(name, top, *others, **options))
 
 
 async def copied(source: Member, sink: Sink, session: Session, **options: Any) -> CopyReport:
     report = await copy(source, sink, session, **options)
-    assert source.ledger.left_open == 0
+    assert source.log.left_open == 0
     assert (sink.opened, sink.closed) == (1, 1)
     return report
 
@@ -201,7 +193,7 @@ async def test_a_group_is_copied_with_its_own_selection(session: Session) -> Non
     sink = Sink()
     await copy(group, sink, session)
     assert set(sink.manifests) == {ARM.digest}
-    assert (top.ledger.left_open, one.ledger.left_open) == (0, 0)
+    assert (top.log.left_open, one.log.left_open) == (0, 0)
 
 
 async def test_a_selection_given_opens_the_group_with_it(session: Session) -> None:
@@ -217,7 +209,7 @@ async def test_an_open_source_stays_open(session: Session) -> None:
     source = member(FLAT)
     async with source.open(session) as image:
         await copy(image, Sink(), session)
-        assert source.ledger.left_open == 1
+        assert source.log.left_open == 1
         assert (await image.get_manifest()).digest == FLAT.digest
 
 
@@ -261,7 +253,7 @@ async def test_a_progress_that_raises_leaves_nothing_open(session: Session) -> N
     source = member(ARM)
     with pytest.raises(RuntimeError):
         await copy(source, sink, session, progress=refuse)
-    assert (source.ledger.left_open, sink.opened - sink.closed, sink.committed) == (0, 0, [])
+    assert (source.log.left_open, sink.opened - sink.closed, sink.committed) == (0, 0, [])
 
 
 async def test_missing_instances_fail_before_anything_is_written(session: Session) -> None:
@@ -462,7 +454,7 @@ async def test_a_blob_that_is_missing_fails_the_copy_and_says_where(session: Ses
     assert sink.committed == []
     assert sink.manifests == {}
     assert sink.flying == 0
-    assert (source.ledger.left_open, sink.opened - sink.closed) == (0, 0)
+    assert (source.log.left_open, sink.opened - sink.closed) == (0, 0)
 
 
 async def test_a_wrong_blob_fails_the_copy(session: Session) -> None:
@@ -488,7 +480,7 @@ async def test_what_the_destination_does_wrong_is_said_to_be_its_fault(
         await copy(source, sink, session)
     assert notes(caught.value) == ["while copying, the destination failed: the sink"]
     assert sink.committed == []
-    assert (source.ledger.left_open, sink.opened - sink.closed) == (0, 0)
+    assert (source.log.left_open, sink.opened - sink.closed) == (0, 0)
 
 
 async def test_a_source_that_cannot_be_opened_is_said_to_be_at_fault(session: Session) -> None:
@@ -522,7 +514,7 @@ async def test_what_cannot_be_written_is_refused_before_anything_is_opened(
         await copy(source, member(FLAT), session)
     with pytest.raises(InvalidReferenceError):
         await copy(source, "nowhere", session)
-    assert source.ledger.opened == 0
+    assert source.log.opened == 0
 
 
 async def cancelled_after(turns: int) -> bool:
@@ -536,7 +528,7 @@ async def cancelled_after(turns: int) -> bool:
         await asyncio.wait([task])
         assert bool(sink.committed) is not task.cancelled()
         assert task.cancelled() or task.exception() is None
-    assert source.ledger.left_open == 0
+    assert source.log.left_open == 0
     assert sink.opened == sink.closed
     assert sink.flying == 0
     return task.cancelled()

@@ -42,12 +42,6 @@ if TYPE_CHECKING:
 CONTENT = random.Random(7).randbytes(3 * RECENT)
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
-
-
 @pytest.fixture(params=["memory", "file"])
 async def spool(request: pytest.FixtureRequest, session: Session) -> AsyncIterator[Spool]:
     spool = MemorySpool() if request.param == "memory" else TemporarySpool(session)

@@ -17,14 +17,7 @@ from asupplemented.streams.blob_files import BlockReader, FileBlob, open_blob_fi
 from tests.suspending import cancel_at_every_await, count_open_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 def counted(path: Path, closed: list[int]) -> BlobFile:

@@ -23,19 +23,12 @@ from asupplemented.streams.read_ahead import ReadAhead, VerifiedFiles
 from tests.suspending import count_open_files, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from asupplemented.model.digest import Hasher
 
 BLOCKS = 20
 DATA = b"".join(bytes((n,)) * BLOCK for n in range(BLOCKS)) + b"the end"
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

@@ -19,23 +19,23 @@ from asupplemented.errors import (
     ManifestNotFoundError,
     RangeError,
     SizeMismatchError,
-    SupplementedError,
     TruncatedError,
     VerificationError,
 )
-from asupplemented.limits import CHUNK_MAX, MAX_MANIFEST, MIB, SMALL_BLOB
+from asupplemented.limits import MAX_MANIFEST, MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index
+from tests.candidates import drain, fail
 from tests.worlds import Contents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
-    from asupplemented.abc import BlobStream, Reference, Source
+    from asupplemented.abc import Reference, Source
 
 SMALL = bytes(range(256)) * 40
 LARGE = b"".join(n.to_bytes(4, "big") for n in range((SMALL_BLOB + MIB + 12) // 4))
@@ -62,28 +62,6 @@ class World(Protocol):
 
 def large(size: int | None = len(LARGE)) -> Descriptor:
     return Descriptor(digest=LARGE_DIGEST, size=size)
-
-
-async def drain(stream: BlobStream) -> bytes:
-    """Everything that comes before the end or the error; the error goes on."""
-    chunks: list[bytes] = []
-    async with stream as blob:
-        async for chunk in blob:
-            assert 1 <= len(chunk) <= CHUNK_MAX
-            chunks.append(chunk)
-    return b"".join(chunks)
-
-
-async def drain_until_error(stream: BlobStream) -> tuple[bytes, SupplementedError]:
-    """What was handed out, and the error that ended it."""
-    received = b""
-    try:
-        async with stream as blob:
-            async for chunk in blob:
-                received += chunk
-    except SupplementedError as error:
-        return received, error
-    pytest.fail(f"a stream of {len(received)} bytes ended without an error")
 
 
 class AdapterContract:
@@ -226,7 +204,7 @@ class AdapterContract:
             assert stream.verified is True
 
     async def test_a_missing_blob_is_a_miss(self, source: Source) -> None:
-        received, error = await drain_until_error(source.open_blob(ABSENT))
+        received, error = await fail(source.open_blob(ABSENT))
         assert isinstance(error, BlobNotFoundError)
         assert error.digest == ABSENT
         assert error.reference == str(source.reference)
@@ -239,7 +217,7 @@ class AdapterContract:
     ) -> None:
         contents = CONTENTS.replacing(LARGE_DIGEST, LARGE[:-cut])
         async with world.serve(contents) as reference, reference.open(session) as source:
-            received, error = await drain_until_error(source.open_blob(large(size)))
+            received, error = await fail(source.open_blob(large(size)))
         assert isinstance(error, VerificationError | TruncatedError)
         assert error.digest == LARGE_DIGEST
         assert len(received) < len(LARGE) - cut or received == b""
@@ -251,7 +229,7 @@ class AdapterContract:
         wrong = LARGE[:at] + bytes((LARGE[at] ^ 1,)) + LARGE[at + 1 :]
         contents = CONTENTS.replacing(LARGE_DIGEST, wrong)
         async with world.serve(contents) as reference, reference.open(session) as source:
-            received, error = await drain_until_error(source.open_blob(large()))
+            received, error = await fail(source.open_blob(large()))
         assert isinstance(error, DigestMismatchError)
         assert len(received) < len(LARGE)
         assert wrong.startswith(received)
@@ -261,7 +239,7 @@ class AdapterContract:
     ) -> None:
         contents = CONTENTS.replacing(SMALL_DIGEST, SMALL[::-1])
         async with world.serve(contents) as reference, reference.open(session) as source:
-            received, error = await drain_until_error(source.open_blob(SMALL_DIGEST))
+            received, error = await fail(source.open_blob(SMALL_DIGEST))
         assert isinstance(error, DigestMismatchError)
         assert received == b""
 
@@ -271,7 +249,7 @@ class AdapterContract:
         self, source: Source, blob: bytes, off: int
     ) -> None:
         descriptor = Descriptor(digest=Digest.of(blob), size=len(blob) + off)
-        received, error = await drain_until_error(source.open_blob(descriptor))
+        received, error = await fail(source.open_blob(descriptor))
         assert isinstance(error, SizeMismatchError | TruncatedError)
         assert len(received) < len(blob)
 

@@ -33,6 +33,7 @@ from asupplemented.session import Session
 from asupplemented.staging import PREFIX
 from asupplemented.testing import hold_in_memory
 from asupplemented.transports.disk import DiskDestination
+from tests.candidates import drain
 from tests.suspending import cancel_at_every_await, wait_until
 from tests.transports.contract import (
     ABSENT,
@@ -45,7 +46,6 @@ from tests.transports.contract import (
     LONG,
     SMALL,
     SMALL_DIGEST,
-    drain,
 )
 from tests.transports.places import failing_open, open_files, tree
 from tests.transports.test_layout import SCHEMA1

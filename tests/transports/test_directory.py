@@ -26,9 +26,9 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, OCI_MANIFEST
 from asupplemented.model.signature import Signature
-from asupplemented.session import Session
 from asupplemented.transports import parse_reference
 from asupplemented.transports.directory import DirectoryReference, DirectorySource, read_version
+from tests.candidates import drain
 from tests.transports.contract import (
     AMD64,
     ARM64,
@@ -39,15 +39,16 @@ from tests.transports.contract import (
     SMALL_DIGEST,
     AdapterContract,
     World,
-    drain,
 )
 from tests.transports.places import DiskWorld, failing_open, open_files
 from tests.transports.test_layout import SCHEMA1
 from tests.worlds import plain, write_directory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from asupplemented.session import Session
 
 OPENPGP = Signature("simple-signing", b"\xa3 an OpenPGP message")
 SIGSTORE = Signature("sigstore-json", b'{"payload":"x"}')
@@ -58,12 +59,6 @@ class TestDirectory(AdapterContract):
     def world(self, tmp_path: Path) -> Iterator[World]:
         yield DiskWorld(tmp_path, write_directory)
         assert open_files(tmp_path) == []
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from asupplemented.errors import LayoutError, LimitExceededError, SourceError
 from asupplemented.limits import MAX_SIGNATURES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.signature import Signature
-from asupplemented.session import Session
 from asupplemented.testing import build_image, hold_in_memory
 from asupplemented.transports.directory import DirectoryReference
 from tests.transports.contract import AMD64, ARM64, CONTENTS, INDEX, LONG, SMALL, SMALL_DIGEST
@@ -26,10 +25,10 @@ from tests.transports.places import tree, watching_the_disk
 from tests.worlds import plain, write_directory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from asupplemented.model.digest import Digest
+    from asupplemented.session import Session
 
 ONE = Signature("simple-signing", b"\xa3 one")
 TWO = Signature("sigstore-json", b'{"two":2}')
@@ -48,12 +47,6 @@ class TestDirectoryDestination(DestinationContract):
     @pytest.fixture
     def place(self) -> Place:
         return DirectoryPlace()
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index
 from asupplemented.transports import parse_reference
 from asupplemented.transports.layout import LayoutReference, LayoutSource, choose_entry
+from tests.candidates import drain
 from tests.transports.contract import (
     AMD64,
     ARM64,
@@ -53,13 +54,12 @@ from tests.transports.contract import (
     SMALL_DIGEST,
     AdapterContract,
     World,
-    drain,
 )
 from tests.transports.places import DiskWorld, failing_open, open_files
 from tests.worlds import REF_NAME, Contents, write_index, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from asupplemented.events import Event
 
@@ -80,12 +80,6 @@ class TestLayout(AdapterContract):
     def world(self, tmp_path: Path) -> Iterator[World]:
         yield DiskWorld(tmp_path, write_layout)
         assert open_files(tmp_path) == []
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 @pytest.fixture

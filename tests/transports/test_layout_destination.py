@@ -17,10 +17,10 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
 from asupplemented.model.platform import Platform
 from asupplemented.model.signature import Signature
-from asupplemented.session import Session
 from asupplemented.staging import PREFIX
 from asupplemented.testing import build_image, build_index, hold_in_memory
 from asupplemented.transports.layout import LayoutReference
+from tests.candidates import drain
 from tests.transports.contract import (
     AMD64,
     ARM64,
@@ -29,7 +29,6 @@ from tests.transports.contract import (
     LONG,
     SMALL,
     SMALL_DIGEST,
-    drain,
 )
 from tests.transports.destination_contract import (
     DestinationContract,
@@ -44,10 +43,10 @@ from tests.transports.places import tree, watching_the_disk
 from tests.worlds import REF_NAME, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from asupplemented.model.digest import Digest
+    from asupplemented.session import Session
 
 
 class LayoutPlace:
@@ -71,12 +70,6 @@ class TestNamelessLayoutDestination(DestinationContract):
     @pytest.fixture
     def place(self) -> Place:
         return LayoutPlace(None)
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 @pytest.fixture
