@@ -74,9 +74,15 @@ async def _as_coroutine(awaitable: Awaitable[T]) -> T:
 
 async def wait_until(condition: Callable[[], bool]) -> None:
     """Give way to others, threads too, until something is so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):  # for something that never happens
         while not condition():  # noqa: ASYNC110 - what happens in a thread sets no event
             await asyncio.sleep(0)
+
+
+async def settle() -> None:
+    """Let callbacks that are due run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def count_open_files() -> int:

@@ -22,6 +22,7 @@ from asupplemented import (
 from asupplemented.events import Event, ResolutionFinished
 from asupplemented.testing.images import build_image, build_index
 from tests.members import Member, MemberLog, hold
+from tests.suspending import settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,12 +48,6 @@ def group_of(log: MemberLog, turns: Callable[[str, str | None], int]) -> Supplem
             for number in (2, 3, 0)
         ),
     )
-
-
-async def settle() -> None:
-    """Let callbacks that are due run."""
-    for _ in range(3):
-        await asyncio.sleep(0)
 
 
 def others() -> set[asyncio.Task[object]]:

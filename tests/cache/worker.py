@@ -18,8 +18,8 @@ from asupplemented.cache.disk.layout_cache import LayoutCache
 from asupplemented.session import Session
 from asupplemented.streams.verified import VerifiedStream
 from asupplemented.transports import parse_reference
-from tests.cache.driving import describe, read_all
-from tests.candidates import Ledger, Wire
+from tests.cache.driving import read_all
+from tests.candidates import Ledger, Wire, describe
 
 if TYPE_CHECKING:
     from asupplemented.abc import BlobFile

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from asupplemented.limits import MAX_INSTANCES, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.testing import FakeRegistry, Html, write_directory, write_layout
 from asupplemented.testing.images import build_index
-from tests.cli.conftest import AMD, ARM, TOP, blob_file, call, write_raw
+from tests.cli.conftest import AMD, ARM, TOP, blob_file, called, write_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -259,11 +258,6 @@ def test_a_broken_version_file(cli: Cli, tmp_path: Path) -> None:
 
 
 # Registries
-
-
-async def called(*arguments: str) -> Answer:
-    """A call in a thread, while the registry is served by this one."""
-    return await asyncio.to_thread(call, *arguments)
 
 
 async def test_a_registry_that_answers_html() -> None:

@@ -49,13 +49,13 @@ from tests.transports.contract import (
 )
 from tests.transports.places import failing_open, open_files, tree
 from tests.transports.test_layout import SCHEMA1
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
     from pathlib import Path
 
     from asupplemented.abc import Destination, Reference, Source, WritableReference
-    from asupplemented.testing import Built, BuiltIndex
 
 MANIFESTS = {built.digest: built for built in (AMD64, ARM64, LONG)}
 
@@ -70,10 +70,6 @@ class Place(Protocol):
     def blob(self, path: Path, digest: Digest) -> Path:
         """The file of a blob."""
         ...
-
-
-def manifest_of(built: Built | BuiltIndex) -> Manifest:
-    return Manifest.verified(built.raw, built.media_type, built.digest)
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
 
     from asupplemented.abc import Reference
+    from asupplemented.errors import SupplementedError
+    from asupplemented.session import Session
+    from asupplemented.transports.directory import DirectoryReference
+    from asupplemented.transports.layout import LayoutReference
     from tests.worlds import Contents
 
 
@@ -47,6 +51,19 @@ def open_files(root: Path) -> list[str]:
         except FileNotFoundError:  # The directory listing itself, closed by now.
             continue
     return sorted(link for link in links if link.startswith(f"{root}{os.sep}"))
+
+
+async def failure_of(
+    reference: DirectoryReference | LayoutReference,
+    session: Session,
+    kind: type[SupplementedError],
+) -> SupplementedError:
+    """The error of opening, which names the reference and leaves nothing open."""
+    with pytest.raises(kind) as caught:
+        await reference.open(session)
+    assert caught.value.reference == str(reference)
+    assert open_files(Path(reference.path)) == []
+    return caught.value
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from tests.transports.contract import (
     AdapterContract,
     World,
 )
-from tests.transports.places import DiskWorld, failing_open, open_files
+from tests.transports.places import DiskWorld, failing_open, failure_of, open_files
 from tests.transports.test_layout import SCHEMA1
 from tests.worlds import plain, write_directory
 
@@ -65,18 +65,6 @@ class TestDirectory(AdapterContract):
 def path(tmp_path: Path) -> Path:
     write_directory(tmp_path / "app", CONTENTS)
     return tmp_path / "app"
-
-
-async def failure_of(
-    path: Path, session: Session, kind: type[SupplementedError]
-) -> SupplementedError:
-    """The error of opening, which names the reference and leaves nothing open."""
-    reference = DirectoryReference(str(path))
-    with pytest.raises(kind) as caught:
-        await reference.open(session)
-    assert caught.value.reference == str(reference)
-    assert open_files(path) == []
-    return caught.value
 
 
 # References
@@ -186,7 +174,7 @@ async def test_DI03_the_version_may_be_absent(path: Path, session: Session) -> N
 @pytest.mark.parametrize("text", ["1.3", "2.0", "10.0", "1.10", "999999999.999999999"])
 async def test_DI03_newer_versions_are_refused(path: Path, session: Session, text: str) -> None:
     (path / "version").write_text(f"Directory Transport Version: {text}\n")
-    error = await failure_of(path, session, LayoutError)
+    error = await failure_of(DirectoryReference(str(path)), session, LayoutError)
     assert f"unsupported version {text}" in str(error)
     assert str(path) in str(error)
 
@@ -212,7 +200,7 @@ async def test_DI03_malformed_versions_are_refused(
     path: Path, session: Session, content: bytes
 ) -> None:
     (path / "version").write_bytes(content)
-    error = await failure_of(path, session, LayoutError)
+    error = await failure_of(DirectoryReference(str(path)), session, LayoutError)
     assert "invalid version file content" in str(error)
     assert len(str(error)) < 500
 
@@ -232,21 +220,23 @@ async def test_DI04_schema_1_is_read_from_a_directory(path: Path, session: Sessi
 
 
 async def test_a_missing_directory_names_path_and_remedy(tmp_path: Path, session: Session) -> None:
-    error = await failure_of(tmp_path / "nowhere", session, ImageNotFoundError)
+    error = await failure_of(
+        DirectoryReference(str(tmp_path / "nowhere")), session, ImageNotFoundError
+    )
     assert str(tmp_path / "nowhere") in str(error)
     assert "copy" in str(error)
 
 
 async def test_a_directory_without_an_image(tmp_path: Path, session: Session) -> None:
-    error = await failure_of(tmp_path, session, ImageNotFoundError)
+    error = await failure_of(DirectoryReference(str(tmp_path)), session, ImageNotFoundError)
     assert "manifest.json" in str(error)
     assert "copy" in str(error)
 
 
 async def test_a_file_in_place_of_the_directory(tmp_path: Path, session: Session) -> None:
     (tmp_path / "file").write_text("x")
-    await failure_of(tmp_path / "file", session, LayoutError)
-    await failure_of(tmp_path / "file" / "below", session, LayoutError)
+    await failure_of(DirectoryReference(str(tmp_path / "file")), session, LayoutError)
+    await failure_of(DirectoryReference(str(tmp_path / "file" / "below")), session, LayoutError)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +253,7 @@ async def test_a_default_manifest_that_is_none(
     path: Path, session: Session, raw: bytes, kind: type[SupplementedError]
 ) -> None:
     (path / "manifest.json").write_bytes(raw)
-    await failure_of(path, session, kind)
+    await failure_of(DirectoryReference(str(path)), session, kind)
 
 
 # Signatures
@@ -381,7 +371,7 @@ async def test_DI07_what_is_no_regular_file_is_refused_without_waiting(
     for name in ("manifest.json", "version"):
         (path / name).unlink()
         make(path / name)
-        await failure_of(path, session, LayoutError)
+        await failure_of(DirectoryReference(str(path)), session, LayoutError)
 
 
 async def test_DI07_symbolic_links_are_followed_unless_told_otherwise(
@@ -413,9 +403,9 @@ async def test_DI04_the_content_of_an_instance_is_checked(path: Path, session: S
 
 async def test_a_directory_without_permission(path: Path, session: Session) -> None:
     with failing_open(path / "manifest.json", errno.EACCES):
-        await failure_of(path, session, AccessError)
+        await failure_of(DirectoryReference(str(path)), session, AccessError)
     with failing_open(path / "version", errno.EACCES):
-        await failure_of(path, session, AccessError)
+        await failure_of(DirectoryReference(str(path)), session, AccessError)
 
 
 async def test_L03_a_manifest_of_the_largest_size(path: Path, session: Session) -> None:

@@ -17,12 +17,11 @@ from tests.transports.destination_contract import (
     DestinationContract,
     Place,
     failing,
-    manifest_of,
     put,
     write_image,
 )
 from tests.transports.places import tree, watching_the_disk
-from tests.worlds import plain, write_directory
+from tests.worlds import manifest_of, plain, write_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

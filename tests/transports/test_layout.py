@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,11 +54,12 @@ from tests.transports.contract import (
     AdapterContract,
     World,
 )
-from tests.transports.places import DiskWorld, failing_open, open_files
+from tests.transports.places import DiskWorld, failing_open, failure_of, open_files
 from tests.worlds import REF_NAME, Contents, write_index, write_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from asupplemented.events import Event
 
@@ -105,17 +105,6 @@ async def default_of(reference: LayoutReference | str, session: Session) -> byte
         reference = LayoutReference.parse(reference)
     async with reference.open(session) as source:
         return (await source.get_manifest()).raw
-
-
-async def failure_of(
-    reference: LayoutReference, session: Session, kind: type[SupplementedError]
-) -> SupplementedError:
-    """The error of opening, which names the reference and leaves nothing open."""
-    with pytest.raises(kind) as caught:
-        await reference.open(session)
-    assert caught.value.reference == str(reference)
-    assert open_files(Path(reference.path)) == []
-    return caught.value
 
 
 # References

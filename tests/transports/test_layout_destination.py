@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -35,12 +35,11 @@ from tests.transports.destination_contract import (
     Place,
     failing,
     leftovers,
-    manifest_of,
     put,
     write_image,
 )
 from tests.transports.places import tree, watching_the_disk
-from tests.worlds import REF_NAME, write_layout
+from tests.worlds import REF_NAME, manifest_of, read_index, write_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,16 +76,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def entries(path: Path) -> list[dict[str, Any]]:
-    document = json.loads((path / "index.json").read_bytes())
-    assert document["schemaVersion"] == 2
-    listed: list[dict[str, Any]] = document["manifests"]
-    return listed
-
-
 def names(path: Path) -> list[tuple[str, str | None]]:
     """Digest and name of each entry, in order."""
-    return [(e["digest"], e.get("annotations", {}).get(REF_NAME)) for e in entries(path)]
+    return [(e["digest"], e.get("annotations", {}).get(REF_NAME)) for e in read_index(path)]
 
 
 async def commit(path: Path, session: Session, built: object, image: str | None = None) -> None:
@@ -180,7 +172,7 @@ async def test_OC12_docker_types_are_kept_verbatim(path: Path, session: Session,
     image = build_image("linux/amd64", docker=True)
     built = image if kind == "manifest" else build_index([image], docker=True)
     await commit(path, session, built)
-    [listed] = entries(path)
+    [listed] = read_index(path)
     assert listed["mediaType"] == (DOCKER_MANIFEST if kind == "manifest" else DOCKER_LIST)
     async with LayoutReference(str(path)).open(session) as source:
         manifest = await source.get_manifest()
@@ -191,7 +183,7 @@ async def test_the_platform_of_the_top_is_listed(path: Path, session: Session) -
     platform = Platform("linux", "arm64", "v8")
     async with LayoutReference(str(path)).create(session) as destination:
         await destination.commit(manifest_of(ARM64), platform=platform)
-    [listed] = entries(path)
+    [listed] = read_index(path)
     assert listed["platform"] == {"os": "linux", "architecture": "arm64", "variant": "v8"}
 
 
@@ -205,7 +197,7 @@ async def test_images_beside_a_named_one_are_listed_without_a_name(
         assert destination.list_beside(beside) is True
         await destination.commit(manifest_of(ARM64))
     assert names(path) == [(AMD64.digest, "amd"), (ARM64.digest, "app"), (LONG.digest, None)]
-    assert entries(path)[2]["platform"] == {"os": "linux", "architecture": "s390x"}
+    assert read_index(path)[2]["platform"] == {"os": "linux", "architecture": "s390x"}
 
 
 async def test_nothing_is_listed_beside_an_image_without_a_name(

@@ -19,7 +19,6 @@ from asupplemented.errors import SourceError
 from asupplemented.session import Session
 from asupplemented.testing import FakeRegistry, Hold, Stall, build_image
 from tests.cache.driving import (
-    describe,
     held,
     in_the_making,
     listed,
@@ -28,6 +27,7 @@ from tests.cache.driving import (
     weigh,
 )
 from tests.cache.worker import HALF, SIZES, big_content, content
+from tests.candidates import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -43,18 +43,21 @@ from asupplemented.testing import (
     build_image,
 )
 from asupplemented.transports.registry.options import RegistryOptions
-from tests.transports.registry.sessions import BLOB, IMAGE, OPTIONS_HERE, fill, limited, watch
+from tests.transports.registry.sessions import (
+    BLOB,
+    BLOB_DIGEST,
+    IMAGE,
+    OPTIONS_HERE,
+    fill,
+    limited,
+    read_blob,
+    watch,
+)
 
 if TYPE_CHECKING:
     from tests.transports.registry.sessions import Watched
 
-BLOB_DIGEST = Digest.of(BLOB)
 ABSENT = Digest.of(b"absent")
-
-
-async def read_blob(watched: Watched, reference: str) -> bytes:
-    async with await watched.open(reference) as source, source.open_blob(BLOB_DIGEST) as blob:
-        return await blob.read_all(1 << 20)
 
 
 async def test_SRC01_opening_pings_and_reads_the_default_manifest_once(
