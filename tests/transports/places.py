@@ -42,10 +42,10 @@ class DiskWorld:
         yield parse_reference(self.write(self.root / str(next(self._numbers)), contents))
 
 
-def open_files(root: Path) -> list[str]:
-    """The files below a directory that this process has open."""
+def open_files(root: Path, pid: int | str = "self") -> list[str]:
+    """The files below a directory that a process has open; this one, unless another is given."""
     links = []
-    for link in Path("/proc/self/fd").iterdir():
+    for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
             links.append(str(link.readlink()))
         except FileNotFoundError:  # The directory listing itself, closed by now.

@@ -34,6 +34,7 @@ from asupplemented.testing import (
     Unauthorized,
 )
 from asupplemented.testing.access import credentials_of
+from tests.suspending import settle
 from tests.transports.registry.sessions import IMAGE, OPTIONS_HERE, fill, token_requests, watch
 
 if TYPE_CHECKING:
@@ -363,7 +364,7 @@ async def test_TOK07_a_cancelled_leader_poisons_nobody(
     async with asyncio.timeout(5):
         await bearer.wait_until(lambda: len(token_requests(bearer)) == 1)
         follower = asyncio.create_task(try_open(watched, bearer))
-        await asyncio.sleep(0.05)
+        await settle(100)  # it joins
         leader.cancel()
         await follower
     with pytest.raises(asyncio.CancelledError):

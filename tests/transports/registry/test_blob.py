@@ -39,6 +39,7 @@ from asupplemented.testing import (
     WrongRange,
 )
 from asupplemented.transports.registry.opening import open_adapter
+from tests.suspending import settle
 from tests.transports.registry.sessions import BLOB, fill, watch
 
 if TYPE_CHECKING:
@@ -475,7 +476,7 @@ async def test_chunks_are_not_larger_than_the_limit(
 ) -> None:
     big = registry.put_blob("team/app", bytes(5 << 20))
     async with adapter.open_blob(Descriptor(digest=big)) as body:
-        await asyncio.sleep(0.05)
+        await settle(100)  # more than one chunk arrives
         sizes = [len(chunk) async for chunk in body]
     assert sum(sizes) == 5 << 20
     assert max(sizes) <= 1 << 20

@@ -22,7 +22,7 @@ from asupplemented.model.credential import Credential
 from asupplemented.transports.registry.credentials import CredentialHelpers, HelperLimits
 from asupplemented.transports.registry.credentials.helpers import parse_answer
 from asupplemented.transports.registry.credentials.programs import Outcome
-from tests.suspending import cancel_at_every_await
+from tests.suspending import cancel_at_every_await, wait_until
 from tests.transports.registry.credentials.keepers import (
     SECRET_SENTINEL,
     USER_SENTINEL,
@@ -30,7 +30,6 @@ from tests.transports.registry.credentials.keepers import (
     Shelf,
     is_running,
     secrets_in,
-    wait_for,
     words_of,
 )
 
@@ -352,7 +351,9 @@ async def test_SEC16_who_leaves_does_not_take_the_answer_along(shelf: Shelf) -> 
     shelf.add("x", f'{body}; echo \'{{"Username": "u", "Secret": "s"}}\'')
     asked = helpers(shelf)
     leader, follower = (asyncio.create_task(asked.get("x", "quay.io")) for _ in range(2))
-    await wait_for(lambda: (shelf.root / "pids").exists() and len(shelf.pids("pids")) == 1)
+    await wait_until(
+        lambda: (shelf.root / "pids").exists() and len(shelf.pids("pids")) == 1, every=0.005
+    )
     leader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leader
@@ -366,7 +367,7 @@ async def test_SEC16_cancelled_at_every_await_a_helper_can_be_asked_again(shelf:
     shelf.add_user("x")
 
     async def check() -> None:
-        await wait_for(shelf.is_quiet)
+        await wait_until(shelf.is_quiet, every=0.005)
         assert asked._flights == {}
 
     asked = helpers(shelf, fresh=0)
