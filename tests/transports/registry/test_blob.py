@@ -40,7 +40,7 @@ from asupplemented.testing import (
 )
 from asupplemented.transports.registry.opening import open_adapter
 from tests.suspending import settle
-from tests.transports.registry.sessions import BLOB, fill, watch
+from tests.transports.registry.sessions import BLOB, BLOB_DIGEST, fill, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.source import RegistryAdapter
     from tests.transports.registry.sessions import Watched
 
-BLOB_DIGEST = Digest.of(BLOB)
 SIZE = len(BLOB)
 SIZED = Descriptor(digest=BLOB_DIGEST, size=SIZE)
 UNSIZED = Descriptor(digest=BLOB_DIGEST)
