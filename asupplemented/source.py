@@ -159,7 +159,7 @@ class VerifiedSource(Source):
 
     Args:
         adapter: Reads raw bytes; closed with the source.
-        reference: What was opened, as the user gave it (rule SR1).
+        reference: What was opened, as the user gave it (rule SR-01).
         context: The session.
     """
 

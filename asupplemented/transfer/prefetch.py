@@ -63,7 +63,7 @@ async def prefetch(
     Raises:
         ConfigurationError: The session has no cache, or `concurrency` is not a number above 0.
         PlatformNotFoundError: No image fits the platform.
-        LimitExceededError: Too many manifests, or nested too deep (rule X15).
+        LimitExceededError: Too many manifests, or nested too deep (rule X-15).
         SupplementedError: A source failed. What was fetched by then stays in the cache.
     """
     if context.cache is None:
