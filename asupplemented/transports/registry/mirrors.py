@@ -65,7 +65,7 @@ class MirrorEndpoint:
 
     Args:
         candidate: The image there, and how the registry is reached.
-        caller: For whom requests are made.
+        caller: The reference that requests are made for.
         context: The session.
     """
 
