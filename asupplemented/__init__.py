@@ -69,9 +69,9 @@ from asupplemented.image import Image, open_image
 from asupplemented.model.credential import Credential
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.model.signature import Signature
 from asupplemented.session import Session
 from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
@@ -80,8 +80,8 @@ from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
     from asupplemented.cache.layout.layout_cache import LayoutCache
+    from asupplemented.cache.remote.leases import RedisLease
     from asupplemented.cache.remote.object_store import ObjectStore
-    from asupplemented.cache.remote.redis_lease import RedisLease
     from asupplemented.cache.remote.tiered import TieredCache
     from asupplemented.credentials import AuthFileCredentials
     from asupplemented.transfer.copy import CopyReport, copy
@@ -171,7 +171,7 @@ _LAZY = {
     "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",
     "ObjectStore": "asupplemented.cache.remote.object_store:ObjectStore",
     "Proxies": "asupplemented.transports.registry:Proxies",
-    "RedisLease": "asupplemented.cache.remote.redis_lease:RedisLease",
+    "RedisLease": "asupplemented.cache.remote.leases:RedisLease",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
     "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
     "copy": "asupplemented.transfer.copy:copy",

@@ -26,7 +26,7 @@ from asupplemented.model.media_type import ACCEPT
 from asupplemented.model.name import ImageName
 from asupplemented.session import Session
 from asupplemented.transports import parse_reference
-from asupplemented.transports.registry.opening import open_adapter
+from asupplemented.transports.registry.reference import open_adapter
 from benchmarks.harness import interleave, report
 from benchmarks.server import serve
 

@@ -16,8 +16,7 @@ from rich.console import Console
 
 import asupplemented as asup
 from asupplemented.cli.console import Narrator, short
-from asupplemented.cli.output import show_size, write_text
-from asupplemented.cli.tree import draw_resolution, render
+from asupplemented.cli.output import draw_resolution, render, show_size, write_text
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
 from asupplemented.transfer.copy import BlobCopied
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
-    from asupplemented.model.selection import Selection
 
 __all__ = ("BlobCache", "Lease", "Spool", "Tenure")
 

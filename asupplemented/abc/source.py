@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from asupplemented.abc.context import Context
     from asupplemented.abc.resource import Opening
     from asupplemented.events import CopyProgress, PrefetchReport
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
-    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
 
 __all__ = (

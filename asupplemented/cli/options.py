@@ -15,8 +15,8 @@ import typer
 from asupplemented.cli.names import find_named
 from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.session import LOOKAHEAD
 from asupplemented.supplemented import supplement
 from asupplemented.transports import parse_reference
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Reference
     from asupplemented.cli.names import FilesNamed
-    from asupplemented.model.selection import Selection
+    from asupplemented.model.index import Selection
     from asupplemented.supplemented import SupplementedReference
 
 __all__ = (

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio.to_thread
 import msgspec
 
-from asupplemented.aio.flight import SingleFlight
+from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import Clock
-from asupplemented.credentials.documents import (
+from asupplemented.credentials.auth_json import (
     decode_secrets,
     make_credential,
 )

@@ -11,8 +11,6 @@ environment, and no file.
 
 from __future__ import annotations
 
-from asupplemented.hostconfig.aliases import load_aliases
-from asupplemented.hostconfig.candidates import Candidate, join_failures
 from asupplemented.hostconfig.certificates import (
     Certificates,
     find_directory,
@@ -21,7 +19,13 @@ from asupplemented.hostconfig.certificates import (
 )
 from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.hostconfig.proxies import Proxies
-from asupplemented.hostconfig.registries import Registries, RegistriesCache
+from asupplemented.hostconfig.registries import (
+    Candidate,
+    Registries,
+    RegistriesCache,
+    join_failures,
+)
+from asupplemented.hostconfig.registries_conf import load_aliases
 from asupplemented.hostconfig.registries_d import Lookaside
 from asupplemented.hostconfig.short_names import (
     is_short_name,

@@ -11,7 +11,7 @@ import msgspec
 from asupplemented.aio.files import map_os_error, read_limited
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError, excerpt
 from asupplemented.limits import MIB
-from asupplemented.model.shape import fold
+from asupplemented.model.strict_json import fold
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

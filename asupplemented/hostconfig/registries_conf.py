@@ -1,37 +1,201 @@
-"""Fragments: what one registries.conf says, checked (rules CONF-04 to CONF-08)."""
+"""Fragments: what one registries.conf says, checked (rules CONF-04 to CONF-08).
+
+Tables: the values of a registries.conf, once they are checked.
+
+Aliases: short names that stand for one repository (rule SHORT-01).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import msgspec
 
 from asupplemented.errors import ConfigurationError, InvalidReferenceError, excerpt
-from asupplemented.hostconfig.aliases import parse_aliases
 from asupplemented.hostconfig.documents import (
     check_keys,
     convert,
     parse_toml,
     quote_place,
+    read_document,
 )
 from asupplemented.hostconfig.proxies import check_proxy
-from asupplemented.hostconfig.tables import (
-    WILDCARD,
-    Fragment,
-    Mirror,
-    Pulls,
-    Registry,
-    ShortNameMode,
-)
-from asupplemented.model.name import ImageName
+from asupplemented.model.name import DEFAULT_REGISTRY, ImageName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ("parse_fragment",)
+__all__ = (
+    "WILDCARD",
+    "Aliases",
+    "Fragment",
+    "Mirror",
+    "Pulls",
+    "Registry",
+    "ShortNameMode",
+    "has_registry",
+    "load_aliases",
+    "parse_aliases",
+    "parse_fragment",
+)
+
+Pulls: TypeAlias = Literal["all", "digest-only", "tag-only"]
+"""Which pulls a mirror serves."""
+
+ShortNameMode: TypeAlias = Literal["permissive", "enforcing", "disabled"]
+"""What to do with a short name that several registries may hold."""
+
+WILDCARD: Final = "*."
+"""What a prefix begins with that stands for all hosts below one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A place to ask before the registry itself.
+
+    Attributes:
+        location: What stands in place of the prefix.
+        insecure: Plain http and unverified TLS are allowed.
+        pulls: Which pulls it serves.
+        tells_registry: Its requests say which registry it stands in for (rule CONF-20).
+        proxy: The URL of the proxy that leads there, None for that of the environment.
+    """
+
+    location: str
+    insecure: bool = False
+    pulls: Pulls = "all"
+    tells_registry: bool = False
+    proxy: str | None = field(default=None, repr=False)
+
+    def serves(self, *, by_digest: bool) -> bool:
+        """Whether it is asked for a pull of this kind (rule CONF-13)."""
+        return self.pulls == "all" or (self.pulls == "digest-only") == by_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """One ``[[registry]]``: what is true of the names that begin with a prefix.
+
+    Attributes:
+        prefix: ``host[:port][/path]``, or ``*.host`` for the hosts below one.
+        location: What stands in place of the prefix; None where names stay as they are.
+        insecure: Plain http and unverified TLS are allowed.
+        blocked: Nothing is read from there.
+        mirrors: In the order in which they are asked.
+        proxy: The URL of the proxy that leads there, None for that of the environment.
+        origin: The file that says so.
+    """
+
+    prefix: str
+    location: str | None
+    insecure: bool = False
+    blocked: bool = False
+    mirrors: tuple[Mirror, ...] = ()
+    proxy: str | None = field(default=None, repr=False)
+    origin: Path | None = None
+
+    @property
+    def place(self) -> str:
+        """What the security settings are about; tables that share it must agree."""
+        return self.prefix if self.location is None else self.location
+
+
+class Fragment(NamedTuple):
+    """What one file says; None is what it leaves to the others."""
+
+    registries: tuple[Registry, ...]
+    """Each prefix once."""
+    search: tuple[str, ...] | None
+    helpers: tuple[str, ...] | None
+    mode: ShortNameMode | None
+    aliases: Aliases
+    remarks: tuple[str, ...]
+    """What is odd, and does no harm."""
+
+
+Aliases: TypeAlias = "Mapping[str, ImageName | None]"
+"""Short name to repository, without tag and digest. None undoes an alias given elsewhere."""
+
+_FAULTS_SHOWN: Final = 5
+
+
+class _AliasFile(msgspec.Struct):
+    aliases: dict[str, str] = {}
+
+
+def load_aliases(path: Path | None) -> Aliases:
+    """Read the aliases that other programs have recorded. Blocking.
+
+    Args:
+        path: See `ConfigurationPaths.recorded_short_names`.
+
+    Returns:
+        None of them if there is no such file.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or a line of it is no alias.
+    """
+    text = None if path is None else read_document(path)
+    if path is None or text is None:
+        return {}
+    return parse_aliases(convert(parse_toml(text, path), _AliasFile, path).aliases, path)
+
+
+def parse_aliases(table: Mapping[str, str], path: Path) -> Aliases:
+    """Check a table of aliases.
+
+    Args:
+        table: Short name to text; no text undoes an alias.
+        path: The file it is from, for messages.
+
+    Raises:
+        ConfigurationError: Some are no aliases; the message names several of them.
+    """
+    aliases: dict[str, ImageName | None] = {}
+    faults: list[str] = []
+    for name, value in table.items():
+        try:
+            _check_short(name)
+            aliases[name] = _parse_value(value) if value else None
+        except InvalidReferenceError as error:
+            faults.append(f"{excerpt(name)} = {quote_place(value)}: {error.message}")
+    if faults:
+        more = len(faults) - _FAULTS_SHOWN
+        shown = "; ".join(faults[:_FAULTS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        message = f"{path}: [aliases] {shown}"
+        raise ConfigurationError(message)
+    return aliases
+
+
+def has_registry(text: str) -> bool:
+    """Whether a name says where it is from: its first part looks like a host (rule REF-05)."""
+    first, slash, _ = text.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
+
+
+def _check_short(name: str) -> None:
+    if has_registry(name):
+        message = "a short name has no registry"
+        raise InvalidReferenceError(message)
+    if ":" in name or "@" in name:
+        message = "a short name has neither tag nor digest"
+        raise InvalidReferenceError(message)
+    ImageName(DEFAULT_REGISTRY, name)
+
+
+def _parse_value(text: str) -> ImageName:
+    if not has_registry(text):
+        message = "an alias stands for a full name, beginning with a registry"
+        raise InvalidReferenceError(message)
+    if ":" in text.partition("/")[2] or "@" in text:
+        message = "an alias stands for a repository, without tag or digest"
+        raise InvalidReferenceError(message)
+    return ImageName.parse(text, allow_ipv6=True).with_tag(None)
+
 
 _Tree: TypeAlias = "Mapping[str, object]"
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asupplemented.errors import ConfigurationError, excerpt
-from asupplemented.hostconfig.aliases import has_registry
+from asupplemented.hostconfig.registries_conf import has_registry
 from asupplemented.model.name import ImageName
 
 if TYPE_CHECKING:
-    from asupplemented.hostconfig.aliases import Aliases
     from asupplemented.hostconfig.registries import Registries
+    from asupplemented.hostconfig.registries_conf import Aliases
 
 __all__ = ("is_short_name", "resolve_short_name")
 

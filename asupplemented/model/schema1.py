@@ -20,7 +20,7 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.document import Integer, check_foreign, find_foreign
 
 if TYPE_CHECKING:
-    from asupplemented.model.shape import Json
+    from asupplemented.model.strict_json import Json
 
 __all__ = ("EMPTY_LAYER", "EMPTY_LAYER_BYTES", "Schema1", "is_signed", "parse", "rebuild_payload")
 

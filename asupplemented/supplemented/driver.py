@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context, Reference, Source
     from asupplemented.model.digest import Digest
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
-    from asupplemented.model.selection import Selection
     from asupplemented.supplemented.resolution import Preference
     from asupplemented.supplemented.resolver import (
         Bounds,

@@ -13,7 +13,7 @@ from asupplemented.errors import (
     UnsupportedOperationError,
 )
 from asupplemented.image import open_image
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.supplemented.driver import Members, open_members, resolve
 from asupplemented.supplemented.source import SupplementedSource
 from asupplemented.transports import parse_reference
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context
     from asupplemented.image import Image
+    from asupplemented.model.index import Selection
     from asupplemented.model.platform import Platform
-    from asupplemented.model.selection import Selection
     from asupplemented.supplemented.resolution import Preference, Resolution
     from asupplemented.supplemented.resolver import MissingPolicy, UnavailablePolicy
 

@@ -32,8 +32,8 @@ from asupplemented.errors import (
     UnsupportedDigestError,
 )
 from asupplemented.model.digest import Digest, check_digests
+from asupplemented.model.index import SpecificImages, choose
 from asupplemented.model.manifest import Index, Manifest
-from asupplemented.model.selection import SpecificImages, choose
 from asupplemented.supplemented.lookahead import (
     TOP,
     Advice,
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import ImageManifest
-    from asupplemented.model.selection import Selection
 
 __all__ = (
     "Bounds",

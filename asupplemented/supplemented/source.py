@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
     from asupplemented.events import CopyProgress, PrefetchReport
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
-    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
     from asupplemented.supplemented.reference import SupplementedReference
     from asupplemented.supplemented.resolution import Explanation, Instance, Resolution

@@ -29,8 +29,8 @@ from asupplemented.events import (
     CopyProgress,
     Warned,
 )
+from asupplemented.model.index import AllImages, SystemImage
 from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
-from asupplemented.model.selection import AllImages, SystemImage
 from asupplemented.supplemented import SupplementedReference
 from asupplemented.transfer.plan import read_cargo
 from asupplemented.transports import parse_reference
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context, Destination, Opening, Reference, Served
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
-    from asupplemented.model.selection import Selection
+    from asupplemented.model.index import Selection
     from asupplemented.transfer.plan import Cargo, Sparse
 
 __all__ = (

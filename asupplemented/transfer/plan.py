@@ -23,9 +23,9 @@ from asupplemented.errors import (
 )
 from asupplemented.limits import MAX_INSTANCES, MAX_MANIFESTS_TOTAL, MAX_NESTING
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import SpecificImages, SystemImage, choose
 from asupplemented.model.manifest import ImageManifest, Index
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
-from asupplemented.model.selection import SpecificImages, SystemImage, choose
 from asupplemented.supplemented import SupplementedSource
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Source
     from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
-    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
 
 __all__ = ("Cargo", "Extra", "Signed", "Sparse", "read_cargo")

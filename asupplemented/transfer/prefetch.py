@@ -23,16 +23,16 @@ from asupplemented.events import (
 )
 from asupplemented.limits import MAX_INSTANCES, MAX_NESTING
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, choose
 from asupplemented.model.manifest import ImageManifest, Index
-from asupplemented.model.selection import AllImages, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asupplemented.abc import Context, Source
     from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
-    from asupplemented.model.selection import Selection
 
 __all__ = ("prefetch",)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.aio.backoff import Backoff, BackoffPolicy, parse_retry_after
+from asupplemented.aio.retry import Backoff, BackoffPolicy, parse_retry_after
 
 NOW = 1_700_000_000.0
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from asupplemented.aio.flight import Flights, SingleFlight
+from asupplemented.aio.concurrency import Flights, SingleFlight
 from asupplemented.errors import NetworkError
 
 

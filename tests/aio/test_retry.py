@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from asupplemented.aio.backoff import BackoffPolicy
-from asupplemented.aio.retry import Clock, FirstFailure, Retry, retry
+from asupplemented.aio.retry import BackoffPolicy, Clock, FirstFailure, Retry, retry
 from asupplemented.errors import NetworkError, ServerError, SupplementedError
 from tests.clocks import FakeClock
 

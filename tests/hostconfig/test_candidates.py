@@ -14,13 +14,13 @@ from asupplemented.errors import (
     NetworkError,
     TooManyRequestsError,
 )
-from asupplemented.hostconfig.candidates import (
+from asupplemented.hostconfig.registries import (
     Candidate,
     join_failures,
     list_candidates,
     match_prefix,
 )
-from asupplemented.hostconfig.tables import Mirror, Pulls, Registry
+from asupplemented.hostconfig.registries_conf import Mirror, Pulls, Registry
 from asupplemented.model.name import ImageName
 
 DIGEST = f"sha256:{'ab' * 32}"

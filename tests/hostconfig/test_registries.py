@@ -12,7 +12,7 @@ import pytest
 from asupplemented.errors import ConfigurationError
 from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.hostconfig.registries import Registries, RegistriesCache
-from asupplemented.hostconfig.tables import Registry
+from asupplemented.hostconfig.registries_conf import Registry
 from asupplemented.model.name import ImageName
 from tests.hostconfig.machine import forbid, write
 

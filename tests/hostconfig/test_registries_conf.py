@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from asupplemented.errors import ConfigurationError
-from asupplemented.hostconfig.registries_conf import parse_fragment
-from asupplemented.hostconfig.tables import Mirror, Registry
+from asupplemented.hostconfig.registries_conf import Mirror, Registry, parse_fragment
 
 PATH = Path("/etc/containers/registries.conf")
 SECRET = "hunter2"  # noqa: S105 - that is what it stands for

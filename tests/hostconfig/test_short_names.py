@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented.errors import ConfigurationError, InvalidReferenceError
-from asupplemented.hostconfig.aliases import (
+from asupplemented.hostconfig.registries import Registries
+from asupplemented.hostconfig.registries_conf import (
     load_aliases,
     parse_aliases,
 )
-from asupplemented.hostconfig.registries import Registries
 from asupplemented.hostconfig.short_names import (
     is_short_name,
     resolve_short_name,
@@ -22,7 +22,7 @@ from tests.hostconfig.machine import write
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asupplemented.hostconfig.tables import ShortNameMode
+    from asupplemented.hostconfig.registries_conf import ShortNameMode
 
 DIGEST = f"sha256:{'ab' * 32}"
 ALIASES = {

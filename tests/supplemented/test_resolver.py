@@ -23,7 +23,7 @@ from asupplemented.errors import (
     ServerError,
     SupplementedError,
 )
-from asupplemented.model.selection import AllImages
+from asupplemented.model.index import AllImages
 from asupplemented.supplemented.resolver import Bounds, Resolver, Want
 from tests.resolving import Run, assert_same, drive, frontier, resolve, resolver_for
 from tests.serial_model import Request, World, resolve_serially

@@ -24,9 +24,9 @@ from asupplemented.errors import (
     SupplementedError,
     UnsupportedDigestError,
 )
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.supplemented.resolver import Missing, Resolver, Want, is_miss, is_unavailable
 from tests.oracle_data import OracleCase, case_files, load_case
 from tests.resolving import drive, resolve

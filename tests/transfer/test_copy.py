@@ -25,8 +25,8 @@ from asupplemented.errors import (
 from asupplemented.events import Warned
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.model.signature import Signature
 from asupplemented.session import Session
 from asupplemented.supplemented import supplement

@@ -16,9 +16,9 @@ from asupplemented.errors import (
 )
 from asupplemented.limits import MAX_NESTING
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, SystemImage
 from asupplemented.session import Session
 from asupplemented.source import VerifiedSource
 from asupplemented.testing.images import build_image, build_index

@@ -11,9 +11,8 @@ from redis.asyncio import Redis
 import asupplemented as asup
 from asupplemented import events
 from asupplemented.abc import BlobCache, Context, Hook, Lease, Opening
-from asupplemented.cache.remote.leases import LocalLease
+from asupplemented.cache.remote.leases import LocalLease, RedisLease
 from asupplemented.cache.remote.object_store import ObjectStore
-from asupplemented.cache.remote.redis_lease import RedisLease
 from asupplemented.cache.remote.tiered import TieredCache
 
 

@@ -26,8 +26,7 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asupplemented.cache.layout.paths import Places
-    from asupplemented.cache.layout.records import Records
+    from asupplemented.cache.layout.paths import Places, Records
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.image_manifest import ImageManifest
 

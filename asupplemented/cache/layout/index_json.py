@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.cache.layout.graph import Links, Reach
-    from asupplemented.cache.layout.paths import Places
-    from asupplemented.cache.layout.records import Records
+    from asupplemented.cache.layout.paths import Places, Records
     from asupplemented.model.strict_json import Json
     from asupplemented.oci_layout import LayoutIndex
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Final
 from asupplemented.abc import BlobCache
 from asupplemented.aio.files import run_blocking, run_opening
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.cache.layout.cached_spool import CachedSpool
 from asupplemented.cache.layout.fetch_lock import Claim, Trail
-from asupplemented.cache.layout.following import FollowedCandidate
+from asupplemented.cache.layout.following import CachedSpool, FollowedCandidate
 from asupplemented.cache.layout.lookup import Finder
 from asupplemented.cache.layout.paths import Places
 from asupplemented.cache.layout.store import Stock

@@ -17,12 +17,10 @@ from asupplemented.aio.atomic import (
     remove_leftovers,
 )
 from asupplemented.aio.files import open_with_status
-from asupplemented.cache.layout.eviction import EvictionQueue
 from asupplemented.cache.layout.graph import Links
 from asupplemented.cache.layout.index_json import Busy, Tops
-from asupplemented.cache.layout.paths import Places, read_labels
-from asupplemented.cache.layout.quota import Account, Ledger
-from asupplemented.cache.layout.records import Item, Records
+from asupplemented.cache.layout.paths import Item, Places, Records, read_labels
+from asupplemented.cache.layout.quota import Account, EvictionQueue, Ledger
 from asupplemented.errors import SourceError, SupplementedError
 from asupplemented.model.digest import Digest
 

@@ -1,16 +1,31 @@
-"""Reading a blob from object storage, as one of those who may serve it."""
+"""Reading a blob from object storage, as one of those who may serve it.
+
+Requests to object storage: bounded in time, and their errors made ours.
+
+What storage says when it fails may hold keys, signed URLs and whole answers. So nothing of it
+is repeated or chained: an error tells the kind of failure, and the status if there was one.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self
+import asyncio
+import re
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from asupplemented.abc import BlobCandidate
-from asupplemented.cache.remote.object_requests import ask
-from asupplemented.errors import RangeError, SourceError
+from asupplemented.errors import (
+    BlobNotFoundError,
+    NetworkError,
+    PermissionDeniedError,
+    RangeError,
+    SourceError,
+    SourceTimeoutError,
+    SupplementedError,
+)
 from asupplemented.limits import CHUNK_MAX, KIB
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
     from types import TracebackType
 
     from obstore import BytesStream, GetOptions, GetResult
@@ -18,7 +33,59 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import RawBlob
 
-__all__ = ("StoredBlob",)
+__all__ = ("StoredBlob", "ask")
+
+T = TypeVar("T")
+
+_STATUS: Final = re.compile(r"\bstatus code: (\d{3})\b")
+_REFUSED: Final = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
+_LOOKED_AT: Final = 4096
+"""Characters of an error that are searched for a status."""
+
+
+async def ask(request: Awaitable[T], seconds: float | None) -> T:
+    """Wait for the answer to a request.
+
+    Args:
+        request: What obstore does.
+        seconds: How long to wait; None leaves that to the caller.
+
+    Raises:
+        BlobNotFoundError: There is no such object.
+        PermissionDeniedError: The credentials are missing, or do not allow it.
+        SourceTimeoutError: There was no answer in time.
+        SourceError: Storage failed.
+    """
+    failure: SupplementedError
+    try:
+        async with asyncio.timeout(seconds):
+            return await request
+    except SupplementedError:
+        raise
+    except FileNotFoundError:
+        failure = BlobNotFoundError("object storage has no such object, or no such bucket")
+    except TimeoutError:
+        failure = SourceTimeoutError(_tell_time(seconds))
+    except Exception as error:  # noqa: BLE001 - each store of obstore raises what it likes
+        failure = _map(error)
+    raise failure  # Here, because an error that is raised while another is handled keeps it.
+
+
+def _tell_time(seconds: float | None) -> str:
+    within = "in time" if seconds is None else f"within {seconds:g} s"
+    return f"object storage did not answer {within}"
+
+
+def _map(error: Exception) -> SourceError:
+    kind = type(error).__name__
+    if kind in _REFUSED or isinstance(error, PermissionError):
+        return PermissionDeniedError(
+            f"object storage refused access ({kind}); check its credentials"
+        )
+    if (found := _STATUS.search(str(error)[:_LOOKED_AT])) is not None:
+        return SourceError(f"object storage answered with status {found[1]}")
+    return NetworkError(f"object storage could not be asked ({kind})")
+
 
 _CHUNK: Final = 256 * KIB
 """Bytes that are worth the hop from the threads of obstore; it sends more, not less."""
@@ -60,7 +127,7 @@ class StoredBlob(BlobCandidate):
         """Ask for the object, or for a range of it.
 
         Raises:
-            SupplementedError: See `asupplemented.cache.remote.object_requests.ask`.
+            SupplementedError: See `asupplemented.cache.remote.object_blob.ask`.
         """
         return await ask(self._store.get_async(self._key, options=options), self._patience)
 
@@ -68,7 +135,7 @@ class StoredBlob(BlobCandidate):
         """The size of the object.
 
         Raises:
-            SupplementedError: See `asupplemented.cache.remote.object_requests.ask`.
+            SupplementedError: See `asupplemented.cache.remote.object_blob.ask`.
         """
         found = await ask(self._store.head_async(self._key), self._patience)
         return found["size"]

@@ -22,9 +22,8 @@ from urllib.parse import urlsplit
 
 from asupplemented.abc import RawManifest
 from asupplemented.cache.remote.leases import check_seconds
-from asupplemented.cache.remote.object_blob import StoredBlob
-from asupplemented.cache.remote.object_requests import ask
-from asupplemented.cache.remote.object_upload import Read, put_object
+from asupplemented.cache.remote.object_blob import StoredBlob, ask
+from asupplemented.cache.remote.uploads import Read, put_object
 from asupplemented.errors import BlobNotFoundError, ConfigurationError, LimitExceededError
 from asupplemented.limits import MAX_MANIFEST
 from asupplemented.oci_layout import INDEX_FILE, LAYOUT_FILE
@@ -150,7 +149,7 @@ class ObjectStore:
             replace: Whether to store it anew, because what is there is wrong.
 
         Raises:
-            SupplementedError: See `asupplemented.cache.remote.object_upload.put_object`; then it is
+            SupplementedError: See `asupplemented.cache.remote.uploads.put_object`; then it is
                 not granted.
         """
         await self._mark()

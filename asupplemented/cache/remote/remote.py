@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobFile, Context, Tenure
     from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
-    from asupplemented.cache.remote.object_upload import Read
+    from asupplemented.cache.remote.uploads import Read
     from asupplemented.model.digest import Digest
 
 __all__ = ("RemoteTier", "Visit")

@@ -19,18 +19,17 @@ from asupplemented.errors import (
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.blobs import HttpBlob
+from asupplemented.transports.registry.blobs import ExternalBlob, HttpBlob, find_urls
 from asupplemented.transports.registry.bodies import check_encoding, read_whole
 from asupplemented.transports.registry.client import Errand
 from asupplemented.transports.registry.error_response import Inquiry, parse_media_type
-from asupplemented.transports.registry.external import ExternalBlob, find_urls
 from asupplemented.transports.registry.host_config import System
-from asupplemented.transports.registry.means import Means
+from asupplemented.transports.registry.listing import fetch_digest, list_tags
 from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.pool import REGISTRIES, RegistryPool
 from asupplemented.transports.registry.referrers import fetch_referrers
+from asupplemented.transports.registry.request import Means
 from asupplemented.transports.registry.signatures import Signatures
-from asupplemented.transports.registry.tags import fetch_digest, list_tags
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Context
-    from asupplemented.hostconfig.candidates import Candidate
+    from asupplemented.hostconfig.registries import Candidate
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
@@ -239,7 +238,7 @@ class RegistryAdapter:
         """All tags of the repository, each once (rule TAG-01).
 
         Raises:
-            SupplementedError: See `asupplemented.transports.registry.tags`.
+            SupplementedError: See `asupplemented.transports.registry.listing`.
             ClosedError: The source was closed.
         """
         self._check_open()
@@ -250,7 +249,7 @@ class RegistryAdapter:
         """The digest of the default manifest, as the registry claims it (rule HTTP-11).
 
         Raises:
-            SupplementedError: See `asupplemented.transports.registry.tags`.
+            SupplementedError: See `asupplemented.transports.registry.listing`.
             ClosedError: The source was closed.
         """
         self._check_open()

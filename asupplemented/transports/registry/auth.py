@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
-from asupplemented.aio.flight import SingleFlight
-from asupplemented.transports.registry.token_server import basic_header, password_of
-from asupplemented.transports.registry.tokens import TokenQuery, parse_scope
+from asupplemented.aio.concurrency import SingleFlight
+from asupplemented.transports.registry.tokens import (
+    TokenQuery,
+    basic_header,
+    parse_scope,
+    password_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.challenge import Challenge
     from asupplemented.transports.registry.request import Caller
-    from asupplemented.transports.registry.token_server import TokenServer
+    from asupplemented.transports.registry.tokens import TokenServer
 
 __all__ = ("Access", "Grant")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import Timeouts
     from asupplemented.errors import NotFoundError, RegistryError
     from asupplemented.transports.registry.error_response import Inquiry
-    from asupplemented.transports.registry.means import Means
+    from asupplemented.transports.registry.request import Means
 
 __all__ = ("check_encoding", "read_chunk", "read_whole", "refuse")
 

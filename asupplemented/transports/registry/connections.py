@@ -31,13 +31,18 @@ from asupplemented.transports.registry.addresses import (
     redact,
 )
 from asupplemented.transports.registry.deadlines import Deadlines
-from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, Proxy, find_proxy
+from asupplemented.transports.registry.endpoint import (
+    DIRECT,
+    NO_CERTIFICATES,
+    Proxy,
+    TLSContexts,
+    find_proxy,
+)
 from asupplemented.transports.registry.failures import (
     FOREIGN,
     ForbiddenAddressError,
     translate,
 )
-from asupplemented.transports.registry.tls import TLSContexts
 
 if TYPE_CHECKING:
     import ssl
@@ -52,8 +57,8 @@ if TYPE_CHECKING:
     from asupplemented.abc import Timeouts
     from asupplemented.hostconfig.certificates import Certificates
     from asupplemented.hostconfig.proxies import Proxies
+    from asupplemented.transports.registry.endpoint import InThread
     from asupplemented.transports.registry.options import RegistryOptions
-    from asupplemented.transports.registry.tls import InThread
 
 __all__ = ("CONNECTIONS", "Channel", "Connections", "default_user_agent")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import msgspec
 
-from asupplemented.aio.backoff import parse_retry_after
+from asupplemented.aio.retry import parse_retry_after
 from asupplemented.errors import (
     ForbiddenError,
     MalformedResponseError,

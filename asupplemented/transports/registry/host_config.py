@@ -10,15 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
+from asupplemented.aio.concurrency import Flights, SingleFlight
 from asupplemented.aio.files import WORKERS, Workers
-from asupplemented.aio.flight import Flights, SingleFlight
-from asupplemented.hostconfig.candidates import Candidate
 from asupplemented.hostconfig.certificates import (
     find_directory,
     read_certificates,
 )
 from asupplemented.hostconfig.proxies import Proxies
-from asupplemented.hostconfig.registries import Registries, RegistriesCache
+from asupplemented.hostconfig.registries import Candidate, Registries, RegistriesCache
 from asupplemented.hostconfig.registries_d import Lookaside
 from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, Route
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions

@@ -20,8 +20,8 @@ from asupplemented.errors import (
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
-from asupplemented.transports.registry.means import Means
 from asupplemented.transports.registry.places import PlacedBlob, PlacedParts, ask_in_turn
+from asupplemented.transports.registry.request import Means
 from asupplemented.transports.registry.standing import Standing
 
 if TYPE_CHECKING:

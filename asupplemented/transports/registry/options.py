@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from asupplemented.abc import ResourceKey
-from asupplemented.aio.backoff import BackoffPolicy
+from asupplemented.aio.retry import BackoffPolicy
 from asupplemented.limits import (
     CHUNK_MAX,
     KIB,

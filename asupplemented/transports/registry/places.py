@@ -12,7 +12,7 @@ from asupplemented.errors import (
     UnsupportedOperationError,
     UsageError,
 )
-from asupplemented.hostconfig.candidates import join_failures
+from asupplemented.hostconfig.registries import join_failures
 from asupplemented.transports.registry.adapter import enter
 from asupplemented.transports.registry.blobs import HttpBlob
 from asupplemented.transports.registry.parts import HttpParts
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asupplemented.abc import Context
-    from asupplemented.hostconfig.candidates import Candidate
+    from asupplemented.hostconfig.registries import Candidate
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.adapter import RegistryAdapter
     from asupplemented.transports.registry.parts import HttpPart

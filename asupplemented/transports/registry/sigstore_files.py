@@ -28,12 +28,11 @@ from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
 from asupplemented.transports.registry.addresses import origin_of
 from asupplemented.transports.registry.bodies import refuse
-from asupplemented.transports.registry.courier import Courier, Home, Parcel
 from asupplemented.transports.registry.documents import receive
 from asupplemented.transports.registry.endpoint import DIRECT
 from asupplemented.transports.registry.error_response import Inquiry
 from asupplemented.transports.registry.patience import judge
-from asupplemented.transports.registry.redirects import parse_url
+from asupplemented.transports.registry.redirects import Courier, Home, Parcel, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,8 +43,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.means import Means
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import Caller, Means
 
 __all__ = ("fetch_beside",)
 

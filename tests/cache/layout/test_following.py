@@ -15,9 +15,8 @@ from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.blob_files import open_blob_file
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.layout import fetch_lock as leads
-from asupplemented.cache.layout.cached_spool import CachedSpool
 from asupplemented.cache.layout.fetch_lock import Claim, News, Trail
-from asupplemented.cache.layout.following import PATIENCE
+from asupplemented.cache.layout.following import PATIENCE, CachedSpool
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.errors import SourceError
 from asupplemented.model.descriptor import Descriptor

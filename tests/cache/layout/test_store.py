@@ -19,12 +19,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from asupplemented.cache.layout.eviction import BATCH, EvictionQueue
 from asupplemented.cache.layout.index_json import Busy
 from asupplemented.cache.layout.lookup import Finder
-from asupplemented.cache.layout.paths import Places, read_labels
-from asupplemented.cache.layout.quota import Ledger
-from asupplemented.cache.layout.records import Item
+from asupplemented.cache.layout.paths import Item, Places, read_labels
+from asupplemented.cache.layout.quota import BATCH, EvictionQueue, Ledger
 from asupplemented.cache.layout.store import Stock
 from asupplemented.cache.spool_file import IngestFile
 from asupplemented.model.digest import Digest

@@ -14,7 +14,7 @@ from obstore.store import LocalStore, MemoryStore
 
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.remote.object_store import NOBODY, ObjectStore, namespace_of
-from asupplemented.cache.remote.object_upload import PART
+from asupplemented.cache.remote.uploads import PART
 from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import RawBlob
-    from asupplemented.cache.remote.object_upload import Read
+    from asupplemented.cache.remote.uploads import Read
 
 DIGEST = Digest.of(DATA)
 HUGE = random.Random(2).randbytes(2 * PART + 5)

@@ -11,8 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from asupplemented.aio.retry import CLOCK
-from asupplemented.cache.remote.leases import FreeTenure
-from asupplemented.cache.remote.redis_lease import RedisLease
+from asupplemented.cache.remote.leases import FreeTenure, RedisLease
 from asupplemented.errors import ConfigurationError
 from asupplemented.events import Warned
 from asupplemented.session import Session

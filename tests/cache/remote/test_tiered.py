@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.aio.retry import CLOCK
-from asupplemented.cache.remote import object_upload
+from asupplemented.cache.remote import uploads as object_upload
 from asupplemented.cache.remote.leases import LocalLease
 from asupplemented.cache.remote.object_store import NOBODY, ObjectStore, namespace_of
-from asupplemented.cache.remote.object_upload import PART
 from asupplemented.cache.remote.remote import RemoteTier, Visit
 from asupplemented.cache.remote.tiered import TieredCache
-from asupplemented.cache.remote.uploads import BUDGET
+from asupplemented.cache.remote.uploads import BUDGET, PART
 from asupplemented.cache.sharing import open_stream
 from asupplemented.errors import ConfigurationError, DigestMismatchError, SourceError
 from asupplemented.limits import OFFLOAD_BYTES

@@ -38,7 +38,7 @@ from asupplemented.testing import (
     Status,
     WrongRange,
 )
-from asupplemented.transports.registry.opening import open_adapter
+from asupplemented.transports.registry.reference import open_adapter
 from tests.transports.registry.sessions import BLOB, fill, watch
 
 if TYPE_CHECKING:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import BlobStream
-    from asupplemented.testing.script import Turn
+    from asupplemented.testing.recorder import Turn
     from tests.transports.registry.sessions import Watched
 
 LAYER = bytes(range(256)) * 80

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.transports.registry.byteranges import ContentRange
-from asupplemented.transports.registry.multipart import (
+from asupplemented.transports.registry.byteranges import (
     MAX_HEAD,
+    ContentRange,
     Multipart,
     is_multipart,
     parse_boundary,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.aio.backoff import BackoffPolicy
+from asupplemented.aio.retry import BackoffPolicy
 from asupplemented.errors import (
     ForbiddenError,
     ImageNotFoundError,
