@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from asupplemented.abc import Opening
 from asupplemented.errors import ConfigurationError, SupplementedError, UsageError
-from asupplemented.transports import FOREIGN_TRANSPORTS, TRANSPORTS
+from asupplemented.transports import is_transport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,12 +86,7 @@ def find_named(text: str, named: FilesNamed) -> Reference | None:
         InvalidReferenceError: It is no name of an image.
     """
     scheme = text.partition(":")[0]
-    if (
-        not text
-        or text[0] in "./~"
-        or "://" in text
-        or scheme in {*TRANSPORTS, *FOREIGN_TRANSPORTS}
-    ):
+    if not text or text[0] in "./~" or "://" in text or is_transport(scheme):
         return None
     from asupplemented.hostconfig import (
         Registries,
