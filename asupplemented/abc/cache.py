@@ -79,7 +79,7 @@ class BlobCache(AsyncResource):
     """Keeps blobs and manifests by digest, for later readers. Tags are not its business.
 
     It never fails a pull: what cannot be read from it or written to it is passed by, with an
-    event `asupplemented.events.Warned`. What principals brought in is told apart by
+    event `Warned`. What principals brought in is told apart by
     ``context.principal``: with ``shared=False``, only what this principal has fetched itself is
     there (rule SEC-13).
     """
@@ -200,7 +200,7 @@ class Lease(Protocol):
     It saves work and guards nothing: what is made has its digest for a name, so two who make it
     at once make the same, and no token is needed to fence off who has lost the lease meanwhile.
     So it never fails anybody, either. Where it cannot be asked, nobody leads and everybody goes
-    on, with an event `asupplemented.events.Warned` when that begins.
+    on, with an event `Warned` when that begins.
     """
 
     async def take(self, context: Context, key: str, /) -> Tenure | None:

@@ -52,7 +52,7 @@ class LayoutCache(BlobCache):
     asks. Nothing is written before first use.
 
     Trouble with the disk never fails a pull: the cache is passed by, and an event
-    `asupplemented.events.Warned` tells why, once a minute for each kind of trouble.
+    `Warned` tells why, once a minute for each kind of trouble.
 
     Args:
         path: The directory. It is made, for this user alone, if it is not there; its parent is
