@@ -34,7 +34,7 @@ LAYERS = {
                 *("supplemented.lookahead", "supplemented.resolution", "supplemented.resolver"),
             ),
             ("blobs", "credentials", "hostconfig", "oci_layout", "transports"),
-            ("cache", "session", "_arguments", "verification"),
+            ("cache", "session", "_arguments"),
             ("transfer",),
             ("source",),
             (
@@ -287,7 +287,7 @@ def test_rooms_do_not_import_in_a_circle() -> None:
         ("asupplemented.transports.oci", "import aiohttp", "not in asupplemented.transports"),
         ("asupplemented.session", "import aiohttp", "inside functions only"),
         (
-            "asupplemented.hostconfig.tables",
+            "asupplemented.hostconfig.registries_conf",
             "import aiohttp",
             "not in asupplemented.hostconfig",
         ),
