@@ -13,7 +13,7 @@ import asupplemented as asup
 from asupplemented import events
 
 if TYPE_CHECKING:
-    from asupplemented.abc import BlobCache, Hook, Lease
+    from asupplemented.abc import BlobCache, Hook, LeaseProvider
 
 
 def group() -> asup.SupplementedReference:
@@ -163,7 +163,7 @@ async def shared_by_hosts(local: BlobCache) -> None:
     """A cache of several hosts is put together from its parts."""
     storage = asup.ObjectStore.from_url("s3://bucket/cache", {"region": "eu-central-1"})
     assert_type(storage, asup.ObjectStore)
-    leases: list[Lease] = [
+    leases: list[LeaseProvider] = [
         asup.LocalLease(),
         asup.RedisLease(Redis()),
         asup.RedisLease.from_url("redis://host"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         BlobFile,
         Context,
         Lease,
-        Tenure,
+        LeaseProvider,
     )
     from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
@@ -75,7 +75,7 @@ class TieredCache(BlobCache):
         local: BlobCache,
         remote: ObjectStore,
         *,
-        lease: Lease | None = None,
+        lease: LeaseProvider | None = None,
         patience: float = PATIENCE,
         upload_patience: float = UPLOAD_PATIENCE,
         pause: float = PAUSE,
@@ -109,9 +109,9 @@ class TieredCache(BlobCache):
             return spool  # Who is nearer than object storage brings the blob there, too.
         visit = Visit.of(context, Digest(blob.digest))
         async with closing_on_error(lambda: (spool,), "a spool"):
-            stored, tenure = await self._approach(context, visit)
+            stored, held = await self._approach(context, visit)
         find = partial(self._local.find, context, blob)
-        return TieredSpool(spool, visit, self._tier, find=find, stored=stored, tenure=tenure)
+        return TieredSpool(spool, visit, self._tier, find=find, stored=stored, held=held)
 
     async def find_manifest(
         self, context: Context, digest: Digest, *, shared: bool = False
@@ -149,7 +149,7 @@ class TieredCache(BlobCache):
 
     async def _approach(
         self, context: Context, visit: Visit
-    ) -> tuple[StoredBlob | None, Tenure | None]:
+    ) -> tuple[StoredBlob | None, Lease | None]:
         """Look for a blob; if it is not there, lead, or wait for who leads, or give up."""
         clock = visit.observer.clock
         deadline = clock.now() + self._patience
@@ -159,20 +159,20 @@ class TieredCache(BlobCache):
                 return self._tier.blob(visit), None
             if self._lease is None or not self._tier.serves(visit):
                 return None, None
-            tenure = await self._lease.take(context, visit.key)
-            if tenure is not None:
-                return await self._lead(visit, tenure)
+            held = await self._lease.acquire(context, visit.key)
+            if held is not None:
+                return await self._lead(visit, held)
             if clock.now() >= deadline:
                 return None, None
             await clock.sleep(min(pause, deadline - clock.now()))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _lead(self, visit: Visit, tenure: Tenure) -> tuple[StoredBlob | None, Tenure | None]:
+    async def _lead(self, visit: Visit, held: Lease) -> tuple[StoredBlob | None, Lease | None]:
         """Look again: who had the lease before may have brought the blob meanwhile."""
-        async with closing_on_error(lambda: (tenure,), "a lease"):
+        async with closing_on_error(lambda: (held,), "a lease"):
             if not await self._tier.has(visit):
-                return None, tenure
-            await tenure.aclose()
+                return None, held
+            await held.aclose()
             return self._tier.blob(visit), None
 
 
@@ -188,10 +188,10 @@ class TieredSpool(Spool):
         tier: Object storage.
         find: Finds the file in which this host has kept the blob, None if it has not.
         stored: The blob in object storage, None if it is not there.
-        tenure: The lease, None if this host does not lead; it belongs to the spool.
+        held: The lease, None if this host does not lead; it belongs to the spool.
     """
 
-    __slots__ = ("_closed", "_find", "_shared", "_spool", "_stored", "_tenure", "_tier", "_visit")
+    __slots__ = ("_closed", "_find", "_held", "_shared", "_spool", "_stored", "_tier", "_visit")
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class TieredSpool(Spool):
         *,
         find: Callable[[], Awaitable[BlobFile | None]],
         stored: StoredBlob | None,
-        tenure: Tenure | None,
+        held: Lease | None,
     ) -> None:
         self._spool = spool
         self._shared = _SharedSpool(spool)
@@ -209,7 +209,7 @@ class TieredSpool(Spool):
         self._tier = tier
         self._find = find
         self._stored = stored
-        self._tenure = tenure
+        self._held = held
         self._closed = False
 
     @property
@@ -226,8 +226,8 @@ class TieredSpool(Spool):
         return self._spool.wanted
 
     async def append(self, chunk: bytes) -> None:
-        if self._tenure is not None:
-            await self._tenure.renew()
+        if self._held is not None:
+            await self._held.renew()
         await self._spool.append(chunk)
 
     async def read(self, start: int, size: int) -> bytes:
@@ -247,16 +247,16 @@ class TieredSpool(Spool):
             # All of it came from there, and it was not what it should be.
             self._tier.distrust(self._visit)
         mine: list[AsyncResource] = [self._shared]
-        if self._tenure is not None:
-            mine.append(self._tenure)
+        if self._held is not None:
+            mine.append(self._held)
         await close_all(mine, "a spool")
 
     async def _begin_upload(self) -> None:
         file = await self._find()
         source = self._shared.lend() if file is None else self._tier.reader(file)
-        tenure, self._tenure = self._tenure, None
-        if not self._tier.begin_blob(self._visit, self._spool.length, source, tenure):
-            await close_all((source, *filter(None, (tenure,))), "an upload")
+        held, self._held = self._held, None
+        if not self._tier.begin_blob(self._visit, self._spool.length, source, held):
+            await close_all((source, *filter(None, (held,))), "an upload")
 
 
 class _SharedSpool(UploadSource):
