@@ -125,21 +125,21 @@ class FirstOf:
     def transport(self) -> str:
         return "docker"
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the first one that can be opened."""
 
         async def opening() -> Source:
-            return await self._try(lambda reference: reference.open(context))
+            return await self._try(lambda reference: reference.open(session))
 
         return Opening(opening, self)
 
-    async def list_tags(self, context: Context) -> tuple[str, ...]:
+    async def list_tags(self, session: Context) -> tuple[str, ...]:
         """The tags in the first registry that lists them."""
-        return await self._try(lambda reference: reference.list_tags(context))
+        return await self._try(lambda reference: reference.list_tags(session))
 
-    async def get_digest(self, context: Context) -> Digest:
+    async def get_digest(self, session: Context) -> Digest:
         """The digest in the first registry that tells it."""
-        return await self._try(lambda reference: reference.get_digest(context))
+        return await self._try(lambda reference: reference.get_digest(session))
 
     async def _try(self, ask: Callable[[RegistryReference], Awaitable[T]]) -> T:
         failures: list[SupplementedError] = []

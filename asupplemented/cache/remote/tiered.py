@@ -97,44 +97,44 @@ class TieredCache(BlobCache):
         return self._local.fills
 
     async def find(
-        self, context: Context, blob: Descriptor, *, shared: bool = False
+        self, session: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:
-        return await self._local.find(context, blob, shared=shared)
+        return await self._local.find(session, blob, shared=shared)
 
-    async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
-        spool = await self._local.claim(context, blob)
+    async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
+        spool = await self._local.claim(session, blob)
         if spool is None:
-            spool = self._spools(context, blob.size)
+            spool = self._spools(session, blob.size)
         if spool.candidates:
             return spool  # Who is nearer than object storage brings the blob there, too.
-        visit = Visit.of(context, Digest(blob.digest))
+        visit = Visit.of(session, Digest(blob.digest))
         async with closing_on_error(lambda: (spool,), "a spool"):
-            stored, held = await self._approach(context, visit)
-        find = partial(self._local.find, context, blob)
+            stored, held = await self._approach(session, visit)
+        find = partial(self._local.find, session, blob)
         return TieredSpool(spool, visit, self._tier, find=find, stored=stored, held=held)
 
     async def find_manifest(
-        self, context: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, shared: bool = False
     ) -> RawManifest | None:
-        found = await self._local.find_manifest(context, digest, shared=shared)
+        found = await self._local.find_manifest(session, digest, shared=shared)
         if found is not None:
             return found
-        manifest = await self._tier.find_manifest(Visit.of(context, digest), shared=shared)
+        manifest = await self._tier.find_manifest(Visit.of(session, digest), shared=shared)
         if manifest is None:
             return None
         if not shared:  # What somebody else has brought is not this principal's own by that.
-            await self._local.keep_manifest(context, manifest, top=False)
+            await self._local.keep_manifest(session, manifest, top=False)
         return RawManifest(manifest.raw, manifest.media_type)
 
-    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
-        await self._local.keep_manifest(context, manifest, top=top)
-        self._tier.begin_manifest(Visit.of(context, manifest.digest), manifest)
+    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
+        await self._local.keep_manifest(session, manifest, top=top)
+        self._tier.begin_manifest(Visit.of(session, manifest.digest), manifest)
 
-    async def pin_digests(self, context: Context, *digests: Digest) -> None:
-        await self._local.pin_digests(context, *digests)
+    async def pin_digests(self, session: Context, *digests: Digest) -> None:
+        await self._local.pin_digests(session, *digests)
 
-    async def unpin(self, context: Context, *digests: Digest) -> None:
-        await self._local.unpin(context, *digests)
+    async def unpin(self, session: Context, *digests: Digest) -> None:
+        await self._local.unpin(session, *digests)
 
     async def aclose(self) -> None:
         """Wait for uploads, and end those that take too long. Nothing else is closed."""
@@ -148,7 +148,7 @@ class TieredCache(BlobCache):
         return f"<TieredCache of {self._local!r} and {self._remote!r}>"
 
     async def _approach(
-        self, context: Context, visit: Visit
+        self, session: Context, visit: Visit
     ) -> tuple[StoredBlob | None, Lease | None]:
         """Look for a blob; if it is not there, lead, or wait for who leads, or give up."""
         clock = visit.observer.clock
@@ -159,7 +159,7 @@ class TieredCache(BlobCache):
                 return self._tier.blob(visit), None
             if self._lease is None or not self._tier.serves(visit):
                 return None, None
-            held = await self._lease.acquire(context, visit.key)
+            held = await self._lease.acquire(session, visit.key)
             if held is not None:
                 return await self._lead(visit, held)
             if clock.now() >= deadline:
