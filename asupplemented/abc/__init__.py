@@ -28,9 +28,14 @@ from asupplemented.abc.blob import BlobCandidate, BlobStream, Served
 from asupplemented.abc.caching import BlobCache, Lease, Spool, Tenure
 from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
 from asupplemented.abc.destination import Destination, Listing
-from asupplemented.abc.reference import Reference, RemoteReference, WritableReference
+from asupplemented.abc.reference import (
+    GroupReference,
+    Reference,
+    RemoteReference,
+    WritableReference,
+)
 from asupplemented.abc.resources import AsyncResource, Opening, ResourceKey, Setting, Timeouts
-from asupplemented.abc.source import Source
+from asupplemented.abc.source import GroupSource, Source
 
 __all__ = (
     "AsyncResource",
@@ -43,6 +48,8 @@ __all__ = (
     "Context",
     "CredentialProvider",
     "Destination",
+    "GroupReference",
+    "GroupSource",
     "Hasty",
     "Hook",
     "LayersForCopy",

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from asupplemented.abc.resources import Opening
     from asupplemented.abc.source import Source
     from asupplemented.model.digest import Digest
+    from asupplemented.model.index import Selection
 
-__all__ = ("Reference", "RemoteReference", "WritableReference")
+__all__ = ("GroupReference", "Reference", "RemoteReference", "WritableReference")
 
 
 class Reference(Protocol):
@@ -23,6 +24,25 @@ class Reference(Protocol):
         ...
 
     def open(self, context: Context) -> Opening[Source]: ...
+
+
+@runtime_checkable
+class GroupReference(Reference, Protocol):
+    """A reference with several members, resolved for a selection when it is opened."""
+
+    @property
+    def top(self) -> Reference:
+        """Member 0."""
+        ...
+
+    @property
+    def selection(self) -> Selection:
+        """What is taken from each list."""
+        ...
+
+    def with_options(self, *, selection: Selection | None = None) -> Reference:
+        """The same group for another selection; None keeps the selection."""
+        ...
 
 
 @runtime_checkable

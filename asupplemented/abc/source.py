@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from asupplemented.abc.resources import AsyncResource
 from asupplemented.errors import SupplementedError, UnsupportedOperationError
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from asupplemented.abc.reference import Reference
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
+    from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
     from asupplemented.progress import CopyProgress, PrefetchReport
 
-__all__ = ("Source",)
+__all__ = ("GroupSource", "Source")
 
 
 class Source(AsyncResource):
@@ -168,3 +169,16 @@ class Source(AsyncResource):
         digest = Digest(blob.digest if isinstance(blob, Descriptor) else blob)
         message = f"ranges of {digest} cannot be read at once here; read the blob as a whole"
         raise UnsupportedOperationError(message, reference=self.reference, digest=digest)
+
+
+@runtime_checkable
+class GroupSource(Protocol):
+    """A `Source` with several members: what its resolution says of them, for copies."""
+
+    def list_missing(self) -> frozenset[Digest]:
+        """Instances that a list names, or the selection requests, and that no member supplies."""
+        ...
+
+    def list_images(self) -> dict[Digest, Platform | None]:
+        """All images that a member supplies, each with the platform that a list names for it."""
+        ...

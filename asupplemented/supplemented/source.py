@@ -19,13 +19,19 @@ from asupplemented.model.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
+    from asupplemented.abc import (
+        BlobFile,
+        BlobStream,
+        Context,
+        GroupReference,
+        RawBlob,
+        RawParts,
+    )
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
     from asupplemented.progress import CopyProgress, PrefetchReport
-    from asupplemented.supplemented.reference import SupplementedReference
     from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
 
 __all__ = ("SupplementedSource",)
@@ -50,7 +56,7 @@ class SupplementedSource(Source):
 
     def __init__(
         self,
-        reference: SupplementedReference,
+        reference: GroupReference,
         resolution: Resolution,
         members: Mapping[int, Source],
         manifests: Mapping[Digest, Manifest],
@@ -65,7 +71,7 @@ class SupplementedSource(Source):
         self._closed = False
 
     @property
-    def reference(self) -> SupplementedReference:
+    def reference(self) -> GroupReference:
         """The group; its ``top`` is what upstream's ``Reference()`` gives (rule X11)."""
         return self._reference
 
@@ -81,6 +87,15 @@ class SupplementedSource(Source):
     def find(self, platform: Platform | str | None = None) -> Instance:
         """The best image for a platform; see `Resolution.find`."""
         return self.resolution.find(platform)
+
+    def list_missing(self) -> frozenset[Digest]:
+        """Instances that no member supplies; see `Resolution.missing`."""
+        return frozenset(missing.digest for missing in self.resolution.missing)
+
+    def list_images(self) -> dict[Digest, Platform | None]:
+        """All images that can be served, with their platforms; indexes are not among them."""
+        instances = self.resolution.instances()
+        return {each.digest: each.platform for each in instances if not each.is_index}
 
     def explain(self, digest: Digest | str) -> Explanation:
         """Say which member serves a manifest or blob, which others could, and why.
