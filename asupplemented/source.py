@@ -64,7 +64,14 @@ if TYPE_CHECKING:
     from asupplemented.model.signature import Signature
     from asupplemented.progress import CopyProgress, PrefetchReport
 
-__all__ = ("VerifiedSource", "fetch_batch", "open_verified", "verify_and_parse", "verify_manifest")
+__all__ = (
+    "VerifiedSource",
+    "fetch_batch",
+    "open_in_time",
+    "open_verified",
+    "verify_and_parse",
+    "verify_manifest",
+)
 
 
 def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
@@ -126,19 +133,31 @@ def open_verified(
         reference: What is opened, as the user gave it.
         context: The session.
     """
+    return Opening(
+        lambda: _in_time(_open(opener, reference, context), reference, context), reference
+    )
 
-    async def opening() -> Source:
-        limit = context.timeouts.open
-        try:
-            async with asyncio.timeout(limit):
-                return await _open(opener, reference, context)
-        except SupplementedError:
-            raise
-        except TimeoutError as error:
-            message = f"opening took longer than {limit} s"
-            raise SourceTimeoutError(message, reference=reference) from error
 
-    return Opening(opening, reference)
+async def open_in_time(reference: Reference, context: Context) -> Source:
+    """Open any reference within ``timeouts.open`` seconds.
+
+    Raises:
+        SourceTimeoutError: It took longer.
+        SupplementedError: The reference cannot be opened.
+    """
+    return await _in_time(reference.open(context), reference, context)
+
+
+async def _in_time(opening: Awaitable[Source], reference: Reference, context: Context) -> Source:
+    limit = context.timeouts.open
+    try:
+        async with asyncio.timeout(limit):
+            return await opening
+    except SupplementedError:
+        raise  # also a SourceTimeoutError, which is a TimeoutError, of something within
+    except TimeoutError as error:
+        message = f"opening took longer than {limit} s"
+        raise SourceTimeoutError(message, reference=reference) from error
 
 
 async def _open(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import asdict
 
 from asupplemented import limits
 from asupplemented.errors import InstanceNotFoundError, SupplementedError
@@ -112,7 +113,8 @@ def assert_same(resolver: Resolver, answer: Answer, world: World) -> None:
     assert {digest: resolver.alternates(digest) for digest in resolver.sources} == answer.alternates
     assert set(resolver.committed) == set(answer.contributions)
     for digest, expected in answer.contributions.items():
-        assert vars(expected).items() <= resolver.committed[digest]._asdict().items()
+        found = asdict(resolver.committed[digest])
+        assert vars(expected).items() <= found.items()
 
 
 def assert_same_failure(failure: SupplementedError | None, answer: Answer, world: World) -> None:

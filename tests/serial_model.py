@@ -78,7 +78,6 @@ class Request:
 class Contribution:
     """What one manifest adds to the group."""
 
-    member: int
     media_type: str
     size: int
     parent: Digest | None
@@ -185,7 +184,7 @@ class SerialLoop:
         if parent is None:
             self.holders.append((manifest.digest, member))
             self.count(manifest.digest)
-        contribution = Contribution(member, manifest.media_type, len(manifest.raw), parent)
+        contribution = Contribution(manifest.media_type, len(manifest.raw), parent)
         self.answer.contributions[manifest.digest] = contribution
         if isinstance(parsed, Index):
             contribution.instances = parsed.manifests

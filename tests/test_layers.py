@@ -69,7 +69,6 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.oci_layout": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
     "asupplemented.supplemented.resolution": frozenset({"msgspec"}),
-    "asupplemented.supplemented.driver": frozenset({"msgspec"}),
     "asupplemented.session": frozenset({"aiohttp"}),
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),

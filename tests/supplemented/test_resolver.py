@@ -360,7 +360,7 @@ def test_wants_touches_no_more_than_it_gives(monkeypatch: pytest.MonkeyPatch) ->
                 yield want
 
     resolver = opened(10_000)
-    advice = resolver._advice  # pyright: ignore[reportPrivateUsage]
+    advice = resolver._lookahead  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(advice, "planned", Counting(advice.planned))
     Counting.touched = 0
     assert len(resolver.wants(8)) == 9

@@ -27,7 +27,8 @@ from asupplemented.errors import (
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
-from asupplemented.supplemented.resolver import Missing, Resolver, Want, is_miss, is_unavailable
+from asupplemented.supplemented.resolution import Missing
+from asupplemented.supplemented.resolver import Resolver, Want, is_miss, is_unavailable
 from tests.oracle_data import OracleCase, case_files, load_case
 from tests.resolving import drive, resolve
 from tests.serial_model import Request, World, resolve_serially
