@@ -173,7 +173,7 @@ COMMITS = (
     ),
     (
         "an error of a read says where",
-        "test_X07_a_missing_instance_raises_and_says_whose",
+        "test_X07_a_missing_instance_raises_and_names_its_member",
         "Resolver._forgo",
         "error.locate(member=want.member, digest=want.digest)",
         "pass",
@@ -225,7 +225,7 @@ COMMITS = (
 POLICIES = (
     (
         "X7 what is not tolerated raises when serial order meets it",
-        "test_X07_a_missing_instance_raises_and_says_whose",
+        "test_X07_a_missing_instance_raises_and_names_its_member",
         "Resolver._forgo",
         "raise error",
         "return",
@@ -244,7 +244,7 @@ POLICIES = (
     ),
     (
         "missing=raise raises",
-        "test_X07_a_missing_instance_raises_and_says_whose",
+        "test_X07_a_missing_instance_raises_and_names_its_member",
         "Outcomes.tolerates",
         "if self.missing == 'raise':",
         "if self.missing == 'never':",
@@ -279,7 +279,7 @@ POLICIES = (
     ),
     (
         "missing=skip records what no member supplied",
-        "test_missing_skip_records_what_nobody_supplied",
+        "test_missing_skip_records_what_no_member_supplied",
         "Resolver._finish",
         "self.missing.append(Missing(want.member, want.digest))",
         "pass",
@@ -460,14 +460,14 @@ BOUNDS = (
     ),
     (
         "what was taken waits no more",
-        "test_manifests_that_nobody_needs_any_more_do_not_count_as_waiting",
+        "test_manifests_that_are_not_needed_any_more_do_not_count_as_waiting",
         "Outcomes.take",
         "self.size -= outcome.size",
         "pass",
     ),
     (
         "what serial order went past waits no more",
-        "test_manifests_that_nobody_needs_any_more_do_not_count_as_waiting",
+        "test_manifests_that_are_not_needed_any_more_do_not_count_as_waiting",
         "Resolver._find_head",
         "self._outcomes.take(want)",
         "pass",
@@ -596,7 +596,7 @@ WANTS = (
     ),
     (
         "wants: a want that missed before is passed over",
-        "test_who_missed_is_not_wanted_when_it_is_queued_again",
+        "test_a_want_that_missed_is_not_wanted_when_it_is_queued_again",
         "Outcomes.outlook",
         "if want in self.dropped:",
         "if False:",

@@ -135,7 +135,7 @@ def assert_same_failure(failure: SupplementedError | None, answer: Answer, world
 
 
 class UnreadError(Exception):
-    """The serial loop came to a read whose outcome nobody knows yet."""
+    """The serial loop came to a read whose outcome is not known yet."""
 
 
 class Known(World):
@@ -153,7 +153,7 @@ class Known(World):
 
 @dataclass
 class Frontier:
-    """What the serial loop would read next, as far as anybody can know."""
+    """What the serial loop would read next, as far as is known."""
 
     wants: list[Want]
     """Every open want in serial order, for each digest the first one only."""

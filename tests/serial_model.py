@@ -154,7 +154,7 @@ class SerialLoop:
             # If we already read this manifest, no need to read it again.
             if front.instance in self.answer.sources:
                 continue
-            # Who did not have it a moment ago does not have it now.
+            # A member that did not have it a moment ago does not have it now.
             if (front.member, front.instance) in self.dropped:
                 continue
             # Read the instance's manifest.

@@ -165,7 +165,7 @@ class Resolution:
 
     @property
     def prefer(self) -> Preference:
-        """Which member is asked first for a blob, as `supplement` was told."""
+        """Which member is asked first for a blob; see `supplement`."""
         return self._document.prefer
 
     @property
@@ -185,7 +185,7 @@ class Resolution:
 
     @cached_property
     def blobs(self) -> Mapping[Digest, Digest]:
-        """Blob digest to the digest of the manifest that decides who serves it."""
+        """Blob digest to the digest of the manifest that decides which member serves it."""
         return MappingProxyType({blob: manifests[-1] for blob, manifests in self._named_by.items()})
 
     @cached_property

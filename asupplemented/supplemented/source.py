@@ -1,4 +1,8 @@
-"""Groups as sources: each digest is routed to the members that have it."""
+"""Groups as sources: each digest is routed to the members that have it.
+
+Manifests come from the one member that the resolution chose. Blobs have several candidates, in the
+order of the resolution: the stream that reads a blob asks the next one if the first fails.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ class SupplementedSource(Source):
     """An open group: every digest is routed to the member that serves it.
 
     Attributes:
-        resolution: Who serves what, and why.
+        resolution: Which member serves which manifest and blob, and why.
     """
 
     __slots__ = (
@@ -72,12 +76,12 @@ class SupplementedSource(Source):
 
     @property
     def reference(self) -> GroupReference:
-        """The group; its ``top`` is what upstream's ``Reference()`` gives (rule X11)."""
+        """The group; its ``top`` is what ``Reference()`` returns in the Go package (rule X11)."""
         return self._reference
 
     @property
     def concurrent_blobs(self) -> bool:
-        """Whether every member lets blobs be read side by side (rule X11)."""
+        """Whether blobs can be read concurrently from every member (rule X11)."""
         return all(member.concurrent_blobs for member in self._members.values())
 
     def instances(self) -> tuple[Instance, ...]:
@@ -100,8 +104,8 @@ class SupplementedSource(Source):
     def explain(self, digest: Digest | str) -> Explanation:
         """Say which member serves a manifest or blob, which others could, and why.
 
-        As `Resolution.explain`, and of the candidates of a blob it says which are put aside now
-        because they failed: they are asked after the others.
+        As `Resolution.explain`. It also says which candidates of a blob failed lately and are
+        therefore asked after the others for a while.
 
         Raises:
             InvalidDigestError: `digest` is no digest.
@@ -143,7 +147,7 @@ class SupplementedSource(Source):
         return manifest
 
     def _route(self, digest: Digest) -> tuple[Source, Digest | None]:
-        """The member that serves a manifest, and how to ask it: None for its default."""
+        """The member that serves a manifest, and the digest to ask for, None for its default."""
         number = self.resolution.sources.get(digest)
         if number is None:
             message = "this group has no such manifest"
@@ -154,10 +158,10 @@ class SupplementedSource(Source):
         return self._members[number], None if default else digest
 
     async def check_defaults(self) -> None:
-        """Compare the members' default manifests with the plan.
+        """Check that the members' default manifests are those of the resolution.
 
         Raises:
-            VerificationError: One has changed.
+            VerificationError: One of them has changed.
         """
         for number, member in self._members.items():
             expected = self.resolution.defaults[number]
@@ -179,12 +183,12 @@ class SupplementedSource(Source):
             try:
                 inner = self._members[number].blob_candidates(blob)
             except BlobNotFoundError:
-                continue  # A nested group that no longer routes it; the next one may.
+                continue  # a nested group that was resolved otherwise; another member may have it
             found.extend(_MemberCandidate(candidate, number) for candidate in inner)
         return found
 
     def _numbers(self, digest: Digest) -> list[int]:
-        """Members to ask for a blob: where `layers_for_copy` sent it, then as the plan prefers."""
+        """Members to ask for a blob, best first; `layers_for_copy` may have named one."""
         rerouted = self._rerouted.get(digest)
         numbers: list[int] = []
         if rerouted is not None:
@@ -257,7 +261,7 @@ class SupplementedSource(Source):
     ) -> PrefetchReport:
         """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`.
 
-        Without another selection, what the group was opened for is fetched.
+        The selection of the group is the default.
         """
         from asupplemented.transfer.prefetch import prefetch
 
@@ -273,7 +277,7 @@ class SupplementedSource(Source):
     # What belongs to instances
 
     async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:
-        """The signatures that the serving member holds for a manifest.
+        """The signatures of a manifest in the member that serves it.
 
         Raises:
             InstanceNotFoundError: The group has no such manifest.
@@ -286,8 +290,8 @@ class SupplementedSource(Source):
     ) -> tuple[Descriptor, ...] | None:
         """The layers to ask for instead of those in a manifest, None if the manifest is right.
 
-        Blobs named in the answer are served by the instance's member from now on (rule X10);
-        the resolution itself stays as it is.
+        From then on the member that serves the instance also serves these layers (rule X10). The
+        resolution does not change.
 
         Raises:
             InstanceNotFoundError: The group has no such manifest.
@@ -302,14 +306,14 @@ class SupplementedSource(Source):
     async def get_referrers(
         self, subject: Digest | str, artifact_type: str | None = None
     ) -> tuple[Descriptor, ...]:
-        """What refers to a manifest of the group, in every member that is known to hold that.
+        """The manifests that refer to a manifest of the group, in every member that holds it.
 
-        The member that serves the manifest comes first, and of equal digests the first one
-        counts. What is found is not part of the group: read it from a reference to its member.
+        The member that serves the manifest comes first; of equal digests the first one counts.
+        Referrers are not part of the group: read them from a reference to their member.
 
         Raises:
             InstanceNotFoundError: The group has no such manifest.
-            UnsupportedOperationError: No member that holds it keeps such lists.
+            UnsupportedOperationError: No member that holds it has lists of referrers.
         """
         digest = Digest(subject)
         self._member_of(digest)
@@ -320,7 +324,7 @@ class SupplementedSource(Source):
             try:
                 listed = await member.get_referrers(digest, artifact_type)
             except (InstanceNotFoundError, UnsupportedOperationError):
-                continue  # A nested group that lacks it, or a place without such lists.
+                continue  # a nested group without this manifest, or a member without such lists
             able = True
             for each in listed:
                 found.setdefault(each.digest, each)
@@ -340,10 +344,10 @@ class SupplementedSource(Source):
             raise ClosedError(message, reference=self._reference)
 
     async def aclose(self) -> None:
-        """Close every member, also those that nothing is served from (rule X14).
+        """Close every member, also those that serve nothing (rule X14).
 
         Raises:
-            ExceptionGroup: Members that failed to close; all have been asked to.
+            ExceptionGroup: Some members failed to close; the others are closed.
         """
         if self._closed:
             return

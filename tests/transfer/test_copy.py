@@ -1,4 +1,4 @@
-"""Copying: the order that is law, what comes along, and what happens when something fails."""
+"""Copying: the order of writing, what is copied, and what happens when something fails."""
 
 from __future__ import annotations
 
@@ -241,8 +241,8 @@ async def test_many_holes_are_counted_in_the_warning_and_all_named_in_the_report
     assert set(report.missing) == {image.digest for image in images}
 
 
-async def test_a_requested_instance_that_nobody_knows_is_told(session: Session) -> None:
-    unknown = Digest.of(b"nobody knows")
+async def test_a_requested_instance_that_no_member_knows_is_reported(session: Session) -> None:
+    unknown = Digest.of(b"known to no member")
     wanted = SpecificImages([ARM.digest, AMD.digest, unknown])
     group = grouped(member(FLAT, without=[AMD]), selection=wanted, missing="skip")
     sink = Sink()
@@ -431,7 +431,7 @@ def with_urls(image: Any) -> Any:
     return replace(image, raw=raw, digest=Digest.of(raw), blobs=kept)
 
 
-async def test_a_foreign_layer_that_nobody_holds_is_left_out_with_a_warning(
+async def test_a_foreign_layer_that_no_source_holds_is_left_out_with_a_warning(
     session: Session,
 ) -> None:
     sink, foreign = Sink(), with_urls(ARM)

@@ -123,7 +123,7 @@ async def test_two_sizes_of_one_blob_are_refused(session: Session) -> None:
     )
 
 
-async def test_a_blob_is_described_by_whom_knows_its_size(session: Session) -> None:
+async def test_a_blob_is_described_by_the_descriptor_with_a_size(session: Session) -> None:
     silent = build_image("linux/amd64", [{"n": "1"}])
     size = b',"size":%d}]' % len(silent.blobs[silent.layers[0]])
     raw = silent.raw.replace(size, b"}]")
@@ -155,7 +155,7 @@ class Believer(VerifiedSource):
 
 
 async def test_lists_that_name_each_other_are_refused(session: Session) -> None:
-    # Impossible where digests are verified: nobody can make these two lists.
+    # Impossible where digests are verified: these two lists cannot be made.
     one, two = Digest("sha256:" + "1" * 64), Digest("sha256:" + "2" * 64)
 
     def naming(digest: Digest) -> bytes:
