@@ -22,15 +22,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobStream, Reference, Source, Timeouts
+from asupplemented.aio.breaker import BreakerPolicy
 from asupplemented.errors import (
-    AccessError,
     AmbiguousManifestError,
     BlobNotFoundError,
     ClosedError,
     ConfigurationError,
-    DeniedError,
     DigestMismatchError,
     FailoverError,
+    ForbiddenError,
     ImageNotFoundError,
     InstanceNotFoundError,
     InvalidDigestError,
@@ -45,6 +45,7 @@ from asupplemented.errors import (
     NetworkError,
     NonImageArtifactError,
     NotFoundError,
+    PermissionDeniedError,
     PlatformNotFoundError,
     RangeError,
     RegistryError,
@@ -73,7 +74,7 @@ from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
 from asupplemented.model.signature import Signature
-from asupplemented.session import ScopedSession, Session
+from asupplemented.session import Session
 from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
 from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
 from asupplemented.transports import parse_reference
@@ -88,23 +89,23 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
 
 __all__ = (
-    "AccessError",
     "AllImages",
     "AmbiguousManifestError",
     "AuthFileCredentials",
     "BlobNotFoundError",
     "BlobStream",
+    "BreakerPolicy",
     "ClosedError",
     "ConfigurationError",
     "ConfigurationPaths",
     "CopyReport",
     "Credential",
-    "DeniedError",
     "Descriptor",
     "Digest",
     "DigestMismatchError",
     "Explanation",
     "FailoverError",
+    "ForbiddenError",
     "Image",
     "ImageNotFoundError",
     "Instance",
@@ -124,6 +125,7 @@ __all__ = (
     "NonImageArtifactError",
     "NotFoundError",
     "ObjectStore",
+    "PermissionDeniedError",
     "Platform",
     "PlatformNotFoundError",
     "Proxies",
@@ -133,7 +135,6 @@ __all__ = (
     "RegistryError",
     "RegistryOptions",
     "Resolution",
-    "ScopedSession",
     "ServerError",
     "Session",
     "Signature",

@@ -10,7 +10,7 @@ __all__ = ("RESOLVER",)
 
 UNAVAILABLE = (
     *("NetworkError", "TruncatedError", "SourceTimeoutError", "ServerError"),
-    *("TooManyRequestsError", "UnauthorizedError", "DeniedError", "AccessError"),
+    *("TooManyRequestsError", "UnauthorizedError", "ForbiddenError", "PermissionDeniedError"),
 )
 
 QUEUE = (

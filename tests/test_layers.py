@@ -28,13 +28,13 @@ LAYERS = {
     for layer, units in enumerate(
         (
             ("errors", "limits", "model"),
-            ("abc", "events", "progress"),
+            ("abc", "events"),
             (
                 *("aio", "resumption"),
                 *("supplemented.lookahead", "supplemented.resolution", "supplemented.resolver"),
             ),
             ("blobs", "credentials", "hostconfig", "oci_layout", "transports"),
-            ("cache", "session", "holdings", "arguments"),
+            ("cache", "session", "_arguments"),
             ("transfer",),
             ("source",),
             (
@@ -286,7 +286,7 @@ def test_packages_do_not_import_in_a_circle() -> None:
         ("asupplemented.transports.oci", "import aiohttp", "not in asupplemented.transports"),
         ("asupplemented.session", "import aiohttp", "inside functions only"),
         (
-            "asupplemented.hostconfig.tables",
+            "asupplemented.hostconfig.registries_conf",
             "import aiohttp",
             "not in asupplemented.hostconfig",
         ),

@@ -20,12 +20,12 @@ import anyio
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.errors import (
-    AccessError,
     ClosedError,
     LayoutError,
     LimitExceededError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     SourceError,
     SourceTimeoutError,
     TruncatedError,
@@ -233,7 +233,7 @@ def map_os_error(error: OSError | EOFError, what: object) -> SourceError:
         case TimeoutError():
             return SourceTimeoutError(message)
         case PermissionError():
-            return AccessError(f"{message}; check its permissions")
+            return PermissionDeniedError(f"{message}; check its permissions")
         case ConnectionError():
             return NetworkError(message)
         case EOFError():
@@ -262,7 +262,7 @@ def open_regular(
 
     Raises:
         SupplementedError: What `missing` made.
-        AccessError: No permission.
+        PermissionDeniedError: No permission.
         LayoutError: It is a directory, FIFO, device or socket, or a link where none may be.
         SourceError: It cannot be opened for another reason.
     """

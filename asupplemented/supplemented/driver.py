@@ -84,7 +84,7 @@ async def resolve(
     *,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
-    prefer: Preference = "seed",
+    prefer: Preference = "manifest",
     bounds: Bounds | None = None,
 ) -> Resolved:
     """Open the members of a group and find out which member serves which manifest.

@@ -42,8 +42,8 @@ __all__ = (
     "Unavailable",
 )
 
-Preference: TypeAlias = Literal["seed", "supplements"]
-"""Which member is asked first for a blob: the one that the seed asks, or any but the top."""
+Preference: TypeAlias = Literal["manifest", "supplements"]
+"""Which member is asked first for a blob: the one whose manifest names it, or any but the top."""
 
 FORMAT: Final = 1
 """Version of the JSON form; another one is refused."""
@@ -141,8 +141,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     manifests: tuple[Contribution, ...]
     missing: tuple[Missing, ...]
     unavailable: tuple[Unavailable, ...]
-    prefer: Preference = "seed"
-    """Resolutions that were written before there was a choice follow the seed."""
+    prefer: Preference = "manifest"
+    """Resolutions that were written before there was a choice prefer the manifest's member."""
 
 
 class Resolution:
@@ -339,7 +339,7 @@ class Resolution:
             rule = (
                 f"{len(manifests)} manifests name it; the last one read, {manifests[-1]}, decides"
             )
-        if self.candidates(digest, prefer="seed")[0] != first:
+        if self.candidates(digest, prefer="manifest")[0] != first:
             rule = 'for blobs, any member is preferred over the top (prefer="supplements")'
         return Explanation(digest, "blob", first.member, first.manifest, rule, candidates)
 

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
         RawBlob,
         RawParts,
     )
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
-    from asupplemented.progress import CopyProgress, PrefetchReport
     from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
 
 __all__ = ("SupplementedSource",)
@@ -105,7 +105,7 @@ class SupplementedSource(Source):
         """Say which member serves a manifest or blob, which others could, and why.
 
         As `Resolution.explain`. It also says which candidates of a blob failed lately and are
-        therefore asked after the others for a while.
+        therefore asked after the others, and for how long.
 
         Raises:
             InvalidDigestError: `digest` is no digest.
@@ -119,9 +119,9 @@ class SupplementedSource(Source):
         if planned.kind != "blob":
             return planned
         health = health_of(self._context)
-        pauses = [health.pause(candidate.reference) for candidate in planned.candidates]
+        pauses = [health.remaining(candidate.reference) for candidate in planned.candidates]
         candidates = tuple(
-            each._replace(reason=f"{each.reason}; put aside for {pause:.0f} s") if pause else each
+            each._replace(reason=f"{each.reason}; asked last for {pause:.0f} s") if pause else each
             for each, pause in zip(planned.candidates, pauses, strict=True)
         )
         return planned._replace(candidates=candidates)
@@ -176,15 +176,25 @@ class SupplementedSource(Source):
     # Blobs
 
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """The candidates of every member that can serve a blob, best first."""
+        """The candidates of every member that can serve a blob, best first.
+
+        Raises:
+            UnsupportedOperationError: All of these members serve manifests only.
+        """
         self._check_open()
         found: list[BlobCandidate] = []
+        unable: UnsupportedOperationError | None = None
         for number in self._numbers(Digest(blob.digest)):
             try:
                 inner = self._members[number].blob_candidates(blob)
             except BlobNotFoundError:
                 continue  # a nested group that was resolved otherwise; another member may have it
+            except UnsupportedOperationError as error:
+                unable = error.locate(member=number)
+                continue
             found.extend(_MemberCandidate(candidate, number) for candidate in inner)
+        if unable is not None and not found:
+            raise unable
         return found
 
     def _numbers(self, digest: Digest) -> list[int]:
@@ -360,14 +370,18 @@ class SupplementedSource(Source):
         return f"<SupplementedSource of {self._reference}, {state}>"
 
 
-class _MemberCandidate:
+class _MemberCandidate(BlobCandidate):
     """A candidate of a member, under the member's number in this group."""
 
-    __slots__ = ("_inner", "member")
+    __slots__ = ("_inner", "_member")
 
     def __init__(self, inner: BlobCandidate, member: int) -> None:
         self._inner = inner
-        self.member = member
+        self._member = member
+
+    @property
+    def member(self) -> int:
+        return self._member
 
     @property
     def reference(self) -> str:
@@ -380,7 +394,7 @@ class _MemberCandidate:
     def hold(self) -> AsyncResource:
         return self._inner.hold()
 
-    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None, /) -> RawBlob:
         return self._inner.open(start, end, etag)
 
     async def open_file(self) -> BlobFile | None:

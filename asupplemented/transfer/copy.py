@@ -31,16 +31,16 @@ from asupplemented.errors import (
     SupplementedError,
     UnsupportedOperationError,
 )
-from asupplemented.events import Warned
-from asupplemented.model.index import AllImages, SystemImage
-from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
-from asupplemented.progress import (
+from asupplemented.events import (
     BlobAdvanced,
     BlobCopied,
     BlobReused,
     CopyPlanned,
     CopyProgress,
+    Warned,
 )
+from asupplemented.model.index import AllImages, SystemImage
+from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
 from asupplemented.transfer.plan import plan_copy
 from asupplemented.transports import parse_reference
 

@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING, Final
 from asupplemented.aio.concurrency import run_side_by_side
 from asupplemented.cache.sharing import settle
 from asupplemented.errors import BlobNotFoundError, ConfigurationError
-from asupplemented.model.digest import Digest
-from asupplemented.model.index import AllImages
-from asupplemented.model.manifest import ImageManifest
-from asupplemented.progress import (
+from asupplemented.events import (
     BlobAdvanced,
     BlobCopied,
     BlobReused,
@@ -25,6 +22,9 @@ from asupplemented.progress import (
     CopyProgress,
     PrefetchReport,
 )
+from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages
+from asupplemented.model.manifest import ImageManifest
 from asupplemented.transfer.plan import ManifestWalker, sum_sizes
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class _BlobReader:
 
     async def _fetch(self, blob: Descriptor) -> None:
         async with self.source.open_blob(blob) as stream:
-            if stream.path is not None:
+            if stream.take_path() is not None:
                 self._reuse(blob)
                 return
             self.progress(BlobAdvanced(blob, 0))

@@ -24,7 +24,6 @@ from asupplemented.aio.files import (
 )
 from asupplemented.blobs.blob_files import open_blob_file
 from asupplemented.errors import (
-    AccessError,
     BlobNotFoundError,
     ClosedError,
     LayoutError,
@@ -32,6 +31,7 @@ from asupplemented.errors import (
     ManifestNotFoundError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     SourceError,
     SourceTimeoutError,
     SupplementedError,
@@ -346,7 +346,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(errno.EACCES, "x")
 
     monkeypatch.setattr(os, "open", refuse)  # The tests may run as root, whom nothing stops.
-    with pytest.raises(AccessError, match="permissions"):
+    with pytest.raises(PermissionDeniedError, match="permissions"):
         open_regular(tmp_path / "file")
 
 
@@ -370,7 +370,7 @@ def test_a_file_that_is_taken_away_while_it_is_opened(
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (PermissionError(errno.EACCES, "x"), AccessError),
+        (PermissionError(errno.EACCES, "x"), PermissionDeniedError),
         (TimeoutError(), SourceTimeoutError),
         (ConnectionResetError(errno.ECONNRESET, "x"), NetworkError),
         (EOFError("x"), TruncatedError),

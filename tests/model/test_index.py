@@ -220,8 +220,8 @@ def test_the_platform_of_this_host_is_the_default() -> None:
 def test_finding_and_choosing_are_linear() -> None:
     entries = [entry(f"{number}", "linux/arm/v5") for number in range(5_000)]
     index = parse(oci_index(*entries))
-    began = time.perf_counter()
+    began = time.process_time()
     for each in index.manifests:
         assert index.find(each.digest) is each
     assert chosen(index, "linux/arm/v7") == digest_of("0")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

@@ -418,6 +418,6 @@ BOMBS = {
 @pytest.mark.parametrize("raw", BOMBS.values(), ids=BOMBS)
 def test_SEC06_four_mebibytes_of_anything_take_bounded_time(raw: bytes) -> None:
     assert len(raw) <= MAX_MANIFEST
-    began = time.perf_counter()
+    began = time.process_time()
     outcome(lambda: decode(raw, Document))
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10  # CPU time: other load does not count

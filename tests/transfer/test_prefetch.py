@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from asupplemented.progress import PrefetchReport
+    from asupplemented.events import PrefetchReport
 
 IMAGES = [build_image(f"linux/{name}", [{"n": name}]) for name in ("amd64", "arm64", "riscv64")]
 TOP = build_index(IMAGES)
