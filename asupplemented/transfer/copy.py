@@ -255,8 +255,8 @@ class _Transfer:
         blobs = len(plan.layers) + len(plan.configs)
         self.progress(CopyPlanned(len(plan.manifests), blobs, plan.size))
         self._warn_of_plan()
-        # A reader that sees a manifest must find what it names. The Go package writes the configs
-        # after the layers, too (rule K1).
+        # What a manifest names is written before the manifest, and the top last (rule K1): a copy
+        # that ends early leaves no manifest whose parts are not there.
         await run_side_by_side(plan.layers, self.limit, self._copy_blob)
         await run_side_by_side(plan.configs, self.limit, self._copy_blob)
         with self._writing():
