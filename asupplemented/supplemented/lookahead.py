@@ -75,8 +75,8 @@ class Entry(NamedTuple):
     """The list that names it."""
     depth: int
     """Number of lists on the way to it."""
-    place: int
-    """Position: smaller is nearer to the front."""
+    position: int
+    """Smaller is nearer to the front."""
 
 
 def is_miss(error: SupplementedError) -> bool:
@@ -228,9 +228,9 @@ class Lookahead:
             entry = behind.pop()
         self.leaders[digest] = entry
         if outlook is not Outlook.HELD:
-            self.planned[entry.want] = entry.place
+            self.planned[entry.want] = entry.position
         if outlook is Outlook.FAILED:
-            self.failed[entry.want] = entry.place
+            self.failed[entry.want] = entry.position
 
     def _withdraw(self, want: Want) -> None:
         self.planned.pop(want, None)

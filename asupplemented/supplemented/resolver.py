@@ -141,8 +141,8 @@ class Resolver:
         self._known: set[Digest] = set()
         self._pushes = 0
         self._bytes = 0
-        places = ((want, place) for place, want in enumerate(self._unopened))
-        self._lookahead = Lookahead(self._outcomes, OrderedDict(places))
+        positions = ((want, position) for position, want in enumerate(self._unopened))
+        self._lookahead = Lookahead(self._outcomes, OrderedDict(positions))
 
     # What to fetch
 
