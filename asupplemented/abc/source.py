@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Destination",
+    "GroupReference",
+    "GroupSource",
     "Listing",
     "Reference",
     "RemoteReference",
@@ -42,6 +44,25 @@ class Reference(Protocol):
         ...
 
     def open(self, session: Context, /) -> Opening[Source]: ...
+
+
+@runtime_checkable
+class GroupReference(Reference, Protocol):
+    """A reference with several members, resolved for a selection when it is opened."""
+
+    @property
+    def top(self) -> Reference:
+        """Member 0."""
+        ...
+
+    @property
+    def selection(self) -> Selection:
+        """What is taken from each list."""
+        ...
+
+    def with_options(self, *, selection: Selection | None = None) -> Reference:
+        """The same group for another selection; None keeps the selection."""
+        ...
 
 
 @runtime_checkable
@@ -208,6 +229,19 @@ class Source(AsyncResource):
         digest = Digest(blob.digest if isinstance(blob, Descriptor) else blob)
         message = f"ranges of {digest} cannot be read at once here; read the blob as a whole"
         raise UnsupportedOperationError(message, reference=self.reference, digest=digest)
+
+
+@runtime_checkable
+class GroupSource(Protocol):
+    """A `Source` with several members: what its resolution says of them, for copies."""
+
+    def list_missing(self) -> frozenset[Digest]:
+        """Instances that a list names, or the selection requests, and that no member supplies."""
+        ...
+
+    def list_images(self) -> dict[Digest, Platform | None]:
+        """All images that a member supplies, each with the platform that a list names for it."""
+        ...
 
 
 class Destination(AsyncResource):

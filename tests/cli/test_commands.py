@@ -233,7 +233,7 @@ def test_copy_with_extras_lists_them(cli: Cli, group: tuple[str, ...], tmp_path:
     assert cli("copy", *group, "--extras", "--to", to).code == 0
     assert cli("manifest", f"oci:{tmp_path / 'out'}:@1").out.encode() == RISCV.raw
     unnamed = cli("copy", *group, "--extras", "--to", f"oci:{tmp_path / 'sole'}")
-    assert "warning: 1 extra image can be had by digest only" in unnamed.err
+    assert "warning: 1 extra image can be read by digest only" in unnamed.err
     assert cli("manifest", f"oci:{tmp_path / 'sole'}").out.encode() == TOP.raw
 
 

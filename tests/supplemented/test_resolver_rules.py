@@ -27,7 +27,8 @@ from asupplemented.errors import (
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
-from asupplemented.supplemented.resolver import Missing, Resolver, Want, is_miss, is_unavailable
+from asupplemented.supplemented.resolution import Missing
+from asupplemented.supplemented.resolver import Resolver, Want, is_miss, is_unavailable
 from tests.oracle_data import OracleCase, case_files, load_case
 from tests.resolving import drive, resolve
 from tests.serial_model import Request, World, resolve_serially
@@ -182,7 +183,7 @@ def test_X06_a_default_is_always_read_and_a_list_never_takes_it_back() -> None:
     assert resolver.alternates(named("A")) == (1, 0)
 
 
-def test_X07_a_missing_instance_raises_and_says_whose() -> None:
+def test_X07_a_missing_instance_raises_and_names_its_member() -> None:
     world = group([image("T")], [index("K", "A", "B"), image("B")])
     failure = resolve(world).failure
     assert failure is world.instances[1, named("A")]
@@ -261,7 +262,7 @@ def test_missing_fallback_raises_the_first_unserved_in_the_end() -> None:
     assert run.resolver.failure is world.instances[1, named("B")]
 
 
-def test_missing_skip_records_what_nobody_supplied() -> None:
+def test_missing_skip_records_what_no_member_supplied() -> None:
     world = group([index("T", *"ABC"), image("A")], [index("K", *"BC"), image("C")])
     resolver = resolve(world, Request(missing="skip"))
     assert resolver.failure is None
