@@ -179,7 +179,7 @@ class VerifiedSource(Source):
 
     Args:
         adapter: Reads raw bytes; the source closes it.
-        reference: The reference as the user gave it (rule SR1).
+        reference: The reference as the user gave it (rule SR-01).
         context: The session.
     """
 

@@ -96,26 +96,25 @@ def faults(source: str) -> list[str]:
     return [f"not in __all__: {name}" for name in absent] + [f"twice: {name}" for name in twice]
 
 
-def load(name: str) -> object:
-    """Import a module; skip where an optional dependency is not installed."""
+def absent(name: str) -> list[str]:
+    """What the ``__all__`` of a module names and it has not."""
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in EXTRAS:
             raise
-        pytest.skip(f"{error.name} is not installed")
-
-
-@pytest.mark.parametrize("name", PUBLIC)
-def test_all_is_complete(name: str) -> None:
-    assert faults(PUBLIC[name].source) == []
-
-
-@pytest.mark.parametrize("name", PUBLIC)
-def test_all_names_what_exists(name: str) -> None:
-    module = load(name)
+        return []  # an optional dependency is not installed
     names: Iterable[str] = getattr(module, "__all__", ())
-    assert [each for each in names if not hasattr(module, each)] == []
+    return [each for each in names if not hasattr(module, each)]
+
+
+def test_all_is_complete() -> None:
+    found = {name: faults(module.source) for name, module in PUBLIC.items()}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_all_names_what_exists() -> None:
+    assert {name: wrong for name in PUBLIC if (wrong := absent(name))} == {}
 
 
 def test_the_face_is_sorted_and_offers_what_users_type() -> None:

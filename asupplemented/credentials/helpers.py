@@ -168,6 +168,9 @@ class CredentialHelpers:
             del self._known[next(iter(self._known))]
         self._known[question] = _Known(credential, now + self._limits.fresh)
 
+    def __repr__(self) -> str:
+        return f"<helpers, {len(self._known)} answers kept, {len(self._flights)} asked>"
+
 
 def check_suffix(suffix: str) -> str:
     """Check what names a helper (rule SEC-12): it becomes part of the name of a program.

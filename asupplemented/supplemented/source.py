@@ -76,12 +76,12 @@ class SupplementedSource(Source):
 
     @property
     def reference(self) -> GroupReference:
-        """The group; its ``top`` is what ``Reference()`` returns in the Go package (rule X11)."""
+        """The group; its ``top`` is what ``Reference()`` returns in the Go package (rule X-11)."""
         return self._reference
 
     @property
     def concurrent_blobs(self) -> bool:
-        """Whether blobs can be read concurrently from every member (rule X11)."""
+        """Whether blobs can be read concurrently from every member (rule X-11)."""
         return all(member.concurrent_blobs for member in self._members.values())
 
     def instances(self) -> tuple[Instance, ...]:
@@ -132,7 +132,7 @@ class SupplementedSource(Source):
         """The top's default manifest (None), or any manifest of the group, verified.
 
         Raises:
-            InstanceNotFoundError: The group has no such manifest (rule X9).
+            InstanceNotFoundError: The group has no such manifest (rule X-09).
         """
         self._check_open()
         digest = self.resolution.top if instance is None else Digest(instance)
@@ -227,7 +227,7 @@ class SupplementedSource(Source):
             shared: See `Source.open_blob`.
 
         Raises:
-            BlobNotFoundError: No manifest of the group names the blob (rule X9).
+            BlobNotFoundError: No manifest of the group names the blob (rule X-09).
         """
         from asupplemented.cache.sharing import open_stream
 
@@ -243,7 +243,7 @@ class SupplementedSource(Source):
         """Ranges of a blob from the first member, in order, that can read several at once.
 
         Raises:
-            BlobNotFoundError: No manifest of the group names the blob (rule X9).
+            BlobNotFoundError: No manifest of the group names the blob (rule X-09).
             UnsupportedOperationError: No member that has the blob can do that.
         """
         self._check_open()
@@ -300,7 +300,7 @@ class SupplementedSource(Source):
     ) -> tuple[Descriptor, ...] | None:
         """The layers to ask for instead of those in a manifest, None if the manifest is right.
 
-        From then on the member that serves the instance also serves these layers (rule X10). The
+        From then on the member that serves the instance also serves these layers (rule X-10). The
         resolution does not change.
 
         Raises:
@@ -354,7 +354,7 @@ class SupplementedSource(Source):
             raise ClosedError(message, reference=self._reference)
 
     async def aclose(self) -> None:
-        """Close every member, also those that serve nothing (rule X14).
+        """Close every member, also those that serve nothing (rule X-14).
 
         Raises:
             ExceptionGroup: Some members failed to close; the others are closed.

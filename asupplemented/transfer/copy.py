@@ -67,7 +67,7 @@ __all__ = (
 ResourceT = TypeVar("ResourceT", bound=AsyncResource)
 
 CONCURRENCY: Final = 6
-"""Blobs copied at the same time, as in the Go package (rule SR4)."""
+"""Blobs copied at the same time, as in the Go package (rule SR-04)."""
 
 _NAMED: Final = 20
 """Digests that a warning names; it counts the others."""
@@ -145,7 +145,7 @@ async def copy(
     Raises:
         ConfigurationError: `concurrency` is below 1, or `extras` is set with a `SystemImage`.
         UnsupportedOperationError: The destination cannot be written, or copying would change a
-            manifest (rule K6).
+            manifest (rule K-06).
         NotFoundError: A manifest or blob does not exist.
         VerificationError: Content is not what its digest names.
         SourceError: Reading or writing failed.
@@ -255,7 +255,7 @@ class _Transfer:
         blobs = len(plan.layers) + len(plan.configs)
         self.progress(CopyPlanned(len(plan.manifests), blobs, plan.size))
         self._warn_of_plan()
-        # What a manifest names is written before the manifest, and the top last (rule K1): a copy
+        # What a manifest names is written before the manifest, and the top last (rule K-01): a copy
         # that ends early leaves no manifest whose parts are not there.
         await run_side_by_side(plan.layers, self.limit, self._copy_blob)
         await run_side_by_side(plan.configs, self.limit, self._copy_blob)

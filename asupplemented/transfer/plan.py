@@ -155,9 +155,9 @@ async def plan_copy(
         PlatformNotFoundError: No image fits the platform.
         UnsupportedManifestError: A manifest is of schema 1, which is never written.
         UnsupportedOperationError: The source serves layers under other digests than the manifest
-            names (rule K6).
+            names (rule K-06).
         SizeMismatchError: Two manifests give different sizes of one blob.
-        LimitExceededError: Too many manifests, too large, or nested too deep (rule X15).
+        LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
         SupplementedError: The source failed.
     """
     walker = ManifestWalker(source, selection, concurrency)
@@ -227,7 +227,7 @@ class ManifestWalker:
         Raises:
             NotFoundError: A selected manifest does not exist, and `skip_missing` is not set.
             PlatformNotFoundError: A list has no image for the platform of the selection.
-            LimitExceededError: Too many manifests, too large, or nested too deep (rule X15).
+            LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
             SupplementedError: The source failed.
         """
         self.found[top.digest] = top
@@ -407,7 +407,7 @@ async def _read_blobs(
 def _checked_layers(
     manifest: Manifest, image: ImageManifest, served: Sequence[Descriptor] | None
 ) -> Sequence[Descriptor]:
-    """The layers to ask for, which must be those that the manifest names (rule K6)."""
+    """The layers to ask for, which must be those that the manifest names (rule K-06)."""
     if served is None:
         return image.layers
     if [layer.digest for layer in served] != [layer.digest for layer in image.layers]:

@@ -67,7 +67,7 @@ async def prefetch(
     Raises:
         ConfigurationError: The session has no cache, or `concurrency` is below 1.
         PlatformNotFoundError: No image fits the platform.
-        LimitExceededError: Too many manifests, too large, or nested too deep (rule X15).
+        LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
         SupplementedError: A source failed. What was fetched until then stays in the cache.
     """
     if context.cache is None:

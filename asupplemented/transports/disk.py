@@ -136,7 +136,7 @@ class DiskSource(abc.ABC):
         return first_found(self.manifest_paths(instance), read)
 
     def open_file(self, blob: Descriptor) -> BlobFile:
-        """Open the file of a blob. Blocking. URLs in the descriptor are ignored (rule OC8)."""
+        """Open the file of a blob. Blocking. URLs in the descriptor are ignored (rule OC-08)."""
         return first_found(self.blob_paths(Digest(blob.digest)), self._open)
 
     def _open(self, path: str) -> BlobFile:
