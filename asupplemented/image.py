@@ -24,13 +24,13 @@ __all__ = ("Image", "get_image", "open_image")
 
 
 def open_image(
-    reference: Reference, context: Context, *, platform: Platform | str | None = None
+    reference: Reference, session: Context, *, platform: Platform | str | None = None
 ) -> Opening[Image]:
     """Open a reference and choose one image of it (rule U-05).
 
     Args:
         reference: A single reference or a group.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
         platform: The platform to choose from a list, nested lists included; None is the host's.
 
     Returns:
@@ -43,7 +43,7 @@ def open_image(
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
 
     async def opener() -> Image:
-        source = await reference.open(context)
+        source = await reference.open(session)
         async with closing_on_error(lambda: (source,), "the source"):
             return await get_image(source, platform=wanted, owned=True)
 

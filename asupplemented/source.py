@@ -125,7 +125,7 @@ def fetch_batch(
 
 
 def open_verified(
-    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, context: Context
+    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, session: Context
 ) -> Opening[Source]:
     """Open an adapter as a verified source; `Reference.open` of a transport returns this.
 
@@ -135,25 +135,25 @@ def open_verified(
     Args:
         opener: Opens the adapter; on failure or cancellation it leaves nothing open.
         reference: The reference as the user gave it.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
     """
     return Opening(
-        lambda: _in_time(_open(opener, reference, context), reference, context), reference
+        lambda: _in_time(_open(opener, reference, session), reference, session), reference
     )
 
 
-async def open_in_time(reference: Reference, context: Context) -> Source:
+async def open_in_time(reference: Reference, session: Context) -> Source:
     """Open any reference within ``timeouts.open`` seconds.
 
     Raises:
         SourceTimeoutError: It took longer.
         SupplementedError: The reference cannot be opened.
     """
-    return await _in_time(reference.open(context), reference, context)
+    return await _in_time(reference.open(session), reference, session)
 
 
-async def _in_time(opening: Awaitable[Source], reference: Reference, context: Context) -> Source:
-    limit = context.timeouts.open
+async def _in_time(opening: Awaitable[Source], reference: Reference, session: Context) -> Source:
+    limit = session.timeouts.open
     try:
         async with asyncio.timeout(limit):
             return await opening
@@ -165,10 +165,10 @@ async def _in_time(opening: Awaitable[Source], reference: Reference, context: Co
 
 
 async def _open(
-    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, context: Context
+    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, session: Context
 ) -> Source:
     with _located(reference):
-        source = VerifiedSource(await opener(), reference, context)
+        source = VerifiedSource(await opener(), reference, session)
     async with closing_on_error(lambda: (source,), "the source"):
         await source.get_manifest()
     return source
@@ -180,7 +180,7 @@ class VerifiedSource(Source):
     Args:
         adapter: Reads raw bytes; the source closes it.
         reference: The reference as the user gave it (rule SR-01).
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
     """
 
     __slots__ = (
@@ -188,17 +188,17 @@ class VerifiedSource(Source):
         "_adapter",
         "_batched",
         "_closed",
-        "_context",
         "_default",
         "_files",
         "_flight",
         "_holds",
         "_placed",
         "_reference",
+        "_session",
         "_streams",
     )
 
-    def __init__(self, adapter: SourceAdapter, reference: Reference, context: Context) -> None:
+    def __init__(self, adapter: SourceAdapter, reference: Reference, session: Context) -> None:
         self._adapter = adapter
         # Checked here, because isinstance() of a protocol is slow and these are needed per request.
         self._batched = isinstance(adapter, Batched)
@@ -206,7 +206,7 @@ class VerifiedSource(Source):
         self._streams = adapter if isinstance(adapter, StreamsBlobs) else None
         self._files = adapter if isinstance(adapter, LocalFile) else None
         self._reference = reference
-        self._context = context
+        self._session = session
         self._default: Manifest | None = None
         self._flight = SingleFlight[Manifest]()
         self._closed = False
@@ -262,7 +262,7 @@ class VerifiedSource(Source):
         self, instance: Digest | None, expected: Digest | None, size: int | None
     ) -> Manifest:
         began = perf_counter()
-        cached = self._context.cache is not None and not self.has_files
+        cached = self._session.cache is not None and not self.has_files
         with _located(self._reference, expected):
             raw = None
             if cached and expected is not None:
@@ -270,7 +270,7 @@ class VerifiedSource(Source):
             if raw is None:
                 raw = await self._adapter.fetch_manifest(instance)
             if len(raw.raw) > OFFLOAD_BYTES:
-                manifest = await run_blocking(self._context, verify_and_parse, raw, expected, size)
+                manifest = await run_blocking(self._session, verify_and_parse, raw, expected, size)
             else:
                 manifest = verify_manifest(raw, expected, size)
         self._check_open()  # the source may have been closed while the adapter read
@@ -282,12 +282,12 @@ class VerifiedSource(Source):
     async def _find_kept(self, digest: Digest) -> RawManifest | None:
         from asupplemented.cache.manifests import find_manifest
 
-        return await find_manifest(self._context, digest)
+        return await find_manifest(self._session, digest)
 
     def _keep(self, manifest: Manifest, *, top: bool) -> None:
         from asupplemented.cache.manifests import keep_manifest
 
-        keep_manifest(self._context, manifest, top=top)
+        keep_manifest(self._session, manifest, top=top)
 
     async def get_manifests(
         self, instances: Sequence[Digest]
@@ -306,7 +306,7 @@ class VerifiedSource(Source):
         wanted = [Digest(instance) for instance in instances]
         began = perf_counter()
         with _located(self._reference):
-            outcomes = await run_blocking(self._context, fetch_batch, self._adapter, wanted)
+            outcomes = await run_blocking(self._session, fetch_batch, self._adapter, wanted)
         seconds = perf_counter() - began
         for digest, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, Manifest):
@@ -316,10 +316,10 @@ class VerifiedSource(Source):
         return outcomes
 
     def _tell(self, manifest: Manifest, seconds: float) -> None:
-        if not self._context.observed:
+        if not self._session.observed:
             return
         event = ManifestFetched(str(self._reference), manifest.digest, manifest.size, seconds)
-        self._context.emit(event)
+        self._session.emit(event)
 
     # Blobs
 
@@ -363,7 +363,7 @@ class VerifiedSource(Source):
         descriptor = blob if isinstance(blob, Descriptor) else Descriptor(digest=Digest(blob))
         candidates = self.blob_candidates(descriptor)
         return open_stream(
-            descriptor, candidates, self._context, start=start, end=end, shared=shared
+            descriptor, candidates, self._session, start=start, end=end, shared=shared
         )
 
     def open_parts(
@@ -399,7 +399,7 @@ class VerifiedSource(Source):
         if self._files is None:
             return None
         opener = partial(self._files.open_file, blob)
-        return await run_opening(self._context, opener, lambda late: late.close())
+        return await run_opening(self._session, opener, lambda late: late.close())
 
     async def prefetch(
         self,
@@ -414,7 +414,7 @@ class VerifiedSource(Source):
         self._check_open()
         return await prefetch(
             self,
-            self._context,
+            self._session,
             selection=selection,
             concurrency=concurrency,
             progress=progress,

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "asupplemented"
 
-EXTRAS = frozenset({"obstore", "opentelemetry", "prometheus_client", "redis", "uvloop"})
+EXTRAS = frozenset({"obstore", "redis"})
 """Packages that a module may need and a machine that runs the tests may lack."""
 
 

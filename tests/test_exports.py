@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.modules import EXTRAS, PACKAGE, find_modules
+from tests.modules import EXTRAS, PACKAGE, ROOT, find_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 FACE = frozenset(
     {
@@ -35,7 +37,11 @@ FACE = frozenset(
         ),
         *("Source", "SpecificImages", "SupplementedReference", "SupplementedSource"),
         *("SystemImage", "copy", "parse_reference", "supplement"),
-        *("BreakerPolicy", "ConfigurationPaths", "Proxies", "RegistryOptions"),
+        *("ConfigurationPaths", "Proxies", "RegistryLimits", "RegistryOptions", "SignaturePlaces"),
+        *("BreakerPolicy", "RetryPolicy", "Timeouts", "reload_configuration"),
+        *("Context", "CredentialLike", "Opening", "open_verified", "register_transport"),
+        *("LayoutCache", "LocalLease", "ObjectStore", "RedisLease", "TieredCache"),
+        *("Image", "ImageManifest", "Index", "Selection", "Served", "open_image"),
     }
 )
 """What users type, errors aside."""
@@ -115,6 +121,25 @@ def test_all_is_complete() -> None:
 
 def test_all_names_what_exists() -> None:
     assert {name: wrong for name in PUBLIC if (wrong := absent(name))} == {}
+
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+FOR_USERS = frozenset({PACKAGE, f"{PACKAGE}.abc", f"{PACKAGE}.testing"})
+"""The modules that pages and examples import from."""
+
+
+@pytest.mark.parametrize("path", [*PAGES, *EXAMPLES], ids=lambda path: path.name)
+def test_documentation_imports_from_the_modules_for_users(path: Path) -> None:
+    text = path.read_text("utf-8")
+    imported = set(re.findall(rf"^\s*(?:from|import) ({PACKAGE}[\w.]*)", text, re.MULTILINE))
+    assert imported <= FOR_USERS
+
+
+def test_what_hooks_and_progress_callbacks_are_told_is_of_the_face() -> None:
+    face = importlib.import_module(PACKAGE)
+    events = importlib.import_module(f"{PACKAGE}.events")
+    assert set(events.__all__) <= set(face.__all__)
 
 
 def test_the_face_is_sorted_and_offers_what_users_type() -> None:

@@ -25,11 +25,11 @@ def test_every_rule_that_is_cited_is_stated() -> None:
         ("(rules RES-06,\n    CONF-14 and X-05b)", {"RES-06", "CONF-14", "X-05b"}),
         ('id="REF-02 newline"', {"REF-02"}),
         ("an unknown prefix: ZZ-01", {"ZZ-01"}),
-        ("rules G-01 to G-05", {"G-01", "G-05"}),
-        ("Rule X-07; (rule\n    # SRV_3)", {"X-07", "SRV_3"}),
+        ("rules G1 to G5", {"G1", "G5"}),
+        ("Rule X7; (rule\n    # SRV_3)", {"X7", "SRV_3"}),
         ("test_RES06_CONF_14_what_is_sent", {"RES-06", "CONF-14"}),
-        ("test_X07_x test_ZZ01_x", {"X-07", "ZZ-01"}),
-        ("UTF-16, P-256, sha-01, a-BC-01, REF-021, test_IPv6, rule of G-05", set()),
+        ("test_X7_x test_ZZ01_x", {"X-7", "ZZ-01"}),
+        ("UTF-16, P-256, sha-01, a-BC-01, REF-021, test_IPv6, rule of G5", set()),
     ],
 )
 def test_citations_are_found(text: str, expected: set[str]) -> None:

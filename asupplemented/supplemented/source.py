@@ -50,11 +50,11 @@ class SupplementedSource(Source):
 
     __slots__ = (
         "_closed",
-        "_context",
         "_manifests",
         "_members",
         "_reference",
         "_rerouted",
+        "_session",
         "resolution",
     )
 
@@ -64,13 +64,13 @@ class SupplementedSource(Source):
         resolution: Resolution,
         members: Mapping[int, Source],
         manifests: Mapping[Digest, Manifest],
-        context: Context,
+        session: Context,
     ) -> None:
         self.resolution = resolution
         self._reference = reference
         self._members = dict(members)
         self._manifests = dict(manifests)
-        self._context = context
+        self._session = session
         self._rerouted: dict[Digest, tuple[Digest, Descriptor]] = {}
         self._closed = False
 
@@ -118,7 +118,7 @@ class SupplementedSource(Source):
         planned = self.resolution.explain(digest)
         if planned.kind != "blob":
             return planned
-        health = health_of(self._context)
+        health = health_of(self._session)
         pauses = [health.remaining(candidate.reference) for candidate in planned.candidates]
         candidates = tuple(
             each._replace(reason=f"{each.reason}; asked last for {pause:.0f} s") if pause else each
@@ -234,7 +234,7 @@ class SupplementedSource(Source):
         descriptor = blob if isinstance(blob, Descriptor) else self._descriptor(Digest(blob))
         candidates = self.blob_candidates(descriptor)
         return open_stream(
-            descriptor, candidates, self._context, start=start, end=end, shared=shared
+            descriptor, candidates, self._session, start=start, end=end, shared=shared
         )
 
     def open_parts(
@@ -278,7 +278,7 @@ class SupplementedSource(Source):
         self._check_open()
         return await prefetch(
             self,
-            self._context,
+            self._session,
             selection=selection or self._reference.selection,
             concurrency=concurrency,
             progress=progress,

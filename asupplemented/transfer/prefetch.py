@@ -43,7 +43,7 @@ CONCURRENCY: Final = 6
 
 async def prefetch(
     source: Source,
-    context: Context,
+    session: Context,
     *,
     selection: Selection | None = None,
     concurrency: int = CONCURRENCY,
@@ -56,7 +56,7 @@ async def prefetch(
 
     Args:
         source: The image; it stays open.
-        context: The session, with a cache.
+        session: The session, with a cache.
         selection: What is taken from each list; None is `AllImages`.
         concurrency: Requests at the same time, at least 1.
         progress: Called on the event loop with every event. It must be quick and must not raise.
@@ -70,7 +70,7 @@ async def prefetch(
         LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
         SupplementedError: A source failed. What was fetched until then stays in the cache.
     """
-    if context.cache is None:
+    if session.cache is None:
         message = "there is no cache to fetch into; make the session as Session(cache=...)"
         raise ConfigurationError(message, reference=source.reference)
     if concurrency < 1:
@@ -93,7 +93,7 @@ async def prefetch(
         missing=(*walker.missing, *reader.missing),
         seconds=perf_counter() - began,
     )
-    await settle(context)
+    await settle(session)
     return report
 
 

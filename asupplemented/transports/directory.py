@@ -91,7 +91,7 @@ class DirectoryReference:
         """Always "dir"."""
         return "dir"
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the image for reading. Its default manifest is read and verified at once.
 
         Opening raises:
@@ -101,9 +101,9 @@ class DirectoryReference:
             ManifestError: The manifest is none.
             SourceError: A file cannot be read.
         """
-        return open_verified(lambda: DirectorySource.find(self, context), self, context)
+        return open_verified(lambda: DirectorySource.find(self, session), self, session)
 
-    def create(self, context: Context) -> Opening[Destination]:
+    def create(self, session: Context) -> Opening[Destination]:
         """Open the directory for writing; it is made if it is not there.
 
         What is in it stays: blobs that are whole are not written again, and an image in it can
@@ -115,7 +115,7 @@ class DirectoryReference:
         """
 
         async def opener() -> Destination:
-            return await DirectoryDestination(self, context).start()
+            return await DirectoryDestination(self, session).start()
 
         return Opening(opener, self)
 
@@ -165,18 +165,18 @@ class DirectorySource(DiskSource):
 
     Args:
         reference: What is opened.
-        context: The session.
+        session: The session.
     """
 
-    def __init__(self, reference: DirectoryReference, context: Context) -> None:
-        super().__init__(context, follow=reference.follow_symlinks)
+    def __init__(self, reference: DirectoryReference, session: Context) -> None:
+        super().__init__(session, follow=reference.follow_symlinks)
         self._root = reference.path
 
     @classmethod
-    async def find(cls, reference: DirectoryReference, context: Context) -> Self:
+    async def find(cls, reference: DirectoryReference, session: Context) -> Self:
         """See that there is a directory of a version that can be read (rule DI-03)."""
-        await run_blocking(context, _check_directory, reference.path)
-        return cls(reference, context)
+        await run_blocking(session, _check_directory, reference.path)
+        return cls(reference, session)
 
     def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
         if instance is None:
@@ -188,7 +188,7 @@ class DirectorySource(DiskSource):
 
     async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]:
         """Read ``signature-1`` and on, until one is not there (rules DI-04, SR-12)."""
-        return await run_blocking(self._context, self._read_signatures, instance)
+        return await run_blocking(self._session, self._read_signatures, instance)
 
     def _read_signatures(self, instance: Digest | None) -> list[Signature]:
         signatures: list[Signature] = []
@@ -251,14 +251,14 @@ class DirectoryDestination(DiskDestination):
 
     Args:
         reference: Where to.
-        context: The session.
+        session: The session.
     """
 
-    def __init__(self, reference: DirectoryReference, context: Context) -> None:
+    def __init__(self, reference: DirectoryReference, session: Context) -> None:
         root = Path(reference.path)
         super().__init__(
             reference,
-            context,
+            session,
             root,
             staging=root,
             durable=reference.durable,
@@ -316,7 +316,7 @@ class DirectoryDestination(DiskDestination):
             self._signatures = tuple(signatures)
         else:
             with self._located(instance):
-                await run_blocking(self._context, self._write_signatures, signatures, instance)
+                await run_blocking(self._session, self._write_signatures, signatures, instance)
         return True
 
     def _write_signatures(self, signatures: Sequence[Signature], instance: Digest | None) -> None:
@@ -332,7 +332,7 @@ class DirectoryDestination(DiskDestination):
                     return
 
     async def publish(self, top: Manifest, platform: Platform | None) -> None:  # noqa: ARG002 - no place for it
-        await run_blocking(self._context, self._publish, top)
+        await run_blocking(self._session, self._publish, top)
 
     def _publish(self, top: Manifest) -> None:
         path = self._path(MANIFEST_FILE)

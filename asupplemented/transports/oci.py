@@ -136,7 +136,7 @@ class LayoutReference:
         """The files of the layout."""
         return LayoutStore.at(self.path, shared=self.shared_blob_dir, durable=self.durable)
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the image for reading. Its default manifest is read and verified at once.
 
         Opening raises:
@@ -148,9 +148,9 @@ class LayoutReference:
             VerificationError: The manifest is not what ``index.json`` says (rule OC-07).
             SourceError: A file cannot be read.
         """
-        return open_verified(lambda: LayoutSource.find(self, context), self, context)
+        return open_verified(lambda: LayoutSource.find(self, session), self, session)
 
-    def create(self, context: Context) -> Opening[Destination]:
+    def create(self, session: Context) -> Opening[Destination]:
         """Open the layout for writing; it is made if it is not there.
 
         An image that is there under the same name loses the name, all others stay (rule OC-12).
@@ -165,7 +165,7 @@ class LayoutReference:
             if self.index is not None:
                 message = "an index in index.json cannot be written to; give the image a name"
                 raise UnsupportedOperationError(message, reference=self)
-            return await LayoutDestination(self, context).start()
+            return await LayoutDestination(self, session).start()
 
         return Opening(opener, self)
 
@@ -180,25 +180,25 @@ class LayoutSource(DiskSource):
 
     Args:
         reference: What is opened.
-        context: The session.
+        session: The session.
         index: What ``index.json`` says.
         entry: The default manifest, one of its entries.
     """
 
     def __init__(
-        self, reference: LayoutReference, context: Context, index: LayoutIndex, entry: Descriptor
+        self, reference: LayoutReference, session: Context, index: LayoutIndex, entry: Descriptor
     ) -> None:
-        super().__init__(context, follow=reference.follow_symlinks)
+        super().__init__(session, follow=reference.follow_symlinks)
         self._store = reference.store
         self._default = Digest(entry.digest)
         self._entry = entry
         self._types = {each.digest: each.media_type for each in reversed(index.manifests)}
 
     @classmethod
-    async def find(cls, reference: LayoutReference, context: Context) -> Self:
+    async def find(cls, reference: LayoutReference, session: Context) -> Self:
         """Look an image up in ``index.json``. A missing ``oci-layout`` is no failure (OC-03)."""
         store = reference.store
-        index, marked = await run_blocking(context, _look, store)
+        index, marked = await run_blocking(session, _look, store)
         if index is None:
             message = (
                 f"there is no OCI layout at {store.root}: it has no {INDEX_FILE}; check the path, "
@@ -207,8 +207,8 @@ class LayoutSource(DiskSource):
             raise ImageNotFoundError(message, reference=reference)
         if not marked:
             message = f"the layout has no file {LAYOUT_FILE}; other tools may refuse it"
-            context.emit(Warned(str(reference), message))
-        return cls(reference, context, index, choose_entry(index, reference))
+            session.emit(Warned(str(reference), message))
+        return cls(reference, session, index, choose_entry(index, reference))
 
     @property
     def default_descriptor(self) -> Descriptor:
@@ -301,16 +301,16 @@ class LayoutDestination(DiskDestination):
 
     Args:
         reference: Where to; not one with an index.
-        context: The session.
+        session: The session.
     """
 
-    def __init__(self, reference: LayoutReference, context: Context) -> None:
+    def __init__(self, reference: LayoutReference, session: Context) -> None:
         self._store = reference.store
         self._image = reference.image
         self._beside: list[Descriptor] = []
         super().__init__(
             reference,
-            context,
+            session,
             self._store.root,
             staging=self._store.blobs,
             durable=reference.durable,
@@ -357,4 +357,4 @@ class LayoutDestination(DiskDestination):
         def change(tree: Tree) -> Tree:
             return add_beside(add_entry(tree, entry), self._beside)
 
-        await self._store.update_index(self._context, change)
+        await self._store.update_index(self._session, change)

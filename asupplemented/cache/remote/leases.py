@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from asupplemented.abc import AsyncResource, Tenure
+from asupplemented.abc import AsyncResource, Lease
 from asupplemented.aio.breaker import Breaker, BreakerPolicy, BreakerState, ReportOnce
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import (
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 __all__ = (
     "PAUSE",
     "TTL",
-    "FreeTenure",
     "LocalLease",
     "Observer",
     "RedisClient",
     "RedisLease",
-    "TimedTenure",
+    "TimedLease",
+    "UnheldLease",
     "check_seconds",
 )
 
@@ -83,30 +83,30 @@ class Observer:
     emit: Callable[[Event], None]
 
     @classmethod
-    def of(cls, context: Context) -> Self:
+    def of(cls, session: Context) -> Self:
         """The observer of an open session."""
-        return cls(context.resource(CLOCK, Clock), context.emit)
+        return cls(session.resource(CLOCK, Clock), session.emit)
 
     def warn(self, name: str, message: str) -> None:
         """Tell the hooks what the operator should know of a server."""
         self.emit(Warned(name, message))
 
 
-class FreeTenure(Tenure):
-    """What who leads holds where nobody can be asked: nothing."""
+class UnheldLease(Lease):
+    """A lease of a provider that cannot be asked: it holds nothing."""
 
     __slots__ = ()
 
     async def renew(self) -> bool:
-        """Say yes: nobody else is known to lead."""
+        """Say yes: no other host is known to hold the lease."""
         return True
 
     async def aclose(self) -> None:
         """Do nothing."""
 
 
-class TimedTenure(Tenure):
-    """A tenure that is renewed when a third of its time is over, and lapses with it.
+class TimedLease(Lease):
+    """A lease that is renewed when a third of its time is over, and lapses with it.
 
     Args:
         clock: Where time comes from.
@@ -162,29 +162,29 @@ class LocalLease:
 
     def __init__(self, *, ttl: float = TTL) -> None:
         self._ttl = check_seconds("ttl", ttl)
-        self._holders: dict[str, tuple[_LocalTenure, float]] = {}
+        self._holders: dict[str, tuple[_HeldLocalLease, float]] = {}
 
-    async def take(self, context: Context, key: str) -> Tenure | None:
-        clock = context.resource(CLOCK, Clock)
+    async def acquire(self, session: Context, key: str) -> Lease | None:
+        clock = session.resource(CLOCK, Clock)
         _, ends = self._holders.get(key, (None, -math.inf))
         if clock.now() < ends:
             return None
-        tenure = _LocalTenure(clock, self._ttl, self._holders, key)
-        self._holders[key] = tenure, clock.now() + self._ttl
-        return tenure
+        held = _HeldLocalLease(clock, self._ttl, self._holders, key)
+        self._holders[key] = held, clock.now() + self._ttl
+        return held
 
     def __repr__(self) -> str:
         return f"<LocalLease ttl={self._ttl:g}, {len(self._holders)} held>"
 
 
-class _LocalTenure(TimedTenure):
+class _HeldLocalLease(TimedLease):
     __slots__ = ("_holders", "_key")
 
     def __init__(
         self,
         clock: Clock,
         ttl: float,
-        holders: dict[str, tuple[_LocalTenure, float]],
+        holders: dict[str, tuple[_HeldLocalLease, float]],
         key: str,
     ) -> None:
         super().__init__(clock, ttl)
@@ -296,15 +296,15 @@ class RedisLease(AsyncResource):
         lease._owned = True
         return lease
 
-    async def take(self, context: Context, key: str) -> Tenure | None:
-        observer = Observer.of(context)
+    async def acquire(self, session: Context, key: str) -> Lease | None:
+        observer = Observer.of(session)
         name, owner = self._prefix + key, secrets.token_hex(16)
         time = max(1, round(self._ttl * 1000))
         try:
             taken = await self._server.ask(observer, "SET", name, owner, "NX", "PX", time)
         except SourceError:
-            return FreeTenure()
-        return _RedisTenure(self._server, observer, self._ttl, name, owner) if taken else None
+            return UnheldLease()
+        return _HeldRedisLease(self._server, observer, self._ttl, name, owner) if taken else None
 
     async def aclose(self) -> None:
         if self._owned:
@@ -361,7 +361,7 @@ class _Server:
         raise failure
 
 
-class _RedisTenure(TimedTenure):
+class _HeldRedisLease(TimedLease):
     __slots__ = ("_name", "_observer", "_owner", "_server")
 
     def __init__(

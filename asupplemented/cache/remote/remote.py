@@ -28,7 +28,7 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from asupplemented.abc import BlobFile, Context, Tenure
+    from asupplemented.abc import BlobFile, Context, Lease
     from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.uploads import Read
@@ -162,27 +162,25 @@ class RemoteTier(AsyncResource):
         """What uploads a file, which it closes; sessions may end meanwhile."""
         return FileReader(self._workers, file)
 
-    def begin_blob(
-        self, visit: Visit, size: int, source: UploadSource, tenure: Tenure | None
-    ) -> bool:
+    def begin_blob(self, visit: Visit, size: int, source: UploadSource, held: Lease | None) -> bool:
         """Begin to upload a blob, unless it is there.
 
         Args:
             visit: Who brought it.
             size: Bytes that it has.
             source: Gives them; closed in the end.
-            tenure: Renewed meanwhile, and given back in the end; None if there is none.
+            held: Renewed meanwhile, and given back in the end; None if there is none.
 
         Returns:
             False if it cannot be; then what was given is the caller's still.
         """
 
         async def read(start: int, length: int) -> bytes:
-            if tenure is not None:
-                await tenure.renew()
+            if held is not None:
+                await held.renew()
             return await source.read(start, length)
 
-        resources = (source,) if tenure is None else (source, tenure)
+        resources = (source,) if held is None else (source, held)
         return self._begin(visit, partial(self._put_blob, visit, size, read), resources, BLOCK)
 
     def begin_manifest(self, visit: Visit, manifest: Manifest) -> None:

@@ -29,7 +29,7 @@ from tests.suspending import cancel_at_every_await, count_open_files, run_leapin
 from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
-    from asupplemented.abc import Context, Tenure
+    from asupplemented.abc import Context, Lease
 
 BLOB = describe(DATA)
 KEY = f"blobs/sha256/{Digest(BLOB.digest).encoded}"
@@ -59,10 +59,10 @@ class Leases(LocalLease):
         super().__init__(ttl=ttl)
         self.keys: list[str] = []
 
-    async def take(self, context: Context, key: str) -> Tenure | None:
+    async def acquire(self, context: Context, key: str) -> Lease | None:
         self.keys.append(key)
         await asyncio.sleep(0)
-        return await super().take(context, key)
+        return await super().acquire(context, key)
 
     @property
     def held(self) -> set[str]:
@@ -158,7 +158,7 @@ async def test_a_lease_is_renewed_while_the_blob_grows(store: FlakyStore, ledger
             for start in range(0, len(LARGE), 1 << 18):
                 host.clock.time += 20
                 await spool.append(LARGE[start : start + (1 << 18)])
-                assert await lease.take(host.session, f"{NOBODY}/{blob.digest}") is None
+                assert await lease.acquire(host.session, f"{NOBODY}/{blob.digest}") is None
             await spool.commit()
     assert lease.held == set()
 
@@ -169,7 +169,7 @@ async def test_a_lease_that_was_lost_stops_nothing(store: FlakyStore, upstream: 
         spool = await host.cache.claim(host.session, BLOB)
         assert spool is not None
         host.clock.time += 31
-        taken = await lease.take(host.session, f"{NOBODY}/{BLOB.digest}")
+        taken = await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}")
         assert taken is not None
         async with spool:
             await spool.append(DATA)
@@ -203,12 +203,12 @@ async def test_who_waits_goes_on_when_the_leader_gives_up(
 ) -> None:
     lease = Leases()
     async with open_host(store, lease=lease) as one:
-        tenure = await lease.take(one.session, f"{NOBODY}/{BLOB.digest}")
-        assert tenure is not None
+        held = await lease.acquire(one.session, f"{NOBODY}/{BLOB.digest}")
+        assert held is not None
         async with open_host(store, lease=lease, patience=10**6) as other:
             pulling = asyncio.create_task(other.pull(BLOB, upstream))
             await wait_until(lambda: len(other.clock.slept) > 3)
-            await tenure.aclose()
+            await held.aclose()
             assert await pulling == DATA
     assert ledger.names == ["upstream"]
 
@@ -216,7 +216,7 @@ async def test_who_waits_goes_on_when_the_leader_gives_up(
 async def test_who_waits_goes_on_when_the_leader_is_dead(store: FlakyStore, upstream: Wire) -> None:
     lease, clock = Leases(ttl=30), FakeClock()
     async with open_host(store, lease=lease, patience=10**6, clock=clock) as host:
-        assert await lease.take(host.session, f"{NOBODY}/{BLOB.digest}") is not None
+        assert await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}") is not None
         assert await host.pull(BLOB, upstream) == DATA
         assert 30 <= clock.time < 32
 
@@ -227,7 +227,7 @@ async def test_patience_ends_and_then_both_fetch(
 ) -> None:
     lease, clock = Leases(), FakeClock()
     async with open_host(store, lease=lease, patience=patience, clock=clock) as host:
-        assert await lease.take(host.session, f"{NOBODY}/{BLOB.digest}") is not None
+        assert await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}") is not None
         assert await host.pull(BLOB, upstream) == DATA
         assert clock.time == pytest.approx(patience)
         assert len(clock.slept) < 20
@@ -239,10 +239,10 @@ async def test_what_appears_while_the_lease_is_taken_is_not_fetched_again(
     store: FlakyStore, upstream: Wire, ledger: Ledger
 ) -> None:
     class Late(Leases):
-        async def take(self, context: Context, key: str) -> Tenure | None:
+        async def acquire(self, context: Context, key: str) -> Lease | None:
             store.inner.put(KEY, DATA)
             store.inner.put(GRANT, b"")
-            return await super().take(context, key)
+            return await super().acquire(context, key)
 
     lease = Late()
     async with open_host(store, lease=lease) as host:

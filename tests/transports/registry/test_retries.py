@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.aio.retry import BackoffPolicy
+from asupplemented.aio.retry import RetryPolicy
 from asupplemented.errors import (
     ForbiddenError,
     ImageNotFoundError,
@@ -215,7 +215,7 @@ async def test_RET06_the_budget_ends_it(registry: FakeRegistry) -> None:
 async def test_RET06_the_policy_is_an_option(registry: FakeRegistry) -> None:
     reference = fill(registry)
     registry.script("latest", Status(503), forever=True)
-    async with watch(options=replace(OPTIONS_HERE, retry=BackoffPolicy(attempts=2))) as watched:
+    async with watch(options=replace(OPTIONS_HERE, retry=RetryPolicy(attempts=2))) as watched:
         with pytest.raises(ServerError):
             await watched.open(reference)
     assert registry.count("latest") == 2
