@@ -142,18 +142,18 @@ def open_verified(
     )
 
 
-async def open_in_time(reference: Reference, context: Context) -> Source:
+async def open_in_time(reference: Reference, session: Context) -> Source:
     """Open any reference within ``timeouts.open`` seconds.
 
     Raises:
         SourceTimeoutError: It took longer.
         SupplementedError: The reference cannot be opened.
     """
-    return await _in_time(reference.open(context), reference, context)
+    return await _in_time(reference.open(session), reference, session)
 
 
-async def _in_time(opening: Awaitable[Source], reference: Reference, context: Context) -> Source:
-    limit = context.timeouts.open
+async def _in_time(opening: Awaitable[Source], reference: Reference, session: Context) -> Source:
+    limit = session.timeouts.open
     try:
         async with asyncio.timeout(limit):
             return await opening

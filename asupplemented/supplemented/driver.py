@@ -80,7 +80,7 @@ class Resolved(NamedTuple):
 async def resolve(
     members: Members,
     selection: Selection,
-    context: Context,
+    session: Context,
     *,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
@@ -92,7 +92,7 @@ async def resolve(
     Args:
         members: The references; the first is the top.
         selection: What is taken from each list.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
         missing: What happens to an instance that its member does not hold; see `supplement`.
         unavailable: What happens to a supplement that cannot be opened.
         prefer: Which member is asked first for a blob; it changes nothing else.
@@ -109,13 +109,13 @@ async def resolve(
     resolver = Resolver(
         members.distinct, selection, missing=missing, unavailable=unavailable, bounds=bounds
     )
-    driver = _Driver(members.references, resolver, context)
+    driver = _Driver(members.references, resolver, session)
     started = perf_counter()
     async with closing_on_error(driver.sources.values, "the members"):
         try:
             await driver.run()
         finally:
-            context.emit(driver.summary(perf_counter() - started))
+            session.emit(driver.summary(perf_counter() - started))
         if resolver.failure is not None:
             raise resolver.failure
         resolution = _freeze(resolver, members.references, prefer)
@@ -145,7 +145,7 @@ def _freeze(resolver: Resolver, references: Sequence[Reference], prefer: Prefere
 
 
 async def open_members(
-    members: Members, numbers: Iterable[int], context: Context
+    members: Members, numbers: Iterable[int], session: Context
 ) -> dict[int, Source]:
     """Open some members concurrently, without resolving.
 
@@ -155,12 +155,12 @@ async def open_members(
     """
     sources: dict[int, Source] = {}
     failures: dict[int, SupplementedError] = {}
-    limiter = asyncio.Semaphore(1 + context.lookahead)
+    limiter = asyncio.Semaphore(1 + session.lookahead)
 
     async def open_one(number: int) -> None:
         async with limiter:
             try:
-                sources[number] = await open_in_time(members.references[number], context)
+                sources[number] = await open_in_time(members.references[number], session)
             except SupplementedError as error:
                 failures[number] = error.locate(member=number, reference=members.references[number])
 
@@ -183,13 +183,13 @@ class _Driver:
     """One run of a resolver."""
 
     def __init__(
-        self, references: Sequence[Reference], resolver: Resolver, context: Context
+        self, references: Sequence[Reference], resolver: Resolver, session: Context
     ) -> None:
         self.sources: dict[int, Source] = {}
         self._references = references
         self._resolver = resolver
-        self._context = context
-        self._lookahead = context.lookahead
+        self._session = session
+        self._lookahead = session.lookahead
         self._flying: set[Want] = set()
         self._batched: set[Want] = set()
         self._has_batched = False
@@ -296,7 +296,7 @@ class _Driver:
         member, digest = wants[0]
         try:
             if digest is None:
-                source = await open_in_time(self._references[member], self._context)
+                source = await open_in_time(self._references[member], self._session)
                 self.sources[member] = source
                 self._has_batched |= source.batched
                 return [await source.get_manifest()]

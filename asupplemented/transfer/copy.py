@@ -238,7 +238,7 @@ class _Transfer:
 
     source: Source
     output: Destination
-    context: Context
+    session: Context
     plan: CopyPlan
     limit: int
     progress: Callable[[CopyProgress], None]
@@ -296,7 +296,7 @@ class _Transfer:
             async with AsyncExitStack() as stack:
                 with _on_side("source", self.source.reference):
                     # Only a cache gains from a fetch that other readers can join.
-                    shared = self.context.cache is not None
+                    shared = self.session.cache is not None
                     stream = self.source.open_blob(blob, shared=shared)
                     stream.on_progress(lambda received: self.progress(BlobAdvanced(blob, received)))
                     await stack.enter_async_context(stream)
@@ -359,7 +359,7 @@ class _Transfer:
 
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
-        self.context.emit(Warned(str(self.output.reference), message))
+        self.session.emit(Warned(str(self.output.reference), message))
 
 
 def _describe(sparse: Sparse) -> str:
