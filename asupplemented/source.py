@@ -76,7 +76,7 @@ def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None)
     Args:
         raw: As a source gave it.
         expected: The digest that named it, None if nothing did.
-        size: The bytes that it was promised to have, None if nobody promised.
+        size: The bytes that it was promised to have, None if nothing promised any.
 
     Raises:
         LimitExceededError: It is larger than ``MAX_MANIFEST``.
@@ -96,7 +96,7 @@ def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None)
 def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
     """The same, and parsed as well while we are off the event loop. Blocking."""
     manifest = verify_manifest(raw, expected, size)
-    with suppress(ManifestError):  # Whoever parses it will hear.
+    with suppress(ManifestError):  # A later parse raises it again.
         manifest.parse()
     return manifest
 
