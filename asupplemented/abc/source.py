@@ -132,10 +132,10 @@ class Source(AsyncResource):
 
     @abc.abstractmethod
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """Who can serve a blob, best first.
+        """The candidates that can serve a blob, best first.
 
         Raises:
-            BlobNotFoundError: Nobody here knows it.
+            BlobNotFoundError: The source does not know it.
         """
 
     @abc.abstractmethod
@@ -153,7 +153,7 @@ class Source(AsyncResource):
             blob: Its digest, or a descriptor.
             start: Offset of the first byte.
             end: Offset behind the last byte; None is the end of the blob.
-            shared: Whether a fetch of the whole blob may be shared with others who read it in
+            shared: Whether a fetch of the whole blob may be shared with other readers in
                 this session at the same time, and may come from the session's cache.
 
         Raises:
@@ -198,11 +198,11 @@ class Source(AsyncResource):
 
         Raises:
             InvalidDigestError: `subject` is no digest, or a list names something that is none.
-            UnsupportedOperationError: Nobody keeps such lists here.
+            UnsupportedOperationError: The source has no such lists.
             ManifestError: A list is malformed.
             SourceError: The source failed or refused.
         """
-        message = f"nobody knows here what refers to {Digest(subject)}"
+        message = f"this source has no list of what refers to {Digest(subject)}"
         raise UnsupportedOperationError(message, reference=self.reference)
 
     def open_parts(
