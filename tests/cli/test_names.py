@@ -11,7 +11,7 @@ import pytest
 from asupplemented.testing import Authority, Basic, FakeRegistry, Status, build_image
 from asupplemented.transports.registry import ConfigurationPaths
 from tests.cli.conftest import call
-from tests.cli.test_credentials import log_in
+from tests.cli.test_running import log_in
 from tests.hostconfig.machine import Machine
 from tests.transports.registry.configuring import table
 from tests.transports.registry.proxy import run_proxy
