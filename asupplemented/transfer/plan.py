@@ -25,7 +25,7 @@ from asupplemented.limits import MAX_INSTANCES, MAX_MANIFESTS_TOTAL, MAX_NESTING
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import SpecificImages, SystemImage, choose
 from asupplemented.model.manifest import ImageManifest, Index
-from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
+from asupplemented.model.media_type import SCHEMA1
 from asupplemented.supplemented import SupplementedSource
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ T = TypeVar("T")
 
 BATCH: Final = 64
 """Manifests asked for in one hop where the source reads many as cheaply as one."""
-
-_SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
 
 
 class Sparse(NamedTuple):
@@ -303,7 +301,7 @@ class _Reader:
 
     def _admit(self, manifests: list[Manifest]) -> list[Manifest]:
         for manifest in manifests:
-            if manifest.media_type in _SCHEMA1:
+            if manifest.media_type in SCHEMA1:
                 message = "a schema 1 manifest is read but never written; convert the image first"
                 raise UnsupportedManifestError(
                     message, reference=self.source.reference, digest=manifest.digest
