@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from asupplemented import events
 from asupplemented.cli import console
-from asupplemented.cli.console import Narrator
+from asupplemented.cli.console import ConsoleReporter
 from asupplemented.cli.output import short
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
@@ -31,7 +31,7 @@ EVENTS = [
 
 
 def test_every_event_is_told_if_verbose(capsys: pytest.CaptureFixture[str]) -> None:
-    quiet, verbose = Narrator(), Narrator(verbose=True)
+    quiet, verbose = ConsoleReporter(), ConsoleReporter(verbose=True)
     for event in EVENTS:
         quiet(event)
     assert capsys.readouterr().err == ""
@@ -51,21 +51,21 @@ def test_every_event_is_told_if_verbose(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_warnings_are_always_told(capsys: pytest.CaptureFixture[str]) -> None:
-    Narrator()(events.Warned("oci:x", "beware"))
+    ConsoleReporter()(events.Warned("oci:x", "beware"))
     assert capsys.readouterr() == ("", "warning: beware\n")
 
 
 def test_bars_follow_a_copy() -> None:
     progress = Progress(disable=True)
-    bars = console._Bars(progress)
+    bars = console._ProgressBars(progress)
     one, two = Descriptor(digest=ARM.layers[0], size=10), Descriptor(digest=ARM.layers[1], size=5)
-    bars.follow(CopyPlanned(manifests=1, blobs=2, bytes=15))
-    bars.follow(BlobAdvanced(one, 0))
-    bars.follow(BlobAdvanced(one, 4))
+    bars.update(CopyPlanned(manifests=1, blobs=2, bytes=15))
+    bars.update(BlobAdvanced(one, 0))
+    bars.update(BlobAdvanced(one, 4))
     assert [(task.description, task.completed, task.total) for task in progress.tasks] == [
         ("2 blobs", 0, 15),
         (f"  {short(one.digest)}", 4, 10),
     ]
-    bars.follow(BlobCopied(one, 10, None))
-    bars.follow(BlobReused(two))
+    bars.update(BlobCopied(one, 10, None))
+    bars.update(BlobReused(two))
     assert [(task.description, task.completed) for task in progress.tasks] == [("2 blobs", 15)]

@@ -207,7 +207,7 @@ async def test_SHORT01_else_registries_are_searched_in_order(
         assert (answer.code, answer.out.strip()) == (0, told), answer.err
     answer = await resolve("nobodys/app", *where)
     assert answer.code == 3
-    assert "before that" in answer.err
+    assert "another registry failed first" in answer.err
     assert other.host in answer.err
     assert registry.host in answer.err
 

@@ -12,7 +12,7 @@ import typer
 
 from asupplemented import errors
 from asupplemented.cli.options import GroupOptions
-from asupplemented.cli.running import exit_code, working
+from asupplemented.cli.running import exit_code, running
 from asupplemented.errors import LayoutError, NetworkError
 from asupplemented.testing import Basic, FakeRegistry, build_image
 from tests.cli.conftest import call
@@ -100,7 +100,7 @@ OPTIONS = GroupOptions(top="oci:x")
 def test_an_error_and_its_notes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     error = NetworkError("no\x1b[31m route", reference="docker://host/app", member=1)
     error.add_note("the first try\nand the second")
-    with pytest.raises(typer.Exit) as caught, working(OPTIONS):
+    with pytest.raises(typer.Exit) as caught, running(OPTIONS):
         raise error
     assert caught.value.exit_code == 1
     assert capsys.readouterr().err.splitlines() == [
@@ -111,14 +111,14 @@ def test_an_error_and_its_notes_are_told(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_several_errors_are_told_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     group = ExceptionGroup("closing", [LayoutError("one"), ExceptionGroup("", [OSError("two")])])
-    with pytest.raises(typer.Exit) as caught, working(OPTIONS):
+    with pytest.raises(typer.Exit) as caught, running(OPTIONS):
         raise group
     assert caught.value.exit_code == 1
     assert capsys.readouterr().err == "error: one\nerror: two\n"
 
 
 def test_a_bug_is_shown_as_one() -> None:
-    with pytest.raises(TypeError), working(OPTIONS):
+    with pytest.raises(TypeError), running(OPTIONS):
         raise TypeError
-    with pytest.raises(ExceptionGroup), working(OPTIONS):
+    with pytest.raises(ExceptionGroup), running(OPTIONS):
         raise ExceptionGroup("closing", [LayoutError("one"), TypeError("two")])
