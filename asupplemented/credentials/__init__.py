@@ -13,7 +13,8 @@ from asupplemented.credentials.auth_files import (
     default_auth_file,
 )
 from asupplemented.credentials.helpers import CredentialHelpers, HelperLimits
-from asupplemented.credentials.provider import AUTH_FILES, AuthFileCredentials
+from asupplemented.credentials.provider import AuthFileCredentials
+from asupplemented.model.credential import AUTH_FILES
 
 __all__ = (
     "AUTH_FILES",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asupplemented.aio.files import read_limited
-from asupplemented.credentials.auth_json import Finding, parse_auth_file, search
+from asupplemented.credentials.auth_json import LookupResult, find_credential, parse_auth_file
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
 from asupplemented.limits import MAX_AUTH_FILE
 from asupplemented.model.credential import check_lookup
@@ -40,7 +40,7 @@ class AuthFile:
     legacy: bool = False
     within: Path | None = None
 
-    def find(self, name: str, *, docker: bool = False) -> Finding:
+    def find(self, name: str, *, docker: bool = False) -> LookupResult:
         """Look something up. Blocking.
 
         Args:
@@ -53,13 +53,13 @@ class AuthFile:
         """
         check_lookup(name)
         if self.within is not None and _is_missing(self.within):
-            return Finding(warning=_explain_missing(self.within))
+            return LookupResult(warning=_explain_missing(self.within))
         raw = self._read()
         if raw is None:
-            return Finding()
+            return LookupResult()
         place = str(self.path)
         document = parse_auth_file(raw, place, legacy=self.legacy)
-        return search(document, name, place, legacy=self.legacy, docker=docker)
+        return find_credential(document, name, place, legacy=self.legacy, docker=docker)
 
     def _read(self) -> bytes | None:
         try:

@@ -24,12 +24,12 @@ from asupplemented.model.credential import Credential, lookup_order
 __all__ = (
     "AuthDocument",
     "Entry",
-    "Finding",
     "HelperCall",
+    "LookupResult",
     "decode_secrets",
+    "find_credential",
     "make_credential",
     "parse_auth_file",
-    "search",
 )
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -141,7 +141,7 @@ class HelperCall(NamedTuple):
     """What it is asked for."""
 
 
-class Finding(NamedTuple):
+class LookupResult(NamedTuple):
     """What a file says of a registry."""
 
     helper: HelperCall | None = None
@@ -170,9 +170,9 @@ def parse_auth_file(raw: bytes, place: str, *, legacy: bool = False) -> AuthDocu
     return decode_secrets(raw, AuthDocument, what, field="auths" if legacy else None)
 
 
-def search(
+def find_credential(
     document: AuthDocument, name: str, place: str, *, legacy: bool = False, docker: bool = False
-) -> Finding:
+) -> LookupResult:
     """Find what a file says of a repository, a namespace or a registry.
 
     Args:
@@ -189,18 +189,18 @@ def search(
     registry = name.partition("/")[0]
     helper = _find_helper(document, registry, docker=docker)
     if helper is not None:
-        return Finding(helper)
-    store = _find_store(document, registry) if docker else None
+        return LookupResult(helper)
+    store = _find_default_helper(document, registry) if docker else None
     entry = _find_entry(document, name, legacy=legacy)
     if entry is None:
-        return Finding(store)
+        return LookupResult(store)
     try:
         credential, fault = _read_entry(entry, docker=docker)
     except ConfigurationError as error:
         message = f"the entry for {name} in {place} cannot be used: {error.message}"
         raise ConfigurationError(message) from None
     warning = f"the entry for {name} in {place} is passed over: {fault}" if fault else None
-    return Finding(store, credential, warning)
+    return LookupResult(store, credential, warning)
 
 
 def _find_helper(document: AuthDocument, registry: str, *, docker: bool) -> HelperCall | None:
@@ -214,7 +214,7 @@ def _find_helper(document: AuthDocument, registry: str, *, docker: bool) -> Help
     return None
 
 
-def _find_store(document: AuthDocument, registry: str) -> HelperCall | None:
+def _find_default_helper(document: AuthDocument, registry: str) -> HelperCall | None:
     """The helper that is named for all registries."""
     if not document.creds_store:
         return None

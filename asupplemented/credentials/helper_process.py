@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ("Command", "Outcome", "run")
 
-PIECE: Final = 64 * 1024
+READ_SIZE: Final = 64 * 1024
 """Bytes that a pipe holds, usually."""
 
 GRACE: Final = 0.5
 """Seconds that others have to let go of stdout when the program has ended."""
 
-REAPING: Final = 5.0
+REAP_TIMEOUT: Final = 5.0
 """Seconds to wait for the end of a program that was killed; it is collected in any case."""
 
 
@@ -38,13 +38,13 @@ class Command:
     Attributes:
         program: Its absolute path.
         argument: Its one argument.
-        said: What it finds on stdin; at most 4 KiB, which any pipe holds.
+        stdin: What it finds on stdin; at most 4 KiB, which any pipe holds.
         environ: Its environment; None for that of this process.
     """
 
     program: str
     argument: str
-    said: bytes
+    stdin: bytes
     environ: Mapping[str, str] | None = None
 
     @property
@@ -75,7 +75,7 @@ class Outcome:
 async def run(
     command: Command,
     *,
-    longest: float,
+    seconds: float,
     limit: int,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> Outcome:
@@ -87,7 +87,7 @@ async def run(
 
     Args:
         command: What to run.
-        longest: Seconds that it may take.
+        seconds: Seconds that it may take.
         limit: Bytes that it may print on stdout.
         sleep: Waits for so many seconds.
 
@@ -99,16 +99,16 @@ async def run(
     with _Output(limit) as output:
         process = await _start(command, output)
         try:
-            stirred = output.stirred
-            await _wait(lambda: process.ended or output.flooded, stirred, partial(sleep, longest))
+            changed = output.changed
+            await _wait(lambda: process.ended or output.exceeded, changed, partial(sleep, seconds))
             if process.ended:
-                await _wait(lambda: output.ended or output.flooded, stirred, partial(sleep, GRACE))
+                await _wait(lambda: output.ended or output.exceeded, changed, partial(sleep, GRACE))
                 output.drain()
-            if output.flooded:
+            if output.exceeded:
                 message = f"{command.name} printed more than {limit} bytes, and was killed"
                 raise LimitExceededError(message, limit=limit)
             if process.status is None:
-                message = f"{command.name} did not end within {longest:g} s, and was killed"
+                message = f"{command.name} did not end within {seconds:g} s, and was killed"
                 raise SourceTimeoutError(message)
             return Outcome(process.status, bytes(output.data))
         finally:
@@ -116,15 +116,15 @@ async def run(
 
 
 async def _start(command: Command, output: _Output) -> _Process:
-    process = _Process(output.stirred)
-    stdin = _pipe_with(command.said)
+    process = _Process(output.changed)
+    stdin = _pipe_containing(command.stdin)
     try:
         await asyncio.get_running_loop().subprocess_exec(
             lambda: process,
             command.program,
             command.argument,
             stdin=stdin,
-            stdout=output.inlet,
+            stdout=output.write_end,
             stderr=None,
             env=command.environ,
             start_new_session=True,
@@ -134,11 +134,11 @@ async def _start(command: Command, output: _Output) -> _Process:
         raise
     finally:
         os.close(stdin)
-        output.close_inlet()
+        output.close_write_end()
     return process
 
 
-def _pipe_with(content: bytes) -> int:
+def _pipe_containing(content: bytes) -> int:
     """The end of a pipe at which there is something to read. The caller closes it."""
     reading, writing = os.pipe()
     try:
@@ -149,17 +149,17 @@ def _pipe_with(content: bytes) -> int:
 
 
 async def _wait(
-    over: Callable[[], bool], stirred: asyncio.Event, pause: Callable[[], Awaitable[object]]
+    over: Callable[[], bool], changed: asyncio.Event, pause: Callable[[], Awaitable[object]]
 ) -> None:
     """Wait until something is so, which may change when it stirs; no longer than a pause."""
     if over():
         return
     timer = asyncio.ensure_future(pause())
-    timer.add_done_callback(lambda _: stirred.set())
+    timer.add_done_callback(lambda _: changed.set())
     try:
         while not over() and not timer.done():
-            stirred.clear()
-            await stirred.wait()
+            changed.clear()
+            await changed.wait()
     finally:
         timer.cancel()
         await asyncio.wait({timer})
@@ -169,11 +169,11 @@ class _Process(asyncio.SubprocessProtocol):
     """A process that leads a group of its own.
 
     Args:
-        stirred: Set when it ends.
+        changed: Set when it ends.
     """
 
-    def __init__(self, stirred: asyncio.Event) -> None:
-        self._stirred = stirred
+    def __init__(self, changed: asyncio.Event) -> None:
+        self._changed = changed
         self._exited = asyncio.Event()
         self._transport: asyncio.SubprocessTransport | None = None
 
@@ -194,7 +194,7 @@ class _Process(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self._exited.set()
-        self._stirred.set()
+        self._changed.set()
 
     def kill(self) -> None:
         """Kill it, and what it has started."""
@@ -207,7 +207,7 @@ class _Process(asyncio.SubprocessProtocol):
         """Kill it if need be, and collect what is left of it."""
         if kill:
             self.kill()
-        with anyio.move_on_after(REAPING, shield=True):
+        with anyio.move_on_after(REAP_TIMEOUT, shield=True):
             await self._exited.wait()
         if self._transport is not None:
             self._transport.close()
@@ -217,43 +217,43 @@ class _Output:
     """A pipe, read as it fills, up to a limit.
 
     Attributes:
-        data: What came, and one piece too much at the most.
+        data: What came, and one data too much at the most.
         ended: Whether nothing more can come.
-        stirred: Set whenever something happens that somebody may wait for.
+        changed: Set whenever something happens that somebody may wait for.
     """
 
     def __init__(self, limit: int) -> None:
         self.data = bytearray()
         self.ended = False
-        self.stirred = asyncio.Event()
+        self.changed = asyncio.Event()
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._outlet, self._inlet = os.pipe()
-        os.set_blocking(self._outlet, False)
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
 
     @property
-    def inlet(self) -> int:
+    def write_end(self) -> int:
         """The end to write to."""
-        return self._inlet
+        return self._write_end
 
     @property
-    def flooded(self) -> bool:
+    def exceeded(self) -> bool:
         """Whether there was too much."""
         return len(self.data) > self._limit
 
-    def close_inlet(self) -> None:
+    def close_write_end(self) -> None:
         """Leave the other end to others. May be called again."""
-        if self._inlet >= 0:
-            os.close(self._inlet)
-            self._inlet = -1
+        if self._write_end >= 0:
+            os.close(self._write_end)
+            self._write_end = -1
 
     def drain(self) -> None:
         """Take all that is there, without waiting."""
-        while not self.ended and not self.flooded and self._read():
+        while not self.ended and not self.exceeded and self._read():
             pass
 
     def __enter__(self) -> Self:
-        self._loop.add_reader(self._outlet, self._read)
+        self._loop.add_reader(self._read_end, self._read)
         return self
 
     def __exit__(
@@ -262,19 +262,19 @@ class _Output:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._loop.remove_reader(self._outlet)
-        os.close(self._outlet)
-        self.close_inlet()
+        self._loop.remove_reader(self._read_end)
+        os.close(self._read_end)
+        self.close_write_end()
 
     def _read(self) -> bool:
-        """Take a piece; False if there is none now."""
+        """Take a data; False if there is none now."""
         try:
-            piece = os.read(self._outlet, PIECE)
+            data = os.read(self._read_end, READ_SIZE)
         except BlockingIOError:
             return False
-        self.data += piece
-        self.ended = not piece
-        if self.ended or self.flooded:
-            self._loop.remove_reader(self._outlet)
-            self.stirred.set()
+        self.data += data
+        self.ended = not data
+        if self.ended or self.exceeded:
+            self._loop.remove_reader(self._read_end)
+            self.changed.set()
         return True

@@ -50,10 +50,10 @@ class HelperLimits:
         answers: That are remembered at the same time.
     """
 
-    seconds: float = 30.0
-    output: int = MAX_HELPER_OUTPUT
-    fresh: float = 300.0
-    answers: int = 256
+    timeout: float = 30.0
+    max_output: int = MAX_HELPER_OUTPUT
+    ttl: float = 300.0
+    max_answers: int = 256
 
 
 class _Answer(msgspec.Struct, frozen=True, rename={"username": "Username", "secret": "Secret"}):
@@ -64,12 +64,12 @@ class _Answer(msgspec.Struct, frozen=True, rename={"username": "Username", "secr
         return "<answer of a helper>"
 
 
-class _Question(NamedTuple):
+class _Key(NamedTuple):
     suffix: str
     server: str
 
 
-class _Known(NamedTuple):
+class _CachedAnswer(NamedTuple):
     credential: Credential | None
     expires: float
 
@@ -97,8 +97,8 @@ class CredentialHelpers:
         self._environ = environ
         self._limits = limits or HelperLimits()
         self._clock = clock or Clock()
-        self._known: dict[_Question, _Known] = {}
-        self._flights: dict[_Question, SingleFlight[Credential | None]] = {}
+        self._answers: dict[_Key, _CachedAnswer] = {}
+        self._flights: dict[_Key, SingleFlight[Credential | None]] = {}
 
     async def get(self, suffix: str, server: str) -> Credential | None:
         """Ask ``docker-credential-SUFFIX`` for the credential of a server.
@@ -116,58 +116,61 @@ class CredentialHelpers:
             SourceTimeoutError: It took too long.
             LimitExceededError: It printed too much.
         """
-        question = _Question(check_suffix(suffix), _check_server(server))
-        known = self._known.get(question)
+        key = _Key(check_suffix(suffix), _check_server(server))
+        known = self._answers.get(key)
         if known is not None and self._clock.now() < known.expires:
             return known.credential
-        flight = self._flights.setdefault(question, SingleFlight())
+        flight = self._flights.setdefault(key, SingleFlight())
         try:
-            return await flight.run(partial(self._ask, question))
+            return await flight.run(partial(self._ask, key))
         finally:
-            if flight.idle and self._flights.get(question) is flight:
-                del self._flights[question]
+            if flight.idle and self._flights.get(key) is flight:
+                del self._flights[key]
 
-    async def _ask(self, question: _Question) -> Credential | None:
-        program = await self._locate(question)
-        command = Command(program, "get", question.server.encode("ascii"), self._environ)
+    async def _ask(self, key: _Key) -> Credential | None:
+        program = await self._find_program(key)
+        command = Command(program, "get", key.server.encode("ascii"), self._environ)
         limits = self._limits
         try:
             outcome = await run(
-                command, longest=limits.seconds, limit=limits.output, sleep=self._clock.sleep
+                command,
+                seconds=limits.timeout,
+                limit=limits.max_output,
+                sleep=self._clock.sleep,
             )
         except SupplementedError as error:
-            error.add_note(f"it was asked for the credential of {question.server}")
+            error.add_note(f"it was asked for the credential of {key.server}")
             raise
         except OSError as error:
             reason = error.strerror or type(error).__name__
             message = f"{program} cannot be run: {reason}; repair it, or what names it as a helper"
             raise ConfigurationError(message) from error
-        credential = parse_answer(outcome, command.name, question.server)
-        self._keep(question, credential)
+        credential = parse_answer(outcome, command.name, key.server)
+        self._remember(key, credential)
         return credential
 
-    async def _locate(self, question: _Question) -> str:
+    async def _find_program(self, key: _Key) -> str:
         """Find a program on PATH, but not in whatever directory happens to be the current one."""
         environ = os.environ if self._environ is None else self._environ
         places = environ.get("PATH", os.defpath).split(os.pathsep)
         path = os.pathsep.join([place for place in places if os.path.isabs(place)])  # noqa: PTH117
-        name = f"docker-credential-{question.suffix}"
+        name = f"docker-credential-{key.suffix}"
         look = partial(shutil.which, name, path=path)
         found = await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
         if found is None:
             message = (
                 f"there is no program {name} on PATH, which keeps the credential of"
-                f" {question.server}; install it, or remove what names it as a helper"
+                f" {key.server}; install it, or remove what names it as a helper"
             )
             raise ConfigurationError(message)
         return found
 
-    def _keep(self, question: _Question, credential: Credential | None) -> None:
+    def _remember(self, key: _Key, credential: Credential | None) -> None:
         now = self._clock.now()
-        self._known = {key: known for key, known in self._known.items() if now < known.expires}
-        while len(self._known) >= self._limits.answers:
-            del self._known[next(iter(self._known))]
-        self._known[question] = _Known(credential, now + self._limits.fresh)
+        self._answers = {key: known for key, known in self._answers.items() if now < known.expires}
+        while len(self._answers) >= self._limits.max_answers:
+            del self._answers[next(iter(self._answers))]
+        self._answers[key] = _CachedAnswer(credential, now + self._limits.ttl)
 
 
 def check_suffix(suffix: str) -> str:

@@ -11,7 +11,7 @@ import anyio.to_thread
 from asupplemented.credentials.auth_files import AuthFiles
 from asupplemented.credentials.helpers import CredentialHelpers, check_suffix
 from asupplemented.errors import SupplementedError
-from asupplemented.model.credential import check_lookup
+from asupplemented.model.credential import AUTH_FILES, check_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from asupplemented.credentials.helpers import HelperLimits
     from asupplemented.model.credential import Credential
 
-__all__ = ("AUTH_FILES", "AuthFileCredentials")
-
-AUTH_FILES: Final = "containers-auth.json"
-"""In a list of helpers, this is no program but the credential files (rule FILE-12)."""
+__all__ = ("AuthFileCredentials",)
 
 MAX_WARNINGS: Final = 64
 """Distinct warnings that are passed on; the rest is dropped."""
@@ -79,7 +76,7 @@ class AuthFileCredentials:
         self._docker = docker
         self._warn = warn
         self._warned: set[str] = set()
-        self._programs = CredentialHelpers(environ=environ, limits=limits, clock=clock)
+        self._credential_helpers = CredentialHelpers(environ=environ, limits=limits, clock=clock)
 
     @property
     def files(self) -> AuthFiles:
@@ -106,9 +103,9 @@ class AuthFileCredentials:
         for helper in self._helpers:
             try:
                 if helper == AUTH_FILES:
-                    found = await self._search(name)
+                    found = await self._search_files(name)
                 else:
-                    found = await self._programs.get(helper, registry)
+                    found = await self._credential_helpers.get(helper, registry)
             except SupplementedError as error:
                 failures.append(error)
                 continue
@@ -122,29 +119,29 @@ class AuthFileCredentials:
         places = ", ".join(str(file.path) for file in self._files.files)
         return f"<AuthFileCredentials from {places or 'no file'}>"
 
-    async def _search(self, name: str) -> Credential | None:
+    async def _search_files(self, name: str) -> Credential | None:
         """What the files say; the first one that cannot be used ends it."""
         for file in self._files.files:
-            found = await self._look_into(file, name)
+            found = await self._search_file(file, name)
             if found is not None:
                 return found
         return None
 
-    async def _look_into(self, file: AuthFile, name: str) -> Credential | None:
+    async def _search_file(self, file: AuthFile, name: str) -> Credential | None:
         look = partial(file.find, name, docker=self._docker)
         finding = await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
         if finding.warning is not None:
-            self._pass_on(finding.warning)
+            self._warn_once(finding.warning)
         if finding.helper is None:
             return finding.credential
         try:
-            known = await self._programs.get(*finding.helper)
+            known = await self._credential_helpers.get(*finding.helper)
         except SupplementedError as error:
             error.add_note(f"{file.path} names this helper")
             raise
         return finding.credential if known is None else known
 
-    def _pass_on(self, warning: str) -> None:
+    def _warn_once(self, warning: str) -> None:
         if self._warn is None or warning in self._warned or len(self._warned) >= MAX_WARNINGS:
             return
         self._warned.add(warning)

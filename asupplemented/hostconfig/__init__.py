@@ -20,7 +20,7 @@ from asupplemented.hostconfig.certificates import (
 from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.hostconfig.proxies import Proxies
 from asupplemented.hostconfig.registries import (
-    Candidate,
+    ImageLocation,
     Registries,
     RegistriesCache,
     join_failures,
@@ -33,9 +33,9 @@ from asupplemented.hostconfig.short_names import (
 )
 
 __all__ = (
-    "Candidate",
     "Certificates",
     "ConfigurationPaths",
+    "ImageLocation",
     "Lookaside",
     "Proxies",
     "Registries",

@@ -80,9 +80,9 @@ def find_directory(registry: str, paths: ConfigurationPaths) -> Path | None:
     if paths.certificates_root is not None:
         return paths.certificates_root / registry
     roots = (
-        paths.of_user(_DIRECTORY),
-        paths.of_system(_DIRECTORY),
-        paths.of_system(_DIRECTORY, "docker"),
+        paths.user_path(_DIRECTORY),
+        paths.system_path(_DIRECTORY),
+        paths.system_path(_DIRECTORY, "docker"),
     )
     places = (root / registry for root in roots if root is not None)
     return next((place for place in places if is_visible(place)), None)
@@ -131,7 +131,7 @@ def make_context(certificates: Certificates, *, verify: bool = True) -> ssl.SSLC
         ConfigurationError: A client certificate cannot be used: it is not readable, is not
             PEM, does not belong to its key, or the key needs a password.
     """
-    context = ssl.create_default_context() if verify else _make_trusting()
+    context = ssl.create_default_context() if verify else _make_unverified_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if verify and certificates.authorities:
         context.load_verify_locations(cadata=b"".join(certificates.authorities))
@@ -142,7 +142,7 @@ def make_context(certificates: Certificates, *, verify: bool = True) -> ssl.SSLC
     return context
 
 
-def _make_trusting() -> ssl.SSLContext:
+def _make_unverified_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -25,7 +25,7 @@ __all__ = (
     "list_documents",
     "list_readable",
     "parse_toml",
-    "quote_place",
+    "quote_location",
     "read_bytes",
     "read_document",
 )
@@ -195,17 +195,17 @@ def check_keys(found: Iterable[str], known: Collection[str], where: str) -> tupl
         ConfigurationError: A key is a known one in another case.
     """
     folded = {fold(key): key for key in known}
-    remarks: list[str] = []
+    warnings: list[str] = []
     for key in found:
         meant = folded.get(fold(key), key)
         if meant != key:
             message = f"{where}: the key {excerpt(key)} must be written {meant}"
             raise ConfigurationError(message)
         if key not in known:
-            remarks.append(f"{where}: the key {excerpt(key)} is unknown, and ignored")
-    return tuple(remarks)
+            warnings.append(f"{where}: the key {excerpt(key)} is unknown, and ignored")
+    return tuple(warnings)
 
 
-def quote_place(text: str) -> str:
+def quote_location(text: str) -> str:
     """Quote a location for a message, without what may be a user and password before it."""
     return excerpt(text.rpartition("@")[2])

@@ -78,11 +78,11 @@ class ConfigurationPaths:
             superuser=_is_superuser(environ) if superuser is None else superuser,
         )
 
-    def of_user(self, name: str) -> Path | None:
+    def user_path(self, name: str) -> Path | None:
         """Where the user configures `name`, None if there is no user."""
         return None if self.home is None else self.home / ".config/containers" / name
 
-    def of_system(self, name: str, vendor: str = "containers") -> Path | None:
+    def system_path(self, name: str, vendor: str = "containers") -> Path | None:
         """Where the system configures `name`, None if the system does not count."""
         return None if self.root is None else self.root / "etc" / vendor / name
 

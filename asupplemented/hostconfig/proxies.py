@@ -17,7 +17,7 @@ from asupplemented.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("Exemption", "Proxies", "check_proxy")
+__all__ = ("NoProxyEntry", "Proxies", "check_proxy")
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -29,7 +29,7 @@ _LOCAL: Final = "localhost"
 
 
 @dataclass(frozen=True, slots=True)
-class Exemption:
+class NoProxyEntry:
     """One entry of ``NO_PROXY``.
 
     Attributes:
@@ -43,7 +43,7 @@ class Exemption:
     port: int | None = None
 
     @classmethod
-    def parse(cls, entry: str) -> Exemption:
+    def parse(cls, entry: str) -> NoProxyEntry:
         """Read a domain, an address, a network, or ``*``; the first two may have a port."""
         entry = entry.strip().lower()
         network = _parse_network(entry)
@@ -79,7 +79,7 @@ class Proxies:
 
     http: str | None = field(default=None, repr=False)
     https: str | None = field(default=None, repr=False)
-    exempt: tuple[Exemption, ...] = ()
+    exempt: tuple[NoProxyEntry, ...] = ()
     loopback: bool = False
 
     @classmethod
@@ -105,7 +105,7 @@ class Proxies:
         return cls(
             None if foreign else _read(environ, "http_proxy"),
             _read(environ, "https_proxy"),
-            tuple(Exemption.parse(entry) for entry in exempt if entry.strip()),
+            tuple(NoProxyEntry.parse(entry) for entry in exempt if entry.strip()),
         )
 
     def find(self, scheme: str, host: str, port: int | None = None) -> str | None:

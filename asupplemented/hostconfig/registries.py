@@ -14,10 +14,11 @@ from asupplemented.errors import ConfigurationError, InvalidReferenceError
 from asupplemented.hostconfig.documents import (
     is_visible,
     list_documents,
-    quote_place,
+    quote_location,
     read_document,
 )
-from asupplemented.hostconfig.registries_conf import WILDCARD, Registry, parse_fragment
+from asupplemented.hostconfig.registries_conf import WILDCARD, Registry, parse_registries_conf
+from asupplemented.model.credential import AUTH_FILES
 from asupplemented.model.name import ImageName
 
 if TYPE_CHECKING:
@@ -27,18 +28,17 @@ if TYPE_CHECKING:
     from asupplemented.errors import SupplementedError
     from asupplemented.hostconfig.paths import ConfigurationPaths
     from asupplemented.hostconfig.registries_conf import (
-        Fragment,
+        RegistriesConf,
         Registry,
         ShortNameMode,
     )
 
 __all__ = (
-    "AUTH_FILES",
-    "Candidate",
+    "ImageLocation",
     "Registries",
     "RegistriesCache",
     "join_failures",
-    "list_candidates",
+    "list_locations",
     "match_prefix",
 )
 
@@ -46,7 +46,7 @@ _ENDS_OF_PREFIX = (":", "/", "@")
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ImageLocation:
     """One place to read an image from.
 
     Attributes:
@@ -55,7 +55,7 @@ class Candidate:
         insecure: Plain http and unverified TLS are allowed there.
         is_mirror: False for the registry itself, the last candidate. What was given for the
             registry itself, as a credential, is not for its mirrors (rule CRED-04).
-        told_registry: The registry to name in the parameter ``ns`` of each request; None for no
+        mirrored_registry: The registry to name in the parameter ``ns`` of each request; None for no
             such parameter (rule CONF-20).
         proxy: The URL of the proxy that leads there, None for that of the environment.
         blocked: The table that forbids to read from there, None if none does.
@@ -64,7 +64,7 @@ class Candidate:
     name: ImageName
     insecure: bool = False
     is_mirror: bool = False
-    told_registry: str | None = None
+    mirrored_registry: str | None = None
     proxy: str | None = field(default=None, repr=False)
     blocked: Registry | None = None
 
@@ -77,7 +77,7 @@ class Candidate:
         if self.blocked is not None:
             message = (
                 f"{self.name.repository} is blocked: {self.blocked.origin} says blocked = true "
-                f"of {quote_place(self.blocked.prefix)}"
+                f"of {quote_location(self.blocked.prefix)}"
             )
             raise ConfigurationError(message, reference=self.name)
 
@@ -105,7 +105,7 @@ def match_prefix(text: str, prefix: str) -> int | None:
     return end if text[end : end + 1] in {"", *_ENDS_OF_PREFIX} else None
 
 
-def list_candidates(name: ImageName, registry: Registry) -> Iterator[Candidate]:
+def list_locations(name: ImageName, registry: Registry) -> Iterator[ImageLocation]:
     """The mirrors that serve such a pull, then always the registry itself (rule CONF-13).
 
     Whether they are blocked is not looked up here.
@@ -119,18 +119,18 @@ def list_candidates(name: ImageName, registry: Registry) -> Iterator[Candidate]:
     """
     for mirror in registry.mirrors:
         if mirror.serves(by_digest=name.digest is not None):
-            yield Candidate(
+            yield ImageLocation(
                 _rewrite(name, registry, mirror.location),
                 mirror.insecure,
                 is_mirror=True,
-                told_registry=name.registry if mirror.tells_registry else None,
+                mirrored_registry=name.registry if mirror.tells_registry else None,
                 proxy=mirror.proxy,
             )
     physical = name if registry.location is None else _rewrite(name, registry, registry.location)
-    yield Candidate(physical, registry.insecure, proxy=registry.proxy)
+    yield ImageLocation(physical, registry.insecure, proxy=registry.proxy)
 
 
-def join_failures(failures: Sequence[tuple[Candidate, SupplementedError]]) -> SupplementedError:
+def join_failures(failures: Sequence[tuple[ImageLocation, SupplementedError]]) -> SupplementedError:
     """The one error for several candidates that all failed (rule CONF-15).
 
     Args:
@@ -158,27 +158,26 @@ def _rewrite(name: ImageName, registry: Registry, location: str) -> ImageName:
     repository = f"{location}{kept}"
     if "@" in repository:  # not parsed, for what was parsed is in the error
         fault = "a location has neither user nor digest"
-        raise _unusable(name, registry, location, fault)
+        raise _location_error(name, registry, location, fault)
     try:
         parsed = ImageName.parse(f"{repository}:tag", allow_ipv6=True)
     except InvalidReferenceError as error:
-        raise _unusable(name, registry, location, error.message) from error
+        raise _location_error(name, registry, location, error.message) from error
     if parsed.repository != repository:
         fault = f"{repository} is short for {parsed.repository}, write that"
-        raise _unusable(name, registry, location, fault)
+        raise _location_error(name, registry, location, fault)
     return ImageName(parsed.registry, parsed.path, name.tag, name.digest)
 
 
-def _unusable(name: ImageName, registry: Registry, location: str, fault: str) -> ConfigurationError:
+def _location_error(
+    name: ImageName, registry: Registry, location: str, fault: str
+) -> ConfigurationError:
     message = (
-        f"{registry.origin or 'registries.conf'}: location {quote_place(location)} of prefix "
-        f"{quote_place(registry.prefix)} does not fit {name.repository}: {fault}"
+        f"{registry.origin or 'registries.conf'}: location {quote_location(location)} of prefix "
+        f"{quote_location(registry.prefix)} does not fit {name.repository}: {fault}"
     )
     return ConfigurationError(message, reference=name)
 
-
-AUTH_FILES: Final = "containers-auth.json"
-"""Among credential helpers, the name that means the credential files (rule FILE-12)."""
 
 _MAIN: Final = "registries.conf"
 _DROP_INS: Final = "registries.conf.d"
@@ -196,7 +195,7 @@ class Registries:
         short_name_mode: What to do when several registries may hold a short name.
         aliases: Short name to repository, without tag and digest.
         files: The files that this is from, in the order in which they were read.
-        remarks: What is odd in them, and does no harm.
+        warnings: What is odd in them, and does no harm.
     """
 
     tables: tuple[Registry, ...] = ()
@@ -205,7 +204,7 @@ class Registries:
     short_name_mode: ShortNameMode = "permissive"
     aliases: Mapping[str, ImageName] = field(default_factory=dict[str, "ImageName"], hash=False)
     files: tuple[Path, ...] = ()
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, paths: ConfigurationPaths) -> Registries:
@@ -218,43 +217,43 @@ class Registries:
             ConfigurationError: A file cannot be read or followed, or the one that was named
                 does not exist.
         """
-        main, directories = _choose(paths)
+        main, directories = _find_files(paths)
         registries = cls()
         for path in (main, *_list_drop_ins(directories)):
             text = None if path is None else read_document(path)
             if path is not None and text is not None:
-                fragment = parse_fragment(text, path, drop_in=path is not main)
-                registries = registries.merge(fragment, path)
+                parsed = parse_registries_conf(text, path, drop_in=path is not main)
+                registries = registries.merge(parsed, path)
             elif path is not None and path is paths.registries:
                 message = f"there is no file {path}, which was given as the registries.conf"
                 raise ConfigurationError(message)
         return registries
 
-    def merge(self, fragment: Fragment, path: Path) -> Registries:
+    def merge(self, parsed: RegistriesConf, path: Path) -> Registries:
         """What holds once another file was read (rule CONF-03).
 
         Tables are replaced whole by those of the same prefix, and lists whole by lists, be they
         empty. An alias without a value undoes one.
 
         Args:
-            fragment: What the file says.
+            parsed: What the file says.
             path: The file.
         """
-        tables = {table.prefix: table for table in (*self.tables, *fragment.registries)}
-        aliases = {**self.aliases, **fragment.aliases}
+        tables = {table.prefix: table for table in (*self.tables, *parsed.registries)}
+        aliases = {**self.aliases, **parsed.aliases}
         return replace(
             self,
             tables=tuple(tables[prefix] for prefix in sorted(tables)),
-            search=self.search if fragment.search is None else fragment.search,
+            search=self.search if parsed.search is None else parsed.search,
             credential_helpers=(
                 self.credential_helpers
-                if fragment.helpers is None
-                else fragment.helpers or (AUTH_FILES,)
+                if parsed.helpers is None
+                else parsed.helpers or (AUTH_FILES,)
             ),
-            short_name_mode=fragment.mode or self.short_name_mode,
+            short_name_mode=parsed.mode or self.short_name_mode,
             aliases={name: value for name, value in aliases.items() if value is not None},
             files=(*self.files, path),
-            remarks=(*self.remarks, *fragment.remarks),
+            warnings=(*self.warnings, *parsed.warnings),
         )
 
     def find(self, name: ImageName) -> Registry | None:
@@ -265,14 +264,14 @@ class Registries:
         """
         return next(iter(self._find_longest(name)), None)
 
-    def find_rivals(self, name: ImageName) -> tuple[Registry, ...]:
+    def find_ties(self, name: ImageName) -> tuple[Registry, ...]:
         """Tables whose prefix fits as well as that of `find`, and that lost by their spelling.
 
         Worth a remark: most likely nobody has meant it so (rule CONF-10).
         """
         return self._find_longest(name)[1:]
 
-    def candidates(self, name: ImageName) -> tuple[Candidate, ...]:
+    def locations(self, name: ImageName) -> tuple[ImageLocation, ...]:
         """The places to read an image from, in order; the last one is the registry itself.
 
         Each place is looked up once more to see whether it is blocked. So a blocked registry
@@ -286,7 +285,7 @@ class Registries:
                 asked at all (rule CONF-12).
         """
         table = self.find(name)
-        found = (Candidate(name),) if table is None else tuple(list_candidates(name, table))
+        found = (ImageLocation(name),) if table is None else tuple(list_locations(name, table))
         return tuple(replace(each, blocked=self._find_block(each.name)) for each in found)
 
     def _find_longest(self, name: ImageName) -> tuple[Registry, ...]:
@@ -341,11 +340,11 @@ class RegistriesCache:
             return self._current
 
 
-def _choose(paths: ConfigurationPaths) -> tuple[Path | None, tuple[Path, ...]]:
+def _find_files(paths: ConfigurationPaths) -> tuple[Path | None, tuple[Path, ...]]:
     """The main file, None for none, and the directories of its drop-ins."""
-    of_user, of_system = paths.of_user(_MAIN), paths.of_system(_MAIN)
+    of_user, of_system = paths.user_path(_MAIN), paths.system_path(_MAIN)
     main = paths.registries or of_system
-    directories = [paths.of_system(_DROP_INS), paths.of_user(_DROP_INS)]
+    directories = [paths.system_path(_DROP_INS), paths.user_path(_DROP_INS)]
     if paths.registries is None and of_user is not None and is_visible(of_user):
         main = of_user
         del directories[0]

@@ -77,13 +77,13 @@ class Lookaside:
             ``*.example.com``.
         default: For all that no section speaks of; None for nothing.
         fallback: Where signatures are that nobody has configured; None for nowhere.
-        remarks: What is odd in the files, and does no harm.
+        warnings: What is odd in the files, and does no harm.
     """
 
     sections: Mapping[str, Section] = field(default_factory=dict[str, Section], hash=False)
     default: Section | None = None
     fallback: str | None = None
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, paths: ConfigurationPaths) -> Lookaside:
@@ -98,22 +98,22 @@ class Lookaside:
             ConfigurationError: A file cannot be read or followed, two files speak of the same
                 namespace, or there are files and PyYAML is not installed.
         """
-        directory = _choose(paths)
+        directory = _find_directory(paths)
         sections: dict[str, Section] = {}
         defaults: list[Section] = []
-        remarks: list[str] = []
+        warnings: list[str] = []
         for path in () if directory is None else list_documents(directory, _SUFFIX):
-            file = _File(path, remarks)
+            file = _File(path, warnings)
             for name, section in file.read():
                 if name is None:
                     defaults.append(section)
                 elif sections.setdefault(name, section) is not section:
-                    raise _repeated(f"docker: {name}", sections[name], path)
+                    raise _duplicate_error(f"docker: {name}", sections[name], path)
             if len(defaults) > 1:
-                raise _repeated("default-docker", defaults[0], path)
+                raise _duplicate_error("default-docker", defaults[0], path)
         signatures = paths.signatures
         fallback = None if signatures is None else f"file://{quote(str(signatures))}"
-        return cls(sections, next(iter(defaults), None), fallback, tuple(remarks))
+        return cls(sections, next(iter(defaults), None), fallback, tuple(warnings))
 
     def find_url(self, name: ImageName) -> str | None:
         """Where the signatures of an image are read from (rule SIG-05).
@@ -129,7 +129,7 @@ class Lookaside:
         Raises:
             ConfigurationError: It is no URL of a file or of a web server.
         """
-        section = self._first(name, lambda each: each.url)
+        section = self._find_section(name, lambda each: each.url)
         return self.fallback if section is None else _check_url(section.url, section)
 
     def find_staging_url(self, name: ImageName) -> str | None:
@@ -138,17 +138,17 @@ class Lookaside:
         Raises:
             ConfigurationError: See `find_url`.
         """
-        section = self._first(name, lambda each: each.staging or each.url)
+        section = self._find_section(name, lambda each: each.staging or each.url)
         if section is None:
             return self.fallback
         return _check_url(section.staging or section.url, section)
 
     def uses_attachments(self, name: ImageName) -> bool:
         """Whether the registry itself may hold signatures, under tags (rule SIG-06)."""
-        section = self._first(name, lambda each: each.attachments)
+        section = self._find_section(name, lambda each: each.attachments)
         return section is not None and section.attachments is True
 
-    def _first(self, name: ImageName, pick: Callable[[Section], object]) -> Section | None:
+    def _find_section(self, name: ImageName, pick: Callable[[Section], object]) -> Section | None:
         """The section closest to an image that has a setting."""
         identity = str(name if name.digest is None else name.with_tag(None))
         sections = (self.sections.get(scope) for scope in (identity, *name.namespaces()))
@@ -172,13 +172,13 @@ def locate_signature(url: str, name: ImageName, digest: Digest, number: int) -> 
     return parts._replace(path=path).geturl()
 
 
-def _choose(paths: ConfigurationPaths) -> Path | None:
+def _find_directory(paths: ConfigurationPaths) -> Path | None:
     if paths.lookaside is not None:
         return paths.lookaside
-    of_user = paths.of_user("registries.d")
+    of_user = paths.user_path("registries.d")
     if of_user is not None and is_visible(of_user):
         return of_user
-    return paths.of_system("registries.d")
+    return paths.system_path("registries.d")
 
 
 def _check_url(url: str | None, section: Section) -> str:
@@ -192,7 +192,7 @@ def _check_url(url: str | None, section: Section) -> str:
     return parts.geturl()
 
 
-def _repeated(what: str, first: Section, path: Path) -> ConfigurationError:
+def _duplicate_error(what: str, first: Section, path: Path) -> ConfigurationError:
     message = f"{what} is defined both in {first.origin} and in {path}; keep one of them"
     return ConfigurationError(message)
 
@@ -200,9 +200,9 @@ def _repeated(what: str, first: Section, path: Path) -> ConfigurationError:
 class _File:
     """One file: its nodes, and their keys and types."""
 
-    def __init__(self, path: Path, remarks: list[str]) -> None:
+    def __init__(self, path: Path, warnings: list[str]) -> None:
         self._path = path
-        self._remarks = remarks
+        self._warnings = warnings
 
     def read(self) -> Iterator[tuple[str | None, Section]]:
         """Its sections by namespace; that of all others by None."""
@@ -237,7 +237,7 @@ class _File:
         for key in keys:
             node = self._optional(table, key)
             if node is not None and node.tag != _TEXT:
-                raise self._wrong(f"{where}, {key}", "text")
+                raise self._type_error(f"{where}, {key}", "text")
             if node is not None and node.value:
                 return str(node.value)
         return None
@@ -247,7 +247,7 @@ class _File:
         if node is None:
             return None
         if node.tag != _BOOLEAN:
-            raise self._wrong(f"{where}, {_ATTACHMENTS}", "true or false")
+            raise self._type_error(f"{where}, {_ATTACHMENTS}", "true or false")
         return str(node.value).lower() in _TRUE
 
     def _optional(self, table: Mapping[str, Node], key: str) -> Node | None:
@@ -258,20 +258,20 @@ class _File:
         from yaml import MappingNode, ScalarNode  # noqa: PLC0415 - an extra
 
         if not isinstance(node, MappingNode):
-            raise self._wrong(where, "keys with values")
+            raise self._type_error(where, "keys with values")
         table: dict[str, Node] = {}
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
-                raise self._wrong(f"a key of {where}", "text")
+                raise self._type_error(f"a key of {where}", "text")
             if table.setdefault(str(key.value), value) is not value:
                 message = f"{self._path}: {where} gives {excerpt(str(key.value))} twice; keep one"
                 raise ConfigurationError(message)
         return table
 
     def _check_keys(self, table: Mapping[str, Node], known: tuple[str, ...], where: str) -> None:
-        self._remarks.extend(check_keys(table, known, f"{self._path}: {where}"))
+        self._warnings.extend(check_keys(table, known, f"{self._path}: {where}"))
 
-    def _wrong(self, where: str, expected: str) -> ConfigurationError:
+    def _type_error(self, where: str, expected: str) -> ConfigurationError:
         return ConfigurationError(f"{self._path}: {where} has to be {expected}")
 
 

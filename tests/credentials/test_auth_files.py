@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.credentials import AuthFile, AuthFiles, default_auth_file
-from asupplemented.credentials.auth_json import Finding, HelperCall
+from asupplemented.credentials.auth_json import HelperCall, LookupResult
 from asupplemented.errors import ConfigurationError
 from asupplemented.limits import MAX_AUTH_FILE
 from asupplemented.model.credential import Credential
@@ -124,7 +124,7 @@ def test_FILE03_a_runtime_directory_that_is_missing_is_told_and_skipped(tmp_path
     assert str(missing) in finding.warning
     assert "XDG_RUNTIME_DIR" in finding.warning
     missing.mkdir()
-    assert first.find("quay.io/a") == Finding()
+    assert first.find("quay.io/a") == LookupResult()
     write_json(missing / "containers/auth.json", {"auths": {"quay.io": entry()}})
     assert first.find("quay.io/a").credential == Credential("user", "pass")
 
@@ -238,8 +238,8 @@ def test_FILE07_an_entry_without_a_colon_is_told_and_an_empty_one_is_not(path: P
     assert warning is not None
     assert "colon" in warning
     assert str(path) in warning
-    assert AuthFile(path).find("ghcr.io/a") == Finding()
-    assert AuthFile(path).find("x.io/a") == Finding()
+    assert AuthFile(path).find("ghcr.io/a") == LookupResult()
+    assert AuthFile(path).find("x.io/a") == LookupResult()
 
 
 def test_FILE07_TOK03_an_identity_token_goes_with_a_user(path: Path) -> None:
@@ -338,24 +338,24 @@ def test_FILE10_what_cannot_be_looked_up(path: Path, name: str) -> None:
 def test_FILE11_a_helper_for_the_host_has_the_word(path: Path) -> None:
     helpers = {"quay.io": "pass", "quay.io/a": "never", "ghcr.io": "x"}
     write_json(path, {"auths": {"quay.io/a/b/c": entry()}, "credHelpers": helpers})
-    assert AuthFile(path).find("quay.io/a/b/c") == Finding(HelperCall("pass", "quay.io"))
-    assert AuthFile(path).find("quay.io") == Finding(HelperCall("pass", "quay.io"))
+    assert AuthFile(path).find("quay.io/a/b/c") == LookupResult(HelperCall("pass", "quay.io"))
+    assert AuthFile(path).find("quay.io") == LookupResult(HelperCall("pass", "quay.io"))
 
 
 @pytest.mark.parametrize("key", ["Quay.io", "https://quay.io", "quay.io:443", "quay.io/a"])
 def test_FILE11_helpers_are_for_their_host_exactly(path: Path, key: str) -> None:
     write_json(path, {"auths": {}, "credHelpers": {key: "pass"}})
-    assert AuthFile(path).find("quay.io/a") == Finding()
+    assert AuthFile(path).find("quay.io/a") == LookupResult()
 
 
 def test_FILE06_what_only_docker_knows_is_not_looked_at(path: Path) -> None:
     fields = {"username": "user", "password": "pass", "registrytoken": "t", "identitytoken": "i"}
     write_json(path, {"auths": {"quay.io": fields}, "credsStore": "desktop", "psFormat": 5})
-    assert AuthFile(path).find("quay.io/a") == Finding()
+    assert AuthFile(path).find("quay.io/a") == LookupResult()
     write_json(path, {"auths": {"quay.io": entry(**fields)}, "credHelpers": {HUB: "hub"}})
     both = Credential("user", "pass", None, "i")
-    assert AuthFile(path).find("quay.io/a") == Finding(credential=both)
-    assert AuthFile(path).find("docker.io/a/b") == Finding()
+    assert AuthFile(path).find("quay.io/a") == LookupResult(credential=both)
+    assert AuthFile(path).find("docker.io/a/b") == LookupResult()
 
 
 @pytest.mark.parametrize(
@@ -385,39 +385,39 @@ def test_FILE06_the_store_of_docker_comes_after_its_helpers(path: Path) -> None:
     }
     write_json(path, document)
 
-    def ask(name: str) -> Finding:
+    def ask(name: str) -> LookupResult:
         return AuthFile(path).find(name, docker=True)
 
-    assert ask("quay.io/a") == Finding(HelperCall("pass", "quay.io"))
-    assert ask("docker.io/library/x") == Finding(HelperCall("hub", HUB))
+    assert ask("quay.io/a") == LookupResult(HelperCall("pass", "quay.io"))
+    assert ask("docker.io/library/x") == LookupResult(HelperCall("hub", HUB))
     stored = HelperCall("desktop", "ghcr.io")
-    assert ask("ghcr.io/a") == Finding(stored, Credential("user", "pass"))
+    assert ask("ghcr.io/a") == LookupResult(stored, Credential("user", "pass"))
     del document["credHelpers"]
     write_json(path, document)
-    assert ask("docker.io/library/x") == Finding(HelperCall("desktop", HUB))
+    assert ask("docker.io/library/x") == LookupResult(HelperCall("desktop", HUB))
 
 
 def test_FILE06_docker_hub_by_the_name_in_references_is_asked_for_by_that(path: Path) -> None:
     write_json(path, {"credHelpers": {"docker.io": "pass", HUB: "never"}})
     for docker in (False, True):
         finding = AuthFile(path).find("docker.io/a/b", docker=docker)
-        assert finding == Finding(HelperCall("pass", "docker.io"))
+        assert finding == LookupResult(HelperCall("pass", "docker.io"))
 
 
 # What is wrong
 
 
 def test_FILE05_a_file_that_is_missing_is_empty(path: Path) -> None:
-    assert AuthFile(path).find("quay.io") == Finding()
+    assert AuthFile(path).find("quay.io") == LookupResult()
     path.symlink_to(path.parent / "nowhere")
-    assert AuthFile(path).find("quay.io") == Finding()
+    assert AuthFile(path).find("quay.io") == LookupResult()
 
 
 @pytest.mark.parametrize("text", ["null", "{}", '{"auths": null, "credHelpers": null}', " {}\n"])
 def test_FILE05_a_file_that_says_nothing(path: Path, text: str) -> None:
     path.write_text(text)
-    assert AuthFile(path).find("quay.io", docker=True) == Finding()
-    assert AuthFile(path, legacy=True).find("quay.io") == Finding()
+    assert AuthFile(path).find("quay.io", docker=True) == LookupResult()
+    assert AuthFile(path, legacy=True).find("quay.io") == LookupResult()
 
 
 @pytest.mark.parametrize(

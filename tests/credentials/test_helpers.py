@@ -306,10 +306,10 @@ async def test_HELP03_a_failure_is_not_kept(shelf: Shelf) -> None:
 
 async def test_HELP03_only_so_many_answers_are_kept(shelf: Shelf) -> None:
     shelf.add_user("x")
-    asked = helpers(shelf, answers=2)
+    asked = helpers(shelf, max_answers=2)
     for server in ("a", "b", "c"):
         await asked.get("x", server)
-    assert len(asked._known) == 2
+    assert len(asked._answers) == 2
     await asked.get("x", "c")
     await asked.get("x", "b")
     assert shelf.runs("x") == 3
@@ -324,7 +324,7 @@ async def test_HELP03_old_answers_are_forgotten(shelf: Shelf) -> None:
     await asked.get("x", "quay.io")
     clock.time += 300
     await asked.get("x", "ghcr.io")
-    assert len(asked._known) == 1
+    assert len(asked._answers) == 1
 
 
 async def test_HELP03_who_asks_at_the_same_time_shares_the_answer(shelf: Shelf) -> None:
@@ -369,7 +369,7 @@ async def test_SEC16_cancelled_at_every_await_a_helper_can_be_asked_again(shelf:
         await wait_for(shelf.is_quiet)
         assert asked._flights == {}
 
-    asked = helpers(shelf, fresh=0)
+    asked = helpers(shelf, ttl=0)
     awaits = await cancel_at_every_await(lambda: asked.get("x", "quay.io"), check)
     assert awaits >= 4
     assert await asked.get("x", "quay.io") == Credential("user", "pass")
@@ -394,8 +394,8 @@ async def test_HELP03_too_much(shelf: Shelf) -> None:
         await helpers(shelf).get("x", "quay.io")
     shelf.add("x", "echo '{}'")
     with pytest.raises(LimitExceededError, match="more than 2 bytes"):
-        await helpers(shelf, output=2).get("x", "quay.io")
-    assert await helpers(shelf, output=3).get("x", "quay.io") is None
+        await helpers(shelf, max_output=2).get("x", "quay.io")
+    assert await helpers(shelf, max_output=3).get("x", "quay.io") is None
 
 
 async def test_HELP03_limits_unless_others_are_given() -> None:
@@ -406,4 +406,4 @@ async def test_CRED07_its_repr_shows_no_answers(shelf: Shelf) -> None:
     shelf.add_user("x", USER_SENTINEL, SECRET_SENTINEL)
     asked = helpers(shelf)
     await asked.get("x", "quay.io")
-    assert secrets_in(f"{asked!r} {asked._known!r}") == []
+    assert secrets_in(f"{asked!r} {asked._answers!r}") == []

@@ -19,11 +19,11 @@ from asupplemented.errors import (
 )
 from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.hostconfig.registries import (
-    Candidate,
+    ImageLocation,
     Registries,
     RegistriesCache,
     join_failures,
-    list_candidates,
+    list_locations,
     match_prefix,
 )
 from asupplemented.hostconfig.registries_conf import Mirror, Pulls, Registry
@@ -209,8 +209,8 @@ def test_CONF03_aliases_are_merged_and_no_value_erases_one(machine: Machine) -> 
 def test_CONF04_remarks_of_all_files_are_kept(machine: Machine) -> None:
     machine.write_system(SYSTEM_MAIN, "one = 1")
     machine.write_system(f"{SYSTEM_DROP_INS}/1.conf", "two = 2")
-    remarks = Registries.load(machine.paths).remarks
-    assert [remark.split(": ")[1] for remark in remarks] == [
+    warnings = Registries.load(machine.paths).warnings
+    assert [remark.split(": ")[1] for remark in warnings] == [
         "the key 'one' is unknown, and ignored",
         "the key 'two' is unknown, and ignored",
     ]
@@ -254,8 +254,8 @@ def test_CONF10_the_longest_prefix_wins_then_the_first(
 
 def test_CONF10_prefixes_of_one_length_are_worth_a_remark() -> None:
     registries = make("*.b.com", "a.b.com", "b.com")
-    assert [each.prefix for each in registries.find_rivals(name("a.b.com/x"))] == ["a.b.com"]
-    assert registries.find_rivals(name("c.b.com/x")) == ()
+    assert [each.prefix for each in registries.find_ties(name("a.b.com/x"))] == ["a.b.com"]
+    assert registries.find_ties(name("c.b.com/x")) == ()
 
 
 def test_CONF10_the_order_of_files_does_not_matter(machine: Machine) -> None:
@@ -277,7 +277,7 @@ def test_CONF11_tag_and_digest_do_not_matter(prefix: str) -> None:
 
 
 def test_CONF13_an_image_without_a_table_is_where_its_name_says() -> None:
-    [candidate] = make("a.com").candidates(name("b.com/x:t"))
+    [candidate] = make("a.com").locations(name("b.com/x:t"))
     assert candidate.name == name("b.com/x:t")
     assert (candidate.insecure, candidate.is_mirror, candidate.blocked) == (False, False, None)
 
@@ -285,7 +285,7 @@ def test_CONF13_an_image_without_a_table_is_where_its_name_says() -> None:
 def test_CONF17_a_blocked_registry_is_still_read_from_its_mirrors(machine: Machine) -> None:
     mirror = '[[registry.mirror]]\nlocation = "m.com"'
     machine.write_system(SYSTEM_MAIN, table("a.com", more=f"blocked = true\n{mirror}"))
-    mirrored, own = Registries.load(machine.paths).candidates(name("a.com/x"))
+    mirrored, own = Registries.load(machine.paths).locations(name("a.com/x"))
     mirrored.check_allowed()
     with pytest.raises(ConfigurationError, match=r"a\.com/x is blocked"):
         own.check_allowed()
@@ -299,7 +299,7 @@ def test_CONF17_what_counts_is_where_a_candidate_is_not_what_was_asked_for(
         table("a.com", "b.com", more='blocked = true\n[[registry.mirror]]\nlocation = "c.com"')
         + table("c.com", more="blocked = true"),
     )
-    mirrored, own = Registries.load(machine.paths).candidates(name("a.com/x"))
+    mirrored, own = Registries.load(machine.paths).locations(name("a.com/x"))
     assert mirrored.blocked is not None
     assert mirrored.blocked.prefix == "c.com"
     assert own.name.registry == "b.com"
@@ -345,7 +345,7 @@ FILE = Path("/etc/containers/registries.conf")
 
 
 def places(text: str, registry: Registry) -> list[str]:
-    return [str(candidate.name) for candidate in list_candidates(name(text), registry)]
+    return [str(candidate.name) for candidate in list_locations(name(text), registry)]
 
 
 @pytest.mark.parametrize(
@@ -474,7 +474,7 @@ def test_CONF13_mirrors_serve_the_pulls_that_they_are_for(
         (f"a.com/x@{DIGEST}", by_digest),
         (f"a.com/x:t@{DIGEST}", by_digest),
     ):
-        found = list(list_candidates(name(text), registry))
+        found = list(list_locations(name(text), registry))
         assert [candidate.is_mirror for candidate in found] == [True, False][not served :]
 
 
@@ -490,7 +490,7 @@ def test_CONF18_CONF19_what_holds_for_a_candidate_is_its_own() -> None:
         Mirror("safe.com", tells_registry=True),
     )
     registry = Registry("r.com", "s.com", mirrors=mirrors, proxy="http://two:2")
-    plain, safe, own = list_candidates(name("r.com/x:t"), registry)
+    plain, safe, own = list_locations(name("r.com/x:t"), registry)
     assert (plain.insecure, safe.insecure, own.insecure) == (True, False, False)
     assert (plain.proxy, safe.proxy, own.proxy) == ("http://one:1", None, "http://two:2")
     assert [each.name.registry for each in (plain, safe, own)] == ["plain.lan", "safe.com", "s.com"]
@@ -498,19 +498,19 @@ def test_CONF18_CONF19_what_holds_for_a_candidate_is_its_own() -> None:
 
 def test_TLS05_an_insecure_registry_has_secure_mirrors() -> None:
     registry = Registry("r.com", "r.com", insecure=True, mirrors=(Mirror("m.com"),))
-    assert [each.insecure for each in list_candidates(name("r.com/x"), registry)] == [False, True]
+    assert [each.insecure for each in list_locations(name("r.com/x"), registry)] == [False, True]
 
 
 def test_CONF20_only_a_mirror_that_wants_it_is_told_the_registry() -> None:
     mirrors = (Mirror("m.com"), Mirror("n.com", tells_registry=True))
     registry = Registry("docker.io", "docker.io", mirrors=mirrors)
-    told = [each.told_registry for each in list_candidates(name("busybox"), registry)]
+    told = [each.mirrored_registry for each in list_locations(name("busybox"), registry)]
     assert told == [None, "docker.io", None]
 
 
 def test_CONF17_a_blocked_candidate_is_refused_by_name_and_file() -> None:
-    Candidate(name("a.com/x")).check_allowed()
-    blocked = Candidate(name("a.com/x"), blocked=Registry("a.com", "a.com", origin=FILE))
+    ImageLocation(name("a.com/x")).check_allowed()
+    blocked = ImageLocation(name("a.com/x"), blocked=Registry("a.com", "a.com", origin=FILE))
     with pytest.raises(ConfigurationError, match=r"a\.com/x is blocked") as caught:
         blocked.check_allowed()
     assert str(FILE) in caught.value.message
@@ -518,7 +518,7 @@ def test_CONF17_a_blocked_candidate_is_refused_by_name_and_file() -> None:
 
 def test_CONF15_the_error_of_the_only_candidate_is_as_it_is() -> None:
     error = ManifestNotFoundError("no such tag")
-    assert join_failures([(Candidate(name("a.com/x:t")), error)]) is error
+    assert join_failures([(ImageLocation(name("a.com/x:t")), error)]) is error
     assert str(error) == "no such tag"
 
 
@@ -526,9 +526,12 @@ def test_CONF15_the_error_of_several_is_that_of_the_registry_and_tells_of_the_mi
     own = TooManyRequestsError("slow down", status=429, retry_after=7.0)
     joined = join_failures(
         [
-            (Candidate(name("m.com/x:t"), is_mirror=True), NetworkError("no route")),
-            (Candidate(name("n.com/x:t"), is_mirror=True), ManifestNotFoundError("no such tag")),
-            (Candidate(name("a.com/x:t")), own),
+            (ImageLocation(name("m.com/x:t"), is_mirror=True), NetworkError("no route")),
+            (
+                ImageLocation(name("n.com/x:t"), is_mirror=True),
+                ManifestNotFoundError("no such tag"),
+            ),
+            (ImageLocation(name("a.com/x:t")), own),
         ]
     )
     assert str(joined) == (
@@ -552,6 +555,6 @@ def test_CONF12_what_follows_the_prefix_is_kept_and_what_precedes_it_replaced(
     logical = ImageName(host, path, "t")
     prefix = "/".join(logical.repository.split("/")[: depth + 1])
     text = f"{location}/z/w"
-    [candidate] = list_candidates(logical, Registry(prefix, text))
+    [candidate] = list_locations(logical, Registry(prefix, text))
     assert candidate.name.repository == text + logical.repository.removeprefix(prefix)
     assert candidate.name.tag == "t"

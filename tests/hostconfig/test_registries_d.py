@@ -163,7 +163,7 @@ def test_SIG04_everything_that_can_be_said(tmp_path: Path) -> None:
         "a.com/x": Section("https://read.example/", "file:///srv/staging", True, path),  # noqa: FBT003
         "*.b.com": Section("https://old.example", "file:///old", None, path),
     }
-    assert found.remarks == ()
+    assert found.warnings == ()
 
 
 def test_SIG05_the_new_key_counts_before_the_old_one(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_SIG04_what_cannot_be_followed_is_an_error_that_names_the_file(
 
 def test_SIG04_unknown_keys_are_ignored_with_a_remark(tmp_path: Path) -> None:
     found = load(tmp_path, "colour: red\ndefault-docker: {taste: sweet}")
-    assert [remark.partition("the key ")[2] for remark in found.remarks] == [
+    assert [remark.partition("the key ")[2] for remark in found.warnings] == [
         "'colour' is unknown, and ignored",
         "'taste' is unknown, and ignored",
     ]

@@ -111,13 +111,13 @@ def ask_skopeo(conf: Path, name: str, home: Home) -> Answer:
 def ask_us(conf: Path, name: str) -> Answer:
     try:
         registries = Registries.load(ConfigurationPaths(registries=conf))
-        candidates = registries.candidates(ImageName.parse(name))
+        locations = registries.locations(ImageName.parse(name))
     except ConfigurationError:
         return Answer()
     return Answer(
-        tuple(str(each.name) for each in candidates),
-        tuple(str(each.name) for each in candidates if each.blocked),
-        tuple(str(each.name) for each in candidates if each.insecure and not each.blocked),
+        tuple(str(each.name) for each in locations),
+        tuple(str(each.name) for each in locations if each.blocked),
+        tuple(str(each.name) for each in locations if each.insecure and not each.blocked),
     )
 
 

@@ -17,7 +17,7 @@ from asupplemented.hostconfig.certificates import (
     read_certificates,
 )
 from asupplemented.hostconfig.proxies import Proxies
-from asupplemented.hostconfig.registries import Candidate, Registries, RegistriesCache
+from asupplemented.hostconfig.registries import ImageLocation, Registries, RegistriesCache
 from asupplemented.hostconfig.registries_d import Lookaside
 from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, Route
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
@@ -72,7 +72,7 @@ class System:
 
     async def list_candidates(
         self, name: ImageName, warn: Callable[[str], None]
-    ) -> tuple[Candidate, ...]:
+    ) -> tuple[ImageLocation, ...]:
         """The places to read an image from, in order; the last one is the registry itself.
 
         Args:
@@ -83,10 +83,10 @@ class System:
             ConfigurationError: A file cannot be read or followed, or a location makes no name.
         """
         if self._cache is None:
-            return (Candidate(name),)
+            return (ImageLocation(name),)
         registries = self._cache.current or await self.load_registries(warn)
         self._tell_rivals(registries, name, warn)
-        return registries.candidates(name)
+        return registries.locations(name)
 
     async def load_registries(self, warn: Callable[[str], None]) -> Registries:
         """All that registries.conf and its drop-ins say; nothing, if no files were named.
@@ -102,7 +102,7 @@ class System:
         read = partial(self._read_registries, self._cache, warn)
         return self._cache.current or await self._reading.run(read)
 
-    async def plan_route(self, candidate: Candidate, warn: Callable[[str], None]) -> Route:
+    async def plan_route(self, candidate: ImageLocation, warn: Callable[[str], None]) -> Route:
         """How a candidate is reached. What the session says of TLS overrides what files say.
 
         Args:
@@ -155,7 +155,7 @@ class System:
         self, cache: RegistriesCache, warn: Callable[[str], None]
     ) -> Registries:
         registries = await self._workers.run(cache.get)
-        _tell(registries.remarks, warn)
+        _tell(registries.warnings, warn)
         return registries
 
     async def _read_certificates(
@@ -172,14 +172,14 @@ class System:
         self, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Lookaside:
         self._lookaside = lookaside = await self._workers.run(partial(Lookaside.load, paths))
-        _tell(lookaside.remarks, warn)
+        _tell(lookaside.warnings, warn)
         return lookaside
 
     def _tell_rivals(
         self, registries: Registries, name: ImageName, warn: Callable[[str], None]
     ) -> None:
         """Tell of prefixes that lost by their spelling alone, each once (rule CONF-10)."""
-        for rival in registries.find_rivals(name):
+        for rival in registries.find_ties(name):
             if rival.prefix not in self._rivals:
                 self._rivals.add(rival.prefix)
                 warn(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asupplemented.abc import Context
-    from asupplemented.hostconfig.registries import Candidate
+    from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.adapter import RegistryAdapter
     from asupplemented.transports.registry.parts import HttpPart
@@ -50,7 +50,7 @@ class Place:
 
     __slots__ = ("_adapter", "_context", "_open", "caller", "candidate", "failing")
 
-    def __init__(self, candidate: Candidate, caller: Caller, context: Context) -> None:
+    def __init__(self, candidate: ImageLocation, caller: Caller, context: Context) -> None:
         self.candidate = candidate
         self.caller = caller
         self.failing = False
@@ -127,7 +127,7 @@ async def ask_in_turn(
         SupplementedError: No place answered: the error of the registry itself, which tells of
             its mirrors (rule CONF-15).
     """
-    failures: list[tuple[Candidate, SupplementedError]] = []
+    failures: list[tuple[ImageLocation, SupplementedError]] = []
     for place in places:
         try:
             return await ask(place)
