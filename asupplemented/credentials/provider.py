@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Final
-
-import anyio.to_thread
 
 from asupplemented.credentials.auth_files import AuthFiles
 from asupplemented.credentials.helpers import CredentialHelpers, check_suffix
@@ -128,8 +125,7 @@ class AuthFileCredentials:
         return None
 
     async def _search_file(self, file: AuthFile, name: str) -> Credential | None:
-        look = partial(file.find, name, docker=self._docker)
-        finding = await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
+        finding = await file.find(name, docker=self._docker)
         if finding.warning is not None:
             self._warn_once(finding.warning)
         if finding.helper is None:
