@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -109,9 +110,9 @@ def resolve_name(text: str, files: ConfigurationFiles) -> Reference | None:
     from asupplemented.transports.registry import RegistryReference
 
     paths = configuration_paths(files)
-    registries = Registries.load(paths)
+    registries = asyncio.run(Registries.load(paths))
     try:
-        recorded = load_aliases(paths.recorded_short_names)
+        recorded = asyncio.run(load_aliases(paths.recorded_short_names))
         names = resolve_short_name(text, registries, recorded)
     except ConfigurationError:
         if is_short_name(text) and not registries.search:

@@ -1,9 +1,4 @@
-"""Fragments: what one registries.conf says, checked (rules CONF-04 to CONF-08).
-
-Tables: the values of a registries.conf, once they are checked.
-
-Aliases: short names that stand for one repository (rule SHORT-01).
-"""
+"""One registries.conf, or one drop-in, parsed into checked values (rules CONF-04 to CONF-08)."""
 
 from __future__ import annotations
 
@@ -48,22 +43,22 @@ Pulls: TypeAlias = Literal["all", "digest-only", "tag-only"]
 """Which pulls a mirror serves."""
 
 ShortNameMode: TypeAlias = Literal["permissive", "enforcing", "disabled"]
-"""What to do with a short name that several registries may hold."""
+"""What to do if several registries may hold a short name."""
 
 WILDCARD: Final = "*."
-"""What a prefix begins with that stands for all hosts below one."""
+"""How a prefix begins that matches the subdomains of a host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A place to ask before the registry itself.
+    """A location that is asked before the registry itself.
 
     Attributes:
-        location: What stands in place of the prefix.
-        insecure: Plain http and unverified TLS are allowed.
+        location: The replacement of the prefix.
+        insecure: Whether plain http and unverified TLS are allowed.
         pulls: Which pulls it serves.
-        tells_registry: Its requests say which registry it stands in for (rule CONF-20).
-        proxy: The URL of the proxy that leads there, None for that of the environment.
+        tells_registry: Whether requests to it name the registry that it mirrors (rule CONF-20).
+        proxy: The URL of the proxy to use; None for that of the environment.
     """
 
     location: str
@@ -73,22 +68,22 @@ class Mirror:
     proxy: str | None = field(default=None, repr=False)
 
     def serves(self, *, by_digest: bool) -> bool:
-        """Whether it is asked for a pull of this kind (rule CONF-13)."""
+        """Whether the mirror serves a pull of this kind (rule CONF-13)."""
         return self.pulls == "all" or (self.pulls == "digest-only") == by_digest
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """One ``[[registry]]``: what is true of the names that begin with a prefix.
+    """One ``[[registry]]`` table: the settings of all names that begin with a prefix.
 
     Attributes:
-        prefix: ``host[:port][/path]``, or ``*.host`` for the hosts below one.
-        location: What stands in place of the prefix; None where names stay as they are.
-        insecure: Plain http and unverified TLS are allowed.
-        blocked: Nothing is read from there.
+        prefix: ``host[:port][/path]``, or ``*.host`` for the subdomains of a host.
+        location: The replacement of the prefix; None leaves names unchanged.
+        insecure: Whether plain http and unverified TLS are allowed.
+        blocked: Whether the library refuses to read from the registry.
         mirrors: In the order in which they are asked.
-        proxy: The URL of the proxy that leads there, None for that of the environment.
-        origin: The file that says so.
+        proxy: The URL of the proxy to use; None for that of the environment.
+        origin: The file of the table.
     """
 
     prefix: str
@@ -101,12 +96,12 @@ class Registry:
 
     @property
     def effective_location(self) -> str:
-        """What the security settings are about; tables that share it must agree."""
+        """Where the registry is. Tables with the same one must have the same security settings."""
         return self.prefix if self.location is None else self.location
 
 
 class RegistriesConf(NamedTuple):
-    """What one file says; None is what it leaves to the others."""
+    """The content of one file. None is a setting that the file leaves to other files."""
 
     registries: tuple[Registry, ...]
     """Each prefix once."""
@@ -115,11 +110,11 @@ class RegistriesConf(NamedTuple):
     mode: ShortNameMode | None
     aliases: Aliases
     warnings: tuple[str, ...]
-    """What is odd, and does no harm."""
+    """Harmless oddities."""
 
 
 Aliases: TypeAlias = "Mapping[str, ImageName | None]"
-"""Short name to repository, without tag and digest. None undoes an alias given elsewhere."""
+"""Short name to repository, without tag and digest. None removes an alias of another file."""
 
 _FAULTS_SHOWN: Final = 5
 
@@ -128,33 +123,33 @@ class _AliasFile(msgspec.Struct):
     aliases: dict[str, str] = {}
 
 
-def load_aliases(path: Path | None) -> Aliases:
-    """Read the aliases that other programs have recorded. Blocking.
+async def load_aliases(path: Path | None) -> Aliases:
+    """Read the aliases that other programs have recorded (rule SHORT-01).
 
     Args:
         path: See `ConfigurationPaths.recorded_short_names`.
 
     Returns:
-        None of them if there is no such file.
+        An empty mapping if the file does not exist.
 
     Raises:
-        ConfigurationError: The file cannot be read, or a line of it is no alias.
+        ConfigurationError: The file cannot be read, or an entry of it is not an alias.
     """
-    text = None if path is None else read_document(path)
+    text = None if path is None else await read_document(path)
     if path is None or text is None:
         return {}
     return parse_aliases(convert(parse_toml(text, path), _AliasFile, path).aliases, path)
 
 
 def parse_aliases(table: Mapping[str, str], path: Path) -> Aliases:
-    """Check a table of aliases.
+    """Check a table of aliases (rule SHORT-01).
 
     Args:
-        table: Short name to text; no text undoes an alias.
-        path: The file it is from, for messages.
+        table: Short name to repository; an empty text removes an alias.
+        path: The file of the table, for messages.
 
     Raises:
-        ConfigurationError: Some are no aliases; the message names several of them.
+        ConfigurationError: Some entries are not aliases; the message lists several of them.
     """
     aliases: dict[str, ImageName | None] = {}
     faults: list[str] = []
@@ -173,7 +168,7 @@ def parse_aliases(table: Mapping[str, str], path: Path) -> Aliases:
 
 
 def has_registry(text: str) -> bool:
-    """Whether a name says where it is from: its first part looks like a host (rule REF-05)."""
+    """Whether a name contains a registry: its first part looks like a host (rule REF-05)."""
     first, slash, _ = text.partition("/")
     return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
@@ -190,7 +185,7 @@ def _check_short_name(name: str) -> None:
 
 def _parse_alias_value(text: str) -> ImageName:
     if not has_registry(text):
-        message = "an alias stands for a full name, beginning with a registry"
+        message = "an alias stands for a full name that begins with a registry"
         raise InvalidReferenceError(message)
     if ":" in text.partition("/")[2] or "@" in text:
         message = "an alias stands for a repository, without tag or digest"
@@ -253,15 +248,15 @@ class _File(msgspec.Struct, rename="kebab"):
 
 
 def parse_registries_conf(text: str, path: Path, *, drop_in: bool = False) -> RegistriesConf:
-    """Read one file, of version 2 or of the old version 1 (rule CONF-04).
+    """Parse the text of one file, of version 2 or of the old version 1 (rule CONF-04). Pure.
 
     Args:
-        text: What is in the file.
+        text: The text.
         path: The file, for messages.
-        drop_in: Whether it adds to another file; then it must be of version 2.
+        drop_in: Whether the file is a drop-in, which must be of version 2.
 
     Raises:
-        ConfigurationError: Something in it cannot be followed; the message names file and key.
+        ConfigurationError: A setting is malformed; the message names the file and the key.
     """
     file, warnings = _read(text, path, drop_in=drop_in)
     registries = [_check_table(table, n, path) for n, table in enumerate(file.registry or (), 1)]
@@ -283,14 +278,14 @@ def parse_registries_conf(text: str, path: Path, *, drop_in: bool = False) -> Re
 
 
 def _read(text: str, path: Path, *, drop_in: bool) -> tuple[_File, list[str]]:
-    """The file in the terms of version 2, and warnings on its keys."""
+    """The file converted to version 2, and warnings about its keys."""
     tree = parse_toml(text, path)
     file = convert(tree, _File, path)
     warnings = list(_check_known_keys(tree, path))
     if not file.registries.is_used:
         return file, warnings
     if drop_in:
-        message = f"{path} is of version 1; drop-ins are of version 2: use [[registry]]"
+        message = f"{path} is of version 1, but drop-ins must be of version 2: use [[registry]]"
         raise ConfigurationError(message)
     if file.is_version2:
         message = f"{path} mixes versions 1 and 2; replace [registries.*] by [[registry]]"
@@ -299,7 +294,7 @@ def _read(text: str, path: Path, *, drop_in: bool) -> tuple[_File, list[str]]:
 
 
 def _convert_version1(old: _Version1) -> _File:
-    """Version 1 in the terms of version 2: first what is blocked, then what is insecure."""
+    """Convert version 1 to version 2: first the blocked registries, then the insecure ones."""
     tables: dict[str, _RegistryTable] = {}
     for name in old.block.registries or ():
         location = name.rstrip("/")
@@ -313,13 +308,13 @@ def _convert_version1(old: _Version1) -> _File:
 
 
 def _check_known_keys(tree: _Tree, path: Path) -> Iterator[str]:
-    """Look at the keys of a tree that has the right types."""
+    """Check the keys of a tree whose values have the right types."""
     for table, kind, where in _iterate_tables(tree, str(path)):
         yield from check_keys(table, kind.__struct_encode_fields__, where)
 
 
 def _iterate_tables(tree: _Tree, where: str) -> Iterator[tuple[_Tree, type[msgspec.Struct], str]]:
-    """Every table whose keys are ours to name."""
+    """Every table of the tree whose keys are fixed, with its struct and its name."""
     yield tree, _File, where
     old = cast("Mapping[str, _Tree]", tree.get("registries", {}))
     yield old, _Version1, f"{where}: [registries]"
@@ -339,7 +334,7 @@ def _check_table(table: _RegistryTable, number: int, path: Path) -> Registry:
     location = _check_location(table.location, where)
     prefix = _check_location(table.prefix, where) if table.prefix else location
     if not prefix:
-        message = f"{where} has neither prefix nor location; write a location"
+        message = f"{where} has neither prefix nor location; add a location"
         raise ConfigurationError(message)
     where = f"{where} ({quote_location(prefix)})"
     wild = prefix.startswith(WILDCARD)
@@ -347,10 +342,10 @@ def _check_table(table: _RegistryTable, number: int, path: Path) -> Registry:
         message = f"{where}: a prefix with a wildcard is *.host, without path, port, tag or digest"
         raise ConfigurationError(message)
     if not location and not wild:
-        message = f"{where} has no location, which only a prefix like *.example.com may lack"
+        message = f"{where} has no location; only a prefix like *.example.com needs none"
         raise ConfigurationError(message)
     if table.pull_from_mirror:
-        message = f"{where}: pull-from-mirror belongs into a [[registry.mirror]]"
+        message = f"{where}: pull-from-mirror belongs in a [[registry.mirror]]"
         raise ConfigurationError(message)
     return Registry(
         prefix,
@@ -366,7 +361,7 @@ def _check_table(table: _RegistryTable, number: int, path: Path) -> Registry:
 def _check_mirror(mirror: _MirrorTable, table: _RegistryTable, where: str) -> Mirror:
     location = _check_location(mirror.location, where)
     if not location:
-        message = f"{where}: a mirror has no location; write where it is"
+        message = f"{where}: a mirror has no location; add one"
         raise ConfigurationError(message)
     where = f"{where}, mirror {quote_location(location)}"
     pulls = mirror.pull_from_mirror or "all"
@@ -388,7 +383,7 @@ def _check_mirror(mirror: _MirrorTable, table: _RegistryTable, where: str) -> Mi
 
 
 def _check_location(text: str, where: str) -> str:
-    """A location or prefix without slashes at its end (rule CONF-05)."""
+    """A location or prefix without trailing slashes (rule CONF-05)."""
     trimmed = text.rstrip("/")
     if trimmed.startswith(("http://", "https://")):
         message = (
@@ -400,7 +395,7 @@ def _check_location(text: str, where: str) -> str:
 
 
 def _check_agreement(registries: Iterable[Registry], path: Path) -> None:
-    """No place is secure in one table and insecure in another (rule CONF-06)."""
+    """Refuse tables of one location with different security settings (rule CONF-06)."""
     by_location = attrgetter("effective_location")
     for location, group in groupby(sorted(registries, key=by_location), by_location):
         tables = list(group)
@@ -431,7 +426,7 @@ def _check_host(text: str, where: str) -> str:
         fault = None
     except InvalidReferenceError as error:
         fault = error
-    message = f"{where}: {quote_location(text)} is no host[:port]"
+    message = f"{where}: {quote_location(text)} is not a host[:port]"
     raise ConfigurationError(message) from fault
 
 

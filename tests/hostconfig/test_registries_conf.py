@@ -277,7 +277,7 @@ def test_CONF06_of_tables_with_one_prefix_the_first_wins() -> None:
 
 def test_CONF07_pull_from_mirror_is_for_mirrors() -> None:
     text = '[[registry]]\nlocation = "a.com"\npull-from-mirror = "all"'
-    refuse(text, "'a.com'", "belongs into a [[registry.mirror]]")
+    refuse(text, "'a.com'", "belongs in a [[registry.mirror]]")
 
 
 def test_CONF07_pull_from_mirror_has_three_values() -> None:
@@ -329,7 +329,7 @@ def test_CONF08_a_wildcard_stands_for_hosts_alone(prefix: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a.com/b", "a b", "-a.com", "a.com:x"])
 def test_a_registry_to_search_is_a_host(name: str) -> None:
-    refuse(f'unqualified-search-registries = ["{name}"]', "no host[:port]")
+    refuse(f'unqualified-search-registries = ["{name}"]', "not a host[:port]")
 
 
 def test_SHORT01_the_mode_is_one_of_three() -> None:

@@ -1,4 +1,4 @@
-"""What the system says about registries, for one session: read once, in a thread, and kept.
+"""What the system says about registries, for one session: read once, and kept.
 
 Nothing is read unless ``RegistryOptions.configuration`` names files, and nothing before a
 reference is opened (rule CONF-21).
@@ -147,21 +147,21 @@ class System:
                 in force.
         """
         if self._cache is not None:
-            await self._workers.run(self._cache.reload)
+            await self._cache.reload()
         self._certificates.clear()
         self._lookaside = None
 
     async def _read_registries(
         self, cache: RegistriesCache, warn: Callable[[str], None]
     ) -> Registries:
-        registries = await self._workers.run(cache.get)
+        registries = await cache.get()
         _tell(registries.warnings, warn)
         return registries
 
     async def _read_certificates(
         self, registry: str, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Certificates:
-        certificates = await self._workers.run(partial(_read_certificates, registry, paths))
+        certificates = await read_certificates(await find_directory(registry, paths))
         _tell(certificates.warnings, warn)
         while len(self._certificates) >= KEPT:
             del self._certificates[next(iter(self._certificates))]
@@ -171,7 +171,7 @@ class System:
     async def _read_lookaside(
         self, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Lookaside:
-        self._lookaside = lookaside = await self._workers.run(partial(Lookaside.load, paths))
+        self._lookaside = lookaside = await Lookaside.load(paths)
         _tell(lookaside.warnings, warn)
         return lookaside
 
@@ -203,10 +203,6 @@ async def reload_configuration(context: Context) -> None:
             force.
     """
     await System.of(context).reload()
-
-
-def _read_certificates(registry: str, paths: ConfigurationPaths) -> Certificates:
-    return read_certificates(find_directory(registry, paths))
 
 
 def _tell(remarks: Iterable[str], warn: Callable[[str], None]) -> None:
