@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asupplemented.abc import RemoteReference, WritableReference
-from asupplemented.aio.files import run_blocking
 from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
     GroupOptions,
@@ -190,9 +189,9 @@ def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = Non
 
     async def fetch(session: Session) -> dict[str, object]:
         async with group.open(session) as image, image.open_blob(wanted) as stream:
-            with open_output(output) as write:
+            async with open_output(session, output) as write:
                 async for chunk in stream:
-                    await run_blocking(session, write, chunk)
+                    await write(chunk)
             return {"digest": wanted, "size": stream.received, "member": stream.member}
 
     with running(options, make_cache(options)) as runner:

@@ -6,22 +6,30 @@ import json
 import os
 import sys
 from collections import defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Final
 
+import aiofiles
+import aiofiles.os
 import typer
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from asupplemented.aio.async_files import opened
 from asupplemented.aio.atomic import StagedFile, map_write_errors
+from asupplemented.aio.files import run_blocking, run_closing, run_opening
 from asupplemented.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
+    from aiofiles.threadpool.binary import AsyncFileIO
+
+    from asupplemented.abc import Context
     from asupplemented.model.digest import Digest
     from asupplemented.supplemented.resolution import Instance, Resolution
 
@@ -78,40 +86,51 @@ def _discard_stdout() -> None:
         os.close(null)
 
 
-@contextmanager
-def open_output(path: Path | None) -> Generator[Callable[[bytes], None]]:
-    """What to write with: to stdout, or to a file that appears when the body ends well.
+@asynccontextmanager
+async def open_output(
+    context: Context, path: Path | None
+) -> AsyncGenerator[Callable[[bytes], Awaitable[object]]]:
+    """Open stdout, or a file that appears under its name when the body ends without an error.
 
-    If the body fails, what was under that name before still is. What is no regular file, a
-    device or a pipe, is written as it is. The function blocks, and may be called in any thread.
+    If the body fails, an existing file keeps its content. A path that is not a regular file, such
+    as a device or a pipe, is written directly.
 
     Args:
+        context: The session, whose threads write to stdout.
         path: The file; None or ``-`` for stdout.
 
+    Yields:
+        A function that writes all of its argument.
+
     Raises:
-        SourceError: It cannot be written.
-        typer.Exit: It is stdout, and nobody reads any more.
+        SourceError: The file or stdout cannot be written.
+        typer.Exit: The reader of stdout closed the pipe.
     """
     if path is None or str(path) == "-":
-        yield write_bytes
+        yield lambda data: run_blocking(context, write_bytes, data)
         return
-    if path.exists() and not path.is_file():
-        with map_write_errors(path), path.open("wb", buffering=0) as file:
-            yield lambda data: _write_all(file.write, data)
+    if await aiofiles.os.path.exists(path) and not await aiofiles.os.path.isfile(path):
+        with map_write_errors(path):
+            async with opened(aiofiles.open(path, "wb", buffering=0)) as file:
+                yield partial(_write_all, file)
         return
-    target = path.resolve()
-    staged = StagedFile(target.parent)
+    target = await run_blocking(context, path.resolve)
+    make = partial(StagedFile, target.parent)
+    staged = await run_opening(context, make, StagedFile.discard)
     try:
-        yield lambda data: staged.write((data,))
-        staged.publish(target)
+        with map_write_errors(path):
+            # Not "wb": an open that a cancelled caller left behind would create the file again.
+            async with opened(aiofiles.open(staged.path, "r+b", buffering=0)) as file:
+                yield partial(_write_all, file)
+        await run_blocking(context, staged.publish, target)
     finally:
-        staged.discard()
+        await run_closing(context, staged.discard)
 
 
-def _write_all(write: Callable[[memoryview], int | None], data: bytes) -> None:
+async def _write_all(file: AsyncFileIO, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
-        rest = rest[write(rest) or 0 :]
+        rest = rest[await file.write(rest) :]
 
 
 def short(digest: str) -> str:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from asupplemented.cli.output import open_output, printable, show_size
 from asupplemented.errors import NetworkError, SourceError
+from asupplemented.session import Session
+from tests.suspending import cancel_at_every_await, count_open_files, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[Session]:
+    async with Session() as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(
@@ -37,44 +49,67 @@ def test_what_steers_a_terminal_is_not_printable() -> None:
 # Files
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+async def test_a_file_appears_when_it_is_whole(tmp_path: Path, session: Session) -> None:
     target = tmp_path / "blob"
-    with open_output(target) as write:
-        write(b"one, ")
+    async with open_output(session, target) as write:
+        await write(b"one, ")
         assert not target.exists()
-        write(b"two")
+        await write(b"two")
     assert target.read_bytes() == b"one, two"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def write_half(target: Path) -> None:
-    with open_output(target) as write:
-        write(b"half")
+async def write_half(session: Session, target: Path) -> None:
+    async with open_output(session, target) as write:
+        await write(b"half")
         raise NetworkError("half way")
 
 
-def test_a_failure_leaves_what_was_there_before(tmp_path: Path) -> None:
+async def test_a_failure_leaves_what_was_there_before(tmp_path: Path, session: Session) -> None:
     target = tmp_path / "blob"
     target.write_text("before")
     with pytest.raises(NetworkError, match="half way"):
-        write_half(target)
+        await write_half(session, target)
     assert target.read_text() == "before"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+async def test_a_link_is_followed_and_stays(tmp_path: Path, session: Session) -> None:
     (tmp_path / "real").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "real" / "blob")
-    with open_output(link) as write:
-        write(b"data")
+    async with open_output(session, link) as write:
+        await write(b"data")
     assert link.is_symlink()
     assert (tmp_path / "real" / "blob").read_bytes() == b"data"
 
 
-def test_what_is_no_regular_file_is_written_as_it_is(tmp_path: Path) -> None:
-    with open_output(Path("/dev/null")) as write:
-        write(b"gone")
+async def test_what_is_no_regular_file_is_written_as_it_is(
+    tmp_path: Path, session: Session
+) -> None:
+    async with open_output(session, Path("/dev/null")) as write:
+        await write(b"gone")
     assert Path("/dev/null").is_char_device()
-    with pytest.raises(SourceError, match="Is a directory"), open_output(tmp_path):
-        pass
+    with pytest.raises(SourceError, match="Is a directory"):
+        async with open_output(session, tmp_path):
+            pass
+
+
+async def test_SEC16_cancelled_at_every_await_no_file_stays(
+    tmp_path: Path, session: Session
+) -> None:
+    async def write() -> None:
+        async with open_output(session, tmp_path / "blob") as write:
+            await write(b"data")
+
+    def is_clean() -> bool:
+        names = {path.name for path in tmp_path.iterdir()}
+        return count_open_files() == before and names <= {"blob"}  # published in a thread
+
+    async def check() -> None:
+        await wait_until(is_clean)
+
+    await write()
+    (tmp_path / "blob").unlink()
+    before = count_open_files()
+    assert await cancel_at_every_await(write, check) >= 5
