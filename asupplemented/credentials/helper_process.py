@@ -1,4 +1,11 @@
-"""Running a program of strangers: no shell, bounded time and output, and nothing left behind."""
+"""Run a credential helper: without a shell, within limits of time and output.
+
+Theory of operation: the program runs in a session of its own, so that it can be killed with all
+processes that it started. Its stdout is a pipe that this module reads itself, because the end of
+the program and the end of the pipe are two events: a process that the program started may keep
+the pipe open. The program has ended when its first process has. Then the pipe gets `GRACE` seconds
+to end, too; whatever holds it after that is killed.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +29,23 @@ if TYPE_CHECKING:
 __all__ = ("Command", "Outcome", "run")
 
 READ_SIZE: Final = 64 * 1024
-"""Bytes that a pipe holds, usually."""
+"""Bytes of one read: the usual capacity of a pipe."""
 
 GRACE: Final = 0.5
-"""Seconds that others have to let go of stdout when the program has ended."""
+"""Seconds that other processes may keep stdout open when the program has ended."""
 
 REAP_TIMEOUT: Final = 5.0
-"""Seconds to wait for the end of a program that was killed; it is collected in any case."""
+"""Seconds to wait for the end of a killed program; the event loop reaps it in any case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to be run.
+    """A program to run.
 
     Attributes:
         program: Its absolute path.
         argument: Its one argument.
-        stdin: What it finds on stdin; at most 4 KiB, which any pipe holds.
+        stdin: Its input; at most 4 KiB, which any pipe holds.
         environ: Its environment; None for that of this process.
     """
 
@@ -49,8 +56,8 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The name of the program, for people."""
-        return os.path.basename(self.program)  # noqa: PTH119 - it is no path to anything here
+        """The name of the program, for messages."""
+        return os.path.basename(self.program)  # noqa: PTH119 - a name, not a file
 
     def __repr__(self) -> str:
         return f"<Command {self.program} {self.argument}>"
@@ -58,11 +65,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a program ended. Its `repr` does not show what it printed.
+    """How a program ended. Its `repr` does not show the output.
 
     Attributes:
         status: Its exit status; if below 0, the number of the signal that ended it.
-        output: What it printed on stdout.
+        output: The bytes that it printed on stdout.
     """
 
     status: int
@@ -81,20 +88,20 @@ async def run(
 ) -> Outcome:
     """Run a program to its end.
 
-    It gets a session of its own, and its stderr is ours. It ends when its first process does.
-    Others that hold on to its stdout then are killed; those that let go of it are left alone.
-    When it is too slow or prints too much, or the caller is cancelled, all of them are killed.
+    The program inherits stderr. If it is too slow, prints too much, or the caller is cancelled,
+    it and all processes that it started are killed. When it ends by itself, processes that keep
+    its stdout open are killed, and processes that closed it go on.
 
     Args:
-        command: What to run.
-        seconds: Seconds that it may take.
-        limit: Bytes that it may print on stdout.
-        sleep: Waits for so many seconds.
+        command: The program and its input.
+        seconds: The most seconds that it may take.
+        limit: The most bytes that it may print on stdout.
+        sleep: Sleeps for a number of seconds.
 
     Raises:
-        OSError: It cannot be started.
-        SourceTimeoutError: It took too long.
-        LimitExceededError: It printed too much.
+        OSError: The program cannot be started.
+        SourceTimeoutError: The program took too long.
+        LimitExceededError: The program printed too much.
     """
     with _Output(limit) as output:
         process = await _start(command, output)
@@ -130,7 +137,7 @@ async def _start(command: Command, output: _Output) -> _Process:
             start_new_session=True,
         )
     except BaseException:
-        process.kill()  # the event loop has killed the first process only
+        process.kill()  # The event loop has killed the first process only.
         raise
     finally:
         os.close(stdin)
@@ -139,7 +146,7 @@ async def _start(command: Command, output: _Output) -> _Process:
 
 
 def _pipe_containing(content: bytes) -> int:
-    """The end of a pipe at which there is something to read. The caller closes it."""
+    """The read end of a pipe that holds some bytes. The caller closes it."""
     reading, writing = os.pipe()
     try:
         os.write(writing, content)
@@ -151,7 +158,7 @@ def _pipe_containing(content: bytes) -> int:
 async def _wait(
     over: Callable[[], bool], changed: asyncio.Event, pause: Callable[[], Awaitable[object]]
 ) -> None:
-    """Wait until something is so, which may change when it stirs; no longer than a pause."""
+    """Wait until `over` is true; `changed` says when to check again, `pause` limits the wait."""
     if over():
         return
     timer = asyncio.ensure_future(pause())
@@ -166,10 +173,10 @@ async def _wait(
 
 
 class _Process(asyncio.SubprocessProtocol):
-    """A process that leads a group of its own.
+    """A process that leads a process group of its own.
 
     Args:
-        changed: Set when it ends.
+        changed: Set when the process ends.
     """
 
     def __init__(self, changed: asyncio.Event) -> None:
@@ -179,12 +186,12 @@ class _Process(asyncio.SubprocessProtocol):
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether the process has ended."""
         return self._exited.is_set()
 
     @property
     def status(self) -> int | None:
-        """How it ended, None if it has not."""
+        """The exit status; None while the process runs."""
         if self._transport is None or not self.ended:
             return None
         return self._transport.get_returncode()
@@ -197,14 +204,14 @@ class _Process(asyncio.SubprocessProtocol):
         self._changed.set()
 
     def kill(self) -> None:
-        """Kill it, and what it has started."""
+        """Kill the process group."""
         if self._transport is not None:
-            # A group without processes is no group; one with another user's is beyond us.
+            # The group may be empty, or hold a process of another user.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._transport.get_pid(), signal.SIGKILL)
 
     async def end(self, *, kill: bool) -> None:
-        """Kill it if need be, and collect what is left of it."""
+        """Wait until the process has ended, after killing it if `kill` is set."""
         if kill:
             self.kill()
         with anyio.move_on_after(REAP_TIMEOUT, shield=True):
@@ -214,12 +221,12 @@ class _Process(asyncio.SubprocessProtocol):
 
 
 class _Output:
-    """A pipe, read as it fills, up to a limit.
+    """A pipe that is read as it fills, up to a limit.
 
     Attributes:
-        data: What came, and one data too much at the most.
-        ended: Whether nothing more can come.
-        changed: Set whenever something happens that somebody may wait for.
+        data: The bytes that were read: at most one read more than the limit.
+        ended: Whether the pipe has ended.
+        changed: Set when the pipe has ended or the limit is exceeded.
     """
 
     def __init__(self, limit: int) -> None:
@@ -233,22 +240,22 @@ class _Output:
 
     @property
     def write_end(self) -> int:
-        """The end to write to."""
+        """The write end of the pipe."""
         return self._write_end
 
     @property
     def exceeded(self) -> bool:
-        """Whether there was too much."""
+        """Whether more bytes than the limit were read."""
         return len(self.data) > self._limit
 
     def close_write_end(self) -> None:
-        """Leave the other end to others. May be called again."""
+        """Close the write end in this process. May be called again."""
         if self._write_end >= 0:
             os.close(self._write_end)
             self._write_end = -1
 
     def drain(self) -> None:
-        """Take all that is there, without waiting."""
+        """Read all bytes that are in the pipe, without waiting."""
         while not self.ended and not self.exceeded and self._read():
             pass
 
@@ -267,7 +274,7 @@ class _Output:
         self.close_write_end()
 
     def _read(self) -> bool:
-        """Take a data; False if there is none now."""
+        """Read once; False if the pipe is empty now."""
         try:
             data = os.read(self._read_end, READ_SIZE)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Looking credentials up where podman, skopeo and docker keep them (rules FILE-11, FILE-12)."""
+"""A credential provider that combines auth files and helpers (rules FILE-11, FILE-12)."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
 __all__ = ("AuthFileCredentials",)
 
 MAX_WARNINGS: Final = 64
-"""Distinct warnings that are passed on; the rest is dropped."""
+"""Distinct warnings that are passed on; later ones are dropped."""
 
 
 class AuthFileCredentials:
-    """Credentials from files and helpers; give it to ``Session(credentials=...)``.
+    """Credentials from auth files and helpers; give it to ``Session(credentials=...)``.
 
-    Each lookup reads the files anew, in a worker thread, and so sees who logged in meanwhile;
-    what a helper said is good for some minutes. Helpers are asked in order, the files being one
-    of them, and the first one that knows a credential has the word. The files are asked in order
-    likewise, but one that cannot be used ends their search (rule FILE-05).
+    Each lookup reads the files again, so a new login takes effect at once; the answers of helpers
+    are cached for some minutes. Helpers are asked in order, with the files as one of them, and the
+    first credential that is found is used. The files are searched in order, too, but a file that
+    is malformed ends their search (rule FILE-05).
 
-    It holds nothing that must be closed, and may serve all sessions of one event loop.
+    There is nothing to close. All sessions of one event loop may share it.
 
     Args:
-        files: Where to look: the path of an auth.json, which is then the only file, or what
-            `AuthFiles` describes. None is `AuthFiles.default` for `environ`; as that does not
-            look at ``REGISTRY_AUTH_FILE``, programs give `default_auth_file` (rule FILE-04).
-        helpers: Which helpers to ask, in this order: the ``NAME`` of ``docker-credential-NAME``,
-            or `AUTH_FILES` for the files. registries.conf calls that ``credential-helpers``.
-        docker: Read files as docker does: with ``credsStore``, user names and passwords in the
-            open, and tokens that stand alone (rule FILE-06).
+        files: The files to search: the path of an auth.json, which is then the only file, or
+            `AuthFiles`. None for `AuthFiles.default` of `environ`, which ignores
+            ``REGISTRY_AUTH_FILE``: programs pass `default_auth_file` (rule FILE-04).
+        helpers: The helpers to ask, in this order: the ``NAME`` of ``docker-credential-NAME``,
+            or `AUTH_FILES` for the files. It is ``credential-helpers`` of registries.conf.
+        docker: Read files as docker does: with ``credsStore``, user names and passwords in plain
+            text, and tokens without a password (rule FILE-06).
         environ: The environment of the helpers, and of `AuthFiles.default`; None for that of
             this process.
-        warn: Told, once each, of what the operator should know. None for nobody.
-        limits: How much to bear from a helper.
-        clock: Where time comes from.
+        warn: Called once with each warning for the operator; None drops them.
+        limits: Limits of the helpers.
+        clock: Gives the time.
 
     Raises:
-        ConfigurationError: A helper cannot have this name.
+        ConfigurationError: The name of a helper is malformed.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AuthFileCredentials:
 
     @property
     def files(self) -> AuthFiles:
-        """Where credentials are looked for."""
+        """The files that are searched."""
         return self._files
 
     async def __call__(self, name: str, /) -> Credential | None:
@@ -87,11 +87,11 @@ class AuthFileCredentials:
             name: A repository (``host[:port]/path``), a namespace above it, or a registry.
 
         Returns:
-            None if nobody knows any, and nobody failed.
+            None if neither a file nor a helper has a credential, and none of them failed.
 
         Raises:
-            ConfigurationError: The name can have no credential (rule FILE-10); or a file or a
-                helper cannot be used.
+            ConfigurationError: The name cannot have a credential (rule FILE-10), or a file is
+                malformed, or a helper cannot be run.
             SourceError: A helper failed or was too slow.
             LimitExceededError: A helper printed too much.
         """
@@ -117,7 +117,7 @@ class AuthFileCredentials:
         return f"<AuthFileCredentials from {places or 'no file'}>"
 
     async def _search_files(self, name: str) -> Credential | None:
-        """What the files say; the first one that cannot be used ends it."""
+        """Search the files in order; an error of one ends the search."""
         for file in self._files.files:
             found = await self._search_file(file, name)
             if found is not None:
@@ -145,8 +145,8 @@ class AuthFileCredentials:
 
 
 def _join(failures: list[SupplementedError]) -> SupplementedError:
-    """The first failure, with those that came after it in its notes."""
+    """The first failure, with the later ones as notes."""
     first, *others = failures
     for other in others:
-        first.add_note(f"another place for credentials failed, too: {other}")
+        first.add_note(f"another source of credentials failed, too: {other}")
     return first

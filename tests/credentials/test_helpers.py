@@ -87,7 +87,9 @@ async def test_HELP03_names_of_helpers(shelf: Shelf, suffix: str) -> None:
     ],
 )
 async def test_HELP03_SEC12_names_that_no_helper_has(shelf: Shelf, suffix: str) -> None:
-    with pytest.raises(ConfigurationError, match="names no credential helper") as caught:
+    with pytest.raises(
+        ConfigurationError, match="is not the name of a credential helper"
+    ) as caught:
         await helpers(shelf).get(suffix, "quay.io")
     assert len(str(caught.value)) < 400
 
@@ -95,7 +97,7 @@ async def test_HELP03_SEC12_names_that_no_helper_has(shelf: Shelf, suffix: str) 
 @pytest.mark.parametrize("server", ["", "-x", "quay.io\n", "a\0b", "quäy", "a b", "x" * 513])
 async def test_HELP01_SEC12_what_no_helper_is_asked_for(shelf: Shelf, server: str) -> None:
     shelf.add_user("x")
-    with pytest.raises(ConfigurationError, match="no name of a host"):
+    with pytest.raises(ConfigurationError, match="it is not a host"):
         await helpers(shelf).get("x", server)
     assert shelf.runs("x") == 0
 
@@ -136,7 +138,7 @@ async def test_a_helper_that_is_missing_or_cannot_run(shelf: Shelf) -> None:
     with pytest.raises(ConfigurationError, match="install it"):
         await helpers(shelf).get("plain", "quay.io")
     shelf.add_user("broken").write_text("#!/nowhere/sh\n")
-    with pytest.raises(ConfigurationError, match="cannot be run: No such file"):
+    with pytest.raises(ConfigurationError, match="cannot run .*: No such file"):
         await helpers(shelf).get("broken", "quay.io")
 
 

@@ -93,7 +93,7 @@ def test_SHORT01_without_an_alias_every_registry_of_the_search_is_tried(
 
 
 def test_SHORT01_enforcing_refuses_to_choose() -> None:
-    with pytest.raises(ConfigurationError, match=r"a\.com/x, b\.com/x.*write the registry"):
+    with pytest.raises(ConfigurationError, match=r"a\.com/x, b\.com/x.*add the registry"):
         resolve("x", make("a.com", "b.com", mode="enforcing"))
     assert resolve("x", make("a.com", mode="enforcing")) == ["a.com/x:latest"]
 
