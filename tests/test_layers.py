@@ -62,9 +62,10 @@ AIOHTTP = frozenset({"aiohttp", "multidict", "yarl"})
 """aiohttp, and the two packages whose types its interface speaks."""
 
 THIRD_PARTY: dict[str, frozenset[str]] = {
+    "asupplemented.aio": frozenset({"aiofiles"}),
     "asupplemented.cache": frozenset({"obstore", "redis"}),
-    "asupplemented.cli": frozenset({"rich", "typer"}),
-    "asupplemented.credentials": frozenset({"msgspec"}),
+    "asupplemented.cli": frozenset({"aiofiles", "rich", "typer"}),
+    "asupplemented.credentials": frozenset({"aiofiles", "msgspec"}),
     "asupplemented.image": frozenset({"msgspec"}),
     "asupplemented.oci_layout": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
@@ -73,7 +74,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
-    "asupplemented.hostconfig": frozenset({"msgspec", "yaml"}),
+    "asupplemented.hostconfig": frozenset({"aiofiles", "msgspec", "yaml"}),
     "asupplemented.web": AIOHTTP | {"msgspec"},
 }
 

@@ -12,7 +12,10 @@ from typing import Final
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import MAX_NAME
 
-__all__ = ("Credential", "check_lookup", "lookup_order")
+__all__ = ("AUTH_FILES", "Credential", "check_lookup", "lookup_order")
+
+AUTH_FILES: Final = "containers-auth.json"
+"""In a list of credential helpers, the name that stands for the auth files (rule FILE-12)."""
 
 _LOOKUP: Final = re.compile(r"(?!-)[!-.0-?A-~]++(?:/[!-.0-9;-?A-~]++)*+")
 """``host[:port]`` and the parts of a path, in visible ASCII: no user, tag, digest or scheme."""

@@ -5,7 +5,7 @@ The bytes are kept as they came and never written anew: their digest is their na
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from asupplemented.errors import (
     AmbiguousManifestError,
@@ -19,9 +19,8 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.image_manifest import ImageManifest, parse_image, parse_schema1
 from asupplemented.model.index import Index, parse_index
 from asupplemented.model.media_type import (
-    DOCKER_SCHEMA1,
-    DOCKER_SCHEMA1_SIGNED,
     KNOWN_MANIFESTS,
+    SCHEMA1,
     guess_read,
     is_index,
 )
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from asupplemented.model.document import Document, Head, Reading
 
 __all__ = ("ImageManifest", "Index", "Manifest")
-
-_SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
 
 
 class Manifest:
@@ -180,7 +177,7 @@ def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head | Document
 
 def _content(raw: bytes, kind: str | None, head: Head | Document) -> bytes:
     """What the digest of a manifest covers (rules DG-01, DG-09)."""
-    signed = kind in _SCHEMA1 and head.signatures is not None
+    signed = kind in SCHEMA1 and head.signatures is not None
     return schema1.rebuild_payload(raw) if signed else raw
 
 
@@ -205,7 +202,7 @@ def _decided(kind: str | None, head: Head | Document, raw: bytes) -> str:
 
 
 def _parse(raw: bytes, media_type: str, reading: Reading | None) -> ImageManifest | Index:
-    if media_type in _SCHEMA1:
+    if media_type in SCHEMA1:
         head = document.read_head(document.read(raw) if reading is None else reading)
         return parse_schema1(_content(raw, media_type, head), media_type)
     if media_type not in KNOWN_MANIFESTS:

@@ -24,6 +24,7 @@ __all__ = (
     "DOCKER_SCHEMA1_SIGNED",
     "DOCKER_TYPES",
     "KNOWN_MANIFESTS",
+    "NON_DISTRIBUTABLE",
     "OCI_CONFIG",
     "OCI_EMPTY",
     "OCI_INDEX",
@@ -34,6 +35,7 @@ __all__ = (
     "OCI_NONDISTRIBUTABLE_LAYER",
     "OCI_NONDISTRIBUTABLE_LAYER_GZIP",
     "OCI_NONDISTRIBUTABLE_LAYER_ZSTD",
+    "SCHEMA1",
     "guess",
     "guess_read",
     "is_index",
@@ -74,6 +76,20 @@ ACCEPT: Final = (
 
 KNOWN_MANIFESTS: Final = frozenset(ACCEPT)
 """The six media types that a manifest can have here."""
+
+SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
+"""Manifests of Docker schema 1: read where they are found, never written to a layout."""
+
+NON_DISTRIBUTABLE: Final = frozenset(
+    (
+        DOCKER_FOREIGN_LAYER,
+        DOCKER_FOREIGN_LAYER_GZIP,
+        OCI_NONDISTRIBUTABLE_LAYER,
+        OCI_NONDISTRIBUTABLE_LAYER_GZIP,
+        OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
+    )
+)
+"""Layers that registries do not serve: clients fetch them from the URLs of the descriptor."""
 
 DOCKER_TYPES: Final = frozenset(
     (

@@ -35,7 +35,7 @@ from asupplemented.limits import MAX_INSTANCES, MAX_MANIFESTS_TOTAL, MAX_NESTING
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import SpecificImages, SystemImage, choose
 from asupplemented.model.manifest import ImageManifest, Index
-from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
+from asupplemented.model.media_type import SCHEMA1
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,8 +51,6 @@ __all__ = ("CopyPlan", "Extra", "ManifestWalker", "Signed", "Sparse", "plan_copy
 
 BATCH: Final = 64
 """Manifests asked for at once where the source reads many as cheaply as one."""
-
-_SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
 
 
 class Sparse(NamedTuple):
@@ -355,7 +353,7 @@ def _find_unlisted(walker: ManifestWalker) -> tuple[Digest, ...]:
 
 def _check_writable(source: Source, manifests: Iterable[Manifest]) -> None:
     for manifest in manifests:
-        if manifest.media_type in _SCHEMA1:
+        if manifest.media_type in SCHEMA1:
             message = "a schema 1 manifest is read but never written; convert the image first"
             raise UnsupportedManifestError(
                 message, reference=source.reference, digest=manifest.digest

@@ -37,16 +37,6 @@ T = TypeVar("T")
 MAX_REMEMBERED: Final = 500_000
 """Digests that are remembered as the names in manifests, and as many as what tops reach."""
 
-_NOT_DISTRIBUTED: Final = frozenset(
-    (
-        kinds.DOCKER_FOREIGN_LAYER,
-        kinds.DOCKER_FOREIGN_LAYER_GZIP,
-        kinds.OCI_NONDISTRIBUTABLE_LAYER,
-        kinds.OCI_NONDISTRIBUTABLE_LAYER_GZIP,
-        kinds.OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
-    )
-)
-
 
 class Names(NamedTuple):
     """What one manifest names."""
@@ -240,4 +230,4 @@ def _names_of_image(manifest: ImageManifest) -> Names:
 
 
 def _is_elsewhere(blob: Descriptor) -> bool:
-    return bool(blob.urls) and blob.media_type in _NOT_DISTRIBUTED
+    return bool(blob.urls) and blob.media_type in kinds.NON_DISTRIBUTABLE

@@ -26,7 +26,7 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.model.digest import Digest
-from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
+from asupplemented.model.media_type import SCHEMA1
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -40,8 +40,6 @@ __all__ = ("LayoutCache",)
 
 SWEEP_AGAIN: Final = 600.0
 """Seconds after which the left-overs of dead processes are looked for again."""
-
-_NOT_OF_LAYOUTS: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
 
 
 class LayoutCache(BlobCache):
@@ -185,7 +183,7 @@ class LayoutCache(BlobCache):
         A top is listed in ``index.json``, by its digest, as soon as all that it names is there.
         Manifests of schema 1 are not kept, because a layout cannot hold them.
         """
-        if self._closed or manifest.media_type in _NOT_OF_LAYOUTS:
+        if self._closed or manifest.media_type in SCHEMA1:
             return
         principal, wall = session.principal, _clock_of(session).wall()
         with self._passing_by(session, "cannot be written"):
