@@ -222,7 +222,7 @@ async def test_FILE11_if_it_fails_no_other_file_is_read(desk: Desk) -> None:
 async def test_FILE11_SEC12_a_helper_that_is_none(desk: Desk, suffix: str) -> None:
     desk.write({"credHelpers": {"quay.io": suffix}})
     with pytest.raises(
-        ConfigurationError, match="is not the name of a credential helper"
+        ConfigurationError, match="is not the name of a cred"
     ) as caught:
         await desk.ask()(NAME)
     assert str(desk.paths[0]) in "".join(caught.value.__notes__)
@@ -282,7 +282,7 @@ async def test_FILE12_the_files_are_the_list_unless_another_is_given(desk: Desk)
 
 @pytest.mark.parametrize("helper", ["", "x; rm", "containers-auth.json/x"])
 def test_FILE12_SEC12_a_list_with_a_helper_that_is_none(helper: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not the name of a credential helper"):
+    with pytest.raises(ConfigurationError, match="is not the name of a cred"):
         AuthFileCredentials(helpers=[helper])
 
 
