@@ -123,10 +123,10 @@ def normalize(media_type: str | None) -> str:
 
 
 def guess(raw: bytes) -> str | None:
-    """What the bytes of a manifest look like, where nobody says what they are (rules G).
+    """Guess the media type of a manifest from its bytes (rules G).
 
     Returns:
-        None if they look like nothing, or cannot be read (upstream: ""). Rule G-05 has a quirk:
+        None if there is no guess, or the bytes cannot be read (upstream: ""). A quirk of rule G-05:
         the answer can be a type that is none of the six, or no manifest's at all.
     """
     try:
@@ -137,7 +137,7 @@ def guess(raw: bytes) -> str | None:
 
 
 def guess_read(reading: Reading, head: Head | Document) -> str | None:
-    """The same as `guess`, for a manifest that was read already."""
+    """The same as `guess`, for a manifest that is read already."""
     if head.media_type in _TELLING:
         return head.media_type
     if head.schema_version == 1:
