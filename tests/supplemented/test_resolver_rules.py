@@ -26,6 +26,7 @@ from asupplemented.errors import (
 )
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
+from asupplemented.model.media_type import DOCKER_MANIFEST
 from asupplemented.model.platform import Platform
 from asupplemented.supplemented.resolution import Missing
 from asupplemented.supplemented.resolver import Resolver, Want, is_miss, is_unavailable
@@ -212,9 +213,10 @@ def test_X08_the_last_commit_that_names_a_blob_wins() -> None:
 
 
 def test_X14_a_default_takes_its_digest_over_from_an_earlier_member() -> None:
-    world = group([image("A", "u")], [image("B", "u")], [image("A", "u")])
-    resolver = resolve(world)
+    taken = image("A", "u", kind=DOCKER_MANIFEST)
+    resolver = resolve(group([image("A", "u")], [image("B", "u")], [taken]))
     assert resolver.sources == {named("A"): 2, named("B"): 1}
+    assert resolver.committed[named("A")].media_type == DOCKER_MANIFEST, "as its new member says"
     assert list(resolver.sources) == [named("A"), named("B")]
     assert resolver.blobs[named("u")] == named("A")
     assert resolver.defaults == {0: named("A"), 1: named("B"), 2: named("A")}
