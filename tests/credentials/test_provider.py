@@ -39,7 +39,7 @@ from tests.credentials.keepers import (
     words_of,
     write_json,
 )
-from tests.suspending import cancel_at_every_await
+from tests.suspending import cancel_at_every_await, wait_until
 from tests.transports.places import failing_open
 from tests.transports.registry.sessions import fill, watch
 
