@@ -19,13 +19,13 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
-from tests.relay_mutants import RULES
+from tests.failover_mutants import RULES
 
 ROOT = Path(__file__).parent.parent
 RESOLVER, ADVICE = "resolver.py", "advice.py"
 TESTS = (
-    *("tests/test_resolver_rules.py", "tests/test_resolver.py", "tests/streams/test_relay.py"),
-    *("tests/test_resumption.py", "tests/test_breaker.py", "tests/streams/test_health.py"),
+    *("tests/test_resolver_rules.py", "tests/test_resolver.py", "tests/streams/test_failover.py"),
+    *("tests/streams/test_history.py", "tests/test_breaker.py", "tests/streams/test_health.py"),
     "tests/test_supplemented.py",
 )
 WORKERS = min(4, os.cpu_count() or 1)

@@ -17,10 +17,10 @@ from asupplemented.cache.sharing import settle
 from asupplemented.retry import CLOCK
 from asupplemented.streams.health import health_of
 from asupplemented.testing import FakeRegistry, Slow, Status, build_image
+from tests.breaking_sources import Source, Turn
 from tests.candidates import Ledger
 from tests.clocks import FakeClock
 from tests.modules import ROOT
-from tests.relaying import Source, Turn
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -35,7 +35,6 @@ LAYERS = {
     "asupplemented.breaker": 2,
     "asupplemented.plan": 2,
     "asupplemented.resolver": 2,
-    "asupplemented.resumption": 2,
     "asupplemented.arguments": 3,
     "asupplemented.cache": 3,
     "asupplemented.closing": 3,

@@ -1,6 +1,6 @@
 """Blob streams: what is handed out in full is right.
 
-A stream hands out what a relay of candidates brings (`asupplemented.streams.relay`), which hashes
+A stream hands out what a relay of candidates brings (`asupplemented.streams.failover`), which hashes
 it on the way, and keeps the end of it back until everything is verified.
 """
 
@@ -24,7 +24,7 @@ from asupplemented.errors import (
 from asupplemented.events import BlobFinished
 from asupplemented.limits import CHUNK_MAX
 from asupplemented.model.digest import Digest
-from asupplemented.streams.relay import Relay
+from asupplemented.streams.failover import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -308,7 +308,7 @@ def test_200_readers_join_and_leave_at_random(seed: int) -> None:
             assert ledger.left_open == ledger.holds == 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asupplemented.streams.relay.SMALL_BLOB", -1)
+        patch.setattr("asupplemented.streams.failover.SMALL_BLOB", -1)
         asyncio.run(run())
 
 

@@ -27,8 +27,8 @@ from asupplemented.errors import (
 )
 from asupplemented.streams.health import HEALTH, MAX_REMEMBERED, Health, health_of
 from asupplemented.streams.verified import VerifiedStream
+from tests.breaking_sources import Source, Turn, claiming, session_on
 from tests.candidates import DATA, Ledger, describe, drain, fail
-from tests.relaying import Source, Turn, claiming, session_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

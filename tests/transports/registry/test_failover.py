@@ -22,7 +22,7 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.events import AttemptFailed, BlobServed, BlobStarted, RequestRetried
-from asupplemented.streams import relay
+from asupplemented.streams import failover
 from asupplemented.streams.health import health_of
 from asupplemented.supplemented import supplement
 from asupplemented.testing import (
@@ -89,7 +89,7 @@ async def brief() -> AsyncIterator[Watched]:
 def held_back(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the blob counts as small, and so is verified before its first byte."""
     small = request.param == "small"
-    monkeypatch.setattr(relay, "SMALL_BLOB", 1 << 20 if small else -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", 1 << 20 if small else -1)
     return small
 
 
@@ -375,7 +375,7 @@ async def test_three_kinds_of_members_make_one_blob(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relay, "SMALL_BLOB", -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", -1)
     for how in ("fin", "rst"):
         brief.clock.time += 1000
         registry.clear_scripts()

@@ -25,10 +25,10 @@ from asupplemented.errors import (
 )
 from asupplemented.events import BlobStarted
 from asupplemented.limits import MAX_BLOB, SMALL_BLOB
-from asupplemented.resumption import Resumption, ResumptionPolicy
 from asupplemented.retry import CLOCK, Clock
 from asupplemented.streams.candidates import Candidates, located
 from asupplemented.streams.hashing import start_hash
+from asupplemented.streams.history import Resumption, ResumptionPolicy
 from asupplemented.streams.service import Service
 
 if TYPE_CHECKING:

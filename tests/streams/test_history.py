@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.limits import MIB
-from asupplemented.resumption import Resumption, ResumptionPolicy
+from asupplemented.streams.history import Resumption, ResumptionPolicy
 
 POLICY = ResumptionPolicy()
 

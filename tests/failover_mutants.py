@@ -11,8 +11,8 @@ ATTEMPTS, BREAKER, CANDIDATES = "streams/attempts.py", "breaker.py", "streams/ca
 HEALTH, PLAN, RELAY, RESUMPTION = (
     "streams/health.py",
     "plan.py",
-    "streams/relay.py",
-    "resumption.py",
+    "streams/failover.py",
+    "streams/history.py",
 )
 
 GOING_ON = (

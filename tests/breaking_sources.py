@@ -165,7 +165,7 @@ class Expected(NamedTuple):
     """Whether the last byte came, and the end behind it."""
 
 
-def relay_serially(
+def serve_serially(
     size: int, sources: Sequence[tuple[str, int | None, Sequence[Turn]]]
 ) -> Expected:
     """What becomes of a blob that is too small for anybody to be asked a third time.
