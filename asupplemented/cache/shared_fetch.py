@@ -14,7 +14,7 @@ import anyio
 
 from asupplemented.abc import AsyncResource
 from asupplemented.cache.overflow import Overflow
-from asupplemented.cache.shared_attempt import SharedAttempt
+from asupplemented.cache.shared_attempt import SharedReader
 from asupplemented.closing import close_all
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
@@ -102,7 +102,7 @@ class SharedFetch(AsyncResource):
         """The fetch has ended, well or not."""
         self._failure: Exception | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self.readers: set[SharedAttempt] = set()
+        self.readers: set[SharedReader] = set()
         self._holds: list[AsyncResource] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -202,7 +202,7 @@ class SharedFetch(AsyncResource):
         on alone.
         """
         while overflow.size + len(chunk) > WINDOW:
-            positions = [reader.position for reader in self.readers if not reader.detached]
+            positions = [r.progress.position for r in self.readers if not r.detached]
             if all(at >= overflow.second for at in positions) or self.stored in positions:
                 overflow.drop()
             else:
@@ -232,7 +232,7 @@ class SharedFetch(AsyncResource):
 
     # Readers
 
-    async def join(self, candidates: Sequence[BlobCandidate]) -> SharedAttempt:
+    async def join(self, candidates: Sequence[BlobCandidate]) -> SharedReader:
         """Follow the fetch from the first byte on; gives once somebody answers.
 
         Args:
@@ -241,14 +241,14 @@ class SharedFetch(AsyncResource):
         Raises:
             SupplementedError: Nobody serves the blob: the same for all who wait.
         """
-        reader = SharedAttempt(self, candidates, self._context, self._descriptor)
+        reader = SharedReader(self, candidates, self._context, self._descriptor)
         self.readers.add(reader)
         try:
             await self._until_opened()
         except BaseException:
             await self.leave(reader)
             raise
-        reader.size = self.size
+        reader.progress.size = self.size
         return reader
 
     async def _until_opened(self) -> None:
@@ -257,44 +257,46 @@ class SharedFetch(AsyncResource):
         if self._failure is not None and not self.stored:
             raise _twin(self._failure)
 
-    async def read(self, reader: SharedAttempt) -> bytes | None:
+    async def read(self, reader: SharedReader) -> bytes | None:
         """The next bytes for a reader, none at the end; None if it has to go on alone.
 
         Raises:
             SupplementedError: What the fetch ended with, the same for all.
         """
+        progress = reader.progress
         while not reader.detached:
-            spool, position = self._spool, reader.position
-            if spool is not None and position < min(spool.length, self.stored):
-                try:
-                    return await spool.read(position, self._block)
-                except SourceError:
+            spool, position = self._spool, progress.position
+            block: bytes | None = b""
+            if position < self.stored:
+                if spool is not None and position < spool.length:
+                    limit = BLOCK if len(self.readers) <= FEW else SMALL_BLOCK
+                    try:
+                        block = await spool.read(position, limit)
+                    except SourceError:
+                        break
+                elif self._overflow is not None:
+                    block = self._overflow.read(position)
+                if block is None:
                     break
-            if position < self.stored and self._overflow is not None:
-                chunk = self._overflow.read(position)
-                if chunk is None:
-                    break
-                return chunk
-            if self._failure is not None:
-                raise _twin(self._failure)
-            if self._whole:
+            if block:
+                progress.position += len(block)
+                if self._overflow is not None:
+                    self._wake()
+                return block
+            if self._has_ended():
                 return b""
             await self._wait()
         reader.detached = True
         self._wake()
         return None
 
-    def advance(self, reader: SharedAttempt, size: int) -> None:
-        """Take note that a reader has read on."""
-        reader.position += size
-        if self._overflow is not None:
-            self._wake()
+    def _has_ended(self) -> bool:
+        """Whether no more bytes will come; raises what the fetch ended with if it failed."""
+        if self._failure is not None:
+            raise _twin(self._failure)
+        return self._whole
 
-    @property
-    def _block(self) -> int:
-        return BLOCK if len(self.readers) <= FEW else SMALL_BLOCK
-
-    async def leave(self, reader: SharedAttempt) -> None:
+    async def leave(self, reader: SharedReader) -> None:
         """A reader goes; the last one ends a fetch that nobody wants, and waits for that."""
         self.readers.discard(reader)
         self._wake()

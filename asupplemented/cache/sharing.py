@@ -19,7 +19,7 @@ from asupplemented.errors import ClosedError, UnsupportedOperationError
 from asupplemented.events import BlobJoined
 from asupplemented.files import WORKERS, Workers
 from asupplemented.model.digest import Digest
-from asupplemented.streams.attempts import KeptAttempt
+from asupplemented.streams.attempts import CachedAttempt
 from asupplemented.streams.hashing import HASHING, Hashing
 from asupplemented.streams.verified import VerifiedStream
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Spool
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.streams.attempts import Attempt
+    from asupplemented.streams.failover_reader import BlobReader, FirstChoice
 
 __all__ = ("SHARING", "Sharing", "open_stream", "settle")
 
@@ -60,15 +61,17 @@ def open_stream(
         InvalidDigestError: The descriptor has no valid digest.
         RangeError: The range ends before it starts, or starts before the blob.
     """
-    front = None
+    first_choice: FirstChoice | None = None
     if shared and candidates and not candidates[0].local:
         size = descriptor.size
         whole = start == 0 and (end is None or (size is not None and end >= size))
         if whole:
-            front = partial(_join, descriptor, candidates, context)
+            first_choice = partial(_join, descriptor, candidates, context)
         elif context.cache is not None:
-            front = partial(_find_part, descriptor, candidates, context, start)
-    return VerifiedStream(descriptor, candidates, context, start=start, end=end, front=front)
+            first_choice = partial(_find_part, descriptor, candidates, context, start)
+    return VerifiedStream(
+        descriptor, candidates, context, start=start, end=end, first_choice=first_choice
+    )
 
 
 async def settle(context: Context) -> None:
@@ -78,7 +81,7 @@ async def settle(context: Context) -> None:
 
 async def _join(
     descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
-) -> Attempt | None:
+) -> Attempt | BlobReader | None:
     return await _sharing_of(context).join(descriptor, candidates, context)
 
 
@@ -108,7 +111,7 @@ class Sharing(AsyncResource):
 
     async def join(
         self, descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
-    ) -> Attempt | None:
+    ) -> Attempt | BlobReader | None:
         """All of a blob: from the cache, or from a fetch, which begins unless there is one.
 
         Returns:
@@ -256,7 +259,7 @@ async def _find_kept(
         file.close()
         return None
     digest = Digest(descriptor.digest)
-    attempt = KeptAttempt(_Kept(str(cache), file), context, digest, file, start)
+    attempt = CachedAttempt(_Kept(str(cache), file), context, digest, file, start)
     async with closing_on_error(lambda: (attempt,), "the file in the cache"):
         await attempt.look()
     return attempt

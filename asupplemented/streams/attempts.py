@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING
 
-from asupplemented.abc import AsyncResource, Hasty, Resumable
+from asupplemented.abc import AsyncResource, Resumable
 from asupplemented.errors import SizeMismatchError, SourceTimeoutError
 from asupplemented.files import run_blocking
 from asupplemented.retry import CLOCK, Clock
@@ -19,15 +19,14 @@ from asupplemented.streams.patience import Watch
 from asupplemented.streams.read_ahead import ReadAhead, verified_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Served, Timeouts
+    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Timeouts
     from asupplemented.model.digest import Digest
     from asupplemented.streams.blob_files import FileIdentity
     from asupplemented.streams.hashing import RunningHash
 
-__all__ = ("Attempt", "FileAttempt", "Haste", "KeptAttempt", "Pace", "WireAttempt")
+__all__ = ("Attempt", "CachedAttempt", "FileAttempt", "Pace", "WireAttempt")
 
 
 class Attempt(AsyncResource):
@@ -39,9 +38,6 @@ class Attempt(AsyncResource):
     """
 
     __slots__ = ("_candidate", "size", "start")
-
-    final: ClassVar[bool] = False
-    """Whether its failure is everybody's, so that nobody else is to be asked."""
 
     def __init__(self, candidate: BlobCandidate, size: int | None, start: int) -> None:
         self._candidate = candidate
@@ -90,13 +86,8 @@ class Attempt(AsyncResource):
         return None
 
     @property
-    def served(self) -> Sequence[Served] | None:
-        """Who has served what, if the candidate is only one of those; None if it is the one."""
-        return None
-
-    @property
-    def proven(self) -> bool:
-        """Whether its bytes were verified before, so that they need not be hashed here."""
+    def preverified(self) -> bool:
+        """Whether it reads a file that was verified before, so that no hash is needed."""
         return False
 
     @property
@@ -111,27 +102,6 @@ class Attempt(AsyncResource):
 
     def confirm(self) -> None:
         """Every byte of the blob was read, hashed, and found right."""
-
-
-class Haste:
-    """Whether a source is to be patient, and whether it was told otherwise.
-
-    Args:
-        wanted: Others are fit to serve the blob as well.
-    """
-
-    __slots__ = ("heeded", "wanted")
-
-    def __init__(self, *, wanted: bool = False) -> None:
-        self.wanted = wanted
-        self.heeded = False
-        """Somebody was hurried who would have been patient."""
-
-    def urge(self, raw: RawBlob) -> None:
-        """Tell a body that is about to be entered, if there is a reason to."""
-        if self.wanted and isinstance(raw, Hasty):
-            raw.hurry()
-            self.heeded = True
 
 
 class FileAttempt(Attempt):
@@ -173,7 +143,7 @@ class FileAttempt(Attempt):
         return b"" if self._blocks is None else await self._blocks.read()
 
     @property
-    def proven(self) -> bool:
+    def preverified(self) -> bool:
         return self._known is not None
 
     @property
@@ -200,8 +170,8 @@ class FileAttempt(Attempt):
             self._blocks.close()
 
 
-class KeptAttempt(FileAttempt):
-    """A file that was verified when it was stored, by who keeps it."""
+class CachedAttempt(FileAttempt):
+    """A file in the cache, which verified it when it was stored."""
 
     __slots__ = ()
 
@@ -228,14 +198,20 @@ class WireAttempt(Attempt):
     )
 
     def __init__(
-        self, candidate: BlobCandidate, clock: Clock, pace: Pace, raw: RawBlob, asked: int
+        self,
+        candidate: BlobCandidate,
+        context: Context,
+        raw: RawBlob,
+        asked: int,
+        after: Attempt | None,
     ) -> None:
         super().__init__(candidate, raw.size, raw.start)
         self._raw = raw
         self._chunks = aiter(raw)
-        self._pace = pace
+        # A source that breaks off does not get more time for it.
+        self._pace = after.pace if isinstance(after, WireAttempt) else Pace(context.timeouts)
         self._watch = Watch()
-        self._clock = clock
+        self._clock = context.resource(CLOCK, Clock)
         self._closed = False
         self._asked = asked
         self._running: RunningHash | None = None
@@ -245,24 +221,6 @@ class WireAttempt(Attempt):
         self._size: int | None = None
         self._room: int | None = None
         """Bytes that the blob has left; None if nobody knows its size."""
-
-    @classmethod
-    async def open(
-        cls,
-        candidate: BlobCandidate,
-        context: Context,
-        start: int,
-        end: int | None,
-        after: Attempt | None,
-        haste: Haste,
-    ) -> Self:
-        clock = context.resource(CLOCK, Clock)
-        # Who breaks off has not got more time for it.
-        pace = after.pace if isinstance(after, WireAttempt) else Pace(context.timeouts)
-        raw = candidate.open(start, end, None if after is None else after.etag)
-        haste.urge(raw)
-        await raw.__aenter__()
-        return cls(candidate, clock, pace, raw, start)
 
     @property
     def pace(self) -> Pace:

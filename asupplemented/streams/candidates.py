@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.abc import Hasty
 from asupplemented.closing import closing_on_error
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -23,17 +24,17 @@ from asupplemented.errors import (
 from asupplemented.events import AttemptFailed
 from asupplemented.files import map_os_error
 from asupplemented.limits import MIB
-from asupplemented.streams.attempts import FileAttempt, Haste, WireAttempt
+from asupplemented.streams.attempts import FileAttempt, WireAttempt
 from asupplemented.streams.health import health_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asupplemented.abc import BlobCandidate, Context
+    from asupplemented.abc import BlobCandidate, Context, RawBlob
     from asupplemented.model.digest import Digest
     from asupplemented.streams.attempts import Attempt
 
-__all__ = ("MAX_DISCARD", "Candidates", "is_transient", "located", "open_attempt")
+__all__ = ("MAX_DISCARD", "Candidates", "is_transient", "locate_failure")
 
 MAX_DISCARD: Final = 64 * MIB
 """Bytes to skip where a source cannot start in the middle (rule RES-06)."""
@@ -120,7 +121,7 @@ class Candidates:
     async def open_next(
         self, *, size: int | None, start: int, end: int | None, progress: int = 0
     ) -> Attempt:
-        """The next attempt that succeeds; for the arguments see `open_attempt`.
+        """The next attempt that succeeds.
 
         Args:
             size: Bytes of the whole blob, None if unknown.
@@ -149,37 +150,62 @@ class Candidates:
         progress: int | None = None,
         after: Attempt | None = None,
     ) -> Attempt | None:
-        """Ask one candidate; None if it fails, which is noted.
+        """Ask one candidate for ``[start, end)``.
 
-        For the arguments see `open_attempt` and `blame`.
+        It fails too if it claims another size, if it claims that `start` is behind the end, or if
+        it has something else by now than what it began with (rule RES-06).
+
+        Args:
+            candidate: The candidate.
+            size: Bytes of the whole blob, None if unknown.
+            start: Offset of the first byte.
+            end: Offset behind the last byte, None for the end of the blob.
+            progress: See `blame`.
+            after: The attempt of the same candidate that this one resumes.
+
+        Returns:
+            None if it fails, which is recorded; nothing stays open then.
 
         Raises:
             UsageError: It cannot be asked, because it is closed.
         """
-        haste = Haste(wanted=not self._calm and self._health.finds_fit(self._waiting))
+        hurried = False
         try:
-            return await open_attempt(
-                candidate,
-                self._context,
-                self._digest,
-                size=size,
-                start=start,
-                end=end,
-                after=after,
-                haste=haste,
-            )
-        except UsageError:
-            self._health.leave(candidate)
-            raise
-        except SupplementedError as error:
-            early = haste.heeded and is_transient(error)
-            self.blame(candidate, error, progress=None if early else progress)
+            file = await candidate.open_file()
+            if file is None:
+                raw = candidate.open(start, end, None if after is None else after.etag)
+                hurried = self._hurry(raw)
+                await raw.__aenter__()
+                attempt: Attempt = WireAttempt(candidate, self._context, raw, start, after)
+            else:
+                attempt = FileAttempt(candidate, self._context, self._digest, file, start)
+            async with closing_on_error(lambda: (attempt,), "what was opened"):
+                _check_claims(attempt, size, start)
+                _check_same(attempt, after)
+                await attempt.look()
+        except (SupplementedError, OSError, EOFError) as error:
+            failure = locate_failure(error, candidate, self._digest)
+            if isinstance(failure, UsageError):
+                self._health.leave(candidate)
+                raise
+            early = hurried and is_transient(failure)
+            self.blame(candidate, failure, progress=None if early else progress)
             if early:
                 self._hurried.append(candidate)
             return None
         except BaseException:
             self._health.leave(candidate)
             raise
+        return attempt
+
+    def _hurry(self, raw: RawBlob) -> bool:
+        """Tell a body to fail soon if other candidates are fit; whether it was told."""
+        if self._calm or not isinstance(raw, Hasty):
+            return False
+        if not self._health.finds_fit(self._waiting):
+            return False
+        raw.hurry()
+        return True
 
     def blame(
         self,
@@ -282,50 +308,6 @@ class Candidates:
         return joined
 
 
-async def open_attempt(
-    candidate: BlobCandidate,
-    context: Context,
-    digest: Digest,
-    *,
-    size: int | None,
-    start: int = 0,
-    end: int | None = None,
-    after: Attempt | None = None,
-    haste: Haste | None = None,
-) -> Attempt:
-    """Ask a candidate for ``[start, end)`` of a blob.
-
-    Args:
-        candidate: Whom to ask.
-        context: The session.
-        digest: Name of the blob.
-        size: Bytes of the whole blob, None if unknown.
-        start: Offset of the first byte.
-        end: Offset behind the last byte, None for the end of the blob.
-        after: The attempt that this one goes on with, if it is the same candidate's.
-        haste: Whether to be patient; None is patient.
-
-    Raises:
-        SizeMismatchError: The candidate claims another size.
-        RangeError: It claims that `start` is behind the end.
-        SourceError: It has something else by now than what it began with (rule RES-06).
-        SupplementedError: What the candidate raised. Nothing stays open then.
-    """
-    with located(candidate, digest):
-        file = await candidate.open_file()
-        if file is None:
-            attempt: Attempt = await WireAttempt.open(
-                candidate, context, start, end, after, haste or Haste()
-            )
-        else:
-            attempt = FileAttempt(candidate, context, digest, file, start)
-        async with closing_on_error(lambda: (attempt,), "what was opened"):
-            _check_claims(attempt, size, start)
-            _check_same(attempt, after)
-            await attempt.look()
-        return attempt
-
-
 def _check_claims(attempt: Attempt, size: int | None, start: int) -> None:
     claimed = attempt.size
     if size is not None and claimed is not None and claimed != size:
@@ -346,31 +328,13 @@ def _check_same(attempt: Attempt, after: Attempt | None) -> None:
         raise SourceError(message)
 
 
-class located:  # noqa: N801 - it is used as a function
-    """Say where an error happened, and turn strays of the standard library into ours.
-
-    Every chunk of a blob passes through it, so it is no generator.
-    """
-
-    __slots__ = ("_candidate", "_digest")
-
-    def __init__(self, candidate: BlobCandidate, digest: Digest) -> None:
-        self._candidate = candidate
-        self._digest = digest
-
-    def __enter__(self) -> None:
-        """Nothing is to be prepared."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        if isinstance(error, SupplementedError):
-            self._locate(error)
-        elif isinstance(error, (OSError, EOFError)):
-            raise self._locate(map_os_error(error, f"blob {self._digest}")) from error
-
-    def _locate(self, error: SupplementedError) -> SupplementedError:
-        candidate = self._candidate
-        return error.locate(
-            reference=candidate.reference, digest=self._digest, member=candidate.member
-        )
+def locate_failure(
+    error: SupplementedError | OSError | EOFError, candidate: BlobCandidate, digest: Digest
+) -> SupplementedError:
+    """Say where an error happened, and turn errors of the standard library into ours."""
+    if isinstance(error, SupplementedError):
+        failure = error
+    else:
+        failure = map_os_error(error, f"blob {digest}")
+        failure.__cause__ = error
+    return failure.locate(reference=candidate.reference, digest=digest, member=candidate.member)

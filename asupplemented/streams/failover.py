@@ -1,481 +1,412 @@
-"""A relay of candidates: one blob, from one source after another, under one hash.
+"""Failover: one blob, read from one source after another, under one hash.
 
-What breaks off is gone on with at the byte where it broke off: by the same source if its rules
-allow it, else by the next one, of whatever kind it is. The hash over all bytes runs on, so that
-nobody can tell from the bytes how many have carried them, and the digest is proof for all.
+Theory of operation
+-------------------
+
+Two classes share the work. `Failover` decides: it is told what happened, and answers at once. It
+does not wait, reads no clock and opens nothing. `FailoverReader`, in `failover_reader`, acts: it
+opens attempts, reads and hashes them, tells `Failover` what happened, and carries out the decision.
+
+What happened, and the method that is told:
+
+- `begin`: a candidate answered, and bytes from `position` on are about to come;
+- `receive`: a chunk came. The answer says whether it may be released to the caller;
+- `end`: the body ended. It raises what is wrong with that end;
+- `check`: the hash of everything is known. It raises if it is the wrong one;
+- `fail`: reading failed, or `end` or `check` raised. The answer is a decision;
+- `refuse`: the same source was asked for the rest, and did not serve it.
+
+A decision is one of four:
+
+- `Resume`: ask the same source for the rest, after a pause. Only bodies that broke off are
+  resumed, and only as often as `asupplemented.streams.history` allows (rules RES-01 to RES-04);
+- `NextCandidate`: ask the next candidate for the rest. The hash runs on, so the reader cannot tell
+  how many sources served the bytes, and one digest proves them all;
+- `StartOver`: ask the next candidate for everything. All bytes so far are void;
+- `Raise`: the caller gets the error.
+
+Three facts decide between them:
+
+1. *Was a byte released?* Bytes that the caller has cannot become void, so there is no `StartOver`
+   any more. A hashed blob of at most ``SMALL_BLOB`` bytes is held back until it is verified, so a
+   source that lies is replaced, and the caller sees nothing of it.
+2. *What proves the bytes?* See `Proof`. Bytes of a file that was verified before are not hashed.
+   If that file fails in the middle of a whole blob, nothing can prove the rest: `Raise`.
+3. *Whose bytes are they?* If the digest is wrong and one source served all bytes, that source is at
+   fault. If several served, none is, but their bytes do not fit together: each is asked again, and
+   from then on each has to serve the whole blob by itself (`Failover` calls that solo).
+
+If the descriptor has no size, the first source that claims one sets it. If that source fails
+before a byte is released, its claim is dropped together with its bytes, by a `StartOver`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from asupplemented.abc import AsyncResource
-from asupplemented.closing import close_all
 from asupplemented.errors import (
-    ClosedError,
     DigestMismatchError,
     LimitExceededError,
     NetworkError,
-    RangeError,
     SourceError,
     SourceTimeoutError,
     SupplementedError,
     TruncatedError,
-    UsageError,
 )
-from asupplemented.events import BlobStarted
 from asupplemented.limits import MAX_BLOB, SMALL_BLOB
-from asupplemented.retry import CLOCK, Clock
-from asupplemented.streams.candidates import Candidates, located
-from asupplemented.streams.hashing import start_hash
-from asupplemented.streams.history import Resumption, ResumptionPolicy
-from asupplemented.streams.service import Service
+from asupplemented.streams.history import Resumptions, ServedParts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from asupplemented.abc import BlobCandidate, Context, Served
-    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.abc import BlobCandidate, Served
     from asupplemented.model.digest import Digest
-    from asupplemented.streams.attempts import Attempt
-    from asupplemented.streams.hashing import RunningHash
 
-__all__ = ("Relay",)
+__all__ = (
+    "BlobProgress",
+    "Decision",
+    "Failover",
+    "Fault",
+    "NextCandidate",
+    "Proof",
+    "Raise",
+    "Resume",
+    "StartOver",
+)
 
-_PIECES: Final = 1024
-"""Pieces of a small blob that are kept apart: of tiny ones each costs far more than its bytes."""
-
-_BREAKS = (TruncatedError, NetworkError, SourceTimeoutError)
+_BREAKS: Final = (TruncatedError, NetworkError, SourceTimeoutError)
 """What ends a body in a way that the same source may mend (rule RES-01)."""
 
 
-class Relay(AsyncResource):
-    """Fetches ``[start, end)`` of a blob, in order, each byte once.
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The candidate to which a failure is attributed."""
 
-    A blob of up to ``SMALL_BLOB`` bytes is fetched whole and verified before any of it is given,
-    so that who lies is replaced, and nobody notices.
+    candidate: BlobCandidate
+    certain: bool = True
+    """Whether no other source can have caused the failure."""
+    progress: int | None = None
+    """Bytes that had come, if the candidate may be asked again once there are more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Ask the same source for ``[start, end)`` after a pause."""
+
+    start: int
+    end: int | None
+    pause: float
+    """Seconds."""
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NextCandidate:
+    """Ask the next candidate for ``[start, end)``."""
+
+    start: int
+    end: int | None
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartOver:
+    """Forget all bytes, and ask the next candidate for ``[start, end)``."""
+
+    start: int
+    end: int | None
+    first: tuple[BlobCandidate, ...] = ()
+    """Candidates to ask before all others, also if they were asked before."""
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """Give up."""
+
+    error: SupplementedError
+    fault: Fault | None = None
+
+
+Decision: TypeAlias = Resume | NextCandidate | StartOver | Raise
+
+
+class Proof(enum.Enum):
+    """What proves the bytes that came so far."""
+
+    PREVERIFIED = enum.auto()
+    """Every attempt reads a file that was verified before. True too while nothing has come."""
+    HASHED = enum.auto()
+    """One hash runs over the whole blob."""
+    NONE = enum.auto()
+    """A range, of which at least a part is not known to be right."""
+
+
+class BlobProgress:
+    """How far one blob, or one range of it, was read. A stream looks at it with every chunk.
+
+    Attributes:
+        position: Offset behind the last byte that was fetched.
+        size: Bytes of the whole blob; None until it is known.
+        is_whole: Whether all of the blob is fetched, so that it can be verified. Settled when the
+            first byte comes, whatever sources claim after that.
+        verified: None while bytes are missing; then whether all bytes were verified.
+    """
+
+    __slots__ = ("is_whole", "position", "size", "verified")
+
+    def __init__(self, start: int, size: int | None, *, is_whole: bool) -> None:
+        self.position = start
+        self.size = size
+        self.is_whole = is_whole
+        self.verified: bool | None = None
+
+
+class Failover(BlobProgress):
+    """Decides how to fetch ``[start, end)`` of a blob, each byte once. See the module.
 
     Args:
-        descriptor: What to fetch; its digest was validated.
-        digest: The same digest.
-        candidates: Who may serve it, best first.
-        context: The session.
+        digest: Digest of the blob.
+        size: Its size, as the descriptor says; None if it does not.
         start: Offset of the first byte.
         end: Offset behind the last byte; None is the end of the blob.
-        front: Asked before all candidates; it may have something better, and knows when not.
+
+    Attributes:
+        candidate: The candidate that serves the bytes, or served the last ones.
+        parts: What each source served.
+        proof: What proves the bytes.
     """
 
     __slots__ = (
-        "_alone",
-        "_attempt",
-        "_began",
-        "_candidate",
-        "_candidates",
-        "_clock",
-        "_closed",
-        "_context",
-        "_descriptor",
+        "_attempt_start",
         "_digest",
         "_end",
-        "_front",
-        "_given",
-        "_proven",
+        "_promised",
+        "_released",
         "_resumptions",
-        "_running",
-        "_service",
+        "_solo",
         "_start",
-        "is_whole",
-        "position",
-        "right",
-        "size",
+        "candidate",
+        "parts",
+        "proof",
     )
 
-    def __init__(
-        self,
-        descriptor: Descriptor,
-        digest: Digest,
-        candidates: Sequence[BlobCandidate],
-        context: Context,
-        *,
-        start: int,
-        end: int | None,
-        front: Callable[[], Awaitable[Attempt | None]] | None = None,
-    ) -> None:
-        self._descriptor = descriptor
+    def __init__(self, digest: Digest, size: int | None, *, start: int, end: int | None) -> None:
         self._digest = digest
-        self._candidates = Candidates(
-            candidates, context, digest, promised=descriptor.size is not None
-        )
-        self._context = context
-        self._clock = context.resource(CLOCK, Clock)
+        self._promised = size
         self._start = start
         self._end = end
-        self._front = front
-        self._closed = False
-        self._attempt: Attempt | None = None
-        self._began = start
-        """Where the attempt began, or what it served was written down."""
-        self._running: RunningHash | None = None
-        self._proven = True
-        """Whether all attempts so far gave bytes that were verified before."""
-        self._alone = False
-        """Bytes of several sources make no sense together, so each has to serve all by itself."""
-        self._given = False
-        """Something was handed on, so that it cannot begin again any more."""
-        self._resumptions: list[tuple[BlobCandidate, Resumption]] = []
-        self._service = Service(context, digest)
-        self._candidate: BlobCandidate | None = None
-        self.position = start
-        """Offset behind the last byte that was fetched."""
-        self.right: bool | None = None
-        """What verification said of everything; None until everything came."""
-        self.size = descriptor.size
-        """Bytes of the whole blob, None until somebody says so."""
-        self.is_whole = self._covers_all()
-        """Whether all of the blob is fetched, so that it can be verified; that is settled when
-        the first byte comes, whatever is said of the size after that."""
+        super().__init__(start, size, is_whole=self._covers_all(size))
+        self._attempt_start = start
+        """Offset of the first byte of the attempt that is not in `parts` yet."""
+        self._released = False
+        self._solo = False
+        self._resumptions = Resumptions()
+        self.candidate: BlobCandidate | None = None
+        self.parts = ServedParts()
+        self.proof = Proof.PREVERIFIED
 
-    def _covers_all(self) -> bool:
+    def _covers_all(self, size: int | None) -> bool:
         if self._start != 0:
             return False
-        return self._end is None or (self.size is not None and self._end >= self.size)
+        return self._end is None or (size is not None and self._end >= size)
 
     @property
-    def candidate(self) -> BlobCandidate | None:
-        """Who serves, or served at last."""
-        return self._candidate if self._attempt is None else self._attempt.candidate
-
-    @property
-    def attempt(self) -> Attempt | None:
-        """What is being read."""
-        return self._attempt
+    def received(self) -> int:
+        """Bytes that were fetched."""
+        return self.position - self._start
 
     @property
     def due(self) -> int | None:
-        """Offset at which the body has to end, None if nobody knows."""
+        """Offset at which the body has to end; None if it is not known."""
         if self.size is None:
             return None
         return self.size if self._end is None else min(self._end, self.size)
 
     @property
-    def _is_held_back(self) -> bool:
-        """Whether everything is verified before any of it is given."""
-        if self._given or self._running is None or self.size is None:
-            return False
-        return self.size <= SMALL_BLOB
-
-    # Asking
-
-    async def open(self) -> None:
-        """Ask until one answers; a range without bytes asks nobody.
-
-        Raises:
-            RangeError: The range starts behind the end of the blob.
-            SupplementedError: Nobody answers; see `Candidates.verdict`.
-        """
-        if self.size is not None and self._start > self.size:
-            message = f"the range starts at {self._start}, and the blob has {self.size} bytes"
-            raise RangeError(message, digest=self._digest)
-        if self._start == (self.size if self._end is None else self._end) and not self.is_whole:
-            self.right = False
-            return
-        attempt = None if self._front is None else await self._front()
-        if attempt is None:
-            await self._ask_next()
-        else:
-            await self._use(attempt)
-
-    async def _ask_next(self) -> None:
-        attempt = await self._candidates.open_next(
-            size=self.size,
-            start=self.position,
-            end=self._asked_end,
-            progress=self._progress,
-        )
-        await self._use(attempt)
+    def is_empty(self) -> bool:
+        """Whether a range without bytes is asked for, so that no source is needed."""
+        return self._start == (self.size if self._end is None else self._end) and not self.is_whole
 
     @property
-    def _progress(self) -> int:
-        return self.position - self._start
-
-    @property
-    def _wanted_end(self) -> int | None:
+    def end_of_range(self) -> int | None:
+        """Offset behind the last byte that is wanted; None for all bytes there are."""
         return None if self.is_whole else self._end
 
     @property
-    def _asked_end(self) -> int | None:
-        """The end to ask for; the rest of a blob is a closed range if possible (rule RES-04)."""
-        return self._wanted_end if self.position == self._start else self.due or self._wanted_end
-
-    async def _use(self, attempt: Attempt) -> None:
-        self._attempt, self._candidate = attempt, attempt.candidate
-        if self._closed:
-            self._candidates.leave(attempt.candidate)
-            await self._drop_attempt()
-            raise self._closed_error()
-        self._began = self.position
-        if self.size is None:
-            self.size = attempt.size
+    def end_to_ask(self) -> int | None:
+        """The end to ask for. The rest of a blob is a closed range if possible (rule RES-04)."""
         if self.position == self._start:
-            self.is_whole = self._covers_all()
-        self._proven = self._proven and attempt.proven
-        if self.is_whole and self._running is None and not self._proven:
-            self._running = start_hash(self._context, self._digest)
-        await attempt.begin(self._wanted_end, self._running, self.size)
-        if self._context.observed and attempt.served is None:
-            reference, member = attempt.candidate.reference, attempt.candidate.member
-            self._context.emit(BlobStarted(reference, self._digest, self.position, member))
+            return self.end_of_range
+        return self.due or self.end_of_range
 
-    # Reading
+    # What happened
 
-    async def read(self) -> list[bytes]:
-        """The next blocks; none at the end, once everything is right.
+    def begin(self, candidate: BlobCandidate, size: int | None, *, preverified: bool) -> None:
+        """Bytes from `position` on are about to come.
+
+        Args:
+            candidate: The source that serves them.
+            size: Bytes of the blob, as the source claims; None if it does not.
+            preverified: Whether the source is a file that was verified before.
+        """
+        self.candidate = candidate
+        self._attempt_start = self.position
+        if self.size is None:
+            self.size = size
+        if self.position == self._start:
+            self.is_whole = self._covers_all(self.size)
+        if self.proof is not Proof.HASHED and not (preverified and self.proof is Proof.PREVERIFIED):
+            self.proof = Proof.HASHED if self.is_whole else Proof.NONE
+
+    def receive(self, count: int) -> bool:
+        """A chunk came.
+
+        Args:
+            count: Its bytes.
+
+        Returns:
+            Whether it may be released; it counts as released then.
 
         Raises:
-            DigestMismatchError: The content is not what the digest names.
-            SupplementedError: Nobody serves the rest.
-            ClosedError: The relay was closed.
+            LimitExceededError: A blob of unknown size is too large.
         """
-        blocks: list[bytes] = []
-        while self.right is None and (not blocks or self._is_held_back):
-            try:
-                block = await self._pull()
-            except UsageError:
-                raise
-            except SupplementedError as error:
-                failure = error
-            else:
-                if block:
-                    blocks.append(block)
-                if len(blocks) > _PIECES:
-                    blocks = [b"".join(blocks)]
-                continue
-            # Beyond the handler, so that failures do not pile up as contexts of one another.
-            if await self._go_on(failure):
-                blocks.clear()
-        self._given = self._given or bool(blocks)
-        return blocks
-
-    async def _pull(self) -> bytes:
-        attempt = self._attempt
-        if attempt is None:
-            raise self._closed_error()
-        with located(attempt.candidate, self._digest):
-            block = await attempt.read()
-            if self._closed:
-                raise self._closed_error()
-            if block:
-                self.position += len(block)
-                self._check_cap()
-            else:
-                await self._complete(attempt)
-        return block
-
-    def _check_cap(self) -> None:
-        if self.size is None and self.position > MAX_BLOB:
-            message = f"a blob of unknown size exceeded maximum allowed size of {MAX_BLOB} bytes"
-            raise LimitExceededError(message, limit=MAX_BLOB)
-
-    async def _complete(self, attempt: Attempt) -> None:
-        """The body has ended: see whether it is what it should be."""
-        due = self.due
-        if due is not None and self.position < due:
-            received = self.position - self._start
-            message = f"the body ended after {received} of {due - self._start} bytes"
-            raise TruncatedError(message, received=received)
-        if self._running is None:
-            self._conclude(attempt, right=self._proven and attempt.trusted)
-            return
-        actual = await self._running.finish()
-        if actual != self._digest:
-            message = f"the content of the blob has the digest {actual}"
-            self._note_service(attempt)
-            raise self._accuse(
-                DigestMismatchError(message, actual=actual, suspects=self._service.members)
-            )
-        self._running, self.size = None, self.position
-        self._conclude(attempt, right=True)
-        attempt.confirm()
-
-    def _conclude(self, attempt: Attempt, *, right: bool) -> None:
-        if self.is_whole and not right:
-            message = "the file was changed while it was read; open the blob again"
-            raise SourceError(message)
-        self._note_service(attempt)
-        if attempt.served is None:
-            self._candidates.praise(attempt.candidate)
-        self.right = right
-
-    # Going on
-
-    async def _go_on(self, failure: SupplementedError) -> bool:
-        """Find somebody for the rest, or raise the failure.
-
-        Returns:
-            Whether it begins again with the first byte, so that what came so far is void.
-        """
-        attempt = self._attempt
-        if attempt is None or attempt.final or isinstance(failure, LimitExceededError):
-            raise failure
-        self._note_service(attempt)
-        if isinstance(failure, DigestMismatchError):
-            await self._judge(attempt, failure)
-            again = True
-        elif await self._resume(attempt, failure):
+        self.position += count
+        if self.size is None:
+            if self.position > MAX_BLOB:
+                message = (
+                    f"a blob of unknown size exceeded maximum allowed size of {MAX_BLOB} bytes"
+                )
+                raise LimitExceededError(message, limit=MAX_BLOB)
+        elif self.size <= SMALL_BLOB and self.proof is Proof.HASHED and not self._released:
             return False
-        else:
-            # A size that nobody promised goes with who claimed it, as long as that is possible.
-            again = self._alone or (not self._given and self._descriptor.size is None)
-        if again:
-            self._begin_again()
-        await self._ask_next()
-        return again
-
-    async def _judge(self, attempt: Attempt, failure: DigestMismatchError) -> None:
-        """The content is wrong: say who is to blame, if that is clear."""
-        last = attempt.candidate
-        suppliers = self._service.suppliers
-        mixed = len(suppliers) > 1
-        culprit = suppliers[0] if len(suppliers) == 1 else last
-        self._candidates.blame(culprit, failure, alone=not mixed)
-        if culprit is not last:
-            self._candidates.leave(last)
-        if self._given:
-            raise failure
-        await self._drop_attempt(failure)
-        if mixed:
-            self._candidates.put_first(suppliers)
-            self._alone = True
-        if suppliers and all(last is not supplier for supplier in suppliers):
-            self._candidates.put_first((last,))  # It had nothing left to serve, right or wrong.
-
-    def _accuse(self, failure: DigestMismatchError) -> DigestMismatchError:
-        """Say whose bytes they were, if they were all from one source, be it not the last one."""
-        suppliers = self._service.suppliers
-        if len(suppliers) == 1:
-            failure.locate(reference=suppliers[0].reference, member=suppliers[0].member)
-        return failure
-
-    async def _resume(self, attempt: Attempt, failure: SupplementedError) -> bool:
-        """Have done with an attempt that broke off, and ask the same source for the rest.
-
-        Returns:
-            Whether it goes on; if not, that is no use, or failed.
-        """
-        pause = self._allow_resumption(attempt, failure)
-        progress = self._progress if pause is None else None
-        self._take_failure(attempt, failure, progress)
-        await self._drop_attempt(failure)
-        if pause is None:
-            return False
-        await self._clock.sleep(pause)
-        if self._closed:
-            raise self._closed_error()
-        again = await self._candidates.ask(
-            attempt.candidate,
-            size=self.size,
-            start=self.position,
-            end=self._asked_end,
-            progress=self._progress,
-            after=attempt,
-        )
-        if again is None:
-            return False
-        await self._use(again)
+        self._released = True
         return True
 
-    def _take_failure(
-        self, attempt: Attempt, failure: SupplementedError, progress: int | None
-    ) -> None:
-        if isinstance(failure, SourceError):
-            failure.received = self._progress
-        self._candidates.blame(attempt.candidate, failure, progress=progress)
-        if self.position == self._start:
-            return
-        if self.is_whole and self._running is None:
-            raise failure  # what was not hashed cannot be hashed any more
-        self._proven = False  # what a file was that failed, nobody can tell
+    def end(self, *, trusted: bool) -> None:
+        """The body ended. If everything is hashed, `check` comes next.
 
-    def _allow_resumption(self, attempt: Attempt, failure: SupplementedError) -> float | None:
-        """Seconds until the same source is asked again, None if it is not (rules RES-01 to -04)."""
-        if not attempt.resumable or not isinstance(failure, _BREAKS):
+        Args:
+            trusted: Whether the file that was read is still the one that was verified before.
+
+        Raises:
+            TruncatedError: Bytes are missing.
+            SourceError: A file was changed while it was read.
+        """
+        due = self.due
+        if due is not None and self.position < due:
+            received = self.received
+            message = f"the body ended after {received} of {due - self._start} bytes"
+            raise TruncatedError(message, received=received)
+        if self.proof is Proof.HASHED:
+            return
+        verified = self.proof is Proof.PREVERIFIED and trusted
+        if self.is_whole and not verified:
+            message = "the file was changed while it was read; open the blob again"
+            raise SourceError(message)
+        self.verified = verified
+
+    def check(self, actual: Digest) -> None:
+        """Everything was hashed.
+
+        Raises:
+            DigestMismatchError: The bytes are not those of the blob.
+        """
+        if actual != self._digest:
+            message = f"the content of the blob has the digest {actual}"
+            parts = self.parts
+            failure = DigestMismatchError(message, actual=actual, suspects=parts.members)
+            if len(parts.suppliers) == 1:
+                source = parts.suppliers[0]
+                failure.locate(reference=source.reference, member=source.member)
+            raise failure
+        self.size = self.position
+        self.verified = True
+
+    def record_part(self) -> Served | None:
+        """Record what the attempt has served since the last call; None if that is nothing."""
+        start, self._attempt_start = self._attempt_start, self.position
+        if self.candidate is None:
             return None
-        record, now = self._resumption_of(attempt.candidate), self._clock.now()
+        return self.parts.add(self.candidate, start, self.position)
+
+    def fail(
+        self, failure: SupplementedError, *, resumable: bool, now: float, chance: float
+    ) -> Decision:
+        """Reading from `candidate` failed; call `record_part` first.
+
+        Args:
+            failure: What happened.
+            resumable: Whether the source can be asked for the rest.
+            now: The time, in seconds.
+            chance: A number in ``[0, 1)``.
+        """
+        source = self.candidate
+        if source is None or isinstance(failure, LimitExceededError):
+            return Raise(failure)
+        if isinstance(failure, DigestMismatchError):
+            return self._fail_check(source, failure)
+        pause = self._allow_resumption(source, failure, now, chance) if resumable else None
+        fault = Fault(source, progress=self.received if pause is None else None)
+        if self.position != self._start:
+            if self.is_whole and self.proof is not Proof.HASHED:
+                return Raise(failure, fault)  # The bytes that came can no longer be hashed.
+            if self.proof is Proof.PREVERIFIED:
+                self.proof = Proof.NONE  # A file that failed may have changed before, too.
+        if pause is None:
+            return self._go_on(fault)
+        return Resume(self.position, self.end_to_ask, pause, fault)
+
+    def refuse(self) -> Decision:
+        """The source was asked for the rest, and does not serve it."""
+        return self._go_on(None)
+
+    # Deciding
+
+    def _allow_resumption(
+        self, source: BlobCandidate, failure: SupplementedError, now: float, chance: float
+    ) -> float | None:
+        """Seconds until the same source is asked again; None if it is not."""
+        if not isinstance(failure, _BREAKS):
+            return None
+        record = self._resumptions.of(source)
         stalled = isinstance(failure, SourceTimeoutError)
         if not record.allows(self.position, now, stalled=stalled):
             return None
-        return record.begin(self.position, now, self._clock.random())
+        return record.begin(self.position, now, chance)
 
-    def _resumption_of(self, candidate: BlobCandidate) -> Resumption:
-        for known, record in self._resumptions:
-            if known is candidate:
-                return record
-        record = Resumption(ResumptionPolicy())
-        self._resumptions.append((candidate, record))
-        return record
+    def _go_on(self, fault: Fault | None) -> Decision:
+        # A size that only sources claim goes with the source that claimed it.
+        if self._solo or (not self._released and self._promised is None):
+            return self._start_over(fault)
+        return NextCandidate(self.position, self.end_to_ask, fault)
 
-    def _begin_again(self) -> None:
-        if self._running is not None:
-            self._running.discard()
-            self._running = None
-        self._service.forget()
+    def _fail_check(self, last: BlobCandidate, failure: DigestMismatchError) -> Decision:
+        suppliers = self.parts.suppliers
+        mixed = len(suppliers) > 1
+        culprit = suppliers[0] if len(suppliers) == 1 else last
+        fault = Fault(culprit, certain=not mixed)
+        if self._released:
+            return Raise(failure, fault)
+        first: tuple[BlobCandidate, ...] = ()
+        if mixed:
+            first = suppliers
+            self._solo = True
+        if suppliers and all(last is not supplier for supplier in suppliers):
+            first = (last, *first)  # It had nothing left to serve, right or wrong.
+        return self._start_over(fault, first)
+
+    def _start_over(self, fault: Fault | None, first: tuple[BlobCandidate, ...] = ()) -> StartOver:
+        self.parts.clear()
         self._resumptions.clear()
-        self._proven = True
-        self._began = self.position = self._start
-        self.size = self._descriptor.size
-        self.is_whole = self._covers_all()
+        self.proof = Proof.PREVERIFIED
+        self._attempt_start = self.position = self._start
+        self.size = self._promised
+        self.is_whole = self._covers_all(self.size)
+        return StartOver(self.position, self.end_to_ask, first, fault)
 
     def list_served(self) -> list[Served]:
-        """Who has served what, up to now."""
-        attempt, candidate = self._attempt, self.candidate
-        if attempt is not None and attempt.served is not None:
-            return list(attempt.served)
-        if candidate is None:
+        """The parts that each source has served up to now, in order."""
+        if self.candidate is None:
             return []
-        return self._service.list_parts(candidate, self._began, self.position)
-
-    def _note_service(self, attempt: Attempt) -> None:
-        """Write down what the attempt has served, once."""
-        began, self._began = self._began, self.position
-        if attempt.served is not None:
-            self._service.adopt(attempt.served)
-        else:
-            self._service.note(attempt.candidate, began, self.position)
-
-    async def _drop_attempt(self, failure: SupplementedError | None = None) -> None:
-        attempt, self._attempt = self._attempt, None
-        if attempt is None:
-            return
-        try:
-            await close_all((attempt,), "its source")
-        except ExceptionGroup as group:
-            if failure is not None:
-                failure.add_note(f"{group.message} failed as well: {group.exceptions}")
-
-    # Closing
-
-    def _closed_error(self) -> ClosedError:
-        message = "the blob stream has been closed; open the blob again"
-        return ClosedError(message, digest=self._digest)
-
-    async def aclose(self) -> None:
-        """Release everything, also in the middle. May be called again.
-
-        Raises:
-            ExceptionGroup: The source did not let go gracefully.
-        """
-        if self._closed:
-            return
-        self._closed = True
-        if self._running is not None:
-            self._running.discard()
-        self._candidate = self.candidate
-        attempt, self._attempt = self._attempt, None
-        if attempt is None:
-            self._candidates.forget()
-            return
-        self._note_service(attempt)
-        if self.right is None:
-            self._candidates.leave(attempt.candidate)
-        self._candidates.forget()
-        await close_all((attempt,), f"blob {self._digest}")
+        return self.parts.list_with(self.candidate, self._attempt_start, self.position)
