@@ -1,4 +1,4 @@
-"""Break each rule of the resolver and of the relay in turn: the tests must notice every one.
+"""Break each rule of the resolver and of failover in turn: the tests must notice every one.
 
 ``python -m tests.mutants [WORD ...]`` runs all mutants, or those whose rule contains a word. A
 mutant is one exact piece of the source, what takes its place, and the test that must notice. It
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 RESOLVER, ADVICE = "resolver.py", "advice.py"
 TESTS = (
     *("tests/test_resolver_rules.py", "tests/test_resolver.py", "tests/streams/test_failover.py"),
+    "tests/streams/test_failover_decision.py",
     *("tests/streams/test_history.py", "tests/test_breaker.py", "tests/streams/test_health.py"),
     "tests/test_supplemented.py",
 )
@@ -658,9 +659,9 @@ WANTS = (
     ),
 )
 
-RELAY = tuple(Mutant(*each) for each in RULES)
+FAILOVER = tuple(Mutant(*each) for each in RULES)
 
-MUTANTS = (*QUEUE, *COMMITS, *POLICIES, *BOUNDS, *WANTS, *RELAY)
+MUTANTS = (*QUEUE, *COMMITS, *POLICIES, *BOUNDS, *WANTS, *FAILOVER)
 
 
 def prepare(directory: Path) -> None:
