@@ -69,23 +69,23 @@ from asupplemented.image import Image, open_image
 from asupplemented.model.credential import Credential
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.model.signature import Signature
-from asupplemented.plan import Explanation, Instance, Resolution
 from asupplemented.session import ScopedSession, Session
 from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
+from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from asupplemented.cache.disk.layout_cache import LayoutCache
-    from asupplemented.cache.hosts.object_store import ObjectStore
-    from asupplemented.cache.hosts.redis_lease import RedisLease
-    from asupplemented.cache.hosts.tiered import TieredCache
-    from asupplemented.transfer import CopyReport, copy
+    from asupplemented.cache.layout.layout_cache import LayoutCache
+    from asupplemented.cache.remote.leases import RedisLease
+    from asupplemented.cache.remote.object_store import ObjectStore
+    from asupplemented.cache.remote.tiered import TieredCache
+    from asupplemented.credentials import AuthFileCredentials
+    from asupplemented.transfer.copy import CopyReport, copy
     from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
-    from asupplemented.transports.registry.credentials import AuthFileCredentials
 
 __all__ = (
     "AccessError",
@@ -166,16 +166,16 @@ __all__ = (
 )
 
 _LAZY = {
-    "AuthFileCredentials": "asupplemented.transports.registry.credentials:AuthFileCredentials",
+    "AuthFileCredentials": "asupplemented.credentials:AuthFileCredentials",
     "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
-    "CopyReport": "asupplemented.transfer:CopyReport",
-    "LayoutCache": "asupplemented.cache.disk.layout_cache:LayoutCache",
-    "ObjectStore": "asupplemented.cache.hosts.object_store:ObjectStore",
+    "CopyReport": "asupplemented.transfer.copy:CopyReport",
+    "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",
+    "ObjectStore": "asupplemented.cache.remote.object_store:ObjectStore",
     "Proxies": "asupplemented.transports.registry:Proxies",
-    "RedisLease": "asupplemented.cache.hosts.redis_lease:RedisLease",
+    "RedisLease": "asupplemented.cache.remote.leases:RedisLease",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
-    "TieredCache": "asupplemented.cache.hosts.tiered:TieredCache",
-    "copy": "asupplemented.transfer:copy",
+    "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
+    "copy": "asupplemented.transfer.copy:copy",
     "testing": "asupplemented.testing",
 }
 """Loaded when asked for: what needs aiohttp, and what only those need who copy or cache."""

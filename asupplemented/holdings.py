@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from asupplemented.abc import AsyncResource
-from asupplemented.closing import close_all
+from asupplemented.aio.closing import close_all
 from asupplemented.errors import ClosedError, WrongLoopError
 
 if TYPE_CHECKING:

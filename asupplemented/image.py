@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import AsyncResource, Opening
-from asupplemented.closing import closing_on_error
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.errors import LimitExceededError, UnsupportedManifestError
 from asupplemented.limits import MAX_CONFIG, MAX_NESTING
 from asupplemented.model.config import ImageConfig, Inspection

@@ -2,12 +2,15 @@
 
 Adapters stay thin. Caps, digests, mapped errors, the one default manifest and the hooks are
 added here, once, for every transport there is.
+
+Manifests as sources give them, verified.
 """
 
 from __future__ import annotations
 
 import asyncio
 import warnings
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -26,20 +29,22 @@ from asupplemented.abc import (
     Signed,
     Source,
 )
-from asupplemented.closing import closing_on_error
+from asupplemented.aio.closing import closing_on_error
+from asupplemented.aio.concurrency import SingleFlight
+from asupplemented.aio.files import map_os_error, run_blocking, run_opening
 from asupplemented.errors import (
     ClosedError,
+    LimitExceededError,
+    ManifestError,
+    SizeMismatchError,
     SourceTimeoutError,
     SupplementedError,
 )
 from asupplemented.events import ManifestFetched
-from asupplemented.files import map_os_error, run_blocking, run_opening
-from asupplemented.flight import SingleFlight
-from asupplemented.limits import OFFLOAD_BYTES
+from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
-from asupplemented.verification import fetch_batch, verify_and_parse, verify_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -55,11 +60,57 @@ if TYPE_CHECKING:
         Reference,
         SourceAdapter,
     )
-    from asupplemented.model.selection import Selection
+    from asupplemented.model.index import Selection
     from asupplemented.model.signature import Signature
     from asupplemented.progress import CopyProgress, PrefetchReport
 
-__all__ = ("VerifiedSource", "open_verified")
+__all__ = ("VerifiedSource", "fetch_batch", "open_verified", "verify_and_parse", "verify_manifest")
+
+
+def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
+    """A manifest that is what its digest names.
+
+    Args:
+        raw: As a source gave it.
+        expected: The digest that named it, None if nothing did.
+        size: The bytes that it was promised to have, None if nobody promised.
+
+    Raises:
+        LimitExceededError: It is larger than ``MAX_MANIFEST``.
+        VerificationError: It is not what was named.
+        ManifestError: It is no manifest.
+    """
+    actual = len(raw.raw)
+    if actual > MAX_MANIFEST:
+        message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
+        raise LimitExceededError(message, limit=MAX_MANIFEST)
+    if size is not None and actual != size:
+        message = f"the manifest has {actual} bytes where {size} were promised"
+        raise SizeMismatchError(message, expected=size, actual=actual)
+    return Manifest.verified(raw.raw, raw.media_type, expected)
+
+
+def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
+    """The same, and parsed as well while we are off the event loop. Blocking."""
+    manifest = verify_manifest(raw, expected, size)
+    with suppress(ManifestError):  # Whoever parses it will hear.
+        manifest.parse()
+    return manifest
+
+
+def fetch_batch(
+    adapter: Batched, instances: Sequence[Digest]
+) -> list[Manifest | SupplementedError]:
+    """Read many manifests, and verify and parse each; one outcome for each. Blocking."""
+    outcomes: list[Manifest | SupplementedError] = []
+    for digest, raw in zip(instances, adapter.fetch_manifests(instances), strict=True):
+        try:
+            outcomes.append(
+                verify_and_parse(raw, digest, None) if isinstance(raw, RawManifest) else raw
+            )
+        except SupplementedError as error:
+            outcomes.append(error)
+    return outcomes
 
 
 def open_verified(
@@ -319,8 +370,8 @@ class VerifiedSource(Source):
         concurrency: int = 6,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
-        """Fetch the image into the cache of the session; see `asupplemented.prefetching`."""
-        from asupplemented.prefetching import prefetch
+        """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`."""
+        from asupplemented.transfer.prefetch import prefetch
 
         self._check_open()
         return await prefetch(

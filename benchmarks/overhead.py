@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import aiohttp
 
 import asupplemented as asup
-from asupplemented.streams.hashing import HASHING, Hashing
+from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.transports.registry.options import RegistryLimits
 from benchmarks.harness import cpu_seconds, interleave, report, wall_seconds
 from benchmarks.server import serve

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 import asupplemented as asup
-from asupplemented.cache.disk.layout_cache import LayoutCache
+from asupplemented.cache.layout.layout_cache import LayoutCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,7 @@ from asupplemented.model.media_type import ACCEPT
 from asupplemented.model.name import ImageName
 from asupplemented.session import Session
 from asupplemented.transports import parse_reference
-from asupplemented.transports.registry.opening import open_adapter
+from asupplemented.transports.registry.reference import open_adapter
 from benchmarks.harness import interleave, report
 from benchmarks.server import serve
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import Source
-    from asupplemented.transports.registry.source import RegistryAdapter
+    from asupplemented.transports.registry.adapter import RegistryAdapter
     from benchmarks.server import Offer
 
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
-from asupplemented.model.selection import AllImages
-from asupplemented.resolver import Resolver, Want
+from asupplemented.supplemented.resolver import Resolver, Want
 from benchmarks.harness import cpu_seconds, interleave, report
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asupplemented import Descriptor, Digest, Session
-from asupplemented.files import run_opening
-from asupplemented.streams.blob_files import open_blob_file
-from asupplemented.streams.verified import VerifiedStream
+from asupplemented.aio.files import run_opening
+from asupplemented.blobs.blob_files import open_blob_file
+from asupplemented.blobs.verified import VerifiedStream
 from benchmarks.harness import cpu_seconds, interleave, report, wall_seconds
 
 if TYPE_CHECKING:

@@ -16,16 +16,15 @@ from rich.console import Console
 
 import asupplemented as asup
 from asupplemented.cli.console import Narrator, short
-from asupplemented.cli.output import show_size, write_text
-from asupplemented.cli.tree import draw_resolution, render
+from asupplemented.cli.output import draw_resolution, render, show_size, write_text
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
-from asupplemented.transfer import BlobCopied
+from asupplemented.transfer.copy import BlobCopied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from asupplemented.testing import BuiltImage
-    from asupplemented.transfer import CopyProgress, CopyReport
+    from asupplemented.transfer.copy import CopyProgress, CopyReport
 
 PLATFORMS = ("linux/amd64", "linux/arm64/v8", "linux/arm/v7", "linux/riscv64")
 LAYER = 512 * 1024

@@ -1,4 +1,4 @@
-"""Sources that break off by script, and what must come of it: a serial model of the relay."""
+"""Sources that break off by script, and what must come of it: a serial model of failover."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
 from asupplemented.abc import Served
+from asupplemented.aio.retry import CLOCK
+from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.errors import (
     BlobNotFoundError,
     NetworkError,
@@ -17,9 +19,7 @@ from asupplemented.errors import (
     TooManyRequestsError,
     UnauthorizedError,
 )
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
-from asupplemented.streams.hashing import HASHING, Hashing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import pytest
 
 from asupplemented.abc import AsyncResource
+from asupplemented.aio.files import run_opening
+from asupplemented.blobs.blob_files import open_blob_file
 from asupplemented.errors import SupplementedError
-from asupplemented.files import run_opening
 from asupplemented.limits import MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.streams.blob_files import open_blob_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from asupplemented.abc import BlobFile, Context, RawBlob
-    from asupplemented.streams.verified import VerifiedStream
+    from asupplemented.blobs.verified import VerifiedStream
 
 DATA = bytes(range(256)) * 4
 """A small blob."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from asupplemented.retry import Clock
+from asupplemented.aio.retry import Clock
 
 
 class FakeClock:

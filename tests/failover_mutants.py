@@ -7,9 +7,9 @@ from __future__ import annotations
 
 __all__ = ("RULES",)
 
-ATTEMPTS, BREAKER, CANDIDATES = "streams/attempts.py", "breaker.py", "streams/candidates.py"
-FAILOVER, READER = "streams/failover.py", "streams/failover_reader.py"
-HEALTH, HISTORY, PLAN = "streams/health.py", "streams/history.py", "plan.py"
+ATTEMPTS, BREAKER, CANDIDATES = "blobs/attempts.py", "aio/breaker.py", "blobs/candidates.py"
+FAILOVER, READER = "blobs/failover.py", "blobs/failover_reader.py"
+HEALTH, HISTORY, PLAN = "blobs/health.py", "blobs/history.py", "supplemented/resolution.py"
 
 GOING_ON = (
     (

@@ -22,12 +22,16 @@ from typing import NamedTuple
 from tests.failover_mutants import RULES
 
 ROOT = Path(__file__).parent.parent
-RESOLVER, ADVICE = "resolver.py", "advice.py"
+RESOLVER, ADVICE = "supplemented/resolver.py", "supplemented/lookahead.py"
 TESTS = (
-    *("tests/test_resolver_rules.py", "tests/test_resolver.py", "tests/streams/test_failover.py"),
-    "tests/streams/test_failover_decision.py",
-    *("tests/streams/test_history.py", "tests/test_breaker.py", "tests/streams/test_health.py"),
-    "tests/test_supplemented.py",
+    *(
+        "tests/supplemented/test_resolver_rules.py",
+        "tests/supplemented/test_resolver.py",
+        "tests/blobs/test_failover.py",
+        "tests/blobs/test_failover_decision.py",
+    ),
+    *("tests/blobs/test_history.py", "tests/aio/test_breaker.py", "tests/blobs/test_health.py"),
+    "tests/supplemented/test_supplemented.py",
 )
 WORKERS = min(4, os.cpu_count() or 1)
 HANGS = 120.0

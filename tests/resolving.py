@@ -9,7 +9,7 @@ import pytest
 
 from asupplemented import limits
 from asupplemented.errors import InstanceNotFoundError, SupplementedError
-from asupplemented.resolver import Bounds, Resolver, Want
+from asupplemented.supplemented.resolver import Bounds, Resolver, Want
 from tests.serial_model import Answer, Request, SerialLoop, World, resolve_serially
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asupplemented.model.digest import Digest
-    from asupplemented.resolver import Outcome
+    from asupplemented.supplemented.resolver import Outcome
 
 
 @dataclass

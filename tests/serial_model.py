@@ -30,12 +30,12 @@ from asupplemented.errors import (
     UnsupportedDigestError,
 )
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Index, Manifest
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 
 if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.model.selection import Selection
+    from asupplemented.model.index import Selection
 
 Outcome: TypeAlias = Manifest | SupplementedError
 Held: TypeAlias = tuple[int, Digest]

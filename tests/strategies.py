@@ -31,6 +31,7 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import (
     DOCKER_CONFIG,
@@ -44,14 +45,13 @@ from asupplemented.model.media_type import (
     OCI_MANIFEST,
 )
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from tests.serial_model import Request, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asupplemented.errors import SupplementedError
-    from asupplemented.model.selection import Selection
+    from asupplemented.model.index import Selection
     from tests.serial_model import Outcome
 
 # Building stones

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from asupplemented.hostconfig import ConfigurationPaths, Registries
 from asupplemented.model.name import ImageName
 from asupplemented.session import Session
-from asupplemented.transports.registry.configuration import ConfigurationPaths, Registries
 from tests.modules import ROOT
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp.test_utils import TestClient, TestServer
 
 import asupplemented as asup
-from asupplemented.breaker import Fitness
+from asupplemented.aio.breaker import Fitness
+from asupplemented.aio.retry import CLOCK
+from asupplemented.blobs.health import health_of
 from asupplemented.cache.sharing import settle
-from asupplemented.retry import CLOCK
-from asupplemented.streams.health import health_of
 from asupplemented.testing import FakeRegistry, Slow, Status, build_image
 from tests.breaking_sources import Source, Turn
 from tests.candidates import Ledger

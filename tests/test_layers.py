@@ -24,49 +24,38 @@ if TYPE_CHECKING:
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 LAYERS = {
-    "asupplemented.errors": 0,
-    "asupplemented.limits": 0,
-    "asupplemented.model": 0,
-    "asupplemented.abc": 1,
-    "asupplemented.events": 1,
-    "asupplemented.progress": 1,
-    "asupplemented.advice": 2,
-    "asupplemented.backoff": 2,
-    "asupplemented.breaker": 2,
-    "asupplemented.plan": 2,
-    "asupplemented.resolver": 2,
-    "asupplemented.arguments": 3,
-    "asupplemented.cache": 3,
-    "asupplemented.closing": 3,
-    "asupplemented.files": 3,
-    "asupplemented.flight": 3,
-    "asupplemented.holdings": 3,
-    "asupplemented.layout_store": 3,
-    "asupplemented.prefetching": 3,
-    "asupplemented.retry": 3,
-    "asupplemented.session": 3,
-    "asupplemented.side_by_side": 3,
-    "asupplemented.source": 3,
-    "asupplemented.staging": 3,
-    "asupplemented.streams": 3,
-    "asupplemented.verification": 3,
-    "asupplemented.transports": 4,
-    "asupplemented.transports.registry": 4,
-    "asupplemented.transports.registry.configuration": 4,
-    "asupplemented.cargo": 5,
-    "asupplemented.catalog": 5,
-    "asupplemented.image": 5,
-    "asupplemented.resolution": 5,
-    "asupplemented.supplemented": 5,
-    "asupplemented.testing": 5,
-    "asupplemented.transfer": 5,
-    "asupplemented": 6,  # the face itself; a module that only this prefix fits has no room
-    "asupplemented.__main__": 6,
-    "asupplemented.cli": 6,
-    "asupplemented.web": 6,
+    room: layer
+    for layer, rooms in enumerate(
+        (
+            ("errors", "limits", "model"),
+            ("abc", "events", "progress"),
+            (
+                "aio",
+                *("supplemented.lookahead", "supplemented.resolution", "supplemented.resolver"),
+            ),
+            ("blobs", "credentials", "hostconfig", "oci_layout", "transports"),
+            ("cache", "session", "holdings", "arguments", "verification"),
+            ("transfer",),
+            ("source",),
+            (
+                *("transports.directory", "transports.disk", "transports.memory"),
+                *("transports.oci", "transports.registry"),
+            ),
+            ("image",),
+            ("supplemented",),
+            ("catalog", "testing"),
+            ("cli", "web", "__main__"),
+        )
+    )
+    for room in rooms
 }
+"""Room -> layer, from the bottom up. A room may import from its own layer or from a lower one."""
 
-ANYIO_FROM = 3
+LAYERS = {f"asupplemented.{room}": layer for room, layer in LAYERS.items()}
+LAYERS["asupplemented"] = max(LAYERS.values())
+"""The public names; a module that only this prefix fits has no room."""
+
+ANYIO_FROM = 2
 """The lowest layer that may import anyio."""
 
 AIOHTTP = frozenset({"aiohttp", "multidict", "yarl"})
@@ -75,16 +64,17 @@ AIOHTTP = frozenset({"aiohttp", "multidict", "yarl"})
 THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.cache": frozenset({"obstore", "redis"}),
     "asupplemented.cli": frozenset({"rich", "typer"}),
+    "asupplemented.credentials": frozenset({"msgspec"}),
     "asupplemented.image": frozenset({"msgspec"}),
-    "asupplemented.layout_store": frozenset({"msgspec"}),
+    "asupplemented.oci_layout": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
-    "asupplemented.plan": frozenset({"msgspec"}),
-    "asupplemented.resolution": frozenset({"msgspec"}),
+    "asupplemented.supplemented.resolution": frozenset({"msgspec"}),
+    "asupplemented.supplemented.driver": frozenset({"msgspec"}),
     "asupplemented.session": frozenset({"aiohttp"}),
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
-    "asupplemented.transports.registry.configuration": frozenset({"msgspec", "yaml"}),
+    "asupplemented.hostconfig": frozenset({"msgspec", "yaml"}),
     "asupplemented.web": AIOHTTP | {"msgspec"},
 }
 
@@ -95,7 +85,7 @@ LAZY = frozenset(
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` reaches the room
         ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
         ("asupplemented.testing", "trustme"),  # not everyone who uses a fake needs TLS
-        ("asupplemented.transports.registry.configuration", "yaml"),  # an extra
+        ("asupplemented.hostconfig", "yaml"),  # an extra
     }
 )
 """What a room imports inside functions only."""
@@ -268,26 +258,38 @@ def test_rooms_do_not_import_in_a_circle() -> None:
 @pytest.mark.parametrize(
     ("importer", "source", "fault"),
     [
-        ("asupplemented.model.digest", "import asupplemented.abc", "up from layer 0 to 1"),
-        ("asupplemented.resolver", "from asupplemented import session", "up from layer 2 to 3"),
-        ("asupplemented.resolver", "from . import streams", "up from layer 2 to 3"),
-        ("asupplemented.session", "from .web import app", "up from layer 3 to 6"),
-        ("asupplemented.catalog", "from asupplemented import Session", "up from layer 5 to 6"),
+        ("asupplemented.model.digest", "import asupplemented.abc", "up from layer"),
+        (
+            "asupplemented.supplemented.resolver",
+            "from asupplemented import session",
+            "up from layer",
+        ),
+        ("asupplemented.supplemented.resolver", "from .. import blobs", "up from layer"),
+        ("asupplemented.session", "from .web import app", "up from layer"),
+        ("asupplemented.catalog", "from asupplemented import Session", "up from layer"),
         (
             "asupplemented.abc",
             "if TYPE_CHECKING:\n    from asupplemented.source import VerifiedSource",
-            "up from layer 1 to 3",
+            "up from layer",
         ),
-        ("asupplemented.retry", "def f():\n    import asupplemented.cli", "up from layer 3 to 6"),
+        (
+            "asupplemented.aio.retry",
+            "def f():\n    import asupplemented.cli",
+            "up from layer",
+        ),
         ("asupplemented.image", "import asupplemented.cellar", "no such room"),
         ("asupplemented.model.digest", "import anyio", "not in asupplemented.model"),
-        ("asupplemented.resolver", "import msgspec.json", "not in asupplemented.resolver"),
-        ("asupplemented.transports.layout", "import aiohttp", "not in asupplemented.transports"),
+        (
+            "asupplemented.supplemented.resolver",
+            "import msgspec.json",
+            "not in asupplemented.supplemented.resolver",
+        ),
+        ("asupplemented.transports.oci", "import aiohttp", "not in asupplemented.transports"),
         ("asupplemented.session", "import aiohttp", "inside functions only"),
         (
-            "asupplemented.transports.registry.configuration.tables",
+            "asupplemented.hostconfig.tables",
             "import aiohttp",
-            "not in asupplemented.transports.registry.configuration",
+            "not in asupplemented.hostconfig",
         ),
         ("asupplemented.session", "class C:\n    from aiohttp import web", "inside functions only"),
         ("asupplemented.catalog", "try:\n    import redis\nexcept E:\n    pass", "not in"),
@@ -303,7 +305,7 @@ def test_a_wrong_import_is_found(importer: str, source: str, fault: str) -> None
     [
         ("asupplemented.model.digest", "import hashlib\nfrom asupplemented import errors"),
         ("asupplemented.model.manifest", "from .digest import Digest\nimport msgspec"),
-        ("asupplemented.streams.verified", "import anyio.to_thread\nfrom .. import retry"),
+        ("asupplemented.blobs.verified", "import anyio.to_thread\nfrom ..aio import retry"),
         ("asupplemented.session", "async def f():\n    import aiohttp"),
         ("asupplemented.session", "if TYPE_CHECKING:\n    from aiohttp import ClientSession"),
         ("asupplemented.transports.registry.client", "import aiohttp\nimport yarl"),
@@ -317,15 +319,15 @@ def test_a_right_import_passes(importer: str, source: str) -> None:
 
 def test_a_relative_import_starts_at_the_package_of_its_module() -> None:
     in_package = find_imports("asupplemented.cache", "from .spool import S", is_package=True)
-    in_module = find_imports("asupplemented.cache.spool", "from .. import streams")
+    in_module = find_imports("asupplemented.cache.spool", "from .. import blobs")
     assert [found.target for found in in_package] == ["asupplemented.cache.spool"]
-    assert [found.target for found in in_module] == ["asupplemented.streams"]
+    assert [found.target for found in in_module] == ["asupplemented.blobs"]
 
 
 def test_a_circle_of_rooms_is_found() -> None:
     circle = [
-        *find_imports("asupplemented.session", "from asupplemented import files"),
-        *find_imports("asupplemented.files", "from asupplemented import cache"),
+        *find_imports("asupplemented.session", "from asupplemented.aio import files"),
+        *find_imports("asupplemented.aio.files", "from asupplemented import cache"),
         *find_imports("asupplemented.cache.spool", "def f():\n    import asupplemented.session"),
     ]
     with pytest.raises(CycleError):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from asupplemented import Resolution
     from asupplemented.abc import Reference
-    from asupplemented.model.selection import Selection
+    from asupplemented.model.index import Selection
 
 CASES = [load_case(path) for path in case_files()]
 LAYOUTS = [case for case in CASES if not case.uses_schema1]

@@ -13,10 +13,10 @@ import aiohttp
 import pytest
 
 from asupplemented.abc import AsyncResource, ResourceKey, Timeouts
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import ClosedError, ConfigurationError, UsageError, WrongLoopError
 from asupplemented.events import Event, Warned
 from asupplemented.model.credential import Credential
-from asupplemented.retry import CLOCK, Clock
 from asupplemented.session import Session
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.abc import BlobFile, Opening, RawManifest, Timeouts
+from asupplemented.blobs.blob_files import open_blob_file
 from asupplemented.errors import (
     AccessError,
     AmbiguousManifestError,
@@ -42,7 +43,6 @@ from asupplemented.model.media_type import OCI_INDEX, OCI_MANIFEST
 from asupplemented.model.signature import Signature
 from asupplemented.session import Session
 from asupplemented.source import VerifiedSource, open_verified
-from asupplemented.streams.blob_files import open_blob_file
 from asupplemented.testing import build_image, build_index
 from tests.candidates import Ledger, Wire
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping

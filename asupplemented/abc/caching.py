@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from asupplemented.abc.reference import Reference
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
-    from asupplemented.model.selection import Selection
     from asupplemented.progress import CopyProgress, PrefetchReport
 
 __all__ = ("BlobCache", "Lease", "Spool", "Tenure")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from asupplemented.abc.abilities import RawParts
     from asupplemented.abc.blob import BlobCandidate, BlobStream
     from asupplemented.abc.reference import Reference
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
-    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
     from asupplemented.progress import CopyProgress, PrefetchReport
 
@@ -109,7 +109,7 @@ class Source(AsyncResource):
         concurrency: int = 6,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
-        """Fetch the image into the cache of the session; see `asupplemented.prefetching`."""
+        """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`."""
 
     @abc.abstractmethod
     async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from asupplemented.abc import AsyncResource, ResourceKey
-from asupplemented.closing import CLOSE_TIMEOUT
+from asupplemented.aio.closing import CLOSE_TIMEOUT
+from asupplemented.aio.files import WORKERS, Workers
 from asupplemented.errors import SupplementedError
 from asupplemented.events import Warned
-from asupplemented.files import WORKERS, Workers
 from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:

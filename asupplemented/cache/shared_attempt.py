@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from asupplemented.blobs.failover import BlobProgress
+from asupplemented.blobs.failover_reader import BlobReader
+from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import ClosedError, SupplementedError
-from asupplemented.streams.failover import BlobProgress
-from asupplemented.streams.failover_reader import BlobReader
-from asupplemented.streams.verified import VerifiedStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from asupplemented.abc import AsyncResource
+from asupplemented.aio.closing import close_all
+from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.overflow import Overflow
 from asupplemented.cache.shared_attempt import SharedReader
-from asupplemented.closing import close_all
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, MIB
-from asupplemented.streams.verified import VerifiedStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -12,24 +12,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, ResourceKey
+from asupplemented.aio.closing import Nothing, close_all, closing_on_error
+from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.blobs.attempts import CachedAttempt
+from asupplemented.blobs.hashing import HASHING, Hashing
+from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.shared_fetch import SharedFetch
 from asupplemented.cache.spool import make_spool
-from asupplemented.closing import Nothing, close_all, closing_on_error
 from asupplemented.errors import ClosedError, UnsupportedOperationError
 from asupplemented.events import BlobJoined
-from asupplemented.files import WORKERS, Workers
 from asupplemented.model.digest import Digest
-from asupplemented.streams.attempts import CachedAttempt
-from asupplemented.streams.hashing import HASHING, Hashing
-from asupplemented.streams.verified import VerifiedStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Spool
+    from asupplemented.blobs.attempts import Attempt
+    from asupplemented.blobs.failover_reader import BlobReader, FirstChoice
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.streams.attempts import Attempt
-    from asupplemented.streams.failover_reader import BlobReader, FirstChoice
 
 __all__ = ("SHARING", "Sharing", "open_stream", "settle")
 

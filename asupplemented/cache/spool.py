@@ -12,6 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import Spool
+from asupplemented.aio.files import WORKERS, Workers, run_blocking, run_closing, run_opening
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.cache.spool_file import SpoolFile
 from asupplemented.errors import (
     ClosedError,
@@ -20,9 +22,7 @@ from asupplemented.errors import (
     TruncatedError,
     UsageError,
 )
-from asupplemented.files import WORKERS, Workers, run_blocking, run_closing, run_opening
 from asupplemented.limits import BLOCK, KIB, SMALL_BLOB
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

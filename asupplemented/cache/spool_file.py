@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from asupplemented.aio.atomic import create_staged, lock_file, map_write_errors
+from asupplemented.aio.files import map_os_error
 from asupplemented.errors import ClosedError
-from asupplemented.files import map_os_error
-from asupplemented.staging import create_staged, lock_file, map_write_errors
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,7 +46,7 @@ class SpoolFile:
             directory: Where its bytes lie, None for the system's directory for such files.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         with map_write_errors(Path(directory or "the directory for temporary files")):
             fd, name = tempfile.mkstemp(dir=directory)
@@ -64,7 +64,7 @@ class SpoolFile:
 
         Raises:
             ClosedError: The file was closed.
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         with self.use() as fd, map_write_errors(self.path):
             if fd is None:
@@ -139,7 +139,7 @@ class IngestFile(SpoolFile):
         """Make the file in a directory.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         with map_write_errors(directory):
             return cls(*create_staged(directory))
@@ -148,7 +148,7 @@ class IngestFile(SpoolFile):
         """Wait until the bytes are on the disk.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         with self.use() as fd, map_write_errors(self.path):
             if fd is not None:
@@ -163,7 +163,7 @@ class IngestFile(SpoolFile):
             False if the file was closed before, and nothing was done.
 
         Raises:
-            SourceError: See `asupplemented.staging.map_write_errors`.
+            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
         """
         with self._naming, self.use() as fd, map_write_errors(target):
             if fd is None or not self._named:

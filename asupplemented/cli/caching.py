@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from asupplemented.cache.disk.layout_cache import LayoutCache
+from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cli.options import GroupOptions, as_usage_error, with_group
 from asupplemented.cli.output import show_size, write_json, write_text
 from asupplemented.cli.running import working

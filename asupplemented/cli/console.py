@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from asupplemented.cli.output import printable, show_size
+from asupplemented.cli.output import printable, short, show_size
 from asupplemented.errors import PlatformNotFoundError
 from asupplemented.events import (
     AttemptFailed,
@@ -23,7 +23,7 @@ from asupplemented.events import (
     ResolutionFinished,
     Warned,
 )
-from asupplemented.transfer import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
+from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -32,19 +32,12 @@ if TYPE_CHECKING:
 
     from asupplemented.events import Event
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.transfer import CopyProgress
+    from asupplemented.transfer.copy import CopyProgress
 
-__all__ = ("Narrator", "flatten", "short")
+__all__ = ("Narrator", "flatten")
 
-_HEX_SHOWN: Final = 12
 _NAMED: Final = 20
 """Platforms that an advice names."""
-
-
-def short(digest: str) -> str:
-    """A digest as people tell digests apart: the algorithm and twelve hex digits."""
-    algorithm, _, encoded = printable(digest).partition(":")
-    return f"{algorithm}:{encoded[:_HEX_SHOWN]}"
 
 
 def flatten(error: BaseException) -> list[BaseException]:

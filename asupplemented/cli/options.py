@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from asupplemented.cli.system import find_named
+from asupplemented.cli.names import find_named
 from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
 from asupplemented.session import LOOKAHEAD
 from asupplemented.supplemented import supplement
 from asupplemented.transports import parse_reference
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
     from asupplemented.abc import Reference
-    from asupplemented.cli.system import FilesNamed
-    from asupplemented.model.selection import Selection
+    from asupplemented.cli.names import FilesNamed
+    from asupplemented.model.index import Selection
     from asupplemented.supplemented import SupplementedReference
 
 __all__ = (

@@ -2,6 +2,8 @@
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 content that is not what was named,
 130 after an interrupt and 143 after a request to terminate.
+
+Who the command line is to registries: whoever is logged in on this machine.
 """
 
 from __future__ import annotations
@@ -16,8 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import typer
 
 from asupplemented.cli.console import Narrator
-from asupplemented.cli.login import Login
-from asupplemented.cli.system import find_options
+from asupplemented.cli.names import find_options
 from asupplemented.errors import (
     AmbiguousManifestError,
     InvalidDigestError,
@@ -32,13 +33,55 @@ from asupplemented.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+    from pathlib import Path
 
-    from asupplemented.abc import Setting
-    from asupplemented.cache.disk.layout_cache import LayoutCache
+    from asupplemented.abc import Context, CredentialProvider, Setting
+    from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, PlaceOptions
+    from asupplemented.model.credential import Credential
     from asupplemented.supplemented import SupplementedReference, SupplementedSource
 
-__all__ = ("FAILED", "NOT_FOUND", "USAGE", "WRONG_CONTENT", "Desk", "exit_code", "working")
+__all__ = ("FAILED", "NOT_FOUND", "USAGE", "WRONG_CONTENT", "Desk", "Login", "exit_code", "working")
+
+
+class Login:
+    """Looks up credentials where people log in. Nothing is read before a registry is asked.
+
+    Args:
+        authfile: The one file to read, None for those that programs usually read.
+        warn: Told of what the operator should know.
+    """
+
+    def __init__(self, authfile: Path | None, warn: Callable[[str], None]) -> None:
+        self._authfile = authfile
+        self._warn = warn
+        self._provider: CredentialProvider | None = None
+        self.context: Context | None = None
+        """The session that asks; its configuration names the helpers (rule FILE-12)."""
+
+    async def __call__(self, name: str, /) -> Credential | None:
+        if self._provider is None:
+            self._provider = await self._prepare()
+        return await self._provider(name)
+
+    async def _prepare(self) -> CredentialProvider:
+        from asupplemented.credentials import (
+            AuthFileCredentials,
+            default_auth_file,
+        )
+        from asupplemented.hostconfig import Registries
+        from asupplemented.transports.registry.host_config import System
+
+        registries = Registries()
+        if self.context is not None:
+            registries = await System.of(self.context).load_registries(self._warn)
+        return AuthFileCredentials(
+            self._authfile or default_auth_file(),
+            helpers=registries.credential_helpers,
+            docker=True,
+            warn=self._warn,
+        )
+
 
 T = TypeVar("T")
 

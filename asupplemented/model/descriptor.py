@@ -10,7 +10,7 @@ import msgspec
 from asupplemented.model.platform import Platform
 
 if TYPE_CHECKING:
-    from asupplemented.model.shape import Json
+    from asupplemented.model.strict_json import Json
 
 __all__ = ("Descriptor", "Size")
 

@@ -9,7 +9,7 @@ import msgspec
 from asupplemented.errors import AmbiguousManifestError
 from asupplemented.model import strict_json
 from asupplemented.model.descriptor import INT64_MAX, Descriptor
-from asupplemented.model.shape import Json, fold
+from asupplemented.model.strict_json import Json, fold
 
 __all__ = (
     "Document",

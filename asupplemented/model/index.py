@@ -1,25 +1,37 @@
-"""Indexes and lists: the instances of an image, and choosing among them (rules LI, CI)."""
+"""Indexes and lists: the instances of an image, and choosing among them (rules LI, CI).
+
+Selections: which instances of an index are wanted.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
-from asupplemented.errors import InstanceNotFoundError, PlatformNotFoundError
+from asupplemented.errors import InstanceNotFoundError, PlatformNotFoundError, UsageError
 from asupplemented.model import document
+from asupplemented.model.digest import Digest
 from asupplemented.model.image_manifest import check_data
 from asupplemented.model.media_type import DOCKER_LIST
-from asupplemented.model.platform import wanted_platforms
+from asupplemented.model.platform import Platform, wanted_platforms
 from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.document import Reading
-    from asupplemented.model.platform import Platform
 
-__all__ = ("ZSTD_ANNOTATION", "Index", "parse_index")
+__all__ = (
+    "ZSTD_ANNOTATION",
+    "AllImages",
+    "Index",
+    "Selection",
+    "SpecificImages",
+    "SystemImage",
+    "choose",
+    "parse_index",
+)
 
 ZSTD_ANNOTATION: Final = "io.github.containers.compression.zstd"
 """On an entry of an OCI index, with the value "true": its layers are zstd (rule LI3)."""
@@ -136,3 +148,81 @@ def parse_index(reading: Reading, media_type: str) -> Index:
         artifact_type=typed.artifact_type,
         subject=typed.subject,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AllImages:
+    """Every instance of every list (seed: ``CopyAllImages``)."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class SystemImage:
+    """The one instance of each list that fits a platform (seed: ``CopySystemImage``).
+
+    Attributes:
+        platform: What it must run on, also as text like ``linux/arm/v7``; None for this host.
+        prefer_gzip: Of instances that fit equally well, take the one compressed with gzip
+            rather than zstd (rules CI5, CI10).
+
+    Raises:
+        InvalidPlatformError: The text is no platform.
+    """
+
+    platform: Platform | None
+    prefer_gzip: bool
+
+    def __init__(
+        self,
+        platform: Platform | str | None = None,
+        prefer_gzip: bool = False,  # noqa: FBT001, FBT002 - a field of a value
+    ) -> None:
+        parsed = Platform.parse(platform) if isinstance(platform, str) else platform
+        object.__setattr__(self, "platform", parsed)
+        object.__setattr__(self, "prefer_gzip", prefer_gzip)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class SpecificImages:
+    """Named instances (seed: ``CopySpecificImages``).
+
+    Attributes:
+        digests: What is wanted, in the order given, each once. None at all is a valid wish:
+            then only the default manifests are read.
+
+    Raises:
+        InvalidDigestError: One of them is no digest.
+        UsageError: A single text was given instead of a list.
+    """
+
+    digests: tuple[Digest, ...]
+
+    def __init__(self, digests: Iterable[Digest | str]) -> None:
+        if isinstance(digests, str):
+            message = "SpecificImages takes a list of digests, even for one: [digest]"
+            raise UsageError(message)
+        unique = dict.fromkeys(map(Digest, digests))
+        object.__setattr__(self, "digests", tuple(unique))
+
+
+Selection: TypeAlias = AllImages | SystemImage | SpecificImages
+
+
+def choose(selection: Selection, index: Index) -> tuple[Descriptor, ...]:
+    """The entries of one index that a selection takes (rule X5).
+
+    Returns:
+        In document order, an entry as often as the index names it. A specific selection takes
+        only what this index names, and that may be nothing.
+
+    Raises:
+        PlatformNotFoundError: No entry fits the platform of a `SystemImage`.
+    """
+    match selection:
+        case AllImages():
+            return index.manifests
+        case SystemImage(platform, prefer_gzip):
+            return (index.choose(platform, prefer_gzip=prefer_gzip),)
+        case SpecificImages(digests):
+            wanted = frozenset(digests)
+            return tuple(entry for entry in index.manifests if entry.digest in wanted)
+    assert_never(selection)

@@ -21,7 +21,7 @@ from asupplemented.model.document import Integer, check_foreign, find_foreign
 from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
-    from asupplemented.model.shape import Json
+    from asupplemented.model.strict_json import Json
 
 __all__ = ("EMPTY_LAYER", "EMPTY_LAYER_BYTES", "Schema1", "is_signed", "parse", "rebuild_payload")
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import Opening, Reference
-from asupplemented.closing import closing_on_error
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.errors import (
     ConfigurationError,
     InvalidReferenceError,
     UnsupportedOperationError,
 )
 from asupplemented.image import open_image
-from asupplemented.model.selection import AllImages, SpecificImages, SystemImage
-from asupplemented.resolution import Members, open_members, resolve
+from asupplemented.model.index import AllImages, SpecificImages, SystemImage
+from asupplemented.supplemented.driver import Members, open_members, resolve
 from asupplemented.supplemented.source import SupplementedSource
 from asupplemented.transports import parse_reference
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context
     from asupplemented.image import Image
+    from asupplemented.model.index import Selection
     from asupplemented.model.platform import Platform
-    from asupplemented.model.selection import Selection
-    from asupplemented.plan import Preference, Resolution
-    from asupplemented.resolver import MissingPolicy, UnavailablePolicy
+    from asupplemented.supplemented.resolution import Preference, Resolution
+    from asupplemented.supplemented.resolver import MissingPolicy, UnavailablePolicy
 
 __all__ = ("SupplementedReference", "supplement")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import AsyncResource, BlobCandidate, Source
-from asupplemented.closing import close_all
+from asupplemented.aio.closing import close_all
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
+    from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
-    from asupplemented.model.selection import Selection
     from asupplemented.model.signature import Signature
-    from asupplemented.plan import Explanation, Instance, Resolution
     from asupplemented.progress import CopyProgress, PrefetchReport
     from asupplemented.supplemented.reference import SupplementedReference
+    from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
 
 __all__ = ("SupplementedSource",)
 
@@ -93,7 +93,7 @@ class SupplementedSource(Source):
             InstanceNotFoundError: The group has neither a manifest nor a blob of that digest.
             ClosedError: The image or its session was closed.
         """
-        from asupplemented.streams.health import health_of
+        from asupplemented.blobs.health import health_of
 
         self._check_open()
         planned = self.resolution.explain(digest)
@@ -240,11 +240,11 @@ class SupplementedSource(Source):
         concurrency: int = 6,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
-        """Fetch the image into the cache of the session; see `asupplemented.prefetching`.
+        """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`.
 
         Without another selection, what the group was opened for is fetched.
         """
-        from asupplemented.prefetching import prefetch
+        from asupplemented.transfer.prefetch import prefetch
 
         self._check_open()
         return await prefetch(

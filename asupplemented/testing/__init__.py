@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from asupplemented.testing.access import Access, Basic, Bearer, Token
-from asupplemented.testing.builder import ImageBuilder
 from asupplemented.testing.certificates import Authority
 from asupplemented.testing.control import Raise, SourceControl
 from asupplemented.testing.delivery import (
@@ -41,8 +40,9 @@ from asupplemented.testing.images import (
     build_image,
     build_index,
 )
+from asupplemented.testing.plugin import ImageBuilder
+from asupplemented.testing.recorder import Fault, Match, Script, Turn
 from asupplemented.testing.registry import FakeRegistry
-from asupplemented.testing.script import Fault, Match, Script, Turn
 from asupplemented.testing.sources import FaultyReference, FaultySource, hold_in_memory
 
 __all__ = (

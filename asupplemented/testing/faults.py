@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.testing.exchange import fail
-from asupplemented.testing.layers import wrap_gzip
+from asupplemented.testing.images import wrap_gzip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,25 +1,237 @@
-"""Listening: connections, counters, the request log, and an end that leaves nothing behind."""
+"""Listening: connections, counters, the request log, and an end that leaves nothing behind.
+
+One HTTP/1.1 connection, byte for byte: reads requests, sends answers as they are told to be.
+
+It stands on `asyncio.Protocol` alone, so that what it sends is what an `Answer` says, and so
+that a client under test never meets a server that shares its HTTP code.
+"""
 
 from __future__ import annotations
 
 import abc
 import asyncio
-from typing import TYPE_CHECKING, Final
+import fcntl
+import socket
+import struct
+import termios
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from asupplemented.abc import AsyncResource
 from asupplemented.errors import UsageError
-from asupplemented.testing.exchange import fail
+from asupplemented.testing.exchange import BODILESS, Pause, Request, fail
 from asupplemented.testing.recorder import Recorder
-from asupplemented.testing.wire import Connection
+from asupplemented.testing.steps import sit_out, take_steps
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable, Callable
     from typing import Self
 
-    from asupplemented.testing.exchange import Answer, Request
+    from asupplemented.testing.exchange import Answer
     from asupplemented.testing.steps import Sleep
 
-__all__ = ("Server",)
+__all__ = ("BadRequestError", "Connection", "Exchange", "Server")
+
+MAX_HEAD: Final = 256 * 1024
+TLS_RECORD: Final = b"\x16"
+"""How a TLS handshake begins."""
+MAX_BODY: Final = 1024 * 1024
+WRITE_SIZE: Final = 256 * 1024
+POLL_SECONDS: Final = 0.001
+REFUSAL: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+Exchange: TypeAlias = "Callable[[Connection, Request], Awaitable[bool]]"
+"""Answers a request; returns whether the connection may carry another one."""
+
+
+class BadRequestError(Exception):
+    """Bytes that are no request, or one too large to be wanted."""
+
+
+class Connection(asyncio.Protocol):
+    """A buffer that requests are read from, and a task that has them answered.
+
+    A client that closes its side has left: what it was being sent is cancelled.
+
+    Args:
+        opened: Takes note of the connection and numbers it.
+        closed: Takes note of its end.
+        exchange: Answers its requests.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[Connection], int],
+        closed: Callable[[Connection], None],
+        exchange: Exchange,
+    ) -> None:
+        self._opened = opened
+        self._closed = closed
+        self._exchange = exchange
+        self._buffer = bytearray()
+        self._out = bytearray()
+        self._arrived = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._reusable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._peer: tuple[str, int] | None = transport.get_extra_info("peername")
+        self._number = self._opened(self)
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._arrived.set()
+
+    def eof_received(self) -> bool:
+        self._task.cancel()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # a fixed name
+        self._task.cancel()
+        self._closed(self)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def abort(self) -> asyncio.Task[None]:
+        """End the connection now.
+
+        Returns:
+            The task to await until that is done.
+        """
+        self._task.cancel()
+        self._transport.abort()
+        return self._task
+
+    async def _serve(self) -> None:
+        try:
+            while self._reusable:
+                request = await self._read_request()
+                if not await self._exchange(self, request):
+                    break
+            self._transport.close()
+        except BadRequestError:
+            self._transport.write(REFUSAL)
+            self._transport.close()
+        except BaseException:
+            self._transport.abort()
+            raise
+
+    async def _read_request(self) -> Request:
+        head = await self._take_head()
+        request_line, *lines = head.decode("latin-1").split("\r\n")
+        try:
+            method, target, version = request_line.split(" ")
+            headers = tuple(_split_header(line) for line in lines)
+        except ValueError as error:
+            raise BadRequestError from error
+        request = Request(method, target, headers, peer=self._peer, connection=self._number)
+        options = (request.header("Connection") or "").lower()
+        self._reusable = version == "HTTP/1.1" and "close" not in options
+        return await self._with_body(request)
+
+    async def _take_head(self) -> bytes:
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            # A client that speaks TLS to a plain server is told at once, as real servers do.
+            if len(self._buffer) > MAX_HEAD or self._buffer.startswith(TLS_RECORD):
+                raise BadRequestError
+            await self._more()
+        return self._take(end + 4)[:-4]
+
+    async def _with_body(self, request: Request) -> Request:
+        length = request.header("Content-Length") or "0"
+        chunked = request.header("Transfer-Encoding") is not None
+        if chunked or not length.isdecimal() or int(length) > MAX_BODY:
+            raise BadRequestError
+        while len(self._buffer) < int(length):
+            await self._more()
+        now = asyncio.get_running_loop().time()
+        return replace(request, body=self._take(int(length)), time=now)
+
+    async def _more(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    def _take(self, count: int) -> bytes:
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+    async def send(self, answer: Answer, request: Request, sleep: Sleep) -> bool:
+        """Put an answer on the wire, with all its pauses.
+
+        Returns:
+            Whether the connection may carry another one. If not, it is closed, or will be when
+            what was written is out.
+        """
+        close = not self._reusable or _ends_connection(answer)
+        head = b"" if answer.bare else answer.encode_head(close=close)
+        bodiless = request.method == "HEAD" or answer.status in BODILESS
+        for step in take_steps(answer, head, bodiless=bodiless):
+            if not isinstance(step, Pause):
+                await self._write(step)
+            elif not await self._pause(step, sleep):
+                return False
+        await self._flush()
+        return not close
+
+    async def _write(self, data: bytes | memoryview) -> None:
+        """Gather what is small, so that an answer without pauses leaves in one piece."""
+        for at in range(0, len(data), WRITE_SIZE):
+            self._out += data[at : at + WRITE_SIZE]
+            if len(self._out) >= WRITE_SIZE:
+                await self._flush()
+                await asyncio.sleep(0)
+
+    async def _flush(self) -> None:
+        if self._out:
+            self._transport.write(bytes(self._out))
+            self._out.clear()
+        await self._writable.wait()
+
+    async def _pause(self, pause: Pause, sleep: Sleep) -> bool:
+        """Sit out a pause; return whether the connection lives on."""
+        await self._flush()
+        await sit_out(pause, sleep)
+        if pause.end == "rst":
+            await self._reset()
+        return pause.end is None
+
+    async def _reset(self) -> None:
+        """Send RST once the client's system has acknowledged all that was written."""
+        raw: socket.socket = self._transport.get_extra_info("socket")
+        while self._transport.get_write_buffer_size() or _unacknowledged(raw):  # noqa: ASYNC110  # polled
+            await asyncio.sleep(POLL_SECONDS)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+
+def _split_header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon or not name:
+        raise ValueError(line)
+    return name, value.strip(" \t")
+
+
+def _ends_connection(answer: Answer) -> bool:
+    lies = answer.claim is not None and answer.claim != len(answer.body)
+    return answer.bare or answer.framing == "close" or answer.endless or lies
+
+
+def _unacknowledged(raw: socket.socket) -> int:
+    """Bytes that the other side's system has not acknowledged."""
+    answer = fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+    count: int = struct.unpack("i", answer)[0]
+    return count
+
 
 LOCAL: Final = "127.0.0.1"
 HANDSHAKE_SECONDS: Final = 5.0

@@ -28,7 +28,7 @@ TRANSPORTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "dir": "asupplemented.transports.directory:DirectoryReference",
         "docker": "asupplemented.transports.registry:RegistryReference",
-        "oci": "asupplemented.transports.layout:LayoutReference",
+        "oci": "asupplemented.transports.oci:LayoutReference",
     }
 )
 """Scheme to ``module:Class``. The class has `ReferenceType.parse`."""

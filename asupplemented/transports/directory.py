@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import Opening
+from asupplemented.aio.atomic import PREFIX, map_write_errors, sync_directory, write_file
+from asupplemented.aio.files import map_os_error, read_limited, run_blocking
 from asupplemented.errors import (
     ImageNotFoundError,
     LayoutError,
     LimitExceededError,
     NotFoundError,
 )
-from asupplemented.files import map_os_error, read_limited, run_blocking
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
 from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
-from asupplemented.staging import PREFIX, map_write_errors, sync_directory, write_file
 from asupplemented.transports.disk import (
     DiskDestination,
     DiskSource,

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from asupplemented.abc import Destination, RawManifest
-from asupplemented.closing import closing_on_error
+from asupplemented.aio.atomic import (
+    ingest,
+    make_directory,
+    remove_leftovers,
+    sync_directory,
+    write_file,
+)
+from asupplemented.aio.closing import closing_on_error
+from asupplemented.aio.files import read_limited, run_blocking, run_opening
+from asupplemented.blobs.blob_files import BlockReader, FileBlob, open_blob_file
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -27,19 +36,10 @@ from asupplemented.errors import (
     SupplementedError,
     UnsupportedManifestError,
 )
-from asupplemented.files import read_limited, run_blocking, run_opening
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
 from asupplemented.model.text import excerpt
-from asupplemented.staging import (
-    ingest,
-    make_directory,
-    remove_leftovers,
-    sync_directory,
-    write_file,
-)
-from asupplemented.streams.blob_files import BlockReader, FileBlob, open_blob_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence

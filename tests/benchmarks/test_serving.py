@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
 import asupplemented as asup
-from asupplemented.cache.disk.layout_cache import LayoutCache
+from asupplemented.cache.layout.layout_cache import LayoutCache
 from benchmarks.clients import Outcome, crowd
 from benchmarks.proxy import serve_blob
 from benchmarks.server import LeanRegistry, hold

@@ -6,10 +6,10 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from asupplemented.layout_store import REF_NAME
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
+from asupplemented.oci_layout import REF_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asupplemented.abc import BlobCache, BlobFile, RawManifest, Spool
-from asupplemented.cache.hosts.object_store import ObjectStore
-from asupplemented.cache.hosts.tiered import TieredCache
+from asupplemented.aio.retry import CLOCK
+from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.cache.remote.object_store import ObjectStore
+from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.events import Warned
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
-from asupplemented.streams.verified import VerifiedStream
 from tests.clocks import FakeClock
 
 if TYPE_CHECKING:

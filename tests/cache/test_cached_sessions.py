@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import asupplemented as asup
-from asupplemented.cache.disk.layout_cache import LayoutCache
+from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.sharing import SHARING
 from asupplemented.limits import MIB, SMALL_BLOB
 from asupplemented.progress import BlobCopied, BlobReused, CopyPlanned, CopyProgress

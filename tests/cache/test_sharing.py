@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asupplemented.abc import AsyncResource, Spool
+from asupplemented.aio.retry import CLOCK
 from asupplemented.cache import shared_fetch, sharing
 from asupplemented.cache.sharing import SHARING, Sharing, open_stream
 from asupplemented.cache.spool import MemorySpool, TemporarySpool
@@ -25,7 +26,6 @@ from asupplemented.errors import (
 )
 from asupplemented.events import BlobJoined, BlobServed, BlobStarted, Event, Warned
 from asupplemented.limits import KIB, MIB
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.cache.fleet import Buffer, Shelf
 from tests.candidates import DATA, LARGE, WRONG, Body, Ledger, Wire, describe, fail
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context
+    from asupplemented.blobs.verified import VerifiedStream
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.streams.verified import VerifiedStream
 
 VERY_LARGE = random.Random(2).randbytes(12 * MIB)
 
@@ -308,7 +308,7 @@ def test_200_readers_join_and_leave_at_random(seed: int) -> None:
             assert ledger.left_open == ledger.holds == 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asupplemented.streams.failover.SMALL_BLOB", -1)
+        patch.setattr("asupplemented.blobs.failover.SMALL_BLOB", -1)
         asyncio.run(run())
 
 

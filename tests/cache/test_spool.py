@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.spool import (
     FEW,
     MAX_CHUNKS,
@@ -28,7 +29,6 @@ from asupplemented.cache.spool import (
 from asupplemented.cache.spool_file import SpoolFile
 from asupplemented.errors import ClosedError, SourceError, TruncatedError, UsageError
 from asupplemented.limits import KIB, SMALL_BLOB
-from asupplemented.retry import CLOCK
 from asupplemented.session import Session
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files

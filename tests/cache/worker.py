@@ -14,9 +14,9 @@ import random
 import sys
 from typing import TYPE_CHECKING
 
-from asupplemented.cache.disk.layout_cache import LayoutCache
+from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.session import Session
-from asupplemented.streams.verified import VerifiedStream
 from asupplemented.transports import parse_reference
 from tests.cache.driving import describe, read_all
 from tests.candidates import Ledger, Wire

@@ -11,13 +11,13 @@ from rich.progress import Progress
 
 from asupplemented import errors, events
 from asupplemented.cli import console
-from asupplemented.cli.console import Narrator, short
+from asupplemented.cli.console import Narrator
 from asupplemented.cli.options import GroupOptions, with_group
-from asupplemented.cli.output import open_output, printable, show_size
+from asupplemented.cli.output import open_output, printable, short, show_size
 from asupplemented.cli.running import exit_code, working
 from asupplemented.errors import LayoutError, NetworkError, SourceError
 from asupplemented.model.descriptor import Descriptor
-from asupplemented.transfer import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
+from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 from tests.cli.conftest import ARM
 
 NOT_FOUND = {

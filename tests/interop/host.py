@@ -11,10 +11,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from asupplemented import Session, parse_reference
-from asupplemented.cache.disk.layout_cache import LayoutCache
-from asupplemented.cache.hosts.object_store import ObjectStore
-from asupplemented.cache.hosts.redis_lease import RedisLease
-from asupplemented.cache.hosts.tiered import TieredCache
+from asupplemented.cache.layout.layout_cache import LayoutCache
+from asupplemented.cache.remote.leases import RedisLease
+from asupplemented.cache.remote.object_store import ObjectStore
+from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.events import AttemptFailed, BlobServed, Warned
 from asupplemented.model.digest import Digest
 

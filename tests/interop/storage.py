@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.cache.hosts.object_store import ObjectStore
+from asupplemented.cache.remote.object_store import ObjectStore
 from tests.interop.programs import find
 from tests.interop.servers import HOST, run_server
 

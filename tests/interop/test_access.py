@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 import asupplemented as asup
-from asupplemented.backoff import BackoffPolicy
+from asupplemented.aio.retry import BackoffPolicy
 from asupplemented.events import Warned
 from tests.interop.places import at_digest
 from tests.interop.reading import read_reference

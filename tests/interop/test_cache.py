@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.cache.disk.layout_cache import LayoutCache
+from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from tests.cache.driving import held, put, weigh

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from asupplemented.errors import ConfigurationError
+from asupplemented.hostconfig.paths import ConfigurationPaths
+from asupplemented.hostconfig.registries import Registries
 from asupplemented.model.name import ImageName
-from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
-from asupplemented.transports.registry.configuration.registries import Registries
 from tests.interop.programs import SECONDS, find
 
 if TYPE_CHECKING:

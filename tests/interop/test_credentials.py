@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asupplemented as asup
-from asupplemented.transports.registry.credentials import AuthFileCredentials
+from asupplemented.credentials import AuthFileCredentials
+from tests.credentials.keepers import Shelf, encode, entry, write_json
 from tests.interop.programs import Home, ProgramError, run
 from tests.interop.reading import read_reference
 from tests.interop.servers import run_registry
-from tests.transports.registry.credentials.keepers import Shelf, encode, entry, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

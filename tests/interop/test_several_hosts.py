@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asupplemented as asup
-from asupplemented.cache.hosts.leases import FreeTenure
-from asupplemented.cache.hosts.object_store import NOBODY, ObjectStore
-from asupplemented.cache.hosts.object_upload import PART
-from asupplemented.cache.hosts.redis_lease import RedisLease
+from asupplemented.cache.remote.leases import FreeTenure, RedisLease
+from asupplemented.cache.remote.object_store import NOBODY, ObjectStore
+from asupplemented.cache.remote.uploads import PART
 from asupplemented.errors import BlobNotFoundError, NetworkError, RangeError
 from asupplemented.events import Warned
 from asupplemented.limits import MIB

@@ -11,10 +11,17 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.model.digest import Digest
-from asupplemented.model.index import ZSTD_ANNOTATION, Index
+from asupplemented.model.index import (
+    ZSTD_ANNOTATION,
+    AllImages,
+    Index,
+    Selection,
+    SpecificImages,
+    SystemImage,
+    choose,
+)
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
-from asupplemented.model.selection import AllImages, Selection, SpecificImages, SystemImage, choose
 from tests.model.documents import digest_of, entry, oci_index, to_json
 
 TREE = oci_index(

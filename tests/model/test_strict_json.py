@@ -15,8 +15,14 @@ from asupplemented.errors import MalformedManifestError
 from asupplemented.limits import MAX_JSON_DEPTH, MAX_MANIFEST
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.document import Document
-from asupplemented.model.shape import fold, quick_decoder
-from asupplemented.model.strict_json import convert, decode, decode_quickly, load
+from asupplemented.model.strict_json import (
+    convert,
+    decode,
+    decode_quickly,
+    fold,
+    load,
+    quick_decoder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.model.digest import Digest
-from asupplemented.testing.layers import pack_files, wrap_gzip
+from asupplemented.testing.images import pack_files, wrap_gzip
 
 
 def members(archive: bytes) -> dict[str, tuple[bytes | None, int]]:

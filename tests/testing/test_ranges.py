@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.testing import Answer, Request
-from asupplemented.testing.ranges import apply_range, parse_ranges
+from asupplemented.testing.content import apply_range, parse_ranges
 
 BODY = b"0123456789"
 WHOLE = Answer(headers=(("Content-Type", "text/plain"), ("ETag", '"x"')), body=BODY)

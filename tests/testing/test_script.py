@@ -4,7 +4,7 @@ import pytest
 
 from asupplemented.errors import UsageError
 from asupplemented.testing import Answer, FakeRegistry, Headers, Request, Status
-from asupplemented.testing.script import fits
+from asupplemented.testing.recorder import fits
 
 PATH = "/v2/team/app/blobs/sha256:aa"
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from asupplemented.aio.atomic import PREFIX
+from asupplemented.aio.files import WORKERS, Workers
 from asupplemented.errors import (
     AccessError,
     ClosedError,
@@ -24,13 +26,11 @@ from asupplemented.errors import (
     UnsupportedManifestError,
     UsageError,
 )
-from asupplemented.files import WORKERS, Workers
 from asupplemented.limits import BLOCK, MIB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
-from asupplemented.staging import PREFIX
 from asupplemented.testing import hold_in_memory
 from asupplemented.transports.disk import DiskDestination
 from tests.suspending import cancel_at_every_await, wait_until
@@ -48,7 +48,7 @@ from tests.transports.contract import (
     drain,
 )
 from tests.transports.places import failing_open, open_files, tree
-from tests.transports.test_layout import SCHEMA1
+from tests.transports.test_oci import SCHEMA1
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.staging import PREFIX
+from asupplemented.aio.atomic import PREFIX
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ from tests.transports.contract import (
     drain,
 )
 from tests.transports.places import DiskWorld, failing_open, open_files
-from tests.transports.test_layout import SCHEMA1
+from tests.transports.test_oci import SCHEMA1
 from tests.worlds import plain, write_directory
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from asupplemented.errors import InvalidReferenceError, UnknownTransportError
 from asupplemented.transports import MAX_REFERENCE, TRANSPORTS, parse_reference
 from asupplemented.transports.directory import DirectoryReference
-from asupplemented.transports.layout import LayoutReference
 from asupplemented.transports.memory import MemoryReference
+from asupplemented.transports.oci import LayoutReference
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,9 @@ from redis.asyncio import Redis
 import asupplemented as asup
 from asupplemented import events
 from asupplemented.abc import BlobCache, Context, Hook, Lease, Opening
-from asupplemented.cache.hosts.leases import LocalLease
-from asupplemented.cache.hosts.object_store import ObjectStore
-from asupplemented.cache.hosts.redis_lease import RedisLease
-from asupplemented.cache.hosts.tiered import TieredCache
+from asupplemented.cache.remote.leases import LocalLease, RedisLease
+from asupplemented.cache.remote.object_store import ObjectStore
+from asupplemented.cache.remote.tiered import TieredCache
 
 
 def group() -> asup.SupplementedReference:

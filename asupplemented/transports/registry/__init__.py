@@ -11,7 +11,8 @@ where an image is (`configuration`, `system`), what reads it from there (`source
 
 from __future__ import annotations
 
-from asupplemented.transports.registry.configuration import ConfigurationPaths, Proxies
+from asupplemented.hostconfig import ConfigurationPaths, Proxies
+from asupplemented.transports.registry.host_config import reload_configuration
 from asupplemented.transports.registry.options import (
     OPTIONS,
     RegistryLimits,
@@ -19,7 +20,6 @@ from asupplemented.transports.registry.options import (
     SignaturePlaces,
 )
 from asupplemented.transports.registry.reference import RegistryReference
-from asupplemented.transports.registry.system import reload_configuration
 
 __all__ = (
     "OPTIONS",

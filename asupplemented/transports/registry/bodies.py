@@ -9,8 +9,8 @@ from aiohttp import hdrs
 
 from asupplemented.errors import MalformedResponseError, SourceError, SourceTimeoutError
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.answers import Answer, describe
-from asupplemented.transports.registry.faults import FOREIGN_IN_BODY, translate
+from asupplemented.transports.registry.error_response import Answer, describe
+from asupplemented.transports.registry.failures import FOREIGN_IN_BODY, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Timeouts
     from asupplemented.errors import NotFoundError, RegistryError
-    from asupplemented.transports.registry.answers import Inquiry
-    from asupplemented.transports.registry.means import Means
+    from asupplemented.transports.registry.error_response import Inquiry
+    from asupplemented.transports.registry.request import Means
 
 __all__ = ("check_encoding", "read_chunk", "read_whole", "refuse")
 

@@ -2,6 +2,8 @@
 
 The sources of a session share it: however many references of a registry are opened, there is
 one ping, one token for each repository, and one count of what is going on (rules SRC-03, -04).
+
+How much at once, and when not at all: the limits of one registry (rule RET-07).
 """
 
 from __future__ import annotations
@@ -10,23 +12,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import quote
 
+import anyio
 from aiohttp import hdrs
 from yarl import URL
 
+from asupplemented.aio.concurrency import SingleFlight
+from asupplemented.aio.retry import FirstFailure, retry
 from asupplemented.errors import SupplementedError, TooManyRequestsError
-from asupplemented.flight import SingleFlight
-from asupplemented.retry import FirstFailure, retry
-from asupplemented.transports.registry.access import Access
+from asupplemented.transports.registry.auth import Access
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
-from asupplemented.transports.registry.courier import Courier, Home, Parcel
-from asupplemented.transports.registry.limiter import Limiter
 from asupplemented.transports.registry.notices import Notices
 from asupplemented.transports.registry.patience import judge, judge_ping, judge_rival
 from asupplemented.transports.registry.ping import ping
-from asupplemented.transports.registry.redirects import REDIRECTS
-from asupplemented.transports.registry.token_server import TokenServer
-from asupplemented.transports.registry.tokens import TokenServerPolicy
+from asupplemented.transports.registry.redirects import REDIRECTS, Courier, Home, Parcel
+from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
@@ -34,15 +34,65 @@ if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDict
 
-    from asupplemented.backoff import BackoffPolicy
+    from asupplemented.aio.retry import BackoffPolicy, Clock
     from asupplemented.model.credential import Credential
-    from asupplemented.transports.registry.access import Grant
-    from asupplemented.transports.registry.answers import Inquiry
-    from asupplemented.transports.registry.caller import Caller
-    from asupplemented.transports.registry.means import Means
-    from asupplemented.transports.registry.route import Route
+    from asupplemented.transports.registry.auth import Grant
+    from asupplemented.transports.registry.endpoint import Route
+    from asupplemented.transports.registry.error_response import Inquiry
+    from asupplemented.transports.registry.request import Caller, Means
 
-__all__ = ("Errand", "RegistryClient", "Site", "locate")
+__all__ = ("Errand", "Limiter", "RegistryClient", "Site", "locate")
+
+
+class Limiter:
+    """Counts bodies, and holds back new requests while a registry asks for a pause.
+
+    Manifests take no place, so they never wait behind big blobs.
+
+    Args:
+        bodies: Blobs that may be read at the same time.
+        clock: Where time comes from.
+    """
+
+    __slots__ = ("_clock", "_paused_until", "bodies")
+
+    def __init__(self, bodies: int, *, clock: Clock) -> None:
+        self.bodies = anyio.Semaphore(bodies)
+        self._clock = clock
+        self._paused_until: float | None = None
+
+    def pause(self, seconds: float) -> None:
+        """Hold back requests that begin from now on; bodies that are being read go on."""
+        until = self._clock.now() + seconds
+        self._paused_until = max(until, self._paused_until or until)
+
+    @property
+    def paused(self) -> bool:
+        """Whether a pause was asked for, and nobody has seen its end yet."""
+        return self._paused_until is not None
+
+    async def wait(self, patience: float) -> None:
+        """Wait until requests may begin.
+
+        Args:
+            patience: Seconds that this request waits for pauses to end.
+
+        Raises:
+            TooManyRequestsError: The registry asks for more than `patience` in all.
+        """
+        deadline = self._clock.now() + patience
+        while self._paused_until is not None:
+            now = self._clock.now()
+            if self._paused_until <= now:
+                self._paused_until = None
+            elif self._paused_until > deadline:
+                message = "the registry asks for one pause after another"
+                raise TooManyRequestsError(
+                    message, status=429, retry_after=self._paused_until - now
+                )
+            else:
+                await self._clock.sleep(self._paused_until - now)
+
 
 OK: Final = frozenset((200,))
 

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict, istr
 
 from asupplemented.abc import AsyncResource, ResourceKey
-from asupplemented.closing import close_all
+from asupplemented.aio.closing import close_all
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
 from asupplemented.transports.registry.addresses import (
@@ -31,13 +31,18 @@ from asupplemented.transports.registry.addresses import (
     redact,
 )
 from asupplemented.transports.registry.deadlines import Deadlines
-from asupplemented.transports.registry.faults import (
+from asupplemented.transports.registry.endpoint import (
+    DIRECT,
+    NO_CERTIFICATES,
+    Proxy,
+    TLSContexts,
+    find_proxy,
+)
+from asupplemented.transports.registry.failures import (
     FOREIGN,
     ForbiddenAddressError,
     translate,
 )
-from asupplemented.transports.registry.route import DIRECT, NO_CERTIFICATES, Proxy, find_proxy
-from asupplemented.transports.registry.tls import TLSContexts
 
 if TYPE_CHECKING:
     import ssl
@@ -50,10 +55,10 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Timeouts
-    from asupplemented.transports.registry.configuration.certificates import Certificates
-    from asupplemented.transports.registry.configuration.proxies import Proxies
+    from asupplemented.hostconfig.certificates import Certificates
+    from asupplemented.hostconfig.proxies import Proxies
+    from asupplemented.transports.registry.endpoint import InThread
     from asupplemented.transports.registry.options import RegistryOptions
-    from asupplemented.transports.registry.tls import InThread
 
 __all__ = ("CONNECTIONS", "Channel", "Connections", "default_user_agent")
 

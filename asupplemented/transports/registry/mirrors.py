@@ -10,18 +10,18 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import RawManifest
+from asupplemented.aio.files import run_blocking
 from asupplemented.errors import (
     ClosedError,
     NotFoundError,
     SourceTimeoutError,
     SupplementedError,
 )
-from asupplemented.files import run_blocking
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
-from asupplemented.transports.registry.means import Means
 from asupplemented.transports.registry.places import PlacedBlob, PlacedParts, ask_in_turn
+from asupplemented.transports.registry.request import Means
 from asupplemented.transports.registry.standing import Standing
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from aiohttp import hdrs
 from multidict import istr
 
 from asupplemented.events import RateLimitTold
-from asupplemented.transports.registry.answers import parse_warning
+from asupplemented.transports.registry.error_response import parse_warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multidict import CIMultiDictProxy
 
-    from asupplemented.transports.registry.caller import Caller
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("Allowance", "Notices", "parse_allowance")
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from asupplemented.abc import ResourceKey
-from asupplemented.backoff import BackoffPolicy
+from asupplemented.aio.retry import BackoffPolicy
 from asupplemented.limits import (
     CHUNK_MAX,
     KIB,
@@ -21,9 +21,9 @@ from asupplemented.limits import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from asupplemented.hostconfig.paths import ConfigurationPaths
+    from asupplemented.hostconfig.proxies import Proxies
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
-    from asupplemented.transports.registry.configuration.proxies import Proxies
 
 __all__ = ("OPTIONS", "RegistryLimits", "RegistryOptions", "SignaturePlaces")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.aio.retry import Retry
 from asupplemented.errors import RegistryError, TooManyRequestsError
-from asupplemented.retry import Retry
-from asupplemented.transports.registry.faults import is_passing, is_unreached
+from asupplemented.transports.registry.failures import is_passing, is_unreached
 
 if TYPE_CHECKING:
     from asupplemented.errors import SupplementedError

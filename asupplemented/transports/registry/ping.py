@@ -14,17 +14,16 @@ from asupplemented.errors import (
     SupplementedError,
 )
 from asupplemented.transports.registry.addresses import origin_of
-from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import Challenge, parse_challenges
-from asupplemented.transports.registry.courier import Courier, Home, Parcel
+from asupplemented.transports.registry.error_response import Inquiry
+from asupplemented.transports.registry.redirects import Courier, Home, Parcel
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from asupplemented.transports.registry.caller import Caller
-    from asupplemented.transports.registry.means import Means
-    from asupplemented.transports.registry.route import Route
+    from asupplemented.transports.registry.endpoint import Route
+    from asupplemented.transports.registry.request import Caller, Means
 
 __all__ = ("Greeting", "contact_of", "ping")
 

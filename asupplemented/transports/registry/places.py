@@ -12,21 +12,21 @@ from asupplemented.errors import (
     UnsupportedOperationError,
     UsageError,
 )
-from asupplemented.transports.registry.blob import HttpBlob
-from asupplemented.transports.registry.configuration.candidates import join_failures
+from asupplemented.hostconfig.registries import join_failures
+from asupplemented.transports.registry.adapter import enter
+from asupplemented.transports.registry.blobs import HttpBlob
 from asupplemented.transports.registry.parts import HttpParts
-from asupplemented.transports.registry.source import enter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from asupplemented.abc import Context
+    from asupplemented.hostconfig.registries import Candidate
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.transports.registry.caller import Caller
-    from asupplemented.transports.registry.configuration.candidates import Candidate
+    from asupplemented.transports.registry.adapter import RegistryAdapter
     from asupplemented.transports.registry.parts import HttpPart
-    from asupplemented.transports.registry.source import RegistryAdapter
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("Place", "PlacedBlob", "PlacedParts", "ask_in_turn")
 

@@ -9,8 +9,8 @@ from asupplemented.transports.registry.client import RegistryClient
 
 if TYPE_CHECKING:
     from asupplemented.model.credential import Credential
-    from asupplemented.transports.registry.means import Means
-    from asupplemented.transports.registry.route import Route
+    from asupplemented.transports.registry.endpoint import Route
+    from asupplemented.transports.registry.request import Means
 
 __all__ = ("REGISTRIES", "Lease", "RegistryPool")
 

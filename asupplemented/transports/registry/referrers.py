@@ -9,6 +9,7 @@ from urllib.parse import quote
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from asupplemented.aio.files import run_blocking
 from asupplemented.errors import (
     LimitExceededError,
     MalformedResponseError,
@@ -16,24 +17,23 @@ from asupplemented.errors import (
     NotFoundError,
     UnexpectedStatusError,
 )
-from asupplemented.files import run_blocking
 from asupplemented.limits import MAX_INSTANCES, OFFLOAD_BYTES
 from asupplemented.model.digest import check_digests
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import OCI_INDEX
-from asupplemented.transports.registry.answers import Inquiry
 from asupplemented.transports.registry.client import Errand
-from asupplemented.transports.registry.letters import fetch_letter
-from asupplemented.transports.registry.pages import Pages
+from asupplemented.transports.registry.documents import fetch_letter
+from asupplemented.transports.registry.error_response import Inquiry
+from asupplemented.transports.registry.listing import Pages
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import RegistryClient
-    from asupplemented.transports.registry.letters import Letter
+    from asupplemented.transports.registry.documents import Letter
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("fallback_tag", "fetch_referrers")
 

@@ -31,11 +31,11 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import OCI_MANIFEST
 from asupplemented.model.name import is_tag
 from asupplemented.model.signature import Signature
-from asupplemented.transports.registry.answers import Inquiry, decode_document
 from asupplemented.transports.registry.client import Errand
-from asupplemented.transports.registry.letters import fetch_letter
-from asupplemented.transports.registry.lookaside import fetch_beside
-from asupplemented.transports.registry.system import System
+from asupplemented.transports.registry.documents import fetch_letter
+from asupplemented.transports.registry.error_response import Inquiry, decode_document
+from asupplemented.transports.registry.host_config import System
+from asupplemented.transports.registry.sigstore_files import fetch_beside
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.image_manifest import ImageManifest
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.caller import Caller
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import SignaturePlaces
+    from asupplemented.transports.registry.request import Caller
 
 __all__ = ("Signatures", "attachment_tag", "parse_extension")
 

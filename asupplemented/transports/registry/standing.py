@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
-from asupplemented.breaker import Breaker, BreakerPolicy, Fitness
+from asupplemented.aio.breaker import Breaker, BreakerPolicy, Fitness
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import NetworkError, SourceTimeoutError, SupplementedError
-from asupplemented.retry import CLOCK, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tests.transports.registry.configuration.machine import Machine
+from tests.hostconfig.machine import Machine
 from tests.transports.registry.sessions import LIMITS, OPTIONS_HERE, watch
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from asupplemented.abc import Timeouts
+from asupplemented.aio.files import Workers
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -18,13 +19,12 @@ from asupplemented.errors import (
     NetworkError,
     SourceTimeoutError,
 )
-from asupplemented.files import Workers
 from asupplemented.session import Session
 from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
 from asupplemented.transports.registry import connections as module
 from asupplemented.transports.registry.addresses import Reach
 from asupplemented.transports.registry.connections import Connections, default_user_agent
-from asupplemented.transports.registry.faults import ForbiddenAddressError
+from asupplemented.transports.registry.failures import ForbiddenAddressError
 from asupplemented.transports.registry.options import RegistryOptions
 from tests.transports.registry.raw_servers import serve_bytes
 from tests.transports.registry.sessions import IMAGE, fill, watch

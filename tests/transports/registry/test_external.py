@@ -50,8 +50,7 @@ from asupplemented.testing import (
     build_image,
 )
 from asupplemented.transports.registry.addresses import Reach
-from asupplemented.transports.registry.blob import HttpBlob
-from asupplemented.transports.registry.external import ExternalBlob, find_urls
+from asupplemented.transports.registry.blobs import ExternalBlob, HttpBlob, find_urls
 from asupplemented.transports.registry.options import RegistryLimits
 from tests.suspending import cancel_at_every_await
 from tests.transports.registry.raw_servers import free_port

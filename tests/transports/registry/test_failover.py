@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from asupplemented.abc import Served, Timeouts
-from asupplemented.breaker import Fitness
+from asupplemented.aio.breaker import Fitness
+from asupplemented.blobs import failover
+from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ClosedError,
     DeniedError,
@@ -22,8 +24,6 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.events import AttemptFailed, BlobServed, BlobStarted, RequestRetried
-from asupplemented.streams import failover
-from asupplemented.streams.health import health_of
 from asupplemented.supplemented import supplement
 from asupplemented.testing import (
     Authority,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import BlobStream
-    from asupplemented.testing.script import Turn
+    from asupplemented.testing.recorder import Turn
     from tests.transports.registry.sessions import Watched
 
 LAYER = bytes(range(256)) * 80

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from asupplemented.errors import TooManyRequestsError
-from asupplemented.transports.registry.limiter import Limiter
+from asupplemented.transports.registry.client import Limiter
 from tests.clocks import FakeClock
 
 PATIENCE = 120.0

@@ -45,8 +45,8 @@ from asupplemented.testing import (
 )
 from asupplemented.transports import parse_reference
 from asupplemented.transports.registry.mirrors import MirroredAdapter
-from asupplemented.transports.registry.opening import open_adapter
 from asupplemented.transports.registry.pool import REGISTRIES
+from asupplemented.transports.registry.reference import open_adapter
 from tests.suspending import cancel_at_every_await
 from tests.transports.registry.configuring import Configured, table
 from tests.transports.registry.sessions import BLOB, IMAGE, fill

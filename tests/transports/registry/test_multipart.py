@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.transports.registry.multipart import (
+from asupplemented.transports.registry.byteranges import (
     MAX_HEAD,
+    ContentRange,
     Multipart,
     is_multipart,
     parse_boundary,
 )
-from asupplemented.transports.registry.ranges import ContentRange
 
 CONTENT = bytes(range(256)) * 4
 SIZE = len(CONTENT)

@@ -43,7 +43,7 @@ from asupplemented.testing import (
     Stall,
     Status,
 )
-from asupplemented.transports.registry.source import RegistryAdapter
+from asupplemented.transports.registry.adapter import RegistryAdapter
 from tests.suspending import cancel_at_every_await
 from tests.transports.registry.sessions import BLOB, OPTIONS_HERE, fill, limited, watch
 

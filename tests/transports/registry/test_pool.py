@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asupplemented.model.credential import Credential
-from asupplemented.transports.registry.route import Route
+from asupplemented.transports.registry.endpoint import Route
 from tests.transports.registry.sessions import fill, limited, watch
 
 if TYPE_CHECKING:

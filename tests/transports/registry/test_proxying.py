@@ -17,11 +17,11 @@ from asupplemented.errors import (
     NetworkError,
     SupplementedError,
 )
+from asupplemented.hostconfig.paths import ConfigurationPaths
+from asupplemented.hostconfig.proxies import Proxies
 from asupplemented.testing import Authority, Basic, FakeRegistry, Redirect
-from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
-from asupplemented.transports.registry.configuration.proxies import Proxies
-from asupplemented.transports.registry.route import Proxy as Seen
-from asupplemented.transports.registry.route import find_proxy
+from asupplemented.transports.registry.endpoint import Proxy as Seen
+from asupplemented.transports.registry.endpoint import find_proxy
 from tests.transports.registry.configuring import Configured, table
 from tests.transports.registry.proxy import Proxy, run_proxy
 from tests.transports.registry.sessions import BLOB, IMAGE, OPTIONS_HERE, fill, watch

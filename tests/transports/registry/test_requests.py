@@ -184,7 +184,7 @@ async def test_HTTP04_the_media_type_is_the_header_without_parameters(
     registry: FakeRegistry, watched: Watched, header: str | None, expected: str | None
 ) -> None:
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.opening import open_adapter
+    from asupplemented.transports.registry.reference import open_adapter
 
     fill(registry)
     registry.script("latest", Headers({"Content-Type": header}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.backoff import BackoffPolicy
+from asupplemented.aio.retry import BackoffPolicy
 from asupplemented.errors import (
     DeniedError,
     ImageNotFoundError,
@@ -252,8 +252,8 @@ async def test_RET07_a_pause_is_for_one_registry_only(
 async def test_RET07_six_bodies_at_once_and_manifests_past_them(
     registry: FakeRegistry, watched: Watched
 ) -> None:
-    from asupplemented.transports.registry.blob import HttpBlob
-    from asupplemented.transports.registry.caller import Caller
+    from asupplemented.transports.registry.blobs import HttpBlob
+    from asupplemented.transports.registry.request import Caller
 
     reference = fill(registry)
     async with await watched.open(reference) as source:

@@ -116,7 +116,9 @@ async def provoke(watched: Watched, reference: str) -> str:
 
 
 @pytest.mark.parametrize("place", ["/v2/", "/token", "latest", "*/blobs/*"])
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize(
+    "fault", FAULTS, ids=lambda hostile: getattr(hostile, "__name__", repr(hostile))
+)
 async def test_CRED07_SEC14_no_secret_in_errors_events_or_logs(
     logged: pytest.LogCaptureFixture, place: str, fault: Any
 ) -> None:
@@ -136,7 +138,9 @@ async def test_CRED07_SEC14_no_secret_in_errors_events_or_logs(
     check(logged.text)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize(
+    "fault", FAULTS, ids=lambda hostile: getattr(hostile, "__name__", repr(hostile))
+)
 async def test_SEC14_nor_of_an_identity_token(logged: pytest.LogCaptureFixture, fault: Any) -> None:
     async with FakeRegistry(access=Bearer(refresh_tokens={IDENTITY: "bob"})) as registry:
         reference = fill(registry)
@@ -147,7 +151,9 @@ async def test_SEC14_nor_of_an_identity_token(logged: pytest.LogCaptureFixture, 
     check(logged.text)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize(
+    "fault", FAULTS, ids=lambda hostile: getattr(hostile, "__name__", repr(hostile))
+)
 async def test_REDIR05_nor_of_a_signed_location(
     registry: FakeRegistry,
     other: FakeRegistry,

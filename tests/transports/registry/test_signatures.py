@@ -43,7 +43,7 @@ from asupplemented.testing import (
     build_image,
     build_index,
 )
-from asupplemented.transports.registry.opening import open_adapter
+from asupplemented.transports.registry.reference import open_adapter
 from asupplemented.transports.registry.signatures import attachment_tag, parse_extension
 from tests.model.documents import schema1, sign, to_json
 from tests.suspending import cancel_at_every_await

@@ -37,7 +37,7 @@ from asupplemented.testing import (
 )
 from asupplemented.transports import parse_reference
 from asupplemented.transports.registry import RegistryReference
-from asupplemented.transports.registry.tags import parse_tags
+from asupplemented.transports.registry.listing import parse_tags
 from tests.suspending import cancel_at_every_await
 from tests.transports.registry.raw_servers import serve_bytes
 from tests.transports.registry.sessions import IMAGE, fill, limited, watch

@@ -10,8 +10,8 @@ import pytest
 
 from asupplemented.errors import ConfigurationError, MalformedResponseError, NetworkError
 from asupplemented.events import Warned
+from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.testing import Authority, Basic, FakeRegistry, Redirect
-from asupplemented.transports.registry.configuration.paths import ConfigurationPaths
 from tests.transports.registry.configuring import Configured, table
 from tests.transports.registry.sessions import BLOB, OPTIONS_HERE, fill
 from tests.transports.registry.test_mirrors import read

@@ -1,0 +1,1 @@
+"""Generic asyncio pieces that know nothing of images."""

@@ -1,0 +1,204 @@
+"""Blobs in local files: opened as what they are, and read by position.
+
+A file that is being read in a thread is closed by that thread, not under its feet.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from asupplemented.abc import BlobFile
+from asupplemented.aio.files import map_os_error, open_with_status, run_blocking, run_opening
+from asupplemented.errors import BlobNotFoundError, RangeError
+from asupplemented.limits import BLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from asupplemented.abc import Context
+    from asupplemented.errors import SupplementedError
+
+__all__ = ("BlockReader", "FileBlob", "FileIdentity", "open_blob_file")
+
+
+def open_blob_file(
+    path: Path,
+    *,
+    missing: Callable[[str], SupplementedError] = BlobNotFoundError,
+    follow: bool = True,
+) -> BlobFile:
+    """Open a file that is one blob, as a `LocalFile` adapter has to. Blocking.
+
+    Raises:
+        SupplementedError: See `asupplemented.aio.files.open_regular`.
+    """
+    fd, status = open_with_status(path, missing=missing, follow=follow)
+    return BlobFile(fd, path, 0, status.st_size, partial(os.close, fd))
+
+
+class FileIdentity(NamedTuple):
+    """Which file it is, and everything that changes when its content does."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    """Nanoseconds since the epoch."""
+    changed: int
+    """The same, of the inode; nobody can set it at will."""
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileIdentity:
+        """The identity of a file by its status."""
+        return cls(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+
+class BlockReader:
+    """Reads a blob's file by position, from any thread, until it is closed.
+
+    Closing never waits: a read in another thread ends first and then closes the file, so that
+    no read ever meets a descriptor that means another file by now.
+    """
+
+    __slots__ = ("_closed", "_lock", "_users", "file")
+
+    def __init__(self, file: BlobFile) -> None:
+        self.file = file
+        self._lock = threading.Lock()
+        self._users = 0
+        self._closed = False
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read up to `length` bytes of the blob. Blocking.
+
+        Args:
+            start: Offset within the blob.
+            length: The most bytes to read.
+
+        Returns:
+            Fewer bytes only where the file has ended, none if the reader is closed.
+
+        Raises:
+            SourceError: The file cannot be read.
+        """
+        with self._open() as usable:
+            return os.pread(self.file.fd, length, self.file.offset + start) if usable else b""
+
+    def identify(self) -> FileIdentity | None:
+        """What the file is, and in which state; None if the reader is closed. Blocking.
+
+        Raises:
+            SourceError: The operating system does not say.
+        """
+        with self._open() as usable:
+            return FileIdentity.of(os.fstat(self.file.fd)) if usable else None
+
+    def close(self) -> None:
+        """Close the file, at once or after the reads that are running. May be called again."""
+        with self._lock:
+            closing = not self._closed and not self._users
+            self._closed = True
+        if closing:
+            self.file.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    @contextmanager
+    def _open(self) -> Generator[bool]:
+        """Keep the file open; gives whether it is."""
+        with self._lock:
+            usable = not self._closed
+            self._users += usable
+        try:
+            yield usable
+        except OSError as error:
+            raise map_os_error(error, self.file.path) from error
+        finally:
+            with self._lock:
+                self._users -= usable
+                last = usable and self._closed and not self._users
+            if last:
+                self.file.close()
+
+
+class FileBlob:
+    """``[start, end)`` of a blob in a local file, as a `RawBlob`.
+
+    Args:
+        context: The session, in whose threads the file is read.
+        opener: Opens the file; blocking, called in a thread.
+        start: Offset of the first byte.
+        end: Offset behind the last byte; None is the end of the blob.
+    """
+
+    __slots__ = ("_context", "_end", "_opener", "_position", "_reader", "_start")
+
+    def __init__(
+        self,
+        context: Context,
+        opener: Callable[[], BlobFile],
+        start: int = 0,
+        end: int | None = None,
+    ) -> None:
+        self._context = context
+        self._opener = opener
+        self._start = self._position = start
+        self._end = end
+        self._reader: BlockReader | None = None
+
+    @property
+    def start(self) -> int:
+        return self._start
+
+    @property
+    def size(self) -> int | None:
+        return None if self._reader is None else self._reader.file.size
+
+    @property
+    def etag(self) -> str | None:
+        return None
+
+    async def __aenter__(self) -> Self:
+        file = await run_opening(self._context, self._opener, lambda late: late.close())
+        if self._start > file.size:
+            file.close()
+            message = f"the range starts at {self._start}, and {file.path} has {file.size} bytes"
+            raise RangeError(message)
+        self._reader = BlockReader(file)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        reader = self._reader
+        if reader is None:
+            raise StopAsyncIteration
+        end = reader.file.size if self._end is None else min(self._end, reader.file.size)
+        length = min(BLOCK, end - self._position)
+        if length <= 0:
+            raise StopAsyncIteration
+        block = await run_blocking(self._context, reader.read, self._position, length)
+        if not block:
+            raise StopAsyncIteration
+        self._position += len(block)
+        return block

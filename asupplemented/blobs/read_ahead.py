@@ -1,0 +1,255 @@
+"""Reading large files: blocks that are read and hashed ahead of whoever asks for them.
+
+A thread goes on by itself as long as its reader keeps up, so that neither waits for the other's
+turn; one hop then serves many blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict, deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from asupplemented.abc import ResourceKey
+from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.errors import ClosedError
+from asupplemented.limits import BLOCK
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from asupplemented.abc import Context
+    from asupplemented.blobs.blob_files import BlockReader, FileIdentity
+    from asupplemented.model.digest import Digest, Hasher
+
+__all__ = ("VERIFIED", "ReadAhead", "VerifiedFiles", "verified_files")
+
+AHEAD: Final = 4
+"""Blocks that are kept ready for the reader of a file."""
+
+BATCH: Final = 2
+"""Blocks that are worth waking the reader for, as long as more are coming."""
+
+FEW: Final = 4
+"""Files that are read in whole blocks at the same time; with more of them, blocks get smaller."""
+
+SMALL_BLOCK: Final = 256 * 1024
+"""A block when many files are read at once: slower, but memory is for all of them."""
+
+TURN: Final = 8
+"""Blocks that a thread reads at most before it looks after other work."""
+
+SETTLED: Final = 2.0
+"""Seconds after which a change of a file is sure to change its timestamps."""
+
+MAX_REMEMBERED: Final = 4096
+"""Files that a session remembers to have verified."""
+
+
+class VerifiedFiles:
+    """Files of which every byte was hashed and found right, and that have not changed since.
+
+    Args:
+        clock: Tells how old a file is: one that was changed just now may change again without
+            showing it, and is not remembered.
+    """
+
+    __slots__ = ("_clock", "_known")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: OrderedDict[Digest, FileIdentity] = OrderedDict()
+
+    def remember(self, digest: Digest, identity: FileIdentity) -> None:
+        """Take note of a file that holds one blob and nothing else."""
+        age = self._clock.wall() - max(identity.modified, identity.changed) / 1e9
+        if age < SETTLED:
+            return
+        self._known[digest] = identity
+        self._known.move_to_end(digest)
+        if len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+
+    def recall(self, digest: Digest) -> FileIdentity | None:
+        """What the file of a blob was when it was verified, None if none was."""
+        return self._known.get(digest)
+
+
+VERIFIED: Final = ResourceKey["VerifiedFiles"]("files that were verified")
+
+
+def verified_files(context: Context) -> VerifiedFiles:
+    """The files that a session has verified."""
+    return context.resource(VERIFIED, lambda: VerifiedFiles(context.resource(CLOCK, Clock)))
+
+
+class ReadAhead:
+    """Blocks of a file, in order.
+
+    Args:
+        context: The session, whose threads read.
+        reader: What to read; closed with this.
+        start: Offset of the first byte within the blob.
+        end: Offset behind the last byte.
+        hasher: Hashes every block before it is handed out; None hashes nothing.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_batch",
+        "_block",
+        "_blocks",
+        "_closed",
+        "_end",
+        "_ended",
+        "_failure",
+        "_hasher",
+        "_identity",
+        "_lock",
+        "_loop",
+        "_position",
+        "_reader",
+        "_reading",
+        "_waiter",
+        "_workers",
+    )
+
+    def __init__(
+        self, context: Context, reader: BlockReader, start: int, end: int, hasher: Hasher | None
+    ) -> None:
+        self._workers = context.resource(WORKERS, Workers)
+        self._loop = asyncio.get_running_loop()
+        self._reader = reader
+        self._end = end
+        self._hasher = hasher
+        few = self._workers.enlist() <= FEW
+        self._block = BLOCK if few else SMALL_BLOCK
+        self._ahead = AHEAD if few else 1
+        self._batch = BATCH if few else 1
+        # Only the thread at work uses these:
+        self._position = start
+        self._identity: FileIdentity | None = None
+        # Shared with it, under the lock:
+        self._lock = threading.Lock()
+        self._blocks: deque[bytes] = deque()
+        self._reading = False
+        self._ended = start >= end
+        self._failure: Exception | None = None
+        self._closed = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """The next block, nothing at the end.
+
+        A file that became shorter since it was opened ends early.
+
+        Raises:
+            SourceError: The file cannot be read.
+        """
+        while True:
+            with self._lock:
+                block = self._blocks.popleft() if self._blocks else b""
+                finished = not block and (self._ended or self._closed)
+                starting = not finished and self._may_start()
+                waiter = None if block or finished else self._wait()
+            if starting:
+                self._start()
+            if waiter is None:
+                if finished and self._failure is not None:
+                    raise self._failure
+                return block
+            await waiter
+
+    @property
+    def identity(self) -> FileIdentity | None:
+        """The file's identity if it stayed the same from the first block to the last."""
+        return self._identity if self._ended else None
+
+    def close(self) -> None:
+        """Stop reading, and close the file as soon as no thread uses it. May be called again."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._blocks.clear()
+        self._workers.discharge()
+        self._reader.close()
+        if self._waiter is not None:
+            _resolve(self._waiter)
+
+    # Under the lock
+
+    def _may_start(self) -> bool:
+        if self._reading or self._ended or self._closed or len(self._blocks) >= self._ahead:
+            return False
+        self._reading = True
+        return True
+
+    def _wait(self) -> asyncio.Future[None]:
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    # In a thread
+
+    def _start(self) -> None:
+        """Ask for a turn in a thread; done on the event loop or in the turn before."""
+        try:
+            self._workers.submit(self._work).add_done_callback(self._note)
+        except ClosedError as error:
+            self._post(b"", error)
+
+    def _note(self, turn: Future[None]) -> None:
+        if turn.cancelled():
+            message = "the session was closed while the blob was being read"
+            self._post(b"", ClosedError(message))
+
+    def _work(self) -> None:
+        """Read on until the reader is far enough behind, or others should have their turn."""
+        for _ in range(TURN):
+            if not self._work_once():
+                return
+        self._start()
+
+    def _work_once(self) -> bool:
+        try:
+            block = self._read_block()
+        except Exception as error:  # noqa: BLE001 - raised where the blocks are taken
+            return self._post(b"", error)
+        return self._post(block, None)
+
+    def _read_block(self) -> bytes:
+        if self._identity is None:
+            self._identity = self._reader.identify()
+        length = min(self._block, self._end - self._position)
+        block = self._reader.read(self._position, length)
+        if self._hasher is not None:
+            self._hasher.update(block)
+        self._position += len(block)
+        if self._position >= self._end and self._reader.identify() != self._identity:
+            self._identity = None
+        return block
+
+    def _post(self, block: bytes, failure: Exception | None) -> bool:
+        """Hand over what was read; gives whether to go on."""
+        with self._lock:
+            if block and not self._closed:
+                self._blocks.append(block)
+            self._failure = failure
+            self._ended = not block or self._position >= self._end
+            self._reading = False
+            going = self._may_start()
+            if going and len(self._blocks) < self._batch:
+                return True
+            waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            with suppress(RuntimeError):  # The loop was closed meanwhile: nobody waits.
+                self._loop.call_soon_threadsafe(_resolve, waiter)
+        return going
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,254 @@
+"""Blobs and manifests in object storage, laid out as an OCI layout is on disk.
+
+::
+
+    oci-layout
+    index.json                              names nothing
+    blobs/<algorithm>/<hex>                 blobs and manifests, each once
+    grants/<namespace>/<algorithm>/<hex>    who brought it
+
+A grant is a small object that says that a principal has fetched that content itself; it is
+written after the content, and holds the media type of a manifest. Content is stored once, however
+many bring it, and looking for a grant costs the one question that looking for the content would.
+Nothing is ever listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Self, cast
+from urllib.parse import urlsplit
+
+from asupplemented.abc import RawManifest
+from asupplemented.cache.remote.leases import check_seconds
+from asupplemented.cache.remote.object_blob import StoredBlob, ask
+from asupplemented.cache.remote.uploads import Read, put_object
+from asupplemented.errors import BlobNotFoundError, ConfigurationError, LimitExceededError
+from asupplemented.limits import MAX_MANIFEST
+from asupplemented.oci_layout import INDEX_FILE, LAYOUT_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from obstore.store import ClientConfig, S3Config
+    from obstore.store import ObjectStore as Store
+
+    from asupplemented.model.digest import Digest
+    from asupplemented.model.manifest import Manifest
+
+__all__ = ("NOBODY", "TIMEOUT", "ObjectStore", "namespace_of")
+
+TIMEOUT: Final = 5.0
+"""Seconds to wait for one answer; a body, once begun, takes its time."""
+
+NOBODY: Final = "nobody"
+"""The namespace of those who are no principal."""
+
+_FILES: Final = {
+    LAYOUT_FILE: b'{"imageLayoutVersion":"1.0.0"}',
+    INDEX_FILE: b'{"schemaVersion":2,"manifests":[]}',
+}
+_MAX_GRANT: Final = 255
+"""Bytes of a grant: a media type at most."""
+
+_RETRIES: Final = 2
+_BODY: Final = timedelta(hours=1)
+"""For one whole body, which would be cut after 30 s otherwise; streams watch its pace."""
+
+
+def namespace_of(principal: str | None) -> str:
+    """Where the grants of a principal are; its name is hashed, so that it fits into a key."""
+    if principal is None:
+        return NOBODY
+    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class ObjectStore:
+    """An OCI layout in object storage, with grants; it holds nothing open.
+
+    Methods raise errors of this library, which repeat nothing that storage said.
+
+    Args:
+        store: Any store of obstore; its prefix is the root of the layout.
+        name: What it is called in events and errors.
+        timeout: Seconds to wait for one answer.
+
+    Raises:
+        ConfigurationError: `timeout` is no time.
+    """
+
+    __slots__ = ("_marked", "_name", "_store", "_timeout")
+
+    def __init__(
+        self, store: Store, *, name: str = "object storage", timeout: float = TIMEOUT
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._timeout = check_seconds("timeout", timeout)
+        self._marked = False
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        options: Mapping[str, str] | None = None,
+        *,
+        allow_http: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> Self:
+        """The layout at a URL such as ``s3://bucket/prefix``; for any store, see the constructor.
+
+        Args:
+            url: Where it is; its path is the root of the layout.
+            options: The configuration of that kind of store, as obstore names it:
+                ``region``, ``endpoint``, ``access_key_id``, ... What is not given is taken from
+                the environment.
+            allow_http: Whether the endpoint may do without TLS.
+            timeout: Seconds to wait for one answer.
+
+        Raises:
+            ConfigurationError: The URL or an option is not understood; neither is repeated,
+                since they may hold secrets. Or the extra ``s3`` is not installed.
+        """
+        client: ClientConfig = {
+            "allow_http": allow_http,
+            "connect_timeout": timedelta(seconds=check_seconds("timeout", timeout)),
+            "timeout": _BODY,
+        }
+        store, name = _open(url, options or {}, client)
+        return cls(store, name=name, timeout=timeout)
+
+    @property
+    def name(self) -> str:
+        """What it is called in events and errors."""
+        return self._name
+
+    def blob(self, digest: Digest) -> StoredBlob:
+        """A blob as a candidate; whether it is there is seen when it is opened."""
+        return StoredBlob(self._store, _content(digest), self._name, self._timeout)
+
+    async def has(self, namespace: str, digest: Digest) -> bool:
+        """Whether a principal has brought some content.
+
+        Raises:
+            SourceError: Storage does not say.
+        """
+        return await self._measure(_grant(namespace, digest)) is not None
+
+    async def put_blob(
+        self, namespace: str, digest: Digest, size: int, read: Read, *, replace: bool = False
+    ) -> None:
+        """Store a blob unless it is there, and grant it.
+
+        Args:
+            namespace: Whose it is.
+            digest: Its name.
+            size: Bytes that it has.
+            read: Gives them.
+            replace: Whether to store it anew, because what is there is wrong.
+
+        Raises:
+            SupplementedError: See `asupplemented.cache.remote.uploads.put_object`; then it is
+                not granted.
+        """
+        await self._mark()
+        key = _content(digest)
+        if replace or await self._measure(key) != size:
+            await put_object(self._store, key, size, read, self._timeout)
+        await self._write(_grant(namespace, digest), b"")
+
+    async def get_manifest(self, namespace: str | None, digest: Digest) -> RawManifest | None:
+        """Read a manifest that a principal has brought. Nothing is verified.
+
+        Args:
+            namespace: Whose it is; None for anybody's, and then its media type is not told.
+            digest: Its name.
+
+        Raises:
+            LimitExceededError: It is larger than ``MAX_MANIFEST``.
+            SourceError: Storage failed.
+        """
+        try:
+            media_type = None
+            if namespace is not None:
+                grant = await self._read(_grant(namespace, digest), _MAX_GRANT)
+                media_type = grant.decode("ascii", "replace") or None
+            return RawManifest(await self._read(_content(digest), MAX_MANIFEST), media_type)
+        except BlobNotFoundError:
+            return None
+
+    async def put_manifest(
+        self, namespace: str, manifest: Manifest, *, replace: bool = False
+    ) -> None:
+        """Store a manifest unless it is there, and grant it; see `put_blob`."""
+        grant = _grant(namespace, manifest.digest)
+        if not replace and await self._measure(grant) is not None:
+            return
+        await self._mark()
+        await self._write(_content(manifest.digest), manifest.raw)
+        await self._write(grant, manifest.media_type.encode("ascii", "replace"))
+
+    async def _mark(self) -> None:
+        """Make it a layout that other tools can read, unless it is one."""
+        if not self._marked:
+            for key, data in _FILES.items():
+                if await self._measure(key) is None:
+                    await self._write(key, data)
+            self._marked = True
+
+    async def _measure(self, key: str) -> int | None:
+        try:
+            found = await ask(self._store.head_async(key), self._timeout)
+        except BlobNotFoundError:
+            return None
+        return found["size"]
+
+    async def _read(self, key: str, limit: int) -> bytes:
+        answer = await ask(self._store.get_async(key), self._timeout)
+        if answer.meta["size"] > limit:
+            message = f"an object in {self._name} exceeds {limit} bytes"
+            raise LimitExceededError(message, limit=limit)
+        return bytes(await ask(answer.bytes_async(), self._timeout))
+
+    async def _write(self, key: str, data: bytes) -> None:
+        await ask(self._store.put_async(key, data, use_multipart=False), self._timeout)
+
+    def __repr__(self) -> str:
+        return f"<ObjectStore {self._name}>"
+
+
+def _content(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.encoded}"
+
+
+def _grant(namespace: str, digest: Digest) -> str:
+    return f"grants/{namespace}/{digest.algorithm}/{digest.encoded}"
+
+
+def _open(url: str, options: Mapping[str, str], client: ClientConfig) -> tuple[Store, str]:
+    try:
+        from obstore.exceptions import BaseError  # noqa: PLC0415 - an extra
+        from obstore.store import from_url  # noqa: PLC0415
+    except ImportError as error:
+        message = "object storage needs its client: pip install 'asupplemented[s3]'"
+        raise ConfigurationError(message) from error
+    try:
+        store = from_url(
+            url,
+            config=cast("S3Config", dict(options)),  # or that of another cloud, by the URL
+            client_options=client,
+            retry_config={"max_retries": _RETRIES},
+        )
+        return store, _name_of(url)
+    except (BaseError, ValueError, TypeError, OSError) as error:
+        kind = type(error).__name__
+    # Not chained, because what is wrong is told by repeating it.
+    message = f"the URL of the object storage, or one of its options, is not understood ({kind})"
+    raise ConfigurationError(message)
+
+
+def _name_of(url: str) -> str:
+    """Scheme, host and path of a URL: what may be shown of it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"

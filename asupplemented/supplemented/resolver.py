@@ -1,0 +1,393 @@
+"""The resolver: which member supplies which manifest, decided in serial order.
+
+Theory of operation. The serial answer is a fold. First the default manifests of all members,
+in order; then a queue of instances. A list found in the top (member 0) pushes its chosen
+instances at the *back* of the queue, first one first; a list found in any other member pushes
+each at the *front*, so that its last one is read first. A default manifest is always read, and
+takes its digest over from an earlier member; an instance whose digest is committed is never
+read again. That is how every other member comes to be preferred over the top.
+
+This module is that fold and nothing else: no I/O, no clock, no logging. A driver asks `wants`
+what to fetch and hands each outcome to `feed`, in any order. Outcomes wait here until serial
+order reaches them, so the answer depends on the outcomes alone and never on their arrival.
+
+Two rules for whoever changes it:
+
+1. Everything that decides the answer happens in `_advance` and below it, one commit at a time.
+2. `Advice` is told everything and asked by `wants` alone: it may be wrong and cost a fetch,
+   and must never be read by a commit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from asupplemented import limits
+from asupplemented.errors import (
+    InstanceNotFoundError,
+    LimitExceededError,
+    SupplementedError,
+    UnsupportedDigestError,
+)
+from asupplemented.model.digest import Digest, check_digests
+from asupplemented.model.index import SpecificImages, choose
+from asupplemented.model.manifest import Index, Manifest
+from asupplemented.supplemented.lookahead import (
+    TOP,
+    Advice,
+    Entry,
+    MissingPolicy,
+    Outcome,
+    Outcomes,
+    UnavailablePolicy,
+    Want,
+    is_miss,
+    is_unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.index import Selection
+    from asupplemented.model.manifest import ImageManifest
+
+__all__ = (
+    "Bounds",
+    "Committed",
+    "Missing",
+    "MissingPolicy",
+    "Outcome",
+    "Resolver",
+    "UnavailablePolicy",
+    "Want",
+    "is_miss",
+    "is_unavailable",
+)
+
+
+class Missing(NamedTuple):
+    """An instance that nobody supplied: who should have, None if no list names it."""
+
+    member: int | None
+    digest: Digest
+
+
+class Committed(NamedTuple):
+    """What one manifest contributes, as it stands after its last commit."""
+
+    digest: Digest
+    member: int
+    media_type: str
+    size: int
+    parent: Digest | None
+    """The list through which it was read, None for the default manifest of `member`."""
+    blobs: tuple[Descriptor, ...]
+    """Config first, then layers, base first; empty for an index."""
+    instances: tuple[Descriptor, ...] | None
+    """All entries of an index in document order; None for an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a resolution may cost; the defaults are the caps of `asupplemented.limits`."""
+
+    instances: int = limits.MAX_INSTANCES
+    """Distinct manifests, read or queued."""
+    entries: int = limits.MAX_ENTRIES
+    """Pushes to the queue."""
+    nesting: int = limits.MAX_NESTING
+    """Lists on the way to a manifest, the default one included."""
+    total_bytes: int = limits.MAX_MANIFESTS_TOTAL
+    """Bytes of all manifests committed."""
+    read_ahead: int = limits.MAX_READ_AHEAD
+    """Bytes of manifests that wait for serial order."""
+
+
+class Resolver:
+    """The fold over the members of one group.
+
+    Args:
+        members: The member numbers to open, in order and without duplicates; the first is the
+            top, 0, and always there.
+        selection: What is taken from each list.
+        missing: What an instance does that its member does not hold: ``"raise"``; ``"fallback"``
+            drops that entry, lets another member's entry serve the digest at its own place, and
+            raises at the end if none did; ``"skip"`` records it instead.
+        unavailable: Whether a supplement that cannot be opened is an error or is left out.
+        bounds: Caps against hostile input.
+
+    Attributes:
+        failure: The error that ends the resolution, None as long as there is none.
+        done: Whether the fold has ended, well or with `failure`.
+        sources: Manifest digest to member number, in commit order.
+        defaults: Member number to the digest of its default manifest.
+        committed: Manifest digest to what it contributed.
+        holders: Manifest digest to the members that list it or have it as their default.
+        missing: Instances that nobody supplied. Complete once done.
+        unavailable: Member number to the error for which it was left out.
+        commits: Every commit in order; a digest taken over appears twice.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[int],
+        selection: Selection,
+        *,
+        missing: MissingPolicy = "raise",
+        unavailable: UnavailablePolicy = "raise",
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.failure: SupplementedError | None = None
+        self.done = False
+        self.sources: dict[Digest, int] = {}
+        self.defaults: dict[int, Digest] = {}
+        self.committed: dict[Digest, Committed] = {}
+        self.holders: dict[Digest, tuple[int, ...]] = {}
+        self.missing: list[Missing] = []
+        self.unavailable: dict[int, SupplementedError] = {}
+        self.commits: list[tuple[int, Digest]] = []
+        self._selection = selection
+        self._bounds = bounds or Bounds()
+        self._outcomes = Outcomes(missing, unavailable)
+        self._unopened = deque(Want(member, None) for member in members)
+        self._queue: deque[Entry] = deque()
+        self._head: Want | None = self._unopened[0]
+        self._known: set[Digest] = set()
+        self._pushes = 0
+        self._bytes = 0
+        places = ((want, place) for place, want in enumerate(self._unopened))
+        self._advice = Advice(self._outcomes, OrderedDict(places))
+
+    # What to fetch
+
+    def wants(self, n: int) -> list[Want]:
+        """The head, which serial order reads next, then up to `n` more fetches worth having.
+
+        The head comes first and decides; the rest is advice, most needed first, read off what
+        is committed. Before all defaults are committed only defaults are advised, because each
+        may take over what a list in the queue names. Nothing is advised whose digest is
+        committed, whose outcome is known, or that lies behind a failure that would raise.
+
+        Args:
+            n: How many beyond the head, 0 or more.
+
+        Returns:
+            At most ``n + 1`` distinct wants, empty once done. Wants in flight are listed again:
+            the caller knows what it has started. Takes O(n) time.
+        """
+        head = self._head
+        if head is None:
+            return []
+        if n == 0 or self._outcomes.size > self._bounds.read_ahead:
+            return [head]
+        wanted = self._advice.first(n + 1)
+        if wanted and wanted[0] == head:
+            return wanted
+        return [head, *(want for want in wanted if want != head)][: n + 1]
+
+    # What came back
+
+    def feed(self, want: Want, outcome: Outcome) -> None:
+        """Take one outcome and commit as far as serial order allows.
+
+        Never raises: an outcome or a commit that ends the resolution sets `failure`. Outcomes
+        are told apart by member and digest; the same bytes from another member do not answer
+        a want. What serial order never meets is dropped.
+        """
+        if want == self._head:
+            self._advance(outcome)
+        elif not (self.done or want in self._outcomes.waiting or want.digest in self.sources):
+            self._outcomes.add(want, outcome)
+            self._advice.heed(want)
+
+    # The fold
+
+    def _advance(self, outcome: Outcome | None) -> None:
+        """Step from the head on, as long as there are outcomes."""
+        head = self._head
+        try:
+            while head is not None and outcome is not None:
+                self._step(head, outcome)
+                head = self._head = self._find_head()
+                outcome = self._outcomes.take(head) if head else None
+            if head is not None:
+                return
+            self._finish()
+        except SupplementedError as error:
+            self.failure = error
+        self.done = True
+        self._head = None
+        self._outcomes.waiting.clear()
+
+    def _find_head(self) -> Want | None:
+        """What serial order reads next; None at its end."""
+        if self._unopened:
+            return self._unopened[0]
+        queue, sources, dropped = self._queue, self.sources, self._outcomes.dropped
+        while queue:
+            want = queue[0].want
+            if want.digest not in sources and want not in dropped:
+                return want
+            queue.popleft()
+            self._outcomes.take(want)
+        return None
+
+    def _step(self, head: Want, outcome: Outcome) -> None:
+        entry = None if head.digest is None else self._queue.popleft()
+        if entry is None:
+            self._unopened.popleft()
+            self._advice.unopened.pop(head, None)
+        if isinstance(outcome, SupplementedError):
+            self._forgo(head, outcome)
+            return
+        try:
+            self._commit(head.member, outcome, entry)
+        except SupplementedError as error:
+            error.locate(member=head.member, digest=outcome.digest)
+            raise
+
+    def _forgo(self, want: Want, error: SupplementedError) -> None:
+        """Go on without an outcome, or end."""
+        error.locate(member=want.member, digest=want.digest)
+        if not self._outcomes.tolerates(want, error):
+            raise error
+        if want.digest is None:
+            self.unavailable[want.member] = error
+        else:
+            self._outcomes.dropped[want] = error
+            self._advice.heed(want)
+
+    def _commit(self, member: int, manifest: Manifest, entry: Entry | None) -> None:
+        digest, size = manifest.digest, manifest.size
+        self._weigh(size)
+        parsed = manifest.parse()
+        if entry is None:
+            self._admit((digest,))
+            self._note_holder(digest, (member,))
+            self.defaults[member] = digest
+        blobs, instances = _contents(parsed)
+        parent, depth = (entry.parent, entry.depth) if entry else (None, 0)
+        self.committed[digest] = Committed(
+            digest, member, manifest.media_type, size, parent, blobs, instances
+        )
+        self.sources[digest] = member
+        self.commits.append((member, digest))
+        self._advice.forget(digest)
+        if isinstance(parsed, Index):
+            self._enqueue(member, digest, parsed, depth + 1)
+
+    def _weigh(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > self._bounds.total_bytes:
+            cap = self._bounds.total_bytes
+            message = f"the manifests of this group exceed {cap} bytes in all"
+            raise LimitExceededError(message, limit=cap)
+
+    def _admit(self, digests: Iterable[Digest]) -> None:
+        self._known.update(digests)
+        if len(self._known) > self._bounds.instances:
+            message = f"this group names more than {self._bounds.instances} manifests"
+            raise LimitExceededError(message, limit=self._bounds.instances)
+
+    def _enqueue(self, member: int, parent: Digest, index: Index, depth: int) -> None:
+        if depth > self._bounds.nesting:
+            message = f"lists are nested more than {self._bounds.nesting} deep"
+            raise LimitExceededError(message, limit=self._bounds.nesting)
+        listed = self._note_list(member, index)
+        chosen = [
+            listed.get(entry.digest) or Digest(entry.digest)
+            for entry in choose(self._selection, index)
+        ]
+        if self._pushes + len(chosen) > self._bounds.entries:
+            message = f"the lists of this group have more than {self._bounds.entries} entries"
+            raise LimitExceededError(message, limit=self._bounds.entries)
+        self._admit(chosen)
+        for digest in chosen:
+            self._pushes += 1
+            if digest not in self.sources:
+                self._push(Want(member, digest), digest, parent, depth)
+
+    def _push(self, want: Want, digest: Digest, parent: Digest, depth: int) -> None:
+        if want.member == TOP:
+            entry = Entry(want, parent, depth, self._pushes)
+            self._queue.append(entry)
+            self._advice.push_back(entry, digest)
+        else:
+            entry = Entry(want, parent, depth, -self._pushes)
+            self._queue.appendleft(entry)
+            self._advice.push_front(entry, digest)
+
+    def _note_list(self, member: int, index: Index) -> dict[str, Digest]:
+        """Remember who lists what; returns the digests by their text in the list."""
+        digests: dict[str, Digest] = {}
+        alone = (member,)
+        for entry in index.manifests:
+            try:
+                digest = digests[entry.digest] = Digest(entry.digest)
+            except UnsupportedDigestError:
+                continue  # Another platform's, for all we know; it is refused if it is chosen.
+            self._note_holder(digest, alone)
+        return digests
+
+    def _note_holder(self, digest: Digest, holder: tuple[int]) -> None:
+        known = self.holders.setdefault(digest, holder)
+        if known is not holder and holder[0] not in known:
+            self.holders[digest] = known + holder
+
+    def _finish(self) -> None:
+        unserved = {
+            want: error
+            for want, error in self._outcomes.dropped.items()
+            if want.digest not in self.sources
+        }
+        if unserved and self._outcomes.missing == "fallback":
+            raise next(iter(unserved.values()))
+        for want in unserved:
+            if want.digest is not None:
+                self.missing.append(Missing(want.member, want.digest))
+        if isinstance(self._selection, SpecificImages):
+            self._finish_specific(self._selection, {missing.digest for missing in self.missing})
+
+    def _finish_specific(self, selection: SpecificImages, recorded: set[Digest]) -> None:
+        absent = [digest for digest in selection.digests if digest not in self.sources]
+        if absent and self._outcomes.missing != "skip":
+            names = ", ".join(absent)
+            message = f"no member supplies the requested {names}"
+            raise InstanceNotFoundError(message, digests=absent)
+        self.missing.extend(Missing(None, digest) for digest in absent if digest not in recorded)
+
+    # What is known in the end
+
+    @property
+    def blobs(self) -> dict[Digest, Digest]:
+        """Blob digest to the digest of the manifest that named it last. Computed when asked."""
+        return {
+            Digest(blob.digest): manifest
+            for _, manifest in self.commits
+            for blob in self.committed[manifest].blobs
+        }
+
+    def alternates(self, digest: Digest) -> tuple[int, ...]:
+        """Other members known to hold a manifest: non-top first, later ones first."""
+        others = set(self.holders.get(digest, ()))
+        others.discard(self.sources[digest])
+        holding = (m for m in others if Want(m, digest) not in self._outcomes.dropped)
+        return tuple(sorted(holding, reverse=True))
+
+
+def _contents(
+    parsed: Index | ImageManifest,
+) -> tuple[tuple[Descriptor, ...], tuple[Descriptor, ...] | None]:
+    """The blobs that a manifest names, and the instances, None if it is no index.
+
+    Raises:
+        InvalidDigestError: A blob has a digest that is none.
+    """
+    if isinstance(parsed, Index):
+        return (), parsed.manifests
+    blobs = parsed.blobs
+    check_digests([blob.digest for blob in blobs])
+    return blobs, None

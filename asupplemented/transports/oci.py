@@ -1,0 +1,360 @@
+"""``oci:PATH[:IMAGE|:@N]``: images in OCI layouts on disk (rules OC1 to OC13).
+
+URLs in descriptors are never followed here (rule OC8): a layout serves what is in its files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from asupplemented.abc import Opening, RawManifest
+from asupplemented.aio.files import run_blocking
+from asupplemented.errors import (
+    ImageNotFoundError,
+    InvalidReferenceError,
+    UnsupportedManifestError,
+    UnsupportedOperationError,
+)
+from asupplemented.events import Warned
+from asupplemented.model import media_type
+from asupplemented.model.digest import Digest
+from asupplemented.model.text import excerpt
+from asupplemented.oci_layout import (
+    INDEX_FILE,
+    LAYOUT_FILE,
+    REF_NAME,
+    LayoutIndex,
+    LayoutStore,
+    Tree,
+    add_beside,
+    add_entry,
+    describe,
+)
+from asupplemented.source import open_verified
+from asupplemented.transports.disk import SCHEMA1, DiskDestination, DiskSource, check_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asupplemented.abc import Context, Destination, Source
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.manifest import Manifest
+    from asupplemented.model.platform import Platform
+    from asupplemented.model.signature import Signature
+
+__all__ = ("LayoutDestination", "LayoutReference", "LayoutSource", "choose_entry")
+
+_ALNUM: Final = r"[A-Za-z0-9]++"
+_COMPONENT: Final = rf"{_ALNUM}(?:(?:--|[-._:@+]){_ALNUM})*+"
+_IMAGE: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*+", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_READABLE: Final = frozenset(
+    (
+        media_type.OCI_MANIFEST,
+        media_type.OCI_INDEX,
+        media_type.DOCKER_MANIFEST,
+        media_type.DOCKER_LIST,
+    )
+)
+"""What an entry of the right name may be (rule OC4)."""
+_SHOWN: Final = 10
+"""Names, or types, that a message lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutReference:
+    """An image in an OCI layout. A value; equality is lexical.
+
+    ``str()`` gives path and image or number; the options after those have no text form.
+
+    Attributes:
+        path: The directory, as the user wrote it; it holds no colon (rule OC2).
+        image: The name of an entry of ``index.json`` (rule OC4). None is the only entry there
+            is (rule OC5).
+        index: The position of an entry in ``index.json``, from 0, or None. For reading only.
+        shared_blob_dir: Where blobs and manifests are instead of ``blobs`` (rule OC9), or None.
+        follow_symlinks: Whether a blob may be a symbolic link, wherever it leads (rule OC10).
+        durable: Whether a destination waits until what it wrote is on the disk.
+
+    Raises:
+        InvalidReferenceError: The path is empty or holds a colon or NUL, the image is no name,
+            the index is negative, or both of them are given.
+    """
+
+    path: str
+    image: str | None = None
+    index: int | None = None
+    shared_blob_dir: str | None = None
+    follow_symlinks: bool = True
+    durable: bool = True
+
+    def __post_init__(self) -> None:
+        check_path(self.path)
+        if ":" in self.path:
+            message = f"the path of a layout cannot hold a colon: {excerpt(self.path)}"
+            raise InvalidReferenceError(message)
+        if self.shared_blob_dir is not None:
+            check_path(self.shared_blob_dir)
+        if self.image is not None and _IMAGE.fullmatch(self.image) is None:
+            message = (
+                f"invalid image name {excerpt(self.image)}: letters and digits, with one of "
+                "-._:@+ or -- between them, and slashes between such parts"
+            )
+            raise InvalidReferenceError(message)
+        if self.index is not None and self.index < 0:
+            message = f"invalid source index @{self.index}: it must not be negative"
+            raise InvalidReferenceError(message)
+        if self.image is not None and self.index is not None:
+            message = "a layout reference has an image name or an index, not both"
+            raise InvalidReferenceError(message)
+
+    @classmethod
+    def parse(cls, rest: str) -> Self:
+        """Read ``PATH[:IMAGE|:@N]`` (rules OC1, OC2).
+
+        Raises:
+            InvalidReferenceError: It is malformed; the message says which part is.
+        """
+        path, _, image = rest.partition(":")
+        if not image.startswith("@"):
+            return cls(path, image or None)
+        if _NUMBER.fullmatch(image, 1) is None:
+            message = f"invalid source index {excerpt(image)}: @ is followed by a number, from 0 on"
+            raise InvalidReferenceError(message)
+        return cls(path, index=int(image[1:]))
+
+    @property
+    def transport(self) -> str:
+        """Always "oci"."""
+        return "oci"
+
+    @property
+    def store(self) -> LayoutStore:
+        """The files of the layout."""
+        return LayoutStore.at(self.path, shared=self.shared_blob_dir, durable=self.durable)
+
+    def open(self, context: Context) -> Opening[Source]:
+        """Open the image for reading. Its default manifest is read and verified at once.
+
+        Opening raises:
+            ImageNotFoundError: There is no layout, or no such image in it.
+            InvalidReferenceError: The layout holds several images, and none was chosen.
+            UnsupportedManifestError: The image is nothing that can be read here.
+            LimitExceededError: A file is larger than ``MAX_MANIFEST``.
+            MalformedManifestError: ``index.json`` or the manifest is broken.
+            VerificationError: The manifest is not what ``index.json`` says (rule OC7).
+            SourceError: A file cannot be read.
+        """
+        return open_verified(lambda: LayoutSource.find(self, context), self, context)
+
+    def create(self, context: Context) -> Opening[Destination]:
+        """Open the layout for writing; it is made if it is not there.
+
+        An image that is there under the same name loses the name, all others stay (rule OC12).
+
+        Opening raises:
+            UnsupportedOperationError: The reference is ``@N``, which is for reading.
+            MalformedManifestError: There is an ``index.json`` already that is none.
+            SourceError: The place cannot be written.
+        """
+
+        async def opener() -> Destination:
+            if self.index is not None:
+                message = "an index in index.json cannot be written to; give the image a name"
+                raise UnsupportedOperationError(message, reference=self)
+            return await LayoutDestination(self, context).start()
+
+        return Opening(opener, self)
+
+    def __str__(self) -> str:
+        if self.index is not None:
+            return f"oci:{self.path}:@{self.index}"
+        return f"oci:{self.path}" if self.image is None else f"oci:{self.path}:{self.image}"
+
+
+class LayoutSource(DiskSource):
+    """Reads one image of a layout, and whatever else its blobs hold.
+
+    Args:
+        reference: What is opened.
+        context: The session.
+        index: What ``index.json`` says.
+        entry: The default manifest, one of its entries.
+    """
+
+    def __init__(
+        self, reference: LayoutReference, context: Context, index: LayoutIndex, entry: Descriptor
+    ) -> None:
+        super().__init__(context, follow=reference.follow_symlinks)
+        self._store = reference.store
+        self._default = Digest(entry.digest)
+        self._entry = entry
+        self._types = {each.digest: each.media_type for each in reversed(index.manifests)}
+
+    @classmethod
+    async def find(cls, reference: LayoutReference, context: Context) -> Self:
+        """Look an image up in ``index.json``. A missing ``oci-layout`` is no failure (OC3)."""
+        store = reference.store
+        index, marked = await run_blocking(context, _look, store)
+        if index is None:
+            message = (
+                f"there is no OCI layout at {store.root}: it has no {INDEX_FILE}; check the path, "
+                "or copy an image to it first"
+            )
+            raise ImageNotFoundError(message, reference=reference)
+        if not marked:
+            message = f"the layout has no file {LAYOUT_FILE}; other tools may refuse it"
+            context.emit(Warned(str(reference), message))
+        return cls(reference, context, index, choose_entry(index, reference))
+
+    @property
+    def default_descriptor(self) -> Descriptor:
+        """The chosen entry: the default manifest has its digest and size (rule OC7)."""
+        return self._entry
+
+    def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
+        return (self._store.blob_path(instance or self._default),)
+
+    def blob_paths(self, digest: Digest) -> Iterable[str]:
+        return (self._store.blob_path(digest),)
+
+    def read_manifest(self, instance: Digest | None) -> RawManifest:
+        """Read one manifest; its type is what an entry of ``index.json`` says (rule OC6)."""
+        raw = self.read_bytes(instance)
+        kind = self._entry.media_type if instance is None else self._types.get(instance)
+        if kind in SCHEMA1 or (kind not in media_type.KNOWN_MANIFESTS and _is_schema1(raw)):
+            message = "a schema 1 manifest has no place in an OCI layout; convert the image first"
+            raise UnsupportedManifestError(message, digest=instance or self._default)
+        return RawManifest(raw, kind or None)
+
+
+def _look(store: LayoutStore) -> tuple[LayoutIndex | None, bool]:
+    return store.read_index(), store.is_marked()
+
+
+def _is_schema1(raw: bytes) -> bool:
+    # Guessing takes a decode. Schema 1 cannot do without this key, which an escape might hide.
+    return (b"fsLayers" in raw or b"\\" in raw) and media_type.guess(raw) in SCHEMA1
+
+
+def choose_entry(index: LayoutIndex, reference: LayoutReference) -> Descriptor:
+    """The entry of ``index.json`` that a reference means (rules OC2, OC4, OC5).
+
+    Raises:
+        ImageNotFoundError: There is none.
+        InvalidReferenceError: There are several, and the reference does not choose.
+        UnsupportedManifestError: Entries have the right name, but a type that is never read.
+    """
+    if reference.index is not None:
+        return _numbered(index, reference, reference.index)
+    return _sole(index, reference) if reference.image is None else _named(index, reference)
+
+
+def _numbered(index: LayoutIndex, reference: LayoutReference, number: int) -> Descriptor:
+    if number >= len(index.manifests):
+        message = f"index {number} is too large, only {len(index.manifests)} entries available"
+        raise ImageNotFoundError(message, reference=reference)
+    return index.manifests[number]
+
+
+def _sole(index: LayoutIndex, reference: LayoutReference) -> Descriptor:
+    if len(index.manifests) == 1:
+        return index.manifests[0]
+    if not index.manifests:
+        message = f"the layout {reference.path} holds no image"
+        raise ImageNotFoundError(message, reference=reference)
+    message = (
+        f"more than one image in the layout, choose one: {_names(index)}, or a number from "
+        f":@0 to :@{len(index.manifests) - 1}"
+    )
+    raise InvalidReferenceError(message, reference=reference)
+
+
+def _named(index: LayoutIndex, reference: LayoutReference) -> Descriptor:
+    found = [
+        entry for entry in index.manifests if entry.annotations.get(REF_NAME) == reference.image
+    ]
+    for entry in found:
+        if entry.media_type in _READABLE:
+            return entry
+    if found:
+        types = ", ".join(excerpt(entry.media_type or "none") for entry in found[:_SHOWN])
+        message = f"the image {reference.image} has a media type that is not read here: {types}"
+        raise UnsupportedManifestError(message, reference=reference)
+    message = f"no image {reference.image} in the layout {reference.path}; it has {_names(index)}"
+    raise ImageNotFoundError(message, reference=reference)
+
+
+def _names(index: LayoutIndex) -> str:
+    names = [name for entry in index.manifests if (name := entry.annotations.get(REF_NAME))]
+    shown = ", ".join(excerpt(name) for name in names[:_SHOWN])
+    if not names:
+        return "no names"
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+class LayoutDestination(DiskDestination):
+    """Writes one image into a layout, and lists others beside it.
+
+    Args:
+        reference: Where to; not one with an index.
+        context: The session.
+    """
+
+    def __init__(self, reference: LayoutReference, context: Context) -> None:
+        self._store = reference.store
+        self._image = reference.image
+        self._beside: list[Descriptor] = []
+        super().__init__(
+            reference,
+            context,
+            self._store.root,
+            staging=self._store.blobs,
+            durable=reference.durable,
+            follow=reference.follow_symlinks,
+        )
+
+    def blob_path(self, digest: Digest) -> Path:
+        return Path(self._store.blob_path(digest))
+
+    def manifest_path(self, digest: Digest) -> Path:
+        return Path(self._store.blob_path(digest))
+
+    def prepare(self) -> None:
+        """See that ``index.json``, if there is one, can be added to; make the directories."""
+        self._store.read_index()
+        super().prepare()
+
+    async def put_signatures(
+        self,
+        signatures: Sequence[Signature],  # noqa: ARG002 - a layout holds none
+        instance: Digest | None,  # noqa: ARG002
+    ) -> bool:
+        """Nothing: a layout has no place for signatures (rule OC12)."""
+        return False
+
+    def list_beside(self, images: Sequence[tuple[Manifest, Platform | None]]) -> bool:
+        """List images in ``index.json``, without a name, unless they are listed already.
+
+        Returns:
+            False if the image itself has no name: who asks without one needs a sole entry (OC5).
+        """
+        if self._image is None:
+            return False
+        self._beside += [describe(manifest, platform) for manifest, platform in images]
+        return True
+
+    async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
+        await self.put_manifest(top)
+        await super().commit(top, platform=platform)
+
+    async def publish(self, top: Manifest, platform: Platform | None) -> None:
+        entry = describe(top, platform, self._image)
+
+        def change(tree: Tree) -> Tree:
+            return add_beside(add_entry(tree, entry), self._beside)
+
+        await self._store.update_index(self._context, change)

@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asupplemented.aio.atomic import (
+    PREFIX,
+    StagedFile,
+    ingest,
+    make_directory,
+    map_write_errors,
+    remove_leftovers,
+    sync_directory,
+    try_lock,
+    write_file,
+)
+from asupplemented.errors import AccessError, ClosedError, LayoutError, SourceError, UsageError
+from asupplemented.limits import MIB
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.model.digest import Digest
+from asupplemented.session import Session
+from tests.suspending import count_open_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.iterdir())
+
+
+class Stream:
+    """A stream that was entered, as far as writing it goes."""
+
+    def __init__(self, chunks: Iterable[bytes], *, verified: bool | None = True) -> None:
+        self._chunks = list(chunks)
+        self._verified = verified
+        self.verified: bool | None = None
+        self.descriptor = Descriptor(digest=Digest.of(b"".join(self._chunks)))
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._chunks:
+            self.verified = self._verified
+            raise StopAsyncIteration
+        return self._chunks.pop(0)
+
+
+# Files in the making
+
+
+def test_a_file_is_seen_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "er" / "file"
+    staged = StagedFile(tmp_path)
+    staged.write([b"one ", b"", b"two"])
+    staged.write([b" three"])
+    [name] = names(tmp_path)
+    assert name.startswith(PREFIX)
+    assert staged.size == 13
+    staged.publish(target)
+    assert target.read_bytes() == b"one two three"
+    assert names(tmp_path) == ["deep"]
+
+
+def test_a_file_replaces_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with (tmp_path / "file").open("rb") as reader:
+        write_file(tmp_path / "file", b"new", staging=tmp_path)
+        assert reader.read() == b"old"
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    write_file(tmp_path / "link", b"new", staging=tmp_path)
+    assert names(tmp_path) == ["link"]
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_after_its_end_a_file_does_nothing(tmp_path: Path) -> None:
+    before = count_open_files()
+    published, discarded = StagedFile(tmp_path), StagedFile(tmp_path)
+    published.publish(tmp_path / "a")
+    discarded.discard()
+    for staged in (published, discarded):
+        staged.discard()
+        staged.write([b"late"])
+        staged.publish(tmp_path / "b")
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b""
+    assert count_open_files() == before
+
+
+def test_a_directory_in_the_way_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "taken" / "by").mkdir(parents=True)
+    with pytest.raises(LayoutError, match=r"cannot write .*taken"):
+        write_file(tmp_path / "taken", b"x", staging=tmp_path)
+    assert names(tmp_path) == ["taken"]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_durable_means_synced_before_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, durable: bool
+) -> None:
+    calls: list[str] = []
+    real_sync, real_rename = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), real_sync(fd)))
+    monkeypatch.setattr(os, "rename", lambda *a: (calls.append("rename"), real_rename(*a)))
+    write_file(tmp_path / "file", b"x", staging=tmp_path, durable=durable)
+    assert calls == (["fsync", "rename"] if durable else ["rename"])
+
+
+def test_a_write_in_another_thread_ends_before_the_file_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, proceed = threading.Event(), threading.Event()
+    real = os.write
+
+    def slow(fd: int, data: bytes) -> int:
+        writing.set()
+        assert proceed.wait(10)
+        return real(fd, data)
+
+    staged = StagedFile(tmp_path)
+    monkeypatch.setattr(os, "write", slow)
+    writer = threading.Thread(target=staged.write, args=([b"x"],))
+    writer.start()
+    assert writing.wait(10)
+    closer = threading.Thread(target=staged.discard)
+    closer.start()
+    assert names(tmp_path) != []
+    proceed.set()
+    writer.join()
+    closer.join()
+    assert names(tmp_path) == []
+
+
+def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+    write_file(tmp_path / "file", b"0123456789", staging=tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        (errno.EACCES, AccessError, "permissions"),
+        (errno.EPERM, AccessError, "permissions"),
+        (errno.EROFS, AccessError, "read-only"),
+        (errno.ENOSPC, SourceError, "No space left on device; make room"),
+        (errno.EDQUOT, SourceError, "make room"),
+        (errno.EFBIG, SourceError, "make room"),
+        (errno.EIO, SourceError, "Input/output error"),
+        (errno.ENOTDIR, LayoutError, "Not a directory"),
+        (errno.EISDIR, LayoutError, "Is a directory"),
+        (errno.ENAMETOOLONG, LayoutError, "too long"),
+        (errno.ELOOP, LayoutError, "symbolic links"),
+    ],
+)
+def test_what_the_system_says_becomes_a_typed_error(
+    tmp_path: Path, code: int, kind: type[SourceError], words: str
+) -> None:
+    cause = OSError(code, os.strerror(code))
+    with pytest.raises(SourceError) as caught, map_write_errors(tmp_path):
+        raise cause
+    assert type(caught.value) is kind
+    assert f"cannot write {tmp_path}: " in str(caught.value)
+    assert words in str(caught.value)
+    assert caught.value.__cause__ is cause
+
+
+def test_an_error_of_ours_is_mapped_once(tmp_path: Path) -> None:
+    error = LayoutError("mine")
+    with pytest.raises(LayoutError) as caught, map_write_errors(tmp_path):
+        raise error
+    assert caught.value is error
+
+
+def test_a_directory_is_made_with_all_bits_for_its_owner(tmp_path: Path) -> None:
+    make_directory(tmp_path / "new")
+    make_directory(tmp_path / "new")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+    with pytest.raises(LayoutError):
+        make_directory(tmp_path / "no" / "such")
+    with pytest.raises(LayoutError):
+        sync_directory(tmp_path / "no")
+
+
+# Leftovers
+
+
+def test_leftovers_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    living = StagedFile(tmp_path)
+    [name] = names(tmp_path)
+    (tmp_path / f"{PREFIX}dead").write_text("half")
+    (tmp_path / f"{PREFIX}directory").mkdir()
+    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("mine")
+    remove_leftovers(tmp_path)
+    kept = ["file", name, f"{PREFIX}directory", f"{PREFIX}link"]
+    assert names(tmp_path) == sorted(kept)
+    living.publish(tmp_path / "whole")
+    assert (tmp_path / "whole").exists()
+
+
+def test_where_nothing_can_be_swept_nothing_fails(tmp_path: Path) -> None:
+    remove_leftovers(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    remove_leftovers(tmp_path / "file")
+
+
+def test_a_killed_process_leaves_nothing_for_long(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys, pathlib\n"
+        "from asupplemented.aio.atomic import StagedFile\n"
+        "StagedFile(pathlib.Path(sys.argv[1])).write([b'half'])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert len(names(tmp_path)) == 1
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_is_swept_as_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+    taken: list[str] = []
+
+    def sweep_first(fd: int, operation: int) -> None:
+        if not taken:
+            taken.extend(names(tmp_path))
+            (tmp_path / taken[0]).unlink()
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    staged = StagedFile(tmp_path)
+    [name] = names(tmp_path)
+    assert name not in taken
+    staged.discard()
+
+
+def test_a_directory_that_swallows_every_file_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = count_open_files()
+
+    def busy(*_: object) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr(fcntl, "flock", busy)
+    with pytest.raises(LayoutError, match="taken away"):
+        StagedFile(tmp_path)
+    assert count_open_files() == before
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    write_file(tmp_path / "file", b"x", staging=tmp_path)
+    (tmp_path / f"{PREFIX}other").write_text("whose?")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [f"{PREFIX}other", "file"]
+    with pytest.raises(SourceError), try_lock(tmp_path / "lock"):
+        pytest.fail("nothing was locked")
+
+
+# Locks
+
+
+def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path: Path) -> None:
+    before = count_open_files()
+    with try_lock(tmp_path / "lock") as first:
+        assert first is True
+        with try_lock(tmp_path / "lock") as second:
+            assert second is False
+        assert names(tmp_path) == ["lock"]
+    assert names(tmp_path) == []
+    with try_lock(tmp_path / "lock") as third:
+        assert third is True
+    assert count_open_files() == before
+
+
+def test_a_lock_is_free_again_after_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), try_lock(tmp_path / "lock"):
+        raise KeyError
+    assert names(tmp_path) == []
+
+
+def test_a_lock_file_that_was_left_behind_can_be_locked(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    with try_lock(tmp_path / "lock") as held:
+        assert held is True
+
+
+def test_a_lock_on_a_file_that_is_gone_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def release_first(fd: int, operation: int) -> None:
+        (tmp_path / "lock").unlink()
+        (tmp_path / "lock").touch()
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", release_first)
+    with try_lock(tmp_path / "lock") as held:
+        assert held is False
+    assert names(tmp_path) == ["lock"]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_file_cannot_be_locked(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    make(tmp_path / "lock")
+    with pytest.raises(LayoutError), try_lock(tmp_path / "lock"):
+        pytest.fail("it was locked")
+
+
+# Streams
+
+
+async def test_a_stream_is_written_in_large_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = StagedFile.write
+
+    def spy(staged: StagedFile, chunks: list[bytes]) -> None:
+        sizes.append(sum(map(len, chunks)))
+        real(staged, chunks)
+
+    monkeypatch.setattr(StagedFile, "write", spy)
+    chunks = [bytes([n % 256]) * 65_536 for n in range(40)]
+    async with Session() as session:
+        size = await ingest(
+            session, Stream(chunks), tmp_path / "blob", staging=tmp_path, durable=False
+        )
+    assert size == 40 * 65_536
+    assert sizes == [MIB, MIB, MIB // 2]
+    assert (tmp_path / "blob").read_bytes() == b"".join(chunks)
+
+
+async def test_an_empty_stream_is_an_empty_file(tmp_path: Path) -> None:
+    async with Session() as session:
+        assert await ingest(session, Stream([]), tmp_path / "blob", staging=tmp_path) == 0
+    assert (tmp_path / "blob").read_bytes() == b""
+
+
+@pytest.mark.parametrize("verified", [False, None])
+async def test_a_stream_that_verified_nothing_is_not_named(
+    tmp_path: Path, *, verified: bool | None
+) -> None:
+    async with Session() as session:
+        with pytest.raises(UsageError, match="verified") as caught:
+            await ingest(
+                session, Stream([b"x"], verified=verified), tmp_path / "blob", staging=tmp_path
+            )
+    assert caught.value.digest == Digest.of(b"x")
+    assert names(tmp_path) == []
+
+
+async def test_a_session_that_is_closed_in_between_leaves_no_file(tmp_path: Path) -> None:
+    session = Session()
+
+    class Closing(Stream):
+        async def __anext__(self) -> bytes:
+            await session.aclose()
+            return await super().__anext__()
+
+    with pytest.raises(ClosedError):
+        await ingest(session, Closing([b"x"]), tmp_path / "blob", staging=tmp_path)
+    assert names(tmp_path) == []
