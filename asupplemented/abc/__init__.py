@@ -21,6 +21,7 @@ from asupplemented.abc.abilities import (
     RawParts,
     Referring,
     Resumable,
+    SelfTimed,
     Signed,
 )
 from asupplemented.abc.adapter import BlobFile, RawBlob, RawManifest, SourceAdapter
@@ -62,6 +63,7 @@ __all__ = (
     "RemoteReference",
     "ResourceKey",
     "Resumable",
+    "SelfTimed",
     "Served",
     "Setting",
     "Share",

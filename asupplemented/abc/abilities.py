@@ -27,6 +27,7 @@ __all__ = (
     "RawParts",
     "Referring",
     "Resumable",
+    "SelfTimed",
     "Signed",
 )
 
@@ -49,6 +50,18 @@ class Hasty(Protocol):
         """Others may serve the blob as well, so fail soon rather than try again for long.
 
         Called before it is entered, if at all.
+        """
+        ...
+
+
+@runtime_checkable
+class SelfTimed(Protocol):
+    """A `RawBlob` that ends its own waits when they last too long, unless its reader does that."""
+
+    def leave_timing(self) -> None:
+        """Leave it to the reader to end waits that last too long.
+
+        Called before it is entered, if at all, so that one timer runs for each wait, and not two.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.abc import Hasty
+from asupplemented.abc import Hasty, SelfTimed
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.files import map_os_error
 from asupplemented.blobs.attempts import FileAttempt, WireAttempt
@@ -175,6 +175,8 @@ class Candidates:
             if file is None:
                 raw = candidate.open(start, end, None if after is None else after.etag)
                 hurried = self._hurry(raw)
+                if isinstance(raw, SelfTimed):
+                    raw.leave_timing()
                 await raw.__aenter__()
                 attempt: Attempt = WireAttempt(candidate, self._context, raw, start, after)
             else:
