@@ -66,12 +66,12 @@ def build(size: int) -> tuple[Reference, str]:
 
 
 async def read(
-    reference: Reference, digest: str, *, shared: bool, cache: LayoutCache | None
+    reference: Reference, digest: str, *, shared: bool, cache: LayoutCache | None, warm: bool
 ) -> tuple[int, Counter[tuple[str, str]]]:
     """Read a blob; the chunks that came, and the calls that they took."""
     counter = CallCounter()
     async with Session(cache=cache) as session, reference.open(session) as image:
-        if cache is not None:
+        if warm:
             async with image.open_blob(digest) as blob:
                 async for _ in blob:
                     pass
@@ -84,25 +84,34 @@ async def read(
     return chunks, counter.calls
 
 
-def measure(*, shared: bool, kept: bool) -> tuple[float, dict[str, float]]:
+def measure(*, shared: bool, caching: bool, warm: bool) -> tuple[float, dict[str, float]]:
     """Calls per chunk: of all functions, and of each."""
     counts: list[tuple[int, Counter[tuple[str, str]]]] = []
     for size in SIZES:
         reference, digest = build(size)
         with tempfile.TemporaryDirectory() as directory:
-            cache = LayoutCache(directory, max_bytes=8 * SIZES[1]) if kept else None
-            counts.append(asyncio.run(read(reference, digest, shared=shared, cache=cache)))
+            cache = LayoutCache(directory, max_bytes=8 * SIZES[1]) if caching else None
+            reading = read(reference, digest, shared=shared, cache=cache, warm=warm)
+            counts.append(asyncio.run(reading))
     (few, first), (many, second) = counts
     second.subtract(first)
     each = {":".join(name): count / (many - few) for name, count in second.most_common()}
     return sum(each.values()), each
 
 
+CASES = {
+    "alone": (False, False, False),
+    "shared": (True, False, False),
+    "shared, and stored in a cache": (True, True, False),
+    "from a cache": (True, True, True),
+}
+"""How a blob is read: whether others may join, with a cache, and whether it is in there."""
+
+
 def main() -> None:
-    """Print a line of JSON for each way to read a blob."""
-    cases = {"alone": (False, False), "shared": (True, False), "cached": (True, True)}
-    for name, (shared, kept) in cases.items():
-        total, each = measure(shared=shared, kept=kept)
+    """Print a line of JSON for each way to read a blob; with ``-v``, each function, too."""
+    for name, (shared, caching, warm) in CASES.items():
+        total, each = measure(shared=shared, caching=caching, warm=warm)
         line = {"case": f"package calls per chunk, {name}", "calls": round(total, 1)}
         sys.stdout.write(json.dumps(line) + "\n")
         if "-v" in sys.argv:
