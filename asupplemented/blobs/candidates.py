@@ -188,7 +188,7 @@ class Candidates:
         except (SupplementedError, OSError, EOFError) as error:
             failure = locate_failure(error, candidate, self._digest)
             if isinstance(failure, UsageError):
-                self._health.leave(candidate)
+                self._health.release(candidate.reference)
                 raise
             early = hurried and is_transient(failure)
             self.blame(candidate, failure, progress=None if early else progress)
@@ -196,7 +196,7 @@ class Candidates:
                 self._hurried.append(candidate)
             return None
         except BaseException:
-            self._health.leave(candidate)
+            self._health.release(candidate.reference)
             raise
         return attempt
 
@@ -204,7 +204,7 @@ class Candidates:
         """Tell a body to fail soon if other candidates are fit; whether it was told."""
         if self._calm or not isinstance(raw, Hasty):
             return False
-        if not self._health.finds_fit(self._waiting):
+        if not self._health.has_usable(self._waiting):
             return False
         raw.hurry()
         return True
@@ -228,9 +228,9 @@ class Candidates:
         """
         self._note(failure)
         if alone and (self._promised or not isinstance(failure, SizeMismatchError)):
-            self._health.blame(candidate, failure)
+            self._health.record_failure(candidate.reference, failure)
         else:
-            self._health.leave(candidate)
+            self._health.release(candidate.reference)
         if self._context.observed:
             name, text = type(failure).__name__, failure.message
             event = AttemptFailed(candidate.reference, self._digest, candidate.member, name, text)
@@ -240,11 +240,11 @@ class Candidates:
 
     def praise(self, candidate: BlobCandidate) -> None:
         """Take note that a candidate served what it was asked for."""
-        self._health.praise(candidate)
+        self._health.record_success(candidate.reference)
 
     def leave(self, candidate: BlobCandidate) -> None:
         """Take note that a candidate was left before anything can be said of it."""
-        self._health.leave(candidate)
+        self._health.release(candidate.reference)
 
     def put_first(self, candidates: Iterable[BlobCandidate]) -> None:
         """Have some asked before all others, be they asked again."""

@@ -19,9 +19,8 @@ from asupplemented.credentials.auth_json import (
     make_credential,
 )
 from asupplemented.credentials.helper_process import Command, run
-from asupplemented.errors import ConfigurationError, SourceError, SupplementedError
+from asupplemented.errors import ConfigurationError, SourceError, SupplementedError, excerpt
 from asupplemented.limits import MAX_HELPER_OUTPUT
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,6 +167,9 @@ class CredentialHelpers:
         while len(self._known) >= self._limits.answers:
             del self._known[next(iter(self._known))]
         self._known[question] = _Known(credential, now + self._limits.fresh)
+
+    def __repr__(self) -> str:
+        return f"<helpers, {len(self._known)} answers kept, {len(self._flights)} asked>"
 
 
 def check_suffix(suffix: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs
@@ -83,7 +82,7 @@ class TimedBody:
         response: An answer of which only the head was read.
         timeouts: How long to wait.
         limit: The most bytes to read at once.
-        now: The clock, in seconds.
+        now: The clock, in seconds; None is the clock of the event loop.
 
     Attributes:
         response: The same answer.
@@ -98,12 +97,12 @@ class TimedBody:
         timeouts: Timeouts,
         *,
         limit: int,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.response = response
         self.received = 0
         self._limit = limit
-        self._now = now
+        self._now = now or asyncio.get_running_loop().time
         self._rate = MinRate(timeouts.stall, timeouts.min_rate)
         self._timer = WaitTimer()
 
