@@ -62,7 +62,7 @@ class Attempt(AsyncResource):
             end: Offset behind the last byte, None for all there is.
             running: The hash of all bytes before the first one, fed on from here; None if
                 nothing is to be hashed.
-            size: Bytes of the whole blob, None if nobody knows.
+            size: Bytes of the whole blob, None if it is unknown.
         """
 
     @abc.abstractmethod
@@ -160,7 +160,7 @@ class FileAttempt(Attempt):
         file = self._reader.file
         identity = None if self._blocks is None else self._blocks.identity
         if identity is None or self.start != 0:
-            return  # What comes before the start was somebody else's.
+            return  # Another source served the bytes before the start.
         if file.offset == 0 and identity.size == file.size:
             verified_files(self._context).remember(self._digest, identity)
 

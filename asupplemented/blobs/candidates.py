@@ -1,4 +1,4 @@
-"""Candidates of a blob: asked one at a time, in order, for as long as somebody may serve it."""
+"""Candidates of a blob: asked one at a time, in order, until one serves it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Candidates:
         self._hurried: list[BlobCandidate] = []
         """Who failed, and might not have if it had been patient."""
         self._calm = False
-        """Everybody had a chance, so that there is no reason to hurry any more."""
+        """Every candidate was asked, so there is no reason to hurry any more."""
         self._tired: list[tuple[BlobCandidate, int]] = []
         """Who failed and may do better, and how many bytes of the blob had come then."""
 
@@ -131,7 +131,7 @@ class Candidates:
 
         Raises:
             UsageError: A candidate cannot be asked, because it is closed.
-            SupplementedError: Nobody is left; see `verdict`.
+            SupplementedError: No candidate is left; see `verdict`.
         """
         while self._waiting or self._wake(progress):
             candidate = self._waiting.pop(self._health.choose(self._waiting))
@@ -224,7 +224,7 @@ class Candidates:
             failure: What happened.
             progress: Bytes of the blob that had come by then, so that it may be asked again when
                 there are more; None if it is not to be.
-            alone: Whether it is the fault of nobody else, for sure.
+            alone: Whether no other source can have caused it.
         """
         self._note(failure)
         if alone and (self._promised or not isinstance(failure, SizeMismatchError)):
@@ -251,7 +251,7 @@ class Candidates:
         self._waiting = [*candidates, *self._waiting]
 
     def forget(self) -> None:
-        """Drop everything: nobody will be asked any more."""
+        """Drop everything: no candidate will be asked any more."""
         self._waiting.clear()
         self._hurried.clear()
         self._tired.clear()
@@ -277,12 +277,12 @@ class Candidates:
         """The one error for all that happened.
 
         If all attempts but one were misses, it is that one: an authentication failure, say. If
-        all were, nobody has the blob. If all say that the range lies outside of the blob, it does.
+        all were, no source has the blob. If all say that the range lies outside, it does.
         Otherwise it is a `FailoverError` that has them all.
         """
         failures = self._failures
         if not failures:
-            message = f"nobody is known to have blob {self._digest}"
+            message = f"no source is known to have blob {self._digest}"
             return BlobNotFoundError(message, digest=self._digest)
         hard = [error for error in failures if not isinstance(error, NotFoundError)]
         ranges = all(isinstance(error, RangeError) for error in hard)
@@ -293,7 +293,7 @@ class Candidates:
             if error is not chosen:
                 chosen.add_note(f"another attempt failed as well: {error}")
         if isinstance(chosen, NotFoundError) and not isinstance(chosen, BlobNotFoundError):
-            missing = BlobNotFoundError(f"nobody has blob {self._digest}", digest=self._digest)
+            missing = BlobNotFoundError(f"no source has blob {self._digest}", digest=self._digest)
             missing.__cause__ = chosen
             return missing
         return chosen
@@ -302,7 +302,7 @@ class Candidates:
         told = "; ".join(f"{error.reference}: {error.message}" for error in self._failures)
         if self._untold:
             told += f"; and {self._untold} more"
-        message = f"nobody serves blob {self._digest}: {told}"
+        message = f"no source serves blob {self._digest}: {told}"
         joined = FailoverError(
             message, attempts=self._failures, digest=self._digest, received=progress or None
         )

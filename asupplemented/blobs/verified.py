@@ -180,7 +180,7 @@ class VerifiedStream(BlobStream):
             UsageError: The stream was entered before; each reading takes a stream of its own.
             RangeError: The range starts behind the end of the blob.
             BlobNotFoundError: No candidate has the blob.
-            FailoverError: Several candidates failed, and nobody is left.
+            FailoverError: Several candidates failed, and none is left.
             SupplementedError: What the only candidate said that did not merely lack it.
         """
         if self._state is not _State.NEW:

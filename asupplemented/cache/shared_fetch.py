@@ -1,7 +1,7 @@
 """One fetch of a blob for any number of readers.
 
 It writes into a spool as fast as its sources give; each reader follows at a pace of its own, so
-that a slow one costs disk and not memory, and stalls nobody. What is in the spool was released by
+that a slow one costs disk and not memory, and stalls no other. What is in the spool was released by
 a verifying stream, so readers need not verify, and none sees the end before it is right.
 """
 
@@ -50,7 +50,7 @@ class SharedFetch(AsyncResource):
         candidates: Who may serve it, best first; they are held until the fetch ends.
         context: The session, as the first reader sees it.
         claim: Gives the spool.
-        ended: Called when nobody can join any more; may be called again.
+        ended: Called when no reader can join any more; may be called again.
         gone: Called when nothing is left to be closed; may be called again.
     """
 
@@ -108,14 +108,14 @@ class SharedFetch(AsyncResource):
 
     @property
     def open(self) -> bool:
-        """Whether somebody who begins at the first byte may join."""
+        """Whether a reader that begins at the first byte may join."""
         if self._failure is not None or (self._over and not self.readers):
             return False
         return self._overflow is None or self._overflow.reaches_back
 
     @property
     def size(self) -> int | None:
-        """Bytes of the blob, None as long as nobody said so."""
+        """Bytes of the blob, None until it is known."""
         return self._descriptor.size if self._stream is None else self._stream.size
 
     @property
@@ -131,7 +131,7 @@ class SharedFetch(AsyncResource):
     # The fetch itself
 
     def start(self) -> None:
-        """Begin; the candidates are held from now on, before anybody can close them."""
+        """Begin; the candidates are held from now on, before their owner can close them."""
         try:
             for candidate in self._candidates:
                 self._holds.append(candidate.hold())
@@ -142,7 +142,7 @@ class SharedFetch(AsyncResource):
     async def _run(self) -> None:
         try:
             await self._fetch()
-        except Exception as error:  # noqa: BLE001 - raised by whoever reads
+        except Exception as error:  # noqa: BLE001 - raised by the readers
             self._fail(error)
         except BaseException:
             message = "the blob is not fetched any more, because its session or its reader left"
@@ -224,7 +224,7 @@ class SharedFetch(AsyncResource):
                 self._context.emit(Warned(self.reference, f"{group.message} failed: {told}"))
 
     def _let_go(self) -> list[AsyncResource]:
-        """What is to be closed when nobody reads any more."""
+        """What is to be closed when no reader is left."""
         self._ended()
         self._gone()
         spool, self._spool = self._spool, None
@@ -233,13 +233,13 @@ class SharedFetch(AsyncResource):
     # Readers
 
     async def join(self, candidates: Sequence[BlobCandidate]) -> SharedReader:
-        """Follow the fetch from the first byte on; gives once somebody answers.
+        """Follow the fetch from the first byte on; returns once a source answers.
 
         Args:
             candidates: The reader's own, in case that it has to go on alone.
 
         Raises:
-            SupplementedError: Nobody serves the blob: the same for all who wait.
+            SupplementedError: No source serves the blob: the same for all readers.
         """
         reader = SharedReader(self, candidates, self._context, self._descriptor)
         self.readers.add(reader)
@@ -297,7 +297,7 @@ class SharedFetch(AsyncResource):
         return self._whole
 
     async def leave(self, reader: SharedReader) -> None:
-        """A reader goes; the last one ends a fetch that nobody wants, and waits for that."""
+        """A reader goes; the last one ends a fetch that is not wanted, and waits for that."""
         self.readers.discard(reader)
         self._wake()
         if self.readers or self._task is None:
@@ -314,7 +314,7 @@ class SharedFetch(AsyncResource):
     async def stop(self) -> None:
         """End the fetch, and wait until it has let go of everything.
 
-        What came whole is kept first, for a while: nobody should have to fetch it again.
+        What came whole is kept first, for a while: it need not be fetched again then.
         """
         if self._task is None:
             return
@@ -332,7 +332,7 @@ class SharedFetch(AsyncResource):
             await asyncio.wait((self._task,), timeout=KEEPING)
 
     async def aclose(self) -> None:
-        """End the fetch and drop its bytes, whoever reads; what is whole is kept first."""
+        """End the fetch and drop its bytes, also while it is read; what is whole is kept first."""
         await self.stop()
         await close_all(self._let_go(), f"the spool of blob {self._descriptor.digest}")
 

@@ -1,4 +1,4 @@
-"""Sharing: who reads a blob that somebody reads already follows, and what is kept is not fetched.
+"""Sharing: several readers of one blob follow one fetch, and what is cached is not fetched.
 
 The fetches of a session belong to the session: an image that is closed does not end those that
 others follow. They are told apart by principal, for the digest of a blob is no permission to read
@@ -46,7 +46,7 @@ def open_stream(
     """A stream over ``[start, end)`` of a blob, not yet opened.
 
     If all of the blob is asked for, and its best candidate is not on this machine, the fetch is
-    shared with everybody else who reads it in this session. A part of a blob is never shared;
+    shared with all others that read it in this session. A part of a blob is never shared;
     it comes from the cache, or from the candidates.
 
     Args:
@@ -55,7 +55,7 @@ def open_stream(
         context: The session.
         start: Offset of the first byte.
         end: Offset behind the last byte; None is the end of the blob.
-        shared: False asks the candidates and nobody else.
+        shared: False asks the candidates only.
 
     Raises:
         InvalidDigestError: The descriptor has no valid digest.
@@ -102,7 +102,7 @@ class Sharing(AsyncResource):
     def __init__(self) -> None:
         self._fetches: dict[_Key, SharedFetch] = {}
         self._running: set[SharedFetch] = set()
-        """Those too that nobody can join any more."""
+        """Fetches, also those that cannot be joined any more."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -115,10 +115,10 @@ class Sharing(AsyncResource):
         """All of a blob: from the cache, or from a fetch, which begins unless there is one.
 
         Returns:
-            None if the candidates should be asked without anybody else.
+            None if the candidates should be asked for this reader alone.
 
         Raises:
-            SupplementedError: Nobody serves the blob: the same for all who wait.
+            SupplementedError: No source serves the blob: the same for all readers.
         """
         fetch = self._find(descriptor, context)
         if fetch is None:
@@ -126,7 +126,7 @@ class Sharing(AsyncResource):
             kept = await _find_kept(descriptor, context, 0, shared=shared)
             if kept is not None:
                 return kept
-            # Meanwhile somebody else may have begun.
+            # Meanwhile another reader may have begun a fetch.
             fetch = self._find(descriptor, context)
             if fetch is None and shared:
                 fetch = self._find_any(descriptor)

@@ -30,7 +30,7 @@ def check_encoding(response: aiohttp.ClientResponse) -> None:
     """Refuse a body that is not sent as it is (rule BLOB-07).
 
     Raises:
-        MalformedResponseError: It is compressed, although nobody asked for that.
+        MalformedResponseError: It is compressed, although identity was asked for.
     """
     encoding = response.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
@@ -140,7 +140,7 @@ async def read_whole(
     """Read a body to its end. Whatever happens, the answer is closed then.
 
     Args:
-        response: An answer whose body nobody has begun to read.
+        response: An answer of which only the head was read.
         limit: The most bytes to accept, whatever length was announced.
         timeouts: The time limit is that of a body that stalls, or that is slower than the
             least rate; it does not help to send a byte now and then.
