@@ -8,7 +8,7 @@ do what a caller expects.
 
     SupplementedError
      +-- InvalidReferenceError           (ValueError)    text that is no reference
-     |    +-- UnknownTransportError                      a scheme that nobody speaks
+     |    +-- UnknownTransportError                      a scheme that no transport has
      +-- InvalidDigestError              (ValueError)    text that is no digest
      |    +-- UnsupportedDigestError                     a well-formed digest, unknown algorithm
      +-- InvalidPlatformError            (ValueError)    text that is no os/arch[/variant]
@@ -16,7 +16,7 @@ do what a caller expects.
      +-- ManifestError                   (ValueError)    bytes that cannot serve as a manifest
      |    +-- MalformedManifestError                     not JSON, wrong types, broken rules
      |    +-- AmbiguousManifestError                     reads as two kinds of document
-     |    +-- UnsupportedManifestError                   a media type that nobody reads
+     |    +-- UnsupportedManifestError                   a media type that is not read
      |    +-- NonImageArtifactError                      an artifact where an image is needed
      +-- VerificationError               (ValueError)    content that is not what was named
      |    +-- DigestMismatchError
@@ -34,7 +34,7 @@ do what a caller expects.
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
      |    +-- SourceTimeoutError         (TimeoutError)
      |    +-- TruncatedError             (EOFError)      a body that ended too soon
-     |    +-- FailoverError                              nobody served it; .attempts
+     |    +-- FailoverError                              no source served it; .attempts
      |    +-- LayoutError                                a directory that is no valid store
      |    +-- RegistryError                              an answer of a registry
      |         +-- UnauthorizedError                     401
@@ -148,7 +148,7 @@ class SupplementedError(Exception):
         return self
 
     def twin(self) -> Self:
-        """A copy for somebody else to raise: each of those who do writes on it where it was."""
+        """A copy to raise elsewhere, since each place that raises an error adds its own context."""
         twin = copy.copy(self)
         twin.__cause__ = self.__cause__
         if notes := getattr(self, "__notes__", None):
@@ -176,11 +176,11 @@ class UnknownTransportError(InvalidReferenceError):
 
 
 class InvalidDigestError(SupplementedError, ValueError):
-    """Text that is not a digest (rules D1, D2)."""
+    """Text that is not a digest (rules D-01, D-02)."""
 
 
 class UnsupportedDigestError(InvalidDigestError):
-    """A well-formed digest of an algorithm that is not known (rule D3)."""
+    """A well-formed digest of an algorithm that is not known (rule D-03)."""
 
 
 class InvalidPlatformError(SupplementedError, ValueError):
@@ -204,11 +204,11 @@ class AmbiguousManifestError(ManifestError):
 
 
 class UnsupportedManifestError(ManifestError):
-    """A manifest of a kind that cannot be read here (rules P1, P2)."""
+    """A manifest of a kind that cannot be read here (rules P-01, P-02)."""
 
 
 class NonImageArtifactError(ManifestError):
-    """An artifact where an image is needed (rule AR2).
+    """An artifact where an image is needed (rule AR-02).
 
     Attributes:
         artifact_type: The ``artifactType``, else the media type of the config.
@@ -310,7 +310,7 @@ class BlobNotFoundError(NotFoundError):
 
 
 class PlatformNotFoundError(NotFoundError):
-    """No instance of a list matches the wanted platform (rule CI7).
+    """No instance of a list matches the wanted platform (rule CI-07).
 
     Attributes:
         available: The platforms that the list does offer, as text.

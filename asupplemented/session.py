@@ -57,7 +57,7 @@ class Session(AsyncResource):
     """Owns connections, tokens, caches and threads; everything is opened with one.
 
     It belongs to the event loop that first uses it, may serve many tasks of that loop at once,
-    and is closed by who made it. Sources and streams are closed before it.
+    and its maker closes it. Sources and streams are closed before it.
 
     Args:
         lookahead: Manifest fetches in flight beyond the one that is needed next; 0 is serial.
@@ -74,9 +74,9 @@ class Session(AsyncResource):
         timeouts: How long to wait.
         cache: Keeps blobs and manifests for later; it is never closed here.
         share: Decides what principals (see `scoped`) share of what they fetch; None: nothing.
-        hooks: Told of every `asupplemented.events.Event`.
+        hooks: Told of every `Event`.
         settings: Options of parts of the library, at most one of each kind, such as
-            `RegistryOptions`, `BreakerPolicy` and `ResumptionPolicy`.
+            `RegistryOptions` and `BreakerPolicy`.
 
     Raises:
         ConfigurationError: An argument is not what it should be.

@@ -25,16 +25,19 @@ from asupplemented.abc.adapter import (
     RawParts,
     Referring,
     Resumable,
+    SelfTimed,
     Signed,
     SourceAdapter,
     StreamsBlobs,
 )
 from asupplemented.abc.blob import BlobCandidate, BlobStream, Served
-from asupplemented.abc.cache import BlobCache, Lease, Spool, Tenure
+from asupplemented.abc.cache import BlobCache, Lease, LeaseProvider, Spool
 from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
 from asupplemented.abc.resource import AsyncResource, Opening, ResourceKey, Setting, Timeouts
 from asupplemented.abc.source import (
     Destination,
+    GroupReference,
+    GroupSource,
     Listing,
     Reference,
     RemoteReference,
@@ -54,10 +57,13 @@ __all__ = (
     "Context",
     "CredentialProvider",
     "Destination",
+    "GroupReference",
+    "GroupSource",
     "Hasty",
     "Hook",
     "LayersForCopy",
     "Lease",
+    "LeaseProvider",
     "Listing",
     "LocalFile",
     "Named",
@@ -73,6 +79,7 @@ __all__ = (
     "RemoteReference",
     "ResourceKey",
     "Resumable",
+    "SelfTimed",
     "Served",
     "Setting",
     "Share",
@@ -81,7 +88,6 @@ __all__ = (
     "SourceAdapter",
     "Spool",
     "StreamsBlobs",
-    "Tenure",
     "Timeouts",
     "WritableReference",
 )

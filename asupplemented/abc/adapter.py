@@ -36,6 +36,7 @@ __all__ = (
     "RawParts",
     "Referring",
     "Resumable",
+    "SelfTimed",
     "Signed",
     "SourceAdapter",
     "StreamsBlobs",
@@ -177,6 +178,18 @@ class Hasty(Protocol):
         ...
 
 
+@runtime_checkable
+class SelfTimed(Protocol):
+    """A `RawBlob` that ends its own waits when they last too long, unless its reader does that."""
+
+    def leave_timing(self) -> None:
+        """Leave it to the reader to end waits that last too long.
+
+        Called before the body is entered, if at all, so that each wait has one timer, not two.
+        """
+        ...
+
+
 class BlobPlace(StreamsBlobs, Protocol):
     """One place that may hold a blob; what it streams comes from this place and no other."""
 
@@ -307,7 +320,7 @@ class Referring(Protocol):
 
 @runtime_checkable
 class LayersForCopy(Protocol):
-    """Serves layers under digests other than those in the manifest (rule SR6)."""
+    """Serves layers under digests other than those in the manifest (rule SR-06)."""
 
     async def layers_for_copy(self, instance: Digest | None, /) -> Sequence[Descriptor] | None:
         """None if the manifest is right, else a full replacement list, base layer first."""

@@ -121,6 +121,11 @@ class StagedFile:
         with map_write_errors(directory):
             self._fd, self._path = create_staged(directory)
 
+    @property
+    def path(self) -> Path:
+        """Where the file is until it is published."""
+        return self._path
+
     def write(self, chunks: Sequence[bytes]) -> None:
         """Append all of some chunks.
 

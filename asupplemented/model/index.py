@@ -1,7 +1,4 @@
-"""Indexes and lists: the instances of an image, and choosing among them (rules LI, CI).
-
-Selections: which instances of an index are wanted.
-"""
+"""Indexes and lists: the instances of an image, and which of them a selection takes."""
 
 from __future__ import annotations
 
@@ -33,21 +30,21 @@ __all__ = (
 )
 
 ZSTD_ANNOTATION: Final = "io.github.containers.compression.zstd"
-"""On an entry of an OCI index, with the value "true": its layers are zstd (rule LI3)."""
+"""On an entry of an OCI index, with the value "true": its layers are zstd (rule LI-03)."""
 
 _KEYS: Final = frozenset(("manifests",))
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What an index or list says.
+    """The content of an index or list.
 
     Attributes:
         media_type: What it was read as.
-        manifests: Its entries in document order; what is there twice is there twice (rule LI1).
+        manifests: Its entries in document order; what is there twice is there twice (rule LI-01).
         annotations: Empty if there are none.
         artifact_type: Or None.
-        subject: What it is about, or None; it is never followed (rule AR5).
+        subject: What it is about, or None; it is never followed (rule AR-05).
     """
 
     media_type: str
@@ -60,7 +57,7 @@ class Index:
     )
 
     def find(self, digest: str) -> Descriptor:
-        """The first entry with a digest (rule LI2).
+        """The first entry with a digest (rule LI-02).
 
         Raises:
             InstanceNotFoundError: The index does not name it.
@@ -76,24 +73,24 @@ class Index:
         return entry
 
     def compression_names(self, entry: Descriptor) -> tuple[str, ...]:
-        """How the layers of an entry are compressed, as far as the index tells (rule LI3)."""
+        """How the layers of an entry are compressed, as far as the index tells (rule LI-03)."""
         if self.media_type == DOCKER_LIST:
             return ("gzip",)
         return ("zstd",) if entry.annotations.get(ZSTD_ANNOTATION) == "true" else ("gzip",)
 
     def choose(self, platform: Platform | None, *, prefer_gzip: bool = False) -> Descriptor:
-        """The entry that fits a platform best (rules CI1 to CI6).
+        """The entry that fits a platform best (rules CI-01 to CI-06).
 
         The better platform wins, as `wanted_platforms` orders them. In an OCI index entries
         without a platform come after all that match, and among equals zstd comes before gzip.
         Among what is still equal the first one wins.
 
         Args:
-            platform: What to run on; None for this host.
-            prefer_gzip: Gzip before zstd.
+            platform: The platform to run on; None for this host.
+            prefer_gzip: Whether gzip comes before zstd.
 
         Raises:
-            PlatformNotFoundError: Nothing fits (rule CI7).
+            PlatformNotFoundError: Nothing fits (rule CI-07).
         """
         wanted = wanted_platforms(platform)
         ranks = {(p.os, p.architecture, p.variant): rank for rank, p in enumerate(wanted)}
@@ -130,11 +127,11 @@ class Index:
 
 
 def parse_index(reading: Reading, media_type: str) -> Index:
-    """Read an OCI index or a Docker manifest list (rule P10).
+    """Read an OCI index or a Docker manifest list (rule P-10).
 
     Raises:
-        MalformedManifestError: A field has the wrong type (rule P9 for embedded data).
-        AmbiguousManifestError: It has keys of another kind (rule A2).
+        MalformedManifestError: A field has the wrong type (rule P-09 for embedded data).
+        AmbiguousManifestError: It has keys of another kind (rule A-02).
     """
     typed = document.convert_as(reading, media_type, _KEYS)
     manifests = typed.manifests or ()
@@ -159,12 +156,12 @@ class SystemImage:
     """The one instance of each list that fits a platform (seed: ``CopySystemImage``).
 
     Attributes:
-        platform: What it must run on, also as text like ``linux/arm/v7``; None for this host.
+        platform: The platform to run on, also as text like ``linux/arm/v7``; None for this host.
         prefer_gzip: Of instances that fit equally well, take the one compressed with gzip
-            rather than zstd (rules CI5, CI10).
+            rather than zstd (rules CI-05, CI-10).
 
     Raises:
-        InvalidPlatformError: The text is no platform.
+        InvalidPlatformError: The text is not a platform.
     """
 
     platform: Platform | None
@@ -185,11 +182,11 @@ class SpecificImages:
     """Named instances (seed: ``CopySpecificImages``).
 
     Attributes:
-        digests: What is wanted, in the order given, each once. None at all is a valid wish:
-            then only the default manifests are read.
+        digests: The instances, in the order given, each once. With an empty selection only the
+            default manifests are read.
 
     Raises:
-        InvalidDigestError: One of them is no digest.
+        InvalidDigestError: One of them is not a digest.
         UsageError: A single text was given instead of a list.
     """
 
@@ -207,11 +204,11 @@ Selection: TypeAlias = AllImages | SystemImage | SpecificImages
 
 
 def choose(selection: Selection, index: Index) -> tuple[Descriptor, ...]:
-    """The entries of one index that a selection takes (rule X5).
+    """The entries of one index that a selection takes (rule X-05).
 
     Returns:
-        In document order, an entry as often as the index names it. A specific selection takes
-        only what this index names, and that may be nothing.
+        Entries in document order, each as often as the index names it. A specific selection
+        takes only entries of this index, possibly none.
 
     Raises:
         PlatformNotFoundError: No entry fits the platform of a `SystemImage`.

@@ -35,6 +35,7 @@ __all__ = (
     "OCI_NONDISTRIBUTABLE_LAYER",
     "OCI_NONDISTRIBUTABLE_LAYER_GZIP",
     "OCI_NONDISTRIBUTABLE_LAYER_ZSTD",
+    "SCHEMA1",
     "guess",
     "guess_read",
     "is_index",
@@ -71,10 +72,24 @@ ACCEPT: Final = (
     DOCKER_LIST,
     OCI_INDEX,
 )
-"""What a registry is asked for, in this order (rule MT3)."""
+"""What a registry is asked for, in this order (rule MT-03)."""
 
 KNOWN_MANIFESTS: Final = frozenset(ACCEPT)
 """The six media types that a manifest can have here."""
+
+SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
+"""Manifests of Docker schema 1: read where they are found, never written to a layout."""
+
+NON_DISTRIBUTABLE: Final = frozenset(
+    (
+        DOCKER_FOREIGN_LAYER,
+        DOCKER_FOREIGN_LAYER_GZIP,
+        OCI_NONDISTRIBUTABLE_LAYER,
+        OCI_NONDISTRIBUTABLE_LAYER_GZIP,
+        OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
+    )
+)
+"""Layers that registries do not serve: clients fetch them from the URLs of the descriptor."""
 
 DOCKER_TYPES: Final = frozenset(
     (
@@ -90,27 +105,16 @@ DOCKER_TYPES: Final = frozenset(
         DOCKER_FOREIGN_LAYER_GZIP,
     )
 )
-"""The only media types that may occur in a schema 2 manifest (rule P6)."""
-
-NON_DISTRIBUTABLE: Final = frozenset(
-    (
-        DOCKER_FOREIGN_LAYER,
-        DOCKER_FOREIGN_LAYER_GZIP,
-        OCI_NONDISTRIBUTABLE_LAYER,
-        OCI_NONDISTRIBUTABLE_LAYER_GZIP,
-        OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
-    )
-)
-"""Layers that must not be uploaded; their descriptors say where to get them."""
+"""The only media types that may occur in a schema 2 manifest (rule P-06)."""
 
 
 def is_index(media_type: str | None) -> bool:
-    """Whether this is the type of an index or list, compared verbatim (rule MT1)."""
+    """Whether this is the type of an index or list, compared verbatim (rule MT-01)."""
     return media_type in (OCI_INDEX, DOCKER_LIST)
 
 
 def normalize(media_type: str | None) -> str:
-    """The type that a manifest is treated as (rule MT2).
+    """The type that a manifest is treated as (rule MT-02).
 
     Returns:
         One of the six known types as it is, and signed schema 1 for everything else.
@@ -119,10 +123,10 @@ def normalize(media_type: str | None) -> str:
 
 
 def guess(raw: bytes) -> str | None:
-    """What the bytes of a manifest look like, where nobody says what they are (rules G).
+    """Guess the media type of a manifest from its bytes (rules G).
 
     Returns:
-        None if they look like nothing, or cannot be read (upstream: ""). Rule G5 has a quirk:
+        None if there is no guess, or the bytes cannot be read (upstream: ""). A quirk of rule G-05:
         the answer can be a type that is none of the six, or no manifest's at all.
     """
     try:
@@ -133,7 +137,7 @@ def guess(raw: bytes) -> str | None:
 
 
 def guess_read(reading: Reading, head: Head | Document) -> str | None:
-    """The same as `guess`, for a manifest that was read already."""
+    """The same as `guess`, for a manifest that is read already."""
     if head.media_type in _TELLING:
         return head.media_type
     if head.schema_version == 1:
@@ -144,7 +148,7 @@ def guess_read(reading: Reading, head: Head | Document) -> str | None:
 
 
 _TELLING: Final = frozenset((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX))
-"""Types that a document may claim for itself; schema 1 is told by its version (rule G2)."""
+"""Types that a document may claim for itself; schema 1 is told by its version (rule G-02)."""
 
 
 def _guess_by_content(reading: Reading) -> str | None:
@@ -161,7 +165,7 @@ def _guess_by_content(reading: Reading) -> str | None:
 
 
 def _part(reading: Reading) -> Reading:
-    """The two fields that tell a manifest from an index (rule G7: these must be right)."""
+    """The two fields that tell a manifest from an index (rule G-07: these must be right)."""
     if isinstance(reading, Document):
         return reading
     return {key: value for key, value in reading.items() if key in ("config", "manifests")}

@@ -135,14 +135,14 @@ def test_a_write_in_another_thread_ends_before_the_file_is_closed(
 
     def slow(fd: int, data: bytes) -> int:
         writing.set()
-        assert proceed.wait(10)
+        assert proceed.wait(60)
         return real(fd, data)
 
     staged = StagedFile(tmp_path)
     monkeypatch.setattr(os, "write", slow)
     writer = threading.Thread(target=staged.write, args=([b"x"],))
     writer.start()
-    assert writing.wait(10)
+    assert writing.wait(60)
     closer = threading.Thread(target=staged.discard)
     closer.start()
     assert names(tmp_path) != []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.blobs import relay, verified
+from asupplemented.blobs import failover, verified
 from asupplemented.blobs.hashing import HASHING, WINDOW_MAX, Hashing
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import (
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small blobs are handed out as large ones are, and chunks are tiny."""
-    monkeypatch.setattr(relay, "SMALL_BLOB", -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", -1)
     monkeypatch.setattr(verified, "CHUNK_MAX", 16)
 
 
@@ -128,6 +128,21 @@ async def test_chunks_larger_than_the_cap_are_split(session: Session, ledger: Le
     async with VerifiedStream(describe(LARGE), [wire], session) as stream:
         sizes = [len(chunk) async for chunk in stream]
     assert sizes == [MIB, MIB, MIB, 1, MIB, MIB, 4]
+
+
+async def test_progress_is_reported_after_each_chunk(session: Session, ledger: Ledger) -> None:
+    reported: list[int] = []
+    async with VerifiedStream(describe(LARGE), [Wire(LARGE, ledger)], session) as stream:
+        stream.on_progress(reported.append)
+        received = [stream.received async for _ in stream]
+    assert reported == received
+    assert (reported[-1], stream.failure) == (len(LARGE), None)
+
+
+async def test_a_stream_that_failed_says_why(session: Session, ledger: Ledger) -> None:
+    stream = VerifiedStream(describe(LARGE), [Wire(LARGE[:-1] + b"!", ledger)], session)
+    _, error = await fail(stream)
+    assert stream.failure is error
 
 
 # The law of the withheld tail
@@ -248,7 +263,7 @@ async def test_BLOB05_a_surplus_byte_is_an_error_and_not_handed_out(
 async def test_BLOB05_an_endless_body_of_unknown_size_meets_the_cap(
     session: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "MAX_BLOB", 1000)
+    monkeypatch.setattr(failover, "MAX_BLOB", 1000)
     exact = Wire(DATA[:1000], ledger, sizes=(10,), claims=None)
     assert len(await drain(VerifiedStream(describe(DATA[:1000], sized=False), [exact], session)))
     more = Wire(DATA, ledger, sizes=(10,), claims=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -55,10 +56,15 @@ def call(*arguments: str) -> Answer:
     return Answer(result.exit_code, result.stdout, result.stderr)
 
 
+async def called(*arguments: str) -> Answer:
+    """A call in a thread, while this one serves a registry."""
+    return await asyncio.to_thread(call, *arguments)
+
+
 @pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may be logged in somewhere, and have mirrors; the tests have not."""
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "nobody.json"))
+def isolate_from_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the credentials, mirrors and proxies of the user that runs the tests."""
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "absent.json"))
     monkeypatch.setattr(ConfigurationPaths, "default", lambda *_: ConfigurationPaths())
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         monkeypatch.setenv(name, "")

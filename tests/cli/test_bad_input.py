@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from asupplemented.limits import MAX_INSTANCES, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.testing import FakeRegistry, Html, write_directory, write_layout
 from asupplemented.testing.images import build_index
-from tests.cli.conftest import AMD, ARM, TOP, blob_file, call, write_raw
+from tests.cli.conftest import AMD, ARM, TOP, blob_file, called, write_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-NOBODY = 65534
+UNPRIVILEGED = 65534
 
 
 def failed(answer: Answer, code: int, *words: str) -> None:
@@ -49,16 +48,16 @@ def failed(answer: Answer, code: int, *words: str) -> None:
         pytest.param(["resolve", "./app"], "oci:./app", id="path without transport"),
         pytest.param(["resolve", ""], "empty reference", id="empty"),
         pytest.param(["resolve", "docker://host/UPPER:1"], "TOP", id="REF upper case"),
-        pytest.param(["resolve", "oci:app", "oci:"], "SUPPLEMENT", id="OC2 no path"),
-        pytest.param(["resolve", "oci:app:@-1"], "source index", id="OC2 negative index"),
-        pytest.param(["resolve", "oci:app", "--instance", "sha256:12"], "length", id="D2 length"),
+        pytest.param(["resolve", "oci:app", "oci:"], "SUPPLEMENT", id="OC-02 no path"),
+        pytest.param(["resolve", "oci:app:@-1"], "source index", id="OC-02 negative index"),
+        pytest.param(["resolve", "oci:app", "--instance", "sha256:12"], "length", id="D-02 length"),
         pytest.param(
             ["resolve", "oci:app", "--instance", "sha256:../../etc/passwd"],
             "--instance",
-            id="D4 path",
+            id="D-04 path",
         ),
-        pytest.param(["explain", "oci:app", "--digest", "md5:" + "0" * 32], "md5", id="D3"),
-        pytest.param(["blob", "oci:app", "--digest", "nonsense"], "--digest", id="D1"),
+        pytest.param(["explain", "oci:app", "--digest", "md5:" + "0" * 32], "md5", id="D-03"),
+        pytest.param(["blob", "oci:app", "--digest", "nonsense"], "--digest", id="D-01"),
         pytest.param(["resolve", "oci:app", "--platform", "linux"], "linux/arm/v7", id="platform"),
         pytest.param(["resolve", "oci:app", "--select", "some"], "some", id="--select"),
         pytest.param(["resolve", "oci:app", "--missing", "maybe"], "maybe", id="--missing"),
@@ -181,7 +180,7 @@ def test_keys_that_are_given_twice_or_contradict_each_other(cli: Cli, tmp_path: 
     failed(cli("resolve", write_raw(tmp_path / "c", both, INDEX)), 4, "ambiguous")
 
 
-def test_D4_a_digest_with_a_path_in_a_document(cli: Cli, tmp_path: Path) -> None:
+def test_D04_a_digest_with_a_path_in_a_document(cli: Cli, tmp_path: Path) -> None:
     raw = build_index([{"mediaType": MANIFEST, "digest": "sha256:../../etc/passwd", "size": 1}]).raw
     failed(cli("resolve", write_raw(tmp_path / "x", raw, INDEX)), 4, "../../etc/passwd")
 
@@ -208,12 +207,12 @@ def test_an_index_and_a_manifest_over_the_size_cap(cli: Cli, tmp_path: Path) -> 
 
 @pytest.fixture
 def without_privileges(cli: Cli, places: Places) -> Iterator[None]:
-    """Be nobody for a while, if the tests are run by root, whom nothing is refused."""
+    """Drop the privileges of root, which no permission stops, while the test runs."""
     cli("resolve", places.top, places.supplement)  # what is imported late is imported now
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(NOBODY)
+    os.seteuid(UNPRIVILEGED)
     try:
         yield
     finally:
@@ -222,7 +221,7 @@ def without_privileges(cli: Cli, places: Places) -> Iterator[None]:
 
 @pytest.mark.usefixtures("without_privileges")
 def test_a_directory_without_permission(cli: Cli, places: Places) -> None:
-    if os.geteuid() != NOBODY:
+    if os.geteuid() != UNPRIVILEGED:
         (places.directory / "top").chmod(0)
     failed(cli("resolve", places.top), 1, str(places.directory), "permission")
 
@@ -259,11 +258,6 @@ def test_a_broken_version_file(cli: Cli, tmp_path: Path) -> None:
 
 
 # Registries
-
-
-async def called(*arguments: str) -> Answer:
-    """A call in a thread, while the registry is served by this one."""
-    return await asyncio.to_thread(call, *arguments)
 
 
 async def test_a_registry_that_answers_html() -> None:

@@ -7,10 +7,10 @@ what a registry can be asked for (``endpoints``); an image in one place or in se
 ``tests/test_layers.py`` reads this table::
 
     wire: addresses, byteranges, challenge, endpoint, error_response, options
-    http: bodies, connections, deadlines, failures, patience, redirects, request
+    http: bodies, connections, failures, patience, redirects, request
     client: auth, client, notices, ping, pool, tokens
     endpoints: blobs, documents, listing, parts, referrers, signatures, sigstore_files
-    adapter: adapter, host_config, mirrors, places, reference, standing
+    adapter: adapter, host_config, mirrors, reference
 """
 
 from __future__ import annotations

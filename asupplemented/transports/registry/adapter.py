@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from asupplemented.abc import Context
-    from asupplemented.hostconfig.registries import Candidate
+    from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
@@ -48,7 +48,7 @@ __all__ = ("RegistryAdapter", "enter")
 
 
 async def enter(
-    candidate: Candidate, request_context: RequestContext, context: Context
+    candidate: ImageLocation, request_context: RequestContext, context: Context
 ) -> RegistryAdapter:
     """Take a client for an image in one place. No request is sent yet.
 
@@ -106,10 +106,6 @@ class RegistryAdapter:
         self._manifests = f"/v2/{name.path}/manifests/"
         self._scope = pull_scope(name.path)
         self._open = True
-
-    @property
-    def concurrent_blobs(self) -> bool:
-        return True
 
     @property
     def default_descriptor(self) -> Descriptor | None:

@@ -32,7 +32,7 @@ from asupplemented.errors import (
 )
 from asupplemented.model.media_type import NON_DISTRIBUTABLE
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.bodies import check_encoding, read_chunk, refuse
+from asupplemented.transports.registry.bodies import TimedBody, check_encoding, read_chunk, refuse
 from asupplemented.transports.registry.byteranges import (
     format_range,
     parse_content_range,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from asupplemented.aio.retry import BackoffPolicy
+    from asupplemented.aio.retry import RetryPolicy
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import RegistryOptions
@@ -138,7 +138,6 @@ class HttpBody(ABC):
             URL(f"/v2/{self._repository}/blobs/{self._digest}", encoded=True),
             target,
             headers,
-            timeout=self._client.deps.connections.body_timeout,
             scope=pull_scope(self._repository),
             statuses=statuses,
         )
@@ -179,8 +178,11 @@ class HttpBlob(HttpBody):
         "_end",
         "_expected",
         "_hurried",
+        "_limit",
         "_received",
+        "_self_timed",
         "_start_wanted",
+        "_timed",
         "_validator",
         "etag",
         "size",
@@ -203,6 +205,9 @@ class HttpBlob(HttpBody):
         self._end = end
         self._validator = _find_strong(etag)
         self._hurried = False
+        self._self_timed = True
+        self._timed: TimedBody | None = None
+        self._limit = client.deps.options.limits.chunk
         self._empty = start == end
         self._received = 0
         self._expected: int | None = None
@@ -220,6 +225,10 @@ class HttpBlob(HttpBody):
         """Use ``RegistryOptions.haste``: another source can serve the blob, so fail fast."""
         self._hurried = True
 
+    def leave_timing(self) -> None:
+        """Do not time the body: its reader ends waits that last too long."""
+        self._self_timed = False
+
     def __aiter__(self) -> Self:
         return self
 
@@ -229,7 +238,7 @@ class HttpBlob(HttpBody):
         Raises:
             TruncatedError: The body broke off, or ended before its announced size.
             NetworkError: The connection broke.
-            SourceTimeoutError: No byte came for too long.
+            SourceTimeoutError: It came too slowly, unless its reader times it.
             MalformedResponseError: There are more bytes than were announced.
             ClosedError: The body was not entered, or was left.
         """
@@ -238,8 +247,10 @@ class HttpBlob(HttpBody):
             raise StopAsyncIteration
         if response is None:
             raise ClosedError("the body of a blob is read after it was entered, until it is left")
-        limit = self._client.deps.options.limits.chunk
-        chunk = await read_chunk(response, limit, self._received)
+        if self._timed is not None:
+            chunk = await self._timed.read()
+        else:
+            chunk = await read_chunk(response, self._limit, self._received)
         self._received += len(chunk)
         self._check_length(response, ended=not chunk)
         if chunk:
@@ -249,8 +260,16 @@ class HttpBlob(HttpBody):
     async def _start(self) -> None:
         if self._empty:
             return
-        self._response = await self._send()
-        self._inspect(self._response)
+        response = self._response = await self._send()
+        self._inspect(response)
+        if self._self_timed:
+            deps = self._client.deps
+            self._timed = TimedBody(response, deps.timeouts, limit=self._limit, now=deps.clock.now)
+
+    def _close(self) -> None:
+        if self._timed is not None:
+            self._timed.close()
+        super()._close()
 
     async def _send(self) -> aiohttp.ClientResponse:
         """Get the head of the response."""
@@ -271,7 +290,7 @@ class HttpBlob(HttpBody):
         return Target(f"blob {self._digest}", BlobNotFoundError, self._digest)
 
     @property
-    def _retry_policy(self) -> BackoffPolicy:
+    def _retry_policy(self) -> RetryPolicy:
         options = self._client.deps.options
         return options.haste if self._hurried else options.retry
 
@@ -442,12 +461,7 @@ class ExternalBlob(HttpBlob):
     async def _send_to_once(
         self, url: URL, redirect_client: RedirectClient
     ) -> aiohttp.ClientResponse:
-        request = Request(
-            url,
-            self._target,
-            CIMultiDict({hdrs.ACCEPT: "*/*"}),
-            timeout=self._client.deps.connections.body_timeout,
-        )
+        request = Request(url, self._target, CIMultiDict({hdrs.ACCEPT: "*/*"}))
         response, _ = await redirect_client.send(request)
         if response.status == _OK:
             return response

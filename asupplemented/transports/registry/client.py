@@ -235,7 +235,6 @@ class RegistryClient:
             url,
             method=request.method,
             headers=join_headers(request.headers, authorization.headers),
-            timeout=request.timeout,
         )
 
     async def _follow(

@@ -21,6 +21,7 @@ from multidict import CIMultiDict, istr
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
+from asupplemented.aio.timers import WaitTimers
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
 from asupplemented.transports.registry.addresses import (
@@ -30,7 +31,6 @@ from asupplemented.transports.registry.addresses import (
     origin_of,
     redact,
 )
-from asupplemented.transports.registry.deadlines import Deadlines
 from asupplemented.transports.registry.endpoint import (
     DIRECT,
     NO_CERTIFICATES,
@@ -92,7 +92,6 @@ class Connections(AsyncResource):
         "_options",
         "_scopes",
         "_timeout",
-        "_timeouts",
         "_tls",
     )
 
@@ -106,7 +105,6 @@ class Connections(AsyncResource):
     ) -> None:
         self._borrowed = None if borrowed is None else _check(borrowed)
         self._options = options
-        self._timeouts = timeouts
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         self._tls = TLSContexts(in_thread)
         self._clients: dict[AddressScope | None, _Client] = {}
@@ -115,7 +113,7 @@ class Connections(AsyncResource):
         self._scopes: dict[str, AddressScope] = {}
         # With our own connector, the wait for a head begins when a connection is ready.
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
-        self._heads = Deadlines(_sum(waits) if waits else timeouts.first_byte)
+        self._heads = WaitTimers(_sum(waits) if waits else timeouts.first_byte)
 
     async def open_endpoint(
         self,
@@ -173,7 +171,6 @@ class Connections(AsyncResource):
         method: str = "GET",
         headers: CIMultiDict[str] | None = None,
         form: Mapping[str, str] | None = None,
-        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109 - aiohttp's own
     ) -> aiohttp.ClientResponse:
         """Send one request and wait for the head of its response, which the caller closes.
 
@@ -203,7 +200,6 @@ class Connections(AsyncResource):
                 ssl=endpoint.tls,
                 proxy=None if proxy is None else proxy.url,
                 proxy_headers=shown,
-                timeout=timeout or self._timeout,
             )
         except asyncio.CancelledError:
             if self._heads.end(task) and task.cancelling() <= cancelling:
@@ -220,13 +216,6 @@ class Connections(AsyncResource):
         # Raised outside the handler: what was caught there may hold secrets, and would be kept as
         # the context of this error.
         raise failure
-
-    @property
-    def body_timeout(self) -> aiohttp.ClientTimeout:
-        """Timeouts for long bodies: no limit in total, but none may pause longer than a stall."""
-        return aiohttp.ClientTimeout(
-            total=None, connect=self._timeouts.connect, sock_read=self._timeouts.stall
-        )
 
     @property
     def in_use(self) -> int:
@@ -370,7 +359,7 @@ class _PlainRequest(aiohttp.ClientRequest):
 class _Connector(aiohttp.TCPConnector):
     """Starts the wait for the head of a response once its connection is ready."""
 
-    def __init__(self, heads: Deadlines, resolver: _Resolver, keep_alive: float) -> None:
+    def __init__(self, heads: WaitTimers, resolver: _Resolver, keep_alive: float) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - aiohttp types it in part
             limit=0, limit_per_host=0, resolver=resolver, keepalive_timeout=keep_alive
         )

@@ -1,4 +1,4 @@
-"""The host's configuration of registries: read once per session, in a thread, and kept.
+"""The host's configuration of registries: read once per session, and kept.
 
 Files are read only if ``RegistryOptions.configuration`` names them, and only once a reference is
 opened (rule CONF-21).
@@ -17,7 +17,7 @@ from asupplemented.hostconfig.certificates import (
     read_certificates,
 )
 from asupplemented.hostconfig.proxies import Proxies
-from asupplemented.hostconfig.registries import Candidate, Registries, RegistriesCache
+from asupplemented.hostconfig.registries import ImageLocation, Registries, RegistriesCache
 from asupplemented.hostconfig.registries_d import Lookaside
 from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, EndpointConfig
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
@@ -72,7 +72,7 @@ class HostConfig:
 
     async def list_candidates(
         self, name: ImageName, warn: Callable[[str], None]
-    ) -> tuple[Candidate, ...]:
+    ) -> tuple[ImageLocation, ...]:
         """The places to read an image from, in order; the last one is the registry itself.
 
         Args:
@@ -83,10 +83,10 @@ class HostConfig:
             ConfigurationError: A file cannot be read or followed, or a location makes no name.
         """
         if self._cache is None:
-            return (Candidate(name),)
+            return (ImageLocation(name),)
         registries = self._cache.current or await self.load_registries(warn)
         self._warn_of_rivals(registries, name, warn)
-        return registries.candidates(name)
+        return registries.locations(name)
 
     async def load_registries(self, warn: Callable[[str], None]) -> Registries:
         """The contents of registries.conf and its drop-ins; empty if no files are configured.
@@ -103,7 +103,7 @@ class HostConfig:
         return self._cache.current or await self._reading.run(read)
 
     async def make_endpoint_config(
-        self, candidate: Candidate, warn: Callable[[str], None]
+        self, candidate: ImageLocation, warn: Callable[[str], None]
     ) -> EndpointConfig:
         """How a place is reached. The TLS setting of the session overrides the files.
 
@@ -149,21 +149,21 @@ class HostConfig:
                 in force.
         """
         if self._cache is not None:
-            await self._workers.run(self._cache.reload)
+            await self._cache.reload()
         self._certificates.clear()
         self._lookaside = None
 
     async def _read_registries(
         self, cache: RegistriesCache, warn: Callable[[str], None]
     ) -> Registries:
-        registries = await self._workers.run(cache.get)
-        _warn_of(registries.remarks, warn)
+        registries = await cache.get()
+        _warn_of(registries.warnings, warn)
         return registries
 
     async def _read_certificates(
         self, registry: str, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Certificates:
-        certificates = await self._workers.run(partial(_read_certificates, registry, paths))
+        certificates = await read_certificates(await find_directory(registry, paths))
         _warn_of(certificates.warnings, warn)
         while len(self._certificates) >= KEPT:
             del self._certificates[next(iter(self._certificates))]
@@ -173,15 +173,15 @@ class HostConfig:
     async def _read_lookaside(
         self, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Lookaside:
-        self._lookaside = lookaside = await self._workers.run(partial(Lookaside.load, paths))
-        _warn_of(lookaside.remarks, warn)
+        self._lookaside = lookaside = await Lookaside.load(paths)
+        _warn_of(lookaside.warnings, warn)
         return lookaside
 
     def _warn_of_rivals(
         self, registries: Registries, name: ImageName, warn: Callable[[str], None]
     ) -> None:
         """Warn of prefixes that match equally well and are not used, each once (CONF-10)."""
-        for rival in registries.find_rivals(name):
+        for rival in registries.find_ties(name):
             if rival.prefix not in self._rivals:
                 self._rivals.add(rival.prefix)
                 warn(
@@ -194,21 +194,17 @@ HOST_CONFIG: Final = ResourceKey["HostConfig"]("configuration of registries")
 """The configuration of the host, as a session has read it."""
 
 
-async def reload_configuration(context: Context) -> None:
+async def reload_configuration(session: Context) -> None:
     """Read the configuration files of a session again. Images that are open do not change.
 
     Args:
-        context: The session.
+        session: The session.
 
     Raises:
         ConfigurationError: A file cannot be read or followed. What was read before stays in
             force.
     """
-    await HostConfig.of(context).reload()
-
-
-def _read_certificates(registry: str, paths: ConfigurationPaths) -> Certificates:
-    return read_certificates(find_directory(registry, paths))
+    await HostConfig.of(session).reload()
 
 
 def _warn_of(remarks: Iterable[str], warn: Callable[[str], None]) -> None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeVar
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from asupplemented.blobs.attempts import Pace
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -29,7 +28,7 @@ from asupplemented.errors import (
 )
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.blobs import HttpBody
-from asupplemented.transports.registry.bodies import check_encoding, read_chunk
+from asupplemented.transports.registry.bodies import TimedBody, check_encoding
 from asupplemented.transports.registry.byteranges import (
     ContentRange,
     Multipart,
@@ -54,9 +53,9 @@ __all__ = (
     "HttpPart",
     "HttpParts",
     "MultipartRangeReader",
+    "PartsBody",
     "RangeReader",
     "SingleRangeReader",
-    "TimedBody",
     "check_ranges",
 )
 
@@ -111,23 +110,10 @@ def check_ranges(
     return tuple(checked)
 
 
-class TimedBody:
-    """A body with a limit on pauses and a minimum rate (rule SEC-07)."""
+class PartsBody(TimedBody):
+    """The body that parts come in."""
 
-    def __init__(self, response: aiohttp.ClientResponse, client: RegistryClient) -> None:
-        self.response = response
-        self._limit = client.deps.options.limits.chunk
-        self._pace = Pace(client.deps.timeouts)
-        self._clock = client.deps.clock
-        self._received = 0
-
-    async def read(self) -> bytes:
-        """The next bytes, none at the end."""
-        began = self._clock.now()
-        chunk = await read_chunk(self.response, self._limit, self._received)
-        self._received += len(chunk)
-        self._pace.count(self._clock.now() - began, len(chunk))
-        return chunk
+    __slots__ = ()
 
     def malformed(self, fault: str) -> MalformedResponseError:
         """The error for a response that is not as it should be."""
@@ -136,13 +122,13 @@ class TimedBody:
             f"{place} {fault}",
             status=self.response.status,
             url=place,
-            received=self._received or None,
+            received=self.received or None,
         )
 
     def truncated(self) -> TruncatedError:
         """The error for a body that ends too early."""
         message = f"the parts from {redact(self.response.url)} broke off"
-        return TruncatedError(message, received=self._received)
+        return TruncatedError(message, received=self.received)
 
 
 class RangeReader(Protocol):
@@ -173,7 +159,7 @@ class SingleRangeReader:
         position: Offset in the blob of the first one.
     """
 
-    def __init__(self, body: TimedBody, position: int) -> None:
+    def __init__(self, body: PartsBody, position: int) -> None:
         self._body = body
         self._position = position
         self._rest = b""
@@ -217,9 +203,9 @@ class MultipartRangeReader:
 
     def __init__(
         self,
-        body: TimedBody,
+        body: PartsBody,
         parser: Multipart,
-        check: Callable[[TimedBody, ContentRange, ByteRange], ByteRange],
+        check: Callable[[PartsBody, ContentRange, ByteRange], ByteRange],
     ) -> None:
         self._body = body
         self._parser = parser
@@ -325,7 +311,7 @@ class HttpParts(HttpBody):
         size: Bytes of the whole blob, None if unknown; valid once entered.
     """
 
-    __slots__ = ("_current", "_ranges", "_reader", "_taken", "size")
+    __slots__ = ("_body", "_current", "_ranges", "_reader", "_taken", "size")
 
     def __init__(
         self,
@@ -340,6 +326,7 @@ class HttpParts(HttpBody):
         with request_context.locating(blob.digest):
             limit = client.deps.options.limits.parts
             self._ranges = check_ranges(ranges, blob.size, limit=limit)
+        self._body: PartsBody | None = None
         self._reader: RangeReader | None = None
         self._current: HttpPart | None = None
         self._taken = 0
@@ -401,7 +388,10 @@ class HttpParts(HttpBody):
             message = f"{redact(response.url)} answered {response.status}, and sends no ranges"
             raise UnsupportedOperationError(f"{message}; read the blob as a whole")
         check_encoding(response)
-        body = TimedBody(response, self._client)
+        deps = self._client.deps
+        limit = deps.options.limits.chunk
+        body = PartsBody(response, deps.timeouts, limit=limit, now=deps.clock.now)
+        self._body = body
         content_type = response.headers.get(hdrs.CONTENT_TYPE, "")
         if response.status == _OK:
             return self._read_whole_blob(body)
@@ -412,7 +402,7 @@ class HttpParts(HttpBody):
             raise body.malformed("sends parts without naming the boundary between them")
         return MultipartRangeReader(body, Multipart(boundary), self._check)
 
-    def _read_whole_blob(self, body: TimedBody) -> RangeReader:
+    def _read_whole_blob(self, body: PartsBody) -> RangeReader:
         """Cut the ranges from the whole blob, unless too many bytes would be skipped."""
         self._note_size(body, body.response.content_length)
         limits = self._client.deps.options.limits
@@ -427,7 +417,7 @@ class HttpParts(HttpBody):
             raise UnsupportedOperationError(message)
         return SingleRangeReader(body, 0)
 
-    def _read_one_range(self, body: TimedBody) -> RangeReader:
+    def _read_one_range(self, body: PartsBody) -> RangeReader:
         """Read a single range, which is right only if one was asked for."""
         given = parse_content_range(body.response.headers.getall(hdrs.CONTENT_RANGE, ()))
         if given is None or len(self._ranges) != 1:
@@ -437,7 +427,7 @@ class HttpParts(HttpBody):
             raise body.malformed("announces two different lengths")
         return SingleRangeReader(body, given.start)
 
-    def _check(self, body: TimedBody, given: ContentRange, wanted: ByteRange) -> ByteRange:
+    def _check(self, body: PartsBody, given: ContentRange, wanted: ByteRange) -> ByteRange:
         """Make sure that a range is the one asked for.
 
         Returns:
@@ -451,7 +441,7 @@ class HttpParts(HttpBody):
             raise body.malformed("sends another range than the one asked for")
         return ByteRange(given.start, given.end)
 
-    def _note_size(self, body: TimedBody, size: int | None) -> None:
+    def _note_size(self, body: PartsBody, size: int | None) -> None:
         if self.size is None:
             self.size = size
         elif size not in {None, self.size}:
@@ -461,4 +451,6 @@ class HttpParts(HttpBody):
 
     def _close(self) -> None:
         self._reader = self._current = None
+        if self._body is not None:
+            self._body.close()
         super()._close()

@@ -176,7 +176,6 @@ class RedirectClient:
             method=request.method if request.form is None else "POST",
             headers=request.all_headers(),
             form=request.form,
-            timeout=request.timeout,
         )
         if response.status in REDIRECTS:
             return await self.follow(response, request)
@@ -208,7 +207,6 @@ class RedirectClient:
                 url,
                 method=request.method,
                 headers=request.all_headers() if same_origin else request.headers,
-                timeout=request.timeout,
             )
         return Response(response, same_origin)
 

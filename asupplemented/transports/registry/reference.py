@@ -16,15 +16,14 @@ from asupplemented.model.name import ImageName
 from asupplemented.source import open_verified
 from asupplemented.transports.registry.adapter import RegistryAdapter, enter
 from asupplemented.transports.registry.host_config import HostConfig
-from asupplemented.transports.registry.mirrors import MirroredAdapter
-from asupplemented.transports.registry.places import Place
+from asupplemented.transports.registry.mirrors import MirroredAdapter, MirrorEndpoint
 from asupplemented.transports.registry.request import ClientDeps, RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
     from asupplemented.abc import Context, Opening, Source
-    from asupplemented.hostconfig.registries import Candidate
+    from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.transports.registry.adapter import RegistryAdapter
 
@@ -32,28 +31,28 @@ __all__ = ("RegistryReference", "open_adapter", "open_registry")
 
 
 async def open_adapter(
-    name: ImageName, reference: str, context: Context
+    name: ImageName, reference: str, session: Context
 ) -> RegistryAdapter | MirroredAdapter:
     """Make the adapter for an image. No request is sent yet.
 
     Args:
         name: The image.
         reference: The reference in its full form, for events.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
 
     Raises:
         InvalidReferenceError: It has a tag and a digest, and the options refuse that (REF-11).
         ConfigurationError: The HTTP client of the session cannot be used, or a configuration
             file cannot be read or followed.
     """
-    request_context = RequestContext(reference, context.emit)
-    candidates = await _list_candidates(name, request_context, context)
+    request_context = RequestContext(reference, session.emit)
+    candidates = await _list_candidates(name, request_context, session)
     if len(candidates) == 1 and candidates[0].name == name:
-        return await enter(candidates[0], request_context, context)
-    return MirroredAdapter(name, _places(candidates, context), context)
+        return await enter(candidates[0], request_context, session)
+    return MirroredAdapter(name, _endpoints(candidates, session), session)
 
 
-async def open_registry(name: ImageName, reference: str, context: Context) -> RegistryAdapter:
+async def open_registry(name: ImageName, reference: str, session: Context) -> RegistryAdapter:
     """Make the adapter for an image in the registry itself, for requests that skip mirrors.
 
     The configuration says where the registry is, and how it is reached (rule HTTP-11).
@@ -61,38 +60,38 @@ async def open_registry(name: ImageName, reference: str, context: Context) -> Re
     Args:
         name: The image.
         reference: The reference in its full form, for events.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
 
     Raises:
         InvalidReferenceError: See `open_adapter`.
         ConfigurationError: See `open_adapter`; or the registry is blocked.
     """
-    request_context = RequestContext(reference, context.emit)
-    *_, candidate = await _list_candidates(name, request_context, context)
-    return await enter(candidate, request_context, context)
+    request_context = RequestContext(reference, session.emit)
+    *_, candidate = await _list_candidates(name, request_context, session)
+    return await enter(candidate, request_context, session)
 
 
 async def _list_candidates(
-    name: ImageName, request_context: RequestContext, context: Context
-) -> tuple[Candidate, ...]:
-    refused = ClientDeps.of(context).options.tag_and_digest == "refuse"
+    name: ImageName, request_context: RequestContext, session: Context
+) -> tuple[ImageLocation, ...]:
+    refused = ClientDeps.of(session).options.tag_and_digest == "refuse"
     if refused and name.tag is not None and name.digest is not None:
         message = "a reference with both a tag and a digest is not supported; drop one of them"
         raise InvalidReferenceError(message, reference=request_context.reference)
-    return await HostConfig.of(context).list_candidates(name, request_context.warn)
+    return await HostConfig.of(session).list_candidates(name, request_context.warn)
 
 
-def _places(candidates: tuple[Candidate, ...], context: Context) -> Iterator[Place]:
-    """The candidates as places; all but the last that is not blocked have alternatives."""
+def _endpoints(candidates: tuple[ImageLocation, ...], session: Context) -> Iterator[MirrorEndpoint]:
+    """The candidates as endpoints; all but the last that is not blocked have alternatives."""
     allowed = [candidate for candidate in candidates if candidate.blocked is None]
     for candidate in candidates:
         request_context = RequestContext(
             f"docker://{candidate.name}",
-            context.emit,
-            candidate.told_registry,
+            session.emit,
+            candidate.mirrored_registry,
             has_alternatives=candidate in allowed[:-1],
         )
-        yield Place(candidate, request_context, context)
+        yield MirrorEndpoint(candidate, request_context, session)
 
 
 MAX_PORT: Final = 65535
@@ -138,51 +137,51 @@ class RegistryReference:
     def transport(self) -> str:
         return "docker"
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the image: read its default manifest, and verify it (rule SRC-01).
 
         Raises:
             ImageNotFoundError: On use: the image does not exist.
             SourceError: On use: the registry cannot be reached, failed or refused.
         """
-        return open_verified(partial(open_adapter, self.name, str(self), context), self, context)
+        return open_verified(partial(open_adapter, self.name, str(self), session), self, session)
 
-    async def list_tags(self, context: Context) -> tuple[str, ...]:
+    async def list_tags(self, session: Context) -> tuple[str, ...]:
         """All tags of the repository, each once, in the order in which the registry gives them.
 
         The image of the reference need not exist. Mirrors are not asked (rules TAG-01, HTTP-11).
 
         Args:
-            context: The session.
+            session: Gives connections, credentials, limits and caches.
 
         Raises:
             ImageNotFoundError: There is no such repository.
             LimitExceededError: The list is too long.
             SourceError: The registry failed or refused, or its list cannot be followed.
         """
-        async with self._open_registry(context) as adapter:
+        async with self._open_registry(session) as adapter:
             return await adapter.list_tags()
 
-    async def get_digest(self, context: Context) -> Digest:
+    async def get_digest(self, session: Context) -> Digest:
         """The digest of the default manifest, by a cheap request that reads no manifest.
 
         It is the registry's claim; open the image for a verified one. If the reference has a
         digest, that one is returned if it exists (rules HTTP-11, HTTP-12).
 
         Args:
-            context: The session.
+            session: Gives connections, credentials, limits and caches.
 
         Raises:
             ImageNotFoundError: There is no such image.
             SourceError: The registry failed or refused, or names no digest.
         """
-        async with self._open_registry(context) as adapter:
+        async with self._open_registry(session) as adapter:
             return await adapter.fetch_digest()
 
     @asynccontextmanager
-    async def _open_registry(self, context: Context) -> AsyncGenerator[RegistryAdapter]:
+    async def _open_registry(self, session: Context) -> AsyncGenerator[RegistryAdapter]:
         try:
-            adapter = await open_registry(self.name, str(self), context)
+            adapter = await open_registry(self.name, str(self), session)
             try:
                 yield adapter
             finally:

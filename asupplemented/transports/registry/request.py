@@ -16,12 +16,11 @@ from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping
 
-    import aiohttp
     from multidict import CIMultiDict
     from yarl import URL
 
     from asupplemented.abc import Context, Timeouts
-    from asupplemented.aio.retry import BackoffPolicy
+    from asupplemented.aio.retry import RetryPolicy
     from asupplemented.events import Event
     from asupplemented.transports.registry.error_response import Target
 
@@ -45,15 +44,13 @@ class Request(NamedTuple):
     """Used without a form. Redirects do not change it (rule REDIR-04)."""
     form: Mapping[str, str] | None = None
     """Sent by POST. Such a request follows no redirects."""
-    timeout: aiohttp.ClientTimeout | None = None
-    """None for the timeouts of the session."""
     check_redirect: Callable[[URL], None] | None = None
     """Raises `MalformedResponseError` for a URL that a redirect must not lead to."""
     scope: str = ""
     """The scope that a token for this request needs."""
     statuses: Collection[int] = OK
     """Statuses that `RegistryClient.send` returns; all others are errors."""
-    retry: BackoffPolicy | None = None
+    retry: RetryPolicy | None = None
     """How failures before the body are retried; None for ``RegistryOptions.retry``."""
 
     def all_headers(self) -> CIMultiDict[str] | None:
