@@ -39,7 +39,7 @@ from asupplemented.transports.registry.byteranges import (
     parse_unsatisfied_range,
 )
 from asupplemented.transports.registry.error_response import Target
-from asupplemented.transports.registry.patience import judge
+from asupplemented.transports.registry.failures import should_retry
 from asupplemented.transports.registry.redirects import parse_url
 from asupplemented.transports.registry.request import OK, Request
 from asupplemented.transports.registry.tokens import pull_scope
@@ -452,7 +452,7 @@ class ExternalBlob(HttpBlob):
     async def _send_to(self, url: URL, redirect_client: RedirectClient) -> aiohttp.ClientResponse:
         return await retry(
             partial(self._send_to_once, url, redirect_client),
-            judge=judge,
+            judge=should_retry,
             policy=self._retry_policy,
             clock=self._client.deps.clock,
             notify=self._request_context.report_retry,

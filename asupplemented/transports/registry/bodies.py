@@ -35,7 +35,7 @@ def check_encoding(response: aiohttp.ClientResponse) -> None:
     encoding = response.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
         place = redact(response.url)
-        message = f"{place} sent a compressed answer, although only identity was asked for"
+        message = f"{place} sent a compressed response, although only identity was asked for"
         raise MalformedResponseError(message, status=response.status, url=place)
 
 
@@ -63,7 +63,7 @@ async def read_chunk(response: aiohttp.ClientResponse, limit: int, received: int
     """The next bytes of a long body, as many as are there; none at its end.
 
     Args:
-        response: An answer.
+        response: A response.
         limit: The most bytes to take.
         received: Bytes of the body before, for errors.
 
@@ -74,7 +74,7 @@ async def read_chunk(response: aiohttp.ClientResponse, limit: int, received: int
         return await response.content.read(limit)
     except FOREIGN_IN_BODY as error:
         failure = translate(error, response.url, received=received)
-    # Not within the handler: what was caught there may hold secrets and would be kept.
+    # Raised outside the handler: what was caught there may hold secrets, and would be its context.
     raise failure
 
 
@@ -82,13 +82,13 @@ class TimedBody:
     """A body whose waits end when they last too long, or when it is too slow (rule SEC-07).
 
     Args:
-        response: An answer of which only the head was read.
+        response: A response of which only the head was read.
         timeouts: How long to wait.
         limit: The most bytes to read at once.
         now: The clock, in seconds; None is the clock of the event loop.
 
     Attributes:
-        response: The same answer.
+        response: The same response.
         received: Bytes of the body that were read.
     """
 
@@ -140,10 +140,10 @@ class TimedBody:
 async def read_whole(
     response: aiohttp.ClientResponse, limit: int, timeouts: Timeouts
 ) -> bytes | None:
-    """Read a body to its end. Whatever happens, the answer is closed then.
+    """Read a body to its end. The response is closed on every path out.
 
     Args:
-        response: An answer of which only the head was read.
+        response: A response of which only the head was read.
         limit: The most bytes to accept, whatever length was announced.
         timeouts: The time limit is that of a body that stalls, or that is slower than the
             least rate; it does not help to send a byte now and then.

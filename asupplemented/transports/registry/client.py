@@ -25,8 +25,12 @@ from asupplemented.errors import SupplementedError, TooManyRequestsError
 from asupplemented.transports.registry.auth import Authenticator
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
+from asupplemented.transports.registry.failures import (
+    should_retry,
+    should_retry_hurried,
+    should_retry_ping,
+)
 from asupplemented.transports.registry.notices import HeaderNotices
-from asupplemented.transports.registry.patience import judge, judge_ping, judge_rival
 from asupplemented.transports.registry.ping import ping
 from asupplemented.transports.registry.redirects import REDIRECTS
 from asupplemented.transports.registry.request import join_headers
@@ -165,7 +169,7 @@ class RegistryClient:
         if isinstance(outcome, FirstFailure):
             outcome = await retry(
                 partial(self._attempt, request, request_context),
-                judge=judge_rival if request_context.has_alternatives else judge,
+                judge=should_retry_hurried if request_context.has_alternatives else should_retry,
                 policy=request.retry or self.deps.options.retry,
                 clock=self.deps.clock,
                 notify=partial(self._before_retry, request_context),
@@ -288,7 +292,7 @@ class RegistryClient:
             return self._pinged
         result = await retry(
             partial(ping, self._config, self.deps, request_context),
-            judge=judge_rival if request_context.has_alternatives else judge_ping,
+            judge=should_retry_hurried if request_context.has_alternatives else should_retry_ping,
             policy=self.deps.options.retry,
             clock=self.deps.clock,
             notify=partial(self._before_retry, request_context),

@@ -1,4 +1,4 @@
-"""Exceptions of aiohttp mapped to errors of this package, in one place.
+"""Exceptions of aiohttp mapped to errors of this package, and which failures are retried.
 
 Some of them show the URL with its query, or the headers of the request. Those do not become the
 cause of our errors, since a traceback prints causes (rules REDIR-05, CRED-07).
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from asupplemented.aio.retry import Retry
 from asupplemented.errors import (
     MalformedResponseError,
     NetworkError,
+    RegistryError,
     SourceTimeoutError,
+    TooManyRequestsError,
     TruncatedError,
 )
 from asupplemented.transports.registry.addresses import origin_of, redact
@@ -31,6 +34,9 @@ __all__ = (
     "ForbiddenAddressError",
     "is_transient",
     "is_unreached",
+    "should_retry",
+    "should_retry_hurried",
+    "should_retry_ping",
     "translate",
 )
 
@@ -48,6 +54,9 @@ _SHOWING_SECRETS: Final = (
 _UNTRUSTED: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
 _PROXY_AUTHENTICATION: Final = 407
 _SERVER_ERROR: Final = 500
+_BUSY: Final = frozenset((429, 502, 503, 504))
+_ONCE: Final = frozenset((408, 500))
+"""Statuses that are retried once."""
 _UNKNOWN_NAME: Final = frozenset(
     code
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_FAIL", "EAI_ADDRFAMILY")
@@ -177,3 +186,38 @@ def is_unreached(error: SupplementedError) -> bool:
     return isinstance(error, _UnreachedTimeoutError) or isinstance(
         error.__cause__, (aiohttp.ClientConnectorError, UnicodeError)
     )
+
+
+def should_retry(error: SupplementedError) -> Retry | None:
+    """How a request is retried after a failure, None if it is not (rule RET-06).
+
+    Statuses 429, 502, 503 and 504 are retried, 408 and 500 once, no other status. Transport
+    errors before the head of a response are retried unless they are permanent, like a certificate
+    that is not trusted or a name that does not exist.
+    """
+    if isinstance(error, RegistryError) and error.status is not None:
+        if error.status in _BUSY:
+            return Retry(after=error.retry_after)
+        return Retry(after=error.retry_after, attempts=2) if error.status in _ONCE else None
+    return Retry() if is_transient(error) and not _began(error) else None
+
+
+def should_retry_ping(error: SupplementedError) -> Retry | None:
+    """The same for the first request to a registry, which also fails at once without a connection.
+
+    An address that cannot be reached is most likely wrong, and the caller should know soon.
+    """
+    return None if is_unreached(error) else should_retry(error)
+
+
+def should_retry_hurried(error: SupplementedError) -> Retry | None:
+    """The same if another source can serve it: only a pause that the server asks for is kept.
+
+    So a mirror that is down costs one attempt, and the next one is asked (rule CONF-14).
+    """
+    return should_retry(error) if isinstance(error, TooManyRequestsError) else None
+
+
+def _began(error: SupplementedError) -> bool:
+    """Whether the body of a response had begun; then only its stream can resume it."""
+    return getattr(error, "received", None) is not None

@@ -30,7 +30,7 @@ from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.documents import HTML, read_document
 from asupplemented.transports.registry.endpoint import DIRECT
 from asupplemented.transports.registry.error_response import Target
-from asupplemented.transports.registry.patience import judge
+from asupplemented.transports.registry.failures import should_retry
 from asupplemented.transports.registry.redirects import RedirectClient, parse_url
 from asupplemented.transports.registry.request import Request
 
@@ -168,7 +168,7 @@ class _Server:
         """Get a file, None if it is missing."""
         response = await retry(
             partial(self._send, url),
-            judge=judge,
+            judge=should_retry,
             policy=self._deps.options.retry,
             clock=self._deps.clock,
             notify=self._request_context.report_retry,
