@@ -1,4 +1,4 @@
-"""Every error of the library, one base, one tree.
+"""Every error of the library, one base, one tree, and what quotes untrusted text in them.
 
 Catch by class and read the fields; never parse the text. Each class also derives from the
 standard exception that is nearest in meaning, so ``except LookupError`` and ``except OSError``
@@ -8,7 +8,7 @@ do what a caller expects.
 
     SupplementedError
      +-- InvalidReferenceError           (ValueError)    text that is no reference
-     |    +-- UnknownTransportError                      a scheme that nobody speaks
+     |    +-- UnknownTransportError                      a scheme that no transport has
      +-- InvalidDigestError              (ValueError)    text that is no digest
      |    +-- UnsupportedDigestError                     a well-formed digest, unknown algorithm
      +-- InvalidPlatformError            (ValueError)    text that is no os/arch[/variant]
@@ -16,7 +16,7 @@ do what a caller expects.
      +-- ManifestError                   (ValueError)    bytes that cannot serve as a manifest
      |    +-- MalformedManifestError                     not JSON, wrong types, broken rules
      |    +-- AmbiguousManifestError                     reads as two kinds of document
-     |    +-- UnsupportedManifestError                   a media type that nobody reads
+     |    +-- UnsupportedManifestError                   a media type that is not read
      |    +-- NonImageArtifactError                      an artifact where an image is needed
      +-- VerificationError               (ValueError)    content that is not what was named
      |    +-- DigestMismatchError
@@ -30,15 +30,15 @@ do what a caller expects.
      |    +-- BlobNotFoundError                          no known instance or source has it
      |    +-- PlatformNotFoundError                      no instance matches the platform
      +-- SourceError                     (OSError)       a source that could not be used
-     |    +-- AccessError                (PermissionError)   the operating system said no
+     |    +-- PermissionDeniedError      (PermissionError)   the operating system said no
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
      |    +-- SourceTimeoutError         (TimeoutError)
      |    +-- TruncatedError             (EOFError)      a body that ended too soon
-     |    +-- FailoverError                              nobody served it; .attempts
+     |    +-- FailoverError                              no source served it; .attempts
      |    +-- LayoutError                                a directory that is no valid store
      |    +-- RegistryError                              an answer of a registry
      |         +-- UnauthorizedError                     401
-     |         +-- DeniedError                           403, or the code DENIED
+     |         +-- ForbiddenError                        403, or the code DENIED
      |         +-- TooManyRequestsError                  429; .retry_after
      |         +-- ServerError                           5xx
      |         +-- UnexpectedStatusError                 any other status
@@ -58,14 +58,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = (
-    "AccessError",
     "AmbiguousManifestError",
     "BlobNotFoundError",
     "ClosedError",
     "ConfigurationError",
-    "DeniedError",
     "DigestMismatchError",
     "FailoverError",
+    "ForbiddenError",
     "ImageNotFoundError",
     "InstanceNotFoundError",
     "InvalidDigestError",
@@ -80,6 +79,7 @@ __all__ = (
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
+    "PermissionDeniedError",
     "PlatformNotFoundError",
     "RangeError",
     "RegistryError",
@@ -99,6 +99,7 @@ __all__ = (
     "UsageError",
     "VerificationError",
     "WrongLoopError",
+    "excerpt",
 )
 
 
@@ -147,7 +148,7 @@ class SupplementedError(Exception):
         return self
 
     def twin(self) -> Self:
-        """A copy for somebody else to raise: each of those who do writes on it where it was."""
+        """A copy to raise elsewhere, since each place that raises an error adds its own context."""
         twin = copy.copy(self)
         twin.__cause__ = self.__cause__
         if notes := getattr(self, "__notes__", None):
@@ -175,11 +176,11 @@ class UnknownTransportError(InvalidReferenceError):
 
 
 class InvalidDigestError(SupplementedError, ValueError):
-    """Text that is not a digest (rules D1, D2)."""
+    """Text that is not a digest (rules D-01, D-02)."""
 
 
 class UnsupportedDigestError(InvalidDigestError):
-    """A well-formed digest of an algorithm that is not known (rule D3)."""
+    """A well-formed digest of an algorithm that is not known (rule D-03)."""
 
 
 class InvalidPlatformError(SupplementedError, ValueError):
@@ -203,11 +204,11 @@ class AmbiguousManifestError(ManifestError):
 
 
 class UnsupportedManifestError(ManifestError):
-    """A manifest of a kind that cannot be read here (rules P1, P2)."""
+    """A manifest of a kind that cannot be read here (rules P-01, P-02)."""
 
 
 class NonImageArtifactError(ManifestError):
-    """An artifact where an image is needed (rule AR2).
+    """An artifact where an image is needed (rule AR-02).
 
     Attributes:
         artifact_type: The ``artifactType``, else the media type of the config.
@@ -309,7 +310,7 @@ class BlobNotFoundError(NotFoundError):
 
 
 class PlatformNotFoundError(NotFoundError):
-    """No instance of a list matches the wanted platform (rule CI7).
+    """No instance of a list matches the wanted platform (rule CI-07).
 
     Attributes:
         available: The platforms that the list does offer, as text.
@@ -332,7 +333,7 @@ class SourceError(SupplementedError, OSError):
         self.received = received
 
 
-class AccessError(SourceError, PermissionError):
+class PermissionDeniedError(SourceError, PermissionError):
     """The operating system refused access to a file or directory."""
 
 
@@ -401,7 +402,7 @@ class UnauthorizedError(RegistryError):
     """401: credentials are missing or were not accepted."""
 
 
-class DeniedError(RegistryError):
+class ForbiddenError(RegistryError):
     """403, or 401 with ``insufficient_scope``: not allowed with these credentials."""
 
 
@@ -435,3 +436,18 @@ class ClosedError(UsageError):
 
 class WrongLoopError(UsageError):
     """A session was used from an event loop other than its own."""
+
+
+def excerpt(value: str | bytes, limit: int = 100) -> str:
+    """Quote what a stranger sent, so that it can neither flood nor break a message.
+
+    Args:
+        value: Text, or bytes that should be text; invalid UTF-8 is shown as U+FFFD.
+        limit: The most characters of `value` to show.
+
+    Returns:
+        The `repr` of the beginning, followed by ``...`` if more was cut off.
+    """
+    head = value[:limit]
+    shown = head if isinstance(head, str) else bytes(head).decode("utf-8", "replace")
+    return f"{shown!r}..." if len(value) > limit else repr(shown)

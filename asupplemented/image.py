@@ -1,4 +1,4 @@
-"""One image of a source: its config, layers and platform (seed: ``NewImage``)."""
+"""One image of a source: its config, layers and platform (``NewImage`` in the Go package)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ("Image", "get_image", "open_image")
 
 
 def open_image(
-    reference: Reference, context: Context, *, platform: Platform | str | None = None
+    reference: Reference, session: Context, *, platform: Platform | str | None = None
 ) -> Opening[Image]:
-    """Open a reference and choose one image of it (rule U5).
+    """Open a reference and choose one image of it (rule U-05).
 
     Args:
         reference: A single reference or a group.
-        context: The session.
-        platform: What to choose from a list, and from lists within it; None is the host's.
+        session: Gives connections, credentials, limits and caches.
+        platform: The platform to choose from a list, nested lists included; None is the host's.
 
     Returns:
-        The image, which closes the source with itself. A failure closes the source (rule U6).
+        The image. Closing it closes the source; a failure closes the source, too (rule U-06).
 
     Raises:
         InvalidPlatformError: The text is no platform.
@@ -43,7 +43,7 @@ def open_image(
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
 
     async def opener() -> Image:
-        source = await reference.open(context)
+        source = await reference.open(session)
         async with closing_on_error(lambda: (source,), "the source"):
             return await get_image(source, platform=wanted, owned=True)
 
@@ -57,12 +57,12 @@ async def get_image(
     platform: Platform | None = None,
     owned: bool = False,
 ) -> Image:
-    """Look at one image of an open source.
+    """Read the manifest and config of one image of an open source.
 
     Args:
-        source: Where it is.
+        source: The source to read from.
         instance: Digest of a manifest; None starts from the default one.
-        platform: What to choose from a list, and from lists within it; None is the host's.
+        platform: The platform to choose from a list, nested lists included; None is the host's.
         owned: Whether closing the image closes the source.
 
     Raises:
@@ -90,12 +90,12 @@ async def _read_config(source: Source, image: ImageManifest) -> ImageConfig:
 
 
 class Image(AsyncResource):
-    """A single image: manifest and config read and verified, layers to be opened.
+    """A single image: its manifest and config are read and verified, its layers can be opened.
 
     Attributes:
-        source: Where its blobs come from.
-        manifest: Its manifest, as bytes with media type and digest.
-        parsed: The same, parsed.
+        source: The source of its blobs.
+        manifest: Its manifest: bytes, media type and digest.
+        parsed: Its manifest, parsed.
     """
 
     __slots__ = ("_config", "_owned", "manifest", "parsed", "source")
@@ -122,7 +122,7 @@ class Image(AsyncResource):
 
     @property
     def layers(self) -> tuple[Descriptor, ...]:
-        """The layers, base first; duplicates are kept and meaningful (rules C4, C7)."""
+        """The layers, base first. Duplicates are kept, as in the manifest (rules C-04, C-07)."""
         return self.parsed.layers
 
     @property
@@ -130,7 +130,7 @@ class Image(AsyncResource):
         """The config.
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact (rules AR2, AR3).
+            NonImageArtifactError: The manifest describes an artifact (rules AR-02, AR-03).
         """
         if self._config is None:
             raise self.parsed.artifact_error().locate(
@@ -140,10 +140,10 @@ class Image(AsyncResource):
 
     @property
     def platform(self) -> Platform:
-        """What the image runs on, by its config.
+        """The platform that the config names.
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact.
+            NonImageArtifactError: The manifest describes an artifact.
         """
         return self.config.platform
 
@@ -152,15 +152,15 @@ class Image(AsyncResource):
         """The labels of the config, empty if there are none.
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact.
+            NonImageArtifactError: The manifest describes an artifact.
         """
         return self.config.labels or {}
 
     async def read_config(self) -> bytes:
-        """The bytes of the config blob, verified; artifacts have one too (rule AR3).
+        """The bytes of the config blob, verified; artifacts have one, too (rule AR-03).
 
         Raises:
-            UnsupportedManifestError: Schema 1 has no config blob (rule C1).
+            UnsupportedManifestError: Schema 1 has no config blob (rule C-01).
             LimitExceededError: It is larger than `MAX_CONFIG`.
         """
         if self.parsed.config is None:
@@ -172,7 +172,7 @@ class Image(AsyncResource):
             return await blob.read_all(MAX_CONFIG)
 
     def open_layer(self, number: int) -> BlobStream:
-        """A stream over a layer, 0 being the base, not yet opened.
+        """A stream over a layer, not yet opened; layer 0 is the base.
 
         Raises:
             IndexError: There is no such layer.
@@ -180,10 +180,10 @@ class Image(AsyncResource):
         return self.source.open_blob(self.layers[number])
 
     def inspect(self) -> Inspection:
-        """A summary with upstream's fields (rules I1, I2).
+        """A summary with the fields of the Go package (rules I-01, I-02).
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact (rule AR2).
+            NonImageArtifactError: The manifest describes an artifact (rule AR-02).
         """
         return Inspection.of(self.parsed, self.config)
 

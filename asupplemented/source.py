@@ -1,9 +1,10 @@
-"""The one source over all transports: it verifies what an adapter reads.
+"""`VerifiedSource`, the one source over all transports: it verifies what an adapter reads.
 
-Adapters stay thin. Caps, digests, mapped errors, the one default manifest and the hooks are
-added here, once, for every transport there is.
-
-Manifests as sources give them, verified.
+Theory of operation. An adapter reads raw bytes. This module adds, once for every transport, what
+makes them trustworthy: caps, digests, mapped errors, the hooks, and one default manifest, which is
+read at open and kept so that all answers agree while a tag moves. Manifests are verified here.
+Blobs are not: a source hands out candidates, and the stream that reads one hashes it, so that every
+byte is hashed once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING
 from asupplemented.abc import (
     AsyncResource,
     Batched,
+    BlobCandidate,
+    BlobConcurrency,
     LayersForCopy,
     LocalFile,
     Named,
@@ -28,6 +31,7 @@ from asupplemented.abc import (
     Referring,
     Signed,
     Source,
+    StreamsBlobs,
 )
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.concurrency import SingleFlight
@@ -39,6 +43,7 @@ from asupplemented.errors import (
     SizeMismatchError,
     SourceTimeoutError,
     SupplementedError,
+    UnsupportedOperationError,
 )
 from asupplemented.events import ManifestFetched
 from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
@@ -50,7 +55,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import (
-        BlobCandidate,
         BlobFile,
         BlobPlace,
         BlobStream,
@@ -60,24 +64,31 @@ if TYPE_CHECKING:
         Reference,
         SourceAdapter,
     )
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.signature import Signature
-    from asupplemented.progress import CopyProgress, PrefetchReport
 
-__all__ = ("VerifiedSource", "fetch_batch", "open_verified", "verify_and_parse", "verify_manifest")
+__all__ = (
+    "VerifiedSource",
+    "fetch_batch",
+    "open_in_time",
+    "open_verified",
+    "verify_and_parse",
+    "verify_manifest",
+)
 
 
 def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
-    """A manifest that is what its digest names.
+    """Check that a manifest is what its digest names.
 
     Args:
-        raw: As a source gave it.
-        expected: The digest that named it, None if nothing did.
-        size: The bytes that it was promised to have, None if nobody promised.
+        raw: The manifest as an adapter read it.
+        expected: The digest that names it, None if none does.
+        size: Its size in bytes according to the descriptor that names it, None if unknown.
 
     Raises:
         LimitExceededError: It is larger than ``MAX_MANIFEST``.
-        VerificationError: It is not what was named.
+        VerificationError: It is not what the digest names.
         ManifestError: It is no manifest.
     """
     actual = len(raw.raw)
@@ -85,15 +96,15 @@ def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None)
         message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
         raise LimitExceededError(message, limit=MAX_MANIFEST)
     if size is not None and actual != size:
-        message = f"the manifest has {actual} bytes where {size} were promised"
+        message = f"the manifest has {actual} bytes, but its descriptor says {size}"
         raise SizeMismatchError(message, expected=size, actual=actual)
     return Manifest.verified(raw.raw, raw.media_type, expected)
 
 
 def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
-    """The same, and parsed as well while we are off the event loop. Blocking."""
+    """`verify_manifest`, and parse the result, to keep parsing off the event loop. Blocking."""
     manifest = verify_manifest(raw, expected, size)
-    with suppress(ManifestError):  # Whoever parses it will hear.
+    with suppress(ManifestError):  # the next call of parse() raises it
         manifest.parse()
     return manifest
 
@@ -101,7 +112,7 @@ def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None
 def fetch_batch(
     adapter: Batched, instances: Sequence[Digest]
 ) -> list[Manifest | SupplementedError]:
-    """Read many manifests, and verify and parse each; one outcome for each. Blocking."""
+    """Read, verify and parse many manifests; one outcome for each. Blocking."""
     outcomes: list[Manifest | SupplementedError] = []
     for digest, raw in zip(instances, adapter.fetch_manifests(instances), strict=True):
         try:
@@ -114,38 +125,50 @@ def fetch_batch(
 
 
 def open_verified(
-    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, context: Context
+    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, session: Context
 ) -> Opening[Source]:
-    """What a reference returns from `open`: a verified source, its default manifest read.
+    """Open an adapter as a verified source; `Reference.open` of a transport returns this.
 
-    A missing image therefore fails at open (rule SRC-01), within ``timeouts.open`` seconds, and
-    a failure on the way closes the adapter.
+    Opening reads the default manifest, so a missing image fails at open (rule SRC-01). It takes
+    at most ``timeouts.open`` seconds. A failure on the way closes the adapter.
 
     Args:
         opener: Opens the adapter; on failure or cancellation it leaves nothing open.
-        reference: What is opened, as the user gave it.
-        context: The session.
+        reference: The reference as the user gave it.
+        session: Gives connections, credentials, limits and caches.
     """
+    return Opening(
+        lambda: _in_time(_open(opener, reference, session), reference, session), reference
+    )
 
-    async def opening() -> Source:
-        limit = context.timeouts.open
-        try:
-            async with asyncio.timeout(limit):
-                return await _open(opener, reference, context)
-        except SupplementedError:
-            raise
-        except TimeoutError as error:
-            message = f"opening took longer than {limit} s"
-            raise SourceTimeoutError(message, reference=reference) from error
 
-    return Opening(opening, reference)
+async def open_in_time(reference: Reference, session: Context) -> Source:
+    """Open any reference within ``timeouts.open`` seconds.
+
+    Raises:
+        SourceTimeoutError: It took longer.
+        SupplementedError: The reference cannot be opened.
+    """
+    return await _in_time(reference.open(session), reference, session)
+
+
+async def _in_time(opening: Awaitable[Source], reference: Reference, session: Context) -> Source:
+    limit = session.timeouts.open
+    try:
+        async with asyncio.timeout(limit):
+            return await opening
+    except SupplementedError:
+        raise  # a SourceTimeoutError from within is a TimeoutError, too
+    except TimeoutError as error:
+        message = f"opening took longer than {limit} s"
+        raise SourceTimeoutError(message, reference=reference) from error
 
 
 async def _open(
-    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, context: Context
+    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, session: Context
 ) -> Source:
     with _located(reference):
-        source = VerifiedSource(await opener(), reference, context)
+        source = VerifiedSource(await opener(), reference, session)
     async with closing_on_error(lambda: (source,), "the source"):
         await source.get_manifest()
     return source
@@ -155,9 +178,9 @@ class VerifiedSource(Source):
     """A source whose manifests and blobs are what their digests name.
 
     Args:
-        adapter: Reads raw bytes; closed with the source.
-        reference: What was opened, as the user gave it (rule SR1).
-        context: The session.
+        adapter: Reads raw bytes; the source closes it.
+        reference: The reference as the user gave it (rule SR-01).
+        session: Gives connections, credentials, limits and caches.
     """
 
     __slots__ = (
@@ -165,35 +188,40 @@ class VerifiedSource(Source):
         "_adapter",
         "_batched",
         "_closed",
-        "_context",
         "_default",
+        "_files",
         "_flight",
         "_holds",
         "_placed",
         "_reference",
+        "_session",
+        "_streams",
     )
 
-    def __init__(self, adapter: SourceAdapter, reference: Reference, context: Context) -> None:
+    def __init__(self, adapter: SourceAdapter, reference: Reference, session: Context) -> None:
         self._adapter = adapter
-        # Asked of every manifest and every blob, and a protocol is slow to ask.
+        # Checked here, because isinstance() of a protocol is slow and these are needed per request.
         self._batched = isinstance(adapter, Batched)
         self._placed = adapter if isinstance(adapter, Placed) else None
+        self._streams = adapter if isinstance(adapter, StreamsBlobs) else None
+        self._files = adapter if isinstance(adapter, LocalFile) else None
         self._reference = reference
-        self._context = context
+        self._session = session
         self._default: Manifest | None = None
         self._flight = SingleFlight[Manifest]()
         self._closed = False
         self._holds = 0
-        """Fetches that go on when the source is closed."""
+        """Number of fetches that keep the adapter open after the source is closed."""
 
     @property
     def reference(self) -> Reference:
-        """What was opened, as the user gave it."""
+        """The reference as the user gave it."""
         return self._reference
 
     @property
     def concurrent_blobs(self) -> bool:
-        return self._adapter.concurrent_blobs
+        adapter = self._adapter
+        return adapter.concurrent_blobs if isinstance(adapter, BlobConcurrency) else True
 
     @property
     def batched(self) -> bool:
@@ -204,15 +232,15 @@ class VerifiedSource(Source):
     async def get_manifest(self, instance: Digest | str | None = None) -> Manifest:
         """The default manifest (None), or that of an instance, verified.
 
-        The default manifest is read once and kept, so that everything said about it agrees
-        while a tag moves (rule HTTP-09); instances are read each time.
+        The default manifest is read once and kept, so that all answers about it agree while a
+        tag moves (rule HTTP-09). Instances are read each time.
 
         Raises:
-            InvalidDigestError: `instance` is no digest; nothing was asked for.
+            InvalidDigestError: `instance` is no digest; nothing was requested.
             ManifestNotFoundError: There is no such manifest.
             VerificationError: The bytes are not those that the digest names.
-            ManifestError: They are no manifest.
-            LimitExceededError: They are more than ``MAX_MANIFEST``.
+            ManifestError: The bytes are no manifest.
+            LimitExceededError: There are more than ``MAX_MANIFEST`` bytes.
             SourceError: The source failed.
             ClosedError: The source is closed.
         """
@@ -234,7 +262,7 @@ class VerifiedSource(Source):
         self, instance: Digest | None, expected: Digest | None, size: int | None
     ) -> Manifest:
         began = perf_counter()
-        cached = self._context.cache is not None and not self.has_files
+        cached = self._session.cache is not None and not self.has_files
         with _located(self._reference, expected):
             raw = None
             if cached and expected is not None:
@@ -242,10 +270,10 @@ class VerifiedSource(Source):
             if raw is None:
                 raw = await self._adapter.fetch_manifest(instance)
             if len(raw.raw) > OFFLOAD_BYTES:
-                manifest = await run_blocking(self._context, verify_and_parse, raw, expected, size)
+                manifest = await run_blocking(self._session, verify_and_parse, raw, expected, size)
             else:
                 manifest = verify_manifest(raw, expected, size)
-        self._check_open()
+        self._check_open()  # the source may have been closed while the adapter read
         if cached:
             self._keep(manifest, top=instance is None)
         self._tell(manifest, perf_counter() - began)
@@ -254,17 +282,17 @@ class VerifiedSource(Source):
     async def _find_kept(self, digest: Digest) -> RawManifest | None:
         from asupplemented.cache.manifests import find_manifest
 
-        return await find_manifest(self._context, digest)
+        return await find_manifest(self._session, digest)
 
     def _keep(self, manifest: Manifest, *, top: bool) -> None:
         from asupplemented.cache.manifests import keep_manifest
 
-        keep_manifest(self._context, manifest, top=top)
+        keep_manifest(self._session, manifest, top=top)
 
     async def get_manifests(
         self, instances: Sequence[Digest]
     ) -> Sequence[Manifest | SupplementedError]:
-        """Many instances, one outcome each, in the order asked.
+        """Many instances, one outcome each, in the order of `instances`.
 
         From a `Batched` adapter they are read, verified and parsed in one hop to a thread.
 
@@ -278,7 +306,7 @@ class VerifiedSource(Source):
         wanted = [Digest(instance) for instance in instances]
         began = perf_counter()
         with _located(self._reference):
-            outcomes = await run_blocking(self._context, fetch_batch, self._adapter, wanted)
+            outcomes = await run_blocking(self._session, fetch_batch, self._adapter, wanted)
         seconds = perf_counter() - began
         for digest, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, Manifest):
@@ -288,32 +316,39 @@ class VerifiedSource(Source):
         return outcomes
 
     def _tell(self, manifest: Manifest, seconds: float) -> None:
-        if not self._context.observed:
+        if not self._session.observed:
             return
         event = ManifestFetched(str(self._reference), manifest.digest, manifest.size, seconds)
-        self._context.emit(event)
+        self._session.emit(event)
 
     # Blobs
 
     @property
     def has_files(self) -> bool:
         """Whether the adapter holds blobs in local files."""
-        return isinstance(self._adapter, LocalFile)
+        return self._files is not None
 
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """This source, in each of the places where it is if there are several.
+        """One candidate for each place of the adapter, or one for the adapter itself.
 
-        Whether one holds the blob shows when it is opened.
+        Only opening a candidate shows whether it holds the blob.
 
         Raises:
             InvalidDigestError: The descriptor has no valid digest.
+            UnsupportedOperationError: The adapter has none of the abilities that serve blobs.
             ClosedError: The source is closed.
         """
         self._check_open()
-        Digest(blob.digest)
-        if self._placed is None:
-            return (_Candidate(self, blob),)
-        return tuple(_Candidate(self, blob, place) for place in self._placed.blob_places())
+        digest = Digest(blob.digest)
+        if self._placed is not None:
+            return tuple(_Candidate(self, blob, place) for place in self._placed.blob_places())
+        if self._files is None and self._streams is None:
+            message = (
+                f"{type(self._adapter).__name__} serves manifests only; to serve blobs, an "
+                "adapter implements StreamsBlobs, LocalFile or Placed"
+            )
+            raise UnsupportedOperationError(message, reference=self._reference, digest=digest)
+        return (_Candidate(self, blob),)
 
     def open_blob(
         self,
@@ -328,7 +363,7 @@ class VerifiedSource(Source):
         descriptor = blob if isinstance(blob, Descriptor) else Descriptor(digest=Digest(blob))
         candidates = self.blob_candidates(descriptor)
         return open_stream(
-            descriptor, candidates, self._context, start=start, end=end, shared=shared
+            descriptor, candidates, self._session, start=start, end=end, shared=shared
         )
 
     def open_parts(
@@ -350,18 +385,21 @@ class VerifiedSource(Source):
         etag: str | None,
         place: BlobPlace | None = None,
     ) -> RawBlob:
-        """The adapter's bytes of a blob, unverified; from one of its places, or from any."""
+        """The bytes of a blob from one of the adapter's places, or from itself, unverified."""
         self._check_held()
-        return (place or self._adapter).open_blob(blob, start, end, etag)
+        stream = place or self._streams
+        if stream is None:
+            message = "this source has blobs in files; read the file"
+            raise UnsupportedOperationError(message, reference=self._reference)
+        return stream.open_blob(blob, start, end, etag)
 
     async def open_file(self, blob: Descriptor) -> BlobFile | None:
         """The local file of a blob, unverified; None where the adapter has no files."""
         self._check_held()
-        adapter = self._adapter
-        if not isinstance(adapter, LocalFile):
+        if self._files is None:
             return None
-        opener = partial(adapter.open_file, blob)
-        return await run_opening(self._context, opener, lambda late: late.close())
+        opener = partial(self._files.open_file, blob)
+        return await run_opening(self._session, opener, lambda late: late.close())
 
     async def prefetch(
         self,
@@ -376,7 +414,7 @@ class VerifiedSource(Source):
         self._check_open()
         return await prefetch(
             self,
-            self._context,
+            self._session,
             selection=selection,
             concurrency=concurrency,
             progress=progress,
@@ -425,7 +463,7 @@ class VerifiedSource(Source):
             self._check_open()
 
     async def aclose(self) -> None:
-        """Close the adapter, unless a fetch still needs it. May be called again."""
+        """Close the adapter, or let the last fetch that uses it do so. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -436,9 +474,9 @@ class VerifiedSource(Source):
         """Keep the adapter open until the result is closed."""
         self._check_held()
         self._holds += 1
-        return _Hold(self._let_go)
+        return _Hold(self._release)
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         self._holds -= 1
         if self._closed and not self._holds:
             await self._adapter.aclose()
@@ -453,8 +491,8 @@ class VerifiedSource(Source):
         return f"<VerifiedSource of {self._reference}, {state}>"
 
 
-class _Candidate:
-    """A source, or one of its places, as the one who may serve a blob."""
+class _Candidate(BlobCandidate):
+    """A source, or one of its places, as a candidate for one blob."""
 
     __slots__ = ("_blob", "_place", "_source")
 
@@ -470,17 +508,13 @@ class _Candidate:
         return str(self._source.reference) if self._place is None else self._place.reference
 
     @property
-    def member(self) -> int | None:
-        return None
-
-    @property
     def local(self) -> bool:
         return self._source.has_files
 
     def hold(self) -> AsyncResource:
         return self._source.hold()
 
-    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None, /) -> RawBlob:
         return self._source.open_raw(self._blob, start, end, etag, self._place)
 
     async def open_file(self) -> BlobFile | None:
@@ -488,23 +522,23 @@ class _Candidate:
 
 
 class _Hold(AsyncResource):
-    """A claim on something that is not to be closed yet."""
+    """Keeps an adapter open until it is closed itself."""
 
-    __slots__ = ("_let_go",)
+    __slots__ = ("_release",)
 
-    def __init__(self, let_go: Callable[[], Awaitable[None]]) -> None:
-        self._let_go: Callable[[], Awaitable[None]] | None = let_go
+    def __init__(self, release: Callable[[], Awaitable[None]]) -> None:
+        self._release: Callable[[], Awaitable[None]] | None = release
 
     async def aclose(self) -> None:
-        let_go, self._let_go = self._let_go, None
-        if let_go is not None:
-            await let_go()
+        release, self._release = self._release, None
+        if release is not None:
+            await release()
 
 
 class _located:  # noqa: N801 - it is used as a function
-    """Say where an error happened, and turn strays of the standard library into ours.
+    """Add the reference and digest to an error, and map errors of the operating system.
 
-    Every manifest passes through it, so it is no generator.
+    It is a class, because every manifest passes through it and a generator is slower.
     """
 
     __slots__ = ("_digest", "_reference")
@@ -514,7 +548,7 @@ class _located:  # noqa: N801 - it is used as a function
         self._digest = digest
 
     def __enter__(self) -> None:
-        """Nothing is to be prepared."""
+        """There is nothing to prepare."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
@@ -522,5 +556,5 @@ class _located:  # noqa: N801 - it is used as a function
         if isinstance(error, SupplementedError):
             error.locate(reference=self._reference, digest=self._digest)
         elif isinstance(error, (OSError, EOFError)):
-            ours = map_os_error(error, self._reference)
-            raise ours.locate(reference=self._reference, digest=self._digest) from error
+            mapped = map_os_error(error, self._reference)
+            raise mapped.locate(reference=self._reference, digest=self._digest) from error

@@ -2,7 +2,7 @@
 
 The manifests here are fakes in one respect: their digests are not those of their bytes but
 names, so that a world may lie. In such worlds a list can name itself, and two members can hold
-different content under one digest. Who survives that, survives honest worlds.
+different content under one digest. What is right in such worlds is right in honest ones.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from asupplemented.errors import (
-    AccessError,
-    DeniedError,
     DigestMismatchError,
+    ForbiddenError,
     ImageNotFoundError,
     InstanceNotFoundError,
     LayoutError,
     MalformedManifestError,
     ManifestNotFoundError,
     NetworkError,
+    PermissionDeniedError,
     PlatformNotFoundError,
     ServerError,
     SourceTimeoutError,
@@ -170,8 +170,8 @@ NO_DIGESTS = ("sha256:../../etc/passwd", "sha256:abc", "x:", ":", "md5:" + "0" *
 MISSES = (ManifestNotFoundError, InstanceNotFoundError, ImageNotFoundError)
 
 FAILURES = (
-    AccessError,
-    DeniedError,
+    PermissionDeniedError,
+    ForbiddenError,
     DigestMismatchError,
     LayoutError,
     MalformedManifestError,

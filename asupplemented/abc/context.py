@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asupplemented.abc.caching import BlobCache
-    from asupplemented.abc.resources import ResourceKey, Timeouts
+    from asupplemented.abc.cache import BlobCache
+    from asupplemented.abc.resource import ResourceKey, Timeouts
     from asupplemented.events import Event
     from asupplemented.model.credential import Credential
     from asupplemented.model.descriptor import Descriptor
@@ -41,8 +41,8 @@ class Share(Protocol):
     """Whether a principal may have what another one has fetched, or is fetching.
 
     It is asked before anything is revealed, so it has to know by itself that the principal is
-    allowed to read the blob. Whoever is refused fetches the blob itself, with its own
-    credentials.
+    allowed to read the blob. A principal that is refused fetches the blob itself, with
+    its own credentials.
     """
 
     def __call__(
@@ -97,13 +97,13 @@ class Context(Protocol):
 
     @property
     def principal(self) -> str | None:
-        """Whom the session is used for, None for nobody in particular (``Session.scoped``).
+        """The principal that a scoped session acts for, None otherwise (``Session.scoped``).
 
         What a registry lets one principal have is never kept for another (rule SEC-13).
         """
         ...
 
-    def resource(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
+    def resource(self, key: ResourceKey[T], factory: Callable[[], T], /) -> T:
         """The session's one object of a kind, made on first use.
 
         All principals share it: what belongs to one of them is kept by its name in there. If it
@@ -120,6 +120,6 @@ class Context(Protocol):
         """Whether there is a hook; without one, events need not even be made."""
         ...
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: Event, /) -> None:
         """Tell the hooks."""
         ...

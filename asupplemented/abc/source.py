@@ -1,11 +1,11 @@
-"""Sources: open images, verified."""
+"""Where images are, how they are read, and where they are written."""
 
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from asupplemented.abc.resources import AsyncResource
+from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import SupplementedError, UnsupportedOperationError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -13,15 +13,76 @@ from asupplemented.model.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asupplemented.abc.abilities import RawParts
+    from asupplemented.abc.adapter import RawParts
     from asupplemented.abc.blob import BlobCandidate, BlobStream
-    from asupplemented.abc.reference import Reference
+    from asupplemented.abc.context import Context
+    from asupplemented.abc.resource import Opening
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
+    from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
-    from asupplemented.progress import CopyProgress, PrefetchReport
 
-__all__ = ("Source",)
+__all__ = (
+    "Destination",
+    "GroupReference",
+    "GroupSource",
+    "Listing",
+    "Reference",
+    "RemoteReference",
+    "Source",
+    "WritableReference",
+)
+
+
+class Reference(Protocol):
+    """Where an image is. A frozen, hashable value; equality is lexical; ``str()`` parses back."""
+
+    @property
+    def transport(self) -> str:
+        """The scheme: "docker", "oci", "dir", ..."""
+        ...
+
+    def open(self, session: Context, /) -> Opening[Source]: ...
+
+
+@runtime_checkable
+class GroupReference(Reference, Protocol):
+    """A reference with several members, resolved for a selection when it is opened."""
+
+    @property
+    def top(self) -> Reference:
+        """Member 0."""
+        ...
+
+    @property
+    def selection(self) -> Selection:
+        """What is taken from each list."""
+        ...
+
+    def with_options(self, *, selection: Selection | None = None) -> Reference:
+        """The same group for another selection; None keeps the selection."""
+        ...
+
+
+@runtime_checkable
+class WritableReference(Protocol):
+    """A reference that can be copied to."""
+
+    def create(self, session: Context, /) -> Opening[Destination]: ...
+
+
+@runtime_checkable
+class RemoteReference(Protocol):
+    """A reference that answers questions without being opened."""
+
+    async def list_tags(self, session: Context, /) -> tuple[str, ...]:
+        """All tags of its repository, each once, in the order in which they are given."""
+        ...
+
+    async def get_digest(self, session: Context, /) -> Digest:
+        """The digest of its default manifest, as the other side claims it."""
+        ...
 
 
 class Source(AsyncResource):
@@ -71,10 +132,10 @@ class Source(AsyncResource):
 
     @abc.abstractmethod
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """Who can serve a blob, best first.
+        """The candidates that can serve a blob, best first.
 
         Raises:
-            BlobNotFoundError: Nobody here knows it.
+            BlobNotFoundError: The source does not know it.
         """
 
     @abc.abstractmethod
@@ -92,7 +153,7 @@ class Source(AsyncResource):
             blob: Its digest, or a descriptor.
             start: Offset of the first byte.
             end: Offset behind the last byte; None is the end of the blob.
-            shared: Whether a fetch of the whole blob may be shared with others who read it in
+            shared: Whether a fetch of the whole blob may be shared with other readers in
                 this session at the same time, and may come from the session's cache.
 
         Raises:
@@ -119,7 +180,7 @@ class Source(AsyncResource):
     async def layers_for_copy(
         self, instance: Digest | str | None = None
     ) -> tuple[Descriptor, ...] | None:
-        """None if the manifest is right, else the layers to ask for instead (rule SR6)."""
+        """None if the manifest is right, else the layers to ask for instead (rule SR-06)."""
 
     async def get_referrers(
         self,
@@ -137,11 +198,11 @@ class Source(AsyncResource):
 
         Raises:
             InvalidDigestError: `subject` is no digest, or a list names something that is none.
-            UnsupportedOperationError: Nobody keeps such lists here.
+            UnsupportedOperationError: The source has no such lists.
             ManifestError: A list is malformed.
             SourceError: The source failed or refused.
         """
-        message = f"nobody knows here what refers to {Digest(subject)}"
+        message = f"this source has no list of what refers to {Digest(subject)}"
         raise UnsupportedOperationError(message, reference=self.reference)
 
     def open_parts(
@@ -168,3 +229,70 @@ class Source(AsyncResource):
         digest = Digest(blob.digest if isinstance(blob, Descriptor) else blob)
         message = f"ranges of {digest} cannot be read at once here; read the blob as a whole"
         raise UnsupportedOperationError(message, reference=self.reference, digest=digest)
+
+
+@runtime_checkable
+class GroupSource(Protocol):
+    """A `Source` with several members: what its resolution says of them, for copies."""
+
+    def list_missing(self) -> frozenset[Digest]:
+        """Instances that a list names, or the selection requests, and that no member supplies."""
+        ...
+
+    def list_images(self) -> dict[Digest, Platform | None]:
+        """All images that a member supplies, each with the platform that a list names for it."""
+        ...
+
+
+class Destination(AsyncResource):
+    """Where an image is written.
+
+    The order of calls is law: blobs, then manifests (instances before the lists that name
+    them), then signatures, then `commit`. Nothing is visible to readers before `commit`; closing
+    without it leaves at most whole, verified blobs, which a re-run will use.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def reference(self) -> Reference: ...
+
+    @abc.abstractmethod
+    async def has_blob(self, blob: Descriptor) -> bool:
+        """Whether the whole, right blob is there already."""
+
+    @abc.abstractmethod
+    async def put_blob(self, stream: BlobStream) -> None:
+        """Write an entered stream to its end. On any failure nothing of it stays."""
+
+    @abc.abstractmethod
+    async def put_manifest(self, manifest: Manifest) -> None:
+        """Write a manifest that is not the top under its digest."""
+
+    @abc.abstractmethod
+    async def put_signatures(
+        self, signatures: Sequence[Signature], instance: Digest | None
+    ) -> bool:
+        """Write the signatures of an instance, None for the top.
+
+        Returns:
+            False if this kind of destination cannot hold them.
+        """
+
+    @abc.abstractmethod
+    async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
+        """Write the top manifest and make everything visible, at once."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A destination that can list images beside the top."""
+
+    def list_beside(self, images: Sequence[tuple[Manifest, Platform | None]], /) -> bool:
+        """Have `Destination.commit` list images that were written, each with its platform.
+
+        Returns:
+            False if nothing was noted, because readers could not tell the top from the others.
+        """
+        ...

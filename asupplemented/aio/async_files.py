@@ -67,8 +67,8 @@ async def read_file(
     """Read a small file whole.
 
     Args:
-        path: A regular file (rule DI7).
-        limit: The most bytes to accept (rules L1, L3).
+        path: A regular file (rule DI-07).
+        limit: The most bytes to accept (rules L-01, L-03).
         missing: Makes the error for a file that does not exist.
         follow: Whether the last part of the path may be a symbolic link.
 

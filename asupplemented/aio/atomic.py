@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.aio.files import run_blocking, run_closing, run_opening
-from asupplemented.errors import AccessError, LayoutError, SourceError, UsageError
+from asupplemented.errors import LayoutError, PermissionDeniedError, SourceError, UsageError
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def map_write_errors(path: Path) -> Generator[None]:
         path: What is written, for the message.
 
     Raises:
-        AccessError: No permission, or a read-only file system.
+        PermissionDeniedError: No permission, or a read-only file system.
         LayoutError: Something else is in the way: a file where a directory has to be.
         SourceError: The disk is full, or failed.
     """
@@ -87,7 +87,9 @@ def map_write_errors(path: Path) -> Generator[None]:
 def _map(error: OSError, path: Path) -> SourceError:
     message = f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}"
     if error.errno in _REFUSED:
-        return AccessError(f"{message}; check its permissions, and whether it is mounted read-only")
+        return PermissionDeniedError(
+            f"{message}; check its permissions, and whether it is mounted read-only"
+        )
     if error.errno in _FULL:
         return SourceError(f"{message}; make room and try again, what is whole is kept")
     return LayoutError(message) if error.errno in _MISSHAPEN else SourceError(message)

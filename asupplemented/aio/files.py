@@ -20,12 +20,12 @@ import anyio
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.errors import (
-    AccessError,
     ClosedError,
     LayoutError,
     LimitExceededError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     SourceError,
     SourceTimeoutError,
     TruncatedError,
@@ -56,7 +56,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-"""A FIFO opens at once instead of waiting for a writer, a terminal takes nobody over (DI7)."""
+"""A FIFO opens at once instead of waiting for a writer, a terminal takes nobody over (DI-07)."""
 
 MAX_WORKERS: Final = 8
 """Threads for files; more of them only wait for each other."""
@@ -233,7 +233,7 @@ def map_os_error(error: OSError | EOFError, what: object) -> SourceError:
         case TimeoutError():
             return SourceTimeoutError(message)
         case PermissionError():
-            return AccessError(f"{message}; check its permissions")
+            return PermissionDeniedError(f"{message}; check its permissions")
         case ConnectionError():
             return NetworkError(message)
         case EOFError():
@@ -250,7 +250,7 @@ def open_regular(
     missing: Callable[[str], SupplementedError] = NotFoundError,
     follow: bool = True,
 ) -> int:
-    """Open a regular file for reading, and nothing else (rule DI7). Blocking, but never waits.
+    """Open a regular file for reading, and nothing else (rule DI-07). Blocking, but never waits.
 
     Args:
         path: The file.
@@ -262,7 +262,7 @@ def open_regular(
 
     Raises:
         SupplementedError: What `missing` made.
-        AccessError: No permission.
+        PermissionDeniedError: No permission.
         LayoutError: It is a directory, FIFO, device or socket, or a link where none may be.
         SourceError: It cannot be opened for another reason.
     """
@@ -312,7 +312,7 @@ def read_limited(
 
     Args:
         path: A regular file.
-        limit: The most bytes to accept (rules L1, L3).
+        limit: The most bytes to accept (rules L-01, L-03).
         missing: Makes the error for a file that is not there.
         follow: See `open_regular`.
 

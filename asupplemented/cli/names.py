@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from asupplemented.abc import Opening
 from asupplemented.errors import ConfigurationError, SupplementedError, UsageError
-from asupplemented.transports import FOREIGN_TRANSPORTS, TRANSPORTS
+from asupplemented.transports import is_transport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -94,12 +94,7 @@ def resolve_name(text: str, files: ConfigurationFiles) -> Reference | None:
         InvalidReferenceError: It is not the name of an image.
     """
     scheme = text.partition(":")[0]
-    if (
-        not text
-        or text[0] in "./~"
-        or "://" in text
-        or scheme in {*TRANSPORTS, *FOREIGN_TRANSPORTS}
-    ):
+    if not text or text[0] in "./~" or "://" in text or is_transport(scheme):
         return None
     from asupplemented.hostconfig import (
         Registries,
@@ -138,21 +133,21 @@ class FirstAvailable:
     def transport(self) -> str:
         return "docker"
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the first reference that can be opened."""
 
         async def opening() -> Source:
-            return await self._try(lambda reference: reference.open(context))
+            return await self._try(lambda reference: reference.open(session))
 
         return Opening(opening, self)
 
-    async def list_tags(self, context: Context) -> tuple[str, ...]:
+    async def list_tags(self, session: Context) -> tuple[str, ...]:
         """The tags in the first registry that lists them."""
-        return await self._try(lambda reference: reference.list_tags(context))
+        return await self._try(lambda reference: reference.list_tags(session))
 
-    async def get_digest(self, context: Context) -> Digest:
+    async def get_digest(self, session: Context) -> Digest:
         """The digest in the first registry that has the image."""
-        return await self._try(lambda reference: reference.get_digest(context))
+        return await self._try(lambda reference: reference.get_digest(session))
 
     async def _try(self, ask: Callable[[RegistryReference], Awaitable[T]]) -> T:
         failures: list[SupplementedError] = []

@@ -68,9 +68,9 @@ class Unavailable(StrEnum):
 
 
 class Prefer(StrEnum):
-    """Who is asked first for a blob."""
+    """Which member is asked first for a blob."""
 
-    SEED = "seed"
+    MANIFEST = "manifest"
     SUPPLEMENTS = "supplements"
 
 
@@ -138,7 +138,8 @@ PreferOption = Annotated[
     Prefer,
     typer.Option(
         "--prefer",
-        help="Who is asked first for a blob: who read what names it last, or anybody but the top.",
+        help="Which member is asked first for a blob: the one that served the manifest, or any "
+        "but the top.",
     ),
 ]
 Lookahead = Annotated[
@@ -249,7 +250,7 @@ class GroupOptions(CommonOptions):
     platform: PlatformOption = None
     missing: MissingOption = Missing.RAISE
     unavailable: UnavailableOption = Unavailable.RAISE
-    prefer: PreferOption = Prefer.SEED
+    prefer: PreferOption = Prefer.MANIFEST
     lookahead: Lookahead = LOOKAHEAD
     cache: CacheOption = None
     cache_size: CacheSize = "10GiB"

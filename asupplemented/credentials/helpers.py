@@ -19,9 +19,8 @@ from asupplemented.credentials.auth_json import (
     make_credential,
 )
 from asupplemented.credentials.helper_process import Command, run
-from asupplemented.errors import ConfigurationError, SourceError, SupplementedError
+from asupplemented.errors import ConfigurationError, SourceError, SupplementedError, excerpt
 from asupplemented.limits import MAX_HELPER_OUTPUT
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,6 +165,9 @@ class CredentialHelpers:
         while len(self._answers) >= self._limits.max_answers:
             del self._answers[next(iter(self._answers))]
         self._answers[key] = _CachedAnswer(credential, now + self._limits.ttl)
+
+    def __repr__(self) -> str:
+        return f"<CredentialHelpers with {len(self._answers)} cached answers>"
 
 
 def check_suffix(suffix: str) -> str:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import anyio.to_thread
 
 from asupplemented.aio.files import map_os_error
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.documents import (
     is_visible,
     list_readable,
     read_bytes,
 )
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,10 +12,9 @@ import msgspec
 
 from asupplemented.aio.async_files import read_file
 from asupplemented.aio.files import map_os_error
-from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
+from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError, excerpt
 from asupplemented.limits import MIB
 from asupplemented.model.strict_json import fold
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

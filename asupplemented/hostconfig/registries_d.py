@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import anyio.to_thread
 
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.documents import (
     check_keys,
     is_visible,
@@ -21,7 +21,6 @@ from asupplemented.hostconfig.documents import (
     read_document,
 )
 from asupplemented.limits import KIB
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

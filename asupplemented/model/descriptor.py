@@ -31,7 +31,7 @@ class Descriptor(
     """Content by media type, digest and size, with what the document says about it.
 
     The fields are as the document wrote them. In particular `digest` is text that is not checked
-    (rule P11): parse it with `Digest` where it is used.
+    (rule P-11): parse it with `Digest` where it is used.
 
     Attributes:
         media_type: None if the document does not say.
@@ -41,7 +41,7 @@ class Descriptor(
         urls: Other locations of the content, in order of preference.
         annotations: Strings by name; empty if there are none.
         artifact_type: The artifact type of the content, or None.
-        data: The content itself in base64, as written, or None (rule P9).
+        data: The content itself in base64, as written, or None (rule P-09).
     """
 
     media_type: str | None = None

@@ -12,6 +12,7 @@ from asupplemented.errors import (
     DigestMismatchError,
     MalformedManifestError,
     UnsupportedManifestError,
+    excerpt,
 )
 from asupplemented.model import document, schema1
 from asupplemented.model.digest import Digest
@@ -23,7 +24,6 @@ from asupplemented.model.media_type import (
     guess_read,
     is_index,
 )
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from asupplemented.model.document import Document, Head, Reading
@@ -59,7 +59,7 @@ class Manifest:
 
         The media type is the claimed one if it is one of the six known, else it is guessed from
         the bytes (rules G). The digest is that of the bytes, for signed schema 1 that of the
-        signed payload (rules DG1, DG2), by the algorithm of `expected` (rule DG13).
+        signed payload (rules DG-01, DG-02), by the algorithm of `expected` (rule DG-13).
 
         Args:
             raw: The bytes that a source gave.
@@ -106,7 +106,7 @@ class Manifest:
 
     @property
     def is_index(self) -> bool:
-        """Whether it is an index or list, by its media type (rule MT1)."""
+        """Whether it is an index or list, by its media type (rule MT-01)."""
         return is_index(self.media_type)
 
     def parse(self) -> ImageManifest | Index:
@@ -127,7 +127,7 @@ class Manifest:
         """Parse the manifest of one image or artifact.
 
         Raises:
-            UnsupportedManifestError: It is an index (rule P1).
+            UnsupportedManifestError: It is an index (rule P-01).
             ManifestError: See `parse`.
         """
         parsed = self.parse()
@@ -140,7 +140,7 @@ class Manifest:
         """Parse an index or list.
 
         Raises:
-            UnsupportedManifestError: It is the manifest of one image (rule P1).
+            UnsupportedManifestError: It is the manifest of one image (rule P-01).
             ManifestError: See `parse`.
         """
         parsed = self.parse()
@@ -177,7 +177,7 @@ def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head | Document
 
 
 def _content(raw: bytes, kind: str | None, head: Head | Document) -> bytes:
-    """What the digest of a manifest covers (rules DG1, DG9)."""
+    """What the digest of a manifest covers (rules DG-01, DG-09)."""
     signed = kind in SCHEMA1 and head.signatures is not None
     return schema1.rebuild_payload(raw) if signed else raw
 

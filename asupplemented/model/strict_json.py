@@ -1,4 +1,4 @@
-"""JSON, read strictly: one document, one meaning (rules J1 to J9, SEC-05, SEC-06).
+"""JSON, read strictly: one document, one meaning (rules J-01 to J-09, SEC-05, SEC-06).
 
 Two readers of one document must not see two different things in it. So an exact duplicate key
 is refused everywhere, and so is a key that a case-insensitive reader takes for a known field:
@@ -18,8 +18,8 @@ Theory of operation:
 What the quick way accepts, the exact way accepts too, with the same result.
 
 The exact way fits a tree to a *shape*, which does what Go's decoder does and msgspec does not
-(rules J3, J4): it drops fields that are null, gives null elements their zero value, drops unknown
-keys, and refuses keys that a case-insensitive reader takes for known ones.
+(rules J-03, J-04): it drops fields that are null, gives null elements their zero value, drops
+unknown keys, and refuses keys that a case-insensitive reader takes for known ones.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol, TypeAli
 import msgspec
 from msgspec import inspect
 
-from asupplemented.errors import MalformedManifestError
+from asupplemented.errors import MalformedManifestError, excerpt
 from asupplemented.limits import MAX_JSON_DEPTH
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,20 +68,20 @@ _ESCAPE: Final = re.compile(
 def decode(raw: bytes, kind: type[T], *, what: str = "document", trailing: bool = False) -> T:
     """Decode one JSON object.
 
-    A ``null`` counts as a field that is not there (rules J4, J9), and unknown keys are ignored.
-    Invalid UTF-8 and lone surrogates become U+FFFD (rule J7): never hash what was decoded.
+    A ``null`` counts as a field that is not there (rules J-04, J-09), and unknown keys are ignored.
+    Invalid UTF-8 and lone surrogates become U+FFFD (rule J-07): never hash what was decoded.
 
     Args:
         raw: The bytes of the document.
         kind: A struct whose fields all have defaults. The quick way is open to those that omit
             defaults and refuse unknown fields, and so do all structs within.
         what: A name of the document, for error messages.
-        trailing: Ignore bytes after the object (rule J8: ``index.json`` of a layout).
+        trailing: Ignore bytes after the object (rule J-08: ``index.json`` of a layout).
 
     Raises:
         MalformedManifestError: It is not a JSON object in UTF-8, it is nested deeper than
             ``MAX_JSON_DEPTH``, a key is there twice or almost a known one, or a field has the
-            wrong type (rules J3, J5, J6, J8).
+            wrong type (rules J-03, J-05, J-06, J-08).
     """
     value = decode_quickly(raw, kind)
     if value is not None:
@@ -113,7 +112,7 @@ def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[
     """Parse a whole JSON object as a tree.
 
     Returns:
-        The object with every key of the document; ``null`` gives an empty one (rule J9).
+        The object with every key of the document; ``null`` gives an empty one (rule J-09).
 
     Raises:
         MalformedManifestError: See `decode`; the values of fields are not checked.
@@ -232,7 +231,7 @@ class Shape(Protocol):
 
 
 def fold(key: str) -> str:
-    """The key as a case-insensitive reader compares it (rule J1).
+    """The key as a case-insensitive reader compares it (rule J-01).
 
     This is Unicode's simple folding, as far as it leads to ASCII: U+017F is an s, U+212A a k.
     """

@@ -1,4 +1,4 @@
-"""Groups as references: values that say what is grouped, and how it is resolved."""
+"""Groups as references: values that hold the members and the options of resolving."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def supplement(
     selection: Selection | None = None,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
-    prefer: Preference = "seed",
+    prefer: Preference = "manifest",
 ) -> SupplementedReference:
-    """Group one top reference with supplements (seed: ``Reference()``).
+    """Group one top reference with supplements (``Reference()`` in the Go package).
 
     The top's default manifest is the group's; what its list names may come from any member, and
     any member other than the top is preferred. Nothing is opened here.
 
     Args:
         top: Member 0, as text or as a reference.
-        supplements: Members 1, 2, ...; one given again keeps its first number.
+        supplements: Members 1, 2, ...; a reference given again keeps its first number.
         selection: What is taken from each list: `AllImages` (the default), `SystemImage` or
             `SpecificImages`.
         missing: What happens to an instance that its member does not hold. ``"raise"``: opening
@@ -55,13 +55,14 @@ def supplement(
         unavailable: What happens to a supplement that cannot be opened. ``"raise"``: opening
             fails. ``"skip"``: it is left out and recorded in ``resolution.unavailable``. The top
             is never left out.
-        prefer: Who is asked first for a blob. ``"seed"``: the member from which the manifest was
-            read that named it last, the top included. ``"supplements"``: any member that has it
-            other than the top. Either way the others are asked if that one fails.
+        prefer: Which member is asked first for a blob. ``"manifest"``: the member from which the
+            last manifest that names the blob was read, the top included. ``"supplements"``: any
+            member that has the blob, except the top. Either way the others are asked if that one
+            fails.
 
     Raises:
         InvalidReferenceError: A text is no reference.
-        ConfigurationError: An option has a value that does not exist.
+        ConfigurationError: An option has an unknown value.
     """
     return SupplementedReference(
         tuple(_referenced(reference) for reference in (top, *supplements)),
@@ -87,15 +88,15 @@ def _check_option(name: str, value: object, allowed: Sequence[str]) -> None:
 class SupplementedReference:
     """A group of references, itself a reference. Made by `supplement`.
 
-    A frozen value: two groups are equal if members and options are. ``str()`` is for people and
-    does not parse back.
+    A frozen value: two groups are equal if their members and options are. ``str()`` is for people;
+    it cannot be parsed.
     """
 
     references: tuple[Reference, ...]
     selection: Selection
     missing: MissingPolicy
     unavailable: UnavailablePolicy
-    prefer: Preference = "seed"
+    prefer: Preference = "manifest"
 
     def __post_init__(self) -> None:
         if not self.references:
@@ -103,7 +104,7 @@ class SupplementedReference:
             raise InvalidReferenceError(message)
         _check_option("missing", self.missing, ("raise", "fallback", "skip"))
         _check_option("unavailable", self.unavailable, ("raise", "skip"))
-        _check_option("prefer", self.prefer, ("seed", "supplements"))
+        _check_option("prefer", self.prefer, ("manifest", "supplements"))
         known = AllImages | SystemImage | SpecificImages
         if not isinstance(self.selection, known):
             message = (
@@ -123,67 +124,67 @@ class SupplementedReference:
         return self.references[0]
 
     def open(
-        self, context: Context, *, resolution: Resolution | None = None
+        self, session: Context, *, resolution: Resolution | None = None
     ) -> Opening[SupplementedSource]:
         """Open and resolve the group; the source closes every member.
 
         Args:
-            context: The session.
-            resolution: A plan made before for these references. Members are opened but nothing
-                is resolved; default manifests must still be the ones of the plan. What it prefers
-                counts, as all that it decided does, whatever the options of this group are.
+            session: Gives connections, credentials, limits and caches.
+            resolution: An earlier result for these references. Members are opened but nothing is
+                resolved; their default manifests must still be those of the resolution. Its own
+                preference counts; the options of this group do not.
 
         Raises:
-            SupplementedError: The first failure that serial order meets; nothing stays open.
-            ConfigurationError: `resolution` is of other references.
+            SupplementedError: The first failure that serial order meets; all members are closed.
+            ConfigurationError: `resolution` was made for other references.
             VerificationError: A default manifest is no longer the one of `resolution`.
         """
         if resolution is None:
-            return Opening(lambda: self._open(context), self)
-        return Opening(lambda: self._reopen(context, resolution), self)
+            return Opening(lambda: self._open(session), self)
+        return Opening(lambda: self._reopen(session, resolution), self)
 
-    async def _open(self, context: Context) -> SupplementedSource:
+    async def _open(self, session: Context) -> SupplementedSource:
         resolved = await resolve(
             Members.of(self.references),
             self.selection,
-            context,
+            session,
             missing=self.missing,
             unavailable=self.unavailable,
             prefer=self.prefer,
         )
         return SupplementedSource(
-            self, resolved.resolution, resolved.sources, resolved.manifests, context
+            self, resolved.resolution, resolved.sources, resolved.manifests, session
         )
 
-    async def _reopen(self, context: Context, resolution: Resolution) -> SupplementedSource:
+    async def _reopen(self, session: Context, resolution: Resolution) -> SupplementedSource:
         members = Members.of(self.references)
         if resolution.members != tuple(str(reference) for reference in self.references):
             message = "the resolution was made for other references; resolve this group again"
             raise ConfigurationError(message, reference=self)
         planned = [n for n in members.distinct if resolution.defaults[n] is not None]
-        sources = await open_members(members, planned, context)
-        source = SupplementedSource(self, resolution, sources, {}, context)
+        sources = await open_members(members, planned, session)
+        source = SupplementedSource(self, resolution, sources, {}, session)
         async with closing_on_error(lambda: (source,), "the members"):
             await source.check_defaults()
         return source
 
     def open_image(
-        self, context: Context, *, platform: Platform | str | None = None
+        self, session: Context, *, platform: Platform | str | None = None
     ) -> Opening[Image]:
-        """Open the group and choose one image of it (seed: ``NewImage``).
+        """Open the group and choose one image of it (``NewImage`` in the Go package).
 
         Args:
-            context: The session.
+            session: Gives connections, credentials, limits and caches.
             platform: The platform to choose from lists; None is that of a `SystemImage`
-                selection, else the host's.
+                selection, or the host's.
         """
         if platform is None and isinstance(self.selection, SystemImage):
             platform = self.selection.platform
-        return open_image(self, context, platform=platform)
+        return open_image(self, session, platform=platform)
 
-    async def resolve(self, context: Context) -> Resolution:
-        """The plan alone: the group is opened, resolved and closed."""
-        async with self.open(context) as source:
+    async def resolve(self, session: Context) -> Resolution:
+        """The resolution alone: the group is opened, resolved and closed."""
+        async with self.open(session) as source:
             return source.resolution
 
     def with_options(
@@ -194,7 +195,7 @@ class SupplementedReference:
         unavailable: UnavailablePolicy | None = None,
         prefer: Preference | None = None,
     ) -> SupplementedReference:
-        """The same members under other options; None keeps an option."""
+        """The same members with other options; None keeps an option."""
         return replace(
             self,
             selection=selection or self.selection,
@@ -204,7 +205,7 @@ class SupplementedReference:
         )
 
     async def delete(self) -> None:
-        """Refuse: a group cannot be deleted (seed: ``DeleteImage``).
+        """Refuse: a group cannot be deleted (``DeleteImage`` in the Go package).
 
         Raises:
             UnsupportedOperationError: Always.

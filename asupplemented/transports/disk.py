@@ -24,7 +24,7 @@ from asupplemented.aio.atomic import (
 )
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.files import read_limited, run_blocking, run_opening
-from asupplemented.blobs.blob_files import BlockReader, FileBlob, open_blob_file
+from asupplemented.blobs.blob_files import BlockReader, open_blob_file
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -35,16 +35,16 @@ from asupplemented.errors import (
     SourceError,
     SupplementedError,
     UnsupportedManifestError,
+    excerpt,
 )
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import SCHEMA1
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, Reference
+    from asupplemented.abc import BlobFile, BlobStream, Context, Reference
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Hasher
     from asupplemented.model.manifest import Manifest
@@ -88,12 +88,12 @@ class DiskSource(abc.ABC):
     """Reads manifests and blobs that are files.
 
     Args:
-        context: The session, whose threads read.
+        session: The session, whose threads read.
         follow: Whether a file may be a symbolic link, wherever it leads.
     """
 
-    def __init__(self, context: Context, *, follow: bool) -> None:
-        self._context = context
+    def __init__(self, session: Context, *, follow: bool) -> None:
+        self._session = session
         self._follow = follow
         # Made once: a batch reads thousands of manifests.
         read = partial(read_limited, limit=MAX_MANIFEST, follow=follow)
@@ -108,13 +108,8 @@ class DiskSource(abc.ABC):
     def blob_paths(self, digest: Digest) -> Iterable[str]:
         """Where a blob may be, the likeliest place first."""
 
-    @property
-    def concurrent_blobs(self) -> bool:
-        """Always: every stream has a file of its own."""
-        return True
-
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
-        return await run_blocking(self._context, self.read_manifest, instance)
+        return await run_blocking(self._session, self.read_manifest, instance)
 
     def fetch_manifests(
         self, instances: Sequence[Digest]
@@ -137,18 +132,8 @@ class DiskSource(abc.ABC):
         read = self._read_default if instance is None else self._read_instance
         return first_found(self.manifest_paths(instance), read)
 
-    def open_blob(
-        self,
-        blob: Descriptor,
-        start: int = 0,
-        end: int | None = None,
-        etag: str | None = None,  # noqa: ARG002 - nothing is validated
-    ) -> RawBlob:
-        """Prepare to read a blob. URLs in the descriptor are not looked at (rule OC8)."""
-        return FileBlob(self._context, partial(self.open_file, blob), start, end)
-
     def open_file(self, blob: Descriptor) -> BlobFile:
-        """Open the file of a blob. Blocking."""
+        """Open the file of a blob. Blocking. URLs in the descriptor are ignored (rule OC-08)."""
         return first_found(self.blob_paths(Digest(blob.digest)), self._open)
 
     def _open(self, path: str) -> BlobFile:
@@ -179,12 +164,12 @@ def first_found(paths: Iterable[str], read: Callable[[str], T]) -> T:
 
 
 async def is_whole(
-    context: Context, path: Path, digest: Digest, size: int | None, *, follow: bool = True
+    session: Context, path: Path, digest: Digest, size: int | None, *, follow: bool = True
 ) -> bool:
     """Whether a file holds just what a digest names; it is read to its end to know.
 
     Args:
-        context: The session, whose threads read.
+        session: The session, whose threads read.
         path: The file, which need not be there, nor be a file.
         digest: What it should hold.
         size: Bytes it should have, None if not known.
@@ -192,7 +177,7 @@ async def is_whole(
     """
     opener = partial(open_blob_file, path, follow=follow)
     try:
-        file = await run_opening(context, opener, lambda late: late.close())
+        file = await run_opening(session, opener, lambda late: late.close())
     except (NotFoundError, SourceError):
         return False
     reader = BlockReader(file)
@@ -201,7 +186,7 @@ async def is_whole(
             return False
         hasher = digest.hasher()
         position = 0
-        while count := await run_blocking(context, _hash_block, reader, hasher, position):
+        while count := await run_blocking(session, _hash_block, reader, hasher, position):
             position += count
     except SourceError:
         return False
@@ -221,7 +206,7 @@ class DiskDestination(Destination):
 
     Args:
         reference: Where it writes, as the user gave it.
-        context: The session, whose threads write.
+        session: The session, whose threads write.
         root: The directory of the image. It is made by `prepare`; its parent has to be there.
         staging: Where files are made, and below which blobs and manifests go: `root`, or a
             directory in it or elsewhere.
@@ -232,7 +217,7 @@ class DiskDestination(Destination):
     def __init__(
         self,
         reference: Reference,
-        context: Context,
+        session: Context,
         root: Path,
         *,
         staging: Path,
@@ -240,7 +225,7 @@ class DiskDestination(Destination):
         follow: bool,
     ) -> None:
         self._reference = reference
-        self._context = context
+        self._session = session
         self._root = root
         self._staging = staging
         self._durable = durable
@@ -285,7 +270,7 @@ class DiskDestination(Destination):
         """Prepare, and return the destination; on failure and cancellation nothing stays."""
         async with closing_on_error(lambda: (self,), "the destination"):
             with self._located():
-                await run_blocking(self._context, self.prepare)
+                await run_blocking(self._session, self.prepare)
         return self
 
     @property
@@ -299,7 +284,7 @@ class DiskDestination(Destination):
         if digest in self._held:
             return True
         path = self.blob_path(digest)
-        whole = await is_whole(self._context, path, digest, blob.size, follow=self._follow)
+        whole = await is_whole(self._session, path, digest, blob.size, follow=self._follow)
         if whole:
             self._hold(digest, path)
         return whole
@@ -308,7 +293,7 @@ class DiskDestination(Destination):
         self._check_open()
         digest = Digest(stream.descriptor.digest)
         path = self.blob_path(digest)
-        await ingest(self._context, stream, path, staging=self._staging, durable=self._durable)
+        await ingest(self._session, stream, path, staging=self._staging, durable=self._durable)
         self._hold(digest, path)
 
     def _hold(self, digest: Digest, path: Path) -> None:
@@ -322,13 +307,13 @@ class DiskDestination(Destination):
         self._algorithms.add(manifest.digest.algorithm)
         path = self.manifest_path(manifest.digest)
         with self._located(manifest.digest):
-            await run_blocking(self._context, self.write, path, manifest.raw)
+            await run_blocking(self._session, self.write, path, manifest.raw)
 
     async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
         self._check_open()
         self._check_kind(top)
         with self._located(top.digest):
-            await run_blocking(self._context, self._sync)
+            await run_blocking(self._session, self._sync)
             await self.publish(top, platform)
 
     def write(self, path: Path, data: bytes) -> None:
@@ -379,7 +364,7 @@ class DiskDestination(Destination):
             return
         self._closed = True
         if not self._touched:
-            await run_blocking(self._context, self.abandon)
+            await run_blocking(self._session, self.abandon)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

@@ -40,7 +40,7 @@ async def test_a_file_that_does_not_exist_raises_the_error_of_the_caller(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "link"])
-async def test_DI7_what_is_not_a_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+async def test_DI07_what_is_not_a_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
     if kind == "directory":
         path.mkdir()

@@ -21,7 +21,13 @@ from asupplemented.aio.atomic import (
     try_lock,
     write_file,
 )
-from asupplemented.errors import AccessError, ClosedError, LayoutError, SourceError, UsageError
+from asupplemented.errors import (
+    ClosedError,
+    LayoutError,
+    PermissionDeniedError,
+    SourceError,
+    UsageError,
+)
 from asupplemented.limits import MIB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -129,14 +135,14 @@ def test_a_write_in_another_thread_ends_before_the_file_is_closed(
 
     def slow(fd: int, data: bytes) -> int:
         writing.set()
-        assert proceed.wait(10)
+        assert proceed.wait(60)
         return real(fd, data)
 
     staged = StagedFile(tmp_path)
     monkeypatch.setattr(os, "write", slow)
     writer = threading.Thread(target=staged.write, args=([b"x"],))
     writer.start()
-    assert writing.wait(10)
+    assert writing.wait(60)
     closer = threading.Thread(target=staged.discard)
     closer.start()
     assert names(tmp_path) != []
@@ -159,9 +165,9 @@ def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
     [
-        (errno.EACCES, AccessError, "permissions"),
-        (errno.EPERM, AccessError, "permissions"),
-        (errno.EROFS, AccessError, "read-only"),
+        (errno.EACCES, PermissionDeniedError, "permissions"),
+        (errno.EPERM, PermissionDeniedError, "permissions"),
+        (errno.EROFS, PermissionDeniedError, "read-only"),
         (errno.ENOSPC, SourceError, "No space left on device; make room"),
         (errno.EDQUOT, SourceError, "make room"),
         (errno.EFBIG, SourceError, "make room"),

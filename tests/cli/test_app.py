@@ -32,7 +32,7 @@ def test_resolve_json_is_the_resolution(cli: Cli, group: tuple[str, ...]) -> Non
         "unavailable",
     ]
     assert found["members"] == list(group)
-    assert found["prefer"] == "seed"
+    assert found["prefer"] == "manifest"
     assert found["top"] == {"digest": TOP.digest, "media_type": TOP.media_type}
     assert found["sources"][ARM.digest] == 1
     assert found["sources"][AMD.digest] == 0
@@ -129,7 +129,7 @@ def test_explain_follows_the_preference_that_was_given(cli: Cli, places: Places)
 # inspect
 
 
-def test_I1_inspect_has_the_names_of_other_tools(cli: Cli, group: tuple[str, ...]) -> None:
+def test_I01_inspect_has_the_names_of_other_tools(cli: Cli, group: tuple[str, ...]) -> None:
     answer = cli("inspect", *group, "--platform", "linux/amd64")
     assert (answer.code, answer.err) == (0, "")
     assert list(answer.json) == [
@@ -238,7 +238,7 @@ def test_copy_with_extras_lists_them(cli: Cli, group: tuple[str, ...], tmp_path:
     assert cli("copy", *group, "--extras", "--to", to).code == 0
     assert cli("manifest", f"oci:{tmp_path / 'out'}:@1").out.encode() == RISCV.raw
     unnamed = cli("copy", *group, "--extras", "--to", f"oci:{tmp_path / 'sole'}")
-    assert "warning: 1 extra image can be had by digest only" in unnamed.err
+    assert "warning: 1 extra image can be read by digest only" in unnamed.err
     assert cli("manifest", f"oci:{tmp_path / 'sole'}").out.encode() == TOP.raw
 
 

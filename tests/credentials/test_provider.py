@@ -36,11 +36,10 @@ from tests.credentials.keepers import (
     encode,
     entry,
     secrets_in,
-    wait_for,
     words_of,
     write_json,
 )
-from tests.suspending import cancel_at_every_await
+from tests.suspending import cancel_at_every_await, wait_until
 from tests.transports.places import failing_open
 from tests.transports.registry.sessions import fill, watch
 
@@ -387,7 +386,7 @@ async def test_SEC16_cancelled_at_every_await_it_can_be_asked_again(stored: Stor
     stored.shelf.add_answer("empty", NOTHING, status=1)
 
     async def check() -> None:
-        await wait_for(stored.shelf.is_quiet)
+        await wait_until(stored.shelf.is_quiet, every=0.005)
 
     awaits = await cancel_at_every_await(lambda: stored.provider()(NAME), check)
     assert awaits >= 5

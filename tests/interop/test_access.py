@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 import asupplemented as asup
-from asupplemented.aio.retry import BackoffPolicy
+from asupplemented.aio.retry import RetryPolicy
 from asupplemented.events import Warned
 from tests.interop.places import at_digest
 from tests.interop.reading import read_reference
@@ -229,7 +229,7 @@ async def test_a_server_for_content_that_is_gone_is_named(
         content=content,
     ) as redirecting:
         place = redirecting.reference(NAME)
-        hasty = asup.RegistryOptions(retry=BackoffPolicy(attempts=1))
+        hasty = asup.RegistryOptions(retry=RetryPolicy(attempts=1))
         async with login(redirecting, account, hasty) as session:
             image = await asup.parse_reference(place).open(session)
             with pytest.raises(asup.NetworkError, match=content) as failure:
@@ -289,7 +289,7 @@ async def test_TOK08_a_token_without_the_right_is_not_asked_for_again(
     async with asup.Session() as session:
         with pytest.raises(asup.SourceError) as refusal:
             await asup.parse_reference(front.reference(NAME)).open(session)
-    assert isinstance(refusal.value, asup.DeniedError), repr(refusal.value)
+    assert isinstance(refusal.value, asup.ForbiddenError), repr(refusal.value)
     assert tokens.asked == [(None, ("repository:guarded/app:pull",))]
 
 

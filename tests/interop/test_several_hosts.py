@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asupplemented as asup
-from asupplemented.cache.remote.leases import FreeTenure, RedisLease
+from asupplemented.cache.remote.leases import RedisLease, UnheldLease
 from asupplemented.cache.remote.object_store import NOBODY, ObjectStore
 from asupplemented.cache.remote.uploads import PART
 from asupplemented.errors import BlobNotFoundError, NetworkError, RangeError
@@ -72,26 +72,26 @@ async def drain(storage: ObjectStore, *bounds: int | None) -> bytes:
 
 async def test_a_real_redis_keeps_leases(redis: str, session: asup.Session) -> None:
     async with RedisLease.from_url(redis) as one, RedisLease.from_url(redis) as other:
-        tenure = await one.take(session, "key")
-        assert tenure is not None
-        assert not isinstance(tenure, FreeTenure)
-        assert await other.take(session, "key") is None
-        tenure._due = 0.0  # type: ignore[attr-defined]
-        assert await tenure.renew() is True
-        await tenure.aclose()
-        again = await other.take(session, "key")
+        held = await one.acquire(session, "key")
+        assert held is not None
+        assert not isinstance(held, UnheldLease)
+        assert await other.acquire(session, "key") is None
+        held._due = 0.0  # type: ignore[attr-defined]
+        assert await held.renew() is True
+        await held.aclose()
+        again = await other.acquire(session, "key")
         assert again is not None
-        assert await one.take(session, "key") is None
+        assert await one.acquire(session, "key") is None
         await again.aclose()
 
 
 async def test_a_real_redis_lets_a_lease_lapse(redis: str, session: asup.Session) -> None:
     async with RedisLease.from_url(redis, ttl=0.05) as lease:
-        lost = await lease.take(session, "key")
+        lost = await lease.acquire(session, "key")
         assert lost is not None
         taken = None
         while taken is None:
-            taken = await lease.take(session, "key")
+            taken = await lease.acquire(session, "key")
         assert await lost.renew() is False
         await lost.aclose()
         await taken.aclose()
@@ -103,7 +103,7 @@ async def test_a_wrong_password_stops_nobody_and_is_not_told(redis: str) -> None
         RedisLease.from_url(redis.replace(PASSWORD, "hunter2")) as lease,
         asup.Session(hooks=[events.append]) as session,
     ):
-        assert isinstance(await lease.take(session, "key"), FreeTenure)
+        assert isinstance(await lease.acquire(session, "key"), UnheldLease)
     [event] = events
     assert isinstance(event, Warned)
     assert "hunter2" not in event.message
@@ -114,13 +114,13 @@ async def test_a_redis_that_dies_stops_nobody(tmp_path: Path) -> None:
     async with asup.Session(hooks=[events.append]) as session:
         with run_redis(tmp_path / "redis.sock", PASSWORD) as url:
             lease = RedisLease.from_url(url)
-            tenure = await lease.take(session, "key")
-        assert tenure is not None
-        tenure._due = 0.0  # type: ignore[attr-defined]
+            held = await lease.acquire(session, "key")
+        assert held is not None
+        held._due = 0.0  # type: ignore[attr-defined]
         async with lease:
-            assert await tenure.renew() is True
-            assert isinstance(await lease.take(session, "other"), FreeTenure)
-            await tenure.aclose()
+            assert await held.renew() is True
+            assert isinstance(await lease.acquire(session, "other"), UnheldLease)
+            await held.aclose()
     assert len(events) == 1
 
 
@@ -257,7 +257,7 @@ async def test_hosts_without_redis_and_storage_pull_all_the_same(tmp_path: Path)
         assert len(process["warnings"]) == 1
 
 
-async def test_S3_bytes_that_are_wrong_are_replaced(redis: str, bucket: Bucket) -> None:
+async def test_wrong_bytes_of_an_object_store_are_replaced(redis: str, bucket: Bucket) -> None:
     assert describe(HUGE).digest == DIGEST
     storage = bucket.open()
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never, assert_type
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never, assert_type
 
 from obstore.store import MemoryStore
 from redis.asyncio import Redis
 
 import asupplemented as asup
 from asupplemented import events
-from asupplemented.abc import BlobCache, Context, Hook, Lease, Opening
-from asupplemented.cache.remote.leases import LocalLease, RedisLease
-from asupplemented.cache.remote.object_store import ObjectStore
-from asupplemented.cache.remote.tiered import TieredCache
+
+if TYPE_CHECKING:
+    from asupplemented.abc import BlobCache, Hook, LeaseProvider
 
 
 def group() -> asup.SupplementedReference:
@@ -30,7 +30,7 @@ def group() -> asup.SupplementedReference:
 
 async def entered(session: asup.Session, digest: asup.Digest) -> None:
     opening = group().open(session)
-    assert_type(opening, Opening[asup.SupplementedSource])
+    assert_type(opening, asup.Opening[asup.SupplementedSource])
     async with opening as image:
         assert_type(image, asup.SupplementedSource)
         assert_type(await image.get_manifest(), asup.Manifest)
@@ -97,23 +97,52 @@ def hooked() -> asup.Session:
 
 
 def logged_in() -> asup.Session:
-    """As whoever podman, skopeo or docker logged in."""
+    """As the user that podman, skopeo or docker logged in."""
     assert_type(asup.AuthFileCredentials(), asup.AuthFileCredentials)
     return asup.Session(credentials=asup.AuthFileCredentials(docker=True))
 
 
-def whose(context: Context) -> str | None:
-    return context.principal
+def whose(session: asup.Context) -> str | None:
+    return session.principal
 
 
 async def passed_on(session: asup.Session, user: str, password: str) -> None:
     """A view of a session goes wherever a session goes."""
     view = session.scoped(user, credentials={"registry.example": (user, password)})
-    assert_type(view, asup.ScopedSession)
-    assert_type(view.scoped("nobody").principal, str)
+    assert_type(view, asup.Session)
+    assert_type(view.scoped("anonymous").principal, str | None)
     assert_type(whose(view), str | None)
     async with group().open(view) as image:
         assert_type(await asup.copy(image, "oci:/srv/out:1.4", view), asup.CopyReport)
+
+
+def size_of(progress: asup.CopyProgress) -> int | None:
+    """Progress; the match is exhaustive, too."""
+    match progress:
+        case asup.CopyPlanned(bytes=size):
+            return size
+        case asup.BlobAdvanced(received=received):
+            return received
+        case asup.BlobCopied(size=size) | asup.BlobReused(asup.Descriptor(size=size)):
+            return size
+        case _:
+            assert_never(progress)
+
+
+def watch(progress: asup.CopyProgress) -> None:
+    size_of(progress)
+
+
+async def prefetched(image: asup.Source) -> int:
+    report = await image.prefetch(progress=watch)
+    assert_type(report, asup.PrefetchReport)
+    return report.reused_blobs
+
+
+async def sent(image: asup.Source, blob: asup.Digest) -> Path | None:
+    async with image.open_blob(blob) as stream:
+        assert_type(stream.take_path(), Path | None)
+        return stream.take_path()
 
 
 def configured(environ: Mapping[str, str]) -> asup.Session:
@@ -121,22 +150,28 @@ def configured(environ: Mapping[str, str]) -> asup.Session:
     options = asup.RegistryOptions(
         configuration=asup.ConfigurationPaths.default(environ),
         proxies=asup.Proxies.from_environment(environ),
+        retry=asup.RetryPolicy(attempts=3),
+        limits=asup.RegistryLimits(),
     )
     assert_type(options.configuration, asup.ConfigurationPaths | None)
-    session = asup.Session(settings=[options])
+    session = asup.Session(settings=[options, asup.BreakerPolicy(pause=2.0)])
     assert_type(session.tls_verify, bool | None)
     return session
 
 
 async def shared_by_hosts(local: BlobCache) -> None:
     """A cache of several hosts is put together from its parts."""
-    storage = ObjectStore.from_url("s3://bucket/cache", {"region": "eu-central-1"})
-    assert_type(storage, ObjectStore)
-    leases: list[Lease] = [LocalLease(), RedisLease(Redis()), RedisLease.from_url("redis://host")]
+    storage = asup.ObjectStore.from_url("s3://bucket/cache", {"region": "eu-central-1"})
+    assert_type(storage, asup.ObjectStore)
+    leases: list[LeaseProvider] = [
+        asup.LocalLease(),
+        asup.RedisLease(Redis()),
+        asup.RedisLease.from_url("redis://host"),
+    ]
     for lease in leases:
-        async with TieredCache(local, storage, lease=lease, patience=5) as cache:
-            assert_type(cache, TieredCache)
-    either: list[BlobCache] = [TieredCache(local, ObjectStore(MemoryStore()))]
+        async with asup.TieredCache(local, storage, lease=lease, patience=5) as cache:
+            assert_type(cache, asup.TieredCache)
+    either: list[BlobCache] = [asup.TieredCache(local, asup.ObjectStore(MemoryStore()))]
     assert_type(await either[0].aclose(), None)
 
 

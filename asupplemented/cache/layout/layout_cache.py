@@ -50,7 +50,7 @@ class LayoutCache(BlobCache):
     asks. Nothing is written before first use.
 
     Trouble with the disk never fails a pull: the cache is passed by, and an event
-    `asupplemented.events.Warned` tells why, once a minute for each kind of trouble.
+    `Warned` tells why, once a minute for each kind of trouble.
 
     Args:
         path: The directory. It is made, for this user alone, if it is not there; its parent is
@@ -118,66 +118,66 @@ class LayoutCache(BlobCache):
     # Finding
 
     async def find(
-        self, context: Context, blob: Descriptor, *, shared: bool = False
+        self, session: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:
         """The file of a blob; see `BlobCache.find`.
 
         Others who use the directory leave the file and its name alone until it is closed.
         """
-        digest, principal = Digest(blob.digest), context.principal
-        wall = _clock_of(context).wall()
+        digest, principal = Digest(blob.digest), session.principal
+        wall = _clock_of(session).wall()
 
         def look() -> BlobFile | None:
             if not self._finder.may_have(digest, principal, shared=shared):
                 return None
             return self._finder.open(digest, blob.size, wall)
 
-        with self._passing_by(context, "cannot be read"):
+        with self._passing_by(session, "cannot be read"):
             if not self._closed:
-                return await run_opening(context, look, _close)
+                return await run_opening(session, look, _close)
         return None
 
     async def find_manifest(
-        self, context: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, shared: bool = False
     ) -> RawManifest | None:
         """A manifest by its digest, verified; see `BlobCache.find_manifest`."""
-        principal, wall = context.principal, _clock_of(context).wall()
+        principal, wall = session.principal, _clock_of(session).wall()
 
         def look() -> RawManifest | None:
             if not self._finder.may_have(digest, principal, shared=shared):
                 return None
             return self._finder.read_manifest(digest, wall)
 
-        with self._passing_by(context, "cannot be read"):
+        with self._passing_by(session, "cannot be read"):
             if not self._closed:
-                return await run_blocking(context, look)
+                return await run_blocking(session, look)
         return None
 
     # Keeping
 
-    async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
+    async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
         """Prepare to fetch a blob; see `BlobCache.claim`.
 
         If another process is fetching it for the same principal, that process is the candidate
         of the spool; and when it dies, one of those who follow it takes over.
         """
-        digest, principal = Digest(blob.digest), context.principal
+        digest, principal = Digest(blob.digest), session.principal
         if self._closed or (blob.size is not None and blob.size > self._max_bytes):
             return None
-        with self._passing_by(context, "cannot be written"):
-            await self._prepare(context)
+        with self._passing_by(session, "cannot be written"):
+            await self._prepare(session)
             start = partial(self._start, digest, principal)
-            claim = await run_opening(context, start, Claim.drop)
+            claim = await run_opening(session, start, Claim.drop)
             return CachedSpool(
-                context,
+                session,
                 claim,
-                () if claim.leads else (self._follow(context, claim, blob),),
-                partial(self._keep_blob, context, digest, principal),
-                partial(self._warnings.tell, context, "cannot be written"),
+                () if claim.leads else (self._follow(session, claim, blob),),
+                partial(self._keep_blob, session, digest, principal),
+                partial(self._warnings.tell, session, "cannot be written"),
             )
         return None
 
-    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
+    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
         """Keep a verified manifest; see `BlobCache.keep_manifest`.
 
         A top is listed in ``index.json``, by its digest, as soon as all that it names is there.
@@ -185,14 +185,14 @@ class LayoutCache(BlobCache):
         """
         if self._closed or manifest.media_type in SCHEMA1:
             return
-        principal, wall = context.principal, _clock_of(context).wall()
-        with self._passing_by(context, "cannot be written"):
-            await self._prepare(context)
+        principal, wall = session.principal, _clock_of(session).wall()
+        with self._passing_by(session, "cannot be written"):
+            await self._prepare(session)
             put = partial(self._put_manifest, manifest, principal, wall, top=top)
-            if not await when_free(context, self.path, put):
-                self._warn_full(context, manifest.digest)
+            if not await when_free(session, self.path, put):
+                self._warn_full(session, manifest.digest)
 
-    async def pin_digests(self, context: Context, *digests: Digest) -> None:
+    async def pin_digests(self, session: Context, *digests: Digest) -> None:
         """Never evict some blobs or manifests; see `BlobCache.pin_digests`.
 
         Pins outlive this object and its process, and hold for all that share the directory.
@@ -200,15 +200,15 @@ class LayoutCache(BlobCache):
         Raises:
             SupplementedError: The pins cannot be written.
         """
-        await self._set_pinned(context, digests, pinned=True)
+        await self._set_pinned(session, digests, pinned=True)
 
-    async def unpin(self, context: Context, *digests: Digest) -> None:
+    async def unpin(self, session: Context, *digests: Digest) -> None:
         """Take pins away; those of other digests stay.
 
         Raises:
             SupplementedError: The pins cannot be written.
         """
-        await self._set_pinned(context, digests, pinned=False)
+        await self._set_pinned(session, digests, pinned=False)
 
     async def aclose(self) -> None:
         """Find and keep nothing any more. Spools and files that were given out go on."""
@@ -217,22 +217,22 @@ class LayoutCache(BlobCache):
     # How
 
     async def _set_pinned(
-        self, context: Context, digests: tuple[Digest, ...], *, pinned: bool
+        self, session: Context, digests: tuple[Digest, ...], *, pinned: bool
     ) -> None:
         if self._closed:
             message = f"the cache {self.path} was closed; make another one to change its pins"
             raise ClosedError(message)
-        await self._prepare(context)
-        await when_free(context, self.path, partial(self._stock.set_pinned, digests, pinned=pinned))
+        await self._prepare(session)
+        await when_free(session, self.path, partial(self._stock.set_pinned, digests, pinned=pinned))
 
-    async def _prepare(self, context: Context) -> None:
-        clock = _clock_of(context)
+    async def _prepare(self, session: Context) -> None:
+        clock = _clock_of(session)
         if not self._prepared:
-            await when_free(context, self.path, partial(self._stock.prepare, clock.wall()))
+            await when_free(session, self.path, partial(self._stock.prepare, clock.wall()))
             self._prepared, self._swept = True, clock.now()
         elif clock.now() - self._swept >= SWEEP_AGAIN:
             self._swept = clock.now()
-            await run_blocking(context, self._stock.sweep)
+            await run_blocking(session, self._stock.sweep)
 
     def _start(self, digest: Digest, principal: str | None) -> Claim:
         claim = Claim(self._places.ingest, self._places.lead(digest, principal))
@@ -245,10 +245,10 @@ class LayoutCache(BlobCache):
             raise
         return claim
 
-    def _follow(self, context: Context, claim: Claim, blob: Descriptor) -> BlobCandidate:
-        digest, principal = Digest(blob.digest), context.principal
+    def _follow(self, session: Context, claim: Claim, blob: Descriptor) -> BlobCandidate:
+        digest, principal = Digest(blob.digest), session.principal
         lead = self._places.lead(digest, principal)
-        wall = _clock_of(context).wall()
+        wall = _clock_of(session).wall()
 
         def find_whole() -> BlobFile | None:
             if not self._finder.may_have(digest, principal, shared=False):
@@ -256,22 +256,22 @@ class LayoutCache(BlobCache):
             return self._finder.open(digest, blob.size, wall)
 
         return FollowedCandidate(
-            context,
+            session,
             f"{self}@{digest}",
             lambda: Trail(claim, lead, self._places.ingest, find_whole),
             blob.size,
         )
 
     async def _keep_blob(
-        self, context: Context, digest: Digest, principal: str | None, file: IngestFile, size: int
+        self, session: Context, digest: Digest, principal: str | None, file: IngestFile, size: int
     ) -> None:
-        wall = _clock_of(context).wall()
-        with self._passing_by(context, "cannot be written"):
+        wall = _clock_of(session).wall()
+        with self._passing_by(session, "cannot be written"):
             if self._places.durable:
-                await run_blocking(context, file.sync)
+                await run_blocking(session, file.sync)
             put = partial(self._stock.keep, file, digest, size, principal, wall)
-            if not await when_free(context, self.path, put):
-                self._warn_full(context, digest)
+            if not await when_free(session, self.path, put):
+                self._warn_full(session, digest)
 
     def _put_manifest(
         self, manifest: Manifest, principal: str | None, wall: float, *, top: bool
@@ -295,7 +295,7 @@ class LayoutCache(BlobCache):
     # Trouble
 
     @contextmanager
-    def _passing_by(self, context: Context, trouble: str) -> Generator[None]:
+    def _passing_by(self, session: Context, trouble: str) -> Generator[None]:
         """Warn about trouble with the disk, and go on."""
         try:
             yield
@@ -304,12 +304,12 @@ class LayoutCache(BlobCache):
         except SupplementedError as error:
             if isinstance(error, LayoutError):
                 self._prepared = False  # The directory may be gone, and can be made again.
-            self._warnings.tell(context, trouble, error)
+            self._warnings.tell(session, trouble, error)
 
-    def _warn_full(self, context: Context, digest: Digest) -> None:
+    def _warn_full(self, session: Context, digest: Digest) -> None:
         message = "the blob is larger than the limit, or all the rest is pinned or being read"
         error = LimitExceededError(message, limit=self._max_bytes, digest=digest)
-        self._warnings.tell(context, "has no room", error)
+        self._warnings.tell(session, "has no room", error)
 
     def __str__(self) -> str:
         return f"oci:{self.path}"
@@ -324,8 +324,8 @@ def _close(file: BlobFile | None) -> None:
         file.close()
 
 
-def _clock_of(context: Context) -> Clock:
-    return context.resource(CLOCK, Clock)
+def _clock_of(session: Context) -> Clock:
+    return session.resource(CLOCK, Clock)
 
 
 def _check_limit(value: object) -> int:

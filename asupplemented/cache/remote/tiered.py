@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import BlobCache, RawManifest, Spool
 from asupplemented.aio.closing import close_all, closing_on_error
-from asupplemented.cache.remote.leases import check_seconds
-from asupplemented.cache.remote.outage import PAUSE
+from asupplemented.cache.remote.leases import PAUSE, check_seconds
 from asupplemented.cache.remote.remote import RemoteTier, Visit
 from asupplemented.cache.remote.uploads import UploadSource
 from asupplemented.cache.spool import make_spool
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
         BlobFile,
         Context,
         Lease,
-        Tenure,
+        LeaseProvider,
     )
     from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
@@ -76,7 +75,7 @@ class TieredCache(BlobCache):
         local: BlobCache,
         remote: ObjectStore,
         *,
-        lease: Lease | None = None,
+        lease: LeaseProvider | None = None,
         patience: float = PATIENCE,
         upload_patience: float = UPLOAD_PATIENCE,
         pause: float = PAUSE,
@@ -98,44 +97,44 @@ class TieredCache(BlobCache):
         return self._local.fills
 
     async def find(
-        self, context: Context, blob: Descriptor, *, shared: bool = False
+        self, session: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:
-        return await self._local.find(context, blob, shared=shared)
+        return await self._local.find(session, blob, shared=shared)
 
-    async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
-        spool = await self._local.claim(context, blob)
+    async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
+        spool = await self._local.claim(session, blob)
         if spool is None:
-            spool = self._spools(context, blob.size)
+            spool = self._spools(session, blob.size)
         if spool.candidates:
             return spool  # Who is nearer than object storage brings the blob there, too.
-        visit = Visit.of(context, Digest(blob.digest))
+        visit = Visit.of(session, Digest(blob.digest))
         async with closing_on_error(lambda: (spool,), "a spool"):
-            stored, tenure = await self._approach(context, visit)
-        find = partial(self._local.find, context, blob)
-        return TieredSpool(spool, visit, self._tier, find=find, stored=stored, tenure=tenure)
+            stored, held = await self._approach(session, visit)
+        find = partial(self._local.find, session, blob)
+        return TieredSpool(spool, visit, self._tier, find=find, stored=stored, held=held)
 
     async def find_manifest(
-        self, context: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, shared: bool = False
     ) -> RawManifest | None:
-        found = await self._local.find_manifest(context, digest, shared=shared)
+        found = await self._local.find_manifest(session, digest, shared=shared)
         if found is not None:
             return found
-        manifest = await self._tier.find_manifest(Visit.of(context, digest), shared=shared)
+        manifest = await self._tier.find_manifest(Visit.of(session, digest), shared=shared)
         if manifest is None:
             return None
         if not shared:  # What somebody else has brought is not this principal's own by that.
-            await self._local.keep_manifest(context, manifest, top=False)
+            await self._local.keep_manifest(session, manifest, top=False)
         return RawManifest(manifest.raw, manifest.media_type)
 
-    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
-        await self._local.keep_manifest(context, manifest, top=top)
-        self._tier.begin_manifest(Visit.of(context, manifest.digest), manifest)
+    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
+        await self._local.keep_manifest(session, manifest, top=top)
+        self._tier.begin_manifest(Visit.of(session, manifest.digest), manifest)
 
-    async def pin_digests(self, context: Context, *digests: Digest) -> None:
-        await self._local.pin_digests(context, *digests)
+    async def pin_digests(self, session: Context, *digests: Digest) -> None:
+        await self._local.pin_digests(session, *digests)
 
-    async def unpin(self, context: Context, *digests: Digest) -> None:
-        await self._local.unpin(context, *digests)
+    async def unpin(self, session: Context, *digests: Digest) -> None:
+        await self._local.unpin(session, *digests)
 
     async def aclose(self) -> None:
         """Wait for uploads, and end those that take too long. Nothing else is closed."""
@@ -149,10 +148,10 @@ class TieredCache(BlobCache):
         return f"<TieredCache of {self._local!r} and {self._remote!r}>"
 
     async def _approach(
-        self, context: Context, visit: Visit
-    ) -> tuple[StoredBlob | None, Tenure | None]:
+        self, session: Context, visit: Visit
+    ) -> tuple[StoredBlob | None, Lease | None]:
         """Look for a blob; if it is not there, lead, or wait for who leads, or give up."""
-        clock = visit.around.clock
+        clock = visit.observer.clock
         deadline = clock.now() + self._patience
         pause = _FIRST_PAUSE
         while True:
@@ -160,20 +159,20 @@ class TieredCache(BlobCache):
                 return self._tier.blob(visit), None
             if self._lease is None or not self._tier.serves(visit):
                 return None, None
-            tenure = await self._lease.take(context, visit.key)
-            if tenure is not None:
-                return await self._lead(visit, tenure)
+            held = await self._lease.acquire(session, visit.key)
+            if held is not None:
+                return await self._lead(visit, held)
             if clock.now() >= deadline:
                 return None, None
             await clock.sleep(min(pause, deadline - clock.now()))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _lead(self, visit: Visit, tenure: Tenure) -> tuple[StoredBlob | None, Tenure | None]:
+    async def _lead(self, visit: Visit, held: Lease) -> tuple[StoredBlob | None, Lease | None]:
         """Look again: who had the lease before may have brought the blob meanwhile."""
-        async with closing_on_error(lambda: (tenure,), "a lease"):
+        async with closing_on_error(lambda: (held,), "a lease"):
             if not await self._tier.has(visit):
-                return None, tenure
-            await tenure.aclose()
+                return None, held
+            await held.aclose()
             return self._tier.blob(visit), None
 
 
@@ -189,10 +188,10 @@ class TieredSpool(Spool):
         tier: Object storage.
         find: Finds the file in which this host has kept the blob, None if it has not.
         stored: The blob in object storage, None if it is not there.
-        tenure: The lease, None if this host does not lead; it belongs to the spool.
+        held: The lease, None if this host does not lead; it belongs to the spool.
     """
 
-    __slots__ = ("_closed", "_find", "_shared", "_spool", "_stored", "_tenure", "_tier", "_visit")
+    __slots__ = ("_closed", "_find", "_held", "_shared", "_spool", "_stored", "_tier", "_visit")
 
     def __init__(
         self,
@@ -202,7 +201,7 @@ class TieredSpool(Spool):
         *,
         find: Callable[[], Awaitable[BlobFile | None]],
         stored: StoredBlob | None,
-        tenure: Tenure | None,
+        held: Lease | None,
     ) -> None:
         self._spool = spool
         self._shared = _SharedSpool(spool)
@@ -210,7 +209,7 @@ class TieredSpool(Spool):
         self._tier = tier
         self._find = find
         self._stored = stored
-        self._tenure = tenure
+        self._held = held
         self._closed = False
 
     @property
@@ -227,8 +226,8 @@ class TieredSpool(Spool):
         return self._spool.wanted
 
     async def append(self, chunk: bytes) -> None:
-        if self._tenure is not None:
-            await self._tenure.renew()
+        if self._held is not None:
+            await self._held.renew()
         await self._spool.append(chunk)
 
     async def read(self, start: int, size: int) -> bytes:
@@ -248,16 +247,16 @@ class TieredSpool(Spool):
             # All of it came from there, and it was not what it should be.
             self._tier.distrust(self._visit)
         mine: list[AsyncResource] = [self._shared]
-        if self._tenure is not None:
-            mine.append(self._tenure)
+        if self._held is not None:
+            mine.append(self._held)
         await close_all(mine, "a spool")
 
     async def _begin_upload(self) -> None:
         file = await self._find()
         source = self._shared.lend() if file is None else self._tier.reader(file)
-        tenure, self._tenure = self._tenure, None
-        if not self._tier.begin_blob(self._visit, self._spool.length, source, tenure):
-            await close_all((source, *filter(None, (tenure,))), "an upload")
+        held, self._held = self._held, None
+        if not self._tier.begin_blob(self._visit, self._spool.length, source, held):
+            await close_all((source, *filter(None, (held,))), "an upload")
 
 
 class _SharedSpool(UploadSource):

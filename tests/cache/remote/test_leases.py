@@ -7,62 +7,41 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asupplemented.aio.retry import CLOCK
-from asupplemented.cache.remote.leases import FreeTenure, LocalLease, check_seconds
-from asupplemented.cache.remote.outage import Outage, Surroundings
+from asupplemented.cache.remote.leases import LocalLease, UnheldLease, check_seconds
 from asupplemented.errors import ConfigurationError
-from asupplemented.events import Warned
 from asupplemented.session import Session
 from tests.clocks import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from asupplemented.events import Event
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def events() -> list[Event]:
-    return []
-
-
-@pytest.fixture
-async def session(clock: FakeClock, events: list[Event]) -> AsyncIterator[Session]:
-    async with Session(hooks=[events.append]) as opened:
-        opened.resource(CLOCK, lambda: clock.clock)
-        yield opened
+    from asupplemented.session import Session
+    from tests.clocks import FakeClock
 
 
 async def test_one_holds_a_lease_until_it_gives_it_back(session: Session) -> None:
     lease = LocalLease()
-    first = await lease.take(session, "key")
+    first = await lease.acquire(session, "key")
     assert first is not None
-    assert await lease.take(session, "key") is None
-    assert await lease.take(session, "other") is not None
+    assert await lease.acquire(session, "key") is None
+    assert await lease.acquire(session, "other") is not None
     await first.aclose()
     await first.aclose()
-    assert await lease.take(session, "key") is not None
+    assert await lease.acquire(session, "key") is not None
 
 
 async def test_a_lease_that_is_not_renewed_lapses_and_is_lost(
     session: Session, clock: FakeClock
 ) -> None:
     lease = LocalLease(ttl=30)
-    first = await lease.take(session, "key")
+    first = await lease.acquire(session, "key")
     assert first is not None
     clock.time = 29.9
-    assert await lease.take(session, "key") is None
+    assert await lease.acquire(session, "key") is None
     clock.time = 30
-    second = await lease.take(session, "key")
+    second = await lease.acquire(session, "key")
     assert second is not None
     assert await first.renew() is False
     await first.aclose()
-    assert await lease.take(session, "key") is None, "who lost it gave it back all the same"
+    assert await lease.acquire(session, "key") is None, "who lost it gave it back all the same"
     assert await second.renew() is True
 
 
@@ -70,31 +49,31 @@ async def test_a_lease_that_is_renewed_is_held_for_as_long_as_it_takes(
     session: Session, clock: FakeClock
 ) -> None:
     lease = LocalLease(ttl=30)
-    tenure = await lease.take(session, "key")
-    assert tenure is not None
+    held = await lease.acquire(session, "key")
+    assert held is not None
     for _ in range(20):
         clock.time += 11
-        assert await tenure.renew() is True
-        assert await lease.take(session, "key") is None
+        assert await held.renew() is True
+        assert await lease.acquire(session, "key") is None
 
 
 async def test_nobody_is_asked_before_a_third_of_the_time_is_over(
     session: Session, clock: FakeClock
 ) -> None:
     lease = LocalLease(ttl=30)
-    tenure = await lease.take(session, "key")
-    assert tenure is not None
+    held = await lease.acquire(session, "key")
+    assert held is not None
     lease._holders.clear()
     clock.time = 9.9
-    assert await tenure.renew() is True
+    assert await held.renew() is True
     clock.time = 10
-    assert await tenure.renew() is False
-    assert await tenure.renew() is False
+    assert await held.renew() is False
+    assert await held.renew() is False
 
 
 async def test_who_holds_nothing_goes_on() -> None:
-    async with FreeTenure() as tenure:
-        assert await tenure.renew() is True
+    async with UnheldLease() as held:
+        assert await held.renew() is True
 
 
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, True, "3", None])
@@ -107,24 +86,3 @@ def test_a_time_may_be_nothing_where_that_means_something() -> None:
     assert check_seconds("patience", 0, zero=True) == 0.0
     with pytest.raises(ConfigurationError, match="0 or more, not -1"):
         check_seconds("patience", -1, zero=True)
-
-
-async def test_an_outage_is_told_once_and_over_after_a_while(
-    session: Session, clock: FakeClock, events: list[Event]
-) -> None:
-    outage = Outage("the helper", pause=10)
-    around = Surroundings.of(session)
-    assert not outage.lasts(around)
-    outage.begin(around, "it hung up")
-    assert outage.lasts(around)
-    clock.time = 10
-    assert not outage.lasts(around)
-    outage.begin(around, "it hung up again")
-    assert outage.lasts(around)
-    assert events == [
-        Warned("the helper", "it hung up; it is passed by, and asked again after 10 s")
-    ]
-    outage.end()
-    assert not outage.lasts(around)
-    outage.begin(around, "it hung up once more")
-    assert len(events) == 2

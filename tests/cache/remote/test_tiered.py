@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,29 +20,21 @@ from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
+from asupplemented.testing import build_index
 from tests.cache.fleet import Buffer, Shelf, open_host
 from tests.cache.stores import FlakyStore, failure
 from tests.candidates import DATA, LARGE, WRONG, Ledger, Wire, describe, drain
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping, wait_until
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
-    from asupplemented.abc import Context, Tenure
+    from asupplemented.abc import Context, Lease
 
 BLOB = describe(DATA)
 KEY = f"blobs/sha256/{Digest(BLOB.digest).encoded}"
 GRANT = f"grants/{NOBODY}/sha256/{Digest(BLOB.digest).encoded}"
-MANIFEST = Manifest.verified(
-    json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [],
-        }
-    ).encode(),
-    None,
-    None,
-)
+MANIFEST = manifest_of(build_index([]))
 
 
 @pytest.fixture
@@ -68,10 +59,10 @@ class Leases(LocalLease):
         super().__init__(ttl=ttl)
         self.keys: list[str] = []
 
-    async def take(self, context: Context, key: str) -> Tenure | None:
+    async def acquire(self, context: Context, key: str) -> Lease | None:
         self.keys.append(key)
         await asyncio.sleep(0)
-        return await super().take(context, key)
+        return await super().acquire(context, key)
 
     @property
     def held(self) -> set[str]:
@@ -167,7 +158,7 @@ async def test_a_lease_is_renewed_while_the_blob_grows(store: FlakyStore, ledger
             for start in range(0, len(LARGE), 1 << 18):
                 host.clock.time += 20
                 await spool.append(LARGE[start : start + (1 << 18)])
-                assert await lease.take(host.session, f"{NOBODY}/{blob.digest}") is None
+                assert await lease.acquire(host.session, f"{NOBODY}/{blob.digest}") is None
             await spool.commit()
     assert lease.held == set()
 
@@ -178,7 +169,7 @@ async def test_a_lease_that_was_lost_stops_nothing(store: FlakyStore, upstream: 
         spool = await host.cache.claim(host.session, BLOB)
         assert spool is not None
         host.clock.time += 31
-        taken = await lease.take(host.session, f"{NOBODY}/{BLOB.digest}")
+        taken = await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}")
         assert taken is not None
         async with spool:
             await spool.append(DATA)
@@ -212,12 +203,12 @@ async def test_who_waits_goes_on_when_the_leader_gives_up(
 ) -> None:
     lease = Leases()
     async with open_host(store, lease=lease) as one:
-        tenure = await lease.take(one.session, f"{NOBODY}/{BLOB.digest}")
-        assert tenure is not None
+        held = await lease.acquire(one.session, f"{NOBODY}/{BLOB.digest}")
+        assert held is not None
         async with open_host(store, lease=lease, patience=10**6) as other:
             pulling = asyncio.create_task(other.pull(BLOB, upstream))
             await wait_until(lambda: len(other.clock.slept) > 3)
-            await tenure.aclose()
+            await held.aclose()
             assert await pulling == DATA
     assert ledger.names == ["upstream"]
 
@@ -225,7 +216,7 @@ async def test_who_waits_goes_on_when_the_leader_gives_up(
 async def test_who_waits_goes_on_when_the_leader_is_dead(store: FlakyStore, upstream: Wire) -> None:
     lease, clock = Leases(ttl=30), FakeClock()
     async with open_host(store, lease=lease, patience=10**6, clock=clock) as host:
-        assert await lease.take(host.session, f"{NOBODY}/{BLOB.digest}") is not None
+        assert await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}") is not None
         assert await host.pull(BLOB, upstream) == DATA
         assert 30 <= clock.time < 32
 
@@ -236,7 +227,7 @@ async def test_patience_ends_and_then_both_fetch(
 ) -> None:
     lease, clock = Leases(), FakeClock()
     async with open_host(store, lease=lease, patience=patience, clock=clock) as host:
-        assert await lease.take(host.session, f"{NOBODY}/{BLOB.digest}") is not None
+        assert await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}") is not None
         assert await host.pull(BLOB, upstream) == DATA
         assert clock.time == pytest.approx(patience)
         assert len(clock.slept) < 20
@@ -248,10 +239,10 @@ async def test_what_appears_while_the_lease_is_taken_is_not_fetched_again(
     store: FlakyStore, upstream: Wire, ledger: Ledger
 ) -> None:
     class Late(Leases):
-        async def take(self, context: Context, key: str) -> Tenure | None:
+        async def acquire(self, context: Context, key: str) -> Lease | None:
             store.inner.put(KEY, DATA)
             store.inner.put(GRANT, b"")
-            return await super().take(context, key)
+            return await super().acquire(context, key)
 
     lease = Late()
     async with open_host(store, lease=lease) as host:
@@ -444,6 +435,21 @@ async def test_storage_that_failed_is_asked_again_after_a_while(
         assert spool is not None
         await spool.aclose()
         assert len(store.asked) > asked
+
+
+async def test_uploads_that_keep_failing_are_one_trouble_although_reads_succeed(
+    store: FlakyStore,
+) -> None:
+    store.faults["put"] = failure()
+    async with open_host(store, pause=10) as host:
+        for number in range(3):
+            data, asked = DATA + bytes([number]), store.count("put")
+            assert await host.pull(describe(data), Wire(data, Ledger())) == data
+            await wait_until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+            assert store.count("put") == asked + 1, "it is asked again after the pause"
+            host.clock.time += 10
+        assert len(host.warnings) == 1
+        assert "is not asked for 10 s" in host.warnings[0]
 
 
 async def test_a_blob_that_was_swept_is_fetched_and_uploaded_again(

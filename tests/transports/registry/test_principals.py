@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented import copy, supplement
-from asupplemented.errors import DeniedError, ImageNotFoundError, UnauthorizedError
+from asupplemented.errors import ForbiddenError, ImageNotFoundError, UnauthorizedError
 from asupplemented.model.credential import Credential
 from asupplemented.testing import Bearer, FakeRegistry, Hold, Status
 from asupplemented.transports import parse_reference
-from tests.transports.registry.sessions import IMAGE, fill, watch
+from tests.transports.registry.sessions import IMAGE, fill, token_requests, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from asupplemented.abc import Context
-    from asupplemented.testing import Request
     from tests.transports.registry.sessions import Watched
 
 ALICE = Credential("alice", "hunter2")
@@ -53,19 +52,15 @@ async def try_open(context: Context, reference: str) -> None:
         await image.get_manifest()
 
 
-def tokens(registry: FakeRegistry) -> list[Request]:
-    return registry.select_requests("/token")
-
-
 async def test_SEC13_what_one_principal_may_read_another_may_not(
     private: FakeRegistry, watched: Watched
 ) -> None:
     reference = private.reference("team/app")
     await try_open(view(watched, private, ALICE), reference)
     for credential in (BOB, None):
-        with pytest.raises(DeniedError):
+        with pytest.raises(ForbiddenError):
             await try_open(view(watched, private, credential), reference)
-    with pytest.raises(DeniedError):
+    with pytest.raises(ForbiddenError):
         await watched.try_open(reference)
     await try_open(view(watched, private, ALICE), reference)
     assert len(watched.pool) == 4
@@ -76,7 +71,7 @@ async def test_SEC13_a_refusal_is_not_remembered_for_others(
 ) -> None:
     reference = private.reference("team/app")
     for credential in (None, BOB):
-        with pytest.raises(DeniedError):
+        with pytest.raises(ForbiddenError):
             await try_open(view(watched, private, credential), reference)
     await try_open(view(watched, private, ALICE), reference)
 
@@ -106,7 +101,7 @@ async def test_SEC13_the_same_principal_with_the_same_credentials_shares(
 ) -> None:
     for _ in range(3):
         await try_open(view(watched, private, ALICE), private.reference("team/app"))
-    assert (private.count("/v2/"), len(tokens(private)), len(watched.pool)) == (1, 1, 1)
+    assert (private.count("/v2/"), len(token_requests(private)), len(watched.pool)) == (1, 1, 1)
 
 
 async def test_SEC13_the_name_alone_proves_nothing(private: FakeRegistry, watched: Watched) -> None:
@@ -115,7 +110,7 @@ async def test_SEC13_the_name_alone_proves_nothing(private: FakeRegistry, watche
     wrong = view(watched, private, Credential("alice", "guessed"))
     with pytest.raises(UnauthorizedError):
         await try_open(wrong, reference)
-    with pytest.raises(DeniedError):
+    with pytest.raises(ForbiddenError):
         await try_open(view(watched, private, principal="alice"), reference)
 
 
@@ -125,7 +120,7 @@ async def test_SEC13_nor_do_the_credentials_of_another_principal_lend_a_token(
     for principal in ("tenant one", "tenant two"):
         context = view(watched, private, ALICE, principal=principal)
         await try_open(context, private.reference("team/app"))
-    assert len(tokens(private)) == 2
+    assert len(token_requests(private)) == 2
 
 
 async def test_SEC13_side_by_side_nobody_joins_the_request_of_another(
@@ -137,11 +132,11 @@ async def test_SEC13_side_by_side_nobody_joins_the_request_of_another(
     contexts = [view(watched, private, credential) for credential in (ALICE, BOB, None)]
     opens = [asyncio.create_task(try_open(context, reference)) for context in contexts]
     async with asyncio.timeout(5):
-        await private.wait_until(lambda: len(tokens(private)) == 3)
+        await private.wait_until(lambda: len(token_requests(private)) == 3)
     release.set()
     outcomes = await asyncio.gather(*opens, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [type(None), DeniedError, DeniedError]
-    assert len(tokens(private)) == 3
+    assert [type(outcome) for outcome in outcomes] == [type(None), ForbiddenError, ForbiddenError]
+    assert len(token_requests(private)) == 3
 
 
 async def test_SEC13_without_credentials_those_of_the_session_are_not_lent(
@@ -150,17 +145,20 @@ async def test_SEC13_without_credentials_those_of_the_session_are_not_lent(
     reference = private.reference("team/app")
     async with watch(credentials={private.host: ALICE}) as watched:
         await watched.try_open(reference)
-        with pytest.raises(DeniedError):
+        with pytest.raises(ForbiddenError):
             await try_open(watched.session.scoped("mallory"), reference)
         await watched.try_open(reference)
-    assert [request.header("Authorization") is None for request in tokens(private)] == [False, True]
+    assert [request.header("Authorization") is None for request in token_requests(private)] == [
+        False,
+        True,
+    ]
 
 
 async def test_a_group_is_opened_and_copied_as_its_principal(
     private: FakeRegistry, watched: Watched, tmp_path: Path
 ) -> None:
     group = supplement(private.reference("public/app"), private.reference("team/app"))
-    with pytest.raises(DeniedError):
+    with pytest.raises(ForbiddenError):
         async with group.open(view(watched, private, BOB)):
             pass
     as_alice = view(watched, private, ALICE)
@@ -174,7 +172,7 @@ async def test_SEC14_a_principal_is_named_to_nobody(
     private: FakeRegistry, watched: Watched
 ) -> None:
     context = view(watched, private, BOB, principal="keyed-hash")
-    with pytest.raises(DeniedError) as caught:
+    with pytest.raises(ForbiddenError) as caught:
         await try_open(context, private.reference("team/app"))
     shown = [str(caught.value), repr(caught.value), *map(repr, watched.events)]
     shown += [repr(request) for request in private.requests]

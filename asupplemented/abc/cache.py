@@ -1,11 +1,11 @@
-"""Caches: blobs in the making, blobs that are kept, and who of several hosts fetches one."""
+"""Caches: blobs being fetched, blobs that are kept, and leases of hosts that share a cache."""
 
 from __future__ import annotations
 
 import abc
 from typing import TYPE_CHECKING, Protocol
 
-from asupplemented.abc.resources import AsyncResource
+from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import ConfigurationError, UnsupportedOperationError
 
 if TYPE_CHECKING:
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from asupplemented.abc.adapter import BlobFile, RawManifest
     from asupplemented.abc.blob import BlobCandidate
     from asupplemented.abc.context import Context
-    from asupplemented.abc.reference import Reference
+    from asupplemented.abc.source import Reference
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
-    from asupplemented.progress import CopyProgress, PrefetchReport
 
-__all__ = ("BlobCache", "Lease", "Spool", "Tenure")
+__all__ = ("BlobCache", "Lease", "LeaseProvider", "Spool")
 
 
 class Spool(AsyncResource):
-    """A blob in the making: one fetch appends to it, and any number of readers follow.
+    """A blob being fetched: one fetch appends to it, and any number of readers follow.
 
-    What is in it was released by a verifying stream, so the end of a blob arrives only when the
-    whole of it is right. Closing a spool that was not committed drops its bytes.
+    A verifying stream released its bytes, so the end of a blob arrives only when the whole blob is
+    right. Closing a spool that was not committed drops its bytes.
     """
 
     __slots__ = ()
 
     @property
     def candidates(self) -> Sequence[BlobCandidate]:
-        """Who may serve the blob better than those who were asked to, best first.
+        """Candidates that may serve the blob better than those of the fetch, best first.
 
-        Another process that is fetching it, say, or a store that several hosts share.
+        For example another process that fetches it, or a store that several hosts share.
         """
         return ()
 
@@ -51,7 +51,7 @@ class Spool(AsyncResource):
         """Write the next bytes, all or none of them; called by one task at a time.
 
         Raises:
-            SourceError: The disk is full, or failed. What was there before can be read still.
+            SourceError: The disk is full, or failed. The bytes before can still be read.
         """
 
     @abc.abstractmethod
@@ -64,36 +64,36 @@ class Spool(AsyncResource):
 
     @property
     def wanted(self) -> bool:
-        """Whether the blob is to be fetched to its end, even if nobody reads it any more."""
+        """Whether the blob is fetched to its end even if no reader is left."""
         return False
 
     @abc.abstractmethod
     async def commit(self) -> None:
-        """The blob is whole and right: keep it for those who come later, if it is to be kept.
+        """Keep the blob, which is whole and right, for later readers, if it is to be kept.
 
-        What cannot be kept is no error: a warning tells it. It can be read until it is closed.
+        A blob that cannot be kept is no error: a warning tells of it. It can be read until the
+        spool is closed.
         """
 
 
 class BlobCache(AsyncResource):
     """Keeps blobs and manifests by digest, for later readers. Tags are not its business.
 
-    It never fails a pull: what cannot be read from it or written to it is passed by, with an
-    event `asupplemented.events.Warned`. What principals brought in is told apart by
-    ``context.principal``: with ``shared=False``, only what this principal has fetched itself is
-    there (rule SEC-13).
+    A cache never fails a pull: what it cannot read or write it passes by, with an event `Warned`.
+    It tells principals apart by ``session.principal``: with ``shared=False``, it finds only what
+    this principal has fetched itself (rule SEC-13).
     """
 
     __slots__ = ()
 
     @property
     def fills(self) -> bool:
-        """Whether who reads a part of a blob that is not there has all of it fetched meanwhile."""
+        """Whether reading a part of a blob that is not kept has all of it fetched meanwhile."""
         return False
 
     @abc.abstractmethod
     async def find(
-        self, context: Context, blob: Descriptor, *, shared: bool = False
+        self, session: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:
         """The file of a whole blob that was verified when it was stored, None if there is none.
 
@@ -101,29 +101,29 @@ class BlobCache(AsyncResource):
         """
 
     @abc.abstractmethod
-    async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
+    async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
         """Prepare to fetch a blob, so that it is kept; None if it cannot or must not be."""
 
     @abc.abstractmethod
     async def find_manifest(
-        self, context: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, shared: bool = False
     ) -> RawManifest | None:
         """A manifest by its digest, None if it is not there."""
 
     @abc.abstractmethod
-    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
+    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
         """Keep a verified manifest.
 
         Args:
-            context: For whom.
+            session: The session that read it, for its principal.
             manifest: What to keep.
-            top: Whether somebody opened it as the default manifest of a reference.
+            top: Whether it was opened as the default manifest of a reference.
         """
 
     async def pin(
         self,
         reference: Reference,
-        context: Context,
+        session: Context,
         *,
         selection: Selection | None = None,
         progress: Callable[[CopyProgress], None] | None = None,
@@ -135,7 +135,7 @@ class BlobCache(AsyncResource):
 
         Args:
             reference: The image, or a group.
-            context: The session, whose cache this is.
+            session: The session, whose cache this is.
             selection: What is fetched of each list; None is all that the reference stands for.
                 The pin is of the whole.
             progress: Told of everything worth showing; called on the event loop.
@@ -144,41 +144,41 @@ class BlobCache(AsyncResource):
             ConfigurationError: The session has another cache, or none.
             SupplementedError: The image cannot be read, or the pin cannot be written.
         """
-        if context.cache is not self:
+        if session.cache is not self:
             message = f"this session has another cache than {self}; make it as Session(cache=...)"
             raise ConfigurationError(message, reference=reference)
-        async with reference.open(context) as image:
+        async with reference.open(session) as image:
             top = await image.get_manifest()
-            await self.pin_digests(context, top.digest)
+            await self.pin_digests(session, top.digest)
             return await image.prefetch(selection=selection, progress=progress)
 
-    async def pin_digests(self, context: Context, *digests: Digest) -> None:
+    async def pin_digests(self, session: Context, *digests: Digest) -> None:
         """Never evict some blobs or manifests, nor what these name, there or yet to come.
 
         Raises:
             UnsupportedOperationError: This kind of cache has no pins.
             SupplementedError: The pins cannot be written.
         """
-        del context
+        del session
         message = f"{self} has no pins, so it cannot keep {', '.join(digests)} for sure"
         raise UnsupportedOperationError(message)
 
-    async def unpin(self, context: Context, *digests: Digest) -> None:
+    async def unpin(self, session: Context, *digests: Digest) -> None:
         """Take pins away; those of other digests stay.
 
         Raises:
             UnsupportedOperationError: This kind of cache has no pins.
             SupplementedError: The pins cannot be written.
         """
-        del context
+        del session
         message = f"{self} has no pins, so there is none of {', '.join(digests)}"
         raise UnsupportedOperationError(message)
 
 
-class Tenure(AsyncResource):
-    """A lease that was taken. Closing it gives it back at once, so that others need not wait.
+class Lease(AsyncResource):
+    """A lease that was acquired. Closing it gives it back at once, so that others need not wait.
 
-    Closing never raises what the other side says: what cannot be given back lapses.
+    Closing never raises what the other side says: a lease that cannot be given back lapses.
     """
 
     __slots__ = ()
@@ -187,26 +187,27 @@ class Tenure(AsyncResource):
     async def renew(self) -> bool:
         """Say that the work goes on; call it whenever some of it was done.
 
-        Nobody is asked before a good part of the time is over.
+        The other side is not asked before a good part of the time is over.
 
         Returns:
-            False once the lease is lost: somebody else may be at work, too.
+            False once the lease is lost: another host may do the same work.
         """
 
 
-class Lease(Protocol):
+class LeaseProvider(Protocol):
     """Lets one of several hosts at a time do what all of them need.
 
-    It saves work and guards nothing: what is made has its digest for a name, so two who make it
-    at once make the same, and no token is needed to fence off who has lost the lease meanwhile.
-    So it never fails anybody, either. Where it cannot be asked, nobody leads and everybody goes
-    on, with an event `asupplemented.events.Warned` when that begins.
+    It saves work and guards nothing. What is made is named by its digest, so two hosts that make it
+    at once make the same, and no token has to fence off a host that lost its lease. So a provider
+    never fails the work: where it cannot be asked, every host goes on, and one event `Warned` tells
+    when that begins.
     """
 
-    async def take(self, context: Context, key: str) -> Tenure | None:
-        """Try to take the lease of a key, for a while.
+    async def acquire(self, session: Context, key: str, /) -> Lease | None:
+        """Try to acquire the lease of a key, for a while.
 
         Returns:
-            None if somebody else has it. If nobody can be asked, a tenure that holds nothing.
+            None if another host has it. If the other side cannot be asked, a lease that holds
+            nothing.
         """
         ...
