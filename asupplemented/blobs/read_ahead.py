@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
 from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import ClosedError
 from asupplemented.limits import BLOCK
@@ -61,17 +62,14 @@ class VerifiedFiles:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._known: OrderedDict[Digest, FileIdentity] = OrderedDict()
+        self._known = LRU["Digest", "FileIdentity"](MAX_REMEMBERED)
 
     def remember(self, digest: Digest, identity: FileIdentity) -> None:
         """Take note of a file that holds one blob and nothing else."""
         age = self._clock.wall() - max(identity.modified, identity.changed) / 1e9
         if age < SETTLED:
             return
-        self._known[digest] = identity
-        self._known.move_to_end(digest)
-        if len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.put(digest, identity)
 
     def recall(self, digest: Digest) -> FileIdentity | None:
         """What the file of a blob was when it was verified, None if none was."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -11,6 +10,7 @@ import anyio
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import CLOSE_TIMEOUT
 from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.lru import LRU
 from asupplemented.errors import SupplementedError
 from asupplemented.events import Warned
 from asupplemented.model.manifest import Manifest
@@ -61,7 +61,7 @@ class Keeper(AsyncResource):
     """Tells the cache of manifests, one after another, while the session goes on."""
 
     def __init__(self) -> None:
-        self._noted: OrderedDict[tuple[str | None, Digest, bool], None] = OrderedDict()
+        self._noted = LRU[tuple[str | None, "Digest", bool], None](MAX_NOTED)
         self._writing: set[asyncio.Task[None]] = set()
         self._turn = anyio.Lock()
 
@@ -70,9 +70,7 @@ class Keeper(AsyncResource):
         note = (context.principal, manifest.digest, top)
         if note in self._noted or len(self._writing) >= MAX_WRITING:
             return
-        self._noted[note] = None
-        if len(self._noted) > MAX_NOTED:
-            self._noted.popitem(last=False)
+        self._noted.put(note, None)
         task = asyncio.create_task(self._write(context, cache, manifest, top=top))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)

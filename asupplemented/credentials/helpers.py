@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio.to_thread
 import msgspec
 
-from asupplemented.aio.concurrency import SingleFlight
+from asupplemented.aio.concurrency import SingleFlightMap
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import Clock
 from asupplemented.credentials.auth_json import (
     decode_secrets,
@@ -97,8 +98,8 @@ class CredentialHelpers:
         self._environ = environ
         self._limits = limits or HelperLimits()
         self._clock = clock or Clock()
-        self._known: dict[_Question, _Known] = {}
-        self._flights: dict[_Question, SingleFlight[Credential | None]] = {}
+        self._known = LRU[_Question, _Known](self._limits.answers)
+        self._flights = SingleFlightMap[_Question, "Credential | None"]()
 
     async def get(self, suffix: str, server: str) -> Credential | None:
         """Ask ``docker-credential-SUFFIX`` for the credential of a server.
@@ -120,12 +121,7 @@ class CredentialHelpers:
         known = self._known.get(question)
         if known is not None and self._clock.now() < known.expires:
             return known.credential
-        flight = self._flights.setdefault(question, SingleFlight())
-        try:
-            return await flight.run(partial(self._ask, question))
-        finally:
-            if flight.idle and self._flights.get(question) is flight:
-                del self._flights[question]
+        return await self._flights.run(question, partial(self._ask, question))
 
     async def _ask(self, question: _Question) -> Credential | None:
         program = await self._locate(question)
@@ -163,11 +159,8 @@ class CredentialHelpers:
         return found
 
     def _keep(self, question: _Question, credential: Credential | None) -> None:
-        now = self._clock.now()
-        self._known = {key: known for key, known in self._known.items() if now < known.expires}
-        while len(self._known) >= self._limits.answers:
-            del self._known[next(iter(self._known))]
-        self._known[question] = _Known(credential, now + self._limits.fresh)
+        expires = self._clock.now() + self._limits.fresh
+        self._known.put(question, _Known(credential, expires))
 
 
 def check_suffix(suffix: str) -> str:

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 from asupplemented.abc import AsyncResource, BlobStream, Listing, Source, WritableReference
-from asupplemented.aio.concurrency import run_side_by_side
+from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
@@ -240,11 +240,11 @@ class _Transfer:
         blobs = len(cargo.layers) + len(cargo.configs)
         self.progress(CopyPlanned(len(cargo.manifests), blobs, cargo.size))
         self._warn_before()
-        await run_side_by_side(cargo.layers, self.limit, self._copy_blob)
-        await run_side_by_side(cargo.configs, self.limit, self._copy_blob)
+        await for_each(cargo.layers, self._copy_blob, limit=self.limit)
+        await for_each(cargo.configs, self._copy_blob, limit=self.limit)
         with self._writing():
             for tier in cargo.tiers:
-                await run_side_by_side(tier, self.limit, self.output.put_manifest)
+                await for_each(tier, self.output.put_manifest, limit=self.limit)
             await self._put_signatures()
             self._list_extras()
             await self.output.commit(cargo.top, platform=cargo.platform)

@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from asupplemented.aio.concurrency import run_side_by_side
+from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import (
     InstanceNotFoundError,
     LimitExceededError,
@@ -288,9 +288,9 @@ class _Reader:
                 self._count(outcome)
 
         if self.source.batched:
-            await run_side_by_side(list(_batches(digests)), 1, fetch_batch)
+            await for_each(list(_batches(digests)), fetch_batch, limit=1)
         else:
-            await run_side_by_side(digests, self.concurrency, fetch)
+            await for_each(digests, fetch, limit=self.concurrency)
         return self._admit([fetched[digest] for digest in digests])
 
     def _count(self, manifest: Manifest) -> None:
@@ -362,7 +362,7 @@ class _Reader:
             asked = None if digest == default.digest else digest
             found[digest] = await self.source.get_signatures(asked)
 
-        await run_side_by_side(self.found, self.concurrency, read)
+        await for_each(self.found, read, limit=self.concurrency)
         return tuple(
             Signed(None if digest == top.digest else digest, found[digest])
             for digest in self.found

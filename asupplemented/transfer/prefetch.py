@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.aio.concurrency import run_side_by_side
+from asupplemented.aio.concurrency import for_each
 from asupplemented.cache.sharing import settle
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -102,7 +102,7 @@ class _Prefetch:
         sizes = [blob.size for blob in self.blobs.values()]
         total = None if None in sizes else sum(size or 0 for size in sizes)
         self.tell(CopyPlanned(len(self.manifests), len(self.blobs), total))
-        await run_side_by_side(self.blobs.values(), self.concurrency, self._fetch)
+        await for_each(self.blobs.values(), self._fetch, limit=self.concurrency)
         return PrefetchReport(
             digest=top.digest,
             manifests=len(self.manifests),
@@ -129,7 +129,7 @@ class _Prefetch:
                 else:
                     below.update(self._take(manifest))
 
-            await run_side_by_side(level, self.concurrency, read)
+            await for_each(level, read, limit=self.concurrency)
             level = {digest: None for digest in below if digest not in self.manifests}
         message = f"the lists are nested more than {MAX_NESTING} deep"
         raise LimitExceededError(message, limit=MAX_NESTING, reference=self.source.reference)

@@ -309,7 +309,6 @@ async def test_HELP03_only_so_many_answers_are_kept(shelf: Shelf) -> None:
     asked = helpers(shelf, answers=2)
     for server in ("a", "b", "c"):
         await asked.get("x", server)
-    assert len(asked._known) == 2
     await asked.get("x", "c")
     await asked.get("x", "b")
     assert shelf.runs("x") == 3
@@ -324,7 +323,8 @@ async def test_HELP03_old_answers_are_forgotten(shelf: Shelf) -> None:
     await asked.get("x", "quay.io")
     clock.time += 300
     await asked.get("x", "ghcr.io")
-    assert len(asked._known) == 1
+    await asked.get("x", "quay.io")
+    assert shelf.runs("x") == 3
 
 
 async def test_HELP03_who_asks_at_the_same_time_shares_the_answer(shelf: Shelf) -> None:
@@ -333,7 +333,7 @@ async def test_HELP03_who_asks_at_the_same_time_shares_the_answer(shelf: Shelf) 
     found = await asyncio.gather(*(asked.get("x", "quay.io") for _ in range(10)))
     assert found == [Credential("user", "pass")] * 10
     assert shelf.runs("x") == 1
-    assert asked._flights == {}
+    assert repr(asked._flights) == "<SingleFlightMap of 0 keys>"
 
 
 async def test_HELP03_and_the_failure(shelf: Shelf) -> None:
@@ -367,7 +367,7 @@ async def test_SEC16_cancelled_at_every_await_a_helper_can_be_asked_again(shelf:
 
     async def check() -> None:
         await wait_for(shelf.is_quiet)
-        assert asked._flights == {}
+        assert repr(asked._flights) == "<SingleFlightMap of 0 keys>"
 
     asked = helpers(shelf, fresh=0)
     awaits = await cancel_at_every_await(lambda: asked.get("x", "quay.io"), check)
@@ -406,4 +406,4 @@ async def test_CRED07_its_repr_shows_no_answers(shelf: Shelf) -> None:
     shelf.add_user("x", USER_SENTINEL, SECRET_SENTINEL)
     asked = helpers(shelf)
     await asked.get("x", "quay.io")
-    assert secrets_in(f"{asked!r} {asked._known!r}") == []
+    assert secrets_in(f"{asked!r} {asked._known!r} {asked._known.values()!r}") == []

@@ -6,11 +6,10 @@ remembered; only whether it is there is looked up again and again. Blocking.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.aio.files import read_limited
+from asupplemented.aio.lru import LRU
 from asupplemented.errors import (
     LimitExceededError,
     ManifestError,
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from asupplemented.model.image_manifest import ImageManifest
 
 __all__ = ("Links", "Names", "Reach")
-
-T = TypeVar("T")
 
 MAX_REMEMBERED: Final = 500_000
 """Digests that are remembered as the names in manifests, and as many as what tops reach."""
@@ -95,8 +92,8 @@ class Links:
     def __init__(self, places: Places, records: Records) -> None:
         self._places = places
         self._records = records
-        self._whole = _Memory[frozenset[Digest]]()
-        self._known = _Memory["Names | SupplementedError"]()
+        self._whole = LRU[Digest, frozenset[Digest]](MAX_REMEMBERED, len)
+        self._known = LRU[Digest, "Names | SupplementedError"](MAX_REMEMBERED, _weigh)
 
     def reach(self, top: Digest, kind: str | None) -> Reach:
         """Everything that a manifest needs.
@@ -154,7 +151,7 @@ class Links:
         """
         if not self._places.has(digest):
             return None
-        known = self._known.recall(digest)
+        known = self._known.get(digest)
         if known is None:
             try:
                 known = self._read(digest, kind or self._records.kind(digest))
@@ -162,8 +159,7 @@ class Links:
                 known = error
             if known is None:
                 return None
-            weight = 1 if isinstance(known, SupplementedError) else known.total
-            self._known.remember(digest, known, weight)
+            self._known.put(digest, known)
         if isinstance(known, SupplementedError):
             raise type(known)(known.message, digest=digest) from known
         return known
@@ -181,7 +177,7 @@ class Links:
 
     def try_everything(self, digest: Digest) -> frozenset[Digest]:
         """What a digest needs as far as it can be told, itself included. Never raises."""
-        whole = self._whole.recall(digest)
+        whole = self._whole.get(digest)
         if whole is not None:
             return whole
         try:
@@ -190,34 +186,12 @@ class Links:
             return frozenset((digest,))
         everything = reach.everything | {digest}
         if reach.known:
-            self._whole.remember(digest, everything, len(everything))
+            self._whole.put(digest, everything)
         return everything
 
 
-class _Memory(Generic[T]):
-    """What was found out about digests, the newest of it. For any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[Digest, tuple[T, int]] = OrderedDict()
-        self._weight = 0
-
-    def recall(self, digest: Digest) -> T | None:
-        with self._lock:
-            entry = self._entries.get(digest)
-            if entry is None:
-                return None
-            self._entries.move_to_end(digest)
-            return entry[0]
-
-    def remember(self, digest: Digest, value: T, weight: int) -> None:
-        with self._lock:
-            _, before = self._entries.pop(digest, (None, 0))
-            self._entries[digest] = value, weight
-            self._weight += weight - before
-            while self._weight > MAX_REMEMBERED:
-                _, (_, gone) = self._entries.popitem(last=False)
-                self._weight -= gone
+def _weigh(known: Names | SupplementedError) -> int:
+    return 1 if isinstance(known, SupplementedError) else known.total
 
 
 def _names_of_index(index: Index) -> Names:

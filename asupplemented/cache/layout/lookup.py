@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
-from collections import OrderedDict
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from asupplemented.abc import BlobFile, RawManifest
 from asupplemented.aio.atomic import is_at, lock_file
 from asupplemented.aio.files import map_os_error, open_with_status, read_limited
+from asupplemented.aio.lru import LRU
 from asupplemented.blobs.blob_files import FileIdentity
 from asupplemented.blobs.read_ahead import MAX_REMEMBERED, SETTLED
 from asupplemented.cache.layout.index_json import Busy
@@ -44,13 +43,12 @@ class Finder:
             written it.
     """
 
-    __slots__ = ("_lock", "_stock", "_verified", "_verify")
+    __slots__ = ("_stock", "_verified", "_verify")
 
     def __init__(self, stock: Stock, *, verify: bool) -> None:
         self._stock = stock
         self._verify = verify
-        self._lock = threading.Lock()
-        self._verified: OrderedDict[Digest, FileIdentity] = OrderedDict()
+        self._verified = LRU["Digest", FileIdentity](MAX_REMEMBERED)
 
     def may_have(self, digest: Digest, principal: str | None, *, shared: bool) -> bool:
         """Whether somebody may have a blob, if it is there."""
@@ -117,16 +115,12 @@ class Finder:
 
     def _is_true(self, fd: int, identity: FileIdentity, digest: Digest, wall: float) -> bool:
         """Whether a file has the digest that names it: hashed, unless we know it."""
-        with self._lock:
-            if self._verified.get(digest) == identity:
-                return True
+        if self._verified.get(digest) == identity:
+            return True
         if not _hash(fd, digest):
             return False
         if wall - max(identity.modified, identity.changed) / 1e9 >= SETTLED:
-            with self._lock:
-                self._verified[digest] = identity
-                if len(self._verified) > MAX_REMEMBERED:
-                    self._verified.popitem(last=False)
+            self._verified.put(digest, identity)
         return True
 
     def _remove(self, digest: Digest) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.files import Workers
+from asupplemented.aio.lru import LRU
 from asupplemented.cache.remote.object_store import namespace_of
 from asupplemented.cache.remote.outage import Outage, Surroundings
 from asupplemented.cache.remote.uploads import FileReader, Uploads, UploadSource
@@ -95,7 +95,7 @@ class RemoteTier(AsyncResource):
         self._store = store
         self._reading = Outage(store.name, pause)
         self._writing = Outage(store.name, pause)
-        self._distrusted: OrderedDict[Digest, None] = OrderedDict()
+        self._distrusted = LRU["Digest", None](MAX_DISTRUSTED)
         self._uploads = Uploads(patience)
         self._workers = Workers()
         self._used = False
@@ -128,10 +128,7 @@ class RemoteTier(AsyncResource):
 
     def distrust(self, visit: Visit) -> None:
         """What is there has turned out to be wrong: use it no more, and replace it."""
-        self._distrusted[visit.digest] = None
-        self._distrusted.move_to_end(visit.digest)
-        while len(self._distrusted) > MAX_DISTRUSTED:
-            self._distrusted.popitem(last=False)
+        self._distrusted.put(visit.digest, None)
 
     async def find_manifest(self, visit: Visit, *, shared: bool) -> Manifest | None:
         """A manifest, verified, if it is there for this principal, or for anybody if `shared`."""
@@ -221,7 +218,7 @@ class RemoteTier(AsyncResource):
 
     async def _put(self, visit: Visit, request: Awaitable[None]) -> None:
         if await self._guard(visit, self._writing, _done(request)):
-            self._distrusted.pop(visit.digest, None)
+            self._distrusted.pop(visit.digest)
 
     async def _guard(self, visit: Visit, outage: Outage, request: Awaitable[T]) -> T | None:
         """What a request gives; None, and a warning or an outage, where it fails."""

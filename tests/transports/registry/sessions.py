@@ -62,13 +62,13 @@ class Watched:
 
     def check_quiet(self) -> None:
         """Nothing is held: no client, no place for a body, no connection, no wait."""
-        assert self.pool.leased == 0
+        assert repr(self.pool).endswith(" 0 leases>")
         for client in self.pool._clients.values():
             assert client.limiter.bodies.value == self.pool._means.options.limits.bodies
             assert client._pings.idle
             if client._site is not None:
-                assert client._site.access._flights == {}
-        assert self.connections.in_use == 0
+                assert repr(client._site.access._flights) == "<SingleFlightMap of 0 keys>"
+        assert repr(self.connections) == "<Connections: 0 requests wait for an answer>"
         for client in self.connections._clients.values():
             connector = client.session.connector
             assert connector is not None
