@@ -11,19 +11,19 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import msgspec
 
-from asupplemented.aio.atomic import sync_directory, try_lock, write_file
-from asupplemented.aio.files import read_limited, run_blocking
-from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.aio.atomic import sync_directory, write_file
+from asupplemented.aio.files import read_limited
+from asupplemented.aio.locks import LockBusy, retry_while_locked, try_lock
 from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
     NotFoundError,
-    SourceTimeoutError,
 )
 from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model import strict_json
@@ -61,7 +61,6 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 """The annotation that names an entry of ``index.json``."""
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
-_LOCK_PAUSE: Final = 0.02
 _LOCK_PATIENCE: Final = 60.0
 """Seconds to try for; a change takes milliseconds."""
 
@@ -144,35 +143,25 @@ class LayoutStore:
             change: Called in a thread.
 
         Raises:
-            SourceTimeoutError: Somebody else held the lock for a minute.
+            SourceTimeoutError: Another process held the lock for a minute.
             LimitExceededError: The file is or would be larger than ``MAX_MANIFEST``.
             MalformedManifestError: What is there is no index; it is left alone.
             SourceError: Reading or writing failed; what was there is still there.
         """
-        clock = context.resource(CLOCK, Clock)
-        deadline = clock.now() + _LOCK_PATIENCE
-        while not await run_blocking(context, self.try_update, change):
-            if clock.now() >= deadline:
-                message = (
-                    f"{self.root / LOCK_FILE} has been locked by another process for "
-                    f"{_LOCK_PATIENCE:g} s"
-                )
-                raise SourceTimeoutError(message)
-            await clock.sleep(_LOCK_PAUSE)
+        update = partial(self.try_update, change)
+        await retry_while_locked(context, self.root / LOCK_FILE, update, patience=_LOCK_PATIENCE)
 
-    def try_update(self, change: IndexChange) -> bool:
-        """The same as `update_index`, in a thread, without waiting for the lock.
-
-        Returns:
-            False if somebody else holds the lock, and nothing was done.
+    def try_update(self, change: IndexChange) -> None:
+        """Change ``index.json`` as `update_index` does, without waiting for the lock. Blocking.
 
         Raises:
+            LockBusy: The lock is held elsewhere, and nothing was done.
             SupplementedError: See `update_index`.
         """
         with try_lock(self.root / LOCK_FILE) as held:
-            if held:
-                self._update(change)
-        return held
+            if not held:
+                raise LockBusy
+            self._update(change)
 
     def _update(self, change: IndexChange) -> None:
         raw = self._read_index_file()

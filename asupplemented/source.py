@@ -31,7 +31,8 @@ from asupplemented.abc import (
 )
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.concurrency import SingleFlight
-from asupplemented.aio.files import map_os_error, run_blocking, run_opening
+from asupplemented.aio.files import map_os_error
+from asupplemented.aio.threads import run_blocking, run_opening
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import AsyncResource, ResourceKey
-from asupplemented.aio.files import usable_cores
+from asupplemented.aio.threads import usable_cores
 from asupplemented.errors import ClosedError
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest

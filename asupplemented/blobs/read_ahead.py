@@ -13,9 +13,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
-from asupplemented.aio.files import WORKERS, Workers
 from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.aio.threads import WORKERS, Workers
+from asupplemented.blobs.blob_file import identify
 from asupplemented.errors import ClosedError
 from asupplemented.limits import BLOCK
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from asupplemented.abc import Context
-    from asupplemented.blobs.blob_files import BlockReader, FileIdentity
+    from asupplemented.aio.files import SharedFile
+    from asupplemented.blobs.blob_file import FileIdentity
     from asupplemented.model.digest import Digest, Hasher
 
 __all__ = ("VERIFIED", "ReadAhead", "VerifiedFiles", "verified_files")
@@ -116,14 +118,14 @@ class ReadAhead:
     )
 
     def __init__(
-        self, context: Context, reader: BlockReader, start: int, end: int, hasher: Hasher | None
+        self, context: Context, reader: SharedFile, start: int, end: int, hasher: Hasher | None
     ) -> None:
         self._workers = context.resource(WORKERS, Workers)
         self._loop = asyncio.get_running_loop()
         self._reader = reader
         self._end = end
         self._hasher = hasher
-        few = self._workers.enlist() <= FEW
+        few = self._workers.add_reader() <= FEW
         self._block = BLOCK if few else SMALL_BLOCK
         self._ahead = AHEAD if few else 1
         self._batch = BATCH if few else 1
@@ -173,7 +175,7 @@ class ReadAhead:
                 return
             self._closed = True
             self._blocks.clear()
-        self._workers.discharge()
+        self._workers.remove_reader()
         self._reader.close()
         if self._waiter is not None:
             _resolve(self._waiter)
@@ -220,13 +222,13 @@ class ReadAhead:
 
     def _read_block(self) -> bytes:
         if self._identity is None:
-            self._identity = self._reader.identify()
+            self._identity = identify(self._reader)
         length = min(self._block, self._end - self._position)
         block = self._reader.read(self._position, length)
         if self._hasher is not None:
             self._hasher.update(block)
         self._position += len(block)
-        if self._position >= self._end and self._reader.identify() != self._identity:
+        if self._position >= self._end and identify(self._reader) != self._identity:
             self._identity = None
         return block
 

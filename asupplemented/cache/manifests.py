@@ -9,8 +9,8 @@ import anyio
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import CLOSE_TIMEOUT
-from asupplemented.aio.files import WORKERS, Workers
 from asupplemented.aio.lru import LRU
+from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.errors import SupplementedError
 from asupplemented.events import Warned
 from asupplemented.model.manifest import Manifest

@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import Spool
-from asupplemented.aio.files import WORKERS, Workers, run_blocking, run_closing, run_opening
+from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.cache.spool_file import SpoolFile
+from asupplemented.aio.threads import WORKERS, Workers, run_blocking, run_closing, run_opening
 from asupplemented.errors import (
     ClosedError,
     SourceError,
@@ -126,16 +126,16 @@ class FileSpool(Spool):
     def __init__(
         self,
         context: Context,
-        *openers: Callable[[], SpoolFile],
+        *openers: Callable[[], SharedFile],
         delay: float | None = None,
     ) -> None:
         self._context = context
         self._openers = deque(openers)
         self._workers = context.resource(WORKERS, Workers)
-        few = self._workers.enlist() <= FEW
+        few = self._workers.add_reader() <= FEW
         self._batch = WRITE if few and delay is None else SMALL_WRITE
         self._delay = delay
-        self._parts: list[tuple[int, SpoolFile]] = []
+        self._parts: list[tuple[int, SharedFile]] = []
         """The files, each with the offset at which it begins."""
         self._closed = False
         self._end = 0
@@ -185,7 +185,7 @@ class FileSpool(Spool):
 
     async def aclose(self) -> None:
         if not self._closed:
-            self._workers.discharge()
+            self._workers.remove_reader()
         self._closed = True
         self._tail.clear()
         if self._parts:
@@ -222,7 +222,7 @@ class FileSpool(Spool):
         await self._open_next()
 
     async def _open_next(self) -> None:
-        file = await run_opening(self._context, self._openers[0], SpoolFile.close)
+        file = await run_opening(self._context, self._openers[0], SharedFile.close)
         self._openers.popleft()
         self._parts.append((self._written, file))
         if self._closed:
@@ -256,7 +256,7 @@ class FileSpool(Spool):
 
     # Reading
 
-    def _locate(self, start: int, size: int) -> tuple[SpoolFile, int, int]:
+    def _locate(self, start: int, size: int) -> tuple[SharedFile, int, int]:
         """Which file holds what was written at `start`, where, and how much of it at most."""
         end = start + size
         for begin, file in reversed(self._parts):
@@ -301,7 +301,7 @@ class TemporarySpool(FileSpool):
     __slots__ = ()
 
     def __init__(self, context: Context, directory: str | Path | None = None) -> None:
-        super().__init__(context, partial(SpoolFile.temporary, directory))
+        super().__init__(context, partial(SharedFile.temporary, directory))
 
 
 def _check_start(start: int, length: int) -> None:

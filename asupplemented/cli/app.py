@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asupplemented.abc import RemoteReference, WritableReference
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.threads import run_blocking
 from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
     GroupOptions,

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from asupplemented.aio.atomic import StagedFile, map_write_errors
+from asupplemented.aio.atomic import StagedFile
+from asupplemented.aio.files import map_write_errors
 from asupplemented.errors import SourceError
 
 if TYPE_CHECKING:
@@ -103,12 +104,20 @@ def open_output(path: Path | None) -> Generator[Callable[[bytes], None]]:
             yield lambda data: _write_all(file.write, data)
         return
     target = path.resolve()
-    staged = StagedFile(target.parent)
+    staged = StagedFile.create(target.parent)
     try:
-        yield lambda data: staged.write((data,))
+        position = 0
+
+        def write(data: bytes) -> None:
+            nonlocal position
+            staged.write(position, data)
+            position += len(data)
+
+        yield write
+        staged.sync()
         staged.publish(target)
     finally:
-        staged.discard()
+        staged.close()
 
 
 def _write_all(write: Callable[[memoryview], int | None], data: bytes) -> None:

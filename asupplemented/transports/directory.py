@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import Opening
-from asupplemented.aio.atomic import PREFIX, map_write_errors, sync_directory, write_file
-from asupplemented.aio.files import map_os_error, read_limited, run_blocking
+from asupplemented.aio.atomic import PREFIX, sync_directory, write_file
+from asupplemented.aio.files import map_os_error, map_write_errors, read_limited
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     ImageNotFoundError,
     LayoutError,

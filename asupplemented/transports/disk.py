@@ -23,8 +23,9 @@ from asupplemented.aio.atomic import (
     write_file,
 )
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.aio.files import read_limited, run_blocking, run_opening
-from asupplemented.blobs.blob_files import BlockReader, FileBlob, open_blob_file
+from asupplemented.aio.files import read_limited
+from asupplemented.aio.threads import run_blocking, run_opening
+from asupplemented.blobs.blob_file import FileBlob, open_blob_file, share_blob_file
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, Reference
+    from asupplemented.aio.files import SharedFile
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Hasher
     from asupplemented.model.manifest import Manifest
@@ -198,7 +200,7 @@ async def is_whole(
         file = await run_opening(context, opener, lambda late: late.close())
     except (NotFoundError, SourceError):
         return False
-    reader = BlockReader(file)
+    reader = share_blob_file(file)
     try:
         if size is not None and file.size != size:
             return False
@@ -213,7 +215,7 @@ async def is_whole(
     return hasher.hexdigest() == digest.encoded
 
 
-def _hash_block(reader: BlockReader, hasher: Hasher, position: int) -> int:
+def _hash_block(reader: SharedFile, hasher: Hasher, position: int) -> int:
     block = reader.read(position, _HASH_BLOCK)
     hasher.update(block)
     return len(block)

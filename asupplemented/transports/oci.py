@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import Opening, RawManifest
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     ImageNotFoundError,
     InvalidReferenceError,

@@ -12,20 +12,20 @@ import enum
 import os
 import re
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.abc import BlobFile
-from asupplemented.aio.atomic import PREFIX, drop_lock, map_write_errors, take_lock
-from asupplemented.aio.files import open_with_status, read_limited
-from asupplemented.blobs.blob_files import BlockReader
-from asupplemented.cache.spool_file import IngestFile
+from asupplemented.aio.atomic import PREFIX, StagedFile
+from asupplemented.aio.files import SharedFile, map_write_errors, open_regular, read_limited
+from asupplemented.aio.locks import acquire_lock, release_lock
+from asupplemented.blobs.blob_file import share_blob_file
 from asupplemented.errors import NotFoundError, SupplementedError
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from asupplemented.abc import BlobFile
 
 __all__ = ("Claim", "News", "Trail", "read_name")
 
@@ -52,7 +52,7 @@ class Claim:
         self._lock = threading.Lock()
         self._held: int | None = None
         self._dropped = False
-        self.file = IngestFile.create(ingest)
+        self.file = StagedFile.create(ingest)
 
     @property
     def leads(self) -> bool:
@@ -66,7 +66,7 @@ class Claim:
         moment, and removes the file, too. It signs nothing, though, and a process that leads does.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         for _ in range(_TRIES):
             if self.take_lead() or read_name(self._lead) is not None:
@@ -78,13 +78,13 @@ class Claim:
         """Take the lead if nobody has it; gives whether it is ours now.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         with self._lock:
             if self._dropped:
                 return False
             if self._held is None:
-                self._held = take_lock(self._lead)
+                self._held = acquire_lock(self._lead)
                 if self._held is not None:
                     self._sign(self._held)
             return self._held is not None
@@ -102,7 +102,7 @@ class Claim:
     def _let_go(self) -> None:
         held, self._held = self._held, None
         if held is not None:
-            drop_lock(held, self._lead)
+            release_lock(held, self._lead)
 
     def drop(self) -> None:
         """End the fetch: give the lead back, and close the file. May be called again."""
@@ -157,7 +157,7 @@ class Trail:
         self._lock = threading.Lock()
         self._closed = False
         self._name: str | None = None
-        self._reader: BlockReader | None = None
+        self._reader: SharedFile | None = None
 
     def look(self, position: int) -> bytes | News:
         """The bytes from a position on, or how things stand.
@@ -199,7 +199,7 @@ class Trail:
         if file is None:
             return False
         self._finished = None
-        self._turn_to(file)
+        self._turn_to(share_blob_file(file))
         return True
 
     def _turn_to_leader(self) -> bool:
@@ -209,15 +209,14 @@ class Trail:
             return False
         path = self._ingest / name
         try:
-            fd, status = open_with_status(path, follow=False)
+            fd, _ = open_regular(path, follow=False)
         except NotFoundError:
             return False
         self._name = name
-        self._turn_to(BlobFile(fd, path, 0, status.st_size, partial(os.close, fd)))
+        self._turn_to(SharedFile(fd, path))
         return True
 
-    def _turn_to(self, file: BlobFile) -> None:
-        reader = BlockReader(file)
+    def _turn_to(self, reader: SharedFile) -> None:
         with self._lock:
             before, self._reader = self._reader, reader
             closed = self._closed

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.aio.closing import Nothing
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.aio.threads import run_blocking
 from asupplemented.cache.layout.fetch_lock import News, Trail
 from asupplemented.cache.spool import FileSpool
-from asupplemented.cache.spool_file import SpoolFile
 from asupplemented.errors import SourceError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asupplemented.abc import AsyncResource, BlobCandidate, BlobFile, Context
+    from asupplemented.aio.atomic import StagedFile
     from asupplemented.cache.layout.fetch_lock import Claim
-    from asupplemented.cache.spool_file import IngestFile
 
 __all__ = ("CachedSpool", "FollowedBlob", "FollowedCandidate")
 
@@ -204,10 +204,10 @@ class CachedSpool(FileSpool):
         context: Context,
         claim: Claim,
         candidates: Sequence[BlobCandidate],
-        keep: Callable[[IngestFile, int], Awaitable[None]],
+        keep: Callable[[StagedFile, int], Awaitable[None]],
         warn: Callable[[SourceError], None],
     ) -> None:
-        super().__init__(context, SpoolFile.temporary, delay=DELAY)
+        super().__init__(context, SharedFile.temporary, delay=DELAY)
         self._parts.append((0, claim.file))
         self._claim = claim
         self._candidates = tuple(candidates)

@@ -14,7 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.aio.atomic import map_write_errors, sync_directory
+from asupplemented.aio.atomic import sync_directory
+from asupplemented.aio.files import map_write_errors
 from asupplemented.cache.layout.paths import label, read_labels
 from asupplemented.errors import InvalidDigestError, SupplementedError
 from asupplemented.model.descriptor import Descriptor
@@ -31,14 +32,10 @@ if TYPE_CHECKING:
     from asupplemented.model.strict_json import Json
     from asupplemented.oci_layout import LayoutIndex
 
-__all__ = ("Busy", "Tops")
+__all__ = ("Tops",)
 
 MAX_LISTED: Final = 2048
 """Tops in ``index.json``: half a MiB of the 4 MiB that readers accept; the oldest go first."""
-
-
-class Busy(Exception):  # noqa: N818 - not an error: try again a little later
-    """Somebody else holds a lock."""
 
 
 class Tops:
@@ -63,7 +60,7 @@ class Tops:
         One that cannot be read to its leaves is never whole.
 
         Raises:
-            Busy: ``index.json`` is being changed; all can be called again.
+            LockBusy: ``index.json`` is being changed; all can be called again.
             SupplementedError: The list cannot be read or written.
         """
         kind = self._records.kind(top)
@@ -82,7 +79,7 @@ class Tops:
         """Look again at the tops that wait for a blob, now that it is there.
 
         Raises:
-            Busy: See `examine`; who was not looked at still waits.
+            LockBusy: See `examine`; who was not looked at still waits.
             SupplementedError: See `examine`.
         """
         directory = self._places.waiting_for(digest)
@@ -98,7 +95,7 @@ class Tops:
         What we listed waits for its return, unless it goes itself.
 
         Raises:
-            Busy: See `examine`.
+            LockBusy: See `examine`.
             SupplementedError: The list cannot be read or written.
         """
         index = self._places.layout.read_index()
@@ -157,8 +154,7 @@ class Tops:
             (directory / label(top)).touch()
 
     def _change(self, change: partial[Tree]) -> None:
-        if not self._places.layout.try_update(change):
-            raise Busy
+        self._places.layout.try_update(change)
 
     def forget_lost(self) -> None:
         """Drop who waits and is not there any more. It does what it can."""

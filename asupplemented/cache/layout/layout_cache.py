@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from asupplemented.abc import BlobCache
-from asupplemented.aio.files import run_blocking, run_opening
+from asupplemented.aio.atomic import StagedFile
+from asupplemented.aio.locks import retry_while_locked
 from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.aio.threads import run_blocking, run_opening
 from asupplemented.cache.layout.fetch_lock import Claim, Trail
 from asupplemented.cache.layout.following import CachedSpool, FollowedCandidate
 from asupplemented.cache.layout.lookup import Finder
 from asupplemented.cache.layout.paths import Places
 from asupplemented.cache.layout.store import Stock
-from asupplemented.cache.layout.trouble import Warnings, when_free
-from asupplemented.cache.spool_file import IngestFile
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -25,11 +26,12 @@ from asupplemented.errors import (
     SupplementedError,
     UsageError,
 )
+from asupplemented.events import Warned
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from asupplemented.abc import BlobCandidate, BlobFile, Context, RawManifest, Spool
     from asupplemented.model.descriptor import Descriptor
@@ -37,6 +39,14 @@ if TYPE_CHECKING:
 
 __all__ = ("LayoutCache",)
 
+T = TypeVar("T")
+
+
+LOCK_PATIENCE: Final = 10.0
+"""Seconds to try to get a lock of the cache; after that the cache is passed by."""
+
+WARN_AGAIN: Final = 60.0
+"""Seconds in which one kind of trouble is warned of once."""
 
 SWEEP_AGAIN: Final = 600.0
 """Seconds after which the left-overs of dead processes are looked for again."""
@@ -99,7 +109,7 @@ class LayoutCache(BlobCache):
         self._finder = Finder(self._stock, verify=verify_on_read or not durable)
         self._prepared = False
         self._swept = 0.0
-        self._warnings = Warnings(self._places.root)
+        self._warnings = ThrottledWarnings(self._places.root)
         self._fills = fills
         self._closed = False
 
@@ -175,7 +185,7 @@ class LayoutCache(BlobCache):
                 claim,
                 () if claim.leads else (self._follow(context, claim, blob),),
                 partial(self._keep_blob, context, digest, principal),
-                partial(self._warnings.tell, context, "cannot be written"),
+                partial(self._warnings.warn, context, "cannot be written"),
             )
         return None
 
@@ -191,7 +201,7 @@ class LayoutCache(BlobCache):
         with self._passing_by(context, "cannot be written"):
             await self._prepare(context)
             put = partial(self._put_manifest, manifest, principal, wall, top=top)
-            if not await when_free(context, self.path, put):
+            if not await self._retry(context, put):
                 self._warn_full(context, manifest.digest)
 
     async def pin_digests(self, context: Context, *digests: Digest) -> None:
@@ -225,12 +235,15 @@ class LayoutCache(BlobCache):
             message = f"the cache {self.path} was closed; make another one to change its pins"
             raise ClosedError(message)
         await self._prepare(context)
-        await when_free(context, self.path, partial(self._stock.set_pinned, digests, pinned=pinned))
+        await self._retry(context, partial(self._stock.set_pinned, digests, pinned=pinned))
+
+    async def _retry(self, context: Context, func: Callable[[], T]) -> T:
+        return await retry_while_locked(context, self.path, func, patience=LOCK_PATIENCE)
 
     async def _prepare(self, context: Context) -> None:
         clock = _clock_of(context)
         if not self._prepared:
-            await when_free(context, self.path, partial(self._stock.prepare, clock.wall()))
+            await self._retry(context, partial(self._stock.prepare, clock.wall()))
             self._prepared, self._swept = True, clock.now()
         elif clock.now() - self._swept >= SWEEP_AGAIN:
             self._swept = clock.now()
@@ -265,21 +278,21 @@ class LayoutCache(BlobCache):
         )
 
     async def _keep_blob(
-        self, context: Context, digest: Digest, principal: str | None, file: IngestFile, size: int
+        self, context: Context, digest: Digest, principal: str | None, file: StagedFile, size: int
     ) -> None:
         wall = _clock_of(context).wall()
         with self._passing_by(context, "cannot be written"):
             if self._places.durable:
                 await run_blocking(context, file.sync)
             put = partial(self._stock.keep, file, digest, size, principal, wall)
-            if not await when_free(context, self.path, put):
+            if not await self._retry(context, put):
                 self._warn_full(context, digest)
 
     def _put_manifest(
         self, manifest: Manifest, principal: str | None, wall: float, *, top: bool
     ) -> bool:
         # Not synced: a manifest is verified each time it is read, and synced when it is listed.
-        file = IngestFile.create(self._places.ingest)
+        file = StagedFile.create(self._places.ingest)
         try:
             file.write(0, manifest.raw)
             return self._stock.keep(
@@ -306,12 +319,12 @@ class LayoutCache(BlobCache):
         except SupplementedError as error:
             if isinstance(error, LayoutError):
                 self._prepared = False  # The directory may be gone, and can be made again.
-            self._warnings.tell(context, trouble, error)
+            self._warnings.warn(context, trouble, error)
 
     def _warn_full(self, context: Context, digest: Digest) -> None:
         message = "the blob is larger than the limit, or all the rest is pinned or being read"
         error = LimitExceededError(message, limit=self._max_bytes, digest=digest)
-        self._warnings.tell(context, "has no room", error)
+        self._warnings.warn(context, "has no room", error)
 
     def __str__(self) -> str:
         return f"oci:{self.path}"
@@ -319,6 +332,43 @@ class LayoutCache(BlobCache):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<LayoutCache {str(self.path)!r} of {self._max_bytes} bytes, {state}>"
+
+
+class ThrottledWarnings:
+    """Warns hooks of trouble with the disk, once a minute for each kind of trouble.
+
+    May be used from any thread and event loop.
+
+    Args:
+        path: The directory of the cache.
+    """
+
+    __slots__ = ("_lock", "_path", "_warned")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._warned: dict[str, float] = {}
+
+    def warn(self, context: Context, trouble: str, error: SupplementedError) -> None:
+        """Warn of an error, unless there was a warning of its kind within the last minute.
+
+        Args:
+            context: The session, whose hooks get the warning.
+            trouble: The kind, as the end of a sentence about the cache.
+            error: What happened.
+        """
+        if self._is_due(trouble, context.resource(CLOCK, Clock).now()) and context.observed:
+            message = f"the cache {self._path} {trouble}, and is passed by: {error}"
+            context.emit(Warned(f"oci:{self._path}", message))
+
+    def _is_due(self, trouble: str, now: float) -> bool:
+        with self._lock:
+            last = self._warned.get(trouble)
+            if last is not None and 0 <= now - last < WARN_AGAIN:
+                return False
+            self._warned[trouble] = now
+            return True
 
 
 def _close(file: BlobFile | None) -> None:

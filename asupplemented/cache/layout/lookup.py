@@ -14,12 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobFile, RawManifest
-from asupplemented.aio.atomic import is_at, lock_file
-from asupplemented.aio.files import map_os_error, open_with_status, read_limited
+from asupplemented.aio.files import map_os_error, open_regular, read_limited
+from asupplemented.aio.locks import LockBusy, is_at, lock_file
 from asupplemented.aio.lru import LRU
-from asupplemented.blobs.blob_files import FileIdentity
+from asupplemented.blobs.blob_file import FileIdentity
 from asupplemented.blobs.read_ahead import MAX_REMEMBERED, SETTLED
-from asupplemented.cache.layout.index_json import Busy
 from asupplemented.errors import NotFoundError, SupplementedError
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 
@@ -70,7 +69,7 @@ class Finder:
         """
         path = self._stock.places.blob(digest)
         try:
-            fd, status = open_with_status(path, follow=False)
+            fd, status = open_regular(path, follow=False)
         except NotFoundError:
             return None
         with ExitStack() as closing:
@@ -124,7 +123,7 @@ class Finder:
         return True
 
     def _remove(self, digest: Digest) -> None:
-        with suppress(Busy, SupplementedError):  # Else the next one who meets it removes it.
+        with suppress(LockBusy, SupplementedError):  # Else the next one who meets it removes it.
             self._stock.remove(digest)
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asupplemented.aio.atomic import PREFIX, make_directory, map_write_errors
-from asupplemented.aio.files import read_limited
+from asupplemented.aio.atomic import PREFIX, make_directory
+from asupplemented.aio.files import map_write_errors, read_limited
 from asupplemented.errors import InvalidDigestError, SupplementedError
 from asupplemented.model.digest import ALGORITHMS, Digest
 from asupplemented.model.media_type import KNOWN_MANIFESTS
@@ -118,7 +118,7 @@ class Places:
         The layout's own is for the user of this process alone, if it is made here.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         if not os.access(self.root, os.F_OK):
             make_directory(self.root, mode=0o700)
@@ -245,7 +245,7 @@ class Records:
             kind: Its media type, if it is a manifest.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         record = self._places.record(digest)
         with map_write_errors(record):

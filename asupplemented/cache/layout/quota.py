@@ -18,7 +18,8 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.aio.atomic import lock_file, map_write_errors
+from asupplemented.aio.files import map_write_errors
+from asupplemented.aio.locks import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -105,7 +106,7 @@ class Account:
         """Write a new sum.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         self.total = max(0, total)
         with map_write_errors(self._path):
@@ -117,7 +118,7 @@ class Account:
         """Write the sum that `size` bytes more make, or less if it is negative.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         self.set((self.total or 0) + size)
 

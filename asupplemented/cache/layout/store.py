@@ -10,15 +10,11 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.aio.atomic import (
-    is_at,
-    lock_file,
-    map_write_errors,
-    remove_leftovers,
-)
-from asupplemented.aio.files import open_with_status
+from asupplemented.aio.atomic import remove_leftovers
+from asupplemented.aio.files import map_write_errors, open_regular
+from asupplemented.aio.locks import LockBusy, is_at, lock_file
 from asupplemented.cache.layout.graph import Links
-from asupplemented.cache.layout.index_json import Busy, Tops
+from asupplemented.cache.layout.index_json import Tops
 from asupplemented.cache.layout.paths import Item, Places, Records, read_labels
 from asupplemented.cache.layout.quota import Account, EvictionQueue, Ledger
 from asupplemented.errors import SourceError, SupplementedError
@@ -27,7 +23,7 @@ from asupplemented.model.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from asupplemented.cache.spool_file import IngestFile
+    from asupplemented.aio.atomic import StagedFile
     from asupplemented.oci_layout import Tree
 
 __all__ = ("Stock",)
@@ -73,12 +69,12 @@ class Stock:
             wall: Seconds since the epoch.
 
         Raises:
-            Busy: Somebody else holds a lock; to be called again.
+            LockBusy: Somebody else holds a lock; to be called again.
             SupplementedError: The directory cannot be used.
         """
         self.places.make()
-        if not self.places.layout.is_marked() and not self.places.layout.try_update(_begin):
-            raise Busy
+        if not self.places.layout.is_marked():
+            self.places.layout.try_update(_begin)
         self.sweep()
         with self._hold() as account:
             self.records.forget_lost()
@@ -100,7 +96,7 @@ class Stock:
 
     def keep(
         self,
-        file: IngestFile,
+        file: StagedFile,
         digest: Digest,
         size: int,
         principal: str | None,
@@ -109,7 +105,7 @@ class Stock:
         kind: str | None = None,
         top: bool = False,
     ) -> bool:
-        """Put a whole, verified file in its place; may be called again after `Busy`.
+        """Put a whole, verified file in its place; may be called again after `LockBusy`.
 
         If the blob is there already, the file is left alone.
 
@@ -126,7 +122,7 @@ class Stock:
             Whether the blob is there now; False if there is no room for it.
 
         Raises:
-            Busy: Somebody else holds a lock.
+            LockBusy: Somebody else holds a lock.
             SupplementedError: The directory cannot be used.
         """
         with self._hold() as account:
@@ -142,7 +138,7 @@ class Stock:
         """Remove a blob that is not what it should be, if nobody uses it just now.
 
         Raises:
-            Busy: Somebody else holds a lock.
+            LockBusy: Somebody else holds a lock.
             SupplementedError: The directory cannot be used.
         """
         with self._hold() as account, ExitStack() as locks:
@@ -155,7 +151,7 @@ class Stock:
         """Pin blobs, and whatever they reach if they are manifests; or pin them no longer.
 
         Raises:
-            Busy: Somebody else holds a lock.
+            LockBusy: Somebody else holds a lock.
             SupplementedError: The directory cannot be used.
         """
         with self._hold():
@@ -172,18 +168,19 @@ class Stock:
     def _hold(self) -> Generator[Account]:
         with map_write_errors(self.places.root), self._ledger.try_hold() as account:
             if account is None:
-                raise Busy
+                raise LockBusy
             yield account
 
     def _add(
-        self, account: Account, file: IngestFile, digest: Digest, size: int, wall: float
+        self, account: Account, file: StagedFile, digest: Digest, size: int, wall: float
     ) -> bool:
         wrong = self.size_of(digest) or 0  # Another one's file of a wrong size is replaced.
         if not self._make_room(account, size - wrong, wall):
             return False
         account.add(size - wrong)
         try:
-            return file.publish(self.places.blob(digest))
+            # Not for other users to write, or it could not be trusted without being hashed.
+            return file.publish(self.places.blob(digest), directory_mode=0o755)
         except SourceError:
             account.add(wrong - size)
             raise
@@ -250,7 +247,7 @@ class Stock:
         """Make sure that nobody relies on the name of a file, until the locks are given back."""
         path = self.places.blob(digest)
         try:
-            fd, _ = open_with_status(path, follow=False)
+            fd, _ = open_regular(path, follow=False)
         except SupplementedError:
             return True  # It is gone, or none that we may read: nobody here does.
         with ExitStack() as ours:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
-from asupplemented.aio.files import Workers
 from asupplemented.aio.lru import LRU
+from asupplemented.aio.threads import Workers
 from asupplemented.cache.remote.object_store import namespace_of
 from asupplemented.cache.remote.outage import Outage, Surroundings
 from asupplemented.cache.remote.uploads import FileReader, Uploads, UploadSource

@@ -15,7 +15,7 @@ import anyio
 
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import CLOSE_TIMEOUT, close_all
-from asupplemented.blobs.blob_files import BlockReader
+from asupplemented.blobs.blob_file import share_blob_file
 from asupplemented.cache.remote.object_blob import ask
 from asupplemented.errors import TruncatedError
 from asupplemented.limits import BLOCK, KIB, MIB
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Store
 
     from asupplemented.abc import BlobFile
-    from asupplemented.aio.files import Workers
+    from asupplemented.aio.threads import Workers
 
 __all__ = (
     "AT_ONCE",
@@ -165,18 +165,18 @@ class FileReader(UploadSource):
         file: What to read; it is closed with the reader.
     """
 
-    __slots__ = ("_blocks", "_workers")
+    __slots__ = ("_file", "_workers")
 
     def __init__(self, workers: Workers, file: BlobFile) -> None:
         self._workers = workers
-        self._blocks = BlockReader(file)
+        self._file = share_blob_file(file)
 
     async def read(self, start: int, size: int) -> bytes:
-        reading = partial(self._blocks.read, start, min(size, BLOCK))
+        reading = partial(self._file.read, start, min(size, BLOCK))
         return await asyncio.wrap_future(self._workers.submit(reading))
 
     async def aclose(self) -> None:
-        self._blocks.close()
+        self._file.close()
 
 
 class Uploads(AsyncResource):

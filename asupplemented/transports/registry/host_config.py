@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
 from asupplemented.aio.concurrency import SingleFlight, SingleFlightMap
-from asupplemented.aio.files import WORKERS, Workers
 from asupplemented.aio.lru import LRU
+from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.hostconfig.certificates import (
     find_directory,
     read_certificates,

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import RawManifest
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     ClosedError,
     NotFoundError,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.aio.atomic import take_lock
+from asupplemented.aio.locks import acquire_lock
 from asupplemented.aio.retry import CLOCK
-from asupplemented.blobs.blob_files import open_blob_file
+from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.layout import fetch_lock as leads
 from asupplemented.cache.layout.fetch_lock import Claim, News, Trail
@@ -389,9 +389,9 @@ async def test_who_only_sweeps_does_not_lead(
         if looks == 1:
             path.touch()
             return None
-        return take_lock(path)
+        return acquire_lock(path)
 
-    monkeypatch.setattr(leads, "take_lock", take)
+    monkeypatch.setattr(leads, "acquire_lock", take)
     async with await claim(caches[0], session) as leader:
         assert list(leader.candidates) == []
         async with await claim(caches[1], session) as other:

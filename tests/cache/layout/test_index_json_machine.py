@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from asupplemented.aio.atomic import StagedFile
 from asupplemented.cache.layout.paths import Places
 from asupplemented.cache.layout.store import Stock
-from asupplemented.cache.spool_file import IngestFile
 from asupplemented.model.digest import Digest
 from asupplemented.testing import build_image, build_index
 from tests.cache.driving import held, listed, weigh
@@ -54,7 +54,7 @@ class TopsMachine(RuleBasedStateMachine):
     def put(self, which: int, data: bytes, kind: str | None = None, *, top: bool = False) -> None:
         self.wall += 1
         stock = self.stocks[which]
-        file = IngestFile.create(stock.places.ingest)
+        file = StagedFile.create(stock.places.ingest)
         try:
             file.write(0, data)
             digest = Digest.of(data)

@@ -19,12 +19,12 @@ from hypothesis.stateful import (
     rule,
 )
 
-from asupplemented.cache.layout.index_json import Busy
+from asupplemented.aio.atomic import StagedFile
+from asupplemented.aio.locks import LockBusy
 from asupplemented.cache.layout.lookup import Finder
 from asupplemented.cache.layout.paths import Item, Places, read_labels
 from asupplemented.cache.layout.quota import BATCH, EvictionQueue, Ledger
 from asupplemented.cache.layout.store import Stock
-from asupplemented.cache.spool_file import IngestFile
 from asupplemented.model.digest import Digest
 from tests.cache.driving import held, weigh
 
@@ -87,7 +87,7 @@ class StockMachine(RuleBasedStateMachine):
     def keep(self, digest: Digest, which: int) -> None:
         self.wall += 0.001  # What happens at once may go in any order.
         expected = digest in self.used or self.expect_room(digest)
-        file = IngestFile.create(self.stocks[which].places.ingest)
+        file = StagedFile.create(self.stocks[which].places.ingest)
         try:
             file.write(0, BLOBS[digest])
             kept = self.stocks[which].keep(file, digest, len(BLOBS[digest]), None, self.wall)
@@ -227,12 +227,12 @@ def test_a_process_that_died_in_between_leaves_a_sum_that_is_too_large(
     class Killed(BaseException):
         pass
 
-    def die(file: IngestFile, target: Path) -> bool:
+    def die(file: StagedFile, target: Path, *, directory_mode: int) -> bool:
         raise Killed
 
-    file = IngestFile.create(stock.places.ingest)
+    file = StagedFile.create(stock.places.ingest)
     file.write(0, b"x" * 600)
-    monkeypatch.setattr(IngestFile, "publish", die)
+    monkeypatch.setattr(StagedFile, "publish", die)
     with pytest.raises(Killed):
         stock.keep(file, Digest.of(b"x" * 600), 600, None, START)
     file.close()
@@ -249,6 +249,6 @@ def test_a_process_that_died_in_between_leaves_a_sum_that_is_too_large(
 def test_whoever_meets_a_held_ledger_tries_again_later(tmp_path: Path) -> None:
     stock = Stock(Places(tmp_path), LIMIT)
     stock.prepare(START)
-    with Ledger(tmp_path / ".asupplemented" / "ledger").try_hold(), pytest.raises(Busy):
+    with Ledger(tmp_path / ".asupplemented" / "ledger").try_hold(), pytest.raises(LockBusy):
         stock.set_pinned((Digest.of(b"x"),), pinned=True)
     assert list(read_labels(tmp_path / ".asupplemented" / "pins")) == []

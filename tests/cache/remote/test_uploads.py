@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from asupplemented.abc import AsyncResource
-from asupplemented.aio.files import Workers
-from asupplemented.blobs.blob_files import open_blob_file
+from asupplemented.aio.threads import Workers
+from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.cache.remote.uploads import AT_ONCE, BUDGET, FileReader, Uploads
 from asupplemented.limits import MIB
 from tests.suspending import count_open_files

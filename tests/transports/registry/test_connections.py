@@ -11,7 +11,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from asupplemented.abc import Timeouts
-from asupplemented.aio.files import Workers
+from asupplemented.aio.threads import Workers
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,

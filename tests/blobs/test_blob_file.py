@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented.abc import BlobFile
-from asupplemented.blobs.blob_files import BlockReader, FileBlob, open_blob_file
+from asupplemented.blobs.blob_file import FileBlob, identify, open_blob_file, share_blob_file
 from asupplemented.errors import BlobNotFoundError, RangeError, SourceError
 from asupplemented.limits import BLOCK
 from asupplemented.session import Session
@@ -46,7 +46,7 @@ def blob(tmp_path: Path) -> Path:
 
 def test_a_reader_reads_where_it_is_told(blob: Path) -> None:
     closed: list[int] = []
-    reader = BlockReader(counted(blob, closed))
+    reader = share_blob_file(counted(blob, closed))
     assert reader.read(10, 3) == bytes((10, 11, 12))
     assert reader.read(199, 100) == bytes((199,))
     assert reader.read(200, 100) == b""
@@ -54,12 +54,12 @@ def test_a_reader_reads_where_it_is_told(blob: Path) -> None:
     reader.close()
     assert len(closed) == 1
     assert reader.read(0, 1) == b""
-    assert reader.identify() is None
+    assert identify(reader) is None
 
 
 def test_a_blob_may_begin_within_its_file(blob: Path) -> None:
     file = open_blob_file(blob)
-    reader = BlockReader(BlobFile(file.fd, blob, 100, 50, file.close))
+    reader = share_blob_file(BlobFile(file.fd, blob, 100, 50, file.close))
     assert reader.read(0, 2) == bytes((100, 101))
     reader.close()
 
@@ -68,7 +68,7 @@ def test_closing_during_a_read_is_left_to_the_read(
     blob: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[int] = []
-    reader = BlockReader(counted(blob, closed))
+    reader = share_blob_file(counted(blob, closed))
 
     def pread(fd: int, length: int, offset: int) -> bytes:
         reader.close()
@@ -81,7 +81,7 @@ def test_closing_during_a_read_is_left_to_the_read(
 
 
 def test_a_failing_read_is_a_source_error(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = BlockReader(open_blob_file(blob))
+    reader = share_blob_file(open_blob_file(blob))
 
     def pread(fd: int, length: int, offset: int) -> bytes:
         raise OSError(errno.EIO, "x")
@@ -93,19 +93,19 @@ def test_a_failing_read_is_a_source_error(blob: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_identity_of_a_file_changes_with_its_content(blob: Path) -> None:
-    reader = BlockReader(open_blob_file(blob))
-    before = reader.identify()
+    reader = share_blob_file(open_blob_file(blob))
+    before = identify(reader)
     assert before is not None
-    assert before == reader.identify()
+    assert before == identify(reader)
     assert before.size == 200
     os.utime(blob, ns=(0, before.modified + 1))
-    assert reader.identify() != before
+    assert identify(reader) != before
     reader.close()
 
 
 def test_a_forgotten_reader_closes_its_file(blob: Path) -> None:
     before = count_open_files()
-    BlockReader(open_blob_file(blob))
+    share_blob_file(open_blob_file(blob))
     assert count_open_files() == before
 
 
