@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobStream, Reference, Source, Timeouts
+from asupplemented.aio.breaker import BreakerPolicy
 from asupplemented.errors import (
     AccessError,
     AmbiguousManifestError,
@@ -94,6 +95,7 @@ __all__ = (
     "AuthFileCredentials",
     "BlobNotFoundError",
     "BlobStream",
+    "BreakerPolicy",
     "ClosedError",
     "ConfigurationError",
     "ConfigurationPaths",

@@ -36,7 +36,7 @@ FACE = frozenset(
         ),
         *("Source", "SpecificImages", "SupplementedReference", "SupplementedSource"),
         *("SystemImage", "copy", "parse_reference", "supplement"),
-        *("ConfigurationPaths", "Proxies", "RegistryOptions"),
+        *("BreakerPolicy", "ConfigurationPaths", "Proxies", "RegistryOptions"),
     }
 )
 """What users type, errors aside."""

@@ -156,7 +156,7 @@ class Candidates:
         Raises:
             UsageError: It cannot be asked, because it is closed.
         """
-        haste = Haste(wanted=not self._calm and self._health.finds_fit(self._waiting))
+        haste = Haste(wanted=not self._calm and self._health.has_usable(self._waiting))
         try:
             return await open_attempt(
                 candidate,
@@ -169,7 +169,7 @@ class Candidates:
                 haste=haste,
             )
         except UsageError:
-            self._health.leave(candidate)
+            self._health.release(candidate.reference)
             raise
         except SupplementedError as error:
             early = haste.heeded and is_transient(error)
@@ -178,7 +178,7 @@ class Candidates:
                 self._hurried.append(candidate)
             return None
         except BaseException:
-            self._health.leave(candidate)
+            self._health.release(candidate.reference)
             raise
 
     def blame(
@@ -200,9 +200,9 @@ class Candidates:
         """
         self._note(failure)
         if alone and (self._promised or not isinstance(failure, SizeMismatchError)):
-            self._health.blame(candidate, failure)
+            self._health.record_failure(candidate.reference, failure)
         else:
-            self._health.leave(candidate)
+            self._health.release(candidate.reference)
         if self._context.observed:
             name, text = type(failure).__name__, failure.message
             event = AttemptFailed(candidate.reference, self._digest, candidate.member, name, text)
@@ -212,11 +212,11 @@ class Candidates:
 
     def praise(self, candidate: BlobCandidate) -> None:
         """Take note that a candidate served what it was asked for."""
-        self._health.praise(candidate)
+        self._health.record_success(candidate.reference)
 
     def leave(self, candidate: BlobCandidate) -> None:
         """Take note that a candidate was left before anything can be said of it."""
-        self._health.leave(candidate)
+        self._health.release(candidate.reference)
 
     def put_first(self, candidates: Iterable[BlobCandidate]) -> None:
         """Have some asked before all others, be they asked again."""

@@ -85,8 +85,8 @@ class SupplementedSource(Source):
     def explain(self, digest: Digest | str) -> Explanation:
         """Say which member serves a manifest or blob, which others could, and why.
 
-        As `Resolution.explain`, and of the candidates of a blob it says which are put aside now
-        because they failed: they are asked after the others.
+        As `Resolution.explain`, and of the candidates of a blob it says which are asked last at
+        present, because they failed lately, and for how long.
 
         Raises:
             InvalidDigestError: `digest` is no digest.
@@ -100,9 +100,9 @@ class SupplementedSource(Source):
         if planned.kind != "blob":
             return planned
         health = health_of(self._context)
-        pauses = [health.pause(candidate.reference) for candidate in planned.candidates]
+        pauses = [health.remaining(candidate.reference) for candidate in planned.candidates]
         candidates = tuple(
-            each._replace(reason=f"{each.reason}; put aside for {pause:.0f} s") if pause else each
+            each._replace(reason=f"{each.reason}; asked last for {pause:.0f} s") if pause else each
             for each, pause in zip(planned.candidates, pauses, strict=True)
         )
         return planned._replace(candidates=candidates)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.abc import Served
-from asupplemented.aio.breaker import Fitness
+from asupplemented.aio.breaker import BreakerState
 from asupplemented.blobs import relay
 from asupplemented.blobs.health import health_of
 from asupplemented.blobs.read_ahead import verified_files
@@ -358,7 +358,7 @@ def check_blame(world: World, session: Session) -> None:
     """Whoever has the right bytes and never failed is fit, whatever the others did."""
     for number, source in enumerate(world.sources):
         if world.serves(number) and world.sized:
-            assert health_of(session).judge(source.name) is Fitness.FIT
+            assert health_of(session).state(source.name) is BreakerState.CLOSED
 
 
 @given(world=worlds())
@@ -463,7 +463,7 @@ async def test_RES06_who_has_something_else_by_now_does_not_go_on(
         stream = VerifiedStream(describe(TINY), [first, second], session)
         assert await drain(stream) == TINY
         assert stream.served == (Served("a", 0, 0, 5), Served("b", 1, 5, 24))
-        assert health_of(session).judge("a") is Fitness.ASIDE
+        assert health_of(session).state("a") is BreakerState.OPEN
     assert first.opened == first.closed == 2
 
 
@@ -561,8 +561,8 @@ async def test_a_small_blob_is_made_by_whoever_can_make_it(
         first = min({0, 1, 2} - set(liars))
         assert stream.served == (Served(f"s{first}", first, 0, 24),)
         for n in range(3):
-            fit = Fitness.ASIDE if n in liars and n < first else Fitness.FIT
-            assert health_of(session).judge(f"s{n}") is fit
+            fit = BreakerState.OPEN if n in liars and n < first else BreakerState.CLOSED
+            assert health_of(session).state(f"s{n}") is fit
 
 
 async def test_bytes_of_several_that_do_not_fit_condemn_nobody_and_each_serves_alone(
@@ -574,7 +574,7 @@ async def test_bytes_of_several_that_do_not_fit_condemn_nobody_and_each_serves_a
         stream = VerifiedStream(describe(TINY), [liar, honest], session)
         assert await drain(stream) == TINY
         assert stream.served == (Served("honest", 1, 0, 24),)
-        assert health_of(session).judge("honest") is Fitness.FIT
+        assert health_of(session).state("honest") is BreakerState.CLOSED
     # The liar broke off, so it is put behind the other one, which does it all by itself.
     assert ledger.asked == [
         ("liar", 0, None),
@@ -601,9 +601,9 @@ async def test_who_supplied_nothing_is_not_to_blame_and_gets_its_turn(
             _, error = await fail(stream)
             assert isinstance(error, DigestMismatchError)
             assert (error.member, error.reference, error.suspects) == (0, "liar", (0,))
-        assert health_of(session).judge("honest") is Fitness.FIT
+        assert health_of(session).state("honest") is BreakerState.CLOSED
         clock.time += 250
-        assert health_of(session).judge("liar") is Fitness.ASIDE
+        assert health_of(session).state("liar") is BreakerState.OPEN
 
 
 async def test_two_that_never_fit_together_come_to_an_end(ledger: Ledger, clock: FakeClock) -> None:
@@ -633,9 +633,11 @@ async def test_a_large_blob_of_several_that_is_wrong_names_the_suspects_and_cond
         assert isinstance(error, DigestMismatchError)
         assert error.suspects == (4, 7)
         assert len(received) < 24
-        assert health_of(session).judge("b") is Fitness.FIT
+        assert health_of(session).state("b") is BreakerState.CLOSED
         clock.time += 10.1
-        assert health_of(session).judge("a") is not Fitness.ASIDE, "it broke off, and did not lie"
+        assert health_of(session).state("a") is not BreakerState.OPEN, (
+            "it broke off, and did not lie"
+        )
 
 
 async def test_a_large_blob_of_one_that_is_wrong_puts_it_aside_for_long(
@@ -648,7 +650,7 @@ async def test_a_large_blob_of_one_that_is_wrong_puts_it_aside_for_long(
         assert isinstance(error, DigestMismatchError)
         assert error.suspects == (4,)
         clock.time += 299
-        assert health_of(session).judge("a") is Fitness.ASIDE
+        assert health_of(session).state("a") is BreakerState.OPEN
         assert await drain(VerifiedStream(describe(TINY), [liar, other], session)) == TINY
     assert ledger.names == ["a", "a", "b"]
 
@@ -663,7 +665,7 @@ async def test_a_size_that_only_another_source_claims_condemns_nobody(
         _, error = await fail(stream)
         assert isinstance(error, FailoverError)
         assert isinstance(error.attempts[-1], SizeMismatchError)
-        assert health_of(session).judge("honest") is Fitness.FIT
+        assert health_of(session).state("honest") is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize("claimed", [5, 23, 25, 10**6])
@@ -700,7 +702,7 @@ async def test_a_range_stays_one_when_its_end_turns_out_to_be_that_of_the_blob(
         stream = VerifiedStream(describe(TINY, sized=False), [silent, telling], session, end=30)
         assert await drain(stream) == TINY
         assert stream.verified is False
-        assert health_of(session).judge("telling") is Fitness.FIT
+        assert health_of(session).state("telling") is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -804,7 +806,7 @@ async def test_what_was_not_hashed_cannot_be_gone_on_with_by_others(
         assert len(received) < len(large)
         assert stream.verified is False
         # It is put aside, so that who reads the blob again is served by the other one.
-        assert health_of(session).judge("proven") is Fitness.ASIDE
+        assert health_of(session).state("proven") is BreakerState.OPEN
         assert await drain(VerifiedStream(describe(large), [disk, wire], session)) == large
 
 
@@ -889,8 +891,8 @@ async def test_SEC16_cancelled_at_any_await_nothing_stays_open_and_nobody_is_stu
             finally:
                 assert all(source.opened == source.closed for source in sources)
                 clock.time += 10.1
-                judged = [health.judge(source.name) for source in sources]
-                assert Fitness.ASIDE not in judged, "somebody waits for a probe that is over"
+                judged = [health.state(source.name) for source in sources]
+                assert BreakerState.OPEN not in judged, "somebody waits for a probe that is over"
 
     async def check() -> None:
         assert all(source.opened == source.closed for source in sources)
@@ -970,7 +972,7 @@ async def test_a_stream_that_is_left_has_been_served_what_came(
         async with stream:
             await anext(stream)
         assert stream.served == (Served("a", 0, 0, 7),)
-        assert health_of(session).judge("a") is Fitness.FIT
+        assert health_of(session).state("a") is BreakerState.CLOSED
     assert BlobServed("a", Digest.of(TINY), 0, 7, 0) in told
 
 
@@ -1026,7 +1028,7 @@ async def test_nobody_is_hurried_for_those_who_are_put_aside(
 ) -> None:
     sources = [Patient(TINY, claiming([SERVE], 24), ledger, name) for name in "ab"]
     async with session_on(clock) as session:
-        health_of(session).blame(sources[1], NetworkError("x"))
+        health_of(session).record_failure(sources[1].reference, NetworkError("x"))
         assert await drain(VerifiedStream(describe(TINY), sources, session)) == TINY
     assert ledger.names == ["a, patiently"]
 

@@ -123,7 +123,7 @@ def configured(environ: Mapping[str, str]) -> asup.Session:
         proxies=asup.Proxies.from_environment(environ),
     )
     assert_type(options.configuration, asup.ConfigurationPaths | None)
-    session = asup.Session(settings=[options])
+    session = asup.Session(settings=[options, asup.BreakerPolicy(pause=2.0)])
     assert_type(session.tls_verify, bool | None)
     return session
 

@@ -12,32 +12,41 @@ import asyncio
 import math
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from asupplemented.abc import AsyncResource, Tenure
+from asupplemented.aio.breaker import Breaker, BreakerPolicy, BreakerState, ReportOnce
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.cache.remote.outage import PAUSE, Outage, Surroundings
 from asupplemented.errors import (
     ConfigurationError,
     NetworkError,
     SourceError,
     SourceTimeoutError,
 )
+from asupplemented.events import Warned
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from asupplemented.abc import Context
+    from asupplemented.events import Event
 
 __all__ = (
+    "PAUSE",
     "TTL",
     "FreeTenure",
     "LocalLease",
+    "Observer",
     "RedisClient",
     "RedisLease",
     "TimedTenure",
     "check_seconds",
 )
+
+PAUSE: Final = 10.0
+"""Seconds for which a server that failed is not asked."""
 
 TTL: Final = 30.0
 """Seconds after which the lease of somebody who died is free again."""
@@ -64,6 +73,23 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
     least = "0 or more" if zero else "more than 0"
     message = f"{name} is a number of seconds, {least}, not {value!r}"
     raise ConfigurationError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """The clock and the hooks of a session, for work that may outlast it."""
+
+    clock: Clock
+    emit: Callable[[Event], None]
+
+    @classmethod
+    def of(cls, context: Context) -> Self:
+        """The observer of an open session."""
+        return cls(context.resource(CLOCK, Clock), context.emit)
+
+    def warn(self, name: str, message: str) -> None:
+        """Tell the hooks what the operator should know of a server."""
+        self.emit(Warned(name, message))
 
 
 class FreeTenure(Tenure):
@@ -243,7 +269,7 @@ class RedisLease(AsyncResource):
         self._prefix = prefix
         self._ttl = check_seconds("ttl", ttl)
         self._server = _Server(
-            client, check_seconds("timeout", timeout), Outage(_WHAT, check_seconds("pause", pause))
+            client, check_seconds("timeout", timeout), check_seconds("pause", pause)
         )
 
     @classmethod
@@ -271,14 +297,14 @@ class RedisLease(AsyncResource):
         return lease
 
     async def take(self, context: Context, key: str) -> Tenure | None:
-        around = Surroundings.of(context)
+        observer = Observer.of(context)
         name, owner = self._prefix + key, secrets.token_hex(16)
         time = max(1, round(self._ttl * 1000))
         try:
-            taken = await self._server.ask(around, "SET", name, owner, "NX", "PX", time)
+            taken = await self._server.ask(observer, "SET", name, owner, "NX", "PX", time)
         except SourceError:
             return FreeTenure()
-        return _RedisTenure(self._server, around, self._ttl, name, owner) if taken else None
+        return _RedisTenure(self._server, observer, self._ttl, name, owner) if taken else None
 
     async def aclose(self) -> None:
         if self._owned:
@@ -290,23 +316,31 @@ class RedisLease(AsyncResource):
 
 
 class _Server:
-    """The server as it is used here: it answers soon, or it is left alone."""
+    """The server behind a breaker: it answers soon, or it is not asked for a while.
 
-    __slots__ = ("_client", "_outage", "_timeout")
+    Args:
+        client: The client.
+        timeout: Seconds to wait for an answer.
+        pause: Seconds for which the server is not asked after it failed.
+    """
 
-    def __init__(self, client: RedisClient, patience: float, outage: Outage) -> None:
+    __slots__ = ("_breaker", "_client", "_pause", "_timeout", "_trouble")
+
+    def __init__(self, client: RedisClient, timeout: float, pause: float) -> None:
         self._client = client
-        self._timeout = patience
-        self._outage = outage
+        self._timeout = timeout
+        self._pause = pause
+        self._breaker = Breaker(BreakerPolicy(pause=pause, longest=pause))
+        self._trouble = ReportOnce()
 
-    async def ask(self, around: Surroundings, *command: str | int) -> object:
+    async def ask(self, observer: Observer, *command: str | int) -> object:
         """Have the server carry out a command.
 
         Raises:
-            SourceError: It did not, or it is left alone at present. What it said is not
-                repeated: nobody knows what is in there.
+            SourceError: The server did not, or its breaker is open. The message repeats nothing
+                of its answer, which may hold secrets.
         """
-        if self._outage.lasts(around):
+        if self._breaker.state(observer.clock.now()) is BreakerState.OPEN:
             message = "Redis did not answer a moment ago"
             raise NetworkError(message)
         failure: SourceError
@@ -318,21 +352,24 @@ class _Server:
         except Exception as error:  # noqa: BLE001 - whatever a client raises, nobody is stopped
             failure = NetworkError(f"it could not be asked ({type(error).__name__})")
         else:
-            self._outage.end()
+            self._breaker.record_success()
+            self._trouble.end()
             return reply
-        self._outage.begin(around, failure.message)
+        self._breaker.record_failure(observer.clock.now())
+        message = f"{failure.message}; it is not asked for {self._pause:g} s"
+        self._trouble.report(partial(observer.warn, _WHAT), message)
         raise failure
 
 
 class _RedisTenure(TimedTenure):
-    __slots__ = ("_around", "_name", "_owner", "_server")
+    __slots__ = ("_name", "_observer", "_owner", "_server")
 
     def __init__(
-        self, server: _Server, around: Surroundings, ttl: float, name: str, owner: str
+        self, server: _Server, observer: Observer, ttl: float, name: str, owner: str
     ) -> None:
-        super().__init__(around.clock, ttl)
+        super().__init__(observer.clock, ttl)
         self._server = server
-        self._around = around
+        self._observer = observer
         self._name = name
         self._owner = owner
 
@@ -349,7 +386,7 @@ class _RedisTenure(TimedTenure):
 
     async def _eval(self, script: str, *arguments: int) -> object:
         return await self._server.ask(
-            self._around, "EVAL", script, 1, self._name, self._owner, *arguments
+            self._observer, "EVAL", script, 1, self._name, self._owner, *arguments
         )
 
 

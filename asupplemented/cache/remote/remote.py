@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from asupplemented.abc import AsyncResource
+from asupplemented.aio.breaker import Breaker, BreakerPolicy, BreakerState, ReportOnce
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
 from asupplemented.aio.threads import Workers
+from asupplemented.cache.remote.leases import Observer
 from asupplemented.cache.remote.object_store import namespace_of
-from asupplemented.cache.remote.outage import Outage, Surroundings
 from asupplemented.cache.remote.uploads import FileReader, Uploads, UploadSource
 from asupplemented.errors import (
     ManifestError,
@@ -21,7 +22,6 @@ from asupplemented.errors import (
     SupplementedError,
     VerificationError,
 )
-from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, OFFLOAD_BYTES
 from asupplemented.model.manifest import Manifest
 
@@ -55,14 +55,14 @@ request lasts, and abort the process if the interpreter ends in that moment."""
 class Visit:
     """Who asks for what; it may outlast the session."""
 
-    around: Surroundings
+    observer: Observer
     namespace: str
     digest: Digest
 
     @classmethod
     def of(cls, context: Context, digest: Digest) -> Self:
         """A visit in the name of a session's principal."""
-        return cls(Surroundings.of(context), namespace_of(context.principal), digest)
+        return cls(Observer.of(context), namespace_of(context.principal), digest)
 
     @property
     def key(self) -> str:
@@ -83,8 +83,10 @@ class RemoteTier(AsyncResource):
 
     __slots__ = (
         "_distrusted",
+        "_pause",
         "_reading",
         "_store",
+        "_trouble",
         "_uploads",
         "_used",
         "_workers",
@@ -93,8 +95,11 @@ class RemoteTier(AsyncResource):
 
     def __init__(self, store: ObjectStore, *, pause: float, patience: float) -> None:
         self._store = store
-        self._reading = Outage(store.name, pause)
-        self._writing = Outage(store.name, pause)
+        policy = BreakerPolicy(pause=pause, longest=pause)
+        self._pause = pause
+        self._reading = Breaker(policy)
+        self._writing = Breaker(policy)
+        self._trouble = ReportOnce()
         self._distrusted = LRU["Digest", None](MAX_DISTRUSTED)
         self._uploads = Uploads(patience)
         self._workers = Workers()
@@ -103,11 +108,11 @@ class RemoteTier(AsyncResource):
 
     def answers(self, visit: Visit) -> bool:
         """Whether it may be asked, and what it has under that name may be used."""
-        return visit.digest not in self._distrusted and not self._reading.lasts(visit.around)
+        return visit.digest not in self._distrusted and not _is_open(visit, self._reading)
 
     def takes(self, visit: Visit) -> bool:
         """Whether it may be given anything; what cannot be read cannot be written, either."""
-        return not any(outage.lasts(visit.around) for outage in (self._reading, self._writing))
+        return not _is_open(visit, self._reading, self._writing)
 
     def serves(self, visit: Visit) -> bool:
         """Whether it can bring a blob from one host to another at present."""
@@ -203,7 +208,7 @@ class RemoteTier(AsyncResource):
         dropped = partial(self._warn, visit, f"{visit.digest} {_DROPPED}")
         begun = self._uploads.start(work, resources, weight=weight, dropped=dropped)
         if not begun and not self._uploads.closed:
-            self._writing.begin(visit.around, "more is to be uploaded than it takes")
+            self._fail(visit, self._writing, "more is to be uploaded than it takes")
         return begun
 
     async def _put_blob(self, visit: Visit, size: int, read: Read) -> None:
@@ -220,22 +225,36 @@ class RemoteTier(AsyncResource):
         if await self._guard(visit, self._writing, _done(request)):
             self._distrusted.pop(visit.digest)
 
-    async def _guard(self, visit: Visit, outage: Outage, request: Awaitable[T]) -> T | None:
-        """What a request gives; None, and a warning or an outage, where it fails."""
+    async def _guard(self, visit: Visit, breaker: Breaker, request: Awaitable[T]) -> T | None:
+        """The answer to a request; None, and a warning, if it fails."""
         self._used = True
         try:
             answer = await request
         except (SourceError, NotFoundError) as error:  # Nothing else is missed but a bucket.
-            outage.begin(visit.around, error.message, known=not self.takes(visit))
+            self._fail(visit, breaker, error.message)
             return None
         except SupplementedError as error:
             self._warn(visit, str(error.locate(digest=visit.digest)))
             return None
-        outage.end()
+        breaker.record_success()
+        now = visit.observer.clock.now()
+        # Reads may succeed while every upload fails, which is one trouble all the same.
+        if self._reading.state(now) is self._writing.state(now) is BreakerState.CLOSED:
+            self._trouble.end()
         return answer
 
+    def _fail(self, visit: Visit, breaker: Breaker, reason: str) -> None:
+        breaker.record_failure(visit.observer.clock.now())
+        message = f"{reason}; it is not asked for {self._pause:g} s"
+        self._trouble.report(partial(self._warn, visit), message)
+
     def _warn(self, visit: Visit, message: str) -> None:
-        visit.around.emit(Warned(self._store.name, message))
+        visit.observer.warn(self._store.name, message)
+
+
+def _is_open(visit: Visit, *breakers: Breaker) -> bool:
+    now = visit.observer.clock.now()
+    return any(breaker.state(now) is BreakerState.OPEN for breaker in breakers)
 
 
 async def _done(request: Awaitable[None]) -> bool:

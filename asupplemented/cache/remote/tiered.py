@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import BlobCache, RawManifest, Spool
 from asupplemented.aio.closing import close_all, closing_on_error
-from asupplemented.cache.remote.leases import check_seconds
-from asupplemented.cache.remote.outage import PAUSE
+from asupplemented.cache.remote.leases import PAUSE, check_seconds
 from asupplemented.cache.remote.remote import RemoteTier, Visit
 from asupplemented.cache.remote.uploads import UploadSource
 from asupplemented.cache.spool import make_spool
@@ -152,7 +151,7 @@ class TieredCache(BlobCache):
         self, context: Context, visit: Visit
     ) -> tuple[StoredBlob | None, Tenure | None]:
         """Look for a blob; if it is not there, lead, or wait for who leads, or give up."""
-        clock = visit.around.clock
+        clock = visit.observer.clock
         deadline = clock.now() + self._patience
         pause = _FIRST_PAUSE
         while True:

@@ -5,8 +5,8 @@ From the inside out: values and decisions without I/O (`addresses`, `answers`, `
 (`connections`, `faults`, `bodies`, `courier`), what a registry takes (`ping`, `token_server`,
 `access`, `notices`, `limiter`, `client`, `pool`), what one can ask it for (`letters`, `pages`,
 `tags`, `referrers`, `signatures` with `lookaside`, `blob` with `external`, `parts` with `feeds`),
-where an image is (`configuration`, `system`), what reads it from there (`source`, `places`,
-`standing`, `mirrors`), and the face (`opening`, `reference`).
+where an image is (`configuration`, `system`), what reads it from there (`source`,
+`mirrors`), and the face (`opening`, `reference`).
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
 from asupplemented.transports.registry.adapter import RegistryAdapter, enter
 from asupplemented.transports.registry.host_config import System
-from asupplemented.transports.registry.mirrors import MirroredAdapter
-from asupplemented.transports.registry.places import Place
+from asupplemented.transports.registry.mirrors import MirroredAdapter, MirrorEndpoint
 from asupplemented.transports.registry.request import Caller, Means
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ async def open_adapter(
     candidates = await _list_candidates(name, caller, context)
     if len(candidates) == 1 and candidates[0].name == name:
         return await enter(candidates[0], caller, context)
-    return MirroredAdapter(name, _places(candidates, context), context)
+    return MirroredAdapter(name, _endpoints(candidates, context), context)
 
 
 async def open_registry(name: ImageName, reference: str, context: Context) -> RegistryAdapter:
@@ -81,8 +80,8 @@ async def _list_candidates(
     return await System.of(context).list_candidates(name, caller.warn)
 
 
-def _places(candidates: tuple[Candidate, ...], context: Context) -> Iterator[Place]:
-    """Each candidate as a place; all but the last one that may be read have rivals."""
+def _endpoints(candidates: tuple[Candidate, ...], context: Context) -> Iterator[MirrorEndpoint]:
+    """Each candidate as an endpoint; all but the last one that may be read have rivals."""
     allowed = [candidate for candidate in candidates if candidate.blocked is None]
     for candidate in candidates:
         caller = Caller(
@@ -91,7 +90,7 @@ def _places(candidates: tuple[Candidate, ...], context: Context) -> Iterator[Pla
             candidate.told_registry,
             rivals=candidate in allowed[:-1],
         )
-        yield Place(candidate, caller, context)
+        yield MirrorEndpoint(candidate, caller, context)
 
 
 MAX_PORT: Final = 65535

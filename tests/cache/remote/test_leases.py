@@ -9,9 +9,7 @@ import pytest
 
 from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.remote.leases import FreeTenure, LocalLease, check_seconds
-from asupplemented.cache.remote.outage import Outage, Surroundings
 from asupplemented.errors import ConfigurationError
-from asupplemented.events import Warned
 from asupplemented.session import Session
 from tests.clocks import FakeClock
 
@@ -107,24 +105,3 @@ def test_a_time_may_be_nothing_where_that_means_something() -> None:
     assert check_seconds("patience", 0, zero=True) == 0.0
     with pytest.raises(ConfigurationError, match="0 or more, not -1"):
         check_seconds("patience", -1, zero=True)
-
-
-async def test_an_outage_is_told_once_and_over_after_a_while(
-    session: Session, clock: FakeClock, events: list[Event]
-) -> None:
-    outage = Outage("the helper", pause=10)
-    around = Surroundings.of(session)
-    assert not outage.lasts(around)
-    outage.begin(around, "it hung up")
-    assert outage.lasts(around)
-    clock.time = 10
-    assert not outage.lasts(around)
-    outage.begin(around, "it hung up again")
-    assert outage.lasts(around)
-    assert events == [
-        Warned("the helper", "it hung up; it is passed by, and asked again after 10 s")
-    ]
-    outage.end()
-    assert not outage.lasts(around)
-    outage.begin(around, "it hung up once more")
-    assert len(events) == 2

@@ -446,6 +446,21 @@ async def test_storage_that_failed_is_asked_again_after_a_while(
         assert len(store.asked) > asked
 
 
+async def test_uploads_that_keep_failing_are_one_trouble_although_reads_succeed(
+    store: FlakyStore,
+) -> None:
+    store.faults["put"] = failure()
+    async with open_host(store, pause=10) as host:
+        for number in range(3):
+            data, asked = DATA + bytes([number]), store.count("put")
+            assert await host.pull(describe(data), Wire(data, Ledger())) == data
+            await wait_until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+            assert store.count("put") == asked + 1, "it is asked again after the pause"
+            host.clock.time += 10
+        assert len(host.warnings) == 1
+        assert "is not asked for 10 s" in host.warnings[0]
+
+
 async def test_a_blob_that_was_swept_is_fetched_and_uploaded_again(
     store: FlakyStore, upstream: Wire, ledger: Ledger
 ) -> None:

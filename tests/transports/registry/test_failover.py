@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from asupplemented.abc import Served, Timeouts
-from asupplemented.aio.breaker import Fitness
+from asupplemented.aio.breaker import BreakerState
 from asupplemented.blobs import relay
 from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
@@ -254,7 +254,7 @@ async def test_RES01_what_the_same_member_can_mend_nobody_else_is_asked_for(
     assert rest.header("Range") == f"bytes={AT}-{len(DATA) - 1}"
     assert rest.header("If-Range") in {ETAG, None}
     assert 1.0 <= brief.clock.slept[0] <= 1.1
-    assert health_of(brief.session).judge(members.faulty) is Fitness.FIT
+    assert health_of(brief.session).state(members.faulty) is BreakerState.CLOSED
 
 
 LIES: dict[str, Turn] = {
@@ -291,7 +291,7 @@ async def test_a_wrong_byte_never_completes_a_blob(
         assert registry.count(BLOB) == asked
 
 
-async def test_an_open_image_explains_who_is_put_aside(
+async def test_an_open_image_explains_which_members_are_asked_last(
     registry: FakeRegistry, brief: Watched, members: Members
 ) -> None:
     async with supplement(*members).open(brief.session) as image:
@@ -307,8 +307,8 @@ async def test_an_open_image_explains_who_is_put_aside(
         brief.clock.time += 20
         lines = str(image.explain(BLOB)).splitlines()
         assert lines[1].startswith(f"  1. member 2 ({members.faulty})")
-        assert lines[1].endswith("; put aside for 280 s")
-        assert "put aside" not in "".join(lines[2:])
+        assert lines[1].endswith("; asked last for 280 s")
+        assert "asked last" not in "".join(lines[2:])
         assert image.explain(IMAGE.digest) == image.resolution.explain(IMAGE.digest)
     with pytest.raises(ClosedError):
         image.explain(BLOB)
@@ -324,9 +324,9 @@ async def test_429_is_waited_for_within_its_budget_and_no_longer(
     registry.script(BLOB, Status(429, {"Retry-After": "61"}), forever=True)
     _, stream = await read(brief, members)
     assert stream.member == 1
-    assert health_of(brief.session).judge(members.faulty) is Fitness.ASIDE
+    assert health_of(brief.session).state(members.faulty) is BreakerState.OPEN
     brief.clock.time += 60.9
-    assert health_of(brief.session).judge(members.faulty) is Fitness.ASIDE
+    assert health_of(brief.session).state(members.faulty) is BreakerState.OPEN
 
 
 async def test_an_authentication_failure_is_the_error_only_if_nobody_serves(
@@ -508,4 +508,4 @@ async def test_RET06_a_pause_for_all_is_not_waited_for_while_others_serve(
             assert await stream.read_all(1 << 20) == DATA
             assert stream.member == 1
     assert brief.clock.slept == []
-    assert health_of(brief.session).judge(members.faulty) is Fitness.ASIDE
+    assert health_of(brief.session).state(members.faulty) is BreakerState.OPEN

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.abc import Placed
+from asupplemented.abc import Placed, Timeouts
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import Source
+    from asupplemented.testing.recorder import Turn
     from tests.transports.registry.sessions import Watched
 
 BLOB_DIGEST = Digest.of(BLOB)
@@ -209,7 +210,7 @@ async def test_CONF14_a_mirror_that_is_away_costs_no_time(
         assert watched.clock.slept == []
         [warning] = watched.told(Warned)
     assert warning.reference == "docker://127.0.0.1:1/copies/app:latest"
-    assert "asked last from now on: no connection" in warning.message
+    assert "failed, so the next place is asked: no connection" in warning.message
 
 
 async def test_CONF14_who_asks_for_a_pause_is_given_it(
@@ -300,6 +301,46 @@ async def test_CONF16_nor_is_it_by_the_next_image_until_it_had_time_to_come_back
         assert (served(mirror), served(registry)) == (3, 2)
 
 
+@pytest.mark.parametrize(
+    "turns",
+    [
+        pytest.param((Cut(after=100, how="rst"), Cut(after=None)), id="reset"),
+        pytest.param((Cut(after=100), Cut(after=None)), id="closed"),
+        pytest.param((Stall(after=100), Stall(after=None)), id="silent"),
+    ],
+)
+async def test_CONF16_a_mirror_that_dies_in_a_blob_is_asked_last_for_every_image(
+    both: str,
+    registry: FakeRegistry,
+    mirror: FakeRegistry,
+    system: Configured,
+    turns: tuple[Turn, ...],
+) -> None:
+    images = [both]
+    for name in ("open", "second"):
+        images.append(fill(registry, f"team/{name}"))
+        fill(mirror, f"copies/{name}")
+    mirror.script("*/copies/app/blobs/*", *turns, forever=True)
+    timeouts = Timeouts(stall=0.05, first_byte=0.05)
+    async with (
+        system.watch(timeouts=timeouts) as watched,
+        await watched.open(images[0]) as source,
+        await watched.open(images[1]) as another,
+    ):
+        assert served(registry) == 0
+        assert await read(source) == BLOB
+        asked = served(mirror)
+        assert await read(another) == BLOB
+        for image in images:
+            await watched.try_open(image)
+        assert served(mirror) == asked
+        watched.clock.time += 1000
+        await watched.try_open(images[2])
+        assert served(mirror) == asked + 1
+        assert await read(another) == BLOB
+        assert served(mirror) == asked + 2
+
+
 async def test_CONF16_who_was_away_is_asked_all_the_same_if_nobody_else_has_it(
     both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
 ) -> None:
@@ -311,14 +352,43 @@ async def test_CONF16_who_was_away_is_asked_all_the_same_if_nobody_else_has_it(
     assert served(registry) == 2
 
 
-async def test_CONF16_who_answers_is_there_whatever_he_says(
+async def test_SEC13_a_mirror_that_failed_one_principal_is_asked_first_by_another(
     both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
 ) -> None:
-    mirror.script("*/manifests/*", Status(503), Status(404), None)
     async with system.watch() as watched:
-        for _ in range(3):
-            await watched.try_open(both)
-    assert (served(mirror), served(registry)) == (3, 2)
+        reference = parse_reference(both)
+        alice, mallory = (watched.session.scoped(name) for name in ("alice", "mallory"))
+        script = mirror.script("*/manifests/*", Cut(after=None), forever=True)
+        async with reference.open(mallory):
+            assert (script.hits, served(registry)) == (2, 1)  # aiohttp's own, rule TLS-09
+        mirror.clear_scripts()
+        for principal, asked in ((mallory, 2), (alice, 3)):
+            async with reference.open(principal):
+                assert served(mirror) == asked
+
+
+@pytest.mark.parametrize(("status", "again"), [(503, 0), (429, 0), (404, 1), (401, 1), (403, 1)])
+async def test_CONF16_an_answer_says_nothing_of_other_images(
+    both: str,
+    registry: FakeRegistry,
+    mirror: FakeRegistry,
+    system: Configured,
+    status: int,
+    again: int,
+) -> None:
+    second = fill(registry, "team/second")
+    fill(mirror, "copies/second")
+    script = mirror.script("*/copies/app/manifests/*", Status(status), forever=True)
+    async with system.watch() as watched:
+        await watched.try_open(both)
+        asked = script.hits
+        await watched.try_open(second)
+        assert served(registry) == 1
+        await watched.try_open(both)
+        assert script.hits == asked * (1 + again)  # a fault of the server sets this image back
+        watched.clock.time += 1000
+        await watched.try_open(both)
+        assert script.hits == asked * (2 + again)
 
 
 async def test_CONF16_the_deadline_is_for_the_first_byte(
@@ -413,6 +483,7 @@ async def test_SEC16_cancelled_at_every_await_nothing_stays_behind(
     async with system.watch() as watched:
 
         async def run() -> None:
+            watched.clock.time += 1000
             async with await watched.open(both) as source:
                 assert await read(source) == BLOB
 
@@ -695,7 +766,7 @@ async def test_closing_gives_every_client_back(both: str, system: Configured) ->
         place, last = adapter.blob_places()
         await adapter.fetch_signatures(None)
         await last.enter()
-        blob = adapter.open_blob(Descriptor(digest=BLOB_DIGEST))
+        blob = last.open_blob(Descriptor(digest=BLOB_DIGEST))
         with pytest.raises(UsageError, match="after it was entered"):
             _ = blob.size
         async with blob:
