@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING
 from asupplemented.abc import BlobStream, Reference, Source, Timeouts
 from asupplemented.aio.breaker import BreakerPolicy
 from asupplemented.errors import (
-    AccessError,
     AmbiguousManifestError,
     BlobNotFoundError,
     ClosedError,
     ConfigurationError,
-    DeniedError,
     DigestMismatchError,
     FailoverError,
+    ForbiddenError,
     ImageNotFoundError,
     InstanceNotFoundError,
     InvalidDigestError,
@@ -46,6 +45,7 @@ from asupplemented.errors import (
     NetworkError,
     NonImageArtifactError,
     NotFoundError,
+    PermissionDeniedError,
     PlatformNotFoundError,
     RangeError,
     RegistryError,
@@ -74,7 +74,7 @@ from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
 from asupplemented.model.signature import Signature
-from asupplemented.session import ScopedSession, Session
+from asupplemented.session import Session
 from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
 from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
 from asupplemented.transports import parse_reference
@@ -89,7 +89,6 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
 
 __all__ = (
-    "AccessError",
     "AllImages",
     "AmbiguousManifestError",
     "AuthFileCredentials",
@@ -101,12 +100,12 @@ __all__ = (
     "ConfigurationPaths",
     "CopyReport",
     "Credential",
-    "DeniedError",
     "Descriptor",
     "Digest",
     "DigestMismatchError",
     "Explanation",
     "FailoverError",
+    "ForbiddenError",
     "Image",
     "ImageNotFoundError",
     "Instance",
@@ -126,6 +125,7 @@ __all__ = (
     "NonImageArtifactError",
     "NotFoundError",
     "ObjectStore",
+    "PermissionDeniedError",
     "Platform",
     "PlatformNotFoundError",
     "Proxies",
@@ -135,7 +135,6 @@ __all__ = (
     "RegistryError",
     "RegistryOptions",
     "Resolution",
-    "ScopedSession",
     "ServerError",
     "Session",
     "Signature",

@@ -1,4 +1,4 @@
-"""Every error of the library, one base, one tree.
+"""Every error of the library, one base, one tree, and what quotes untrusted text in them.
 
 Catch by class and read the fields; never parse the text. Each class also derives from the
 standard exception that is nearest in meaning, so ``except LookupError`` and ``except OSError``
@@ -30,7 +30,7 @@ do what a caller expects.
      |    +-- BlobNotFoundError                          no known instance or source has it
      |    +-- PlatformNotFoundError                      no instance matches the platform
      +-- SourceError                     (OSError)       a source that could not be used
-     |    +-- AccessError                (PermissionError)   the operating system said no
+     |    +-- PermissionDeniedError      (PermissionError)   the operating system said no
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
      |    +-- SourceTimeoutError         (TimeoutError)
      |    +-- TruncatedError             (EOFError)      a body that ended too soon
@@ -38,7 +38,7 @@ do what a caller expects.
      |    +-- LayoutError                                a directory that is no valid store
      |    +-- RegistryError                              an answer of a registry
      |         +-- UnauthorizedError                     401
-     |         +-- DeniedError                           403, or the code DENIED
+     |         +-- ForbiddenError                        403, or the code DENIED
      |         +-- TooManyRequestsError                  429; .retry_after
      |         +-- ServerError                           5xx
      |         +-- UnexpectedStatusError                 any other status
@@ -58,14 +58,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = (
-    "AccessError",
     "AmbiguousManifestError",
     "BlobNotFoundError",
     "ClosedError",
     "ConfigurationError",
-    "DeniedError",
     "DigestMismatchError",
     "FailoverError",
+    "ForbiddenError",
     "ImageNotFoundError",
     "InstanceNotFoundError",
     "InvalidDigestError",
@@ -80,6 +79,7 @@ __all__ = (
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
+    "PermissionDeniedError",
     "PlatformNotFoundError",
     "RangeError",
     "RegistryError",
@@ -99,6 +99,7 @@ __all__ = (
     "UsageError",
     "VerificationError",
     "WrongLoopError",
+    "excerpt",
 )
 
 
@@ -332,7 +333,7 @@ class SourceError(SupplementedError, OSError):
         self.received = received
 
 
-class AccessError(SourceError, PermissionError):
+class PermissionDeniedError(SourceError, PermissionError):
     """The operating system refused access to a file or directory."""
 
 
@@ -401,7 +402,7 @@ class UnauthorizedError(RegistryError):
     """401: credentials are missing or were not accepted."""
 
 
-class DeniedError(RegistryError):
+class ForbiddenError(RegistryError):
     """403, or 401 with ``insufficient_scope``: not allowed with these credentials."""
 
 
@@ -435,3 +436,18 @@ class ClosedError(UsageError):
 
 class WrongLoopError(UsageError):
     """A session was used from an event loop other than its own."""
+
+
+def excerpt(value: str | bytes, limit: int = 100) -> str:
+    """Quote what a stranger sent, so that it can neither flood nor break a message.
+
+    Args:
+        value: Text, or bytes that should be text; invalid UTF-8 is shown as U+FFFD.
+        limit: The most characters of `value` to show.
+
+    Returns:
+        The `repr` of the beginning, followed by ``...`` if more was cut off.
+    """
+    head = value[:limit]
+    shown = head if isinstance(head, str) else bytes(head).decode("utf-8", "replace")
+    return f"{shown!r}..." if len(value) > limit else repr(shown)

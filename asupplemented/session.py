@@ -1,17 +1,17 @@
 """The session: one place that owns what outlives a single source.
 
-Clients, pools, tokens, limiters and threads are made by those who need them and kept here by
-key, so that the session need not know any of them; it closes them in reverse order.
+Clients, pools, tokens, limiters and threads are made where they are needed and kept here by key,
+so that the session need not know any of them; it closes them in reverse order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import warnings
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from asupplemented.abc import AsyncResource, Timeouts
-from asupplemented.arguments import (
+from asupplemented._arguments import (
     CredentialLike,
     GivenCredentials,
     check_cache,
@@ -23,11 +23,12 @@ from asupplemented.arguments import (
     check_timeouts,
     check_tls_verify,
 )
-from asupplemented.errors import ClosedError, ConfigurationError
-from asupplemented.holdings import Holdings
+from asupplemented.abc import AsyncResource, Timeouts
+from asupplemented.aio.closing import close_all
+from asupplemented.errors import ClosedError, ConfigurationError, WrongLoopError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
     import aiohttp
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     )
     from asupplemented.events import Event
 
-__all__ = ("LOOKAHEAD", "CredentialLike", "ScopedSession", "Session")
+__all__ = ("LOOKAHEAD", "CredentialLike", "Session")
 
 T = TypeVar("T")
 
@@ -74,8 +75,8 @@ class Session(AsyncResource):
         cache: Keeps blobs and manifests for later; it is never closed here.
         share: Decides what principals (see `scoped`) share of what they fetch; None: nothing.
         hooks: Told of every `asupplemented.events.Event`.
-        settings: What those find whom it concerns, one of each kind; see
-            `asupplemented.abc.Setting`.
+        settings: Options of parts of the library, at most one of each kind, such as
+            `RegistryOptions`, `BreakerPolicy` and `ResumptionPolicy`.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -85,10 +86,12 @@ class Session(AsyncResource):
         "__weakref__",
         "_cache",
         "_credentials",
-        "_holdings",
         "_hooks",
         "_http",
         "_lookahead",
+        "_parent",
+        "_principal",
+        "_resources",
         "_share",
         "_timeouts",
         "_tls_verify",
@@ -115,7 +118,10 @@ class Session(AsyncResource):
         self._cache = check_cache(cache)
         self._share = check_share(share)
         self._hooks = check_hooks(hooks)
-        self._holdings = Holdings(check_settings(settings))
+        self._principal: str | None = None
+        self._parent: Session | None = None
+        """Made this scoped session; kept, for it owns the resources."""
+        self._resources = _Resources(check_settings(settings))
 
     @property
     def lookahead(self) -> int:
@@ -156,14 +162,14 @@ class Session(AsyncResource):
         return self._share
 
     @property
-    def principal(self) -> None:
-        """Nobody in particular; see `scoped`."""
-        return None
+    def principal(self) -> str | None:
+        """Whom a scoped session acts for, None for a session that is not scoped; see `scoped`."""
+        return self._principal
 
     @property
     def closed(self) -> bool:
-        """Whether `aclose` has been called."""
-        return self._holdings.closed
+        """Whether the session was closed; a scoped one is closed with the session it came from."""
+        return self._resources.closed
 
     def resource(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
         """The session's one object of a kind, made on first use.
@@ -179,29 +185,29 @@ class Session(AsyncResource):
             ClosedError: The session is closed.
             WrongLoopError: The session belongs to another event loop, or none is running.
         """
-        return self._holdings.get(key, factory)
+        return self._resources.get(key, factory)
 
     def scoped(
         self,
         principal: str,
         *,
         credentials: Mapping[str, CredentialLike] | CredentialProvider | None = None,
-    ) -> ScopedSession:
-        """A view of this session for one of those whom a program serves, to open references with.
+    ) -> Session:
+        """A session for one of the principals that a program serves, to open references with.
 
-        Connections, threads and settings are shared. What registries grant, and what is kept of
-        their answers, is not: it belongs to the principal and its credentials, and never
-        reaches another (rule SEC-13). Views with the same principal and the same credentials
-        share it, so a view may be made for each request.
+        It shares the resources of this session: connections, threads, settings and caches. What
+        registries grant, and what is kept of their answers, belongs to the principal and its
+        credentials, and never reaches another principal (rule SEC-13). Scoped sessions with the
+        same principal and the same credentials share it, so one may be made for each request.
+        Closing a scoped session does nothing, and it need not be closed; it ends with this one.
 
         Args:
-            principal: Who asks, as only the program knows it; it is sent to nobody and shown
-                nowhere. It is believed: what one principal may read is kept for whoever is
-                called the same. So name those whom the program has authenticated; where
-                credentials are only passed on, take a keyed hash of all of them, for a user name
-                alone proves nothing.
-            credentials: As for `Session`. None is anonymous access: those of the session itself
-                are never used.
+            principal: A name for the caller of the program. It is never sent or shown. It is
+                trusted: what one principal may read is kept for every later session of the same
+                name. So use the name of an authenticated caller; where credentials are only
+                passed on, use a keyed hash of all of them, for a user name alone proves nothing.
+            credentials: As for `Session`. None is anonymous access: the credentials of this
+                session are never used.
 
         Raises:
             ConfigurationError: An argument is not what it should be.
@@ -209,7 +215,11 @@ class Session(AsyncResource):
         """
         if self.closed:
             raise ClosedError("the session is closed; make a new session")
-        return ScopedSession(self, check_principal(principal), GivenCredentials(credentials))
+        scoped = copy.copy(self)
+        scoped._principal = check_principal(principal)  # noqa: SLF001 - of this class
+        scoped._credentials = GivenCredentials(credentials)  # noqa: SLF001
+        scoped._parent = self  # noqa: SLF001
+        return scoped
 
     @property
     def observed(self) -> bool:
@@ -217,7 +227,7 @@ class Session(AsyncResource):
         return bool(self._hooks)
 
     def emit(self, event: Event) -> None:
-        """Tell the hooks. One that raises is reported to the event loop, and disturbs nobody."""
+        """Tell the hooks. One that raises is reported to the event loop, and the work goes on."""
         for hook in self._hooks:
             try:
                 hook(event)
@@ -225,106 +235,97 @@ class Session(AsyncResource):
                 _report(hook, error)
 
     async def __aenter__(self) -> Self:
-        self._holdings.bind()
+        self._resources.bind()
         return self
 
     async def aclose(self) -> None:
         """Close everything that the session owns, in reverse order of making.
 
-        May be called again, and from several tasks: all but the first wait until it is done.
+        May be called again, and from several tasks: all but the first wait until it is done. A
+        scoped session owns nothing, so closing it does nothing.
 
         Raises:
             ExceptionGroup: Resources that failed to close; all have been asked to.
             WrongLoopError: The session belongs to another event loop; nothing was closed.
         """
-        await self._holdings.aclose()
+        if self._parent is None:
+            await self._resources.aclose()
 
     def __del__(self) -> None:
-        # An argument that was refused leaves a session without holdings.
-        holdings = getattr(self, "_holdings", None)
-        if holdings is not None and holdings.needs_closing:
+        # An argument that was refused leaves a session without resources.
+        resources: _Resources | None = getattr(self, "_resources", None)
+        if resources is not None and self._parent is None and resources.need_closing:
             message = f"unclosed {self!r}; use it with 'async with', or await its aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
 
     def __repr__(self) -> str:
+        scope = "" if self._parent is None else " scoped"
         state = "closed" if self.closed else "open"
-        return f"<Session lookahead={self._lookahead} tls_verify={self._tls_verify}, {state}>"
+        return (
+            f"<Session{scope} lookahead={self._lookahead} tls_verify={self._tls_verify}, {state}>"
+        )
 
 
-class ScopedSession:
-    """A session as one principal sees it; `Session.scoped` makes it.
+class _Resources:
+    """The objects of a session by key, and the event loop that they belong to.
 
-    It is what adapters see of a session, and owns nothing: it need not be closed, and is of no
-    use once its session is.
+    Args:
+        objects: The settings, by `ResourceKey`.
     """
 
-    __slots__ = ("_credentials", "_principal", "_session")
+    __slots__ = ("_done", "_loop", "_objects", "closed")
 
-    def __init__(self, session: Session, principal: str, credentials: CredentialProvider) -> None:
-        self._session = session
-        self._principal = principal
-        self._credentials = credentials
-
-    @property
-    def lookahead(self) -> int:
-        return self._session.lookahead
+    def __init__(self, objects: Mapping[object, object]) -> None:
+        self._objects = dict(objects)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._done = asyncio.Event()
+        self.closed = False
 
     @property
-    def tls_verify(self) -> bool | None:
-        return self._session.tls_verify
+    def need_closing(self) -> bool:
+        return any(isinstance(value, AsyncResource) for value in self._objects.values())
 
-    @property
-    def timeouts(self) -> Timeouts:
-        return self._session.timeouts
+    def bind(self) -> None:
+        """Belong to the running event loop, unless another one was bound before."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            message = "a session is used from within an event loop, and none is running here"
+            raise WrongLoopError(message) from None
+        if self._loop is None and not self.closed:
+            self._loop = loop
+        if self._loop not in {None, loop}:
+            message = "this session belongs to another event loop; make one session for each loop"
+            raise WrongLoopError(message)
 
-    @property
-    def http(self) -> aiohttp.ClientSession | None:
-        return self._session.http
+    def get(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
+        self.bind()
+        # While closing, what is not closed yet still serves what needs it to close.
+        if key in self._objects:
+            return cast("T", self._objects[key])
+        if self.closed:
+            message = f"the session is closed, there is no more {key.name}; make a new session"
+            raise ClosedError(message)
+        made = factory()
+        self._objects[key] = made
+        return made
 
-    @property
-    def credentials(self) -> CredentialProvider:
-        """Those of the principal, and nobody else's."""
-        return self._credentials
+    async def aclose(self) -> None:
+        self.bind()
+        if self.closed:
+            await self._done.wait()
+            return
+        self.closed = True
+        try:
+            await close_all(self._take_back(), "the resources of a session")
+        finally:
+            self._done.set()
 
-    @property
-    def cache(self) -> BlobCache | None:
-        return self._session.cache
-
-    @property
-    def share(self) -> Share | None:
-        return self._session.share
-
-    @property
-    def principal(self) -> str:
-        """Who asks."""
-        return self._principal
-
-    @property
-    def closed(self) -> bool:
-        """Whether the session is closed."""
-        return self._session.closed
-
-    def scoped(
-        self,
-        principal: str,
-        *,
-        credentials: Mapping[str, CredentialLike] | CredentialProvider | None = None,
-    ) -> ScopedSession:
-        """A view for somebody else in place of this one; see `Session.scoped`."""
-        return self._session.scoped(principal, credentials=credentials)
-
-    def resource(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
-        return self._session.resource(key, factory)
-
-    @property
-    def observed(self) -> bool:
-        return self._session.observed
-
-    def emit(self, event: Event) -> None:
-        self._session.emit(event)
-
-    def __repr__(self) -> str:
-        return f"<ScopedSession of {self._session!r}>"
+    def _take_back(self) -> Iterator[AsyncResource]:
+        while self._objects:
+            _, value = self._objects.popitem()
+            if isinstance(value, AsyncResource):
+                yield value
 
 
 def _report(hook: Hook, error: Exception) -> None:
@@ -332,7 +333,7 @@ def _report(hook: Hook, error: Exception) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        return  # Events are emitted on the loop; without one there is nobody to tell.
+        return  # Events are emitted on the loop; without one there is none to tell.
     loop.call_exception_handler(context)
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from asupplemented.abc import (
     AsyncResource,
     Batched,
+    BlobCandidate,
+    BlobConcurrency,
     LayersForCopy,
     LocalFile,
     Named,
@@ -28,6 +30,7 @@ from asupplemented.abc import (
     Referring,
     Signed,
     Source,
+    StreamsBlobs,
 )
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.concurrency import SingleFlight
@@ -40,6 +43,7 @@ from asupplemented.errors import (
     SizeMismatchError,
     SourceTimeoutError,
     SupplementedError,
+    UnsupportedOperationError,
 )
 from asupplemented.events import ManifestFetched
 from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
@@ -51,7 +55,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import (
-        BlobCandidate,
         BlobFile,
         BlobPlace,
         BlobStream,
@@ -61,9 +64,9 @@ if TYPE_CHECKING:
         Reference,
         SourceAdapter,
     )
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.signature import Signature
-    from asupplemented.progress import CopyProgress, PrefetchReport
 
 __all__ = ("VerifiedSource", "fetch_batch", "open_verified", "verify_and_parse", "verify_manifest")
 
@@ -168,10 +171,12 @@ class VerifiedSource(Source):
         "_closed",
         "_context",
         "_default",
+        "_files",
         "_flight",
         "_holds",
         "_placed",
         "_reference",
+        "_streams",
     )
 
     def __init__(self, adapter: SourceAdapter, reference: Reference, context: Context) -> None:
@@ -179,6 +184,8 @@ class VerifiedSource(Source):
         # Asked of every manifest and every blob, and a protocol is slow to ask.
         self._batched = isinstance(adapter, Batched)
         self._placed = adapter if isinstance(adapter, Placed) else None
+        self._streams = adapter if isinstance(adapter, StreamsBlobs) else None
+        self._files = adapter if isinstance(adapter, LocalFile) else None
         self._reference = reference
         self._context = context
         self._default: Manifest | None = None
@@ -194,7 +201,8 @@ class VerifiedSource(Source):
 
     @property
     def concurrent_blobs(self) -> bool:
-        return self._adapter.concurrent_blobs
+        adapter = self._adapter
+        return adapter.concurrent_blobs if isinstance(adapter, BlobConcurrency) else True
 
     @property
     def batched(self) -> bool:
@@ -299,7 +307,7 @@ class VerifiedSource(Source):
     @property
     def has_files(self) -> bool:
         """Whether the adapter holds blobs in local files."""
-        return isinstance(self._adapter, LocalFile)
+        return self._files is not None
 
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
         """This source, in each of the places where it is if there are several.
@@ -308,13 +316,20 @@ class VerifiedSource(Source):
 
         Raises:
             InvalidDigestError: The descriptor has no valid digest.
+            UnsupportedOperationError: The adapter has none of the abilities that serve blobs.
             ClosedError: The source is closed.
         """
         self._check_open()
-        Digest(blob.digest)
-        if self._placed is None:
-            return (_Candidate(self, blob),)
-        return tuple(_Candidate(self, blob, place) for place in self._placed.blob_places())
+        digest = Digest(blob.digest)
+        if self._placed is not None:
+            return tuple(_Candidate(self, blob, place) for place in self._placed.blob_places())
+        if self._files is None and self._streams is None:
+            message = (
+                f"{type(self._adapter).__name__} serves manifests only; to serve blobs, an "
+                "adapter implements StreamsBlobs, LocalFile or Placed"
+            )
+            raise UnsupportedOperationError(message, reference=self._reference, digest=digest)
+        return (_Candidate(self, blob),)
 
     def open_blob(
         self,
@@ -351,17 +366,20 @@ class VerifiedSource(Source):
         etag: str | None,
         place: BlobPlace | None = None,
     ) -> RawBlob:
-        """The adapter's bytes of a blob, unverified; from one of its places, or from any."""
+        """The bytes of a blob from one of the adapter's places, or from itself, unverified."""
         self._check_held()
-        return (place or self._adapter).open_blob(blob, start, end, etag)
+        stream = place or self._streams
+        if stream is None:
+            message = "this source has blobs in files; read the file"
+            raise UnsupportedOperationError(message, reference=self._reference)
+        return stream.open_blob(blob, start, end, etag)
 
     async def open_file(self, blob: Descriptor) -> BlobFile | None:
         """The local file of a blob, unverified; None where the adapter has no files."""
         self._check_held()
-        adapter = self._adapter
-        if not isinstance(adapter, LocalFile):
+        if self._files is None:
             return None
-        opener = partial(adapter.open_file, blob)
+        opener = partial(self._files.open_file, blob)
         return await run_opening(self._context, opener, lambda late: late.close())
 
     async def prefetch(
@@ -454,8 +472,8 @@ class VerifiedSource(Source):
         return f"<VerifiedSource of {self._reference}, {state}>"
 
 
-class _Candidate:
-    """A source, or one of its places, as the one who may serve a blob."""
+class _Candidate(BlobCandidate):
+    """A source, or one of its places, as a candidate for one blob."""
 
     __slots__ = ("_blob", "_place", "_source")
 
@@ -471,17 +489,13 @@ class _Candidate:
         return str(self._source.reference) if self._place is None else self._place.reference
 
     @property
-    def member(self) -> int | None:
-        return None
-
-    @property
     def local(self) -> bool:
         return self._source.has_files
 
     def hold(self) -> AsyncResource:
         return self._source.hold()
 
-    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None, /) -> RawBlob:
         return self._source.open_raw(self._blob, start, end, etag, self._place)
 
     async def open_file(self) -> BlobFile | None:

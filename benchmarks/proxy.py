@@ -50,9 +50,9 @@ async def serve_blob(
     """One blob: by the kernel if it is in a file that was verified, else as it comes."""
     async with contextlib.AsyncExitStack() as scope:
         blob = await scope.enter_async_context(source.open_blob(descriptor))
-        if blob.path is not None:
+        if (path := blob.take_path()) is not None:
             scope.pop_all()
-            return KeptBlob(blob, blob.path)
+            return KeptBlob(blob, path)
         response = web.StreamResponse()
         response.content_length = blob.size
         await response.prepare(request)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from asupplemented import Descriptor, Digest, Session
+from asupplemented.abc import BlobCandidate
 from asupplemented.aio.threads import run_opening
 from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.blobs.verified import VerifiedStream
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
-    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob
+    from asupplemented.abc import BlobFile, Context, RawBlob
 
 MIB = 1024 * 1024
 SIZE = 1024 * MIB
@@ -35,11 +36,11 @@ ROUNDS = 7
 SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory is the point
 
 
-class Disk:
+class Disk(BlobCandidate):
     """A candidate that has the blob in a file."""
 
     reference = "file"
-    member = None
+    local = True
 
     def __init__(self, path: Path, context: Context) -> None:
         self._path = path
@@ -56,11 +57,10 @@ class Disk:
         )
 
 
-class Memory:
+class Memory(BlobCandidate):
     """A candidate, and its one answer: the same piece again and again, at no cost."""
 
     reference = "memory"
-    member = None
     start = 0
     size = SIZE
     etag = None
@@ -72,10 +72,6 @@ class Memory:
         """The answer."""
         del start, end, etag
         return self
-
-    async def open_file(self) -> BlobFile | None:
-        """There is none."""
-        return None
 
     async def __aenter__(self) -> Self:
         return self

@@ -58,7 +58,7 @@ class Verdict(NamedTuple):
 
 UNAVAILABLE = (
     *("NetworkError", "TruncatedError", "SourceTimeoutError", "ServerError"),
-    *("TooManyRequestsError", "UnauthorizedError", "DeniedError", "AccessError"),
+    *("TooManyRequestsError", "UnauthorizedError", "ForbiddenError", "PermissionDeniedError"),
 )
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from asupplemented.errors import (
-    AccessError,
-    DeniedError,
+    ForbiddenError,
     InstanceNotFoundError,
     LimitExceededError,
     ManifestNotFoundError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     PlatformNotFoundError,
     ServerError,
     SourceTimeoutError,
@@ -285,6 +285,6 @@ def is_out_of_reach(error: SupplementedError) -> bool:
         | ServerError  # 5xx
         | TooManyRequestsError  # 429
         | UnauthorizedError  # 401
-        | DeniedError  # 403
-        | AccessError,  # the same from an operating system
+        | ForbiddenError  # 403
+        | PermissionDeniedError,  # the same from an operating system
     )

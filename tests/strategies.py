@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from asupplemented.errors import (
-    AccessError,
-    DeniedError,
     DigestMismatchError,
+    ForbiddenError,
     ImageNotFoundError,
     InstanceNotFoundError,
     LayoutError,
     MalformedManifestError,
     ManifestNotFoundError,
     NetworkError,
+    PermissionDeniedError,
     PlatformNotFoundError,
     ServerError,
     SourceTimeoutError,
@@ -170,8 +170,8 @@ NO_DIGESTS = ("sha256:../../etc/passwd", "sha256:abc", "x:", ":", "md5:" + "0" *
 MISSES = (ManifestNotFoundError, InstanceNotFoundError, ImageNotFoundError)
 
 FAILURES = (
-    AccessError,
-    DeniedError,
+    PermissionDeniedError,
+    ForbiddenError,
     DigestMismatchError,
     LayoutError,
     MalformedManifestError,

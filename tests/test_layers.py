@@ -28,13 +28,13 @@ LAYERS = {
     for layer, rooms in enumerate(
         (
             ("errors", "limits", "model"),
-            ("abc", "events", "progress"),
+            ("abc", "events"),
             (
                 *("aio", "resumption"),
                 *("supplemented.lookahead", "supplemented.resolution", "supplemented.resolver"),
             ),
             ("blobs", "credentials", "hostconfig", "oci_layout", "transports"),
-            ("cache", "session", "holdings", "arguments", "verification"),
+            ("cache", "session", "_arguments", "verification"),
             ("transfer",),
             ("source",),
             (

@@ -424,6 +424,43 @@ async def test_a_view_of_a_view_replaces_it() -> None:
     assert await view.credentials("quay.io/app") is None
 
 
+async def test_closing_a_scoped_session_is_harmless() -> None:
+    closed: list[str] = []
+    pool = key("pool")
+    async with Session() as session:
+        async with session.scoped("alice") as view:
+            made = view.resource(pool, lambda: Pool("pool", closed))
+        await view.aclose()
+        assert not session.closed
+        assert view.resource(pool, object) is session.resource(pool, object) is made
+        assert closed == []
+    assert closed == ["pool"]
+
+
+async def test_a_scoped_session_keeps_its_session_and_does_not_warn_itself() -> None:
+    views: list[Session] = []
+
+    def drop_session() -> Session:
+        session = Session()
+        views.append(session.scoped("alice"))
+        session.resource(key("pool"), lambda: Pool("pool", []))
+        return session
+
+    def drop_view() -> Session:
+        return views.pop()
+
+    assert collect(drop_session) == []
+    [message] = collect(drop_view)
+    assert "unclosed <Session lookahead" in message
+
+
+def test_a_scoped_session_is_of_the_class_of_its_session() -> None:
+    class Special(Session):
+        """A program's own kind of session."""
+
+    assert type(Special().scoped("alice")) is Special
+
+
 async def test_a_scoped_view_ends_with_its_session() -> None:
     async with Session() as session:
         view = session.scoped("alice")
@@ -456,7 +493,7 @@ def test_the_credentials_of_a_view_are_checked_as_those_of_a_session(credentials
 def test_SEC14_a_scoped_view_shows_neither_principal_nor_secret() -> None:
     view = Session().scoped("keyed-hash", credentials={"ghcr.io": ("user", "hunter2")})
     shown = f"{view!r} {view.credentials!r}"
-    assert "<ScopedSession of <Session" in shown
+    assert "<Session scoped lookahead" in shown
     assert "keyed-hash" not in shown
     assert "hunter" not in shown
 

@@ -14,7 +14,6 @@ import pytest
 from asupplemented.abc import BlobFile, Opening, RawManifest, Timeouts
 from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.errors import (
-    AccessError,
     AmbiguousManifestError,
     BlobNotFoundError,
     ClosedError,
@@ -25,6 +24,7 @@ from asupplemented.errors import (
     MalformedManifestError,
     ManifestNotFoundError,
     NetworkError,
+    PermissionDeniedError,
     ServerError,
     SizeMismatchError,
     SourceError,
@@ -32,6 +32,7 @@ from asupplemented.errors import (
     SupplementedError,
     TruncatedError,
     UnsupportedManifestError,
+    UnsupportedOperationError,
     UsageError,
 )
 from asupplemented.events import Event, ManifestFetched
@@ -43,6 +44,7 @@ from asupplemented.model.media_type import OCI_INDEX, OCI_MANIFEST
 from asupplemented.model.signature import Signature
 from asupplemented.session import Session
 from asupplemented.source import VerifiedSource, open_verified
+from asupplemented.supplemented import supplement
 from asupplemented.testing import build_image, build_index
 from tests.candidates import Ledger, Wire
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping
@@ -69,14 +71,15 @@ def padded(size: int) -> bytes:
 class Place:
     """A reference to an adapter, as lenient as can be."""
 
-    adapter: Adapter
+    adapter: Core
+    name: str = "here"
 
     @property
     def transport(self) -> str:
         return "place"
 
     def open(self, context: Context) -> Opening[Source]:
-        async def opener() -> Adapter:
+        async def opener() -> Core:
             await asyncio.sleep(0)
             self.adapter.opened = True
             return self.adapter
@@ -84,11 +87,11 @@ class Place:
         return open_verified(opener, self, context)
 
     def __str__(self) -> str:
-        return "place:here"
+        return f"place:{self.name}"
 
 
 @dataclass(eq=False)
-class Adapter:
+class Core:
     """The least that an adapter can be. It holds what it is given, lies included."""
 
     manifests: dict[Digest | None, RawManifest | Exception] = field(default_factory=dict)
@@ -100,10 +103,6 @@ class Adapter:
     closed: int = 0
     fails_to_close: Exception | None = None
 
-    @property
-    def concurrent_blobs(self) -> bool:
-        return False
-
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
         self.asked.append(instance)
         await asyncio.sleep(self.pause)
@@ -111,6 +110,16 @@ class Adapter:
         if isinstance(found, Exception):
             raise found
         return found
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        await asyncio.sleep(0)
+        if self.fails_to_close is not None:
+            raise self.fails_to_close
+
+
+class Adapter(Core):
+    """The same, and it streams blobs."""
 
     def open_blob(
         self,
@@ -123,12 +132,6 @@ class Adapter:
         if isinstance(data, Exception):
             return Wire(b"", self.ledger, refuses=data).open(start, end)
         return Wire(data, self.ledger).open(start, end)
-
-    async def aclose(self) -> None:
-        self.closed += 1
-        await asyncio.sleep(0)
-        if self.fails_to_close is not None:
-            raise self.fails_to_close
 
 
 class BatchedAdapter(Adapter):
@@ -172,7 +175,7 @@ def fill(adapter: Adapter, *images: Any, default: bytes | Exception | None = Non
     return adapter
 
 
-def opened(adapter: Adapter, session: Session) -> VerifiedSource:
+def opened(adapter: Core, session: Session) -> VerifiedSource:
     return VerifiedSource(adapter, Place(adapter), session)
 
 
@@ -214,7 +217,7 @@ async def test_an_adapter_that_cannot_be_opened_says_where(session: Session) -> 
     async def opener() -> Adapter:
         raise PermissionError(13, "no")
 
-    with pytest.raises(AccessError) as caught:
+    with pytest.raises(PermissionDeniedError) as caught:
         await open_verified(opener, Place(Adapter()), session)
     assert caught.value.reference == "place:here"
 
@@ -466,7 +469,7 @@ async def test_a_large_manifest_that_does_not_parse_fails_where_it_is_parsed(
 @pytest.mark.parametrize(
     ("stray", "kind"),
     [
-        (PermissionError(13, "x"), AccessError),
+        (PermissionError(13, "x"), PermissionDeniedError),
         (ConnectionResetError(104, "x"), NetworkError),
         (TimeoutError("x"), SourceTimeoutError),
         (EOFError("x"), TruncatedError),
@@ -572,6 +575,31 @@ async def test_a_blob_that_is_not_there(session: Session) -> None:
     assert (caught.value.digest, caught.value.reference) == (ABSENT, "place:here")
 
 
+async def test_an_adapter_without_blobs_says_so_when_one_is_asked_for(session: Session) -> None:
+    async with opened(Core(), session) as source:
+        with pytest.raises(UnsupportedOperationError, match="StreamsBlobs, LocalFile or") as caught:
+            source.open_blob(ABSENT)
+    assert (caught.value.digest, caught.value.reference) == (ABSENT, "place:here")
+    assert "Core serves manifests only" in str(caught.value)
+
+
+async def test_in_a_group_another_member_serves_what_manifests_alone_do_not(
+    session: Session,
+) -> None:
+    digest = Digest.of(LAYER)
+    bare = Core({None: RawManifest(IMAGE.raw, None)})
+    whole = Adapter({None: RawManifest(IMAGE.raw, None)}, {digest: LAYER})
+    async with supplement(Place(whole), Place(bare, "bare")).open(session) as image:
+        assert [each.member for each in image.resolution.candidates(digest)] == [1, 0]
+        async with image.open_blob(digest) as blob:
+            assert await blob.read_all(1000) == LAYER
+            assert blob.member == 0
+    async with supplement(Place(bare, "bare")).open(session) as image:
+        with pytest.raises(UnsupportedOperationError, match="manifests only") as caught:
+            image.open_blob(digest)
+    assert (caught.value.member, caught.value.reference) == (0, "place:bare")
+
+
 async def test_blobs_in_local_files_are_opened_in_a_thread(
     session: Session, tmp_path: Path
 ) -> None:
@@ -579,7 +607,7 @@ async def test_blobs_in_local_files_are_opened_in_a_thread(
     path.write_bytes(LAYER)
     threads: list[str] = []
 
-    class WithFiles(Adapter):
+    class WithFiles(Core):
         def open_file(self, blob: Descriptor) -> BlobFile:
             threads.append(threading.current_thread().name)
             return open_blob_file(path)
@@ -595,8 +623,13 @@ async def test_blobs_in_local_files_are_opened_in_a_thread(
 
 
 async def test_what_the_adapter_says_of_concurrency_is_passed_on(session: Session) -> None:
-    async with opened(Adapter(), session) as source:
+    class Serial(Adapter):
+        concurrent_blobs = False
+
+    async with opened(Serial(), session) as source:
         assert source.concurrent_blobs is False
+    async with opened(Adapter(), session) as source:
+        assert source.concurrent_blobs is True
 
 
 # Signatures and layers

@@ -1,4 +1,4 @@
-"""The contracts between the rooms of the house, and for those who write adapters.
+"""The contracts between the parts of the library, and for authors of adapters.
 
 A transport writes a `SourceAdapter`: raw bytes, unverified. Everything above sees a `Source`,
 which verifies. What an adapter can do beyond the minimum it shows by implementing one of the
@@ -8,8 +8,10 @@ small ability protocols (`Batched`, `LocalFile`, `Signed`, ...), which are asked
 
 from __future__ import annotations
 
-from asupplemented.abc.abilities import (
+from asupplemented.abc.adapter import (
     Batched,
+    BlobConcurrency,
+    BlobFile,
     BlobPlace,
     Hasty,
     LayersForCopy,
@@ -17,26 +19,35 @@ from asupplemented.abc.abilities import (
     Named,
     Placed,
     Ranged,
+    RawBlob,
+    RawManifest,
     RawPart,
     RawParts,
     Referring,
     Resumable,
     Signed,
+    SourceAdapter,
+    StreamsBlobs,
 )
-from asupplemented.abc.adapter import BlobFile, RawBlob, RawManifest, SourceAdapter
 from asupplemented.abc.blob import BlobCandidate, BlobStream, Served
-from asupplemented.abc.caching import BlobCache, Lease, Spool, Tenure
+from asupplemented.abc.cache import BlobCache, Lease, Spool, Tenure
 from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
-from asupplemented.abc.destination import Destination, Listing
-from asupplemented.abc.reference import Reference, RemoteReference, WritableReference
-from asupplemented.abc.resources import AsyncResource, Opening, ResourceKey, Setting, Timeouts
-from asupplemented.abc.source import Source
+from asupplemented.abc.resource import AsyncResource, Opening, ResourceKey, Setting, Timeouts
+from asupplemented.abc.source import (
+    Destination,
+    Listing,
+    Reference,
+    RemoteReference,
+    Source,
+    WritableReference,
+)
 
 __all__ = (
     "AsyncResource",
     "Batched",
     "BlobCache",
     "BlobCandidate",
+    "BlobConcurrency",
     "BlobFile",
     "BlobPlace",
     "BlobStream",
@@ -69,6 +80,7 @@ __all__ = (
     "Source",
     "SourceAdapter",
     "Spool",
+    "StreamsBlobs",
     "Tenure",
     "Timeouts",
     "WritableReference",

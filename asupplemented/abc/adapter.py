@@ -1,19 +1,45 @@
-"""Adapters: all that a transport writes, raw and unverified."""
+"""Adapters: what a transport writes, raw and unverified.
+
+`SourceAdapter` is the core. What an adapter can do beyond it shows in the abilities below, small
+protocols that are asked for with ``isinstance``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    from asupplemented.errors import SupplementedError
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
+    from asupplemented.model.signature import Signature
 
-__all__ = ("BlobFile", "RawBlob", "RawManifest", "SourceAdapter")
+__all__ = (
+    "Batched",
+    "BlobConcurrency",
+    "BlobFile",
+    "BlobPlace",
+    "Hasty",
+    "LayersForCopy",
+    "LocalFile",
+    "Named",
+    "Placed",
+    "Ranged",
+    "RawBlob",
+    "RawManifest",
+    "RawPart",
+    "RawParts",
+    "Referring",
+    "Resumable",
+    "Signed",
+    "SourceAdapter",
+    "StreamsBlobs",
+)
 
 
 class RawManifest(NamedTuple):
@@ -24,14 +50,12 @@ class RawManifest(NamedTuple):
 
 
 class SourceAdapter(Protocol):
-    """All that a transport writes. What it returns is raw and unverified."""
+    """The core of what a transport writes. What it returns is raw and unverified.
 
-    @property
-    def concurrent_blobs(self) -> bool:
-        """Whether blobs may be opened side by side (seed: ``HasThreadSafeGetBlob``)."""
-        ...
+    To serve blobs it has one of the abilities `StreamsBlobs`, `LocalFile` and `Placed` as well.
+    """
 
-    async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
+    async def fetch_manifest(self, instance: Digest | None, /) -> RawManifest:
         """Read the default manifest (None), or the one of a digest.
 
         Raises:
@@ -41,12 +65,20 @@ class SourceAdapter(Protocol):
         """
         ...
 
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class StreamsBlobs(Protocol):
+    """Streams blobs."""
+
     def open_blob(
         self,
         blob: Descriptor,
         start: int = 0,
         end: int | None = None,
         etag: str | None = None,
+        /,
     ) -> RawBlob:
         """Prepare to read ``[start, end)`` of a blob; entering the result asks for it.
 
@@ -54,13 +86,21 @@ class SourceAdapter(Protocol):
             blob: Its ``digest`` has been validated.
             start: Offset of the first byte.
             end: Offset behind the last byte, None for the end of the blob.
-            etag: The strong validator of the body that this one goes on with; None if it goes
-                on with none. If the source has something else by now it sends the whole of that,
-                so `RawBlob.start` is 0 (rule RES-06). Sources without validators ignore it.
+            etag: The strong validator of the body that this one continues; None if there is none.
+                If the source has other content by now it sends the whole of that, so
+                `RawBlob.start` is 0 (rule RES-06). Sources without validators ignore it.
         """
         ...
 
-    async def aclose(self) -> None: ...
+
+@runtime_checkable
+class BlobConcurrency(Protocol):
+    """Says whether its blobs may be opened side by side; those of other adapters may."""
+
+    @property
+    def concurrent_blobs(self) -> bool:
+        """False if one blob has to be closed before the next (seed: ``HasThreadSafeGetBlob``)."""
+        ...
 
 
 class RawBlob(Protocol):
@@ -92,6 +132,7 @@ class RawBlob(Protocol):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
+        /,
     ) -> None: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -99,7 +140,7 @@ class RawBlob(Protocol):
 
 @dataclass(slots=True)
 class BlobFile:
-    """An open regular file that holds a blob; who receives it closes it.
+    """An open regular file that holds a blob; the receiver closes it.
 
     Read it by position (``os.pread``): the descriptor has no cursor of its own to share.
     """
@@ -112,3 +153,162 @@ class BlobFile:
     """Bytes of the blob, by the file system."""
     close: Callable[[], None]
     """Closes `fd`; may be called once."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A `RawBlob` that knows whether it can be resumed; one that does not say can be."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the same source may be asked for the rest of a body that broke off."""
+        ...
+
+
+@runtime_checkable
+class Hasty(Protocol):
+    """A `RawBlob` that can be told to fail fast."""
+
+    def hurry(self) -> None:
+        """Another source can serve the blob, so fail soon rather than retry for long.
+
+        Called before the body is entered, if at all.
+        """
+        ...
+
+
+class BlobPlace(StreamsBlobs, Protocol):
+    """One place that may hold a blob; what it streams comes from this place and no other."""
+
+    @property
+    def reference(self) -> str:
+        """Where it is, physically."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """Reads from several places that stand in for one another: a registry and its mirrors."""
+
+    def blob_places(self) -> Sequence[BlobPlace]:
+        """The places to read blobs from, best first. Nothing is asked of them yet.
+
+        A body that breaks off in one place goes on in the next one.
+        """
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """Reads many manifests in one go."""
+
+    def fetch_manifests(
+        self, instances: Sequence[Digest], /
+    ) -> Sequence[RawManifest | SupplementedError]:
+        """Read manifests by digest, one outcome each, in the order asked.
+
+        Blocking: it is called in a worker thread, so that a whole batch costs one hop.
+        """
+        ...
+
+
+class RawPart(Protocol):
+    """One range of a blob. Iterate it before the next part is taken; what is left is skipped."""
+
+    @property
+    def start(self) -> int:
+        """Offset of its first byte."""
+        ...
+
+    @property
+    def end(self) -> int | None:
+        """Offset behind its last byte; None if it goes to the end of a blob of unknown size."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class RawParts(Protocol):
+    """One attempt to read ranges of a blob: entering it asks, iterating gives the parts in order.
+
+    Nothing is verified: only a whole blob can be. Each part is whole, or iterating it raises a
+    `SourceError`. `size` is valid once entered. Entering raises `BlobNotFoundError`, a
+    `SourceError`, or `UnsupportedOperationError` if this blob is to be read as a whole there.
+    """
+
+    @property
+    def size(self) -> int | None:
+        """Size of the whole blob as the source claims it, None if it does not say."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+    def __aiter__(self) -> AsyncIterator[RawPart]: ...
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """Reads several ranges of a blob in one go."""
+
+    def open_parts(self, blob: Descriptor, ranges: Sequence[tuple[int, int | None]], /) -> RawParts:
+        """Prepare to read some ranges; see `Source.open_parts`. ``blob.digest`` was validated."""
+        ...
+
+
+@runtime_checkable
+class LocalFile(Protocol):
+    """Holds blobs in local files."""
+
+    def open_file(self, blob: Descriptor, /) -> BlobFile:
+        """Open the file of a blob. Blocking: it is called in a worker thread.
+
+        Raises:
+            BlobNotFoundError: There is no such file.
+            SourceError: It cannot be opened, or is no regular file.
+        """
+        ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Knows what its default manifest must be: a digested reference, a layout's descriptor."""
+
+    @property
+    def default_descriptor(self) -> Descriptor | None:
+        """Its ``digest`` is checked, and its ``size`` too if known. None: nothing names it."""
+        ...
+
+
+@runtime_checkable
+class Signed(Protocol):
+    """Stores signatures beside manifests."""
+
+    async def fetch_signatures(self, instance: Digest | None, /) -> Sequence[Signature]: ...
+
+
+@runtime_checkable
+class Referring(Protocol):
+    """Knows which manifests refer to a manifest."""
+
+    async def fetch_referrers(
+        self, subject: Digest, artifact_type: str | None, /
+    ) -> Sequence[Descriptor]:
+        """See `Source.get_referrers`."""
+        ...
+
+
+@runtime_checkable
+class LayersForCopy(Protocol):
+    """Serves layers under digests other than those in the manifest (rule SR6)."""
+
+    async def layers_for_copy(self, instance: Digest | None, /) -> Sequence[Descriptor] | None:
+        """None if the manifest is right, else a full replacement list, base layer first."""
+        ...

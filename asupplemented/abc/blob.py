@@ -1,11 +1,11 @@
-"""Blobs: who may serve one, and the stream of its bytes."""
+"""Blobs: the sources that may serve one, and the stream of its bytes."""
 
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from asupplemented.abc.resources import AsyncResource
+from asupplemented.abc.resource import AsyncResource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,41 +17,57 @@ if TYPE_CHECKING:
 __all__ = ("BlobCandidate", "BlobStream", "Served")
 
 
-class BlobCandidate(Protocol):
-    """One source that may serve a blob: mapped errors, limits and hooks, no hash."""
+class BlobCandidate(abc.ABC):
+    """One source that may serve a blob: mapped errors, limits and hooks, no hash.
+
+    The defaults are those of a source on the wire that stands outside of a group and that nothing
+    closes.
+    """
+
+    __slots__ = ()
 
     @property
-    def reference(self) -> str: ...
-
-    @property
-    def local(self) -> bool:
-        """Whether it reads files of this machine, so that nobody gains by sharing what it reads."""
-        ...
-
-    def hold(self) -> AsyncResource:
-        """Keep its source from closing until the result is closed.
-
-        Whoever closes the source meanwhile does not wait, and the last one to let go of it
-        closes it indeed.
-        """
-        ...
+    @abc.abstractmethod
+    def reference(self) -> str:
+        """The reference of the source, as text."""
 
     @property
     def member(self) -> int | None:
         """Member number in the outermost group, None outside of one."""
-        ...
+        return None
 
-    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
-        """See `SourceAdapter.open_blob`."""
-        ...
+    @property
+    def local(self) -> bool:
+        """Whether it reads files of this machine, so that sharing what it reads saves nothing."""
+        return False
+
+    def hold(self) -> AsyncResource:
+        """Keep its source from closing until the result is closed.
+
+        Closing the source meanwhile does not wait; the last hold that is closed closes it indeed.
+        """
+        return _NoHold()
+
+    @abc.abstractmethod
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None, /) -> RawBlob:
+        """Prepare to read ``[start, end)``; see `StreamsBlobs.open_blob`."""
 
     async def open_file(self) -> BlobFile | None:
         """The local file that holds the blob, None where the source has no files."""
-        ...
+        return None
+
+
+class _NoHold(AsyncResource):
+    """The hold of a source that is never closed."""
+
+    __slots__ = ()
+
+    async def aclose(self) -> None:
+        """There is nothing to let go of."""
 
 
 class Served(NamedTuple):
-    """A part of a blob, and who served it."""
+    """A part of a blob, and the source that served it."""
 
     reference: str
     member: int | None
@@ -81,7 +97,7 @@ class BlobStream(AsyncResource):
     @property
     @abc.abstractmethod
     def size(self) -> int | None:
-        """Bytes of the whole blob; None until somebody who knows was asked."""
+        """Bytes of the whole blob; None until a source that knows was asked."""
 
     @property
     @abc.abstractmethod
@@ -96,19 +112,27 @@ class BlobStream(AsyncResource):
     @property
     @abc.abstractmethod
     def served(self) -> Sequence[Served]:
-        """Who has served which part of what was fetched so far, in order."""
+        """Which source served which part of what was fetched so far, in order."""
 
     @property
     @abc.abstractmethod
     def verified(self) -> bool | None:
         """None while running; then True, or False for a range from the wire and early ends."""
 
-    @property
     @abc.abstractmethod
-    def path(self) -> Path | None:
-        """A verified whole local file, valid until `aclose`; None where there is none.
+    def take_path(self) -> Path | None:
+        """Take a verified local file in place of the bytes, to send it with ``sendfile``, say.
 
-        Using it uses the stream.
+        The file holds the whole blob and nothing else, and stays there until `aclose`. Taking it
+        uses the stream, which cannot be read any more.
+
+        Returns:
+            None where there is no such file, for a range, and once bytes were read. Then the
+            stream can be read as ever.
+
+        Raises:
+            UsageError: The stream was not entered, or its file was taken before.
+            ClosedError: It has been closed.
         """
 
     def __aiter__(self) -> Self:
@@ -119,7 +143,7 @@ class BlobStream(AsyncResource):
         """The next chunk.
 
         Raises:
-            UsageError: The stream was not entered.
+            UsageError: The stream was not entered, or its file was taken.
             ClosedError: It has been closed.
             DigestMismatchError: The content is not what the digest names.
             SizeMismatchError: It is longer or shorter than announced.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asupplemented.abc.caching import BlobCache
-    from asupplemented.abc.resources import ResourceKey, Timeouts
+    from asupplemented.abc.cache import BlobCache
+    from asupplemented.abc.resource import ResourceKey, Timeouts
     from asupplemented.events import Event
     from asupplemented.model.credential import Credential
     from asupplemented.model.descriptor import Descriptor
@@ -103,7 +103,7 @@ class Context(Protocol):
         """
         ...
 
-    def resource(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
+    def resource(self, key: ResourceKey[T], factory: Callable[[], T], /) -> T:
         """The session's one object of a kind, made on first use.
 
         All principals share it: what belongs to one of them is kept by its name in there. If it
@@ -120,6 +120,6 @@ class Context(Protocol):
         """Whether there is a hook; without one, events need not even be made."""
         ...
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: Event, /) -> None:
         """Tell the hooks."""
         ...

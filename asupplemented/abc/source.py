@@ -1,11 +1,11 @@
-"""Sources: open images, verified."""
+"""Where images are, how they are read, and where they are written."""
 
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from asupplemented.abc.resources import AsyncResource
+from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import SupplementedError, UnsupportedOperationError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -13,15 +13,55 @@ from asupplemented.model.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asupplemented.abc.abilities import RawParts
+    from asupplemented.abc.adapter import RawParts
     from asupplemented.abc.blob import BlobCandidate, BlobStream
-    from asupplemented.abc.reference import Reference
+    from asupplemented.abc.context import Context
+    from asupplemented.abc.resource import Opening
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
+    from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
-    from asupplemented.progress import CopyProgress, PrefetchReport
 
-__all__ = ("Source",)
+__all__ = (
+    "Destination",
+    "Listing",
+    "Reference",
+    "RemoteReference",
+    "Source",
+    "WritableReference",
+)
+
+
+class Reference(Protocol):
+    """Where an image is. A frozen, hashable value; equality is lexical; ``str()`` parses back."""
+
+    @property
+    def transport(self) -> str:
+        """The scheme: "docker", "oci", "dir", ..."""
+        ...
+
+    def open(self, session: Context, /) -> Opening[Source]: ...
+
+
+@runtime_checkable
+class WritableReference(Protocol):
+    """A reference that can be copied to."""
+
+    def create(self, session: Context, /) -> Opening[Destination]: ...
+
+
+@runtime_checkable
+class RemoteReference(Protocol):
+    """A reference that answers questions without being opened."""
+
+    async def list_tags(self, session: Context, /) -> tuple[str, ...]:
+        """All tags of its repository, each once, in the order in which they are given."""
+        ...
+
+    async def get_digest(self, session: Context, /) -> Digest:
+        """The digest of its default manifest, as the other side claims it."""
+        ...
 
 
 class Source(AsyncResource):
@@ -168,3 +208,57 @@ class Source(AsyncResource):
         digest = Digest(blob.digest if isinstance(blob, Descriptor) else blob)
         message = f"ranges of {digest} cannot be read at once here; read the blob as a whole"
         raise UnsupportedOperationError(message, reference=self.reference, digest=digest)
+
+
+class Destination(AsyncResource):
+    """Where an image is written.
+
+    The order of calls is law: blobs, then manifests (instances before the lists that name
+    them), then signatures, then `commit`. Nothing is visible to readers before `commit`; closing
+    without it leaves at most whole, verified blobs, which a re-run will use.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abc.abstractmethod
+    def reference(self) -> Reference: ...
+
+    @abc.abstractmethod
+    async def has_blob(self, blob: Descriptor) -> bool:
+        """Whether the whole, right blob is there already."""
+
+    @abc.abstractmethod
+    async def put_blob(self, stream: BlobStream) -> None:
+        """Write an entered stream to its end. On any failure nothing of it stays."""
+
+    @abc.abstractmethod
+    async def put_manifest(self, manifest: Manifest) -> None:
+        """Write a manifest that is not the top under its digest."""
+
+    @abc.abstractmethod
+    async def put_signatures(
+        self, signatures: Sequence[Signature], instance: Digest | None
+    ) -> bool:
+        """Write the signatures of an instance, None for the top.
+
+        Returns:
+            False if this kind of destination cannot hold them.
+        """
+
+    @abc.abstractmethod
+    async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
+        """Write the top manifest and make everything visible, at once."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A destination that can list images beside the top."""
+
+    def list_beside(self, images: Sequence[tuple[Manifest, Platform | None]], /) -> bool:
+        """Have `Destination.commit` list images that were written, each with its platform.
+
+        Returns:
+            False if nothing was noted, because readers could not tell the top from the others.
+        """
+        ...

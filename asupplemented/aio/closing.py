@@ -12,24 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from asupplemented.abc import AsyncResource
-
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
-__all__ = ("CLOSE_TIMEOUT", "Nothing", "close_all", "closing_on_error")
+    from asupplemented.abc import AsyncResource
+
+__all__ = ("CLOSE_TIMEOUT", "close_all", "closing_on_error")
 
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds that a clean-up may take in all."""
-
-
-class Nothing(AsyncResource):
-    """What is held where there is nothing to hold."""
-
-    __slots__ = ()
-
-    async def aclose(self) -> None:
-        """Do nothing."""
 
 
 async def close_all(resources: Iterable[AsyncResource], what: str) -> None:

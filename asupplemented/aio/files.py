@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.errors import (
-    AccessError,
     ClosedError,
     LayoutError,
     LimitExceededError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     SourceError,
     SourceTimeoutError,
     TruncatedError,
@@ -77,7 +77,7 @@ def map_os_error(error: OSError | EOFError, what: object) -> SourceError:
         case TimeoutError():
             return SourceTimeoutError(message)
         case PermissionError():
-            return AccessError(f"{message}; check its permissions")
+            return PermissionDeniedError(f"{message}; check its permissions")
         case ConnectionError():
             return NetworkError(message)
         case EOFError():
@@ -96,7 +96,7 @@ def map_write_errors(path: Path) -> Generator[None]:
         path: What is written, for the message.
 
     Raises:
-        AccessError: No permission, or a read-only file system.
+        PermissionDeniedError: No permission, or a read-only file system.
         LayoutError: Something else is there, such as a file in the place of a directory.
         SourceError: The disk is full, or failed.
     """
@@ -111,7 +111,9 @@ def map_write_errors(path: Path) -> Generator[None]:
 def _map_write_error(error: OSError, path: Path) -> SourceError:
     message = f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}"
     if error.errno in _REFUSED:
-        return AccessError(f"{message}; check its permissions, and whether it is mounted read-only")
+        return PermissionDeniedError(
+            f"{message}; check its permissions, and whether it is mounted read-only"
+        )
     if error.errno in _FULL:
         return SourceError(f"{message}; make room and try again, whole blobs are kept")
     return LayoutError(message) if error.errno in _IN_THE_WAY else SourceError(message)
@@ -138,7 +140,7 @@ def open_regular(
 
     Raises:
         SupplementedError: What `missing` made.
-        AccessError: No permission.
+        PermissionDeniedError: No permission.
         LayoutError: It is a directory, FIFO, device or socket, or a link where none may be.
         SourceError: It cannot be opened for another reason.
     """

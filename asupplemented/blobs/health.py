@@ -35,7 +35,7 @@ from asupplemented.abc import ResourceKey
 from asupplemented.aio.breaker import BREAKERS, Breaker, BreakerPolicy, BreakerState
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import (
-    DeniedError,
+    ForbiddenError,
     NetworkError,
     NotFoundError,
     RegistryError,
@@ -237,7 +237,7 @@ def _names(reference: str) -> tuple[str, ...]:
 
 def _is_refusal(failure: SupplementedError) -> bool:
     """Whether a registry found fault with the request, and not with itself."""
-    if isinstance(failure, (UnauthorizedError, DeniedError)):
+    if isinstance(failure, (UnauthorizedError, ForbiddenError)):
         return True
     status = failure.status if isinstance(failure, RegistryError) else None
     return status is not None and 400 <= status < 500 and status not in {408, 429}  # noqa: PLR2004

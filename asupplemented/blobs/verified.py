@@ -112,7 +112,7 @@ class VerifiedStream(BlobStream):
         self._ended = False
         """Everything was handed out."""
         self._lent = False
-        """Somebody took the path of the file instead of reading."""
+        """The path of the file was taken instead of reading."""
 
     # What is known
 
@@ -147,23 +147,9 @@ class VerifiedStream(BlobStream):
     def verified(self) -> bool | None:
         if self._ended:
             return self._relay.right
-        if self._lent and not self._received:
+        if self._lent:
             return True
         return False if self._state is _State.CLOSED or self._failure is not None else None
-
-    @property
-    def path(self) -> Path | None:
-        """A local file that this session verified before, and that has not changed since.
-
-        It holds the whole blob and nothing else, and is valid until `aclose`. None where there
-        is no such file, and for ranges. Whoever takes it need not read the stream.
-        """
-        attempt = self._relay.attempt
-        if attempt is None or self._state is not _State.OPEN or not self._relay.is_whole:
-            return None
-        path = attempt.path
-        self._lent = self._lent or path is not None
-        return path
 
     # Opening
 
@@ -217,6 +203,9 @@ class VerifiedStream(BlobStream):
         if self._busy:
             message = "a blob stream is read by one task at a time"
             raise UsageError(message, digest=self._digest)
+        if self._lent:
+            message = "the file of this blob was taken; open the blob again to read it"
+            raise UsageError(message, digest=self._digest)
 
     def _closed_error(self) -> ClosedError:
         message = "the blob stream has been closed; open the blob again"
@@ -267,6 +256,16 @@ class VerifiedStream(BlobStream):
                 raise self._too_much(limit)
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def take_path(self) -> Path | None:
+        """Take the file that this session verified before, if it has not changed since."""
+        self._check_readable()
+        attempt = self._relay.attempt
+        if attempt is None or not self._relay.is_whole or self._received or self._pending:
+            return None
+        path = attempt.path
+        self._lent = path is not None
+        return path
 
     def _too_much(self, limit: int) -> LimitExceededError:
         message = f"the blob exceeded maximum allowed size of {limit} bytes"

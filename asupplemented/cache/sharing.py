@@ -11,8 +11,8 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asupplemented.abc import AsyncResource, ResourceKey
-from asupplemented.aio.closing import Nothing, close_all, closing_on_error
+from asupplemented.abc import AsyncResource, BlobCandidate, ResourceKey
+from asupplemented.aio.closing import close_all, closing_on_error
 from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.blobs.attempts import KeptAttempt
 from asupplemented.blobs.hashing import HASHING, Hashing
@@ -26,7 +26,7 @@ from asupplemented.model.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Spool
+    from asupplemented.abc import BlobFile, Context, RawBlob, Spool
     from asupplemented.blobs.attempts import Attempt
     from asupplemented.model.descriptor import Descriptor
 
@@ -262,28 +262,25 @@ async def _find_kept(
     return attempt
 
 
-class _Kept:
+class _Kept(BlobCandidate):
     """The cache as the one who serves a blob. It is asked for its file only."""
 
-    __slots__ = ("_file", "reference")
-
-    local = True
-    member = None
+    __slots__ = ("_file", "_reference")
 
     def __init__(self, reference: str, file: BlobFile) -> None:
-        self.reference = reference
+        self._reference = reference
         self._file = file
 
-    def hold(self) -> AsyncResource:
-        return Nothing()
+    @property
+    def reference(self) -> str:
+        return self._reference
 
-    def open(
-        self,
-        start: int = 0,  # noqa: ARG002 - the same for every range
-        end: int | None = None,  # noqa: ARG002
-        etag: str | None = None,  # noqa: ARG002
-    ) -> RawBlob:
-        message = f"{self.reference} keeps blobs in files; read the file"
+    @property
+    def local(self) -> bool:
+        return True
+
+    def open(self, *_: object) -> RawBlob:
+        message = f"{self._reference} keeps blobs in files; read the file"
         raise UnsupportedOperationError(message)
 
     async def open_file(self) -> BlobFile:

@@ -13,7 +13,7 @@ from asupplemented.cli.output import show_size, write_json, write_text
 from asupplemented.cli.running import working
 
 if TYPE_CHECKING:
-    from asupplemented.progress import PrefetchReport
+    from asupplemented.events import PrefetchReport
     from asupplemented.session import Session
 
 __all__ = ("make_cache", "parse_size", "prefetch")

@@ -67,9 +67,9 @@ class Unavailable(StrEnum):
 
 
 class Prefer(StrEnum):
-    """Who is asked first for a blob."""
+    """Which member is asked first for a blob."""
 
-    SEED = "seed"
+    MANIFEST = "manifest"
     SUPPLEMENTS = "supplements"
 
 
@@ -137,7 +137,8 @@ PreferOption = Annotated[
     Prefer,
     typer.Option(
         "--prefer",
-        help="Who is asked first for a blob: who read what names it last, or anybody but the top.",
+        help="Which member is asked first for a blob: the one that served the manifest, or any "
+        "but the top.",
     ),
 ]
 Lookahead = Annotated[
@@ -233,7 +234,7 @@ class GroupOptions:
     platform: PlatformOption = None
     missing: MissingOption = Missing.RAISE
     unavailable: UnavailableOption = Unavailable.RAISE
-    prefer: PreferOption = Prefer.SEED
+    prefer: PreferOption = Prefer.MANIFEST
     lookahead: Lookahead = LOOKAHEAD
     tls_verify: TlsVerify = None
     authfile: AuthFile = None

@@ -20,9 +20,8 @@ from asupplemented.credentials.auth_json import (
     make_credential,
 )
 from asupplemented.credentials.helper_process import Command, run
-from asupplemented.errors import ConfigurationError, SourceError, SupplementedError
+from asupplemented.errors import ConfigurationError, SourceError, SupplementedError, excerpt
 from asupplemented.limits import MAX_HELPER_OUTPUT
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

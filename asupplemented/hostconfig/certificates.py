@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from asupplemented.aio.files import map_os_error
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.documents import (
     is_visible,
     list_readable,
     read_bytes,
 )
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from asupplemented.aio.files import map_os_error, read_limited
-from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
+from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError, excerpt
 from asupplemented.limits import MIB
 from asupplemented.model.strict_json import fold
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

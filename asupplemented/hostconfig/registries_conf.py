@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, cast, g
 
 import msgspec
 
-from asupplemented.errors import ConfigurationError, InvalidReferenceError
+from asupplemented.errors import ConfigurationError, InvalidReferenceError, excerpt
 from asupplemented.hostconfig.documents import (
     check_keys,
     convert,
@@ -24,7 +24,6 @@ from asupplemented.hostconfig.documents import (
 )
 from asupplemented.hostconfig.proxies import check_proxy
 from asupplemented.model.name import DEFAULT_REGISTRY, ImageName
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.documents import (
     check_keys,
     is_visible,
@@ -17,7 +17,6 @@ from asupplemented.hostconfig.documents import (
     read_document,
 )
 from asupplemented.limits import KIB
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

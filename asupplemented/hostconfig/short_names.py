@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.registries_conf import has_registry
 from asupplemented.model.name import ImageName
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from asupplemented.hostconfig.registries import Registries

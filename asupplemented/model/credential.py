@@ -9,9 +9,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import Final
 
-from asupplemented.errors import ConfigurationError
+from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import MAX_NAME
-from asupplemented.model.text import excerpt
 
 __all__ = ("Credential", "check_lookup", "lookup_order")
 

@@ -6,8 +6,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from asupplemented.errors import InvalidDigestError, UnsupportedDigestError
-from asupplemented.model.text import excerpt
+from asupplemented.errors import InvalidDigestError, UnsupportedDigestError, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from asupplemented.errors import MalformedManifestError, NonImageArtifactError
+from asupplemented.errors import MalformedManifestError, NonImageArtifactError, excerpt
 from asupplemented.model import document, schema1
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -20,7 +20,6 @@ from asupplemented.model.media_type import (
     OCI_MANIFEST,
 )
 from asupplemented.model.schema1 import Schema1
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

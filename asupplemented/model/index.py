@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
-from asupplemented.errors import InstanceNotFoundError, PlatformNotFoundError, UsageError
+from asupplemented.errors import InstanceNotFoundError, PlatformNotFoundError, UsageError, excerpt
 from asupplemented.model import document
 from asupplemented.model.digest import Digest
 from asupplemented.model.image_manifest import check_data
 from asupplemented.model.media_type import DOCKER_LIST
 from asupplemented.model.platform import Platform, wanted_platforms
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,6 +12,7 @@ from asupplemented.errors import (
     DigestMismatchError,
     MalformedManifestError,
     UnsupportedManifestError,
+    excerpt,
 )
 from asupplemented.model import document, schema1
 from asupplemented.model.digest import Digest
@@ -24,7 +25,6 @@ from asupplemented.model.media_type import (
     guess_read,
     is_index,
 )
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from asupplemented.model.document import Document, Head, Reading

@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from asupplemented.errors import InvalidDigestError, InvalidReferenceError
+from asupplemented.errors import InvalidDigestError, InvalidReferenceError, excerpt
 from asupplemented.model.digest import Digest
-from asupplemented.model.text import excerpt
 
 __all__ = ("DEFAULT_REGISTRY", "DEFAULT_TAG", "MAX_NAME", "ImageName", "is_tag")
 

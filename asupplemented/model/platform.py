@@ -7,8 +7,7 @@ from typing import Final
 
 import msgspec
 
-from asupplemented.errors import InvalidPlatformError
-from asupplemented.model.text import excerpt
+from asupplemented.errors import InvalidPlatformError, excerpt
 
 __all__ = ("Platform", "wanted_platforms")
 

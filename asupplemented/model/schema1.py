@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from asupplemented.errors import MalformedManifestError
+from asupplemented.errors import MalformedManifestError, excerpt
 from asupplemented.model import strict_json
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.document import Integer, check_foreign, find_foreign
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from asupplemented.model.strict_json import Json

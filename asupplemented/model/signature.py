@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from asupplemented.errors import LayoutError
-from asupplemented.model.text import excerpt
+from asupplemented.errors import LayoutError, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -34,9 +34,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol, TypeAli
 import msgspec
 from msgspec import inspect
 
-from asupplemented.errors import MalformedManifestError
+from asupplemented.errors import MalformedManifestError, excerpt
 from asupplemented.limits import MAX_JSON_DEPTH
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

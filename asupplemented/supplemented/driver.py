@@ -77,7 +77,7 @@ async def resolve(
     *,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
-    prefer: Preference = "seed",
+    prefer: Preference = "manifest",
     bounds: Bounds | None = None,
 ) -> Resolved:
     """Open the members of a group and find out who serves what (DESIGN, the resolver).
@@ -88,7 +88,7 @@ async def resolve(
         context: The session.
         missing: What an instance does that its member does not hold.
         unavailable: What a supplement does that cannot be opened.
-        prefer: Who is asked first for a blob; it changes nothing else.
+        prefer: Which member is asked first for a blob; it changes nothing else.
         bounds: Caps against hostile input.
 
     Returns:

@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from asupplemented.errors import (
-    AccessError,
-    DeniedError,
+    ForbiddenError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     PlatformNotFoundError,
     ServerError,
     SourceTimeoutError,
@@ -82,8 +82,8 @@ _UNAVAILABLE: Final = (
     ServerError,
     TooManyRequestsError,
     UnauthorizedError,
-    DeniedError,
-    AccessError,
+    ForbiddenError,
+    PermissionDeniedError,
 )
 
 

@@ -37,7 +37,7 @@ def supplement(
     selection: Selection | None = None,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
-    prefer: Preference = "seed",
+    prefer: Preference = "manifest",
 ) -> SupplementedReference:
     """Group one top reference with supplements (seed: ``Reference()``).
 
@@ -55,9 +55,10 @@ def supplement(
         unavailable: What happens to a supplement that cannot be opened. ``"raise"``: opening
             fails. ``"skip"``: it is left out and recorded in ``resolution.unavailable``. The top
             is never left out.
-        prefer: Who is asked first for a blob. ``"seed"``: the member from which the manifest was
-            read that named it last, the top included. ``"supplements"``: any member that has it
-            other than the top. Either way the others are asked if that one fails.
+        prefer: Which member is asked first for a blob. ``"manifest"``: the member from which the
+            last manifest that names the blob was read, the top included. ``"supplements"``: any
+            member that has the blob, except the top. Either way the others are asked if that one
+            fails.
 
     Raises:
         InvalidReferenceError: A text is no reference.
@@ -95,7 +96,7 @@ class SupplementedReference:
     selection: Selection
     missing: MissingPolicy
     unavailable: UnavailablePolicy
-    prefer: Preference = "seed"
+    prefer: Preference = "manifest"
 
     def __post_init__(self) -> None:
         if not self.references:
@@ -103,7 +104,7 @@ class SupplementedReference:
             raise InvalidReferenceError(message)
         _check_option("missing", self.missing, ("raise", "fallback", "skip"))
         _check_option("unavailable", self.unavailable, ("raise", "skip"))
-        _check_option("prefer", self.prefer, ("seed", "supplements"))
+        _check_option("prefer", self.prefer, ("manifest", "supplements"))
         known = AllImages | SystemImage | SpecificImages
         if not isinstance(self.selection, known):
             message = (

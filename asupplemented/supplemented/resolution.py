@@ -39,8 +39,8 @@ __all__ = (
     "Resolution",
 )
 
-Preference: TypeAlias = Literal["seed", "supplements"]
-"""Who is asked first for a blob: who the seed's rules say, or anybody other than the top."""
+Preference: TypeAlias = Literal["manifest", "supplements"]
+"""Which member is asked first for a blob: the one whose manifest names it, or any but the top."""
 
 _FORMAT: Final = 1
 """Version of the JSON form; another one is refused."""
@@ -125,7 +125,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     manifests: tuple[_Record, ...]
     missing: tuple[_Missing, ...]
     unavailable: tuple[_Unavailable, ...]
-    prefer: Preference = "seed"
+    prefer: Preference = "manifest"
     """Plans that were written before there was a choice follow the seed."""
 
 
@@ -144,14 +144,14 @@ class Resolution:
 
     @classmethod
     def of(
-        cls, resolver: Resolver, members: Sequence[str], prefer: Preference = "seed"
+        cls, resolver: Resolver, members: Sequence[str], prefer: Preference = "manifest"
     ) -> Resolution:
         """Freeze what a resolver found.
 
         Args:
             resolver: Done, and without failure.
             members: All references as text, duplicates included.
-            prefer: Who is asked first for a blob.
+            prefer: Which member is asked first for a blob.
         """
         defaults = resolver.defaults
         return cls(
@@ -356,7 +356,7 @@ class Resolution:
         rule = f"{first.manifest} names it"
         if len(namings) > 1:
             rule = f"{len(namings)} manifests name it; the last one read, {namings[-1]}, decides"
-        if self.candidates(digest, prefer="seed")[0] != first:
+        if self.candidates(digest, prefer="manifest")[0] != first:
             rule = 'for blobs, any member is preferred over the top (prefer="supplements")'
         return Explanation(digest, "blob", first.member, first.manifest, rule, candidates)
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
-    from asupplemented.progress import CopyProgress, PrefetchReport
     from asupplemented.supplemented.reference import SupplementedReference
     from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
 
@@ -157,15 +157,25 @@ class SupplementedSource(Source):
     # Blobs
 
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """The candidates of every member that can serve a blob, best first."""
+        """The candidates of every member that can serve a blob, best first.
+
+        Raises:
+            UnsupportedOperationError: All of these members serve manifests only.
+        """
         self._check_open()
         found: list[BlobCandidate] = []
+        unable: UnsupportedOperationError | None = None
         for number in self._numbers(Digest(blob.digest)):
             try:
                 inner = self._members[number].blob_candidates(blob)
             except BlobNotFoundError:
                 continue  # A nested group that no longer routes it; the next one may.
+            except UnsupportedOperationError as error:
+                unable = error.locate(member=number)
+                continue
             found.extend(_MemberCandidate(candidate, number) for candidate in inner)
+        if unable is not None and not found:
+            raise unable
         return found
 
     def _numbers(self, digest: Digest) -> list[int]:
@@ -341,14 +351,18 @@ class SupplementedSource(Source):
         return f"<SupplementedSource of {self._reference}, {state}>"
 
 
-class _MemberCandidate:
+class _MemberCandidate(BlobCandidate):
     """A candidate of a member, under the member's number in this group."""
 
-    __slots__ = ("_inner", "member")
+    __slots__ = ("_inner", "_member")
 
     def __init__(self, inner: BlobCandidate, member: int) -> None:
         self._inner = inner
-        self.member = member
+        self._member = member
+
+    @property
+    def member(self) -> int:
+        return self._member
 
     @property
     def reference(self) -> str:
@@ -361,7 +375,7 @@ class _MemberCandidate:
     def hold(self) -> AsyncResource:
         return self._inner.hold()
 
-    def open(self, start: int = 0, end: int | None = None, etag: str | None = None) -> RawBlob:
+    def open(self, start: int = 0, end: int | None = None, etag: str | None = None, /) -> RawBlob:
         return self._inner.open(start, end, etag)
 
     async def open_file(self) -> BlobFile | None:

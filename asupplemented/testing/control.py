@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from asupplemented.errors import (
     BlobNotFoundError,
-    DeniedError,
+    ForbiddenError,
     ImageNotFoundError,
     LimitExceededError,
     ManifestNotFoundError,
@@ -38,7 +38,7 @@ __all__ = ("Raise", "SourceControl", "check_status", "take_content")
 
 _ERRORS: Final[Mapping[int, type[RegistryError]]] = {
     401: UnauthorizedError,
-    403: DeniedError,
+    403: ForbiddenError,
     429: TooManyRequestsError,
 }
 

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from asupplemented.abc import RawManifest, Signed
+from asupplemented.abc import BlobConcurrency, RawManifest, Signed, SourceAdapter, StreamsBlobs
 from asupplemented.errors import NotFoundError, RangeError
 from asupplemented.source import open_verified
 from asupplemented.testing.control import SourceControl, check_status, take_content
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from asupplemented.abc import Context, Opening, Source, SourceAdapter
+    from asupplemented.abc import Context, Opening, Source
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.signature import Signature
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asupplemented.testing.images import Built
     from asupplemented.testing.steps import Step
 
-__all__ = ("FaultyBlob", "FaultyReference", "FaultySource", "hold_in_memory")
+__all__ = ("FaultyBlob", "FaultyReference", "FaultySource", "StreamingAdapter", "hold_in_memory")
 
 
 def hold_in_memory(
@@ -93,17 +93,21 @@ class FaultyReference:
         return str(self.image)
 
 
+class StreamingAdapter(SourceAdapter, StreamsBlobs, Protocol):
+    """An adapter that streams blobs."""
+
+
 class FaultySource:
     """An adapter around another one, which fails, waits and lies by script.
 
-    Of the abilities that adapters may have it passes on signatures, and no other.
+    Of the abilities that adapters may have it passes on streamed blobs and signatures.
 
     Args:
-        adapter: Gives the right answers; closed with this one.
+        adapter: Gives the right answers, and streams blobs; closed with this one.
         control: What happens, and what was asked.
     """
 
-    def __init__(self, adapter: SourceAdapter, control: SourceControl) -> None:
+    def __init__(self, adapter: StreamingAdapter, control: SourceControl) -> None:
         self._adapter = adapter
         self._control = control
         self._closed = False
@@ -111,7 +115,8 @@ class FaultySource:
 
     @property
     def concurrent_blobs(self) -> bool:
-        return self._adapter.concurrent_blobs
+        adapter = self._adapter
+        return adapter.concurrent_blobs if isinstance(adapter, BlobConcurrency) else True
 
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
         path = f"/manifests/{instance or 'default'}"
@@ -157,7 +162,7 @@ class FaultyBlob:
 
     def __init__(
         self,
-        adapter: SourceAdapter,
+        adapter: StreamsBlobs,
         control: SourceControl,
         blob: Descriptor,
         start: int,

@@ -21,16 +21,16 @@ from asupplemented.errors import (
     SupplementedError,
     UnsupportedOperationError,
 )
-from asupplemented.events import Warned
-from asupplemented.model.index import AllImages, SystemImage
-from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
-from asupplemented.progress import (
+from asupplemented.events import (
     BlobAdvanced,
     BlobCopied,
     BlobReused,
     CopyPlanned,
     CopyProgress,
+    Warned,
 )
+from asupplemented.model.index import AllImages, SystemImage
+from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
 from asupplemented.supplemented import SupplementedReference
 from asupplemented.transfer.plan import read_cargo
 from asupplemented.transports import parse_reference
@@ -386,9 +386,8 @@ class _Watched(BlobStream):
     def verified(self) -> bool | None:
         return self._stream.verified
 
-    @property
-    def path(self) -> Path | None:
-        return self._stream.path
+    def take_path(self) -> Path | None:
+        return self._stream.take_path()
 
     async def __aenter__(self) -> Self:
         with _on_side("source", self._reference):

@@ -13,11 +13,7 @@ from asupplemented.errors import (
     LimitExceededError,
     NotFoundError,
 )
-from asupplemented.limits import MAX_INSTANCES, MAX_NESTING
-from asupplemented.model.digest import Digest
-from asupplemented.model.index import AllImages, choose
-from asupplemented.model.manifest import ImageManifest, Index
-from asupplemented.progress import (
+from asupplemented.events import (
     BlobAdvanced,
     BlobCopied,
     BlobReused,
@@ -25,6 +21,10 @@ from asupplemented.progress import (
     CopyProgress,
     PrefetchReport,
 )
+from asupplemented.limits import MAX_INSTANCES, MAX_NESTING
+from asupplemented.model.digest import Digest
+from asupplemented.model.index import AllImages, choose
+from asupplemented.model.manifest import ImageManifest, Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +163,7 @@ class _Prefetch:
 
     async def _read(self, blob: Descriptor) -> None:
         async with self.source.open_blob(blob) as stream:
-            if stream.path is not None:
+            if stream.take_path() is not None:
                 self._reuse(blob)
                 return
             self.tell(BlobAdvanced(blob, 0))

@@ -11,8 +11,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from asupplemented.errors import InvalidReferenceError, UnknownTransportError
-from asupplemented.model.text import excerpt
+from asupplemented.errors import InvalidReferenceError, UnknownTransportError, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

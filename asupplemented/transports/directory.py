@@ -24,10 +24,10 @@ from asupplemented.errors import (
     LayoutError,
     LimitExceededError,
     NotFoundError,
+    excerpt,
 )
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
-from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
 from asupplemented.transports.disk import (
     DiskDestination,

@@ -25,7 +25,7 @@ from asupplemented.aio.atomic import (
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.files import read_limited
 from asupplemented.aio.threads import run_blocking, run_opening
-from asupplemented.blobs.blob_file import FileBlob, open_blob_file, share_blob_file
+from asupplemented.blobs.blob_file import open_blob_file, share_blob_file
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -36,16 +36,16 @@ from asupplemented.errors import (
     SourceError,
     SupplementedError,
     UnsupportedManifestError,
+    excerpt,
 )
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
-from asupplemented.model.text import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, Reference
+    from asupplemented.abc import BlobFile, BlobStream, Context, Reference
     from asupplemented.aio.files import SharedFile
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Hasher
@@ -113,11 +113,6 @@ class DiskSource(abc.ABC):
     def blob_paths(self, digest: Digest) -> Iterable[str]:
         """Where a blob may be, the likeliest place first."""
 
-    @property
-    def concurrent_blobs(self) -> bool:
-        """Always: every stream has a file of its own."""
-        return True
-
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
         return await run_blocking(self._context, self.read_manifest, instance)
 
@@ -142,18 +137,8 @@ class DiskSource(abc.ABC):
         read = self._read_default if instance is None else self._read_instance
         return first_found(self.manifest_paths(instance), read)
 
-    def open_blob(
-        self,
-        blob: Descriptor,
-        start: int = 0,
-        end: int | None = None,
-        etag: str | None = None,  # noqa: ARG002 - nothing is validated
-    ) -> RawBlob:
-        """Prepare to read a blob. URLs in the descriptor are not looked at (rule OC8)."""
-        return FileBlob(self._context, partial(self.open_file, blob), start, end)
-
     def open_file(self, blob: Descriptor) -> BlobFile:
-        """Open the file of a blob. Blocking."""
+        """Open the file of a blob. Blocking. URLs in the descriptor are ignored (rule OC8)."""
         return first_found(self.blob_paths(Digest(blob.digest)), self._open)
 
     def _open(self, path: str) -> BlobFile:

@@ -17,11 +17,11 @@ from asupplemented.errors import (
     InvalidReferenceError,
     UnsupportedManifestError,
     UnsupportedOperationError,
+    excerpt,
 )
 from asupplemented.events import Warned
 from asupplemented.model import media_type
 from asupplemented.model.digest import Digest
-from asupplemented.model.text import excerpt
 from asupplemented.oci_layout import (
     INDEX_FILE,
     LAYOUT_FILE,

@@ -61,9 +61,9 @@ async def send_blob(request: web.Request) -> web.StreamResponse:
     headers = {"Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
     async with AsyncExitStack() as scope:
         blob = await scope.enter_async_context(request.app[IMAGE].open_blob(digest))
-        if blob.path is not None:
+        if (path := blob.take_path()) is not None:
             scope.pop_all()
-            return KeptBlob(blob.path, blob, headers)
+            return KeptBlob(path, blob, headers)
         response = web.StreamResponse(headers=headers)
         response.content_length = blob.size
         await response.prepare(request)

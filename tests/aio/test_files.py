@@ -11,13 +11,13 @@ import pytest
 
 from asupplemented.aio.files import map_os_error, map_write_errors, open_regular, read_limited
 from asupplemented.errors import (
-    AccessError,
     BlobNotFoundError,
     LayoutError,
     LimitExceededError,
     ManifestNotFoundError,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     SourceError,
     SourceTimeoutError,
     SupplementedError,
@@ -109,7 +109,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(errno.EACCES, "x")
 
     monkeypatch.setattr(os, "open", refuse)  # The tests may run as root, whom nothing stops.
-    with pytest.raises(AccessError, match="permissions"):
+    with pytest.raises(PermissionDeniedError, match="permissions"):
         open_regular(tmp_path / "file")
 
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_taken_away_while_it_is_opened(
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (PermissionError(errno.EACCES, "x"), AccessError),
+        (PermissionError(errno.EACCES, "x"), PermissionDeniedError),
         (TimeoutError(), SourceTimeoutError),
         (ConnectionResetError(errno.ECONNRESET, "x"), NetworkError),
         (EOFError("x"), TruncatedError),
@@ -191,9 +191,9 @@ def test_reading_closes_what_it_opens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
     [
-        (errno.EACCES, AccessError, "permissions"),
-        (errno.EPERM, AccessError, "permissions"),
-        (errno.EROFS, AccessError, "read-only"),
+        (errno.EACCES, PermissionDeniedError, "permissions"),
+        (errno.EPERM, PermissionDeniedError, "permissions"),
+        (errno.EROFS, PermissionDeniedError, "read-only"),
         (errno.ENOSPC, SourceError, "No space left on device; make room"),
         (errno.EDQUOT, SourceError, "make room"),
         (errno.EFBIG, SourceError, "make room"),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asupplemented.abc import BlobFile
-from asupplemented.blobs.blob_file import FileBlob, identify, open_blob_file, share_blob_file
-from asupplemented.errors import BlobNotFoundError, RangeError, SourceError
-from asupplemented.limits import BLOCK
+from asupplemented.blobs.blob_file import identify, open_blob_file, share_blob_file
+from asupplemented.errors import SourceError
 from asupplemented.session import Session
-from tests.suspending import cancel_at_every_await, count_open_files
+from tests.suspending import count_open_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,69 +105,3 @@ def test_a_forgotten_reader_closes_its_file(blob: Path) -> None:
     before = count_open_files()
     share_blob_file(open_blob_file(blob))
     assert count_open_files() == before
-
-
-# As a raw blob
-
-
-async def read_raw(session: Session, path: Path, start: int, end: int | None) -> list[bytes]:
-    async with FileBlob(session, partial(open_blob_file, path), start, end) as raw:
-        assert raw.start == start
-        assert raw.size == path.stat().st_size
-        assert raw.etag is None
-        return [chunk async for chunk in raw]
-
-
-@pytest.mark.parametrize(
-    ("start", "end"), [(0, None), (0, 10), (10, 20), (190, 500), (200, None), (5, 5), (0, 0)]
-)
-async def test_a_raw_blob_is_a_slice(
-    session: Session, blob: Path, start: int, end: int | None
-) -> None:
-    chunks = await read_raw(session, blob, start, end)
-    assert b"".join(chunks) == blob.read_bytes()[start:end]
-    assert all(chunks)
-
-
-async def test_a_raw_blob_comes_in_blocks(session: Session, tmp_path: Path) -> None:
-    path = tmp_path / "large"
-    path.write_bytes(b"x" * (2 * BLOCK + 1))
-    assert [len(chunk) for chunk in await read_raw(session, path, 0, None)] == [BLOCK, BLOCK, 1]
-
-
-async def test_a_range_behind_the_end(session: Session, blob: Path) -> None:
-    before = count_open_files()
-    with pytest.raises(RangeError):
-        await read_raw(session, blob, 201, None)
-    assert count_open_files() == before
-
-
-async def test_a_file_that_shrinks_ends_early(session: Session, blob: Path) -> None:
-    async with FileBlob(session, partial(open_blob_file, blob)) as raw:
-        os.truncate(blob, 50)
-        assert b"".join([chunk async for chunk in raw]) == bytes(range(50))
-
-
-async def test_a_missing_file_is_a_missing_blob(session: Session, tmp_path: Path) -> None:
-    with pytest.raises(BlobNotFoundError):
-        await read_raw(session, tmp_path / "absent", 0, None)
-
-
-async def test_a_raw_blob_that_was_not_entered_has_nothing(session: Session, blob: Path) -> None:
-    raw = FileBlob(session, partial(open_blob_file, blob))
-    assert raw.size is None
-    assert [chunk async for chunk in raw] == []
-    await raw.__aexit__(None, None, None)
-
-
-async def test_SEC16_a_raw_blob_leaks_no_file_at_any_await(blob: Path) -> None:
-    async def run() -> None:
-        async with Session() as session:
-            await read_raw(session, blob, 0, None)
-
-    before = count_open_files()
-
-    async def check() -> None:
-        assert count_open_files() == before
-
-    assert await cancel_at_every_await(run, check) > 1

@@ -18,14 +18,14 @@ from asupplemented.blobs.health import (
 )
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import (
-    AccessError,
     BlobNotFoundError,
     ClosedError,
     ConfigurationError,
-    DeniedError,
     DigestMismatchError,
+    ForbiddenError,
     MalformedResponseError,
     NetworkError,
+    PermissionDeniedError,
     RangeError,
     ServerError,
     SizeMismatchError,
@@ -75,7 +75,7 @@ FAILURES: list[tuple[SupplementedError, float | None, float | None]] = [
     (NetworkError("x"), 10, 10),
     (SourceTimeoutError("x"), 10, 10),
     (TruncatedError("x"), 10, None),
-    (AccessError("x"), 10, None),
+    (PermissionDeniedError("x"), 10, None),
     (ServerError("x", status=500), 10, None),
     (UnexpectedStatusError("x", status=408), 10, None),
     (MalformedResponseError("x", status=206), 10, None),
@@ -86,7 +86,7 @@ FAILURES: list[tuple[SupplementedError, float | None, float | None]] = [
     (SizeMismatchError("x"), 300, None),
     (BlobNotFoundError("x"), None, None),
     (UnauthorizedError("x", status=401), None, None),
-    (DeniedError("x", status=403), None, None),
+    (ForbiddenError("x", status=403), None, None),
     (UnexpectedStatusError("x", status=404), None, None),
     (UnexpectedStatusError("x", status=416), None, None),
     (RangeError("x"), None, None),
@@ -144,7 +144,9 @@ def test_a_host_that_answers_is_there_whatever_it_says(
     assert health.state(A) is OPEN, "the image that failed has not been asked again"
 
 
-@pytest.mark.parametrize("silence", [TruncatedError("x"), AccessError("x"), ClosedError("x")])
+@pytest.mark.parametrize(
+    "silence", [TruncatedError("x"), PermissionDeniedError("x"), ClosedError("x")]
+)
 def test_what_says_nothing_of_a_host_does_not_close_it(
     health: SourceHealth, silence: SupplementedError
 ) -> None:

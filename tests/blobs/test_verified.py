@@ -835,17 +835,39 @@ async def test_the_path_of_a_file_is_known_once_it_was_verified(
     path.write_bytes(DATA)
     disk = Disk(path, session)
     async with VerifiedStream(describe(DATA), [disk], session) as first:
-        assert first.path is None
+        assert first.take_path() is None
         await first.read_all(len(DATA))
     async with VerifiedStream(describe(DATA), [disk], session) as second:
-        assert second.path == path
+        assert second.take_path() == path
         assert second.verified is True
     assert second.verified is True
-    assert second.path is None
     async with VerifiedStream(describe(DATA), [disk], session, start=5, end=9) as part:
-        assert part.path is None
+        assert part.take_path() is None
         assert await part.read_all(4) == DATA[5:9]
     assert part.verified is True
+
+
+async def test_taking_the_path_uses_the_stream(
+    session: Session, clock: FakeClock, tmp_path: Path
+) -> None:
+    believe_that_files_are_old(clock)
+    path = tmp_path / "blob"
+    path.write_bytes(DATA)
+    disk = Disk(path, session)
+    await drain(VerifiedStream(describe(DATA), [disk], session))
+    stream = VerifiedStream(describe(DATA), [disk], session)
+    with pytest.raises(UsageError, match="entered"):
+        stream.take_path()
+    async with stream:
+        assert stream.take_path() == path
+        for misuse in (stream.take_path, lambda: anext(stream)):
+            with pytest.raises(UsageError, match="was taken"):
+                await misuse()  # type: ignore[misc]
+    with pytest.raises(ClosedError):
+        stream.take_path()
+    async with VerifiedStream(describe(DATA), [disk], session) as read:
+        assert await anext(read) == DATA
+        assert read.take_path() is None
 
 
 async def test_a_file_that_changed_is_not_verified_any_more(
@@ -858,7 +880,7 @@ async def test_a_file_that_changed_is_not_verified_any_more(
     await drain(VerifiedStream(describe(DATA), [disk], session))
     path.write_bytes(WRONG)
     async with VerifiedStream(describe(DATA), [disk], session) as stream:
-        assert stream.path is None
+        assert stream.take_path() is None
         with pytest.raises(DigestMismatchError):
             await anext(stream)
     async with VerifiedStream(describe(DATA), [disk], session, start=5) as part:
@@ -890,7 +912,7 @@ async def test_a_file_that_was_just_written_is_not_remembered(
     disk = Disk(path, session)
     await drain(VerifiedStream(describe(DATA), [disk], session))
     async with VerifiedStream(describe(DATA), [disk], session) as stream:
-        assert stream.path is None
+        assert stream.take_path() is None
 
 
 async def test_a_wrong_or_partial_file_is_not_remembered(
@@ -902,18 +924,18 @@ async def test_a_wrong_or_partial_file_is_not_remembered(
     part = Disk(path, session, size=len(DATA))
     await drain(VerifiedStream(describe(DATA), [part], session))
     async with VerifiedStream(describe(DATA), [part], session) as stream:
-        assert stream.path is None
+        assert stream.take_path() is None
     whole = Disk(path, session)
     async with VerifiedStream(describe(DATA, sized=False), [whole], session) as stream:
-        assert stream.path is None
+        assert stream.take_path() is None
     path.write_bytes(LARGE)
     async with VerifiedStream(describe(LARGE), [Disk(path, session)], session) as stream:
         await anext(stream)
     async with VerifiedStream(describe(LARGE), [Disk(path, session)], session) as stream:
-        assert stream.path is None
+        assert stream.take_path() is None
 
 
 async def test_a_blob_from_the_wire_has_no_path(session: Session, ledger: Ledger) -> None:
     async with VerifiedStream(describe(DATA), [Wire(DATA, ledger)], session) as stream:
         await stream.read_all(len(DATA))
-        assert stream.path is None
+        assert stream.take_path() is None

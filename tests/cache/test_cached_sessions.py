@@ -11,8 +11,8 @@ import pytest
 import asupplemented as asup
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.sharing import SHARING
+from asupplemented.events import BlobCopied, BlobReused, CopyPlanned, CopyProgress
 from asupplemented.limits import MIB, SMALL_BLOB
-from asupplemented.progress import BlobCopied, BlobReused, CopyPlanned, CopyProgress
 from asupplemented.testing import (
     Cut,
     FakeRegistry,
@@ -64,8 +64,9 @@ async def test_a_blob_that_was_read_is_a_file_for_all_who_come_later(
         assert await read(image, digest) == LARGE.blobs[digest]
         await settled(session)
         async with image.open_blob(digest) as blob:
-            assert blob.path is not None
-            assert blob.path.read_bytes() == LARGE.blobs[digest]
+            path = blob.take_path()
+            assert path is not None
+            assert path.read_bytes() == LARGE.blobs[digest]
             assert blob.verified is True
         async with image.open_blob(digest, start=5, end=9) as part:
             assert await part.read_all(4) == LARGE.blobs[digest][5:9]
@@ -212,7 +213,7 @@ async def test_a_reader_that_leaves_does_not_end_what_the_cache_wants(
             await anext(blob)
         await settled(session)
         async with await open_image(reference, session) as image, image.open_blob(digest) as blob:
-            assert blob.path is not None
+            assert blob.take_path() is not None
     assert registry.count("*/blobs/*") == 1
 
 
@@ -226,7 +227,7 @@ async def test_what_breaks_off_is_kept_whole_all_the_same(
         assert await read(image, digest) == LARGE.blobs[digest]
         await settled(session)
         async with image.open_blob(digest) as blob:
-            assert blob.path is not None
+            assert blob.take_path() is not None
 
 
 async def test_SEC13_what_one_principal_brought_is_not_there_for_another(
@@ -300,7 +301,7 @@ async def test_what_could_not_be_fetched_stays_pinned(
     blob = f"/v2/team/app/blobs/{AMD64.layers[1]}"
     registry.script(blob, Status(403))
     async with new_session(cache) as session:
-        with pytest.raises(asup.DeniedError):
+        with pytest.raises(asup.ForbiddenError):
             await cache.pin(reference, session)
         report = await cache.pin(reference, session)
         assert report.missing == ()

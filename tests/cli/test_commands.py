@@ -27,7 +27,7 @@ def test_resolve_json_is_the_resolution(cli: Cli, group: tuple[str, ...]) -> Non
         "unavailable",
     ]
     assert found["members"] == list(group)
-    assert found["prefer"] == "seed"
+    assert found["prefer"] == "manifest"
     assert found["top"] == {"digest": TOP.digest, "media_type": TOP.media_type}
     assert found["sources"][ARM.digest] == 1
     assert found["sources"][AMD.digest] == 0

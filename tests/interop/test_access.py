@@ -289,7 +289,7 @@ async def test_TOK08_a_token_without_the_right_is_not_asked_for_again(
     async with asup.Session() as session:
         with pytest.raises(asup.SourceError) as refusal:
             await asup.parse_reference(front.reference(NAME)).open(session)
-    assert isinstance(refusal.value, asup.DeniedError), repr(refusal.value)
+    assert isinstance(refusal.value, asup.ForbiddenError), repr(refusal.value)
     assert tokens.asked == [(None, ("repository:guarded/app:pull",))]
 
 

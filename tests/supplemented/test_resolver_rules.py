@@ -349,8 +349,8 @@ MISS = {
     "NotFoundError",
 }
 UNAVAILABLE = MISS | {
-    "AccessError",
-    "DeniedError",
+    "PermissionDeniedError",
+    "ForbiddenError",
     "NetworkError",
     "ServerError",
     "SourceTimeoutError",
@@ -358,7 +358,7 @@ UNAVAILABLE = MISS | {
     "TruncatedError",
     "UnauthorizedError",
 }
-EVERY_ERROR = [getattr(errors, name) for name in errors.__all__]
+EVERY_ERROR = [getattr(errors, name) for name in errors.__all__ if name != "excerpt"]
 
 
 def by_name(error: type[SupplementedError]) -> str:

@@ -426,7 +426,7 @@ async def test_a_group_that_prefers_supplements_asks_the_top_last(world: World) 
     group = supplement(top, world.image("amd"), world.image("other", ARM))
     layer, alone = AMD.layers[0], shared.config
     async with Session() as session:
-        for prefer, order in (("seed", [0, 1]), ("supplements", [1, 0])):
+        for prefer, order in (("manifest", [0, 1]), ("supplements", [1, 0])):
             preferring = group.with_options(prefer=prefer)  # type: ignore[arg-type]
             assert preferring.with_options(missing="skip").prefer == prefer
             async with preferring.open(session) as image:
@@ -449,19 +449,19 @@ async def test_the_plan_keeps_the_preference(world: World) -> None:
     layer = AMD.layers[0]
     async with Session() as session:
         plan = await group.resolve(session)
-        seed = await group.with_options(prefer="seed").resolve(session)
-        assert plan != seed
-        assert (plan.prefer, seed.prefer) == ("supplements", "seed")
+        named = await group.with_options(prefer="manifest").resolve(session)
+        assert plan != named
+        assert (plan.prefer, named.prefer) == ("supplements", "manifest")
         again = Resolution.from_json(plan.to_json())
         assert again == plan
         assert [each.member for each in again.candidates(layer)] == [1, 0]
-        assert [each.member for each in again.candidates(layer, prefer="seed")] == [0, 1]
-        async with group.open(session, resolution=seed) as image:
+        assert [each.member for each in again.candidates(layer, prefer="manifest")] == [0, 1]
+        async with group.open(session, resolution=named) as image:
             [first, _] = image.blob_candidates(plan.descriptor(layer))
             assert first.member == 0, "a plan counts, whatever the options are by now"
-    old = seed.to_json().replace(b',"prefer":"seed"', b"")
-    assert old != seed.to_json()
-    assert Resolution.from_json(old) == seed
+    old = named.to_json().replace(b',"prefer":"manifest"', b"")
+    assert old != named.to_json()
+    assert Resolution.from_json(old) == named
     with pytest.raises(ConfigurationError):
         Resolution.from_json(plan.to_json().replace(b'"supplements"', b'"top"'))
 

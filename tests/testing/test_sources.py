@@ -10,8 +10,8 @@ import pytest
 from asupplemented.abc import RawManifest, Signed, SourceAdapter
 from asupplemented.errors import (
     BlobNotFoundError,
-    DeniedError,
     DigestMismatchError,
+    ForbiddenError,
     ImageNotFoundError,
     LimitExceededError,
     ManifestNotFoundError,
@@ -143,7 +143,7 @@ def test_two_references_are_never_equal() -> None:
     [
         (Status(404), ImageNotFoundError),
         (Status(401), UnauthorizedError),
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
         (Status(429, {"Retry-After": "7"}), TooManyRequestsError),
         (Status(503), ServerError),
         (Status(418), UnexpectedStatusError),

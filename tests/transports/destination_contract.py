@@ -17,10 +17,10 @@ import pytest
 from asupplemented.aio.atomic import PREFIX
 from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.errors import (
-    AccessError,
     ClosedError,
     DigestMismatchError,
     LayoutError,
+    PermissionDeniedError,
     SourceError,
     SupplementedError,
     UnsupportedManifestError,
@@ -369,7 +369,7 @@ class DestinationContract:
     async def test_a_place_that_cannot_be_written(
         self, place: Place, path: Path, session: Session, source: Source, code: int
     ) -> None:
-        with failing("mkdir", code), pytest.raises(AccessError):
+        with failing("mkdir", code), pytest.raises(PermissionDeniedError):
             await place.reference(path).create(session)
         assert not path.exists()
         async with place.reference(path).create(session) as destination:
@@ -379,7 +379,7 @@ class DestinationContract:
                     lambda: destination.put_manifest(manifest_of(ARM64)),
                     lambda: destination.commit(manifest_of(INDEX)),
                 ):
-                    with pytest.raises(AccessError) as caught:
+                    with pytest.raises(PermissionDeniedError) as caught:
                         await attempt()
                     assert isinstance(caught.value, PermissionError)
         assert not any(data for name, data in tree(path).items() if name != "version")

@@ -8,7 +8,6 @@ import pytest
 
 from asupplemented.abc import Batched, LocalFile, Named, Signed, WritableReference
 from asupplemented.errors import (
-    AccessError,
     BlobNotFoundError,
     DigestMismatchError,
     ImageNotFoundError,
@@ -18,6 +17,7 @@ from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
     ManifestNotFoundError,
+    PermissionDeniedError,
     SupplementedError,
     UnsupportedManifestError,
 )
@@ -418,9 +418,9 @@ async def test_DI4_the_content_of_an_instance_is_checked(path: Path, session: Se
 
 async def test_a_directory_without_permission(path: Path, session: Session) -> None:
     with failing_open(path / "manifest.json", errno.EACCES):
-        await failure_of(path, session, AccessError)
+        await failure_of(path, session, PermissionDeniedError)
     with failing_open(path / "version", errno.EACCES):
-        await failure_of(path, session, AccessError)
+        await failure_of(path, session, PermissionDeniedError)
 
 
 async def test_L3_a_manifest_of_the_largest_size(path: Path, session: Session) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from asupplemented.abc import Batched, LocalFile, Named, Signed, WritableReference
 from asupplemented.errors import (
-    AccessError,
     AmbiguousManifestError,
     BlobNotFoundError,
     DigestMismatchError,
@@ -22,6 +21,7 @@ from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
     ManifestNotFoundError,
+    PermissionDeniedError,
     SizeMismatchError,
     SourceError,
     SupplementedError,
@@ -585,11 +585,11 @@ async def test_J9_a_null_is_an_empty_index(path: Path, session: Session) -> None
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
 async def test_a_layout_without_permission(path: Path, session: Session, code: int) -> None:
     with failing_open(path / "index.json", code):
-        error = await failure_of(LayoutReference(str(path)), session, AccessError)
+        error = await failure_of(LayoutReference(str(path)), session, PermissionDeniedError)
     assert isinstance(error, PermissionError)
     assert "permissions" in str(error)
     with failing_open(path / "blobs", code):
-        await failure_of(LayoutReference(str(path)), session, AccessError)
+        await failure_of(LayoutReference(str(path)), session, PermissionDeniedError)
 
 
 async def test_a_disk_that_fails_is_a_source_error(path: Path, session: Session) -> None:

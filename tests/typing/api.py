@@ -109,8 +109,8 @@ def whose(context: Context) -> str | None:
 async def passed_on(session: asup.Session, user: str, password: str) -> None:
     """A view of a session goes wherever a session goes."""
     view = session.scoped(user, credentials={"registry.example": (user, password)})
-    assert_type(view, asup.ScopedSession)
-    assert_type(view.scoped("nobody").principal, str)
+    assert_type(view, asup.Session)
+    assert_type(view.scoped("anonymous").principal, str | None)
     assert_type(whose(view), str | None)
     async with group().open(view) as image:
         assert_type(await asup.copy(image, "oci:/srv/out:1.4", view), asup.CopyReport)

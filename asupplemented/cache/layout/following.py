@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
-from asupplemented.aio.closing import Nothing
+from asupplemented.abc import BlobCandidate
 from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from types import TracebackType
 
-    from asupplemented.abc import AsyncResource, BlobCandidate, BlobFile, Context
+    from asupplemented.abc import Context
     from asupplemented.aio.atomic import StagedFile
     from asupplemented.cache.layout.fetch_lock import Claim
 
@@ -33,7 +33,7 @@ MAX_PAUSE: Final = 0.05
 """Seconds between two looks: short at first, longer while nothing comes."""
 
 
-class FollowedCandidate:
+class FollowedCandidate(BlobCandidate):
     """Another process that is fetching a blob, as a candidate to read it from.
 
     Args:
@@ -58,15 +58,8 @@ class FollowedCandidate:
         return self._name
 
     @property
-    def member(self) -> int | None:
-        return None
-
-    @property
     def local(self) -> bool:
         return True
-
-    def hold(self) -> AsyncResource:
-        return Nothing()
 
     def open(
         self,
@@ -75,9 +68,6 @@ class FollowedCandidate:
         etag: str | None = None,  # noqa: ARG002 - what is at an offset never changes
     ) -> FollowedBlob:
         return FollowedBlob(self._context, self._make_trail(), self._size, start, end)
-
-    async def open_file(self) -> BlobFile | None:
-        return None
 
 
 class FollowedBlob:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.manifest import Manifest
 
-__all__ = ("LayoutCache",)
+__all__ = ("LayoutCache", "ThrottledWarnings")
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from asupplemented.aio.closing import Nothing
+from asupplemented.abc import BlobCandidate
 from asupplemented.errors import (
-    AccessError,
     BlobNotFoundError,
     NetworkError,
+    PermissionDeniedError,
     RangeError,
     SourceError,
     SourceTimeoutError,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from obstore import BytesStream, GetOptions, GetResult
     from obstore.store import ObjectStore as Store
 
-    from asupplemented.abc import AsyncResource, BlobFile, RawBlob
+    from asupplemented.abc import RawBlob
 
 __all__ = ("StoredBlob", "ask")
 
@@ -52,7 +52,7 @@ async def ask(request: Awaitable[T], seconds: float | None) -> T:
 
     Raises:
         BlobNotFoundError: There is no such object.
-        AccessError: The credentials are missing, or do not allow it.
+        PermissionDeniedError: The credentials are missing, or do not allow it.
         SourceTimeoutError: There was no answer in time.
         SourceError: Storage failed.
     """
@@ -79,7 +79,9 @@ def _tell_time(seconds: float | None) -> str:
 def _map(error: Exception) -> SourceError:
     kind = type(error).__name__
     if kind in _REFUSED or isinstance(error, PermissionError):
-        return AccessError(f"object storage refused access ({kind}); check its credentials")
+        return PermissionDeniedError(
+            f"object storage refused access ({kind}); check its credentials"
+        )
     if (found := _STATUS.search(str(error)[:_LOOKED_AT])) is not None:
         return SourceError(f"object storage answered with status {found[1]}")
     return NetworkError(f"object storage could not be asked ({kind})")
@@ -89,7 +91,7 @@ _CHUNK: Final = 256 * KIB
 """Bytes that are worth the hop from the threads of obstore; it sends more, not less."""
 
 
-class StoredBlob:
+class StoredBlob(BlobCandidate):
     """A blob in object storage, as a `BlobCandidate`. What comes is as untrusted as from any.
 
     Args:
@@ -113,15 +115,6 @@ class StoredBlob:
     def reference(self) -> str:
         return self._reference
 
-    @property
-    def member(self) -> int | None:
-        return None
-
-    @property
-    def local(self) -> bool:
-        """Whether it is on this machine: never, as far as anybody here knows."""
-        return False
-
     def open(
         self,
         start: int = 0,
@@ -129,13 +122,6 @@ class StoredBlob:
         etag: str | None = None,  # noqa: ARG002 - the name of the blob says what it is
     ) -> RawBlob:
         return _StoredBody(self, start, end)
-
-    def hold(self) -> AsyncResource:
-        """Nothing: storage is not closed."""
-        return Nothing()
-
-    async def open_file(self) -> BlobFile | None:
-        return None
 
     async def get(self, options: GetOptions) -> GetResult:
         """Ask for the object, or for a range of it.

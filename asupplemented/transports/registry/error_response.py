@@ -14,16 +14,16 @@ import msgspec
 
 from asupplemented.aio.retry import parse_retry_after
 from asupplemented.errors import (
-    DeniedError,
+    ForbiddenError,
     MalformedResponseError,
     RegistryError,
     ServerError,
     TooManyRequestsError,
     UnauthorizedError,
     UnexpectedStatusError,
+    excerpt,
 )
 from asupplemented.model.media_type import KNOWN_MANIFESTS
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.challenge import parse_challenges
 
 if TYPE_CHECKING:
@@ -72,18 +72,18 @@ _KNOWN_CODES: Final = frozenset(
 )
 _ABSENT_CODES: Final = frozenset(("MANIFEST_UNKNOWN", "BLOB_UNKNOWN"))
 _BY_CODE: Final[Mapping[str, type[RegistryError]]] = {
-    "DENIED": DeniedError,
+    "DENIED": ForbiddenError,
     "TOOMANYREQUESTS": TooManyRequestsError,
     "UNAUTHORIZED": UnauthorizedError,
 }
 _BY_STATUS: Final[Mapping[int, type[RegistryError]]] = {
     401: UnauthorizedError,
-    403: DeniedError,
+    403: ForbiddenError,
     429: TooManyRequestsError,
 }
 _BY_CHALLENGE: Final[Mapping[str | None, tuple[type[RegistryError], str, str]]] = {
     "invalid_token": (UnauthorizedError, "UNAUTHORIZED", "authentication required"),
-    "insufficient_scope": (DeniedError, "DENIED", "requested access is denied"),
+    "insufficient_scope": (ForbiddenError, "DENIED", "requested access is denied"),
 }
 _LEGACY_CODES: Final = {401: "UNAUTHORIZED", 429: "TOOMANYREQUESTS"}
 

@@ -17,11 +17,11 @@ from asupplemented.errors import (
     InvalidDigestError,
     LimitExceededError,
     MalformedResponseError,
+    excerpt,
 )
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.name import is_tag
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.addresses import origin_of, redact
 from asupplemented.transports.registry.client import Errand, locate
 from asupplemented.transports.registry.documents import fetch_letter

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.errors import InvalidReferenceError, SupplementedError
+from asupplemented.errors import InvalidReferenceError, SupplementedError, excerpt
 from asupplemented.model.name import ImageName
-from asupplemented.model.text import excerpt
 from asupplemented.source import open_verified
 from asupplemented.transports.registry.adapter import RegistryAdapter, enter
 from asupplemented.transports.registry.host_config import System

@@ -17,11 +17,16 @@ from multidict import CIMultiDict
 from asupplemented.aio.files import read_limited
 from asupplemented.aio.retry import retry
 from asupplemented.aio.threads import run_blocking
-from asupplemented.errors import ConfigurationError, LayoutError, LimitExceededError, NotFoundError
+from asupplemented.errors import (
+    ConfigurationError,
+    LayoutError,
+    LimitExceededError,
+    NotFoundError,
+    excerpt,
+)
 from asupplemented.hostconfig.registries_d import locate_signature
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
-from asupplemented.model.text import excerpt
 from asupplemented.transports.registry.addresses import origin_of
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.documents import receive

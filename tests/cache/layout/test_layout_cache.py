@@ -219,7 +219,7 @@ async def test_what_was_read_to_its_end_is_kept_though_the_session_closes_at_onc
     assert held(path) == {Digest.of(data)}
     async with Session(cache=LayoutCache(path, LIMIT)) as session:
         async with open_stream(describe(data), [Wire(data, ledger)], session) as stream:
-            assert stream.path == stored(path, data)
+            assert stream.take_path() == stored(path, data)
         assert await drain(open_stream(describe(data), [Wire(data, ledger)], session)) == data
     assert len(ledger.asked) == 1
 

@@ -9,19 +9,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from obstore.exceptions import GenericError, PermissionDeniedError, UnauthenticatedError
+from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore
 
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.remote.object_store import NOBODY, ObjectStore, namespace_of
 from asupplemented.cache.remote.uploads import PART
 from asupplemented.errors import (
-    AccessError,
     BlobNotFoundError,
     ConfigurationError,
     DigestMismatchError,
     LimitExceededError,
     NetworkError,
+    PermissionDeniedError,
     RangeError,
     SourceError,
     SourceTimeoutError,
@@ -249,9 +249,21 @@ async def test_wrong_bytes_are_found_out_and_replaced(
     ("raised", "kind", "told"),
     [
         (failure(503), SourceError, "answered with status 503"),
-        (GenericError(f"no idea, {HIDDEN}"), NetworkError, "could not be asked (GenericError)"),
-        (PermissionDeniedError(HIDDEN), AccessError, "refused access (PermissionDeniedError)"),
-        (UnauthenticatedError(HIDDEN), AccessError, "refused access (UnauthenticatedError)"),
+        (
+            exceptions.GenericError(f"no idea, {HIDDEN}"),
+            NetworkError,
+            "could not be asked (GenericError)",
+        ),
+        (
+            exceptions.PermissionDeniedError(HIDDEN),
+            PermissionDeniedError,
+            "refused access (PermissionDeniedError)",
+        ),
+        (
+            exceptions.UnauthenticatedError(HIDDEN),
+            PermissionDeniedError,
+            "refused access (UnauthenticatedError)",
+        ),
         (ConnectionResetError(HIDDEN), NetworkError, "(ConnectionResetError)"),
         (ValueError(HIDDEN), NetworkError, "(ValueError)"),
         (NotImplementedError(HIDDEN), NetworkError, "(NotImplementedError)"),

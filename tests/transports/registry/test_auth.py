@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.errors import (
-    DeniedError,
+    ForbiddenError,
     MalformedResponseError,
     ServerError,
     TooManyRequestsError,
@@ -498,7 +498,7 @@ async def test_TOK08_any_other_scope_is_denied(
     bearer: FakeRegistry, watched: Watched, scope: str
 ) -> None:
     bearer.script("latest", Unauthorized(error="insufficient_scope", scope=scope), forever=True)
-    with pytest.raises(DeniedError):
+    with pytest.raises(ForbiddenError):
         await try_open(watched, bearer)
     assert bearer.count("latest") == 1
     assert len(tokens(bearer)) == 1
@@ -506,7 +506,7 @@ async def test_TOK08_any_other_scope_is_denied(
 
 async def test_ERR07_a_private_repository_is_denied(bearer: FakeRegistry, watched: Watched) -> None:
     access_of(bearer).may = lambda user, scope: user is not None
-    with pytest.raises(DeniedError) as caught:
+    with pytest.raises(ForbiddenError) as caught:
         await try_open(watched, bearer)
     assert caught.value.status == 401
     assert caught.value.code == "DENIED"

@@ -12,7 +12,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from asupplemented.errors import (
     BlobNotFoundError,
-    DeniedError,
+    ForbiddenError,
     MalformedResponseError,
     ManifestNotFoundError,
     NotFoundError,
@@ -65,7 +65,7 @@ def registry_error(
     ("status", "kind"),
     [
         (401, UnauthorizedError),
-        (403, DeniedError),
+        (403, ForbiddenError),
         (429, TooManyRequestsError),
         (500, ServerError),
         (503, ServerError),
@@ -90,7 +90,7 @@ def test_ERR08_the_status_decides(status: int, kind: type[RegistryError]) -> Non
     ("error", "kind", "code"),
     [
         ("invalid_token", UnauthorizedError, "UNAUTHORIZED"),
-        ("insufficient_scope", DeniedError, "DENIED"),
+        ("insufficient_scope", ForbiddenError, "DENIED"),
     ],
 )
 def test_ERR01_a_challenge_comes_before_the_body(
@@ -116,13 +116,13 @@ def test_ERR01_the_first_challenge_with_an_error_counts() -> None:
         ("WWW-Authenticate", 'Bearer realm="x",error="invalid_request"'),
         ("WWW-Authenticate", 'Bearer realm="x",error="insufficient_scope"'),
     )
-    assert type(registry_error(401, b"", *headers)) is DeniedError
+    assert type(registry_error(401, b"", *headers)) is ForbiddenError
 
 
 def test_ERR01_on_403_only_the_body_counts() -> None:
     header = ("WWW-Authenticate", 'Bearer realm="x",error="invalid_token"')
     error = registry_error(403, errors({"code": "DENIED", "message": "no"}), header)
-    assert type(error) is DeniedError
+    assert type(error) is ForbiddenError
     assert (error.code, error.errors) == ("DENIED", (("DENIED", "no"),))
 
 
@@ -159,7 +159,7 @@ def test_ERR03_an_unknown_code_becomes_unknown_and_keeps_its_message(code: objec
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("DENIED", DeniedError),
+        ("DENIED", ForbiddenError),
         ("UNAUTHORIZED", UnauthorizedError),
         ("TOOMANYREQUESTS", TooManyRequestsError),
     ],
@@ -171,7 +171,7 @@ def test_ERR08_the_code_decides_where_the_status_does_not(
 
 
 def test_ERR08_401_with_denied_is_denied() -> None:
-    assert type(registry_error(401, errors({"code": "DENIED"}))) is DeniedError
+    assert type(registry_error(401, errors({"code": "DENIED"}))) is ForbiddenError
 
 
 @pytest.mark.parametrize(

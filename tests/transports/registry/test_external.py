@@ -12,8 +12,8 @@ from yarl import URL
 
 from asupplemented.errors import (
     BlobNotFoundError,
-    DeniedError,
     DigestMismatchError,
+    ForbiddenError,
     MalformedResponseError,
     NetworkError,
     ServerError,
@@ -132,7 +132,7 @@ async def test_BLOB02_only_what_must_not_be_distributed_is_elsewhere(
     ("fault", "error"),
     [
         (Status(401), UnauthorizedError),
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
         (Status(500), ServerError),
         (Status(418), UnexpectedStatusError),
     ],
@@ -236,7 +236,7 @@ async def test_BLOB01_what_fails_elsewhere_is_no_miss(
     registry: FakeRegistry, other: FakeRegistry, allowed: Watched
 ) -> None:
     other.script("/b", Status(403, {}, b"sentinel"))
-    with pytest.raises(DeniedError) as caught:
+    with pytest.raises(ForbiddenError) as caught:
         await read(allowed, registry, layer(f"{other.url}/a", f"{other.url}/b?sig=sentinel"))
     assert caught.value.digest == DIGEST
     assert [note for note in caught.value.__notes__ if registry.url in note]

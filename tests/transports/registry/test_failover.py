@@ -14,9 +14,9 @@ from asupplemented.blobs import relay
 from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ClosedError,
-    DeniedError,
     DigestMismatchError,
     FailoverError,
+    ForbiddenError,
     NetworkError,
     ServerError,
     SupplementedError,
@@ -337,7 +337,7 @@ async def test_an_authentication_failure_is_the_error_only_if_nobody_serves(
     data, stream = await read(brief, group)
     assert (data, stream.member) == (DATA, 0)
     other.script(BLOB, Status(404), forever=True)
-    with pytest.raises(DeniedError) as caught:
+    with pytest.raises(ForbiddenError) as caught:
         await read(brief, group)
     assert (caught.value.member, caught.value.reference) == (1, group[1])
     assert "another attempt failed as well" in caught.value.__notes__[0]

@@ -13,7 +13,7 @@ from asupplemented.abc import Ranged, RawPart, RawParts, Timeouts
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
-    DeniedError,
+    ForbiddenError,
     InvalidDigestError,
     LimitExceededError,
     MalformedResponseError,
@@ -381,7 +381,7 @@ async def test_PART04_who_gives_no_parts_says_so(
     ("fault", "error"),
     [
         (Status(404), BlobNotFoundError),
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
         (Status(500), ServerError),
         (Encoding(), MalformedResponseError),
     ],

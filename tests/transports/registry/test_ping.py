@@ -9,7 +9,7 @@ import pytest
 
 from asupplemented.abc import Timeouts
 from asupplemented.errors import (
-    DeniedError,
+    ForbiddenError,
     MalformedManifestError,
     MalformedResponseError,
     NetworkError,
@@ -63,7 +63,7 @@ async def test_PING01_200_and_401_are_alive(
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(404, UnexpectedStatusError), (403, DeniedError), (204, UnexpectedStatusError)],
+    [(404, UnexpectedStatusError), (403, ForbiddenError), (204, UnexpectedStatusError)],
 )
 async def test_PING01_everything_else_is_an_error_and_no_miss(
     registry: FakeRegistry, watched: Watched, status: int, kind: type[Exception]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented import copy, supplement
-from asupplemented.errors import DeniedError, ImageNotFoundError, UnauthorizedError
+from asupplemented.errors import ForbiddenError, ImageNotFoundError, UnauthorizedError
 from asupplemented.model.credential import Credential
 from asupplemented.testing import Bearer, FakeRegistry, Hold, Status
 from asupplemented.transports import parse_reference
@@ -63,9 +63,9 @@ async def test_SEC13_what_one_principal_may_read_another_may_not(
     reference = private.reference("team/app")
     await try_open(view(watched, private, ALICE), reference)
     for credential in (BOB, None):
-        with pytest.raises(DeniedError):
+        with pytest.raises(ForbiddenError):
             await try_open(view(watched, private, credential), reference)
-    with pytest.raises(DeniedError):
+    with pytest.raises(ForbiddenError):
         await watched.try_open(reference)
     await try_open(view(watched, private, ALICE), reference)
     assert repr(watched.pool).startswith("<RegistryPool: 4 clients,")
@@ -76,7 +76,7 @@ async def test_SEC13_a_refusal_is_not_remembered_for_others(
 ) -> None:
     reference = private.reference("team/app")
     for credential in (None, BOB):
-        with pytest.raises(DeniedError):
+        with pytest.raises(ForbiddenError):
             await try_open(view(watched, private, credential), reference)
     await try_open(view(watched, private, ALICE), reference)
 
@@ -116,7 +116,7 @@ async def test_SEC13_the_name_alone_proves_nothing(private: FakeRegistry, watche
     wrong = view(watched, private, Credential("alice", "guessed"))
     with pytest.raises(UnauthorizedError):
         await try_open(wrong, reference)
-    with pytest.raises(DeniedError):
+    with pytest.raises(ForbiddenError):
         await try_open(view(watched, private, principal="alice"), reference)
 
 
@@ -141,7 +141,7 @@ async def test_SEC13_side_by_side_nobody_joins_the_request_of_another(
         await private.wait_until(lambda: len(tokens(private)) == 3)
     release.set()
     outcomes = await asyncio.gather(*opens, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [type(None), DeniedError, DeniedError]
+    assert [type(outcome) for outcome in outcomes] == [type(None), ForbiddenError, ForbiddenError]
     assert len(tokens(private)) == 3
 
 
@@ -151,7 +151,7 @@ async def test_SEC13_without_credentials_those_of_the_session_are_not_lent(
     reference = private.reference("team/app")
     async with watch(credentials={private.host: ALICE}) as watched:
         await watched.try_open(reference)
-        with pytest.raises(DeniedError):
+        with pytest.raises(ForbiddenError):
             await try_open(watched.session.scoped("mallory"), reference)
         await watched.try_open(reference)
     assert [request.header("Authorization") is None for request in tokens(private)] == [False, True]
@@ -161,7 +161,7 @@ async def test_a_group_is_opened_and_copied_as_its_principal(
     private: FakeRegistry, watched: Watched, tmp_path: Path
 ) -> None:
     group = supplement(private.reference("public/app"), private.reference("team/app"))
-    with pytest.raises(DeniedError):
+    with pytest.raises(ForbiddenError):
         async with group.open(view(watched, private, BOB)):
             pass
     as_alice = view(watched, private, ALICE)
@@ -175,7 +175,7 @@ async def test_SEC14_a_principal_is_named_to_nobody(
     private: FakeRegistry, watched: Watched
 ) -> None:
     context = view(watched, private, BOB, principal="keyed-hash")
-    with pytest.raises(DeniedError) as caught:
+    with pytest.raises(ForbiddenError) as caught:
         await try_open(context, private.reference("team/app"))
     shown = [str(caught.value), repr(caught.value), *map(repr, watched.events)]
     shown += [repr(request) for request in private.requests]

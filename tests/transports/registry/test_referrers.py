@@ -11,7 +11,7 @@ import pytest
 from asupplemented.errors import (
     AmbiguousManifestError,
     ClosedError,
-    DeniedError,
+    ForbiddenError,
     InvalidDigestError,
     LimitExceededError,
     MalformedManifestError,
@@ -268,7 +268,7 @@ async def test_REFR02_what_is_under_the_tag_and_no_index_counts_as_none(watched:
     ("fault", "error"),
     [
         (Status(401), UnauthorizedError),
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
         (Status(405), UnexpectedStatusError),
         (Status(500), ServerError),
         (Status(503), ServerError),

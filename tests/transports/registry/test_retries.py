@@ -10,7 +10,7 @@ import pytest
 
 from asupplemented.aio.retry import BackoffPolicy
 from asupplemented.errors import (
-    DeniedError,
+    ForbiddenError,
     ImageNotFoundError,
     NetworkError,
     ServerError,
@@ -82,7 +82,7 @@ async def test_RET06_some_are_tried_again_once(
     [
         (400, UnexpectedStatusError),
         (401, UnauthorizedError),
-        (403, DeniedError),
+        (403, ForbiddenError),
         (404, ImageNotFoundError),
         (405, UnexpectedStatusError),
         (501, ServerError),

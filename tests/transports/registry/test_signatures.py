@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
-    DeniedError,
     DigestMismatchError,
+    ForbiddenError,
     LimitExceededError,
     MalformedManifestError,
     MalformedResponseError,
@@ -140,7 +140,7 @@ async def test_SIG01_with_the_extension_nothing_beside_is_looked_at(
     ("fault", "error"),
     [
         (Status(404), UnexpectedStatusError),
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
         (Status(500), ServerError),
         (Html(), MalformedResponseError),
         (Encoding(), MalformedResponseError),
@@ -390,7 +390,7 @@ async def test_SIG06_ERR06_absent_means_none(
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
         (Status(500), ServerError),
         (Encoding(), MalformedResponseError),
         (Endless(), LimitExceededError),
@@ -416,7 +416,7 @@ async def test_SIG06_other_failures_are_errors(
         (Resize(-1), SizeMismatchError),
         (Resize(1000), LimitExceededError),
         (Status(404), BlobNotFoundError),
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
     ],
 )
 async def test_SIG06_each_is_verified(

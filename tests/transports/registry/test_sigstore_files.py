@@ -10,7 +10,7 @@ import pytest
 
 from asupplemented.errors import (
     ConfigurationError,
-    DeniedError,
+    ForbiddenError,
     LayoutError,
     LimitExceededError,
     MalformedResponseError,
@@ -158,7 +158,7 @@ async def test_SIG02_what_is_no_signature_is_an_error(
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
         (Status(400, body=b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}'), UnexpectedStatusError),
         (Status(410), UnexpectedStatusError),
         (Status(204), UnexpectedStatusError),

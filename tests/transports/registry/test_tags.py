@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asupplemented.abc import RemoteReference
 from asupplemented.errors import (
-    DeniedError,
+    ForbiddenError,
     ImageNotFoundError,
     LimitExceededError,
     MalformedResponseError,
@@ -265,7 +265,7 @@ async def test_TAG01_a_long_list_is_read_in_a_thread(
     [
         (Status(404), ImageNotFoundError),
         (Status(401), UnauthorizedError),
-        (Status(403), DeniedError),
+        (Status(403), ForbiddenError),
         (Status(405), UnexpectedStatusError),
         (Status(429), TooManyRequestsError),
         (Status(500), ServerError),
@@ -424,7 +424,7 @@ async def test_HTTP12_a_length_without_a_body_is_not_waited_for(
     registry: FakeRegistry, watched: Watched
 ) -> None:
     fill(registry)
-    for fault, error in ((Status(404), ImageNotFoundError), (Status(403), DeniedError)):
+    for fault, error in ((Status(404), ImageNotFoundError), (Status(403), ForbiddenError)):
         registry.script(MANIFEST, fault)
         with pytest.raises(error):
             await refer(registry).get_digest(watched.session)

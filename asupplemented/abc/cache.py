@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, Protocol
 
-from asupplemented.abc.resources import AsyncResource
+from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import ConfigurationError, UnsupportedOperationError
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from asupplemented.abc.adapter import BlobFile, RawManifest
     from asupplemented.abc.blob import BlobCandidate
     from asupplemented.abc.context import Context
-    from asupplemented.abc.reference import Reference
+    from asupplemented.abc.source import Reference
+    from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
-    from asupplemented.progress import CopyProgress, PrefetchReport
 
 __all__ = ("BlobCache", "Lease", "Spool", "Tenure")
 
@@ -203,7 +203,7 @@ class Lease(Protocol):
     on, with an event `asupplemented.events.Warned` when that begins.
     """
 
-    async def take(self, context: Context, key: str) -> Tenure | None:
+    async def take(self, context: Context, key: str, /) -> Tenure | None:
         """Try to take the lease of a key, for a while.
 
         Returns:

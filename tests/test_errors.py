@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asupplemented.model.text import excerpt
+from asupplemented.errors import excerpt
 
 
 @pytest.mark.parametrize(
