@@ -13,11 +13,11 @@ from asupplemented.aio.atomic import StagedFile
 from asupplemented.aio.locks import retry_while_locked
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking, run_opening
-from asupplemented.cache.layout.fetch_lock import Claim, Trail
+from asupplemented.cache.layout.fetch_lock import FetchLock, FollowedFile
 from asupplemented.cache.layout.following import CachedSpool, FollowedCandidate
-from asupplemented.cache.layout.lookup import Finder
-from asupplemented.cache.layout.paths import Places
-from asupplemented.cache.layout.store import Stock
+from asupplemented.cache.layout.lookup import Lookup
+from asupplemented.cache.layout.paths import CachePaths
+from asupplemented.cache.layout.store import CacheStore
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -41,7 +41,6 @@ __all__ = ("LayoutCache", "ThrottledWarnings")
 
 T = TypeVar("T")
 
-
 LOCK_PATIENCE: Final = 10.0
 """Seconds to try to get a lock of the cache; after that the cache is passed by."""
 
@@ -49,47 +48,83 @@ WARN_AGAIN: Final = 60.0
 """Seconds in which one kind of trouble is warned of once."""
 
 SWEEP_AGAIN: Final = 600.0
-"""Seconds after which the left-overs of dead processes are looked for again."""
+"""Seconds after which leftovers of dead processes are removed again."""
 
 _NOT_OF_LAYOUTS: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
+
+
+class ThrottledWarnings:
+    """Warns hooks of errors of the disk, once a minute for each kind of error.
+
+    May be used from any thread and event loop.
+
+    Args:
+        path: The directory of the cache.
+    """
+
+    __slots__ = ("_lock", "_path", "_warned")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._warned: dict[str, float] = {}
+
+    def warn(self, context: Context, problem: str, error: SupplementedError) -> None:
+        """Warn of an error, unless there was a warning of its kind within the last minute.
+
+        Args:
+            context: The session, whose hooks get the warning.
+            problem: The kind of error, as the end of a sentence about the cache.
+            error: What happened.
+        """
+        if self._is_due(problem, context.resource(CLOCK, Clock).now()) and context.observed:
+            message = f"the cache {self._path} {problem}, and is passed by: {error}"
+            context.emit(Warned(f"oci:{self._path}", message))
+
+    def _is_due(self, problem: str, now: float) -> bool:
+        with self._lock:
+            last = self._warned.get(problem)
+            if last is not None and 0 <= now - last < WARN_AGAIN:
+                return False
+            self._warned[problem] = now
+            return True
 
 
 class LayoutCache(BlobCache):
     """Keeps blobs and manifests in an OCI layout, within a limit of bytes.
 
     Any number of sessions and processes may use one directory at the same time; each makes its
-    own `LayoutCache`, or shares one. It owns no threads: work is done in those of the session that
-    asks. Nothing is written before first use.
+    own `LayoutCache`, or shares one. It owns no threads: the threads of the calling session do
+    the work. Nothing is written before first use.
 
-    Trouble with the disk never fails a pull: the cache is passed by, and an event
-    `asupplemented.events.Warned` tells why, once a minute for each kind of trouble.
+    Errors of the disk never fail a pull. The pull goes on without the cache, and an event
+    `asupplemented.events.Warned` gives the reason, once a minute for each kind of error.
 
     Args:
-        path: The directory. It is made, for this user alone, if it is not there; its parent is
-            not.
+        path: The directory. If it is not there, it is made for this user alone; its parent has
+            to be there.
         max_bytes: The most bytes that all blobs and manifests may have together, by their
-            apparent size. What is being fetched comes on top. A larger blob is not kept.
-        durable: Whether a blob has reached the disk before it counts as there. Without that,
-            each file is hashed before its first use, because a power failure may have
-            spoiled it.
+            apparent size. Blobs that are being fetched come on top. A larger blob is not kept.
+        durable: Whether a blob is on the disk before it counts as there. If not, each file is
+            hashed before its first use, because a power failure may have damaged it.
         verify_on_read: Whether each file is hashed before it is served, once for as long as it
-            does not change, even if only this user could have written it. Files that others
-            could have written are hashed in any case.
-        fills: Whether who reads a part of a blob that is not there has all of it fetched
-            meanwhile, for those who come later.
+            does not change, even if only this user could have written it. Files that other
+            users could have written are hashed in any case.
+        fills: Whether reading a part of a blob that is not there fetches all of it in the
+            background, for later readers.
 
     Raises:
-        ConfigurationError: An argument is not what it should be.
+        ConfigurationError: `max_bytes` is not a number above 0.
     """
 
     __slots__ = (
         "_closed",
         "_fills",
-        "_finder",
+        "_lookup",
         "_max_bytes",
-        "_places",
+        "_paths",
         "_prepared",
-        "_stock",
+        "_store",
         "_swept",
         "_warnings",
     )
@@ -104,19 +139,19 @@ class LayoutCache(BlobCache):
         fills: bool = False,
     ) -> None:
         self._max_bytes = _check_limit(max_bytes)
-        self._places = Places(Path(path), durable)
-        self._stock = Stock(self._places, max_bytes)
-        self._finder = Finder(self._stock, verify=verify_on_read or not durable)
+        self._paths = CachePaths(Path(path), durable)
+        self._store = CacheStore(self._paths, max_bytes)
+        self._lookup = Lookup(self._store, verify=verify_on_read or not durable)
         self._prepared = False
         self._swept = 0.0
-        self._warnings = ThrottledWarnings(self._places.root)
+        self._warnings = ThrottledWarnings(self._paths.root)
         self._fills = fills
         self._closed = False
 
     @property
     def path(self) -> Path:
         """The directory of the layout."""
-        return self._places.root
+        return self._paths.root
 
     @property
     def max_bytes(self) -> int:
@@ -134,17 +169,17 @@ class LayoutCache(BlobCache):
     ) -> BlobFile | None:
         """The file of a blob; see `BlobCache.find`.
 
-        Others who use the directory leave the file and its name alone until it is closed.
+        Other users of the directory neither remove nor rename the file until it is closed.
         """
         digest, principal = Digest(blob.digest), context.principal
         wall = _clock_of(context).wall()
 
         def look() -> BlobFile | None:
-            if not self._finder.may_have(digest, principal, shared=shared):
+            if not self._lookup.is_granted(digest, principal, shared=shared):
                 return None
-            return self._finder.open(digest, blob.size, wall)
+            return self._lookup.open(digest, blob.size, wall)
 
-        with self._passing_by(context, "cannot be read"):
+        with self._bypass_on_error(context, "cannot be read"):
             if not self._closed:
                 return await run_opening(context, look, _close)
         return None
@@ -156,11 +191,11 @@ class LayoutCache(BlobCache):
         principal, wall = context.principal, _clock_of(context).wall()
 
         def look() -> RawManifest | None:
-            if not self._finder.may_have(digest, principal, shared=shared):
+            if not self._lookup.is_granted(digest, principal, shared=shared):
                 return None
-            return self._finder.read_manifest(digest, wall)
+            return self._lookup.read_manifest(digest, wall)
 
-        with self._passing_by(context, "cannot be read"):
+        with self._bypass_on_error(context, "cannot be read"):
             if not self._closed:
                 return await run_blocking(context, look)
         return None
@@ -171,20 +206,20 @@ class LayoutCache(BlobCache):
         """Prepare to fetch a blob; see `BlobCache.claim`.
 
         If another process is fetching it for the same principal, that process is the candidate
-        of the spool; and when it dies, one of those who follow it takes over.
+        of the spool. When it dies, one of the processes that follow it takes over.
         """
         digest, principal = Digest(blob.digest), context.principal
         if self._closed or (blob.size is not None and blob.size > self._max_bytes):
             return None
-        with self._passing_by(context, "cannot be written"):
+        with self._bypass_on_error(context, "cannot be written"):
             await self._prepare(context)
-            start = partial(self._start, digest, principal)
-            claim = await run_opening(context, start, Claim.drop)
+            begin = partial(self._begin_fetch, digest, principal)
+            fetch_lock = await run_opening(context, begin, FetchLock.close)
             return CachedSpool(
                 context,
-                claim,
-                () if claim.leads else (self._follow(context, claim, blob),),
-                partial(self._keep_blob, context, digest, principal),
+                fetch_lock,
+                () if fetch_lock.held else (self._follow(context, fetch_lock, blob),),
+                partial(self._add_blob, context, digest, principal),
                 partial(self._warnings.warn, context, "cannot be written"),
             )
         return None
@@ -192,22 +227,23 @@ class LayoutCache(BlobCache):
     async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
         """Keep a verified manifest; see `BlobCache.keep_manifest`.
 
-        A top is listed in ``index.json``, by its digest, as soon as all that it names is there.
+        A top is listed in ``index.json``, by its digest, once all that it references is there.
         Manifests of schema 1 are not kept, because a layout cannot hold them.
         """
         if self._closed or manifest.media_type in _NOT_OF_LAYOUTS:
             return
         principal, wall = context.principal, _clock_of(context).wall()
-        with self._passing_by(context, "cannot be written"):
+        with self._bypass_on_error(context, "cannot be written"):
             await self._prepare(context)
-            put = partial(self._put_manifest, manifest, principal, wall, top=top)
-            if not await self._retry(context, put):
+            add = partial(self._add_manifest, manifest, principal, wall, top=top)
+            if not await self._retry(context, add):
                 self._warn_full(context, manifest.digest)
 
     async def pin_digests(self, context: Context, *digests: Digest) -> None:
         """Never evict some blobs or manifests; see `BlobCache.pin_digests`.
 
-        Pins outlive this object and its process, and hold for all that share the directory.
+        Pins outlive this object and its process, and hold for all processes that share the
+        directory.
 
         Raises:
             SupplementedError: The pins cannot be written.
@@ -215,7 +251,7 @@ class LayoutCache(BlobCache):
         await self._set_pinned(context, digests, pinned=True)
 
     async def unpin(self, context: Context, *digests: Digest) -> None:
-        """Take pins away; those of other digests stay.
+        """Remove pins; those of other digests stay.
 
         Raises:
             SupplementedError: The pins cannot be written.
@@ -223,19 +259,21 @@ class LayoutCache(BlobCache):
         await self._set_pinned(context, digests, pinned=False)
 
     async def aclose(self) -> None:
-        """Find and keep nothing any more. Spools and files that were given out go on."""
+        """Find and add nothing any more. Spools and files that are open stay usable."""
         self._closed = True
 
-    # How
+    # Helpers
 
     async def _set_pinned(
         self, context: Context, digests: tuple[Digest, ...], *, pinned: bool
     ) -> None:
         if self._closed:
-            message = f"the cache {self.path} was closed; make another one to change its pins"
+            message = (
+                f"the cache {self.path} was closed; make another one to change its pins"
+            )
             raise ClosedError(message)
         await self._prepare(context)
-        await self._retry(context, partial(self._stock.set_pinned, digests, pinned=pinned))
+        await self._retry(context, partial(self._store.set_pinned, digests, pinned=pinned))
 
     async def _retry(self, context: Context, func: Callable[[], T]) -> T:
         return await retry_while_locked(context, self.path, func, patience=LOCK_PATIENCE)
@@ -243,86 +281,90 @@ class LayoutCache(BlobCache):
     async def _prepare(self, context: Context) -> None:
         clock = _clock_of(context)
         if not self._prepared:
-            await self._retry(context, partial(self._stock.prepare, clock.wall()))
+            await self._retry(context, partial(self._store.prepare, clock.wall()))
             self._prepared, self._swept = True, clock.now()
         elif clock.now() - self._swept >= SWEEP_AGAIN:
             self._swept = clock.now()
-            await run_blocking(context, self._stock.sweep)
+            await run_blocking(context, self._store.sweep)
 
-    def _start(self, digest: Digest, principal: str | None) -> Claim:
-        claim = Claim(self._places.ingest, self._places.lead(digest, principal))
+    def _begin_fetch(self, digest: Digest, principal: str | None) -> FetchLock:
+        fetch_lock = FetchLock(self._paths.ingest, self._paths.fetch_lock(digest, principal))
         try:
-            claim.begin()
-            if self._places.has(digest) and self._finder.may_have(digest, principal, shared=False):
-                claim.let_go()  # It came since it was looked for: who follows reads the file.
+            fetch_lock.acquire()
+            if self._paths.has(digest) and self._lookup.is_granted(digest, principal, shared=False):
+                # It was added after `find` looked for it: without the lock, the file is read.
+                fetch_lock.release()
         except BaseException:
-            claim.drop()
+            fetch_lock.close()
             raise
-        return claim
+        return fetch_lock
 
-    def _follow(self, context: Context, claim: Claim, blob: Descriptor) -> BlobCandidate:
+    def _follow(self, context: Context, fetch_lock: FetchLock, blob: Descriptor) -> BlobCandidate:
         digest, principal = Digest(blob.digest), context.principal
-        lead = self._places.lead(digest, principal)
+        path = self._paths.fetch_lock(digest, principal)
         wall = _clock_of(context).wall()
 
         def find_whole() -> BlobFile | None:
-            if not self._finder.may_have(digest, principal, shared=False):
+            if not self._lookup.is_granted(digest, principal, shared=False):
                 return None
-            return self._finder.open(digest, blob.size, wall)
+            return self._lookup.open(digest, blob.size, wall)
 
         return FollowedCandidate(
             context,
             f"{self}@{digest}",
-            lambda: Trail(claim, lead, self._places.ingest, find_whole),
+            lambda: FollowedFile(fetch_lock, path, self._paths.ingest, find_whole),
             blob.size,
         )
 
-    async def _keep_blob(
+    async def _add_blob(
         self, context: Context, digest: Digest, principal: str | None, file: StagedFile, size: int
     ) -> None:
         wall = _clock_of(context).wall()
-        with self._passing_by(context, "cannot be written"):
-            if self._places.durable:
+        with self._bypass_on_error(context, "cannot be written"):
+            if self._paths.durable:
                 await run_blocking(context, file.sync)
-            put = partial(self._stock.keep, file, digest, size, principal, wall)
-            if not await self._retry(context, put):
+            add = partial(self._store.add, file, digest, size, principal, wall)
+            if not await self._retry(context, add):
                 self._warn_full(context, digest)
 
-    def _put_manifest(
+    def _add_manifest(
         self, manifest: Manifest, principal: str | None, wall: float, *, top: bool
     ) -> bool:
         # Not synced: a manifest is verified each time it is read, and synced when it is listed.
-        file = StagedFile.create(self._places.ingest)
+        file = StagedFile.create(self._paths.ingest)
         try:
             file.write(0, manifest.raw)
-            return self._stock.keep(
+            return self._store.add(
                 file,
                 manifest.digest,
                 manifest.size,
                 principal,
                 wall,
-                kind=manifest.media_type,
+                media_type=manifest.media_type,
                 top=top,
             )
         finally:
             file.close()
 
-    # Trouble
+    # Errors
 
     @contextmanager
-    def _passing_by(self, context: Context, trouble: str) -> Generator[None]:
-        """Warn about trouble with the disk, and go on."""
+    def _bypass_on_error(self, context: Context, problem: str) -> Generator[None]:
+        """Turn errors of the disk into a warning, so that the caller goes on without the cache."""
         try:
             yield
         except UsageError:
             raise
         except SupplementedError as error:
             if isinstance(error, LayoutError):
-                self._prepared = False  # The directory may be gone, and can be made again.
-            self._warnings.warn(context, trouble, error)
+                self._prepared = False  # The directory may be gone; the next call makes it.
+            self._warnings.warn(context, problem, error)
 
     def _warn_full(self, context: Context, digest: Digest) -> None:
-        message = "the blob is larger than the limit, or all the rest is pinned or being read"
+        message = (
+            "the blob is larger than the limit, or all other blobs are pinned or being read; "
+            "raise max_bytes or unpin something"
+        )
         error = LimitExceededError(message, limit=self._max_bytes, digest=digest)
         self._warnings.warn(context, "has no room", error)
 
@@ -332,43 +374,6 @@ class LayoutCache(BlobCache):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<LayoutCache {str(self.path)!r} of {self._max_bytes} bytes, {state}>"
-
-
-class ThrottledWarnings:
-    """Warns hooks of trouble with the disk, once a minute for each kind of trouble.
-
-    May be used from any thread and event loop.
-
-    Args:
-        path: The directory of the cache.
-    """
-
-    __slots__ = ("_lock", "_path", "_warned")
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._warned: dict[str, float] = {}
-
-    def warn(self, context: Context, trouble: str, error: SupplementedError) -> None:
-        """Warn of an error, unless there was a warning of its kind within the last minute.
-
-        Args:
-            context: The session, whose hooks get the warning.
-            trouble: The kind, as the end of a sentence about the cache.
-            error: What happened.
-        """
-        if self._is_due(trouble, context.resource(CLOCK, Clock).now()) and context.observed:
-            message = f"the cache {self._path} {trouble}, and is passed by: {error}"
-            context.emit(Warned(f"oci:{self._path}", message))
-
-    def _is_due(self, trouble: str, now: float) -> bool:
-        with self._lock:
-            last = self._warned.get(trouble)
-            if last is not None and 0 <= now - last < WARN_AGAIN:
-                return False
-            self._warned[trouble] = now
-            return True
 
 
 def _close(file: BlobFile | None) -> None:

@@ -1,8 +1,8 @@
-"""Finding what a cache holds, and deciding whether it can be believed. Blocking, for threads.
+"""Finding a blob in a cache, and deciding whether its file can be trusted. Blocking, for threads.
 
-A blob was verified when it came, and only our user can change its file: so a hit is served as
-it is. Where somebody else could have changed it, or the caller wants no trust at all, it is hashed
-once, and again when its file has changed.
+A blob was verified when it came. If only this user can have changed its file since, it is served as
+it is. If other users could have, or the cache was made with `verify_on_read`, the file is hashed
+once, and again whenever it has changed.
 """
 
 from __future__ import annotations
@@ -25,118 +25,119 @@ from asupplemented.limits import BLOCK, MAX_MANIFEST
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asupplemented.cache.layout.store import Stock
+    from asupplemented.cache.layout.store import CacheStore
     from asupplemented.model.digest import Digest
 
-__all__ = ("Finder",)
+__all__ = ("Lookup",)
 
 _WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
-class Finder:
+class Lookup:
     """Opens blobs and reads manifests of a cache.
 
     Args:
-        stock: What the cache holds.
-        verify: Whether every file is hashed before it is served, even if only we could have
-            written it.
+        store: The blobs and manifests.
+        verify: Whether every file is hashed before it is served, even if only this user could
+            have written it.
     """
 
-    __slots__ = ("_stock", "_verified", "_verify")
+    __slots__ = ("_store", "_verified", "_verify")
 
-    def __init__(self, stock: Stock, *, verify: bool) -> None:
-        self._stock = stock
+    def __init__(self, store: CacheStore, *, verify: bool) -> None:
+        self._store = store
         self._verify = verify
         self._verified = LRU["Digest", FileIdentity](MAX_REMEMBERED)
 
-    def may_have(self, digest: Digest, principal: str | None, *, shared: bool) -> bool:
-        """Whether somebody may have a blob, if it is there."""
-        return shared or self._stock.records.is_granted(digest, principal)
+    def is_granted(self, digest: Digest, principal: str | None, *, shared: bool) -> bool:
+        """Whether a principal may have a blob, if it is there."""
+        return shared or self._store.metadata.is_granted(digest, principal)
 
     def open(self, digest: Digest, size: int | None, wall: float) -> BlobFile | None:
         """Open a blob, and keep it from being evicted until it is closed.
 
         Args:
             digest: The blob.
-            size: How many bytes it is said to have, None if nobody says.
+            size: The size that its descriptor gives, None if it gives none.
             wall: Seconds since the epoch.
 
         Returns:
-            None if it is not there, or is not what it should be.
+            None if it is not there, or its file is corrupt or of another size.
 
         Raises:
             SupplementedError: The file cannot be read.
         """
-        path = self._stock.places.blob(digest)
+        path = self._store.paths.blob(digest)
         try:
             fd, status = open_regular(path, follow=False)
         except NotFoundError:
             return None
         with ExitStack() as closing:
             closing.callback(os.close, fd)
-            if not _lease(fd, path):
+            if not _protect(fd, path):
                 return None
             fits = size is None or size == status.st_size
-            believed = fits and not self._verify and self._is_ours(path, status)
-            if believed or self._is_true(fd, FileIdentity.of(status), digest, wall):
+            trusted = fits and not self._verify and self._is_private(path, status)
+            if trusted or self._matches(fd, FileIdentity.of(status), digest, wall):
                 if not fits:
-                    return None  # Who told the size was wrong, and the file is right.
+                    return None  # The file is right, so the size of the descriptor is wrong.
                 closing.pop_all()
-                self._stock.records.touch(digest, wall)
+                self._store.metadata.touch(digest, wall)
                 return BlobFile(fd, path, 0, status.st_size, partial(os.close, fd))
         self._remove(digest)
         return None
 
     def read_manifest(self, digest: Digest, wall: float) -> RawManifest | None:
-        """Read a manifest. It is small, so it is verified each time.
+        """Read a manifest, and hash it: manifests are small, so that is done each time.
 
         Raises:
             SupplementedError: The file cannot be read.
         """
-        kind = self._stock.records.kind(digest)
-        if kind is None:
+        media_type = self._store.metadata.media_type(digest)
+        if media_type is None:
             return None
         try:
-            raw = read_limited(self._stock.places.blob(digest), MAX_MANIFEST, follow=False)
+            raw = read_limited(self._store.paths.blob(digest), MAX_MANIFEST, follow=False)
         except NotFoundError:
             return None
         if not digest.matches(raw):
             self._remove(digest)
             return None
-        self._stock.records.touch(digest, wall)
-        return RawManifest(raw, kind)
+        self._store.metadata.touch(digest, wall)
+        return RawManifest(raw, media_type)
 
-    def _is_ours(self, path: Path, status: os.stat_result) -> bool:
-        """Whether nobody but our user, and root, can have put a file in its place."""
-        root = self._stock.places.root
+    def _is_private(self, path: Path, status: os.stat_result) -> bool:
+        """Whether only this user and root can have put the file where it is."""
+        root = self._store.paths.root
         above = (path.parent, path.parent.parent, root)
         return _is_owned(status) and all(_is_owned(directory.stat()) for directory in above)
 
-    def _is_true(self, fd: int, identity: FileIdentity, digest: Digest, wall: float) -> bool:
-        """Whether a file has the digest that names it: hashed, unless we know it."""
+    def _matches(self, fd: int, identity: FileIdentity, digest: Digest, wall: float) -> bool:
+        """Whether a file has its digest: hashed, unless it was hashed and has not changed."""
         if self._verified.get(digest) == identity:
             return True
         if not _hash(fd, digest):
             return False
+        # A file that changed just now may change again without a change of its timestamps.
         if wall - max(identity.modified, identity.changed) / 1e9 >= SETTLED:
             self._verified.put(digest, identity)
         return True
 
     def _remove(self, digest: Digest) -> None:
-        with suppress(LockBusy, SupplementedError):  # Else the next one who meets it removes it.
-            self._stock.remove(digest)
+        with suppress(LockBusy, SupplementedError):  # The next lookup tries again.
+            self._store.remove(digest)
 
 
-def _lease(fd: int, path: Path) -> bool:
-    """Keep a file from being evicted as long as it is open; False if it just was."""
+def _protect(fd: int, path: Path) -> bool:
+    """Keep a file from being evicted as long as it is open; False if it was evicted just now."""
     try:
         return lock_file(fd, shared=True) and is_at(fd, path)
     except OSError:
-        return True  # No locks here: what is open can be read to its end all the same.
+        return True  # No locks here, but an open file can be read to its end all the same.
 
 
 def _is_owned(status: os.stat_result) -> bool:
-    """Whether nobody but our user, and root, can write a file or directory."""
+    """Whether only this user and root can write a file or directory."""
     return status.st_uid in {os.geteuid(), 0} and not status.st_mode & _WRITABLE
 
 
