@@ -30,7 +30,7 @@ from asupplemented.abc.adapter import (
     StreamsBlobs,
 )
 from asupplemented.abc.blob import BlobCandidate, BlobStream, Served
-from asupplemented.abc.cache import BlobCache, Lease, Spool, Tenure
+from asupplemented.abc.cache import BlobCache, Lease, LeaseProvider, Spool
 from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
 from asupplemented.abc.resource import AsyncResource, Opening, ResourceKey, Setting, Timeouts
 from asupplemented.abc.source import (
@@ -58,6 +58,7 @@ __all__ = (
     "Hook",
     "LayersForCopy",
     "Lease",
+    "LeaseProvider",
     "Listing",
     "LocalFile",
     "Named",
@@ -81,7 +82,6 @@ __all__ = (
     "SourceAdapter",
     "Spool",
     "StreamsBlobs",
-    "Tenure",
     "Timeouts",
     "WritableReference",
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
 
-__all__ = ("BlobCache", "Lease", "Spool", "Tenure")
+__all__ = ("BlobCache", "Lease", "LeaseProvider", "Spool")
 
 
 class Spool(AsyncResource):
@@ -175,10 +175,10 @@ class BlobCache(AsyncResource):
         raise UnsupportedOperationError(message)
 
 
-class Tenure(AsyncResource):
-    """A lease that was taken. Closing it gives it back at once, so that others need not wait.
+class Lease(AsyncResource):
+    """A lease that is held. Closing it releases it at once, so that other hosts need not wait.
 
-    Closing never raises what the other side says: what cannot be given back lapses.
+    Closing raises no errors of the server: a lease that cannot be released ends with its time.
     """
 
     __slots__ = ()
@@ -187,26 +187,27 @@ class Tenure(AsyncResource):
     async def renew(self) -> bool:
         """Say that the work goes on; call it whenever some of it was done.
 
-        Nobody is asked before a good part of the time is over.
+        The server is not asked before a good part of the time is over.
 
         Returns:
-            False once the lease is lost: somebody else may be at work, too.
+            False once the lease is lost: another host may be at work, too.
         """
 
 
-class Lease(Protocol):
-    """Lets one of several hosts at a time do what all of them need.
+class LeaseProvider(Protocol):
+    """Gives leases, with which one of several hosts at a time does work that all of them need.
 
-    It saves work and guards nothing: what is made has its digest for a name, so two who make it
-    at once make the same, and no token is needed to fence off who has lost the lease meanwhile.
-    So it never fails anybody, either. Where it cannot be asked, nobody leads and everybody goes
-    on, with an event `asupplemented.events.Warned` when that begins.
+    A lease saves work and protects nothing. Blobs are named by their digests, so two hosts that
+    fetch one at the same time store the same bytes, and no fencing token is needed. So it never
+    fails a fetch, either: if the server cannot be asked, every host goes on without a lease, with
+    an event `asupplemented.events.Warned` when that begins.
     """
 
-    async def take(self, context: Context, key: str, /) -> Tenure | None:
-        """Try to take the lease of a key, for a while.
+    async def acquire(self, context: Context, key: str, /) -> Lease | None:
+        """Try to get the lease of a key, for a while.
 
         Returns:
-            None if somebody else has it. If nobody can be asked, a tenure that holds nothing.
+            None if another host holds it. If the server cannot be asked, a lease that is held
+            nowhere.
         """
         ...

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asupplemented as asup
-from asupplemented.cache.remote.leases import FreeTenure, RedisLease
-from asupplemented.cache.remote.object_store import NOBODY, ObjectStore
+from asupplemented.cache.remote.leases import RedisLease, UnheldLease
+from asupplemented.cache.remote.object_store import ANONYMOUS, ObjectStore
 from asupplemented.cache.remote.uploads import PART
 from asupplemented.errors import BlobNotFoundError, NetworkError, RangeError
 from asupplemented.events import Warned
@@ -72,26 +72,26 @@ async def drain(storage: ObjectStore, *bounds: int | None) -> bytes:
 
 async def test_a_real_redis_keeps_leases(redis: str, session: asup.Session) -> None:
     async with RedisLease.from_url(redis) as one, RedisLease.from_url(redis) as other:
-        tenure = await one.take(session, "key")
-        assert tenure is not None
-        assert not isinstance(tenure, FreeTenure)
-        assert await other.take(session, "key") is None
-        tenure._due = 0.0  # type: ignore[attr-defined]
-        assert await tenure.renew() is True
-        await tenure.aclose()
-        again = await other.take(session, "key")
+        held = await one.acquire(session, "key")
+        assert held is not None
+        assert not isinstance(held, UnheldLease)
+        assert await other.acquire(session, "key") is None
+        held._due = 0.0  # type: ignore[attr-defined]
+        assert await held.renew() is True
+        await held.aclose()
+        again = await other.acquire(session, "key")
         assert again is not None
-        assert await one.take(session, "key") is None
+        assert await one.acquire(session, "key") is None
         await again.aclose()
 
 
 async def test_a_real_redis_lets_a_lease_lapse(redis: str, session: asup.Session) -> None:
     async with RedisLease.from_url(redis, ttl=0.05) as lease:
-        lost = await lease.take(session, "key")
+        lost = await lease.acquire(session, "key")
         assert lost is not None
         taken = None
         while taken is None:
-            taken = await lease.take(session, "key")
+            taken = await lease.acquire(session, "key")
         assert await lost.renew() is False
         await lost.aclose()
         await taken.aclose()
@@ -103,7 +103,7 @@ async def test_a_wrong_password_stops_nobody_and_is_not_told(redis: str) -> None
         RedisLease.from_url(redis.replace(PASSWORD, "hunter2")) as lease,
         asup.Session(hooks=[events.append]) as session,
     ):
-        assert isinstance(await lease.take(session, "key"), FreeTenure)
+        assert isinstance(await lease.acquire(session, "key"), UnheldLease)
     [event] = events
     assert isinstance(event, Warned)
     assert "hunter2" not in event.message
@@ -114,13 +114,13 @@ async def test_a_redis_that_dies_stops_nobody(tmp_path: Path) -> None:
     async with asup.Session(hooks=[events.append]) as session:
         with run_redis(tmp_path / "redis.sock", PASSWORD) as url:
             lease = RedisLease.from_url(url)
-            tenure = await lease.take(session, "key")
-        assert tenure is not None
-        tenure._due = 0.0  # type: ignore[attr-defined]
+            held = await lease.acquire(session, "key")
+        assert held is not None
+        held._due = 0.0  # type: ignore[attr-defined]
         async with lease:
-            assert await tenure.renew() is True
-            assert isinstance(await lease.take(session, "other"), FreeTenure)
-            await tenure.aclose()
+            assert await held.renew() is True
+            assert isinstance(await lease.acquire(session, "other"), UnheldLease)
+            await held.aclose()
     assert len(events) == 1
 
 
@@ -129,9 +129,9 @@ async def test_a_redis_that_dies_stops_nobody(tmp_path: Path) -> None:
 
 async def test_a_blob_comes_back_from_s3_as_it_went(bucket: Bucket) -> None:
     storage = bucket.open()
-    assert not await storage.has(NOBODY, DIGEST)
-    await storage.put_blob(NOBODY, DIGEST, len(HUGE), read)
-    assert await storage.has(NOBODY, DIGEST)
+    assert not await storage.has(ANONYMOUS, DIGEST)
+    await storage.put_blob(ANONYMOUS, DIGEST, len(HUGE), read)
+    assert await storage.has(ANONYMOUS, DIGEST)
     assert await drain(storage) == HUGE
     assert await drain(storage, PART, PART + 10) == HUGE[PART : PART + 10]
     assert await drain(storage, len(HUGE)) == b""
@@ -139,7 +139,7 @@ async def test_a_blob_comes_back_from_s3_as_it_went(bucket: Bucket) -> None:
         await drain(storage, len(HUGE) + 1)
     assert sorted(bucket.keys()) == [
         f"blobs/sha256/{DIGEST.encoded}",
-        f"grants/{NOBODY}/sha256/{DIGEST.encoded}",
+        f"grants/{ANONYMOUS}/sha256/{DIGEST.encoded}",
         "index.json",
         "oci-layout",
     ]
@@ -156,7 +156,7 @@ async def test_an_upload_to_s3_that_is_cancelled_leaves_nothing(bucket: Bucket) 
         return await read(start, size)
 
     storage = bucket.open()
-    upload = asyncio.create_task(storage.put_blob(NOBODY, DIGEST, len(HUGE), stuck))
+    upload = asyncio.create_task(storage.put_blob(ANONYMOUS, DIGEST, len(HUGE), stuck))
     await reached.wait()
     await wait_until(lambda: bool(bucket.uploads()))
     upload.cancel()
@@ -169,11 +169,11 @@ async def test_an_upload_to_s3_that_is_cancelled_leaves_nothing(bucket: Bucket) 
 async def test_s3_that_is_not_there_is_told_without_secrets(bucket: Bucket) -> None:
     elsewhere = Bucket("http://127.0.0.1:1", "bucket").open()
     with pytest.raises(NetworkError, match="could not be asked") as caught:
-        await elsewhere.has(NOBODY, DIGEST)
+        await elsewhere.has(ANONYMOUS, DIGEST)
     assert "hunter2" not in repr(caught.value)
     missing = Bucket(bucket.endpoint, "missing").open()
     with pytest.raises(BlobNotFoundError, match="no such bucket"):
-        await missing.put_blob(NOBODY, DIGEST, len(HUGE), read)
+        await missing.put_blob(ANONYMOUS, DIGEST, len(HUGE), read)
 
 
 # Hosts
@@ -264,6 +264,6 @@ async def test_S3_bytes_that_are_wrong_are_replaced(redis: str, bucket: Bucket) 
     async def wrong(start: int, size: int) -> bytes:
         return bytes(size)
 
-    await storage.put_blob(NOBODY, DIGEST, len(HUGE), wrong)
-    await storage.put_blob(NOBODY, DIGEST, len(HUGE), read, replace=True)
+    await storage.put_blob(ANONYMOUS, DIGEST, len(HUGE), wrong)
+    await storage.put_blob(ANONYMOUS, DIGEST, len(HUGE), read, replace=True)
     assert await drain(storage) == HUGE

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 import asupplemented as asup
 from asupplemented import events
-from asupplemented.abc import BlobCache, Context, Hook, Lease, Opening
+from asupplemented.abc import BlobCache, Context, Hook, LeaseProvider, Opening
 from asupplemented.cache.remote.leases import LocalLease, RedisLease
 from asupplemented.cache.remote.object_store import ObjectStore
 from asupplemented.cache.remote.tiered import TieredCache
@@ -132,7 +132,11 @@ async def shared_by_hosts(local: BlobCache) -> None:
     """A cache of several hosts is put together from its parts."""
     storage = ObjectStore.from_url("s3://bucket/cache", {"region": "eu-central-1"})
     assert_type(storage, ObjectStore)
-    leases: list[Lease] = [LocalLease(), RedisLease(Redis()), RedisLease.from_url("redis://host")]
+    leases: list[LeaseProvider] = [
+        LocalLease(),
+        RedisLease(Redis()),
+        RedisLease.from_url("redis://host"),
+    ]
     for lease in leases:
         async with TieredCache(local, storage, lease=lease, patience=5) as cache:
             assert_type(cache, TieredCache)

@@ -268,9 +268,7 @@ class LayoutCache(BlobCache):
         self, context: Context, digests: tuple[Digest, ...], *, pinned: bool
     ) -> None:
         if self._closed:
-            message = (
-                f"the cache {self.path} was closed; make another one to change its pins"
-            )
+            message = f"the cache {self.path} was closed; make another one to change its pins"
             raise ClosedError(message)
         await self._prepare(context)
         await self._retry(context, partial(self._store.set_pinned, digests, pinned=pinned))

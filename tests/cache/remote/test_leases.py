@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.aio.retry import CLOCK
-from asupplemented.cache.remote.leases import FreeTenure, LocalLease, check_seconds
+from asupplemented.cache.remote.leases import LocalLease, UnheldLease, check_seconds
 from asupplemented.errors import ConfigurationError
 from asupplemented.session import Session
 from tests.clocks import FakeClock
@@ -38,29 +38,29 @@ async def session(clock: FakeClock, events: list[Event]) -> AsyncIterator[Sessio
 
 async def test_one_holds_a_lease_until_it_gives_it_back(session: Session) -> None:
     lease = LocalLease()
-    first = await lease.take(session, "key")
+    first = await lease.acquire(session, "key")
     assert first is not None
-    assert await lease.take(session, "key") is None
-    assert await lease.take(session, "other") is not None
+    assert await lease.acquire(session, "key") is None
+    assert await lease.acquire(session, "other") is not None
     await first.aclose()
     await first.aclose()
-    assert await lease.take(session, "key") is not None
+    assert await lease.acquire(session, "key") is not None
 
 
 async def test_a_lease_that_is_not_renewed_lapses_and_is_lost(
     session: Session, clock: FakeClock
 ) -> None:
     lease = LocalLease(ttl=30)
-    first = await lease.take(session, "key")
+    first = await lease.acquire(session, "key")
     assert first is not None
     clock.time = 29.9
-    assert await lease.take(session, "key") is None
+    assert await lease.acquire(session, "key") is None
     clock.time = 30
-    second = await lease.take(session, "key")
+    second = await lease.acquire(session, "key")
     assert second is not None
     assert await first.renew() is False
     await first.aclose()
-    assert await lease.take(session, "key") is None, "who lost it gave it back all the same"
+    assert await lease.acquire(session, "key") is None, "who lost it gave it back all the same"
     assert await second.renew() is True
 
 
@@ -68,31 +68,31 @@ async def test_a_lease_that_is_renewed_is_held_for_as_long_as_it_takes(
     session: Session, clock: FakeClock
 ) -> None:
     lease = LocalLease(ttl=30)
-    tenure = await lease.take(session, "key")
-    assert tenure is not None
+    held = await lease.acquire(session, "key")
+    assert held is not None
     for _ in range(20):
         clock.time += 11
-        assert await tenure.renew() is True
-        assert await lease.take(session, "key") is None
+        assert await held.renew() is True
+        assert await lease.acquire(session, "key") is None
 
 
 async def test_nobody_is_asked_before_a_third_of_the_time_is_over(
     session: Session, clock: FakeClock
 ) -> None:
     lease = LocalLease(ttl=30)
-    tenure = await lease.take(session, "key")
-    assert tenure is not None
+    held = await lease.acquire(session, "key")
+    assert held is not None
     lease._holders.clear()
     clock.time = 9.9
-    assert await tenure.renew() is True
+    assert await held.renew() is True
     clock.time = 10
-    assert await tenure.renew() is False
-    assert await tenure.renew() is False
+    assert await held.renew() is False
+    assert await held.renew() is False
 
 
 async def test_who_holds_nothing_goes_on() -> None:
-    async with FreeTenure() as tenure:
-        assert await tenure.renew() is True
+    async with UnheldLease() as held:
+        assert await held.renew() is True
 
 
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, True, "3", None])

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from asupplemented.aio.retry import CLOCK
-from asupplemented.cache.remote.leases import FreeTenure, RedisLease
+from asupplemented.cache.remote.leases import RedisLease, UnheldLease
 from asupplemented.errors import ConfigurationError
 from asupplemented.events import Warned
 from asupplemented.session import Session
@@ -102,13 +102,13 @@ async def test_a_lease_is_a_key_with_an_owner_and_a_time(
     session: Session, server: FakeRedis
 ) -> None:
     lease = RedisLease(server, prefix="team:", ttl=30)
-    tenure = await lease.take(session, "key")
-    assert tenure is not None
+    held = await lease.acquire(session, "key")
+    assert held is not None
     [(name, (owner, ends))] = server.keys.items()
     assert (name, ends) == ("team:key", 30)
     assert len(owner) == 32
-    assert await lease.take(session, "key") is None
-    await tenure.aclose()
+    assert await lease.acquire(session, "key") is None
+    await held.aclose()
     assert server.keys == {}
     assert server.commands == ["SET", "SET", "EVAL"]
 
@@ -116,12 +116,12 @@ async def test_a_lease_is_a_key_with_an_owner_and_a_time(
 async def test_it_is_renewed_while_work_goes_on(
     session: Session, server: FakeRedis, clock: FakeClock
 ) -> None:
-    tenure = await RedisLease(server, ttl=30).take(session, "key")
-    assert tenure is not None
+    held = await RedisLease(server, ttl=30).acquire(session, "key")
+    assert held is not None
     for _ in range(10):
         clock.time += 20
-        assert await tenure.renew() is True
-        assert await tenure.renew() is True
+        assert await held.renew() is True
+        assert await held.renew() is True
     assert server.commands == ["SET"] + ["EVAL"] * 10
 
 
@@ -129,14 +129,14 @@ async def test_losing_it_is_noticed_and_what_another_one_holds_stays(
     session: Session, server: FakeRedis, clock: FakeClock
 ) -> None:
     lease = RedisLease(server, ttl=30)
-    first = await lease.take(session, "key")
+    first = await lease.acquire(session, "key")
     clock.time = 31
-    second = await lease.take(session, "key")
+    second = await lease.acquire(session, "key")
     assert first is not None
     assert second is not None
     assert await first.renew() is False
     await first.aclose()
-    assert await lease.take(session, "key") is None
+    assert await lease.acquire(session, "key") is None
     assert await second.renew() is True
 
 
@@ -146,11 +146,11 @@ async def test_where_nobody_answers_nobody_leads_and_it_is_told_once(
     lease = RedisLease(server, pause=10)
     server.failure = RedisConnectionError(f"cannot reach redis://:{HIDDEN}@host")
     for number in range(5):
-        tenure = await lease.take(session, f"key {number}")
-        assert isinstance(tenure, FreeTenure)
+        held = await lease.acquire(session, f"key {number}")
+        assert isinstance(held, UnheldLease)
     assert server.commands == ["SET"], "a server that did not answer was asked again at once"
     clock.time = 10
-    assert isinstance(await lease.take(session, "key"), FreeTenure)
+    assert isinstance(await lease.acquire(session, "key"), UnheldLease)
     assert server.commands == ["SET", "SET"]
     [event] = events
     assert isinstance(event, Warned)
@@ -163,7 +163,7 @@ async def test_whatever_the_client_raises_stops_nobody(
     failure: Exception, session: Session, server: FakeRedis, events: list[Event]
 ) -> None:
     server.failure = failure
-    assert isinstance(await RedisLease(server).take(session, "key"), FreeTenure)
+    assert isinstance(await RedisLease(server).acquire(session, "key"), UnheldLease)
     assert type(failure).__name__ in str(events)
     assert HIDDEN not in str(events)
 
@@ -174,13 +174,13 @@ async def test_it_leads_again_when_the_server_is_back(
     lease = RedisLease(server, pause=10)
     for _ in range(2):
         server.failure = ConnectionRefusedError()
-        assert isinstance(await lease.take(session, "key"), FreeTenure)
+        assert isinstance(await lease.acquire(session, "key"), UnheldLease)
         clock.time += 10
         server.failure = None
-        tenure = await lease.take(session, "key")
-        assert tenure is not None
-        assert not isinstance(tenure, FreeTenure)
-        await tenure.aclose()
+        held = await lease.acquire(session, "key")
+        assert held is not None
+        assert not isinstance(held, UnheldLease)
+        await held.aclose()
     assert len(events) == 2
 
 
@@ -194,10 +194,10 @@ def test_a_server_that_does_not_answer_is_given_up() -> None:
             loop = asyncio.get_running_loop()
             lease = RedisLease(server, timeout=1)
             before = loop.time()
-            takes = [lease.take(session, f"key {number}") for number in range(20)]
-            tenures = await asyncio.gather(*takes)
-            assert all(isinstance(tenure, FreeTenure) for tenure in tenures)
-            assert isinstance(await lease.take(session, "key"), FreeTenure)
+            takes = [lease.acquire(session, f"key {number}") for number in range(20)]
+            leases = await asyncio.gather(*takes)
+            assert all(isinstance(held, UnheldLease) for held in leases)
+            assert isinstance(await lease.acquire(session, "key"), UnheldLease)
             assert loop.time() - before == pytest.approx(1, rel=0.01)
 
     run_leaping(main)
@@ -206,16 +206,16 @@ def test_a_server_that_does_not_answer_is_given_up() -> None:
 async def test_a_server_that_dies_meanwhile_stops_nobody(
     session: Session, server: FakeRedis, clock: FakeClock, events: list[Event]
 ) -> None:
-    tenure = await RedisLease(server, ttl=30, pause=10).take(session, "key")
-    assert tenure is not None
+    held = await RedisLease(server, ttl=30, pause=10).acquire(session, "key")
+    assert held is not None
     server.failure = RedisConnectionError()
     clock.time = 10
-    assert await tenure.renew() is True, "it is held until its time is over"
+    assert await held.renew() is True, "it is held until its time is over"
     clock.time = 29
-    assert await tenure.renew() is True
+    assert await held.renew() is True
     clock.time = 40
-    assert await tenure.renew() is False
-    await tenure.aclose()
+    assert await held.renew() is False
+    await held.aclose()
     assert len(events) == 1
 
 
@@ -223,25 +223,25 @@ async def test_what_cannot_be_given_back_lapses(
     session: Session, server: FakeRedis, clock: FakeClock
 ) -> None:
     lease = RedisLease(server, ttl=30)
-    tenure = await lease.take(session, "key")
-    assert tenure is not None
+    held = await lease.acquire(session, "key")
+    assert held is not None
     server.failure = RedisConnectionError()
-    await tenure.aclose()
+    await held.aclose()
     server.failure = None
     clock.time = 29
-    assert await lease.take(session, "key") is None
+    assert await lease.acquire(session, "key") is None
     clock.time = 31
-    assert await lease.take(session, "key") is not None
+    assert await lease.acquire(session, "key") is not None
 
 
 async def test_a_lease_outlasts_the_session(server: FakeRedis, clock: FakeClock) -> None:
     async with Session() as session:
         session.resource(CLOCK, lambda: clock.clock)
-        tenure = await RedisLease(server).take(session, "key")
-    assert tenure is not None
+        held = await RedisLease(server).acquire(session, "key")
+    assert held is not None
     clock.time = 15
-    assert await tenure.renew() is True
-    await tenure.aclose()
+    assert await held.renew() is True
+    await held.aclose()
     assert server.keys == {}
 
 
@@ -250,9 +250,9 @@ async def test_taking_can_be_cancelled_at_any_await(session: Session, server: Fa
 
     async def run() -> None:
         server.keys.clear()
-        tenure = await lease.take(session, "key")
-        assert tenure is not None
-        await tenure.aclose()
+        held = await lease.acquire(session, "key")
+        assert held is not None
+        await held.aclose()
 
     async def check() -> None:
         assert len(server.keys) <= 1
@@ -306,7 +306,7 @@ async def test_no_password_is_shown_or_told() -> None:
         RedisLease.from_url(f"redis://user:{HIDDEN}@127.0.0.1:1/0") as lease,
         Session(hooks=[events.append]) as session,
     ):
-        assert isinstance(await lease.take(session, "key"), FreeTenure)
+        assert isinstance(await lease.acquire(session, "key"), UnheldLease)
         assert len(events) == 1
         assert HIDDEN not in repr(lease) + str(events)
 
