@@ -11,7 +11,7 @@ from asupplemented.errors import ConfigurationError, UnsupportedOperationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asupplemented.abc.adapter import BlobFile, RawManifest
+    from asupplemented.abc.adapter import BlobFile
     from asupplemented.abc.blob import BlobCandidate
     from asupplemented.abc.context import Context
     from asupplemented.abc.source import Reference
@@ -107,8 +107,11 @@ class BlobCache(AsyncResource):
     @abc.abstractmethod
     async def find_manifest(
         self, context: Context, digest: Digest, *, shared: bool = False
-    ) -> RawManifest | None:
-        """A manifest by its digest, None if it is not there."""
+    ) -> Manifest | None:
+        """A manifest by its digest, None if it is not there.
+
+        The cache verifies it (`Manifest.verified`), away from the event loop. It is used as it is.
+        """
 
     @abc.abstractmethod
     async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:

@@ -33,7 +33,7 @@ from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawManifest, Spool
+    from asupplemented.abc import BlobCandidate, BlobFile, Context, Spool
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.manifest import Manifest
 
@@ -186,11 +186,11 @@ class LayoutCache(BlobCache):
 
     async def find_manifest(
         self, context: Context, digest: Digest, *, shared: bool = False
-    ) -> RawManifest | None:
+    ) -> Manifest | None:
         """A manifest by its digest, verified; see `BlobCache.find_manifest`."""
         principal, wall = context.principal, _clock_of(context).wall()
 
-        def look() -> RawManifest | None:
+        def look() -> Manifest | None:
             if not self._lookup.is_granted(digest, principal, shared=shared):
                 return None
             return self._lookup.read_manifest(digest, wall)

@@ -13,14 +13,15 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.abc import BlobFile, RawManifest
+from asupplemented.abc import BlobFile
 from asupplemented.aio.files import map_os_error, open_regular, read_limited
 from asupplemented.aio.locks import LockBusy, is_at, lock_file
 from asupplemented.aio.lru import LRU
 from asupplemented.blobs.blob_file import FileIdentity
 from asupplemented.blobs.read_ahead import MAX_REMEMBERED, SETTLED
-from asupplemented.errors import NotFoundError, SupplementedError
+from asupplemented.errors import ManifestError, NotFoundError, SupplementedError, VerificationError
 from asupplemented.limits import BLOCK, MAX_MANIFEST
+from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,11 +88,11 @@ class Lookup:
         self._remove(digest)
         return None
 
-    def read_manifest(self, digest: Digest, wall: float) -> RawManifest | None:
-        """Read a manifest, and hash it: manifests are small, so that is done each time.
+    def read_manifest(self, digest: Digest, wall: float) -> Manifest | None:
+        """Read a manifest, and verify it: manifests are small, so that is done each time.
 
         Raises:
-            SupplementedError: The file cannot be read.
+            SupplementedError: The file cannot be read, or is malformed.
         """
         media_type = self._store.metadata.media_type(digest)
         if media_type is None:
@@ -100,11 +101,15 @@ class Lookup:
             raw = read_limited(self._store.paths.blob(digest), MAX_MANIFEST, follow=False)
         except NotFoundError:
             return None
-        if not digest.matches(raw):
+        try:
+            manifest = Manifest.verified(raw, media_type, digest)
+        except VerificationError:
             self._remove(digest)
             return None
+        with suppress(ManifestError):  # Raised again where it is used; parsed here, in a thread.
+            manifest.parse()
         self._store.metadata.touch(digest, wall)
-        return RawManifest(raw, media_type)
+        return manifest
 
     def _is_private(self, path: Path, status: os.stat_result) -> bool:
         """Whether only this user and root can have put the file where it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -28,7 +29,7 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from asupplemented.abc import BlobFile, Context, Lease
+    from asupplemented.abc import BlobFile, Context, Lease, RawManifest
     from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.uploads import Read
@@ -148,7 +149,7 @@ class RemoteTier(AsyncResource):
         )
         if found is None:
             return None
-        verify = partial(Manifest.verified, found.raw, found.media_type, scoped.digest)
+        verify = partial(_verify, found, scoped.digest)
         try:
             if len(found.raw) <= OFFLOAD_BYTES:
                 return verify()
@@ -260,6 +261,13 @@ class RemoteTier(AsyncResource):
 def _is_open(scoped: ScopedDigest, *breakers: Breaker) -> bool:
     now = scoped.observer.clock.now()
     return any(breaker.state(now) is BreakerState.OPEN for breaker in breakers)
+
+
+def _verify(found: RawManifest, digest: Digest) -> Manifest:
+    manifest = Manifest.verified(found.raw, found.media_type, digest)
+    with suppress(ManifestError):  # Raised again where it is used; parsed here, in a thread.
+        manifest.parse()
+    return manifest
 
 
 async def _done(request: Awaitable[None]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from asupplemented.abc import BlobCache, RawManifest, Spool
+from asupplemented.abc import BlobCache, Spool
 from asupplemented.aio.closing import close_all, closing_on_error
 from asupplemented.cache.remote.leases import PAUSE, check_seconds
 from asupplemented.cache.remote.remote import RemoteTier, ScopedDigest
@@ -116,7 +116,7 @@ class TieredCache(BlobCache):
 
     async def find_manifest(
         self, context: Context, digest: Digest, *, shared: bool = False
-    ) -> RawManifest | None:
+    ) -> Manifest | None:
         found = await self._local.find_manifest(context, digest, shared=shared)
         if found is not None:
             return found
@@ -125,7 +125,7 @@ class TieredCache(BlobCache):
             return None
         if not shared:  # A manifest of another principal must not become this one's own.
             await self._local.keep_manifest(context, manifest, top=False)
-        return RawManifest(manifest.raw, manifest.media_type)
+        return manifest
 
     async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
         await self._local.keep_manifest(context, manifest, top=top)

@@ -71,7 +71,7 @@ class Leases(LocalLease):
     async def acquire(self, context: Context, key: str) -> Lease | None:
         self.keys.append(key)
         await asyncio.sleep(0)
-        return await super().take(context, key)
+        return await super().acquire(context, key)
 
     @property
     def held(self) -> set[str]:
@@ -251,7 +251,7 @@ async def test_what_appears_while_the_lease_is_taken_is_not_fetched_again(
         async def acquire(self, context: Context, key: str) -> Lease | None:
             store.inner.put(KEY, DATA)
             store.inner.put(GRANT, b"")
-            return await super().take(context, key)
+            return await super().acquire(context, key)
 
     lease = Late()
     async with open_host(store, lease=lease) as host:
@@ -305,7 +305,7 @@ async def test_SEC_13_a_manifest_is_its_principals_unless_it_is_shared(store: Fl
         assert await cache.find_manifest(bruno, digest) is None
         assert await cache.find_manifest(bruno, digest, shared=True) is not None
         assert await cache.find_manifest(bruno, digest) is None, "sharing once is not having"
-        assert await cache.find_manifest(clara, digest) == (MANIFEST.raw, MANIFEST.media_type)
+        assert await cache.find_manifest(clara, digest) == MANIFEST
         asked = len(store.asked)
         assert await cache.find_manifest(clara, digest) is not None
         assert len(store.asked) == asked, "this host has it by now"
@@ -530,7 +530,7 @@ async def test_a_manifest_of_any_size_comes_back(padding: int, store: FlakyStore
         await host.cache.keep_manifest(host.session, manifest, top=False)
     async with open_host(store) as other:
         found = await other.cache.find_manifest(other.session, manifest.digest)
-    assert found == (manifest.raw, manifest.media_type)
+    assert found == manifest
 
 
 async def test_too_many_uploads_are_dropped_with_a_warning(
