@@ -99,7 +99,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments after ``--`` choose cases."""
-    install(session, extras="speed")
+    install(session)
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

@@ -21,8 +21,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from asupplemented.abc import BlobStream, Reference, Source, Timeouts
+from asupplemented.abc import BlobStream, Context, Opening, Reference, Served, Source, Timeouts
 from asupplemented.aio.breaker import BreakerPolicy
+from asupplemented.aio.retry import RetryPolicy
 from asupplemented.errors import (
     AmbiguousManifestError,
     BlobNotFoundError,
@@ -66,48 +67,90 @@ from asupplemented.errors import (
     VerificationError,
     WrongLoopError,
 )
+from asupplemented.events import (
+    AttemptFailed,
+    BlobAdvanced,
+    BlobCopied,
+    BlobFinished,
+    BlobJoined,
+    BlobReused,
+    BlobServed,
+    BlobStarted,
+    CopyPlanned,
+    CopyProgress,
+    Event,
+    ManifestFetched,
+    PrefetchReport,
+    RateLimitTold,
+    RequestRetried,
+    ResolutionFinished,
+    Warned,
+)
 from asupplemented.image import Image, open_image
 from asupplemented.model.credential import Credential
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.model.index import AllImages, SpecificImages, SystemImage
-from asupplemented.model.manifest import Manifest
+from asupplemented.model.index import AllImages, Selection, SpecificImages, SystemImage
+from asupplemented.model.manifest import ImageManifest, Index, Manifest
 from asupplemented.model.platform import Platform
 from asupplemented.model.signature import Signature
-from asupplemented.session import Session
+from asupplemented.session import CredentialLike, Session
+from asupplemented.source import open_verified
 from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
 from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
-from asupplemented.transports import parse_reference
+from asupplemented.transports import parse_reference, register_transport
 
 if TYPE_CHECKING:
     from asupplemented.cache.layout.layout_cache import LayoutCache
-    from asupplemented.cache.remote.leases import RedisLease
+    from asupplemented.cache.remote.leases import LocalLease, RedisLease
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.tiered import TieredCache
     from asupplemented.credentials import AuthFileCredentials
     from asupplemented.transfer.copy import CopyReport, copy
-    from asupplemented.transports.registry import ConfigurationPaths, Proxies, RegistryOptions
+    from asupplemented.transports.registry import (
+        ConfigurationPaths,
+        Proxies,
+        RegistryLimits,
+        RegistryOptions,
+        SignaturePlaces,
+        reload_configuration,
+    )
 
 __all__ = (
     "AllImages",
     "AmbiguousManifestError",
+    "AttemptFailed",
     "AuthFileCredentials",
+    "BlobAdvanced",
+    "BlobCopied",
+    "BlobFinished",
+    "BlobJoined",
     "BlobNotFoundError",
+    "BlobReused",
+    "BlobServed",
+    "BlobStarted",
     "BlobStream",
     "BreakerPolicy",
     "ClosedError",
     "ConfigurationError",
     "ConfigurationPaths",
+    "Context",
+    "CopyPlanned",
+    "CopyProgress",
     "CopyReport",
     "Credential",
+    "CredentialLike",
     "Descriptor",
     "Digest",
     "DigestMismatchError",
+    "Event",
     "Explanation",
     "FailoverError",
     "ForbiddenError",
     "Image",
+    "ImageManifest",
     "ImageNotFoundError",
+    "Index",
     "Instance",
     "InstanceNotFoundError",
     "InvalidDigestError",
@@ -116,28 +159,40 @@ __all__ = (
     "LayoutCache",
     "LayoutError",
     "LimitExceededError",
+    "LocalLease",
     "MalformedManifestError",
     "MalformedResponseError",
     "Manifest",
     "ManifestError",
+    "ManifestFetched",
     "ManifestNotFoundError",
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
     "ObjectStore",
+    "Opening",
     "PermissionDeniedError",
     "Platform",
     "PlatformNotFoundError",
+    "PrefetchReport",
     "Proxies",
     "RangeError",
+    "RateLimitTold",
     "RedisLease",
     "Reference",
     "RegistryError",
+    "RegistryLimits",
     "RegistryOptions",
+    "RequestRetried",
     "Resolution",
+    "ResolutionFinished",
+    "RetryPolicy",
+    "Selection",
+    "Served",
     "ServerError",
     "Session",
     "Signature",
+    "SignaturePlaces",
     "SizeMismatchError",
     "Source",
     "SourceError",
@@ -159,10 +214,14 @@ __all__ = (
     "UnsupportedOperationError",
     "UsageError",
     "VerificationError",
+    "Warned",
     "WrongLoopError",
     "copy",
     "open_image",
+    "open_verified",
     "parse_reference",
+    "register_transport",
+    "reload_configuration",
     "supplement",
 )
 
@@ -171,15 +230,19 @@ _LAZY = {
     "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer.copy:CopyReport",
     "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",
+    "LocalLease": "asupplemented.cache.remote.leases:LocalLease",
     "ObjectStore": "asupplemented.cache.remote.object_store:ObjectStore",
     "Proxies": "asupplemented.transports.registry:Proxies",
     "RedisLease": "asupplemented.cache.remote.leases:RedisLease",
+    "RegistryLimits": "asupplemented.transports.registry:RegistryLimits",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
+    "SignaturePlaces": "asupplemented.transports.registry:SignaturePlaces",
     "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
     "copy": "asupplemented.transfer.copy:copy",
+    "reload_configuration": "asupplemented.transports.registry:reload_configuration",
     "testing": "asupplemented.testing",
 }
-"""Loaded when asked for: what needs aiohttp, and what only those need who copy or cache."""
+"""Loaded when first used: what needs aiohttp or an extra, copying, and caches."""
 
 
 def __getattr__(name: str) -> object:

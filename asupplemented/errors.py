@@ -176,11 +176,11 @@ class UnknownTransportError(InvalidReferenceError):
 
 
 class InvalidDigestError(SupplementedError, ValueError):
-    """Text that is not a digest (rules D1, D2)."""
+    """Text that is not a digest (rules D-01, D-02)."""
 
 
 class UnsupportedDigestError(InvalidDigestError):
-    """A well-formed digest of an algorithm that is not known (rule D3)."""
+    """A well-formed digest of an algorithm that is not known (rule D-03)."""
 
 
 class InvalidPlatformError(SupplementedError, ValueError):
@@ -204,11 +204,11 @@ class AmbiguousManifestError(ManifestError):
 
 
 class UnsupportedManifestError(ManifestError):
-    """A manifest of a kind that cannot be read here (rules P1, P2)."""
+    """A manifest of a kind that cannot be read here (rules P-01, P-02)."""
 
 
 class NonImageArtifactError(ManifestError):
-    """An artifact where an image is needed (rule AR2).
+    """An artifact where an image is needed (rule AR-02).
 
     Attributes:
         artifact_type: The ``artifactType``, else the media type of the config.
@@ -310,7 +310,7 @@ class BlobNotFoundError(NotFoundError):
 
 
 class PlatformNotFoundError(NotFoundError):
-    """No instance of a list matches the wanted platform (rule CI7).
+    """No instance of a list matches the wanted platform (rule CI-07).
 
     Attributes:
         available: The platforms that the list does offer, as text.

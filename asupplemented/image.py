@@ -24,17 +24,17 @@ __all__ = ("Image", "get_image", "open_image")
 
 
 def open_image(
-    reference: Reference, context: Context, *, platform: Platform | str | None = None
+    reference: Reference, session: Context, *, platform: Platform | str | None = None
 ) -> Opening[Image]:
-    """Open a reference and choose one image of it (rule U5).
+    """Open a reference and choose one image of it (rule U-05).
 
     Args:
         reference: A single reference or a group.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
         platform: What to choose from a list, and from lists within it; None is the host's.
 
     Returns:
-        The image, which closes the source with itself. A failure closes the source (rule U6).
+        The image, which closes the source with itself. A failure closes the source (rule U-06).
 
     Raises:
         InvalidPlatformError: The text is no platform.
@@ -43,7 +43,7 @@ def open_image(
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
 
     async def opener() -> Image:
-        source = await reference.open(context)
+        source = await reference.open(session)
         async with closing_on_error(lambda: (source,), "the source"):
             return await get_image(source, platform=wanted, owned=True)
 
@@ -122,7 +122,7 @@ class Image(AsyncResource):
 
     @property
     def layers(self) -> tuple[Descriptor, ...]:
-        """The layers, base first; duplicates are kept and meaningful (rules C4, C7)."""
+        """The layers, base first; duplicates are kept and meaningful (rules C-04, C-07)."""
         return self.parsed.layers
 
     @property
@@ -130,7 +130,7 @@ class Image(AsyncResource):
         """The config.
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact (rules AR2, AR3).
+            NonImageArtifactError: The manifest is that of an artifact (rules AR-02, AR-03).
         """
         if self._config is None:
             raise self.parsed.artifact_error().locate(
@@ -157,10 +157,10 @@ class Image(AsyncResource):
         return self.config.labels or {}
 
     async def read_config(self) -> bytes:
-        """The bytes of the config blob, verified; artifacts have one too (rule AR3).
+        """The bytes of the config blob, verified; artifacts have one too (rule AR-03).
 
         Raises:
-            UnsupportedManifestError: Schema 1 has no config blob (rule C1).
+            UnsupportedManifestError: Schema 1 has no config blob (rule C-01).
             LimitExceededError: It is larger than `MAX_CONFIG`.
         """
         if self.parsed.config is None:
@@ -180,10 +180,10 @@ class Image(AsyncResource):
         return self.source.open_blob(self.layers[number])
 
     def inspect(self) -> Inspection:
-        """A summary with upstream's fields (rules I1, I2).
+        """A summary with upstream's fields (rules I-01, I-02).
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact (rule AR2).
+            NonImageArtifactError: The manifest is that of an artifact (rule AR-02).
         """
         return Inspection.of(self.parsed, self.config)
 

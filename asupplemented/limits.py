@@ -36,28 +36,28 @@ MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 
 MAX_MANIFEST: Final = 4 * MIB
-"""One manifest, index, or ``index.json``: what every registry accepts (rules L1-L3)."""
+"""One manifest, index, or ``index.json``: what every registry accepts (rules L-01, L-03)."""
 
 MAX_CONFIG: Final = 4 * MIB
-"""One config blob read into memory (rule I3)."""
+"""One config blob read into memory (rule I-03)."""
 
 MAX_SIGNATURE: Final = 4 * MIB
-"""One signature, or one list of them (rules L1-L3)."""
+"""One signature, or one list of them (rules L-01, L-03)."""
 
 MAX_SIGNATURES: Final = 127
 """Signatures of one manifest, stored as numbered files (rule SIG-02)."""
 
 MAX_INSTANCES: Final = 20_000
-"""Distinct manifests in one group: far above any real index, far below what hurts (rule X15)."""
+"""Distinct manifests in one group: far above any real index, far below what hurts (rule X-15)."""
 
 MAX_ENTRIES: Final = 10 * MAX_INSTANCES
 """Queue entries in one resolution: lists may name the same instances again and again."""
 
 MAX_NESTING: Final = 8
-"""Lists within lists; real ones stop at two (rule X15)."""
+"""Lists within lists; real ones stop at two (rule X-15)."""
 
 MAX_MANIFESTS_TOTAL: Final = 256 * MIB
-"""All manifests of one resolution together (rule X15)."""
+"""All manifests of one resolution together (rule X-15)."""
 
 MAX_READ_AHEAD: Final = 64 * MIB
 """Manifests fetched ahead of serial order and not yet committed."""

@@ -92,7 +92,7 @@ class LayoutStore:
     Attributes:
         root: The directory that holds ``index.json``.
         blobs: The directory that holds ``<algorithm>/<hex>``: ``blobs`` within `root`, or one
-            that several layouts share (rule OC9).
+            that several layouts share (rule OC-09).
         durable: Whether what is written has reached the disk when it is named.
     """
 
@@ -109,7 +109,7 @@ class LayoutStore:
         return cls(root, root / "blobs" if shared is None else Path(shared), durable)
 
     def blob_path(self, digest: Digest) -> str:
-        """Where a blob or manifest is, or would be (rule OC3)."""
+        """Where a blob or manifest is, or would be (rule OC-03)."""
         return f"{self.blobs}/{digest.algorithm}/{digest.encoded}"
 
     def is_marked(self) -> bool:
@@ -117,13 +117,13 @@ class LayoutStore:
         return os.access(self.root / LAYOUT_FILE, os.F_OK)
 
     def read_index(self) -> LayoutIndex | None:
-        """Read ``index.json``; what follows the JSON object in it is ignored (rule J8).
+        """Read ``index.json``; what follows the JSON object in it is ignored (rule J-08).
 
         Returns:
             None if there is no such file.
 
         Raises:
-            LimitExceededError: It is larger than ``MAX_MANIFEST`` (rule L3).
+            LimitExceededError: It is larger than ``MAX_MANIFEST`` (rule L-03).
             MalformedManifestError: It is no index.
             SourceError: It cannot be read, or is no regular file.
         """
@@ -197,7 +197,7 @@ class LayoutStore:
 
 
 def add_entry(tree: Tree, entry: Descriptor) -> Tree:
-    """An ``index.json`` with one more entry (rule OC12).
+    """An ``index.json`` with one more entry (rule OC-12).
 
     An older entry of the same name loses its name and stays. A nameless entry of the same
     digest, which it may just have become, gives up its place to the new one.

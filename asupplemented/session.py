@@ -74,9 +74,9 @@ class Session(AsyncResource):
         timeouts: How long to wait.
         cache: Keeps blobs and manifests for later; it is never closed here.
         share: Decides what principals (see `scoped`) share of what they fetch; None: nothing.
-        hooks: Told of every `asupplemented.events.Event`.
+        hooks: Told of every `Event`.
         settings: Options of parts of the library, at most one of each kind, such as
-            `RegistryOptions`, `BreakerPolicy` and `ResumptionPolicy`.
+            `RegistryOptions` and `BreakerPolicy`.
 
     Raises:
         ConfigurationError: An argument is not what it should be.

@@ -122,7 +122,7 @@ def fetch_batch(
 
 
 def open_verified(
-    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, context: Context
+    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, session: Context
 ) -> Opening[Source]:
     """What a reference returns from `open`: a verified source, its default manifest read.
 
@@ -132,14 +132,14 @@ def open_verified(
     Args:
         opener: Opens the adapter; on failure or cancellation it leaves nothing open.
         reference: What is opened, as the user gave it.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
     """
 
     async def opening() -> Source:
-        limit = context.timeouts.open
+        limit = session.timeouts.open
         try:
             async with asyncio.timeout(limit):
-                return await _open(opener, reference, context)
+                return await _open(opener, reference, session)
         except SupplementedError:
             raise
         except TimeoutError as error:
@@ -150,10 +150,10 @@ def open_verified(
 
 
 async def _open(
-    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, context: Context
+    opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, session: Context
 ) -> Source:
     with _located(reference):
-        source = VerifiedSource(await opener(), reference, context)
+        source = VerifiedSource(await opener(), reference, session)
     async with closing_on_error(lambda: (source,), "the source"):
         await source.get_manifest()
     return source
@@ -164,8 +164,8 @@ class VerifiedSource(Source):
 
     Args:
         adapter: Reads raw bytes; closed with the source.
-        reference: What was opened, as the user gave it (rule SR1).
-        context: The session.
+        reference: What was opened, as the user gave it (rule SR-01).
+        session: Gives connections, credentials, limits and caches.
     """
 
     __slots__ = (
@@ -173,17 +173,17 @@ class VerifiedSource(Source):
         "_adapter",
         "_batched",
         "_closed",
-        "_context",
         "_default",
         "_files",
         "_flight",
         "_holds",
         "_placed",
         "_reference",
+        "_session",
         "_streams",
     )
 
-    def __init__(self, adapter: SourceAdapter, reference: Reference, context: Context) -> None:
+    def __init__(self, adapter: SourceAdapter, reference: Reference, session: Context) -> None:
         self._adapter = adapter
         # Asked of every manifest and every blob, and a protocol is slow to ask.
         self._batched = isinstance(adapter, Batched)
@@ -191,7 +191,7 @@ class VerifiedSource(Source):
         self._streams = adapter if isinstance(adapter, StreamsBlobs) else None
         self._files = adapter if isinstance(adapter, LocalFile) else None
         self._reference = reference
-        self._context = context
+        self._session = session
         self._default: Manifest | None = None
         self._flight = SingleFlight[Manifest]()
         self._closed = False
@@ -247,7 +247,7 @@ class VerifiedSource(Source):
         self, instance: Digest | None, expected: Digest | None, size: int | None
     ) -> Manifest:
         began = perf_counter()
-        cached = self._context.cache is not None and not self.has_files
+        cached = self._session.cache is not None and not self.has_files
         with _located(self._reference, expected):
             manifest = None
             if cached and expected is not None:
@@ -267,18 +267,18 @@ class VerifiedSource(Source):
         self, raw: RawManifest, expected: Digest | None, size: int | None
     ) -> Manifest:
         if len(raw.raw) > OFFLOAD_BYTES:
-            return await run_blocking(self._context, verify_and_parse, raw, expected, size)
+            return await run_blocking(self._session, verify_and_parse, raw, expected, size)
         return verify_manifest(raw, expected, size)
 
     async def _find_kept(self, digest: Digest) -> Manifest | None:
         from asupplemented.cache.manifests import find_manifest
 
-        return await find_manifest(self._context, digest)
+        return await find_manifest(self._session, digest)
 
     def _keep(self, manifest: Manifest, *, top: bool) -> None:
         from asupplemented.cache.manifests import keep_manifest
 
-        keep_manifest(self._context, manifest, top=top)
+        keep_manifest(self._session, manifest, top=top)
 
     async def get_manifests(
         self, instances: Sequence[Digest]
@@ -297,7 +297,7 @@ class VerifiedSource(Source):
         wanted = [Digest(instance) for instance in instances]
         began = perf_counter()
         with _located(self._reference):
-            outcomes = await run_blocking(self._context, fetch_batch, self._adapter, wanted)
+            outcomes = await run_blocking(self._session, fetch_batch, self._adapter, wanted)
         seconds = perf_counter() - began
         for digest, outcome in zip(wanted, outcomes, strict=True):
             if isinstance(outcome, Manifest):
@@ -307,10 +307,10 @@ class VerifiedSource(Source):
         return outcomes
 
     def _tell(self, manifest: Manifest, seconds: float) -> None:
-        if not self._context.observed:
+        if not self._session.observed:
             return
         event = ManifestFetched(str(self._reference), manifest.digest, manifest.size, seconds)
-        self._context.emit(event)
+        self._session.emit(event)
 
     # Blobs
 
@@ -354,7 +354,7 @@ class VerifiedSource(Source):
         descriptor = blob if isinstance(blob, Descriptor) else Descriptor(digest=Digest(blob))
         candidates = self.blob_candidates(descriptor)
         return open_stream(
-            descriptor, candidates, self._context, start=start, end=end, shared=shared
+            descriptor, candidates, self._session, start=start, end=end, shared=shared
         )
 
     def open_parts(
@@ -390,7 +390,7 @@ class VerifiedSource(Source):
         if self._files is None:
             return None
         opener = partial(self._files.open_file, blob)
-        return await run_opening(self._context, opener, lambda late: late.close())
+        return await run_opening(self._session, opener, lambda late: late.close())
 
     async def prefetch(
         self,
@@ -405,7 +405,7 @@ class VerifiedSource(Source):
         self._check_open()
         return await prefetch(
             self,
-            self._context,
+            self._session,
             selection=selection,
             concurrency=concurrency,
             progress=progress,

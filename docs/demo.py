@@ -18,13 +18,11 @@ import asupplemented as asup
 from asupplemented.cli.console import Narrator, short
 from asupplemented.cli.output import draw_resolution, render, show_size, write_text
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
-from asupplemented.transfer.copy import BlobCopied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from asupplemented.testing import BuiltImage
-    from asupplemented.transfer.copy import CopyProgress, CopyReport
 
 PLATFORMS = ("linux/amd64", "linux/arm64/v8", "linux/arm/v7", "linux/riscv64")
 LAYER = 512 * 1024
@@ -70,12 +68,12 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def narrate(follow: Callable[[CopyProgress], None]) -> Callable[[CopyProgress], None]:
+def narrate(follow: Callable[[asup.CopyProgress], None]) -> Callable[[asup.CopyProgress], None]:
     """Tell of each blob in a line, besides what the bars show on a terminal."""
 
-    def told(event: CopyProgress) -> None:
+    def told(event: asup.CopyProgress) -> None:
         follow(event)
-        if isinstance(event, BlobCopied):
+        if isinstance(event, asup.BlobCopied):
             size = show_size(event.size)
             say(f"  {short(event.blob.digest)}  {size:>9}  from member {event.member}")
 
@@ -111,7 +109,7 @@ async def show(references: tuple[str, str, str], output: Path, session: asup.Ses
     conclude(plan, report, await asyncio.to_thread(verify, output, plan.blobs))
 
 
-def conclude(plan: asup.Resolution, report: CopyReport, verified: Verified) -> None:
+def conclude(plan: asup.Resolution, report: asup.CopyReport, verified: Verified) -> None:
     """Say in three lines what happened."""
     instances = sum(not instance.is_index for instance in plan.instances())
     say(

@@ -14,7 +14,7 @@ from asupplemented.abc import AsyncResource
 from asupplemented.aio.threads import run_opening
 from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.errors import SupplementedError
-from asupplemented.limits import MIB, SMALL_BLOB
+from asupplemented.limits import CHUNK_MAX, MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from asupplemented.abc import BlobFile, Context, RawBlob
-    from asupplemented.blobs.verified import VerifiedStream
+    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob
 
 DATA = bytes(range(256)) * 4
 """A small blob."""
@@ -199,13 +198,25 @@ def describe(data: bytes, *, sized: bool = True, algorithm: str = "sha256") -> D
     return Descriptor(digest=Digest.of(data, algorithm), size=size)
 
 
-async def drain(stream: VerifiedStream) -> bytes:
+async def drain(stream: BlobStream, *, turns: int = 0) -> bytes:
+    """Read a stream to its end.
+
+    Args:
+        stream: It is opened and closed.
+        turns: How many turns of the event loop the reader takes for a chunk.
+    """
+    chunks: list[bytes] = []
     async with stream:
-        return b"".join([chunk async for chunk in stream])
+        async for chunk in stream:
+            assert 1 <= len(chunk) <= CHUNK_MAX
+            chunks.append(chunk)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    return b"".join(chunks)
 
 
-async def fail(stream: VerifiedStream) -> tuple[bytes, SupplementedError]:
-    """What was handed out before the error."""
+async def fail(stream: BlobStream) -> tuple[bytes, SupplementedError]:
+    """Read a stream that fails: what it gives before the error, and the error."""
     received = b""
     try:
         async with stream:

@@ -1,12 +1,18 @@
-"""What every test shares: Hypothesis profiles, and the mark of the interop tests."""
+"""What every test shares: a session, Hypothesis profiles, and the mark of the interop tests."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from asupplemented import Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 INTEROP = Path(__file__).parent / "interop"
 
@@ -43,3 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if INTEROP in item.path.parents:
             item.add_marker(pytest.mark.interop)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[Session]:
+    """A session with nothing configured."""
+    async with Session() as session:
+        yield session

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Ledger:
+class MemberLog:
     """What the members of a test did."""
 
     opened: int = 0
@@ -53,7 +53,7 @@ class Member:
 
     Attributes:
         name: What ``str()`` says.
-        ledger: Shared by all members of a test.
+        log: Shared by all members of a test.
         content: What it holds.
         faults: Raised instead of an answer; the key None is the default manifest.
         turns: How many turns of the event loop a fetch takes.
@@ -61,7 +61,7 @@ class Member:
     """
 
     name: str
-    ledger: Ledger
+    log: MemberLog
     content: MemoryReference
     faults: Mapping[str | None, SupplementedError] = field(default_factory=no_entries)
     turns: Callable[[str, str | None], int] = no_delay
@@ -99,20 +99,20 @@ class MemberAdapter:
         self.member = member
         self.inner = MemorySource(member.content)
         self.closed = False
-        member.ledger.opened += 1
+        member.log.opened += 1
 
     async def pause(self, digest: str | None) -> None:
-        ledger = self.member.ledger
-        ledger.flying += 1
-        ledger.peak = max(ledger.peak, ledger.flying)
+        log = self.member.log
+        log.flying += 1
+        log.peak = max(log.peak, log.flying)
         try:
             for _ in range(self.member.turns(self.member.name, digest)):
                 await asyncio.sleep(0)
         finally:
-            ledger.flying -= 1
+            log.flying -= 1
 
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
-        self.member.ledger.reads.append((self.member.name, instance))
+        self.member.log.reads.append((self.member.name, instance))
         if instance is not None:
             await self.pause(instance)
         fault = self.member.faults.get(instance)
@@ -138,7 +138,7 @@ class MemberAdapter:
     async def aclose(self) -> None:
         if not self.closed:
             self.closed = True
-            self.member.ledger.closed += 1
+            self.member.log.closed += 1
             if self.member.close_error is not None:
                 raise self.member.close_error
 

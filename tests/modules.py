@@ -1,14 +1,15 @@
-"""The modules of the package as the file system has them, for tests that read the source."""
+"""Modules of the package and blocks of pages, for tests that read sources and documentation."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "asupplemented"
 
-EXTRAS = frozenset({"obstore", "opentelemetry", "prometheus_client", "redis", "uvloop"})
+EXTRAS = frozenset({"obstore", "redis"})
 """Packages that a module may need and a machine that runs the tests may lack."""
 
 
@@ -42,3 +43,8 @@ def find_modules() -> dict[str, Module]:
 def name_of(path: Path) -> Module:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return Module(".".join(parts[:-1] if parts[-1] == "__init__" else parts), path)
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    """The blocks of code of one language in a page of Markdown."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -1,7 +1,8 @@
 """The rules of docs/rules.md, and the tests that prove them: ``python -m tests.rules [WORD...]``.
 
-A test proves a rule by naming it: in its name (``test_RES06_...``, ``test_CONF_14_...``), or in
-the id of one of its cases (``id="REF-02 newline"``).
+A rule has an id such as RES-06. Text cites it in this form. A test proves a rule by naming it: at
+the start of its name, without the hyphen (``test_RES06_...``, ``test_CONF_14_...``), or in the id
+of one of its cases (``id="REF-02 newline"``).
 """
 
 from __future__ import annotations
@@ -33,32 +34,53 @@ UNTESTED: Final = {
 }
 """Rules that no test names, and why."""
 
+NO_RULES: Final = frozenset(("UTF-16", "UTF-32"))
+"""Terms that look like the id of a rule."""
+
+_CITED: Final = re.compile(r"(?<![A-Za-z0-9_.%/-])[A-Z]{1,5}-[0-9]{2}[a-z]?(?![A-Za-z0-9_-])")
+"""The id of a rule, wherever it stands in text."""
+
+_LOOSE: Final = re.compile(
+    r"\b[Rr]ules?[\s#]+((?:(?:and|to|or|,|[A-Z]{1,5}[-_]?[0-9]+[a-z]?)[\s#]*)+)", re.ASCII
+)
+"""What follows the word "rule", be it the id of one or an attempt at it."""
+
+_ATTEMPT: Final = re.compile(r"[A-Z]{1,5}[-_]?[0-9]+[a-z]?")
+
+_TEST_NAME: Final = re.compile(r"\btest_((?:[A-Z]{1,5}_?[0-9]+[a-z]?_)+)")
+_NAMED: Final = re.compile(r"([A-Z]{1,5})_?([0-9]+[a-z]?)_")
+_LINE: Final = re.compile(r"^- \*\*([A-Z]{1,5}-[0-9]{2}[a-z]?)\*\* (\S.*)$", re.MULTILINE)
+
 
 def read_rules() -> dict[str, str]:
     """Every rule by its id, in order."""
-    text = PAGE.read_text(encoding="utf-8")
-    return dict(re.findall(r"^- \*\*([A-Z]+-\d\d)\*\* (\S.*)$", text, re.MULTILINE))
+    return dict(_LINE.findall(PAGE.read_text(encoding="utf-8")))
 
 
-class Finder:
-    """Finds ids of rules in text.
+def find_ids(text: str) -> set[str]:
+    """What a text cites as rules, in whatever form: ids, and names of tests."""
+    found = set(_CITED.findall(text)) - NO_RULES
+    for follows in _LOOSE.findall(text):
+        found.update(_ATTEMPT.findall(follows))
+    for names in _TEST_NAME.findall(text):
+        found.update(f"{prefix}-{number}" for prefix, number in _NAMED.findall(names))
+    return found
 
-    Args:
-        rules: The ids; what only has the prefix of one of them is found as well.
-    """
 
-    def __init__(self, rules: Iterable[str]) -> None:
-        prefixes = "|".join(sorted({rule.partition("-")[0] for rule in rules}))
-        self._id = re.compile(rf"(?<![A-Za-z0-9])({prefixes})[-_]?(\d\d)(?!\d)")
-
-    def find(self, text: str) -> set[str]:
-        """The rules that a text names."""
-        return {f"{prefix}-{number}" for prefix, number in self._id.findall(text)}
+def find_citations() -> Iterator[tuple[str, str]]:
+    """Every id that the package, its documentation or its tests cite, each with the file."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    folders = ("asupplemented", "benchmarks", "docs", "tests")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for path in sorted([*pages, *sources]):
+        if path.name != "test_rules.py":  # it shows ids that are none
+            for cited in sorted(find_ids(path.read_text(encoding="utf-8"))):
+                yield cited, str(path.relative_to(ROOT))
 
 
 def find_tests() -> Iterator[tuple[str, str]]:
     """Every test function by its place, with all that may name a rule: its name and its cases."""
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -75,12 +97,11 @@ def _strings(nodes: Iterable[ast.AST]) -> Iterator[str]:
                 yield each.value
 
 
-def group(rules: Iterable[str], tests: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
-    """The places of tests by the rules that their texts name; unknown ids are kept too."""
-    finder = Finder(rules)
+def group(tests: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
+    """The places of tests by the ids in their texts, unknown ids included."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for place, text in tests:
-        for rule in finder.find(text):
+        for rule in find_ids(text):
             if place not in found[rule]:
                 found[rule].append(place)
     return found
@@ -88,8 +109,7 @@ def group(rules: Iterable[str], tests: Iterable[tuple[str, str]]) -> Mapping[str
 
 def collect() -> list[tuple[str, str]]:
     """What pytest would run, each test function once for each rule that a case of it names."""
-    ours = "--ignore=tests/test_rules.py"  # its cases are the rules
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", ours, "tests"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if "::" in line]
     return [(line.partition("[")[0], line.rpartition("::")[2]) for line in lines]
@@ -98,7 +118,7 @@ def collect() -> list[tuple[str, str]]:
 def main(words: list[str]) -> int:
     """Print each rule, or those whose id holds one of the words, with its tests."""
     rules = read_rules()
-    tests = group(rules, collect())
+    tests = group(collect())
     for rule, title in rules.items():
         if words and not any(word.upper() in rule for word in words):
             continue

@@ -72,11 +72,22 @@ async def _as_coroutine(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Give way to others, threads too, until something is so."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what happens in a thread sets no event
-            await asyncio.sleep(0)
+async def wait_until(condition: Callable[[], bool], *, every: float = 0) -> None:
+    """Give way to others, threads and processes too, until something is so.
+
+    Args:
+        condition: What is looked at.
+        every: Seconds between two looks; not 0 where another process needs the processor.
+    """
+    async with asyncio.timeout(60):  # for something that never happens
+        while not condition():  # noqa: ASYNC110 - threads and processes set no event
+            await asyncio.sleep(every)
+
+
+async def settle(turns: int = 5) -> None:
+    """Let callbacks that are due run, and what they make due."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
 
 def count_open_files() -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asupplemented.hostconfig import ConfigurationPaths, Registries
 from asupplemented.model.name import ImageName
 from asupplemented.session import Session
-from tests.modules import ROOT
+from tests.modules import ROOT, code_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,19 +16,15 @@ if TYPE_CHECKING:
 GUIDE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
-
-
 def test_the_example_makes_a_session() -> None:
-    [example] = blocks("python")
+    [example] = code_blocks(GUIDE, "python")
     names: dict[str, object] = {}
     exec(compile(example, "configuration.md", "exec"), names)  # noqa: S102 - it is ours
     assert isinstance(names["session"], Session)
 
 
 def test_the_mirrors_of_the_example_are_asked_in_the_order_that_is_told(tmp_path: Path) -> None:
-    [example] = blocks("toml")
+    [example] = code_blocks(GUIDE, "toml")
     conf = tmp_path / "registries.conf"
     conf.write_text(example)
     registries = Registries.load(ConfigurationPaths(registries=conf))

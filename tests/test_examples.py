@@ -17,7 +17,7 @@ from asupplemented.blobs.health import health_of
 from asupplemented.cache.sharing import settle
 from asupplemented.testing import FakeRegistry, Slow, Status, build_image
 from tests.clocks import FakeClock
-from tests.modules import ROOT
+from tests.modules import ROOT, code_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,18 +95,14 @@ async def test_the_proxy_fetches_each_blob_once_for_all_its_clients(tmp_path: Pa
         assert (await get(f"/v2/app/blobs/{built.config}"))[0] == 502
 
 
-def blocks() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", STREAMS, re.MULTILINE | re.DOTALL)
-
-
 def test_what_the_page_about_streams_shows_compiles() -> None:
-    assert len(blocks()) == 4
-    for block in blocks():
+    assert len(code_blocks(STREAMS, "python")) == 4
+    for block in code_blocks(STREAMS, "python"):
         compile(block, "streams.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 async def test_how_long_a_source_is_asked_last_is_set_as_the_page_says() -> None:
-    [block] = [each for each in blocks() if "BreakerPolicy" in each]
+    [block] = [each for each in code_blocks(STREAMS, "python") if "BreakerPolicy" in each]
     names: dict[str, Any] = {}
     exec(block, names)  # noqa: S102 - our own page
     async with names["session"] as session:

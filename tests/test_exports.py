@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.modules import EXTRAS, PACKAGE, find_modules
+from tests.modules import EXTRAS, PACKAGE, ROOT, find_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 FACE = frozenset(
     {
@@ -35,7 +37,11 @@ FACE = frozenset(
         ),
         *("Source", "SpecificImages", "SupplementedReference", "SupplementedSource"),
         *("SystemImage", "copy", "parse_reference", "supplement"),
-        *("BreakerPolicy", "ConfigurationPaths", "Proxies", "RegistryOptions"),
+        *("ConfigurationPaths", "Proxies", "RegistryLimits", "RegistryOptions", "SignaturePlaces"),
+        *("BreakerPolicy", "RetryPolicy", "Timeouts", "reload_configuration"),
+        *("Context", "CredentialLike", "Opening", "open_verified", "register_transport"),
+        *("LayoutCache", "LocalLease", "ObjectStore", "RedisLease", "TieredCache"),
+        *("Image", "ImageManifest", "Index", "Selection", "Served", "open_image"),
     }
 )
 """What users type, errors aside."""
@@ -96,26 +102,44 @@ def faults(source: str) -> list[str]:
     return [f"not in __all__: {name}" for name in absent] + [f"twice: {name}" for name in twice]
 
 
-def load(name: str) -> object:
-    """Import a module; skip where an optional dependency is not installed."""
+def absent(name: str) -> list[str]:
+    """What the ``__all__`` of a module names and it has not."""
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in EXTRAS:
             raise
-        pytest.skip(f"{error.name} is not installed")
-
-
-@pytest.mark.parametrize("name", PUBLIC)
-def test_all_is_complete(name: str) -> None:
-    assert faults(PUBLIC[name].source) == []
-
-
-@pytest.mark.parametrize("name", PUBLIC)
-def test_all_names_what_exists(name: str) -> None:
-    module = load(name)
+        return []  # an optional dependency is not installed
     names: Iterable[str] = getattr(module, "__all__", ())
-    assert [each for each in names if not hasattr(module, each)] == []
+    return [each for each in names if not hasattr(module, each)]
+
+
+def test_all_is_complete() -> None:
+    found = {name: faults(module.source) for name, module in PUBLIC.items()}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_all_names_what_exists() -> None:
+    assert {name: wrong for name in PUBLIC if (wrong := absent(name))} == {}
+
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+FOR_USERS = frozenset({PACKAGE, f"{PACKAGE}.abc", f"{PACKAGE}.testing"})
+"""The modules that pages and examples import from."""
+
+
+@pytest.mark.parametrize("path", [*PAGES, *EXAMPLES], ids=lambda path: path.name)
+def test_documentation_imports_from_the_modules_for_users(path: Path) -> None:
+    text = path.read_text("utf-8")
+    imported = set(re.findall(rf"^\s*(?:from|import) ({PACKAGE}[\w.]*)", text, re.MULTILINE))
+    assert imported <= FOR_USERS
+
+
+def test_what_hooks_and_progress_callbacks_are_told_is_of_the_face() -> None:
+    face = importlib.import_module(PACKAGE)
+    events = importlib.import_module(f"{PACKAGE}.events")
+    assert set(events.__all__) <= set(face.__all__)
 
 
 def test_the_face_is_sorted_and_offers_what_users_type() -> None:

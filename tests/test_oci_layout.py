@@ -257,7 +257,7 @@ async def test_a_change_that_changes_nothing_writes_nothing(tmp_path: Path) -> N
     assert (tmp_path / "index.json").stat().st_ino == before
 
 
-async def test_L3_an_index_that_would_be_too_large_is_not_written(tmp_path: Path) -> None:
+async def test_L03_an_index_that_would_be_too_large_is_not_written(tmp_path: Path) -> None:
     def grow(tree: Tree) -> Tree:
         return {**tree, "annotations": {"x": "y" * MAX_MANIFEST}}
 

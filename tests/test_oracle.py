@@ -19,7 +19,7 @@ from asupplemented import (
 )
 from asupplemented.testing import FakeRegistry
 from asupplemented.transports.memory import MemoryReference
-from tests.members import Ledger, Member
+from tests.members import Member, MemberLog
 from tests.oracle_data import OracleCase, OracleSource, case_files, load_case
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def stored(name: str, source: OracleSource) -> MemoryReference:
     return MemoryReference(name, default, contents.manifests, contents.blobs)
 
 
-def members_of(case: OracleCase, ledger: Ledger, rng: random.Random) -> list[str | Reference]:
+def members_of(case: OracleCase, log: MemberLog, rng: random.Random) -> list[str | Reference]:
     """The sources of a case as members that answer in any order."""
     delays: dict[tuple[str, str | None], int] = {}
 
@@ -130,7 +130,7 @@ def members_of(case: OracleCase, ledger: Ledger, rng: random.Random) -> list[str
             members.append(members[source.same_as])
         else:
             name = f"s{source.number}"
-            members.append(Member(name, ledger, stored(name, source), turns=turns))
+            members.append(Member(name, log, stored(name, source), turns=turns))
     return members
 
 
@@ -138,20 +138,20 @@ def members_of(case: OracleCase, ledger: Ledger, rng: random.Random) -> list[str
 @pytest.mark.parametrize("lookahead", [0, 1, 3, 64])
 async def test_random_delays(case: OracleCase, lookahead: int) -> None:
     for seed in range(5):
-        ledger = Ledger()
-        members = members_of(case, ledger, random.Random(f"{case.name} {seed}"))
+        log = MemberLog()
+        members = members_of(case, log, random.Random(f"{case.name} {seed}"))
         await check(case, members, lookahead)
-        assert ledger.left_open == 0
-        assert ledger.peak <= 1 + lookahead
+        assert log.left_open == 0
+        assert log.peak <= 1 + lookahead
 
 
 @pytest.mark.parametrize("case", READ, ids=[case.name for case in READ])
 async def test_serial_reads(case: OracleCase) -> None:
     """At lookahead 0 the reads are those of the Go package, in its order."""
-    ledger = Ledger()
-    await check(case, members_of(case, ledger, random.Random(0)), 0)
+    log = MemberLog()
+    await check(case, members_of(case, log, random.Random(0)), 0)
     reads = [
         f"{name} {'default' if digest is None else case.names[Digest(digest)]}"
-        for name, digest in ledger.reads
+        for name, digest in log.reads
     ]
     assert tuple(reads) == case.expected.reads

@@ -7,13 +7,9 @@ import re
 from typing import Any
 
 import asupplemented
-from tests.modules import ROOT
+from tests.modules import ROOT, code_blocks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def test_local_links_lead_to_files() -> None:
@@ -23,14 +19,14 @@ def test_local_links_lead_to_files() -> None:
 
 
 def test_the_examples_compile() -> None:
-    examples = blocks("python")
+    examples = code_blocks(README, "python")
     assert len(examples) == 2
     for example in examples:
         compile(example, "README.md", "exec")
 
 
 def test_the_example_of_credentials_per_request_makes_a_view() -> None:
-    [example] = [each for each in blocks("python") if "scoped" in each]
+    [example] = [each for each in code_blocks(README, "python") if "scoped" in each]
     room = {"asup": asupplemented, "hmac": hmac, "SECRET": b"key"}
     exec(example, room)  # noqa: S102 - our own readme
     make: Any = room["as_user"]
@@ -39,7 +35,9 @@ def test_the_example_of_credentials_per_request_makes_a_view() -> None:
 
 
 def test_the_commands_are_those_that_ci_runs() -> None:
-    commands = [line.removeprefix("$ ") for line in "".join(blocks("console")).splitlines()]
+    commands = [
+        line.removeprefix("$ ") for line in "".join(code_blocks(README, "console")).splitlines()
+    ]
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     tests = [command for command in commands if command.endswith("nox -s tests")]
     assert len(tests) == 1

@@ -50,7 +50,7 @@ from tests.candidates import Ledger, Wire
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from asupplemented.abc import Context, RawBlob, Source
@@ -153,12 +153,6 @@ class BatchedAdapter(Adapter):
 
 class NamedAdapter(Adapter):
     default_descriptor: Descriptor | None = None
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 def holding(*images: Any, default: bytes | Exception | None = None) -> Adapter:
@@ -320,7 +314,7 @@ async def test_DG13_it_is_indexed_under_the_algorithm_that_named_it(session: Ses
         assert (await source.get_manifest()).digest == digest
 
 
-async def test_U2_a_default_manifest_that_is_not_what_its_name_says(session: Session) -> None:
+async def test_U02_a_default_manifest_that_is_not_what_its_name_says(session: Session) -> None:
     async with opened(named(INDEX.raw, IMAGE.digest), session) as source:
         with pytest.raises(DigestMismatchError) as caught:
             await source.get_manifest()
@@ -410,7 +404,7 @@ async def test_the_media_type_is_the_known_one_or_guessed(
 
 
 @pytest.mark.parametrize("batched", [True, False])
-async def test_L3_the_cap_of_manifests(session: Session, *, batched: bool) -> None:
+async def test_L03_the_cap_of_manifests(session: Session, *, batched: bool) -> None:
     adapter = BatchedAdapter() if batched else Adapter()
     sizes = {size: padded(size) for size in (OFFLOAD_BYTES + 1, MAX_MANIFEST, MAX_MANIFEST + 1)}
     digests = {size: Digest.of(raw) for size, raw in sizes.items()}
@@ -654,7 +648,7 @@ async def test_signatures_of_an_adapter_that_has_some(session: Session) -> None:
         assert await source.get_signatures(IMAGE.digest) == ()
 
 
-async def test_SR6_layers_for_copy(session: Session) -> None:
+async def test_SR06_layers_for_copy(session: Session) -> None:
     layer = Descriptor(digest=Digest.of(LAYER))
 
     class Rerouting(Adapter):
@@ -671,7 +665,7 @@ async def test_SR6_layers_for_copy(session: Session) -> None:
 # Ends
 
 
-async def test_SR8_closing_twice_is_closing_once_and_nothing_works_after_it(
+async def test_SR08_closing_twice_is_closing_once_and_nothing_works_after_it(
     session: Session,
 ) -> None:
     digest = Digest.of(LAYER)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asupplemented.abc import RawManifest
 from asupplemented.model.digest import Digest
+from asupplemented.model.manifest import Manifest
 from asupplemented.testing.disk import select
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class Contents:
         return replace(self, manifests=manifests, blobs=blobs)
 
 
+def manifest_of(built: Built) -> Manifest:
+    """What was built, as a verified manifest."""
+    return Manifest.verified(built.raw, built.media_type, built.digest)
+
+
 def write_layout(
     path: Path, contents: Contents, *, name: str | None = None, shared: Path | None = None
 ) -> str:
@@ -72,7 +78,7 @@ def write_layout(
         path: Directory, made if it is not there.
         contents: What to write.
         name: The name of the entry, None for none.
-        shared: Where the blobs go instead (rule OC9).
+        shared: Where the blobs go instead (rule OC-09).
 
     Returns:
         The reference as text.
@@ -96,8 +102,16 @@ def write_index(path: Path, entries: list[dict[str, object]]) -> None:
     (path / "index.json").write_text(json.dumps(document))
 
 
+def read_index(path: Path) -> list[dict[str, Any]]:
+    """The entries of ``index.json``, as they are."""
+    document = json.loads((path / "index.json").read_bytes())
+    assert document["schemaVersion"] == 2
+    entries: list[dict[str, Any]] = document["manifests"]
+    return entries
+
+
 def write_directory(path: Path, contents: Contents) -> str:
-    """Write a ``dir:`` image (rules DI1, DI2).
+    """Write a ``dir:`` image (rules DI-01, DI-02).
 
     The default manifest is found only as ``manifest.json``.
 

@@ -307,7 +307,7 @@ class Referring(Protocol):
 
 @runtime_checkable
 class LayersForCopy(Protocol):
-    """Serves layers under digests other than those in the manifest (rule SR6)."""
+    """Serves layers under digests other than those in the manifest (rule SR-06)."""
 
     async def layers_for_copy(self, instance: Digest | None, /) -> Sequence[Descriptor] | None:
         """None if the manifest is right, else a full replacement list, base layer first."""

@@ -79,8 +79,8 @@ class BlobCache(AsyncResource):
     """Keeps blobs and manifests by digest, for later readers. Tags are not its business.
 
     It never fails a pull: what cannot be read from it or written to it is passed by, with an
-    event `asupplemented.events.Warned`. What principals brought in is told apart by
-    ``context.principal``: with ``shared=False``, only what this principal has fetched itself is
+    event `Warned`. What principals brought in is told apart by
+    ``session.principal``: with ``shared=False``, only what this principal has fetched itself is
     there (rule SEC-13).
     """
 
@@ -93,7 +93,7 @@ class BlobCache(AsyncResource):
 
     @abc.abstractmethod
     async def find(
-        self, context: Context, blob: Descriptor, *, shared: bool = False
+        self, session: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:
         """The file of a whole blob that was verified when it was stored, None if there is none.
 
@@ -101,12 +101,12 @@ class BlobCache(AsyncResource):
         """
 
     @abc.abstractmethod
-    async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
+    async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
         """Prepare to fetch a blob, so that it is kept; None if it cannot or must not be."""
 
     @abc.abstractmethod
     async def find_manifest(
-        self, context: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, shared: bool = False
     ) -> Manifest | None:
         """A manifest by its digest, None if it is not there.
 
@@ -114,11 +114,11 @@ class BlobCache(AsyncResource):
         """
 
     @abc.abstractmethod
-    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
+    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
         """Keep a verified manifest.
 
         Args:
-            context: For whom.
+            session: The session that read it, for its principal.
             manifest: What to keep.
             top: Whether somebody opened it as the default manifest of a reference.
         """
@@ -126,7 +126,7 @@ class BlobCache(AsyncResource):
     async def pin(
         self,
         reference: Reference,
-        context: Context,
+        session: Context,
         *,
         selection: Selection | None = None,
         progress: Callable[[CopyProgress], None] | None = None,
@@ -138,7 +138,7 @@ class BlobCache(AsyncResource):
 
         Args:
             reference: The image, or a group.
-            context: The session, whose cache this is.
+            session: The session, whose cache this is.
             selection: What is fetched of each list; None is all that the reference stands for.
                 The pin is of the whole.
             progress: Told of everything worth showing; called on the event loop.
@@ -147,33 +147,33 @@ class BlobCache(AsyncResource):
             ConfigurationError: The session has another cache, or none.
             SupplementedError: The image cannot be read, or the pin cannot be written.
         """
-        if context.cache is not self:
+        if session.cache is not self:
             message = f"this session has another cache than {self}; make it as Session(cache=...)"
             raise ConfigurationError(message, reference=reference)
-        async with reference.open(context) as image:
+        async with reference.open(session) as image:
             top = await image.get_manifest()
-            await self.pin_digests(context, top.digest)
+            await self.pin_digests(session, top.digest)
             return await image.prefetch(selection=selection, progress=progress)
 
-    async def pin_digests(self, context: Context, *digests: Digest) -> None:
+    async def pin_digests(self, session: Context, *digests: Digest) -> None:
         """Never evict some blobs or manifests, nor what these name, there or yet to come.
 
         Raises:
             UnsupportedOperationError: This kind of cache has no pins.
             SupplementedError: The pins cannot be written.
         """
-        del context
+        del session
         message = f"{self} has no pins, so it cannot keep {', '.join(digests)} for sure"
         raise UnsupportedOperationError(message)
 
-    async def unpin(self, context: Context, *digests: Digest) -> None:
+    async def unpin(self, session: Context, *digests: Digest) -> None:
         """Take pins away; those of other digests stay.
 
         Raises:
             UnsupportedOperationError: This kind of cache has no pins.
             SupplementedError: The pins cannot be written.
         """
-        del context
+        del session
         message = f"{self} has no pins, so there is none of {', '.join(digests)}"
         raise UnsupportedOperationError(message)
 
@@ -203,10 +203,10 @@ class LeaseProvider(Protocol):
     A lease saves work and protects nothing. Blobs are named by their digests, so two hosts that
     fetch one at the same time store the same bytes, and no fencing token is needed. So it never
     fails a fetch, either: if the server cannot be asked, every host goes on without a lease, with
-    an event `asupplemented.events.Warned` when that begins.
+    an event `Warned` when that begins.
     """
 
-    async def acquire(self, context: Context, key: str, /) -> Lease | None:
+    async def acquire(self, session: Context, key: str, /) -> Lease | None:
         """Try to get the lease of a key, for a while.
 
         Returns:

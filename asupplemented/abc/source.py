@@ -159,7 +159,7 @@ class Source(AsyncResource):
     async def layers_for_copy(
         self, instance: Digest | str | None = None
     ) -> tuple[Descriptor, ...] | None:
-        """None if the manifest is right, else the layers to ask for instead (rule SR6)."""
+        """None if the manifest is right, else the layers to ask for instead (rule SR-06)."""
 
     async def get_referrers(
         self,

@@ -118,5 +118,9 @@ class SingleFlightMap(Generic[K, T]):
             if flight.idle and self._flights.get(key) is flight:
                 del self._flights[key]
 
+    def __len__(self) -> int:
+        """Keys whose work is being done."""
+        return len(self._flights)
+
     def __repr__(self) -> str:
         return f"<SingleFlightMap of {len(self._flights)} keys>"

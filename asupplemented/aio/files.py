@@ -41,7 +41,7 @@ __all__ = (
 )
 
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-"""A FIFO opens at once instead of waiting for a writer; no terminal takes control (rule DI7)."""
+"""A FIFO opens at once instead of waiting for a writer; no terminal takes control (rule DI-07)."""
 
 _NOT_A_FILE: Final = frozenset((errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO))
 _REFUSED: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
@@ -128,7 +128,7 @@ def open_regular(
     missing: Callable[[str], SupplementedError] = NotFoundError,
     follow: bool = True,
 ) -> tuple[int, os.stat_result]:
-    """Open a regular file for reading, and nothing else (rule DI7). Never waits.
+    """Open a regular file for reading, and nothing else (rule DI-07). Never waits.
 
     Args:
         path: The file.
@@ -179,7 +179,7 @@ def read_limited(
 
     Args:
         path: A regular file.
-        limit: The most bytes to accept (rules L1, L3).
+        limit: The most bytes to accept (rules L-01, L-03).
         missing: Makes the error for a file that is not there.
         follow: See `open_regular`.
 

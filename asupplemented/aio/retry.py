@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 __all__ = (
     "CLOCK",
     "Backoff",
-    "BackoffPolicy",
     "Clock",
     "FirstFailure",
     "Retry",
+    "RetryPolicy",
     "parse_retry_after",
     "retry",
 )
@@ -42,7 +42,7 @@ _LONGEST_DATE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class BackoffPolicy:
+class RetryPolicy:
     """How patient to be.
 
     Without advice from the other side the pause after failure n is random between 0 and
@@ -76,7 +76,7 @@ class Backoff:
 
     __slots__ = ("_failures", "_policy", "_random", "_start")
 
-    def __init__(self, policy: BackoffPolicy, *, start: float, random: Callable[[], float]) -> None:
+    def __init__(self, policy: RetryPolicy, *, start: float, random: Callable[[], float]) -> None:
         self._policy = policy
         self._start = start
         self._random = random
@@ -194,7 +194,7 @@ async def retry(
     operation: Callable[[], Awaitable[T]],
     *,
     judge: Callable[[SupplementedError], Retry | None],
-    policy: BackoffPolicy,
+    policy: RetryPolicy,
     clock: Clock,
     notify: Callable[[SupplementedError, int, float], None],
     first: FirstFailure | None = None,

@@ -154,18 +154,18 @@ class SourceHealth:
         return any(self._state(each.reference, now) is not BreakerState.OPEN for each in candidates)
 
     def record_success(self, reference: str) -> None:
-        """A source served what it was asked for."""
+        """Close a source and its host: the source served what it was asked for."""
         for name in _names(reference):
             self._breakers.drop(self._principal, name)
 
     def record_failure(self, reference: str, failure: SupplementedError) -> None:
-        """A source failed; the table at the top of this module says what that means."""
+        """Record a failure; the table at the top of this module says what each kind means."""
         source, *hosts = _names(reference)
         if isinstance(failure, _UNREACHABLE):
             for name in (source, *hosts):
                 self._fail(name, failure)
             return
-        # It answered, whatever the answer is.
+        # The host answered, whatever the answer is.
         if isinstance(failure, (RegistryError, NotFoundError, VerificationError)):
             for name in hosts:
                 self._breakers.drop(self._principal, name)
@@ -174,7 +174,7 @@ class SourceHealth:
         self.release(reference)
 
     def release(self, reference: str) -> None:
-        """The outcome of a request says nothing of the source, or the caller left before it."""
+        """End a probe without a verdict: its outcome says nothing of the source, or has none."""
         for breaker in self._find(reference):
             breaker.release()
 

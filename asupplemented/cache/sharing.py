@@ -2,7 +2,7 @@
 
 The fetches of a session belong to the session: an image that is closed does not end those that
 others follow. They are told apart by principal, for the digest of a blob is no permission to read
-it (rules SEC-13, SRV-13).
+it (rule SEC-13).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from asupplemented.abc import Opening
 from asupplemented.errors import ConfigurationError, SupplementedError, UsageError
-from asupplemented.transports import FOREIGN_TRANSPORTS, TRANSPORTS
+from asupplemented.transports import is_transport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,12 +86,7 @@ def find_named(text: str, named: FilesNamed) -> Reference | None:
         InvalidReferenceError: It is no name of an image.
     """
     scheme = text.partition(":")[0]
-    if (
-        not text
-        or text[0] in "./~"
-        or "://" in text
-        or scheme in {*TRANSPORTS, *FOREIGN_TRANSPORTS}
-    ):
+    if not text or text[0] in "./~" or "://" in text or is_transport(scheme):
         return None
     from asupplemented.hostconfig import (
         Registries,
@@ -130,21 +125,21 @@ class FirstOf:
     def transport(self) -> str:
         return "docker"
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the first one that can be opened."""
 
         async def opening() -> Source:
-            return await self._try(lambda reference: reference.open(context))
+            return await self._try(lambda reference: reference.open(session))
 
         return Opening(opening, self)
 
-    async def list_tags(self, context: Context) -> tuple[str, ...]:
+    async def list_tags(self, session: Context) -> tuple[str, ...]:
         """The tags in the first registry that lists them."""
-        return await self._try(lambda reference: reference.list_tags(context))
+        return await self._try(lambda reference: reference.list_tags(session))
 
-    async def get_digest(self, context: Context) -> Digest:
+    async def get_digest(self, session: Context) -> Digest:
         """The digest in the first registry that tells it."""
-        return await self._try(lambda reference: reference.get_digest(context))
+        return await self._try(lambda reference: reference.get_digest(session))
 
     async def _try(self, ask: Callable[[RegistryReference], Awaitable[T]]) -> T:
         failures: list[SupplementedError] = []

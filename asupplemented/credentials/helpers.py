@@ -161,6 +161,9 @@ class CredentialHelpers:
         expires = self._clock.now() + self._limits.fresh
         self._known.put(question, _Known(credential, expires))
 
+    def __repr__(self) -> str:
+        return f"<helpers, {len(self._known)} answers kept, {len(self._flights)} asked>"
+
 
 def check_suffix(suffix: str) -> str:
     """Check what names a helper (rule SEC-12): it becomes part of the name of a program.

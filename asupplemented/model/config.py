@@ -68,7 +68,7 @@ class _RootFs(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The config of an image, OCI or Docker; unknown fields are ignored (rule I2).
+    """The config of an image, OCI or Docker; unknown fields are ignored (rule I-02).
 
     Attributes:
         os: "" if the config does not say.
@@ -98,7 +98,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def parse(cls, raw: bytes) -> ImageConfig:
-        """Read a config blob; its bytes must have been verified (rule I3).
+        """Read a config blob; its bytes must have been verified (rule I-03).
 
         Raises:
             MalformedManifestError: It is not a JSON object, or a field has the wrong type.
@@ -107,7 +107,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def from_schema1(cls, image: ImageManifest) -> ImageConfig:
-        """The config that a schema 1 manifest brings along, that of its newest layer (rule I2).
+        """The config that a schema 1 manifest brings along, that of its newest layer (rule I-02).
 
         Raises:
             MalformedManifestError: It is broken, or `image` is of another kind.
@@ -172,7 +172,7 @@ class LayerData(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What people want to know of an image (rule I1).
+    """What people want to know of an image (rule I-01).
 
     Attributes:
         tag: As a schema 1 manifest names it; None for all other kinds.
@@ -202,14 +202,14 @@ class Inspection(NamedTuple):
 
     @classmethod
     def of(cls, image: ImageManifest, config: ImageConfig) -> Inspection:
-        """Put together what manifest and config say (rule I2).
+        """Put together what manifest and config say (rule I-02).
 
         Args:
             image: The manifest.
             config: Its config; for schema 1 `ImageConfig.from_schema1`.
 
         Raises:
-            NonImageArtifactError: It is an artifact (rule AR2).
+            NonImageArtifactError: It is an artifact (rule AR-02).
         """
         if image.is_artifact:
             raise image.artifact_error()

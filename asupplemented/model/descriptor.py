@@ -31,7 +31,7 @@ class Descriptor(
     """Content by media type, digest and size, with what the document says about it.
 
     It is a value as a document wrote it. In particular `digest` is text that nobody has checked
-    (rule P11): parse it with `Digest` where it is used.
+    (rule P-11): parse it with `Digest` where it is used.
 
     Attributes:
         media_type: None if the document does not say.
@@ -41,7 +41,7 @@ class Descriptor(
         urls: Where else the content may be found, in order of preference.
         annotations: Strings by name; empty if there are none.
         artifact_type: What kind of artifact the content is, or None.
-        data: The content itself in base64, as written, or None (rule P9).
+        data: The content itself in base64, as written, or None (rule P-09).
     """
 
     media_type: str | None = None

@@ -1,4 +1,4 @@
-"""Digests: the names of manifests and blobs (rules D1 to D5)."""
+"""Digests: the names of manifests and blobs (rules D-01 to D-05)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ("ALGORITHMS", "Digest", "Hasher", "check_digests")
 
 ALGORITHMS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
-"""The known algorithms, each with the number of hex digits that its digests have (rule D2)."""
+"""The known algorithms, each with the number of hex digits that its digests have (rule D-02)."""
 
 _VALID: Final = re.compile(
     "|".join(f"{name}:[a-f0-9]{{{length}}}" for name, length in ALGORITHMS.items())
@@ -39,13 +39,13 @@ class Digest(str):
     """``algorithm:hex``, validated once, when it is made.
 
     It is a `str` and can be used, compared and hashed as one. Because it was validated, it is
-    safe in a path or URL (rule D4): it holds nothing but lowercase letters, digits and a colon.
+    safe in a path or URL (rule D-04): it holds nothing but lowercase letters, digits and a colon.
 
     Args:
         text: The digest as text.
 
     Raises:
-        UnsupportedDigestError: Well-formed, but of an unknown algorithm (rule D3).
+        UnsupportedDigestError: Well-formed, but of an unknown algorithm (rule D-03).
         InvalidDigestError: Anything else that is not a digest.
     """
 
@@ -91,7 +91,7 @@ class Digest(str):
         return _CONSTRUCTORS[self[:6]]()
 
     def matches(self, data: bytes | bytearray | memoryview) -> bool:
-        """Whether `data` has this digest, by this digest's own algorithm (rule DG13)."""
+        """Whether `data` has this digest, by this digest's own algorithm (rule DG-13)."""
         return _CONSTRUCTORS[self[:6]](data).hexdigest() == self[7:]
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ def check_digests(texts: Sequence[str]) -> None:
 
 
 def _refusal(text: str) -> InvalidDigestError:
-    """Why `text` is no digest (rules D1 to D3)."""
+    """Why `text` is no digest (rules D-01 to D-03)."""
     algorithm, _, encoded = text.partition(":")
     if not algorithm or not encoded:
         message = f"invalid digest format: {excerpt(text)} is not algorithm:hex"

@@ -28,10 +28,10 @@ _WHAT: Final = "manifest"
 
 _TYPED: Final = ("config", "layers", "manifests")
 _TELLING: Final = {fold(key): key for key in (*_TYPED, "fsLayers", "history")}
-"""The keys that tell one kind of manifest from another (rule A1)."""
+"""The keys that tell one kind of manifest from another (rule A-01)."""
 
 Integer = Annotated[int, msgspec.Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
-"""A number that fits 64 bits: any other makes a document malformed (rule J5)."""
+"""A number that fits 64 bits: any other makes a document malformed (rule J-05)."""
 
 
 class Document(
@@ -61,7 +61,7 @@ class Document(
 
 
 class Head(msgspec.Struct, frozen=True, rename="camel"):
-    """The fields that say what a manifest is (rule G1).
+    """The fields that say what a manifest is (rule G-01).
 
     Attributes:
         schema_version: Or None.
@@ -114,7 +114,7 @@ def convert_as(reading: Reading, media_type: str, allowed: frozenset[str]) -> Do
     """The typed document of a manifest that must not look like another kind (rules A).
 
     Raises:
-        MalformedManifestError: See `convert`; plainly wrong input is called that (rule A3).
+        MalformedManifestError: See `convert`; plainly wrong input is called that (rule A-03).
         AmbiguousManifestError: It has keys of another kind.
     """
     foreign = find_foreign(reading, allowed)
@@ -128,7 +128,7 @@ def convert_as(reading: Reading, media_type: str, allowed: frozenset[str]) -> Do
 
 
 def find_foreign(reading: Reading, allowed: frozenset[str]) -> tuple[str, ...]:
-    """Keys that belong to another kind of manifest, in whatever case they are written (rule A1).
+    """Keys that belong to another kind of manifest, in whatever case they are written (rule A-01).
 
     Args:
         reading: The manifest.
@@ -144,7 +144,7 @@ def find_foreign(reading: Reading, allowed: frozenset[str]) -> tuple[str, ...]:
 
 
 def check_foreign(foreign: tuple[str, ...], media_type: str) -> None:
-    """Refuse a manifest that could be read as another kind (rule A2).
+    """Refuse a manifest that could be read as another kind (rule A-02).
 
     Raises:
         AmbiguousManifestError: `foreign` is not empty.

@@ -32,7 +32,7 @@ _KEYS: Final = frozenset(("config", "layers"))
 
 
 class LayerInfo(NamedTuple):
-    """A layer, and whether its manifest says that it is empty (rules C5, C7)."""
+    """A layer, and whether its manifest says that it is empty (rules C-05, C-07)."""
 
     descriptor: Descriptor
     empty: bool
@@ -43,11 +43,11 @@ class ImageManifest(msgspec.Struct, frozen=True):
 
     Attributes:
         media_type: What it was read as.
-        config: As written; None for schema 1, which has none (rule C1), and if it is not there.
-        layers: Base layer first; what is there twice is there twice (rules C4, C7).
+        config: As written; None for schema 1, which has none (rule C-01), and if it is not there.
+        layers: Base layer first; what is there twice is there twice (rules C-04, C-07).
         annotations: Empty if there are none.
         artifact_type: Or None.
-        subject: What it is about, or None; it is never followed (rule AR5).
+        subject: What it is about, or None; it is never followed (rule AR-05).
         schema1: What only schema 1 says; None for all other kinds.
     """
 
@@ -73,7 +73,7 @@ class ImageManifest(msgspec.Struct, frozen=True):
     def blobs(self) -> tuple[Descriptor, ...]:
         """Every blob that the manifest names: the config, then the layers, base first.
 
-        A config without a digest is left out (rule C3).
+        A config without a digest is left out (rule C-03).
         """
         if self.config is None or not self.config.digest:
             return self.layers
@@ -81,12 +81,12 @@ class ImageManifest(msgspec.Struct, frozen=True):
 
     @property
     def is_artifact(self) -> bool:
-        """Whether it is an OCI manifest of something that is no image (rules AR1, AR4)."""
+        """Whether it is an OCI manifest of something that is no image (rules AR-01, AR-04)."""
         return self.media_type == OCI_MANIFEST and self._config_type != OCI_CONFIG
 
     @property
     def image_id(self) -> str | None:
-        """The hex digits of the config's digest (rule C9).
+        """The hex digits of the config's digest (rule C-09).
 
         None for schema 1, where it takes the uncompressed layers to know.
 
@@ -101,7 +101,7 @@ class ImageManifest(msgspec.Struct, frozen=True):
         return Digest(self.config.digest if self.config is not None else "").encoded
 
     def artifact_error(self) -> NonImageArtifactError:
-        """What to raise where an image is needed and this is an artifact (rule AR2)."""
+        """What to raise where an image is needed and this is an artifact (rule AR-02)."""
         kind = self.artifact_type or self._config_type or ""
         if kind == DOCKER_CONFIG:
             message = "invalid mixed OCI image with Docker v2s2 config"
@@ -118,8 +118,8 @@ def parse_image(reading: Reading, media_type: str) -> ImageManifest:
     """Read a manifest of schema 2 or OCI.
 
     Raises:
-        MalformedManifestError: A rule of its kind is broken (rules P6, P8, P9).
-        AmbiguousManifestError: It has keys of another kind (rule A2).
+        MalformedManifestError: A rule of its kind is broken (rules P-06, P-08, P-09).
+        AmbiguousManifestError: It has keys of another kind (rule A-02).
     """
     typed = document.convert_as(reading, media_type, _KEYS)
     if media_type == DOCKER_MANIFEST:
@@ -140,15 +140,15 @@ def parse_schema1(payload: bytes, media_type: str) -> ImageManifest:
     """Read an unsigned schema 1 manifest, or the payload of a signed one.
 
     Raises:
-        MalformedManifestError: A rule of its kind is broken (rules P3 to P5).
-        AmbiguousManifestError: It has keys of another kind (rule A2).
+        MalformedManifestError: A rule of its kind is broken (rules P-03 to P-05).
+        AmbiguousManifestError: It has keys of another kind (rule A-02).
     """
     parsed = schema1.parse(payload, media_type)
     return ImageManifest(media_type, None, parsed.layers, schema1=parsed)
 
 
 def check_data(descriptors: Iterable[Descriptor | None]) -> None:
-    """Make sure that embedded content is base64 (rule P9).
+    """Make sure that embedded content is base64 (rule P-09).
 
     Raises:
         MalformedManifestError: One of them is not.
@@ -168,7 +168,7 @@ def _check_base64(data: str) -> None:
 
 
 def _check_docker_types(typed: Document) -> None:
-    """Schema 2 knows ten media types and has one on itself and on each layer (rules P6, P7)."""
+    """Schema 2 knows ten media types and has one on itself and on each layer (rules P-06, P-07)."""
     for media_type in (typed.media_type, *(layer.media_type for layer in typed.layers or ())):
         if media_type not in DOCKER_TYPES:
             shown = "none" if media_type is None else excerpt(media_type)

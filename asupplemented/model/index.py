@@ -33,7 +33,7 @@ __all__ = (
 )
 
 ZSTD_ANNOTATION: Final = "io.github.containers.compression.zstd"
-"""On an entry of an OCI index, with the value "true": its layers are zstd (rule LI3)."""
+"""On an entry of an OCI index, with the value "true": its layers are zstd (rule LI-03)."""
 
 _KEYS: Final = frozenset(("manifests",))
 
@@ -44,10 +44,10 @@ class Index:
 
     Attributes:
         media_type: What it was read as.
-        manifests: Its entries in document order; what is there twice is there twice (rule LI1).
+        manifests: Its entries in document order; what is there twice is there twice (rule LI-01).
         annotations: Empty if there are none.
         artifact_type: Or None.
-        subject: What it is about, or None; it is never followed (rule AR5).
+        subject: What it is about, or None; it is never followed (rule AR-05).
     """
 
     media_type: str
@@ -60,7 +60,7 @@ class Index:
     )
 
     def find(self, digest: str) -> Descriptor:
-        """The first entry with a digest (rule LI2).
+        """The first entry with a digest (rule LI-02).
 
         Raises:
             InstanceNotFoundError: The index does not name it.
@@ -76,13 +76,13 @@ class Index:
         return entry
 
     def compression_names(self, entry: Descriptor) -> tuple[str, ...]:
-        """How the layers of an entry are compressed, as far as the index tells (rule LI3)."""
+        """How the layers of an entry are compressed, as far as the index tells (rule LI-03)."""
         if self.media_type == DOCKER_LIST:
             return ("gzip",)
         return ("zstd",) if entry.annotations.get(ZSTD_ANNOTATION) == "true" else ("gzip",)
 
     def choose(self, platform: Platform | None, *, prefer_gzip: bool = False) -> Descriptor:
-        """The entry that fits a platform best (rules CI1 to CI6).
+        """The entry that fits a platform best (rules CI-01 to CI-06).
 
         The better platform wins, as `wanted_platforms` orders them. In an OCI index entries
         without a platform come after all that match, and among equals zstd comes before gzip.
@@ -93,7 +93,7 @@ class Index:
             prefer_gzip: Gzip before zstd.
 
         Raises:
-            PlatformNotFoundError: Nothing fits (rule CI7).
+            PlatformNotFoundError: Nothing fits (rule CI-07).
         """
         wanted = wanted_platforms(platform)
         ranks = {(p.os, p.architecture, p.variant): rank for rank, p in enumerate(wanted)}
@@ -130,11 +130,11 @@ class Index:
 
 
 def parse_index(reading: Reading, media_type: str) -> Index:
-    """Read an OCI index or a Docker manifest list (rule P10).
+    """Read an OCI index or a Docker manifest list (rule P-10).
 
     Raises:
-        MalformedManifestError: A field has the wrong type (rule P9 for embedded data).
-        AmbiguousManifestError: It has keys of another kind (rule A2).
+        MalformedManifestError: A field has the wrong type (rule P-09 for embedded data).
+        AmbiguousManifestError: It has keys of another kind (rule A-02).
     """
     typed = document.convert_as(reading, media_type, _KEYS)
     manifests = typed.manifests or ()
@@ -161,7 +161,7 @@ class SystemImage:
     Attributes:
         platform: What it must run on, also as text like ``linux/arm/v7``; None for this host.
         prefer_gzip: Of instances that fit equally well, take the one compressed with gzip
-            rather than zstd (rules CI5, CI10).
+            rather than zstd (rules CI-05, CI-10).
 
     Raises:
         InvalidPlatformError: The text is no platform.
@@ -207,7 +207,7 @@ Selection: TypeAlias = AllImages | SystemImage | SpecificImages
 
 
 def choose(selection: Selection, index: Index) -> tuple[Descriptor, ...]:
-    """The entries of one index that a selection takes (rule X5).
+    """The entries of one index that a selection takes (rule X-05).
 
     Returns:
         In document order, an entry as often as the index names it. A specific selection takes

@@ -62,7 +62,7 @@ class Manifest:
 
         The media type is the claimed one if it is one of the six known, else it is guessed from
         the bytes (rules G). The digest is that of the bytes, for signed schema 1 that of the
-        signed payload (rules DG1, DG2), by the algorithm of `expected` (rule DG13).
+        signed payload (rules DG-01, DG-02), by the algorithm of `expected` (rule DG-13).
 
         Args:
             raw: The bytes as a source gave them.
@@ -108,7 +108,7 @@ class Manifest:
 
     @property
     def is_index(self) -> bool:
-        """Whether it is an index or list, by its media type (rule MT1)."""
+        """Whether it is an index or list, by its media type (rule MT-01)."""
         return is_index(self.media_type)
 
     def parse(self) -> ImageManifest | Index:
@@ -129,7 +129,7 @@ class Manifest:
         """Read the manifest of one image or artifact.
 
         Raises:
-            UnsupportedManifestError: It is an index (rule P1).
+            UnsupportedManifestError: It is an index (rule P-01).
             ManifestError: See `parse`.
         """
         parsed = self.parse()
@@ -142,7 +142,7 @@ class Manifest:
         """Read an index or list.
 
         Raises:
-            UnsupportedManifestError: It is the manifest of one image (rule P1).
+            UnsupportedManifestError: It is the manifest of one image (rule P-01).
             ManifestError: See `parse`.
         """
         parsed = self.parse()
@@ -179,7 +179,7 @@ def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head | Document
 
 
 def _content(raw: bytes, kind: str | None, head: Head | Document) -> bytes:
-    """What the digest of a manifest covers (rules DG1, DG9)."""
+    """What the digest of a manifest covers (rules DG-01, DG-09)."""
     signed = kind in _SCHEMA1 and head.signatures is not None
     return schema1.rebuild_payload(raw) if signed else raw
 

@@ -70,7 +70,7 @@ ACCEPT: Final = (
     DOCKER_LIST,
     OCI_INDEX,
 )
-"""What a registry is asked for, in this order (rule MT3)."""
+"""What a registry is asked for, in this order (rule MT-03)."""
 
 KNOWN_MANIFESTS: Final = frozenset(ACCEPT)
 """The six media types that a manifest can have here."""
@@ -89,16 +89,16 @@ DOCKER_TYPES: Final = frozenset(
         DOCKER_FOREIGN_LAYER_GZIP,
     )
 )
-"""The only media types that may occur in a schema 2 manifest (rule P6)."""
+"""The only media types that may occur in a schema 2 manifest (rule P-06)."""
 
 
 def is_index(media_type: str | None) -> bool:
-    """Whether this is the type of an index or list, compared verbatim (rule MT1)."""
+    """Whether this is the type of an index or list, compared verbatim (rule MT-01)."""
     return media_type in (OCI_INDEX, DOCKER_LIST)
 
 
 def normalize(media_type: str | None) -> str:
-    """The type that a manifest is treated as (rule MT2).
+    """The type that a manifest is treated as (rule MT-02).
 
     Returns:
         One of the six known types as it is, and signed schema 1 for everything else.
@@ -110,7 +110,7 @@ def guess(raw: bytes) -> str | None:
     """What the bytes of a manifest look like, where nobody says what they are (rules G).
 
     Returns:
-        None if they look like nothing, or cannot be read (upstream: ""). Rule G5 has a quirk:
+        None if they look like nothing, or cannot be read (upstream: ""). Rule G-05 has a quirk:
         the answer can be a type that is none of the six, or no manifest's at all.
     """
     try:
@@ -132,7 +132,7 @@ def guess_read(reading: Reading, head: Head | Document) -> str | None:
 
 
 _TELLING: Final = frozenset((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX))
-"""Types that a document may claim for itself; schema 1 is told by its version (rule G2)."""
+"""Types that a document may claim for itself; schema 1 is told by its version (rule G-02)."""
 
 
 def _guess_by_content(reading: Reading) -> str | None:
@@ -149,7 +149,7 @@ def _guess_by_content(reading: Reading) -> str | None:
 
 
 def _part(reading: Reading) -> Reading:
-    """The two fields that tell a manifest from an index (rule G7: these must be right)."""
+    """The two fields that tell a manifest from an index (rule G-07: these must be right)."""
     if isinstance(reading, Document):
         return reading
     return {key: value for key, value in reading.items() if key in ("config", "manifests")}

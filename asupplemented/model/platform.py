@@ -33,7 +33,7 @@ _ARCHITECTURE_ALIASES: Final = {
 """Names that users and kernels say, each with the Go name and the variant that it implies."""
 
 _FALLBACKS: Final = {"arm": ("v8", "v7", "v6", "v5"), "arm64": ("v8",)}
-"""Variants from best to worst, where an older one runs on a newer host (rule WP5)."""
+"""Variants from best to worst, where an older one runs on a newer host (rule WP-05)."""
 
 _CPU_VARIANTS: Final = {
     **dict.fromkeys(("8", "aarch64"), "v8"),
@@ -43,7 +43,7 @@ _CPU_VARIANTS: Final = {
     **dict.fromkeys(("4", "4t"), "v4"),
     "3": "v3",
 }
-"""What Linux reports as "CPU architecture", and the variant that it means (rule WP4)."""
+"""What Linux reports as "CPU architecture", and the variant that it means (rule WP-04)."""
 
 
 class Platform(
@@ -52,7 +52,7 @@ class Platform(
     """An operating system and a processor, by their Go names.
 
     Platforms are compared field by field; which instance a host takes is the business of
-    `wanted_platforms`, which looks at the first three fields only (rules WP2, WP9).
+    `wanted_platforms`, which looks at the first three fields only (rules WP-02, WP-09).
 
     Attributes:
         os: "linux", "windows", ...; "" where a document does not say.
@@ -99,7 +99,7 @@ class Platform(
         system: str | None = None,
         cpuinfo: str | None = None,
     ) -> Platform:
-        """The platform of this host, or of the host described (rules WP1 to WP4).
+        """The platform of this host, or of the host described (rules WP-01 to WP-04).
 
         Args:
             machine: What `platform.machine` says; None asks it.
@@ -120,11 +120,11 @@ class Platform(
 
 
 def wanted_platforms(platform: Platform | None) -> tuple[Platform, ...]:
-    """What an instance may say to be chosen for `platform`, best first (rules WP5 to WP8).
+    """What an instance may say to be chosen for `platform`, best first (rules WP-05 to WP-08).
 
     Args:
         platform: What is wanted, its variant taken literally; None for this host, whose
-            variant is detected (rule WP3).
+            variant is detected (rule WP-03).
 
     Returns:
         Platforms of os, architecture and variant alone. An instance matches one if these three

@@ -1,6 +1,6 @@
-"""Docker schema 1: the signed payload (rules DG2 to DG9), layers and history (P3 to P5, C4 to C6).
+"""Docker schema 1: signed payload (rules DG-02 to DG-09), layers (P-03 to P-05, C-04 to C-06).
 
-Signatures are undone, never checked (rule DG5): the digest of a signed manifest is that of the
+Signatures are undone, never checked (rule DG-05): the digest of a signed manifest is that of the
 payload, so it is the payload that is verified, and nothing but the payload that is read.
 """
 
@@ -27,7 +27,7 @@ __all__ = ("EMPTY_LAYER", "EMPTY_LAYER_BYTES", "Schema1", "is_signed", "parse", 
 EMPTY_LAYER_BYTES: Final = bytes.fromhex(
     "1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000"
 )
-"""The gzip of 1024 NULs: the blob of nearly every layer that holds nothing (rule C6)."""
+"""The gzip of 1024 NULs: the blob of nearly every layer that holds nothing (rule C-06)."""
 
 EMPTY_LAYER: Final = Descriptor(
     None,
@@ -95,14 +95,14 @@ class _Signatures(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Schema1:
-    """What a schema 1 manifest says, base layer first (rule C4).
+    """What a schema 1 manifest says, base layer first (rule C-04).
 
     Attributes:
         name: Repository, as written; "" if the manifest does not say.
         tag: As written; "" if the manifest does not say.
         architecture: As written; "" if the manifest does not say.
         layers: Blobs of all layers, throwaway ones included; size and media type are unknown.
-        empty: For each layer, whether the manifest calls it throwaway (rule C5).
+        empty: For each layer, whether the manifest calls it throwaway (rule C-05).
         history: The ``v1Compatibility`` of each layer: JSON, as written.
     """
 
@@ -115,16 +115,16 @@ class Schema1:
 
 
 def is_signed(tree: dict[str, Json]) -> bool:
-    """Whether a manifest has signatures, be they right or wrong (rule G4)."""
+    """Whether a manifest has signatures, be they right or wrong (rule G-04)."""
     return tree.get("signatures") is not None
 
 
 def rebuild_payload(raw: bytes) -> bytes:
-    """The bytes that were signed: what remains when the signatures are undone (rule DG2).
+    """The bytes that were signed: what remains when the signatures are undone (rule DG-02).
 
     Raises:
         MalformedManifestError: There are no signatures, they are broken, or they disagree
-            (rules DG3, DG4, DG6, DG7, DG8).
+            (rules DG-03, DG-04, DG-06, DG-07, DG-08).
     """
     document = strict_json.decode(raw, _Signatures, what=_WHAT)
     if not document.signatures:
@@ -142,8 +142,8 @@ def parse(payload: bytes, media_type: str) -> Schema1:
     """Read an unsigned manifest, or the payload of a signed one.
 
     Raises:
-        MalformedManifestError: A rule of the format is broken (rules P3 to P5).
-        AmbiguousManifestError: It has keys of another kind (rule A2).
+        MalformedManifestError: A rule of the format is broken (rules P-03 to P-05).
+        AmbiguousManifestError: It has keys of another kind (rule A-02).
     """
     tree = strict_json.load(payload, what=_WHAT)
     manifest = strict_json.convert(tree, _Manifest, what=_WHAT)
@@ -177,7 +177,7 @@ def _text_of(entry: _History) -> str:
 
 
 def _check_ids(images: list[_Compatibility]) -> None:
-    """Each layer names the next older one as its parent (rules P4, P5)."""
+    """Each layer names the next older one as its parent (rules P-04, P-05)."""
     for image in images:
         if _ID.fullmatch(image.id) is None:
             raise _malformed(f"image ID {excerpt(image.id)} is not 64 hex digits")
@@ -195,7 +195,7 @@ def _check_ids(images: list[_Compatibility]) -> None:
 
 
 def _is_repeated(images: list[_Compatibility], index: int) -> bool:
-    """Of entries with one ID in a row, the oldest stays (rule P5)."""
+    """Of entries with one ID in a row, the oldest stays (rule P-05)."""
     return index + 1 < len(images) and images[index].id == images[index + 1].id
 
 
@@ -213,7 +213,7 @@ def _read_format(signature: _Signature) -> tuple[int, bytes]:
 
 
 def _is_readable(key: _Key) -> bool:
-    """Whether it could be a public key (rule DG4); nothing is verified with it (rule DG5)."""
+    """Whether it could be a public key (rule DG-04); nothing is verified with it (rule DG-05)."""
     match key:
         case _Key(kty="EC", crv=str(), x=str() as x, y=str() as y):
             return bool(_decode64(x) and _decode64(y))

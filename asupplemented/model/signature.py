@@ -1,4 +1,4 @@
-"""Signatures: bytes that vouch for a manifest, and how they are framed on disk (rule SR12)."""
+"""Signatures: bytes that vouch for a manifest, and how they are framed on disk (rule SR-12)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Signature:
 
     @classmethod
     def from_blob(cls, blob: bytes) -> Signature:
-        """Read a signature as a file or a lookaside server holds it (rule SR12).
+        """Read a signature as a file or a lookaside server holds it (rule SR-12).
 
         Raises:
             LayoutError: The frame is not one of those that are known.
@@ -58,7 +58,7 @@ class Signature:
         return _from_frame(blob)
 
     def to_blob(self) -> bytes:
-        """The signature as a file holds it; `from_blob` reads it back (rule SR12)."""
+        """The signature as a file holds it; `from_blob` reads it back (rule SR-12)."""
         if self.format == "simple-signing" and self.data and self.data[0] in _OPENPGP_BYTES:
             return self.data
         return b"\0%s\n%s" % (self.format.encode("ascii"), self.data)

@@ -1,4 +1,4 @@
-"""JSON, read strictly: one document, one meaning (rules J1 to J9, SEC-05, SEC-06).
+"""JSON, read strictly: one document, one meaning (rules J-01 to J-09, SEC-05, SEC-06).
 
 Two readers of one document must not see two different things in it. So an exact duplicate key
 is refused everywhere, and so is a key that a case-insensitive reader takes for a known field:
@@ -19,8 +19,8 @@ What the quick way accepts, the exact way accepts too, with the same result.
 
 Shapes: what a decoded JSON tree must look like before msgspec may convert it.
 
-A shape does what Go's decoder does and msgspec does not (rules J3, J4): it drops fields that are
-null, gives null elements their zero value, drops unknown keys, and refuses keys that a
+A shape does what Go's decoder does and msgspec does not (rules J-03, J-04): it drops fields that
+are null, gives null elements their zero value, drops unknown keys, and refuses keys that a
 case-insensitive reader takes for known ones.
 """
 
@@ -70,20 +70,20 @@ _ESCAPE: Final = re.compile(
 def decode(raw: bytes, kind: type[T], *, what: str = "document", trailing: bool = False) -> T:
     """Decode one JSON object.
 
-    A ``null`` counts as a field that is not there (rules J4, J9), and unknown keys are ignored.
-    Invalid UTF-8 and lone surrogates become U+FFFD (rule J7): never hash what was decoded.
+    A ``null`` counts as a field that is not there (rules J-04, J-09), and unknown keys are ignored.
+    Invalid UTF-8 and lone surrogates become U+FFFD (rule J-07): never hash what was decoded.
 
     Args:
         raw: The bytes of the document.
         kind: A struct whose fields all have defaults. The quick way is open to those that omit
             defaults and refuse unknown fields, and so do all structs within.
         what: What the document is, for error messages.
-        trailing: Ignore what follows the object (rule J8: ``index.json`` of a layout).
+        trailing: Ignore what follows the object (rule J-08: ``index.json`` of a layout).
 
     Raises:
         MalformedManifestError: It is not a JSON object in UTF-8, it is nested deeper than
             ``MAX_JSON_DEPTH``, a key is there twice or almost a known one, or a field has the
-            wrong type (rules J3, J5, J6, J8).
+            wrong type (rules J-03, J-05, J-06, J-08).
     """
     value = decode_quickly(raw, kind)
     if value is not None:
@@ -114,7 +114,7 @@ def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[
     """Read a JSON object whole, as a tree.
 
     Returns:
-        The object with every key of the document; ``null`` gives an empty one (rule J9).
+        The object with every key of the document; ``null`` gives an empty one (rule J-09).
 
     Raises:
         MalformedManifestError: See `decode`; what the fields hold is not looked at.
@@ -233,7 +233,7 @@ class Shape(Protocol):
 
 
 def fold(key: str) -> str:
-    """The key as a case-insensitive reader compares it (rule J1).
+    """The key as a case-insensitive reader compares it (rule J-01).
 
     This is Unicode's simple folding, as far as it leads to ASCII: U+017F is an s, U+212A a k.
     """

@@ -124,12 +124,12 @@ class SupplementedReference:
         return self.references[0]
 
     def open(
-        self, context: Context, *, resolution: Resolution | None = None
+        self, session: Context, *, resolution: Resolution | None = None
     ) -> Opening[SupplementedSource]:
         """Open and resolve the group; the source closes every member.
 
         Args:
-            context: The session.
+            session: Gives connections, credentials, limits and caches.
             resolution: A plan made before for these references. Members are opened but nothing
                 is resolved; default manifests must still be the ones of the plan. What it prefers
                 counts, as all that it decided does, whatever the options of this group are.
@@ -140,51 +140,51 @@ class SupplementedReference:
             VerificationError: A default manifest is no longer the one of `resolution`.
         """
         if resolution is None:
-            return Opening(lambda: self._open(context), self)
-        return Opening(lambda: self._reopen(context, resolution), self)
+            return Opening(lambda: self._open(session), self)
+        return Opening(lambda: self._reopen(session, resolution), self)
 
-    async def _open(self, context: Context) -> SupplementedSource:
+    async def _open(self, session: Context) -> SupplementedSource:
         resolved = await resolve(
             Members.of(self.references),
             self.selection,
-            context,
+            session,
             missing=self.missing,
             unavailable=self.unavailable,
             prefer=self.prefer,
         )
         return SupplementedSource(
-            self, resolved.resolution, resolved.sources, resolved.manifests, context
+            self, resolved.resolution, resolved.sources, resolved.manifests, session
         )
 
-    async def _reopen(self, context: Context, resolution: Resolution) -> SupplementedSource:
+    async def _reopen(self, session: Context, resolution: Resolution) -> SupplementedSource:
         members = Members.of(self.references)
         if resolution.members != tuple(str(reference) for reference in self.references):
             message = "the resolution was made for other references; resolve this group again"
             raise ConfigurationError(message, reference=self)
         planned = [n for n in members.distinct if resolution.defaults[n] is not None]
-        sources = await open_members(members, planned, context)
-        source = SupplementedSource(self, resolution, sources, {}, context)
+        sources = await open_members(members, planned, session)
+        source = SupplementedSource(self, resolution, sources, {}, session)
         async with closing_on_error(lambda: (source,), "the members"):
             await source.check_defaults()
         return source
 
     def open_image(
-        self, context: Context, *, platform: Platform | str | None = None
+        self, session: Context, *, platform: Platform | str | None = None
     ) -> Opening[Image]:
         """Open the group and choose one image of it (seed: ``NewImage``).
 
         Args:
-            context: The session.
+            session: Gives connections, credentials, limits and caches.
             platform: The platform to choose from lists; None is that of a `SystemImage`
                 selection, else the host's.
         """
         if platform is None and isinstance(self.selection, SystemImage):
             platform = self.selection.platform
-        return open_image(self, context, platform=platform)
+        return open_image(self, session, platform=platform)
 
-    async def resolve(self, context: Context) -> Resolution:
+    async def resolve(self, session: Context) -> Resolution:
         """The plan alone: the group is opened, resolved and closed."""
-        async with self.open(context) as source:
+        async with self.open(session) as source:
             return source.resolution
 
     def with_options(

@@ -511,7 +511,7 @@ def _error_of(entry: _Unavailable, members: Sequence[str]) -> SupplementedError:
 
 
 def _same(wanted: Platform, offered: Platform) -> bool:
-    """Exact equality of os, architecture and variant (rule WP9)."""
+    """Exact equality of os, architecture and variant (rule WP-09)."""
     return (wanted.os, wanted.architecture, wanted.variant or None) == (
         offered.os,
         offered.architecture,

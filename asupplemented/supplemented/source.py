@@ -40,11 +40,11 @@ class SupplementedSource(Source):
 
     __slots__ = (
         "_closed",
-        "_context",
         "_manifests",
         "_members",
         "_reference",
         "_rerouted",
+        "_session",
         "resolution",
     )
 
@@ -54,24 +54,24 @@ class SupplementedSource(Source):
         resolution: Resolution,
         members: Mapping[int, Source],
         manifests: Mapping[Digest, Manifest],
-        context: Context,
+        session: Context,
     ) -> None:
         self.resolution = resolution
         self._reference = reference
         self._members = dict(members)
         self._manifests = dict(manifests)
-        self._context = context
+        self._session = session
         self._rerouted: dict[Digest, tuple[Digest, Descriptor]] = {}
         self._closed = False
 
     @property
     def reference(self) -> SupplementedReference:
-        """The group; its ``top`` is what upstream's ``Reference()`` gives (rule X11)."""
+        """The group; its ``top`` is what upstream's ``Reference()`` gives (rule X-11)."""
         return self._reference
 
     @property
     def concurrent_blobs(self) -> bool:
-        """Whether every member lets blobs be read side by side (rule X11)."""
+        """Whether every member lets blobs be read side by side (rule X-11)."""
         return all(member.concurrent_blobs for member in self._members.values())
 
     def instances(self) -> tuple[Instance, ...]:
@@ -99,7 +99,7 @@ class SupplementedSource(Source):
         planned = self.resolution.explain(digest)
         if planned.kind != "blob":
             return planned
-        health = health_of(self._context)
+        health = health_of(self._session)
         pauses = [health.remaining(candidate.reference) for candidate in planned.candidates]
         candidates = tuple(
             each._replace(reason=f"{each.reason}; asked last for {pause:.0f} s") if pause else each
@@ -113,7 +113,7 @@ class SupplementedSource(Source):
         """The top's default manifest (None), or any manifest of the group, verified.
 
         Raises:
-            InstanceNotFoundError: The group has no such manifest (rule X9).
+            InstanceNotFoundError: The group has no such manifest (rule X-09).
         """
         self._check_open()
         digest = self.resolution.top if instance is None else Digest(instance)
@@ -208,14 +208,14 @@ class SupplementedSource(Source):
             shared: See `Source.open_blob`.
 
         Raises:
-            BlobNotFoundError: No manifest of the group names the blob (rule X9).
+            BlobNotFoundError: No manifest of the group names the blob (rule X-09).
         """
         from asupplemented.cache.sharing import open_stream
 
         descriptor = blob if isinstance(blob, Descriptor) else self._descriptor(Digest(blob))
         candidates = self.blob_candidates(descriptor)
         return open_stream(
-            descriptor, candidates, self._context, start=start, end=end, shared=shared
+            descriptor, candidates, self._session, start=start, end=end, shared=shared
         )
 
     def open_parts(
@@ -224,7 +224,7 @@ class SupplementedSource(Source):
         """Ranges of a blob from the first member, in order, that can read several at once.
 
         Raises:
-            BlobNotFoundError: No manifest of the group names the blob (rule X9).
+            BlobNotFoundError: No manifest of the group names the blob (rule X-09).
             UnsupportedOperationError: No member that has the blob can do that.
         """
         self._check_open()
@@ -259,7 +259,7 @@ class SupplementedSource(Source):
         self._check_open()
         return await prefetch(
             self,
-            self._context,
+            self._session,
             selection=selection or self._reference.selection,
             concurrency=concurrency,
             progress=progress,
@@ -281,7 +281,7 @@ class SupplementedSource(Source):
     ) -> tuple[Descriptor, ...] | None:
         """The layers to ask for instead of those in a manifest, None if the manifest is right.
 
-        Blobs named in the answer are served by the instance's member from now on (rule X10);
+        Blobs named in the answer are served by the instance's member from now on (rule X-10);
         the resolution itself stays as it is.
 
         Raises:
@@ -335,7 +335,7 @@ class SupplementedSource(Source):
             raise ClosedError(message, reference=self._reference)
 
     async def aclose(self) -> None:
-        """Close every member, also those that nothing is served from (rule X14).
+        """Close every member, also those that nothing is served from (rule X-14).
 
         Raises:
             ExceptionGroup: Members that failed to close; all have been asked to.

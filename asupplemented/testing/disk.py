@@ -86,7 +86,7 @@ def write_directory(
     include: Container[str] | None = None,
     omit: Container[str] = (),
 ) -> str:
-    """Write a ``dir:`` image (rules DI1, DI2).
+    """Write a ``dir:`` image (rules DI-01, DI-02).
 
     Args:
         path: Directory, made if it is not there.

@@ -80,14 +80,14 @@ class FaultyReference:
         """Always "memory"."""
         return self.image.transport
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the image, its default manifest read, as the transports with a network do."""
 
         async def opener() -> SourceAdapter:
             await self.control.ask("/open", _answer_nothing)
             return FaultySource(MemorySource(self.image), self.control)
 
-        return open_verified(opener, self, context)
+        return open_verified(opener, self, session)
 
     def __str__(self) -> str:
         return str(self.image)

@@ -60,7 +60,7 @@ __all__ = (
 ResourceT = TypeVar("ResourceT", bound=AsyncResource)
 
 CONCURRENCY: Final = 6
-"""Blobs side by side, as upstream has it (rule SR4)."""
+"""Blobs side by side, as upstream has it (rule SR-04)."""
 
 _NAMED: Final = 20
 """Digests that a warning names before it only counts."""
@@ -133,7 +133,7 @@ async def copy(
     Raises:
         ConfigurationError: `concurrency` is below 1, or `extras` are asked of a `SystemImage`.
         UnsupportedOperationError: The destination cannot be written, or copying would change a
-            manifest (rule K6).
+            manifest (rule K-06).
         NotFoundError: A manifest or blob is not there.
         VerificationError: The content is not what its digest names.
         SourceError: Reading or writing failed.

@@ -140,9 +140,9 @@ async def read_cargo(
         PlatformNotFoundError: No image fits the platform.
         UnsupportedManifestError: A manifest is of schema 1, which is never written.
         UnsupportedOperationError: The source serves layers under other digests than the manifest
-            names (rule K6).
+            names (rule K-06).
         SizeMismatchError: Two manifests tell different sizes of one blob.
-        LimitExceededError: Too many manifests, too large, or nested too deep (rule X15).
+        LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
         SupplementedError: The source failed.
     """
     reader = _Reader(source, selection, concurrency)
@@ -373,7 +373,7 @@ class _Reader:
 def _checked_layers(
     manifest: Manifest, image: ImageManifest, served: Sequence[Descriptor] | None
 ) -> Sequence[Descriptor]:
-    """The layers to ask for, which must be those that the manifest names (rule K6)."""
+    """The layers to ask for, which must be those that the manifest names (rule K-06)."""
     if served is None:
         return image.layers
     if [layer.digest for layer in served] != [layer.digest for layer in image.layers]:

@@ -42,7 +42,7 @@ CONCURRENCY: Final = 6
 
 async def prefetch(
     source: Source,
-    context: Context,
+    session: Context,
     *,
     selection: Selection | None = None,
     concurrency: int = CONCURRENCY,
@@ -55,7 +55,7 @@ async def prefetch(
 
     Args:
         source: The image; it stays open.
-        context: The session, with a cache.
+        session: The session, with a cache.
         selection: What is taken of each list; None is `AllImages`.
         concurrency: Requests side by side, at least 1.
         progress: Told of everything worth showing; called on the event loop.
@@ -63,17 +63,17 @@ async def prefetch(
     Raises:
         ConfigurationError: The session has no cache, or `concurrency` is not a number above 0.
         PlatformNotFoundError: No image fits the platform.
-        LimitExceededError: Too many manifests, or nested too deep (rule X15).
+        LimitExceededError: Too many manifests, or nested too deep (rule X-15).
         SupplementedError: A source failed. What was fetched by then stays in the cache.
     """
-    if context.cache is None:
+    if session.cache is None:
         message = "there is no cache to fetch into; make the session as Session(cache=...)"
         raise ConfigurationError(message, reference=source.reference)
     if concurrency < 1:
         message = f"concurrency is a number of requests, 1 or more, not {concurrency}"
         raise ConfigurationError(message)
     report = await _Prefetch(source, selection or AllImages(), concurrency, progress).run()
-    await settle(context)
+    await settle(session)
     return report
 
 

@@ -1,4 +1,4 @@
-"""``dir:PATH``: one image in a directory of plain files (rules DI1 to DI8).
+"""``dir:PATH``: one image in a directory of plain files (rules DI-01 to DI-08).
 
 ``manifest.json`` is the default manifest and ``<hex>.manifest.json`` an instance; ``<hex>`` is a
 blob; ``signature-N`` and ``<hex>.signature-N`` are signatures, N from 1. A digest that is not
@@ -63,8 +63,8 @@ class DirectoryReference:
     ``str()`` gives the path; the options after it have no text form.
 
     Attributes:
-        path: The directory, as the user wrote it; it may hold colons (rule DI1).
-        follow_symlinks: Whether a file may be a symbolic link, wherever it leads (rule DI7).
+        path: The directory, as the user wrote it; it may hold colons (rule DI-01).
+        follow_symlinks: Whether a file may be a symbolic link, wherever it leads (rule DI-07).
         durable: Whether a destination waits until what it wrote is on the disk.
 
     Raises:
@@ -80,7 +80,7 @@ class DirectoryReference:
 
     @classmethod
     def parse(cls, rest: str) -> Self:
-        """Take everything as the path (rule DI1).
+        """Take everything as the path (rule DI-01).
 
         Raises:
             InvalidReferenceError: It is empty or holds NUL.
@@ -92,23 +92,23 @@ class DirectoryReference:
         """Always "dir"."""
         return "dir"
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the image for reading. Its default manifest is read and verified at once.
 
         Opening raises:
             ImageNotFoundError: There is no such directory, or no image in it.
-            LayoutError: Its version is not known (rule DI3), or a file is no regular file.
+            LayoutError: Its version is not known (rule DI-03), or a file is no regular file.
             LimitExceededError: The manifest is larger than ``MAX_MANIFEST``.
             ManifestError: The manifest is none.
             SourceError: A file cannot be read.
         """
-        return open_verified(lambda: DirectorySource.find(self, context), self, context)
+        return open_verified(lambda: DirectorySource.find(self, session), self, session)
 
-    def create(self, context: Context) -> Opening[Destination]:
+    def create(self, session: Context) -> Opening[Destination]:
         """Open the directory for writing; it is made if it is not there.
 
         What is in it stays: blobs that are whole are not written again, and an image in it can
-        be read until `Destination.commit` puts another one in its place (rule DI6).
+        be read until `Destination.commit` puts another one in its place (rule DI-06).
 
         Opening raises:
             LayoutError: It holds something else than an image, or one of a newer version.
@@ -116,7 +116,7 @@ class DirectoryReference:
         """
 
         async def opener() -> Destination:
-            return await DirectoryDestination(self, context).start()
+            return await DirectoryDestination(self, session).start()
 
         return Opening(opener, self)
 
@@ -125,7 +125,7 @@ class DirectoryReference:
 
 
 def read_version(root: str) -> tuple[int, int] | None:
-    """The version of an image directory (rule DI3). Blocking.
+    """The version of an image directory (rule DI-03). Blocking.
 
     Returns:
         Major and minor number, None if the directory does not say.
@@ -152,12 +152,12 @@ def read_version(root: str) -> tuple[int, int] | None:
 
 
 def _spell(digest: Digest) -> str:
-    """A digest as the names of files have it (rules DI1, DI2)."""
+    """A digest as the names of files have it (rules DI-01, DI-02)."""
     return digest.encoded if digest.algorithm == "sha256" else digest.replace(":", "-")
 
 
 def _spellings(digest: Digest) -> tuple[str, ...]:
-    """How a digest may be spelled; older tools left every algorithm out (rule DI2)."""
+    """How a digest may be spelled; older tools left every algorithm out (rule DI-02)."""
     return (_spell(digest),) if digest.algorithm == "sha256" else (_spell(digest), digest.encoded)
 
 
@@ -166,18 +166,18 @@ class DirectorySource(DiskSource):
 
     Args:
         reference: What is opened.
-        context: The session.
+        session: The session.
     """
 
-    def __init__(self, reference: DirectoryReference, context: Context) -> None:
-        super().__init__(context, follow=reference.follow_symlinks)
+    def __init__(self, reference: DirectoryReference, session: Context) -> None:
+        super().__init__(session, follow=reference.follow_symlinks)
         self._root = reference.path
 
     @classmethod
-    async def find(cls, reference: DirectoryReference, context: Context) -> Self:
-        """See that there is a directory of a version that can be read (rule DI3)."""
-        await run_blocking(context, _check_directory, reference.path)
-        return cls(reference, context)
+    async def find(cls, reference: DirectoryReference, session: Context) -> Self:
+        """See that there is a directory of a version that can be read (rule DI-03)."""
+        await run_blocking(session, _check_directory, reference.path)
+        return cls(reference, session)
 
     def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
         if instance is None:
@@ -188,8 +188,8 @@ class DirectorySource(DiskSource):
         return [f"{self._root}/{name}" for name in _spellings(digest)]
 
     async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]:
-        """Read ``signature-1`` and on, until one is not there (rules DI4, SR12)."""
-        return await run_blocking(self._context, self._read_signatures, instance)
+        """Read ``signature-1`` and on, until one is not there (rules DI-04, SR-12)."""
+        return await run_blocking(self._session, self._read_signatures, instance)
 
     def _read_signatures(self, instance: Digest | None) -> list[Signature]:
         signatures: list[Signature] = []
@@ -252,14 +252,14 @@ class DirectoryDestination(DiskDestination):
 
     Args:
         reference: Where to.
-        context: The session.
+        session: The session.
     """
 
-    def __init__(self, reference: DirectoryReference, context: Context) -> None:
+    def __init__(self, reference: DirectoryReference, session: Context) -> None:
         root = Path(reference.path)
         super().__init__(
             reference,
-            context,
+            session,
             root,
             staging=root,
             durable=reference.durable,
@@ -278,7 +278,7 @@ class DirectoryDestination(DiskDestination):
         return self._root / name
 
     def prepare(self) -> None:
-        """See that the directory is an image or empty (rule DI6), make it, and mark it."""
+        """See that the directory is an image or empty (rule DI-06), make it, and mark it."""
         version = read_version(str(self._root))
         if version is None and _is_occupied(self._root):
             message = (
@@ -317,7 +317,7 @@ class DirectoryDestination(DiskDestination):
             self._signatures = tuple(signatures)
         else:
             with self._located(instance):
-                await run_blocking(self._context, self._write_signatures, signatures, instance)
+                await run_blocking(self._session, self._write_signatures, signatures, instance)
         return True
 
     def _write_signatures(self, signatures: Sequence[Signature], instance: Digest | None) -> None:
@@ -333,7 +333,7 @@ class DirectoryDestination(DiskDestination):
                     return
 
     async def publish(self, top: Manifest, platform: Platform | None) -> None:  # noqa: ARG002 - no place for it
-        await run_blocking(self._context, self._publish, top)
+        await run_blocking(self._session, self._publish, top)
 
     def _publish(self, top: Manifest) -> None:
         path = self._path(MANIFEST_FILE)

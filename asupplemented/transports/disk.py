@@ -93,12 +93,12 @@ class DiskSource(abc.ABC):
     """Reads manifests and blobs that are files.
 
     Args:
-        context: The session, whose threads read.
+        session: The session, whose threads read.
         follow: Whether a file may be a symbolic link, wherever it leads.
     """
 
-    def __init__(self, context: Context, *, follow: bool) -> None:
-        self._context = context
+    def __init__(self, session: Context, *, follow: bool) -> None:
+        self._session = session
         self._follow = follow
         # Made once: a batch reads thousands of manifests.
         read = partial(read_limited, limit=MAX_MANIFEST, follow=follow)
@@ -114,7 +114,7 @@ class DiskSource(abc.ABC):
         """Where a blob may be, the likeliest place first."""
 
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
-        return await run_blocking(self._context, self.read_manifest, instance)
+        return await run_blocking(self._session, self.read_manifest, instance)
 
     def fetch_manifests(
         self, instances: Sequence[Digest]
@@ -138,7 +138,7 @@ class DiskSource(abc.ABC):
         return first_found(self.manifest_paths(instance), read)
 
     def open_file(self, blob: Descriptor) -> BlobFile:
-        """Open the file of a blob. Blocking. URLs in the descriptor are ignored (rule OC8)."""
+        """Open the file of a blob. Blocking. URLs in the descriptor are ignored (rule OC-08)."""
         return first_found(self.blob_paths(Digest(blob.digest)), self._open)
 
     def _open(self, path: str) -> BlobFile:
@@ -169,12 +169,12 @@ def first_found(paths: Iterable[str], read: Callable[[str], T]) -> T:
 
 
 async def is_whole(
-    context: Context, path: Path, digest: Digest, size: int | None, *, follow: bool = True
+    session: Context, path: Path, digest: Digest, size: int | None, *, follow: bool = True
 ) -> bool:
     """Whether a file holds just what a digest names; it is read to its end to know.
 
     Args:
-        context: The session, whose threads read.
+        session: The session, whose threads read.
         path: The file, which need not be there, nor be a file.
         digest: What it should hold.
         size: Bytes it should have, None if not known.
@@ -182,7 +182,7 @@ async def is_whole(
     """
     opener = partial(open_blob_file, path, follow=follow)
     try:
-        file = await run_opening(context, opener, lambda late: late.close())
+        file = await run_opening(session, opener, lambda late: late.close())
     except (NotFoundError, SourceError):
         return False
     reader = share_blob_file(file)
@@ -191,7 +191,7 @@ async def is_whole(
             return False
         hasher = digest.hasher()
         position = 0
-        while count := await run_blocking(context, _hash_block, reader, hasher, position):
+        while count := await run_blocking(session, _hash_block, reader, hasher, position):
             position += count
     except SourceError:
         return False
@@ -211,7 +211,7 @@ class DiskDestination(Destination):
 
     Args:
         reference: Where it writes, as the user gave it.
-        context: The session, whose threads write.
+        session: The session, whose threads write.
         root: The directory of the image. It is made by `prepare`; its parent has to be there.
         staging: Where files are made, and below which blobs and manifests go: `root`, or a
             directory in it or elsewhere.
@@ -222,7 +222,7 @@ class DiskDestination(Destination):
     def __init__(
         self,
         reference: Reference,
-        context: Context,
+        session: Context,
         root: Path,
         *,
         staging: Path,
@@ -230,7 +230,7 @@ class DiskDestination(Destination):
         follow: bool,
     ) -> None:
         self._reference = reference
-        self._context = context
+        self._session = session
         self._root = root
         self._staging = staging
         self._durable = durable
@@ -275,7 +275,7 @@ class DiskDestination(Destination):
         """Prepare, and return the destination; on failure and cancellation nothing stays."""
         async with closing_on_error(lambda: (self,), "the destination"):
             with self._located():
-                await run_blocking(self._context, self.prepare)
+                await run_blocking(self._session, self.prepare)
         return self
 
     @property
@@ -289,7 +289,7 @@ class DiskDestination(Destination):
         if digest in self._held:
             return True
         path = self.blob_path(digest)
-        whole = await is_whole(self._context, path, digest, blob.size, follow=self._follow)
+        whole = await is_whole(self._session, path, digest, blob.size, follow=self._follow)
         if whole:
             self._hold(digest, path)
         return whole
@@ -298,7 +298,7 @@ class DiskDestination(Destination):
         self._check_open()
         digest = Digest(stream.descriptor.digest)
         path = self.blob_path(digest)
-        await ingest(self._context, stream, path, staging=self._staging, durable=self._durable)
+        await ingest(self._session, stream, path, staging=self._staging, durable=self._durable)
         self._hold(digest, path)
 
     def _hold(self, digest: Digest, path: Path) -> None:
@@ -312,13 +312,13 @@ class DiskDestination(Destination):
         self._algorithms.add(manifest.digest.algorithm)
         path = self.manifest_path(manifest.digest)
         with self._located(manifest.digest):
-            await run_blocking(self._context, self.write, path, manifest.raw)
+            await run_blocking(self._session, self.write, path, manifest.raw)
 
     async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
         self._check_open()
         self._check_kind(top)
         with self._located(top.digest):
-            await run_blocking(self._context, self._sync)
+            await run_blocking(self._session, self._sync)
             await self.publish(top, platform)
 
     def write(self, path: Path, data: bytes) -> None:
@@ -369,7 +369,7 @@ class DiskDestination(Destination):
             return
         self._closed = True
         if not self._touched:
-            await run_blocking(self._context, self.abandon)
+            await run_blocking(self._session, self.abandon)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

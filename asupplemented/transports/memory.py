@@ -85,7 +85,7 @@ class MemoryReference:
         """Always "memory"; no text begins with it."""
         return "memory"
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the image. Its default manifest is verified at once.
 
         Opening raises:
@@ -96,7 +96,7 @@ class MemoryReference:
         async def opener() -> MemorySource:
             return MemorySource(self)
 
-        return open_verified(opener, self, context)
+        return open_verified(opener, self, session)
 
     def __str__(self) -> str:
         return f"memory:{self.name}"

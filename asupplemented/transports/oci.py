@@ -1,6 +1,6 @@
-"""``oci:PATH[:IMAGE|:@N]``: images in OCI layouts on disk (rules OC1 to OC13).
+"""``oci:PATH[:IMAGE|:@N]``: images in OCI layouts on disk (rules OC-01 to OC-12).
 
-URLs in descriptors are never followed here (rule OC8): a layout serves what is in its files.
+URLs in descriptors are never followed here (rule OC-08): a layout serves what is in its files.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _READABLE: Final = frozenset(
         media_type.DOCKER_LIST,
     )
 )
-"""What an entry of the right name may be (rule OC4)."""
+"""What an entry of the right name may be (rule OC-04)."""
 _SHOWN: Final = 10
 """Names, or types, that a message lists."""
 
@@ -71,12 +71,12 @@ class LayoutReference:
     ``str()`` gives path and image or number; the options after those have no text form.
 
     Attributes:
-        path: The directory, as the user wrote it; it holds no colon (rule OC2).
-        image: The name of an entry of ``index.json`` (rule OC4). None is the only entry there
-            is (rule OC5).
+        path: The directory, as the user wrote it; it holds no colon (rule OC-02).
+        image: The name of an entry of ``index.json`` (rule OC-04). None is the only entry there
+            is (rule OC-05).
         index: The position of an entry in ``index.json``, from 0, or None. For reading only.
-        shared_blob_dir: Where blobs and manifests are instead of ``blobs`` (rule OC9), or None.
-        follow_symlinks: Whether a blob may be a symbolic link, wherever it leads (rule OC10).
+        shared_blob_dir: Where blobs and manifests are instead of ``blobs`` (rule OC-09), or None.
+        follow_symlinks: Whether a blob may be a symbolic link, wherever it leads (rule OC-10).
         durable: Whether a destination waits until what it wrote is on the disk.
 
     Raises:
@@ -113,7 +113,7 @@ class LayoutReference:
 
     @classmethod
     def parse(cls, rest: str) -> Self:
-        """Read ``PATH[:IMAGE|:@N]`` (rules OC1, OC2).
+        """Read ``PATH[:IMAGE|:@N]`` (rules OC-01, OC-02).
 
         Raises:
             InvalidReferenceError: It is malformed; the message says which part is.
@@ -136,7 +136,7 @@ class LayoutReference:
         """The files of the layout."""
         return LayoutStore.at(self.path, shared=self.shared_blob_dir, durable=self.durable)
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the image for reading. Its default manifest is read and verified at once.
 
         Opening raises:
@@ -145,15 +145,15 @@ class LayoutReference:
             UnsupportedManifestError: The image is nothing that can be read here.
             LimitExceededError: A file is larger than ``MAX_MANIFEST``.
             MalformedManifestError: ``index.json`` or the manifest is broken.
-            VerificationError: The manifest is not what ``index.json`` says (rule OC7).
+            VerificationError: The manifest is not what ``index.json`` says (rule OC-07).
             SourceError: A file cannot be read.
         """
-        return open_verified(lambda: LayoutSource.find(self, context), self, context)
+        return open_verified(lambda: LayoutSource.find(self, session), self, session)
 
-    def create(self, context: Context) -> Opening[Destination]:
+    def create(self, session: Context) -> Opening[Destination]:
         """Open the layout for writing; it is made if it is not there.
 
-        An image that is there under the same name loses the name, all others stay (rule OC12).
+        An image that is there under the same name loses the name, all others stay (rule OC-12).
 
         Opening raises:
             UnsupportedOperationError: The reference is ``@N``, which is for reading.
@@ -165,7 +165,7 @@ class LayoutReference:
             if self.index is not None:
                 message = "an index in index.json cannot be written to; give the image a name"
                 raise UnsupportedOperationError(message, reference=self)
-            return await LayoutDestination(self, context).start()
+            return await LayoutDestination(self, session).start()
 
         return Opening(opener, self)
 
@@ -180,25 +180,25 @@ class LayoutSource(DiskSource):
 
     Args:
         reference: What is opened.
-        context: The session.
+        session: The session.
         index: What ``index.json`` says.
         entry: The default manifest, one of its entries.
     """
 
     def __init__(
-        self, reference: LayoutReference, context: Context, index: LayoutIndex, entry: Descriptor
+        self, reference: LayoutReference, session: Context, index: LayoutIndex, entry: Descriptor
     ) -> None:
-        super().__init__(context, follow=reference.follow_symlinks)
+        super().__init__(session, follow=reference.follow_symlinks)
         self._store = reference.store
         self._default = Digest(entry.digest)
         self._entry = entry
         self._types = {each.digest: each.media_type for each in reversed(index.manifests)}
 
     @classmethod
-    async def find(cls, reference: LayoutReference, context: Context) -> Self:
-        """Look an image up in ``index.json``. A missing ``oci-layout`` is no failure (OC3)."""
+    async def find(cls, reference: LayoutReference, session: Context) -> Self:
+        """Look an image up in ``index.json``. A missing ``oci-layout`` is no failure (OC-03)."""
         store = reference.store
-        index, marked = await run_blocking(context, _look, store)
+        index, marked = await run_blocking(session, _look, store)
         if index is None:
             message = (
                 f"there is no OCI layout at {store.root}: it has no {INDEX_FILE}; check the path, "
@@ -207,12 +207,12 @@ class LayoutSource(DiskSource):
             raise ImageNotFoundError(message, reference=reference)
         if not marked:
             message = f"the layout has no file {LAYOUT_FILE}; other tools may refuse it"
-            context.emit(Warned(str(reference), message))
-        return cls(reference, context, index, choose_entry(index, reference))
+            session.emit(Warned(str(reference), message))
+        return cls(reference, session, index, choose_entry(index, reference))
 
     @property
     def default_descriptor(self) -> Descriptor:
-        """The chosen entry: the default manifest has its digest and size (rule OC7)."""
+        """The chosen entry: the default manifest has its digest and size (rule OC-07)."""
         return self._entry
 
     def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
@@ -222,7 +222,7 @@ class LayoutSource(DiskSource):
         return (self._store.blob_path(digest),)
 
     def read_manifest(self, instance: Digest | None) -> RawManifest:
-        """Read one manifest; its type is what an entry of ``index.json`` says (rule OC6)."""
+        """Read one manifest; its type is what an entry of ``index.json`` says (rule OC-06)."""
         raw = self.read_bytes(instance)
         kind = self._entry.media_type if instance is None else self._types.get(instance)
         if kind in SCHEMA1 or (kind not in media_type.KNOWN_MANIFESTS and _is_schema1(raw)):
@@ -241,7 +241,7 @@ def _is_schema1(raw: bytes) -> bool:
 
 
 def choose_entry(index: LayoutIndex, reference: LayoutReference) -> Descriptor:
-    """The entry of ``index.json`` that a reference means (rules OC2, OC4, OC5).
+    """The entry of ``index.json`` that a reference means (rules OC-02, OC-04, OC-05).
 
     Raises:
         ImageNotFoundError: There is none.
@@ -301,16 +301,16 @@ class LayoutDestination(DiskDestination):
 
     Args:
         reference: Where to; not one with an index.
-        context: The session.
+        session: The session.
     """
 
-    def __init__(self, reference: LayoutReference, context: Context) -> None:
+    def __init__(self, reference: LayoutReference, session: Context) -> None:
         self._store = reference.store
         self._image = reference.image
         self._beside: list[Descriptor] = []
         super().__init__(
             reference,
-            context,
+            session,
             self._store.root,
             staging=self._store.blobs,
             durable=reference.durable,
@@ -333,14 +333,14 @@ class LayoutDestination(DiskDestination):
         signatures: Sequence[Signature],  # noqa: ARG002 - a layout holds none
         instance: Digest | None,  # noqa: ARG002
     ) -> bool:
-        """Nothing: a layout has no place for signatures (rule OC12)."""
+        """Nothing: a layout has no place for signatures (rule OC-12)."""
         return False
 
     def list_beside(self, images: Sequence[tuple[Manifest, Platform | None]]) -> bool:
         """List images in ``index.json``, without a name, unless they are listed already.
 
         Returns:
-            False if the image itself has no name: who asks without one needs a sole entry (OC5).
+            False if the image itself has no name: who asks without one needs a sole entry (OC-05).
         """
         if self._image is None:
             return False
@@ -357,4 +357,4 @@ class LayoutDestination(DiskDestination):
         def change(tree: Tree) -> Tree:
             return add_beside(add_entry(tree, entry), self._beside)
 
-        await self._store.update_index(self._context, change)
+        await self._store.update_index(self._session, change)

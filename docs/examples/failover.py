@@ -14,11 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import asupplemented as asup
-from asupplemented.events import AttemptFailed, BlobServed
 from asupplemented.testing import FakeRegistry, Slow, build_image, write_layout
 
 if TYPE_CHECKING:
-    from asupplemented.events import Event
     from asupplemented.testing import BuiltImage
 
 MIB = 1024 * 1024
@@ -28,12 +26,12 @@ DEATHS = (3 * MIB, 7 * MIB)
 """Bytes that the reader has when the first registry dies, and when the second one does."""
 
 
-def tell(event: Event) -> None:
-    """A hook: print who served what, and who did not."""
+def tell(event: asup.Event) -> None:
+    """A hook: print which source served what, and which failed."""
     match event:
-        case BlobServed(reference, _, start, end):
+        case asup.BlobServed(reference, _, start, end):
             print(f"  bytes {start:>8} to {end:>8}  {reference}")
-        case AttemptFailed(reference, error=error):
+        case asup.AttemptFailed(reference, error=error):
             print(f"  {error:<24}  {reference}")
         case _:
             pass  # there are many more kinds of events

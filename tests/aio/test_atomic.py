@@ -128,21 +128,21 @@ def test_a_write_in_another_thread_ends_before_the_file_is_closed(
 
     def slow(fd: int, data: bytes, position: int) -> int:
         writing.set()
-        assert proceed.wait(10)
+        assert proceed.wait(60)
         return real(fd, data, position)
 
+    before = count_open_files()
     staged = StagedFile.create(tmp_path)
     monkeypatch.setattr(os, "pwrite", slow)
     writer = threading.Thread(target=staged.write, args=(0, b"x"))
     writer.start()
-    assert writing.wait(10)
-    closer = threading.Thread(target=staged.close)
-    closer.start()
-    assert names(tmp_path) != []
+    assert writing.wait(60)
+    staged.close()
+    assert names(tmp_path) == []
+    assert count_open_files() == before + 1
     proceed.set()
     writer.join()
-    closer.join()
-    assert names(tmp_path) == []
+    assert count_open_files() == before
 
 
 def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.aio.retry import Backoff, BackoffPolicy, parse_retry_after
+from asupplemented.aio.retry import Backoff, RetryPolicy, parse_retry_after
 
 NOW = 1_700_000_000.0
 
 
-def schedule(policy: BackoffPolicy, random: float = 1.0) -> list[float]:
+def schedule(policy: RetryPolicy, random: float = 1.0) -> list[float]:
     """The pauses of an operation that always fails at once."""
     backoff = Backoff(policy, start=0.0, random=lambda: random)
     now, pauses = 0.0, list[float]()
@@ -29,54 +29,54 @@ def http_date(stamp: float) -> str:
 
 
 def test_RET06_five_attempts_with_pauses_that_double() -> None:
-    assert schedule(BackoffPolicy()) == [2, 4, 8, 16]
+    assert schedule(RetryPolicy()) == [2, 4, 8, 16]
 
 
 @pytest.mark.parametrize("random", [0.0, 0.25, 0.999])
 def test_RET06_full_jitter_scales_each_pause_down_to_nothing(random: float) -> None:
-    assert schedule(BackoffPolicy(), random) == [random * pause for pause in (2, 4, 8, 16)]
+    assert schedule(RetryPolicy(), random) == [random * pause for pause in (2, 4, 8, 16)]
 
 
 def test_RET06_no_pause_is_longer_than_the_longest() -> None:
-    policy = BackoffPolicy(attempts=9, longest=10, budget=1000)
+    policy = RetryPolicy(attempts=9, longest=10, budget=1000)
     assert schedule(policy) == [2, 4, 8, 10, 10, 10, 10, 10]
 
 
 def test_RET06_the_budget_ends_the_attempts() -> None:
-    assert schedule(BackoffPolicy(attempts=50)) == [2, 4, 8, 16, 32]  # 64 would end at 122
+    assert schedule(RetryPolicy(attempts=50)) == [2, 4, 8, 16, 32]  # 64 would end at 122
 
 
 def test_RET06_slow_attempts_use_the_budget_up_too() -> None:
-    backoff = Backoff(BackoffPolicy(), start=100.0, random=lambda: 0.5)
+    backoff = Backoff(RetryPolicy(), start=100.0, random=lambda: 0.5)
     assert backoff.next_delay(160.0) == 1.0
     assert backoff.next_delay(219.0) is None
     assert backoff.failures == 2
 
 
 def test_RET06_advice_replaces_the_pause_up_to_the_longest() -> None:
-    backoff = Backoff(BackoffPolicy(), start=0.0, random=lambda: 1.0)
+    backoff = Backoff(RetryPolicy(), start=0.0, random=lambda: 1.0)
     assert backoff.next_delay(0.0, advice=60.0) == 60.0
     assert backoff.next_delay(60.0, advice=60.1) is None
 
 
 @pytest.mark.parametrize("advice", [0.0, -0.0, -5.0])
 def test_RET08_advice_of_nothing_or_less_is_no_pause(advice: float) -> None:
-    backoff = Backoff(BackoffPolicy(), start=0.0, random=lambda: 1.0)
+    backoff = Backoff(RetryPolicy(), start=0.0, random=lambda: 1.0)
     assert backoff.next_delay(0.0, advice=advice) == 0.0
 
 
 def test_RET06_a_kind_of_failure_may_be_worth_fewer_attempts() -> None:
-    backoff = Backoff(BackoffPolicy(), start=0.0, random=lambda: 0.0)
+    backoff = Backoff(RetryPolicy(), start=0.0, random=lambda: 0.0)
     assert backoff.next_delay(0.0, attempts=2) == 0.0
     assert backoff.next_delay(0.0, attempts=2) is None
 
 
 def test_one_attempt_is_no_retry() -> None:
-    assert schedule(BackoffPolicy(attempts=1)) == []
+    assert schedule(RetryPolicy(attempts=1)) == []
 
 
 def test_thousands_of_attempts_do_not_overflow() -> None:
-    policy = BackoffPolicy(attempts=3000, budget=1e9)
+    policy = RetryPolicy(attempts=3000, budget=1e9)
     assert len(schedule(policy)) == 2999
 
 
@@ -85,7 +85,7 @@ def test_thousands_of_attempts_do_not_overflow() -> None:
 )
 def test_a_policy_without_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="policy"):
-        BackoffPolicy(**wrong)  # type: ignore[arg-type]
+        RetryPolicy(**wrong)  # type: ignore[arg-type]
 
 
 @given(
@@ -102,7 +102,7 @@ def test_RET08_no_pause_is_negative_too_long_or_past_the_budget(
     failures: list[tuple[float, float | None]],
     random: float,
 ) -> None:
-    policy = BackoffPolicy(attempts=attempts, longest=longest, budget=budget)
+    policy = RetryPolicy(attempts=attempts, longest=longest, budget=budget)
     backoff = Backoff(policy, start=0.0, random=lambda: random)
     now, pauses = 0.0, 0
     for lasted, advice in failures:

@@ -77,7 +77,7 @@ def make_loop(path: Path) -> None:
 @pytest.mark.parametrize(
     "make", [make_directory, make_fifo, make_socket, make_link_to_device, make_loop]
 )
-def test_DI7_only_regular_files_are_opened_and_none_is_waited_for(
+def test_DI07_only_regular_files_are_opened_and_none_is_waited_for(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "x"
@@ -88,7 +88,7 @@ def test_DI7_only_regular_files_are_opened_and_none_is_waited_for(
     assert count_open_files() == before
 
 
-def test_DI7_a_link_is_followed_unless_it_may_not_be(tmp_path: Path) -> None:
+def test_DI07_a_link_is_followed_unless_it_may_not_be(tmp_path: Path) -> None:
     path, link = tmp_path / "file", tmp_path / "link"
     path.write_bytes(b"content")
     link.symlink_to(path)
@@ -153,14 +153,14 @@ def test_what_the_operating_system_says(error: OSError | EOFError, kind: type[So
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100])
-def test_L3_up_to_the_limit(tmp_path: Path, size: int) -> None:
+def test_L03_up_to_the_limit(tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * size)
     assert read_limited(path, 100) == b"x" * size
 
 
 @pytest.mark.parametrize("size", [101, 5000])
-def test_L1_past_the_limit(tmp_path: Path, size: int) -> None:
+def test_L01_past_the_limit(tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * size)
     with pytest.raises(LimitExceededError, match="exceeded maximum allowed size of 100 bytes") as e:

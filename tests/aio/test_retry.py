@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from asupplemented.aio.retry import BackoffPolicy, Clock, FirstFailure, Retry, retry
+from asupplemented.aio.retry import Clock, FirstFailure, Retry, RetryPolicy, retry
 from asupplemented.errors import NetworkError, ServerError, SupplementedError
 from tests.clocks import FakeClock
 
@@ -45,7 +45,7 @@ async def run(
     return await retry(
         operation,
         judge=lambda error: verdict,
-        policy=BackoffPolicy(),
+        policy=RetryPolicy(),
         clock=clock.clock,
         notify=notify,
         first=first,
@@ -139,7 +139,7 @@ async def test_each_failure_is_judged_by_itself() -> None:
         await retry(
             operation,
             judge=judge,
-            policy=BackoffPolicy(),
+            policy=RetryPolicy(),
             clock=clock.clock,
             notify=lambda *_: None,
         )
@@ -154,7 +154,7 @@ async def test_strangers_are_not_retried() -> None:
         await retry(
             operation,
             judge=lambda error: Retry(),
-            policy=BackoffPolicy(),
+            policy=RetryPolicy(),
             clock=FakeClock().clock,
             notify=lambda *_: None,
         )
@@ -174,7 +174,7 @@ async def test_RET06_a_sleep_can_be_cancelled() -> None:
         retry(
             operation,
             judge=lambda error: Retry(),
-            policy=BackoffPolicy(),
+            policy=RetryPolicy(),
             clock=Clock(sleep=sleep),
             notify=lambda *_: None,
         )

@@ -39,7 +39,7 @@ class Gate:
 
     def __call__(self, result: Any = None) -> Any:
         self.begun.set()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         return result
 
     async def wait_until_begun(self) -> None:
@@ -61,7 +61,7 @@ async def test_arguments_results_and_errors_pass_through(session: Session) -> No
 
 
 async def test_calls_run_side_by_side(session: Session) -> None:
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=60)
     await asyncio.gather(*(run_blocking(session, barrier.wait) for _ in range(2)))
 
 
@@ -98,7 +98,7 @@ async def test_SEC16_what_arrives_together_with_the_cancellation_is_released(
     workers = session.resource(WORKERS, Workers)
     barrier = threading.Event()
     workers.submit(barrier.set)  # Behind the other call, or beside it: see below.
-    assert barrier.wait(10)
+    assert barrier.wait(60)
     # The result may be on its way through the loop, or not yet; it is cancelled either way.
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

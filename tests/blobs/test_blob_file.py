@@ -11,18 +11,10 @@ import pytest
 from asupplemented.abc import BlobFile
 from asupplemented.blobs.blob_file import identify, open_blob_file, share_blob_file
 from asupplemented.errors import SourceError
-from asupplemented.session import Session
 from tests.suspending import count_open_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 def counted(path: Path, closed: list[int]) -> BlobFile:

@@ -29,19 +29,12 @@ from asupplemented.session import Session
 from tests.suspending import count_open_files, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from asupplemented.model.digest import Hasher
 
 BLOCKS = 20
 DATA = b"".join(bytes((n,)) * BLOCK for n in range(BLOCKS)) + b"the end"
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +56,7 @@ class Watched(SharedFile):
     def read(self, start: int, size: int) -> bytes:
         self.reads.append(size)
         if start == self.wait_at:
-            assert self.go_on.wait(10)
+            assert self.go_on.wait(60)
         return super().read(start, size)
 
 
@@ -214,7 +207,7 @@ async def test_a_session_that_ends_before_the_first_turn_is_told_to_the_reader(
 ) -> None:
     workers = session.resource(WORKERS, Workers)
     busy = threading.Event()
-    turns = [workers.submit(lambda: busy.wait(10)) for _ in range(MAX_WORKERS)]
+    turns = [workers.submit(lambda: busy.wait(60)) for _ in range(MAX_WORKERS)]
     blocks = start(session, share_blob_file(open_blob_file(path)))
     reading = asyncio.create_task(blocks.read())
     await asyncio.sleep(0)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.model.manifest import Manifest
 from asupplemented.oci_layout import REF_NAME
+from tests.candidates import describe
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,10 +49,6 @@ class Events:
         return [event.message for event in self.seen if hasattr(event, "message")]
 
 
-def describe(data: bytes, algorithm: str = "sha256") -> Descriptor:
-    return Descriptor(digest=Digest.of(data, algorithm), size=len(data))
-
-
 def chunks_of(data: bytes, size: int = CHUNK) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
@@ -61,13 +58,14 @@ async def fill(spool: Spool, data: bytes) -> None:
         await spool.append(chunk)
 
 
-async def read_all(spool: Spool, step: int = 1 << 20) -> bytes:
-    data = b""
-    while len(data) < spool.length:
-        block = await spool.read(len(data), step)
+async def read_all(spool: Spool, step: int = 1 << 20, start: int = 0) -> bytes:
+    data = bytearray()
+    while start < spool.length:
+        block = await spool.read(start, step)
         assert 0 < len(block) <= step
         data += block
-    return data
+        start += len(block)
+    return bytes(data)
 
 
 async def put(cache: BlobCache, context: Any, data: bytes, size: int | None = -1) -> bool:
@@ -90,10 +88,6 @@ async def put_image(cache: BlobCache, context: Any, built: Built, *, top: bool =
         await cache.keep_manifest(context, manifest_of(one), top=top and one is built)
     for data in built.blobs.values():
         await put(cache, context, data)
-
-
-def manifest_of(built: Built) -> Manifest:
-    return Manifest.verified(built.raw, built.media_type, built.digest)
 
 
 def read(file: BlobFile) -> bytes:

@@ -28,7 +28,7 @@ from asupplemented.events import BlobJoined, BlobServed, BlobStarted, Event, War
 from asupplemented.limits import KIB, MIB
 from asupplemented.session import Session
 from tests.cache.fleet import Buffer, Shelf
-from tests.candidates import DATA, LARGE, WRONG, Body, Ledger, Wire, describe, fail
+from tests.candidates import DATA, LARGE, WRONG, Body, Ledger, Wire, describe, drain, fail
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files
 
@@ -98,19 +98,6 @@ def fetches(session: Session) -> Sharing:
     return session.resource(SHARING, Sharing)
 
 
-async def drain(stream: VerifiedStream, pause: int = 0) -> bytes:
-    chunks: list[bytes] = []
-    async with stream:
-        async for chunk in stream:
-            assert 1 <= len(chunk) <= MIB
-            chunks.append(chunk)
-            for _ in range(pause):
-                await asyncio.sleep(0)
-        assert stream.verified is True
-        assert stream.received == stream.size
-    return b"".join(chunks)
-
-
 def opened(
     data: bytes, candidates: Sequence[BlobCandidate], session: Context, *, sized: bool = True
 ) -> VerifiedStream:
@@ -125,8 +112,10 @@ async def test_many_readers_share_one_fetch(
 ) -> None:
     wires = [Wire(data, ledger, sizes=(70_000, 3, 300_000)) for _ in range(readers)]
     streams = [opened(data, [wire], session, sized=sized) for wire in wires]
-    outcomes = await asyncio.gather(*(drain(s, pause=n) for n, s in enumerate(streams)))
+    outcomes = await asyncio.gather(*(drain(s, turns=n) for n, s in enumerate(streams)))
     assert outcomes == [data] * readers
+    assert all(stream.verified for stream in streams)
+    assert {(stream.received, stream.size) for stream in streams} == {(len(data), len(data))}
     assert ledger.asked == [("wire", 0, None)]
     assert ledger.left_open == 0
     assert ledger.holds == 0

@@ -30,6 +30,7 @@ from asupplemented.cache.spool import (
 from asupplemented.errors import ClosedError, SourceError, TruncatedError, UsageError
 from asupplemented.limits import KIB, SMALL_BLOB
 from asupplemented.session import Session
+from tests.cache.driving import chunks_of, read_all
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files
 
@@ -40,12 +41,6 @@ if TYPE_CHECKING:
     from asupplemented.abc import Spool
 
 CONTENT = random.Random(7).randbytes(3 * RECENT)
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -67,20 +62,6 @@ class Full(SharedFile):
             raise SourceError("full")
 
 
-def chunks_of(size: int, data: bytes = CONTENT) -> list[bytes]:
-    return [data[at : at + size] for at in range(0, len(data), size)]
-
-
-async def read_all(spool: Spool, step: int = RECENT, start: int = 0) -> bytes:
-    data = bytearray()
-    while start < spool.length:
-        block = await spool.read(start, step)
-        assert 0 < len(block) <= step
-        data += block
-        start += len(block)
-    return bytes(data)
-
-
 async def test_small_blobs_stay_in_memory(session: Session) -> None:
     assert type(make_spool(session, SMALL_BLOB)) is MemorySpool
     assert type(make_spool(session, SMALL_BLOB + 1)) is TemporarySpool
@@ -89,7 +70,7 @@ async def test_small_blobs_stay_in_memory(session: Session) -> None:
 
 @pytest.mark.parametrize("size", [1024, 16 * 1024, 100_001, RECENT])
 async def test_what_was_appended_can_be_read_at_every_length(spool: Spool, size: int) -> None:
-    for chunk in chunks_of(size):
+    for chunk in chunks_of(CONTENT, size):
         await spool.append(chunk)
         last = spool.length - len(chunk)
         assert await spool.read(last, len(chunk)) == chunk
@@ -130,7 +111,7 @@ async def test_many_readers_follow_one_writer(spool: Spool) -> None:
     wanted = [(1000, len(CONTENT) - 5000), (RECENT, 0), (333_333, 17), (64 * KIB, RECENT)]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(follow(*reader)) for reader in wanted]
-        for chunk in chunks_of(64 * KIB):
+        for chunk in chunks_of(CONTENT, 64 * KIB):
             await spool.append(chunk)
             async with grown:
                 grown.notify_all()
@@ -141,7 +122,7 @@ async def test_what_is_recent_is_read_without_a_thread(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with TemporarySpool(session) as spool:
-        for chunk in chunks_of(64 * KIB):
+        for chunk in chunks_of(CONTENT, 64 * KIB):
             await spool.append(chunk)
             with monkeypatch.context() as patch:
                 patch.setattr(SharedFile, "read", None)
@@ -151,7 +132,7 @@ async def test_what_is_recent_is_read_without_a_thread(
 @pytest.mark.parametrize("size", [1, 100, 64 * KIB, RECENT])
 async def test_little_stays_in_memory(session: Session, size: int) -> None:
     async with TemporarySpool(session) as spool:
-        for chunk in chunks_of(size)[:5000]:
+        for chunk in chunks_of(CONTENT, size)[:5000]:
             await spool.append(chunk)
             assert len(spool._tail) <= MAX_CHUNKS
             assert sum(map(len, spool._tail)) <= RECENT + WRITE + size
@@ -238,7 +219,7 @@ async def test_a_full_disk_takes_only_the_newest_chunk(
     monkeypatch.setattr(os, "pwrite", pwrite)
     kept = bytearray()
     async with TemporarySpool(session) as spool:
-        for chunk in chunks_of(40_000)[:20]:
+        for chunk in chunks_of(CONTENT, 40_000)[:20]:
             try:
                 await spool.append(chunk)
             except SourceError as error:
@@ -257,7 +238,7 @@ async def test_another_file_goes_on_where_one_is_full(session: Session, room: in
     full = Full.temporary()
     full.room = room
     async with FileSpool(session, lambda: full, SharedFile.temporary) as spool:
-        for chunk in chunks_of(40_000):
+        for chunk in chunks_of(CONTENT, 40_000):
             await spool.append(chunk)
             assert await read_all(spool, 300_000) == CONTENT[: spool.length]
         assert len(spool._parts) == 2
@@ -266,7 +247,7 @@ async def test_another_file_goes_on_where_one_is_full(session: Session, room: in
 
 async def test_a_file_that_was_cut_off_is_no_endless_loop(session: Session) -> None:
     async with TemporarySpool(session) as spool:
-        for chunk in chunks_of(RECENT):
+        for chunk in chunks_of(CONTENT, RECENT):
             await spool.append(chunk)
         [(_, file)] = spool._parts
         with file.use() as fd:
@@ -283,13 +264,13 @@ async def test_cancelled_at_every_await_it_keeps_its_place(session: Session) -> 
     async def run() -> None:
         nonlocal spool
         spool = TemporarySpool(session)
-        for chunk in chunks_of(RECENT):
+        for chunk in chunks_of(CONTENT, RECENT):
             await spool.append(chunk)
         await spool.read(0, 1)
 
     async def check() -> None:
         done = spool.length
-        for chunk in chunks_of(100_000, CONTENT[done:]):
+        for chunk in chunks_of(CONTENT[done:], 100_000):
             await spool.append(chunk)
         assert await read_all(spool) == CONTENT
         await spool.aclose()

@@ -18,8 +18,8 @@ from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.session import Session
 from asupplemented.transports import parse_reference
-from tests.cache.driving import describe, read_all
-from tests.candidates import Ledger, Wire
+from tests.cache.driving import read_all
+from tests.candidates import Ledger, Wire, describe
 
 if TYPE_CHECKING:
     from asupplemented.abc import BlobFile
@@ -77,6 +77,7 @@ async def work(directory: str, limit: int, seed: int, pulls: int) -> dict[str, i
             # Few are asked for often, as in real life; the order of all processes is alike.
             number = min(dice.randrange(len(SIZES)), dice.randrange(len(SIZES)))
             done[await pull(cache, session, content(number))] += 1
+            print(".", end="", file=sys.stderr, flush=True)  # noqa: T201 - the test counts them
 
     async with Session() as session, asyncio.TaskGroup() as group:
         for _ in range(3):
@@ -92,7 +93,7 @@ async def hang(directory: str, limit: int) -> None:
         assert spool is not None
         await spool.append(data[:HALF])
         print("half", flush=True)  # noqa: T201 - the test reads it
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
 
 async def read(directory: str, limit: int, reference: str) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -53,6 +54,11 @@ class Places(NamedTuple):
 def call(*arguments: str) -> Answer:
     result = CliRunner().invoke(app, arguments, prog_name="asupplemented", catch_exceptions=False)
     return Answer(result.exit_code, result.stdout, result.stderr)
+
+
+async def called(*arguments: str) -> Answer:
+    """A call in a thread, while this one serves a registry."""
+    return await asyncio.to_thread(call, *arguments)
 
 
 @pytest.fixture(autouse=True)

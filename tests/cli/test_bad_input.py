@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from asupplemented.limits import MAX_INSTANCES, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.testing import FakeRegistry, Html, write_directory, write_layout
 from asupplemented.testing.images import build_index
-from tests.cli.conftest import AMD, ARM, TOP, blob_file, call, write_raw
+from tests.cli.conftest import AMD, ARM, TOP, blob_file, called, write_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,16 +48,16 @@ def failed(answer: Answer, code: int, *words: str) -> None:
         pytest.param(["resolve", "./app"], "oci:./app", id="path without transport"),
         pytest.param(["resolve", ""], "empty reference", id="empty"),
         pytest.param(["resolve", "docker://host/UPPER:1"], "TOP", id="REF upper case"),
-        pytest.param(["resolve", "oci:app", "oci:"], "SUPPLEMENT", id="OC2 no path"),
-        pytest.param(["resolve", "oci:app:@-1"], "source index", id="OC2 negative index"),
-        pytest.param(["resolve", "oci:app", "--instance", "sha256:12"], "length", id="D2 length"),
+        pytest.param(["resolve", "oci:app", "oci:"], "SUPPLEMENT", id="OC-02 no path"),
+        pytest.param(["resolve", "oci:app:@-1"], "source index", id="OC-02 negative index"),
+        pytest.param(["resolve", "oci:app", "--instance", "sha256:12"], "length", id="D-02 length"),
         pytest.param(
             ["resolve", "oci:app", "--instance", "sha256:../../etc/passwd"],
             "--instance",
-            id="D4 path",
+            id="D-04 path",
         ),
-        pytest.param(["explain", "oci:app", "--digest", "md5:" + "0" * 32], "md5", id="D3"),
-        pytest.param(["blob", "oci:app", "--digest", "nonsense"], "--digest", id="D1"),
+        pytest.param(["explain", "oci:app", "--digest", "md5:" + "0" * 32], "md5", id="D-03"),
+        pytest.param(["blob", "oci:app", "--digest", "nonsense"], "--digest", id="D-01"),
         pytest.param(["resolve", "oci:app", "--platform", "linux"], "linux/arm/v7", id="platform"),
         pytest.param(["resolve", "oci:app", "--select", "some"], "some", id="--select"),
         pytest.param(["resolve", "oci:app", "--missing", "maybe"], "maybe", id="--missing"),
@@ -181,7 +180,7 @@ def test_keys_that_are_given_twice_or_contradict_each_other(cli: Cli, tmp_path: 
     failed(cli("resolve", write_raw(tmp_path / "c", both, INDEX)), 4, "ambiguous")
 
 
-def test_D4_a_digest_with_a_path_in_a_document(cli: Cli, tmp_path: Path) -> None:
+def test_D04_a_digest_with_a_path_in_a_document(cli: Cli, tmp_path: Path) -> None:
     raw = build_index([{"mediaType": MANIFEST, "digest": "sha256:../../etc/passwd", "size": 1}]).raw
     failed(cli("resolve", write_raw(tmp_path / "x", raw, INDEX)), 4, "../../etc/passwd")
 
@@ -259,11 +258,6 @@ def test_a_broken_version_file(cli: Cli, tmp_path: Path) -> None:
 
 
 # Registries
-
-
-async def called(*arguments: str) -> Answer:
-    """A call in a thread, while the registry is served by this one."""
-    return await asyncio.to_thread(call, *arguments)
 
 
 async def test_a_registry_that_answers_html() -> None:

@@ -124,7 +124,7 @@ def test_explain_follows_the_preference_that_was_given(cli: Cli, places: Places)
 # inspect
 
 
-def test_I1_inspect_has_the_names_of_other_tools(cli: Cli, group: tuple[str, ...]) -> None:
+def test_I01_inspect_has_the_names_of_other_tools(cli: Cli, group: tuple[str, ...]) -> None:
     answer = cli("inspect", *group, "--platform", "linux/amd64")
     assert (answer.code, answer.err) == (0, "")
     assert list(answer.json) == [

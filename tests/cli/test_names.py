@@ -80,7 +80,7 @@ async def test_CONF01_a_file_may_be_named(
     reference = registry.reference("team/app")
     answer = await resolve(reference, "--registries-conf", conf)
     assert answer.code == 0, answer.err
-    assert "asked last from now on" in answer.err
+    assert "so the next place is asked" in answer.err
     assert registry.count("*/manifests/*") == 1
 
 

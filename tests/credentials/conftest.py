@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.credentials.keepers import Shelf, wait_for
+from tests.credentials.keepers import Shelf
+from tests.suspending import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,4 +17,4 @@ async def shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
     """A shelf for programs; when a test ends, none may be running or uncollected."""
     shelf = Shelf(tmp_path / "shelf")
     yield shelf
-    await wait_for(shelf.is_quiet)
+    await wait_until(shelf.is_quiet, every=0.005)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asupplemented.aio.retry import Clock
+from tests.suspending import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,13 +102,6 @@ def is_running(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
-async def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is so that another process does."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - another process sets no event
-            await asyncio.sleep(0.005)
-
-
 def children() -> set[int]:
     """The processes that this one has started, those that were not collected included."""
     found: set[int] = set()
@@ -145,7 +139,7 @@ class PatientClock:
         elif self._wake is None:
             await asyncio.Event().wait()
         else:
-            await wait_for(self._wake)
+            await wait_until(self._wake, every=0.005)
 
     @property
     def clock(self) -> Clock:

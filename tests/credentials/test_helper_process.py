@@ -18,9 +18,8 @@ from tests.credentials.keepers import (
     PatientClock,
     Shelf,
     is_running,
-    wait_for,
 )
-from tests.suspending import cancel_at_every_await, count_open_files
+from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +51,7 @@ def written(shelf: Shelf, name: str, count: int) -> Callable[[], bool]:
 async def check_gone(shelf: Shelf, name: str) -> None:
     """The processes whose numbers are in a file are no more."""
     for pid in shelf.pids(name):
-        await wait_for(lambda pid=pid: not is_running(pid))
+        await wait_until(lambda pid=pid: not is_running(pid), every=0.005)
 
 
 async def test_HELP01_argument_stdin_and_stdout(shelf: Shelf) -> None:
@@ -223,7 +222,7 @@ async def test_SEC16_cancelled_at_every_await_nothing_stays(shelf: Shelf) -> Non
 
     async def check() -> None:
         assert asyncio.all_tasks() == tasks
-        await wait_for(shelf.is_quiet)
+        await wait_until(shelf.is_quiet, every=0.005)
         assert count_open_files() <= before + 1  # the watcher of a process closes its own late
         if (shelf.root / "pids").exists():
             await check_gone(shelf, "pids")
@@ -238,7 +237,7 @@ async def test_SEC16_cancelled_at_every_await_nothing_stays(shelf: Shelf) -> Non
 async def test_SEC16_cancelled_while_it_hangs_all_of_it_is_killed(shelf: Shelf) -> None:
     body = f'{PAUSE} & echo $! $$ >> "$SHELF/pids"; {PAUSE}'
     task = asyncio.create_task(run_program(shelf, body))
-    await wait_for(written(shelf, "pids", 2))
+    await wait_until(written(shelf, "pids", 2), every=0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -250,7 +249,7 @@ async def test_SEC16_cancelled_while_it_hangs_all_of_it_is_killed(shelf: Shelf) 
 async def test_SEC16_cancelled_twice_it_is_killed_all_the_same(shelf: Shelf) -> None:
     body = f'{PAUSE} & echo $! $$ >> "$SHELF/pids"; {PAUSE}'
     task = asyncio.create_task(run_program(shelf, body))
-    await wait_for(written(shelf, "pids", 2))
+    await wait_until(written(shelf, "pids", 2), every=0.005)
     task.cancel()
     await asyncio.sleep(0)
     task.cancel()
@@ -287,7 +286,7 @@ def test_on_uvloop(tmp_path: Path) -> None:
             await run_program(shelf, "yes")
         hasty = PatientClock(hasty=True)
         assert (await run_program(shelf, f"{PAUSE} & echo out", clock=hasty)).output == b"out\n"
-        await wait_for(shelf.is_quiet)
+        await wait_until(shelf.is_quiet, every=0.005)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

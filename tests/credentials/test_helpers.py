@@ -29,10 +29,9 @@ from tests.credentials.keepers import (
     Shelf,
     is_running,
     secrets_in,
-    wait_for,
     words_of,
 )
-from tests.suspending import cancel_at_every_await
+from tests.suspending import cancel_at_every_await, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -309,6 +308,7 @@ async def test_HELP03_only_so_many_answers_are_kept(shelf: Shelf) -> None:
     asked = helpers(shelf, answers=2)
     for server in ("a", "b", "c"):
         await asked.get("x", server)
+    assert repr(asked) == "<helpers, 2 answers kept, 0 asked>"
     await asked.get("x", "c")
     await asked.get("x", "b")
     assert shelf.runs("x") == 3
@@ -333,7 +333,7 @@ async def test_HELP03_who_asks_at_the_same_time_shares_the_answer(shelf: Shelf) 
     found = await asyncio.gather(*(asked.get("x", "quay.io") for _ in range(10)))
     assert found == [Credential("user", "pass")] * 10
     assert shelf.runs("x") == 1
-    assert repr(asked._flights) == "<SingleFlightMap of 0 keys>"
+    assert repr(asked) == "<helpers, 1 answers kept, 0 asked>"
 
 
 async def test_HELP03_and_the_failure(shelf: Shelf) -> None:
@@ -352,7 +352,9 @@ async def test_SEC16_who_leaves_does_not_take_the_answer_along(shelf: Shelf) -> 
     shelf.add("x", f'{body}; echo \'{{"Username": "u", "Secret": "s"}}\'')
     asked = helpers(shelf)
     leader, follower = (asyncio.create_task(asked.get("x", "quay.io")) for _ in range(2))
-    await wait_for(lambda: (shelf.root / "pids").exists() and len(shelf.pids("pids")) == 1)
+    await wait_until(
+        lambda: (shelf.root / "pids").exists() and len(shelf.pids("pids")) == 1, every=0.005
+    )
     leader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leader
@@ -366,8 +368,8 @@ async def test_SEC16_cancelled_at_every_await_a_helper_can_be_asked_again(shelf:
     shelf.add_user("x")
 
     async def check() -> None:
-        await wait_for(shelf.is_quiet)
-        assert repr(asked._flights) == "<SingleFlightMap of 0 keys>"
+        await wait_until(shelf.is_quiet, every=0.005)
+        assert repr(asked).endswith("0 asked>")
 
     asked = helpers(shelf, fresh=0)
     awaits = await cancel_at_every_await(lambda: asked.get("x", "quay.io"), check)

@@ -36,11 +36,10 @@ from tests.credentials.keepers import (
     encode,
     entry,
     secrets_in,
-    wait_for,
     words_of,
     write_json,
 )
-from tests.suspending import cancel_at_every_await
+from tests.suspending import cancel_at_every_await, wait_until
 from tests.transports.places import failing_open
 from tests.transports.registry.sessions import fill, watch
 
@@ -387,7 +386,7 @@ async def test_SEC16_cancelled_at_every_await_it_can_be_asked_again(desk: Desk) 
     desk.shelf.add_answer("empty", NOTHING, status=1)
 
     async def check() -> None:
-        await wait_for(desk.shelf.is_quiet)
+        await wait_until(desk.shelf.is_quiet, every=0.005)
 
     awaits = await cancel_at_every_await(lambda: desk.ask()(NAME), check)
     assert awaits >= 5

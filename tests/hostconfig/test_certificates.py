@@ -34,11 +34,6 @@ HOST = "registry.example:5000"
 SERVER = "registry.example"
 
 
-@pytest.fixture
-def authority() -> Authority:
-    return Authority()
-
-
 def shake_hands(
     client_context: ssl.SSLContext, server_context: ssl.SSLContext, name: str = SERVER
 ) -> ssl.SSLObject:

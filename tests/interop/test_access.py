@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 import asupplemented as asup
-from asupplemented.aio.retry import BackoffPolicy
+from asupplemented.aio.retry import RetryPolicy
 from asupplemented.events import Warned
 from tests.interop.places import at_digest
 from tests.interop.reading import read_reference
@@ -229,7 +229,7 @@ async def test_a_server_for_content_that_is_gone_is_named(
         content=content,
     ) as redirecting:
         place = redirecting.reference(NAME)
-        hasty = asup.RegistryOptions(retry=BackoffPolicy(attempts=1))
+        hasty = asup.RegistryOptions(retry=RetryPolicy(attempts=1))
         async with login(redirecting, account, hasty) as session:
             image = await asup.parse_reference(place).open(session)
             with pytest.raises(asup.NetworkError, match=content) as failure:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("lookahead", [0, 64])
-async def test_X6_supplements_fill_the_holes_of_a_registry(
+async def test_X06_supplements_fill_the_holes_of_a_registry(
     family: Family, holey: str, supplements: tuple[str, str], lookahead: int
 ) -> None:
     digests = [family.images[platform].digest for platform in (HELD, *LOST)]
@@ -40,7 +40,7 @@ async def test_X6_supplements_fill_the_holes_of_a_registry(
         assert await read_contents(image) == family.contents()
 
 
-async def test_X7_a_hole_that_nobody_fills_is_named(
+async def test_X07_a_hole_that_nobody_fills_is_named(
     family: Family, holey: str, supplements: tuple[str, str], session: asup.Session
 ) -> None:
     with pytest.raises(asup.ManifestNotFoundError) as hole:
@@ -61,7 +61,7 @@ async def test_holes_are_recorded_if_they_may_be(
             await image.get_manifest(hole.digest)
 
 
-async def test_X6_supplements_are_preferred_where_the_registry_has_all(
+async def test_X06_supplements_are_preferred_where_the_registry_has_all(
     family: Family, places: Places, skopeo: Skopeo, session: asup.Session
 ) -> None:
     top, layout = places.find("docker"), places.find("oci")

@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from tests.interop.programs import Skopeo, Umoci
 
 EMPTY_LAYER = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4"
-"""What schema 1 has where a step of the history left no layer (rule C6)."""
+"""What schema 1 has where a step of the history left no layer (rule C-06)."""
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-async def test_OC4_a_tag_by_umoci_is_read(
+async def test_OC04_a_tag_by_umoci_is_read(
     family: Family, session: asup.Session, platform: str
 ) -> None:
     assert await read_reference(family.reference(platform), session) == family.contents(platform)
 
 
-async def test_OC4_an_index_among_tags_by_umoci_is_read(
+async def test_OC04_an_index_among_tags_by_umoci_is_read(
     family: Family, session: asup.Session
 ) -> None:
     assert await read_reference(family.reference(), session) == family.contents()
 
 
-async def test_I1_the_history_of_umoci_is_ours(
+async def test_I01_the_history_of_umoci_is_ours(
     family: Family, umoci: Umoci, session: asup.Session
 ) -> None:
     image = asup.supplement(family.reference("linux/arm64")).open_image(session)
@@ -95,7 +95,7 @@ async def test_P10_a_docker_list_that_skopeo_made_is_read(
 
 
 @pytest.mark.parametrize("transport", ["dir", "docker"])
-async def test_P6_a_docker_image_that_skopeo_made_is_read(
+async def test_P06_a_docker_image_that_skopeo_made_is_read(
     family: Family, places: Places, skopeo: Skopeo, session: asup.Session, transport: str
 ) -> None:
     place = places.find(transport)
@@ -109,7 +109,7 @@ async def test_P6_a_docker_image_that_skopeo_made_is_read(
 
 
 @pytest.mark.parametrize("transport", ["dir", "docker"])
-async def test_DG2_signed_schema_1_has_the_digest_of_its_payload(
+async def test_DG02_signed_schema_1_has_the_digest_of_its_payload(
     family: Family, places: Places, skopeo: Skopeo, session: asup.Session, transport: str
 ) -> None:
     image, place = places.find("docker", "image"), places.find(transport, "schema1")
@@ -128,7 +128,7 @@ async def test_DG2_signed_schema_1_has_the_digest_of_its_payload(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("platform", PLATFORMS)
-async def test_I1_inspecting_a_list_tells_what_skopeo_tells(
+async def test_I01_inspecting_a_list_tells_what_skopeo_tells(
     family: Family,
     places: Places,
     skopeo: Skopeo,
@@ -194,7 +194,7 @@ async def test_what_a_registry_does_not_have_is_not_found(
     assert unknown_manifest.value.digest == unknown_blob.value.digest == absent
 
 
-async def test_OC4_a_tag_that_umoci_removed_is_not_found(
+async def test_OC04_a_tag_that_umoci_removed_is_not_found(
     family: Family, session: asup.Session
 ) -> None:
     with pytest.raises(asup.ImageNotFoundError):

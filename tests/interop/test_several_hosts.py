@@ -257,7 +257,7 @@ async def test_hosts_without_redis_and_storage_pull_all_the_same(tmp_path: Path)
         assert len(process["warnings"]) == 1
 
 
-async def test_S3_bytes_that_are_wrong_are_replaced(redis: str, bucket: Bucket) -> None:
+async def test_wrong_bytes_of_an_object_store_are_replaced(redis: str, bucket: Bucket) -> None:
     assert describe(HUGE).digest == DIGEST
     storage = bucket.open()
 

@@ -1,4 +1,4 @@
-"""Rules I1 to I3 and AR2: configs, and what inspection tells."""
+"""Rules I-01 to I-03 and AR-02: configs, and what inspection tells."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def parse_image(tree: Tree) -> ImageManifest:
     return Manifest.verified(to_json(tree), None, None).parse_image()
 
 
-def test_I2_a_config_is_read_and_the_rest_ignored() -> None:
+def test_I02_a_config_is_read_and_the_rest_ignored() -> None:
     parsed = ImageConfig.parse(to_json(FULL))
     assert parsed.platform == Platform("linux", "arm", "v7", "1.2", ("f",))
     assert parsed.created == "2020-02-03T04:05:06.789012345Z"
@@ -79,7 +79,7 @@ def test_I2_a_config_is_read_and_the_rest_ignored() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"{}", b"null", b'{"config":null,"rootfs":null}'])
-def test_I2_what_is_not_said_is_unknown(raw: bytes) -> None:
+def test_I02_what_is_not_said_is_unknown(raw: bytes) -> None:
     parsed = ImageConfig.parse(raw)
     assert parsed.config is None
     assert (parsed.env, parsed.labels, parsed.entrypoint, parsed.cmd) == (None,) * 4
@@ -89,13 +89,13 @@ def test_I2_what_is_not_said_is_unknown(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        pytest.param(b"PK", "image config is not JSON", id="I2 not JSON"),
-        pytest.param(b"[]", "not a JSON object", id="J9"),
-        pytest.param(b'{"os":1}', "Expected", id="J5"),
-        pytest.param(b'{"os":"a","os":"b"}', "duplicate", id="J3 twice"),
-        pytest.param(b'{"OS":"a"}', "take it for", id="J3 almost"),
-        pytest.param(b'{"config":{"env":["a=b"]}}', "take it for", id="J3 almost, within"),
-        pytest.param(b'{"config":{"Labels":{"a":1}}}', "Expected", id="J5 label"),
+        pytest.param(b"PK", "image config is not JSON", id="I-02 not JSON"),
+        pytest.param(b"[]", "not a JSON object", id="J-09"),
+        pytest.param(b'{"os":1}', "Expected", id="J-05"),
+        pytest.param(b'{"os":"a","os":"b"}', "duplicate", id="J-03 twice"),
+        pytest.param(b'{"OS":"a"}', "take it for", id="J-03 almost"),
+        pytest.param(b'{"config":{"env":["a=b"]}}', "take it for", id="J-03 almost, within"),
+        pytest.param(b'{"config":{"Labels":{"a":1}}}', "Expected", id="J-05 label"),
     ],
 )
 def test_J_configs_are_read_strictly(raw: bytes, words: str) -> None:
@@ -103,8 +103,10 @@ def test_J_configs_are_read_strictly(raw: bytes, words: str) -> None:
         ImageConfig.parse(raw)
 
 
-@pytest.mark.parametrize("tree", [oci_manifest(), docker_manifest()], ids=["I2 OCI", "I2 schema 2"])
-def test_I1_what_is_told_of_an_image(tree: Tree) -> None:
+@pytest.mark.parametrize(
+    "tree", [oci_manifest(), docker_manifest()], ids=["I-02 OCI", "I-02 schema 2"]
+)
+def test_I01_what_is_told_of_an_image(tree: Tree) -> None:
     image = parse_image(tree)
     told = Inspection.of(image, ImageConfig.parse(to_json(FULL)))
     assert told.to_dict() == {
@@ -131,19 +133,19 @@ def test_I1_what_is_told_of_an_image(tree: Tree) -> None:
     assert json.dumps(told.to_dict())
 
 
-def test_I1_annotations_of_layers_are_told() -> None:
+def test_I01_annotations_of_layers_are_told() -> None:
     image = parse_image(oci_manifest(layers=[{**layer("x"), "annotations": {"k": "v"}}]))
     told = Inspection.of(image, ImageConfig())
     assert told.layers_data[0].to_dict()["Annotations"] == {"k": "v"}
 
 
-def test_I2_without_a_config_object_labels_and_env_are_null() -> None:
+def test_I02_without_a_config_object_labels_and_env_are_null() -> None:
     told = Inspection.of(parse_image(oci_manifest()), ImageConfig()).to_dict()
     assert told["Labels"] is told["Env"] is told["Created"] is None
     assert told["Architecture"] == told["Variant"] == told["Os"] == told["Author"] == ""
 
 
-def test_I1_I2_schema_1_brings_its_config_along() -> None:
+def test_I01_I02_schema_1_brings_its_config_along() -> None:
     tree = schema1()
     history = tree["history"]
     assert isinstance(history, list)
@@ -167,12 +169,12 @@ def test_I1_I2_schema_1_brings_its_config_along() -> None:
     }
 
 
-def test_I2_other_kinds_bring_none_along() -> None:
+def test_I02_other_kinds_bring_none_along() -> None:
     with pytest.raises(MalformedManifestError, match="brings no config"):
         ImageConfig.from_schema1(parse_image(docker_manifest(config=None)))
 
 
-def test_AR2_artifacts_are_not_inspected() -> None:
+def test_AR02_artifacts_are_not_inspected() -> None:
     with pytest.raises(NonImageArtifactError) as caught:
         Inspection.of(parse_image(oci_manifest(config=config(kinds.OCI_EMPTY))), ImageConfig())
     assert caught.value.artifact_type == kinds.OCI_EMPTY

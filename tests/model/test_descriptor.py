@@ -34,7 +34,7 @@ def test_a_descriptor_is_a_value_and_can_be_a_key() -> None:
         left.size = 2  # type: ignore[misc]  # it is frozen
 
 
-def test_AR6_to_dict_writes_what_is_known_and_is_read_back() -> None:
+def test_AR06_to_dict_writes_what_is_known_and_is_read_back() -> None:
     full = Descriptor(
         "a/b",
         DIGEST,

@@ -1,4 +1,4 @@
-"""Rules D1 to D5, SEC-03: what is a digest, and what never becomes one."""
+"""Rules D-01 to D-05, SEC-03: what is a digest, and what never becomes one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 HEX = {name: "0123456789abcdef" * (length // 16) for name, length in ALGORITHMS.items()}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda name: f"D2 {name}")
-def test_D2_the_three_known_algorithms(algorithm: str) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda name: f"D-02 {name}")
+def test_D02_the_three_known_algorithms(algorithm: str) -> None:
     digest = Digest(f"{algorithm}:{HEX[algorithm]}")
     assert (digest.algorithm, digest.encoded) == (algorithm, HEX[algorithm])
     assert digest == f"{algorithm}:{HEX[algorithm]}"
@@ -34,28 +34,32 @@ def test_D2_the_three_known_algorithms(algorithm: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param("", "invalid digest format", id="D1 empty"),
-        pytest.param(":", "invalid digest format", id="D1 colon"),
-        pytest.param("sha256:", "invalid digest format", id="D1 nothing encoded"),
-        pytest.param(":" + HEX["sha256"], "invalid digest format", id="D1 no algorithm"),
-        pytest.param(HEX["sha256"], "invalid digest format", id="D1 no colon"),
-        pytest.param("sha256:" + "a" * 63, "length", id="D2 short"),
-        pytest.param("sha256:" + "a" * 65, "length", id="D2 long"),
-        pytest.param("sha512:" + "a" * 64, "length", id="D2 length of another"),
-        pytest.param("sha256:" + "A" * 64, "checksum digest format", id="D2 uppercase"),
-        pytest.param("sha256:" + "g" * 64, "checksum digest format", id="D2 not hex"),
-        pytest.param("sha256:" + "\u0660" * 64, "checksum digest format", id="D2 foreign digits"),
-        pytest.param("sha256:a:" + "a" * 62, "checksum digest format", id="D1 first colon splits"),
-        pytest.param("SHA256:" + "a" * 64, "invalid digest format", id="D3 uppercase algorithm"),
-        pytest.param("md 5:abc", "invalid digest format", id="D3 space"),
-        pytest.param("md5:ab/c", "invalid digest format", id="D3 slash"),
-        pytest.param("sha256:../../etc/passwd", "length", id="D4 SEC-03 path"),
-        pytest.param("sha256:" + "../" * 21 + "a", "checksum digest format", id="D4 path of 64"),
+        pytest.param("", "invalid digest format", id="D-01 empty"),
+        pytest.param(":", "invalid digest format", id="D-01 colon"),
+        pytest.param("sha256:", "invalid digest format", id="D-01 nothing encoded"),
+        pytest.param(":" + HEX["sha256"], "invalid digest format", id="D-01 no algorithm"),
+        pytest.param(HEX["sha256"], "invalid digest format", id="D-01 no colon"),
+        pytest.param("sha256:" + "a" * 63, "length", id="D-02 short"),
+        pytest.param("sha256:" + "a" * 65, "length", id="D-02 long"),
+        pytest.param("sha512:" + "a" * 64, "length", id="D-02 length of another"),
+        pytest.param("sha256:" + "A" * 64, "checksum digest format", id="D-02 uppercase"),
+        pytest.param("sha256:" + "g" * 64, "checksum digest format", id="D-02 not hex"),
+        pytest.param("sha256:" + "\u0660" * 64, "checksum digest format", id="D-02 foreign digits"),
+        pytest.param(
+            "sha256:a:" + "a" * 62, "checksum digest format", id="D-01 first colon splits"
+        ),
+        pytest.param("SHA256:" + "a" * 64, "invalid digest format", id="D-03 uppercase algorithm"),
+        pytest.param("md 5:abc", "invalid digest format", id="D-03 space"),
+        pytest.param("md5:ab/c", "invalid digest format", id="D-03 slash"),
+        pytest.param("sha256:../../etc/passwd", "length", id="D-04 SEC-03 path"),
+        pytest.param("sha256:" + "../" * 21 + "a", "checksum digest format", id="D-04 path of 64"),
         pytest.param("sha256:%2f" + "a" * 61, "checksum digest format", id="SEC-03 quoted slash"),
         pytest.param("sha256:" + "a" * 63 + "\0", "checksum digest format", id="SEC-03 NUL"),
-        pytest.param("sha256:" + "a" * 64 + "\n", "length", id="D5 newline at the end"),
-        pytest.param("sha256:" + "a" * 63 + "\n", "checksum digest format", id="D5 newline within"),
-        pytest.param("\nsha256:" + "a" * 64, "invalid digest format", id="D5 newline first"),
+        pytest.param("sha256:" + "a" * 64 + "\n", "length", id="D-05 newline at the end"),
+        pytest.param(
+            "sha256:" + "a" * 63 + "\n", "checksum digest format", id="D-05 newline within"
+        ),
+        pytest.param("\nsha256:" + "a" * 64, "invalid digest format", id="D-05 newline first"),
     ],
 )
 def test_what_is_no_digest_is_refused(text: str, words: str) -> None:
@@ -66,7 +70,7 @@ def test_what_is_no_digest_is_refused(text: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["md5:abc", "sha1:" + "0" * 40, "b+l.a_k-e3:AZ=_-", "sha224:00"])
-def test_D3_a_digest_of_an_unknown_algorithm_is_called_that(text: str) -> None:
+def test_D03_a_digest_of_an_unknown_algorithm_is_called_that(text: str) -> None:
     with pytest.raises(UnsupportedDigestError, match="unsupported digest algorithm"):
         Digest(text)
 
@@ -92,7 +96,7 @@ def test_of_hasher_and_matches_agree_with_hashlib(algorithm: str, data: bytes) -
     assert not digest.matches(data + b"!")
 
 
-def test_DG1b_nothing_has_the_well_known_digest() -> None:
+def test_DG01b_nothing_has_the_well_known_digest() -> None:
     assert Digest.of(b"").startswith("sha256:e3b0c442")
     assert Digest.of(b"").endswith("b855")
 

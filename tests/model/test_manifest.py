@@ -58,8 +58,8 @@ def verified(tree: Tree, claimed: str | None = None) -> Manifest:
 
 
 @pytest.mark.parametrize("kind", TREES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda name: f"DG13 {name}")
-def test_DG1_DG13_bytes_are_verified_with_the_algorithm_that_named_them(
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda name: f"DG-13 {name}")
+def test_DG01_DG13_bytes_are_verified_with_the_algorithm_that_named_them(
     kind: str, algorithm: str
 ) -> None:
     raw = to_json(TREES[kind])
@@ -75,14 +75,14 @@ def test_DG1_DG13_bytes_are_verified_with_the_algorithm_that_named_them(
     assert caught.value.actual == Digest.of(raw + b"\n", algorithm)
 
 
-def test_DG1_what_nothing_named_goes_by_its_sha256() -> None:
+def test_DG01_what_nothing_named_goes_by_its_sha256() -> None:
     raw = to_json(oci_index())
     assert Manifest.verified(raw, None, None).digest == Digest.of(raw)
 
 
 @pytest.mark.parametrize("claimed", [None, kinds.DOCKER_SCHEMA1_SIGNED, kinds.DOCKER_SCHEMA1])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_DG1_DG10_DG11_a_signed_manifest_has_the_digest_of_its_payload(
+def test_DG01_DG10_DG11_a_signed_manifest_has_the_digest_of_its_payload(
     claimed: str | None, algorithm: str
 ) -> None:
     expected = Digest.of(PAYLOAD, algorithm)
@@ -95,24 +95,24 @@ def test_DG1_DG10_DG11_a_signed_manifest_has_the_digest_of_its_payload(
         Manifest.verified(SIGNED, claimed, Digest.of(SIGNED, algorithm))
 
 
-def test_DG1_signatures_mean_nothing_in_other_kinds() -> None:
+def test_DG01_signatures_mean_nothing_in_other_kinds() -> None:
     raw = to_json(oci_manifest(signatures=[signature(5)]))
     assert Manifest.verified(raw, None, Digest.of(raw)).parse() == verified(oci_manifest()).parse()
 
 
-def test_DG7_an_empty_list_of_signatures_does_not_match_the_digest_of_nothing() -> None:
+def test_DG07_an_empty_list_of_signatures_does_not_match_the_digest_of_nothing() -> None:
     raw = to_json(schema1(signatures=[]))
     with pytest.raises(MalformedManifestError):
         Manifest.verified(raw, None, Digest.of(b""))
 
 
-def test_DG4_DG12_broken_signatures_are_an_error_not_a_plain_hash() -> None:
+def test_DG04_DG12_broken_signatures_are_an_error_not_a_plain_hash() -> None:
     raw = to_json(schema1(signatures=1))
     with pytest.raises(MalformedManifestError):
         Manifest.verified(raw, kinds.DOCKER_SCHEMA1_SIGNED, Digest.of(raw))
 
 
-def test_DG9_what_the_signatures_do_not_cover_is_not_read() -> None:
+def test_DG09_what_the_signatures_do_not_cover_is_not_read() -> None:
     """Between prefix and signatures anybody can write without changing the digest."""
     forged = SIGNED.replace(b',\n   "signatures"', b',\n   "tag2": 1, "name2": [],\n "signatures"')
     manifest = Manifest.verified(forged, None, Digest.of(PAYLOAD))
@@ -186,22 +186,22 @@ def test_a_body_that_does_not_say_what_it_is_is_what_it_is_served_as() -> None:
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
-        pytest.param({"mediaType": "application/x"}, "'application/x'", id="P2 its own words"),
-        pytest.param({"some": "thing"}, r"no mediaType, it begins with '\{", id="P2 excerpt"),
-        pytest.param({"schemaVersion": 3}, "no mediaType", id="G3"),
+        pytest.param({"mediaType": "application/x"}, "'application/x'", id="P-02 its own words"),
+        pytest.param({"some": "thing"}, r"no mediaType, it begins with '\{", id="P-02 excerpt"),
+        pytest.param({"schemaVersion": 3}, "no mediaType", id="G-03"),
         pytest.param(
             {"mediaType": "application/vnd.oci.artifact.manifest.v1+json"},
             "vnd.oci.artifact",
-            id="AR7",
+            id="AR-07",
         ),
         pytest.param(
             {"schemaVersion": 2, "manifests": [{}], "config": {"mediaType": "text/x"}},
             "no mediaType",
-            id="G5 quirk",
+            id="G-05 quirk",
         ),
     ],
 )
-def test_P2_what_nobody_knows_is_unsupported(tree: Tree, words: str) -> None:
+def test_P02_what_nobody_knows_is_unsupported(tree: Tree, words: str) -> None:
     with pytest.raises(UnsupportedManifestError, match=words) as caught:
         verified(tree, "application/json")
     assert len(str(caught.value)) < 400
@@ -244,7 +244,7 @@ def test_a_signed_manifest_is_parsed_from_its_payload() -> None:
 
 @pytest.mark.parametrize(("kind", "keys"), FOREIGN.items())
 @pytest.mark.parametrize("value", [[], {}, 0, "", False], ids=repr)
-def test_A1_A2_A5_keys_of_another_kind_are_refused(
+def test_A01_A02_A05_keys_of_another_kind_are_refused(
     kind: str, keys: tuple[str, ...], value: object
 ) -> None:
     for key in keys:
@@ -256,7 +256,7 @@ def test_A1_A2_A5_keys_of_another_kind_are_refused(
 
 
 @pytest.mark.parametrize(("kind", "keys"), FOREIGN.items())
-def test_A1_null_does_not_count_and_case_does_not_help(kind: str, keys: tuple[str, ...]) -> None:
+def test_A01_null_does_not_count_and_case_does_not_help(kind: str, keys: tuple[str, ...]) -> None:
     for key in keys:
         assert verified({**TREES[kind], key: None}, kind).parse() == verified(TREES[kind]).parse()
         for spelling in (key.upper(), key.capitalize(), key.replace("s", "\u017f")):
@@ -265,7 +265,7 @@ def test_A1_null_does_not_count_and_case_does_not_help(kind: str, keys: tuple[st
                     verified({**TREES[kind], spelling: []}, kind).parse()
 
 
-def test_A2_all_foreign_keys_are_named() -> None:
+def test_A02_all_foreign_keys_are_named() -> None:
     manifest = verified(oci_index(config={}, layers=[], fsLayers=[]), kinds.OCI_INDEX)
     with pytest.raises(AmbiguousManifestError, match=r"\['config', 'layers', 'fsLayers'\]"):
         manifest.parse()
@@ -279,26 +279,26 @@ def test_SEC05_well_formed_keys_of_another_kind_are_refused_as_well() -> None:
         verified(oci_manifest(manifests=[entry("x")])).parse()
 
 
-def test_A3_plainly_wrong_input_gets_the_plainer_error() -> None:
+def test_A03_plainly_wrong_input_gets_the_plainer_error() -> None:
     with pytest.raises(MalformedManifestError):
         verified(oci_index(manifests=5, layers=[]), kinds.OCI_INDEX).parse()
 
 
-def test_A4_missing_keys_are_not_missed() -> None:
+def test_A04_missing_keys_are_not_missed() -> None:
     empty: Tree = {}
     for kind in (kinds.OCI_MANIFEST, kinds.OCI_INDEX, kinds.DOCKER_LIST):
         parsed = verified(empty, kind).parse()
         assert (parsed.layers if isinstance(parsed, ImageManifest) else parsed.manifests) == ()
 
 
-def test_G6_a_nameless_empty_index_is_guessed_as_a_manifest_and_refused() -> None:
+def test_G06_a_nameless_empty_index_is_guessed_as_a_manifest_and_refused() -> None:
     manifest = verified({"schemaVersion": 2, "manifests": []})
     assert manifest.media_type == kinds.OCI_MANIFEST
     with pytest.raises(AmbiguousManifestError, match="manifests"):
         manifest.parse()
 
 
-def test_P1_lists_and_manifests_are_not_mistaken_for_each_other() -> None:
+def test_P01_lists_and_manifests_are_not_mistaken_for_each_other() -> None:
     index, image = verified(oci_index()), verified(oci_manifest())
     assert isinstance(index.parse_index(), Index)
     assert isinstance(image.parse_image(), ImageManifest)
@@ -308,13 +308,13 @@ def test_P1_lists_and_manifests_are_not_mistaken_for_each_other() -> None:
         image.parse_index()
 
 
-def test_P2_a_newer_version_served_as_schema_1_is_refused_by_its_version() -> None:
+def test_P02_a_newer_version_served_as_schema_1_is_refused_by_its_version() -> None:
     tree = {"schemaVersion": 2, "layers": []}
     with pytest.raises(MalformedManifestError, match="schema version 2"):
         verified(tree, kinds.DOCKER_SCHEMA1_SIGNED).parse()
 
 
-def test_J3_keys_that_are_almost_right_are_refused_when_parsed() -> None:
+def test_J03_keys_that_are_almost_right_are_refused_when_parsed() -> None:
     manifest = verified(oci_manifest(Layers=[]))
     for _ in range(2):
         with pytest.raises(ManifestError):

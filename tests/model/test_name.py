@@ -204,10 +204,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_SEC08_hostile_text_is_refused_at_once_and_not_repeated(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InvalidReferenceError) as caught:
         ImageName.parse(text, allow_ipv6=True)
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1
     assert len(str(caught.value)) < 600
 
 
@@ -223,7 +223,7 @@ def test_SEC08_hostile_text_is_refused_at_once_and_not_repeated(text: str) -> No
     ids=["REF-01 dashes", "REF-01 letters", "REF-01 path", "REF-01 underscores", "REF-01 pairs"],
 )
 def test_REF01_the_grammar_is_linear(registry: str, path: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InvalidReferenceError):
         ImageName(registry, path)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1

@@ -70,30 +70,30 @@ CPU = "processor : 0\nmodel name\t: {model}\nCPU architecture: {architecture}\nf
 @pytest.mark.parametrize(
     ("system", "name", "reported", "expected"),
     [
-        pytest.param("Linux", "x86_64", None, "linux/amd64", id="WP1 amd64"),
-        pytest.param("Linux", "i686", None, "linux/386", id="WP1 386"),
-        pytest.param("Linux", "ppc64le", None, "linux/ppc64le", id="WP1 ppc64le"),
-        pytest.param("Linux", "s390x", None, "linux/s390x", id="WP1 s390x"),
-        pytest.param("Linux", "riscv64", None, "linux/riscv64", id="WP1 riscv64"),
-        pytest.param("Linux", "loongarch64", None, "linux/loong64", id="WP1 loong64"),
-        pytest.param("Darwin", "arm64", None, "darwin/arm64/v8", id="WP4 darwin"),
-        pytest.param("Windows", "AMD64", None, "windows/amd64", id="WP1 WP2 windows"),
-        pytest.param("Windows", "ARM64", None, "windows/arm64/v8", id="WP4 windows arm64"),
-        pytest.param("Windows", "armv7", None, "windows/arm/v7", id="WP4 windows arm"),
-        pytest.param("FreeBSD", "aarch64", "8", "freebsd/arm64", id="WP4 elsewhere unknown"),
-        pytest.param("Linux", "aarch64", "8", "linux/arm64/v8", id="WP4 8"),
-        pytest.param("Linux", "aarch64", "AArch64", "linux/arm64/v8", id="WP4 aarch64"),
-        pytest.param("Linux", "armv7l", "7", "linux/arm/v7", id="WP4 7"),
-        pytest.param("Linux", "armv7l", "7M", "linux/arm/v7", id="WP4 7m"),
-        pytest.param("Linux", "armv7l", "?(12)", "linux/arm/v7", id="WP4 ?(12)"),
-        pytest.param("Linux", "armv7l", "?(17)", "linux/arm/v7", id="WP4 ?(17)"),
-        pytest.param("Linux", "armv7l", "?(18)", "linux/arm", id="WP4 ?(18)"),
-        pytest.param("Linux", "armv6l", "6TEJ", "linux/arm/v6", id="WP4 6tej"),
-        pytest.param("Linux", "armv5tel", "5TE", "linux/arm/v5", id="WP4 5te"),
-        pytest.param("Linux", "armv4tl", "4T", "linux/arm/v4", id="WP4 4t"),
-        pytest.param("Linux", "armv3", "3", "linux/arm/v3", id="WP4 3"),
-        pytest.param("Linux", "armv8l", "8", "linux/arm/v8", id="WP4 32 bits on 64"),
-        pytest.param("Linux", "armv7l", "", "linux/arm", id="WP4 nothing reported"),
+        pytest.param("Linux", "x86_64", None, "linux/amd64", id="WP-01 amd64"),
+        pytest.param("Linux", "i686", None, "linux/386", id="WP-01 386"),
+        pytest.param("Linux", "ppc64le", None, "linux/ppc64le", id="WP-01 ppc64le"),
+        pytest.param("Linux", "s390x", None, "linux/s390x", id="WP-01 s390x"),
+        pytest.param("Linux", "riscv64", None, "linux/riscv64", id="WP-01 riscv64"),
+        pytest.param("Linux", "loongarch64", None, "linux/loong64", id="WP-01 loong64"),
+        pytest.param("Darwin", "arm64", None, "darwin/arm64/v8", id="WP-04 darwin"),
+        pytest.param("Windows", "AMD64", None, "windows/amd64", id="WP-01 WP-02 windows"),
+        pytest.param("Windows", "ARM64", None, "windows/arm64/v8", id="WP-04 windows arm64"),
+        pytest.param("Windows", "armv7", None, "windows/arm/v7", id="WP-04 windows arm"),
+        pytest.param("FreeBSD", "aarch64", "8", "freebsd/arm64", id="WP-04 elsewhere unknown"),
+        pytest.param("Linux", "aarch64", "8", "linux/arm64/v8", id="WP-04 8"),
+        pytest.param("Linux", "aarch64", "AArch64", "linux/arm64/v8", id="WP-04 aarch64"),
+        pytest.param("Linux", "armv7l", "7", "linux/arm/v7", id="WP-04 7"),
+        pytest.param("Linux", "armv7l", "7M", "linux/arm/v7", id="WP-04 7m"),
+        pytest.param("Linux", "armv7l", "?(12)", "linux/arm/v7", id="WP-04 ?(12)"),
+        pytest.param("Linux", "armv7l", "?(17)", "linux/arm/v7", id="WP-04 ?(17)"),
+        pytest.param("Linux", "armv7l", "?(18)", "linux/arm", id="WP-04 ?(18)"),
+        pytest.param("Linux", "armv6l", "6TEJ", "linux/arm/v6", id="WP-04 6tej"),
+        pytest.param("Linux", "armv5tel", "5TE", "linux/arm/v5", id="WP-04 5te"),
+        pytest.param("Linux", "armv4tl", "4T", "linux/arm/v4", id="WP-04 4t"),
+        pytest.param("Linux", "armv3", "3", "linux/arm/v3", id="WP-04 3"),
+        pytest.param("Linux", "armv8l", "8", "linux/arm/v8", id="WP-04 32 bits on 64"),
+        pytest.param("Linux", "armv7l", "", "linux/arm", id="WP-04 nothing reported"),
     ],
 )
 def test_the_host_is_described(system: str, name: str, reported: str | None, expected: str) -> None:
@@ -102,13 +102,13 @@ def test_the_host_is_described(system: str, name: str, reported: str | None, exp
     assert str(host) == expected
 
 
-def test_WP4_armv6_boards_that_report_7() -> None:
+def test_WP04_armv6_boards_that_report_7() -> None:
     cpuinfo = CPU.format(model="ARMv6-compatible processor rev 7 (v6l)", architecture="7")
     assert Platform.host(machine="armv6l", system="Linux", cpuinfo=cpuinfo).variant == "v6"
     assert Platform.host(machine="aarch64", system="Linux", cpuinfo=cpuinfo).variant == "v7"
 
 
-def test_WP4_failure_to_read_is_no_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_WP04_failure_to_read_is_no_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> str:
         raise PermissionError
 
@@ -116,7 +116,7 @@ def test_WP4_failure_to_read_is_no_variant(monkeypatch: pytest.MonkeyPatch) -> N
     assert Platform.host(machine="aarch64", system="Linux") == Platform("linux", "arm64")
 
 
-def test_WP1_WP2_this_host() -> None:
+def test_WP01_WP02_this_host() -> None:
     host = Platform.host()
     assert host.os == machine.system().lower()
     assert host == Platform.host(machine=machine.machine(), system=machine.system())
@@ -125,20 +125,20 @@ def test_WP1_WP2_this_host() -> None:
 @pytest.mark.parametrize(
     ("architecture", "variant", "expected"),
     [
-        pytest.param("amd64", None, [None], id="WP8 amd64"),
-        pytest.param("amd64", "v3", ["v3", None], id="WP5 WP6 WP8 amd64 v3"),
-        pytest.param("arm", "v6", ["v6", "v5", None], id="WP8 arm v6"),
-        pytest.param("arm", "v8", ["v8", "v7", "v6", "v5", None], id="WP6 arm v8"),
-        pytest.param("arm", "v5", ["v5", None], id="WP6 arm v5"),
-        pytest.param("arm", "v9", ["v9", None], id="WP6 arm v9"),
-        pytest.param("arm", None, [None, "v8", "v7", "v6", "v5"], id="WP7 WP8 arm"),
-        pytest.param("arm64", None, [None, "v8"], id="WP7 WP8 arm64"),
-        pytest.param("arm64", "v8", ["v8", None], id="WP6 arm64 v8"),
-        pytest.param("armel", "custom", ["custom", None], id="WP6 WP8 custom"),
-        pytest.param("arm", "", [None, "v8", "v7", "v6", "v5"], id="WP7 empty is none"),
+        pytest.param("amd64", None, [None], id="WP-08 amd64"),
+        pytest.param("amd64", "v3", ["v3", None], id="WP-05 WP-06 WP-08 amd64 v3"),
+        pytest.param("arm", "v6", ["v6", "v5", None], id="WP-08 arm v6"),
+        pytest.param("arm", "v8", ["v8", "v7", "v6", "v5", None], id="WP-06 arm v8"),
+        pytest.param("arm", "v5", ["v5", None], id="WP-06 arm v5"),
+        pytest.param("arm", "v9", ["v9", None], id="WP-06 arm v9"),
+        pytest.param("arm", None, [None, "v8", "v7", "v6", "v5"], id="WP-07 WP-08 arm"),
+        pytest.param("arm64", None, [None, "v8"], id="WP-07 WP-08 arm64"),
+        pytest.param("arm64", "v8", ["v8", None], id="WP-06 arm64 v8"),
+        pytest.param("armel", "custom", ["custom", None], id="WP-06 WP-08 custom"),
+        pytest.param("arm", "", [None, "v8", "v7", "v6", "v5"], id="WP-07 empty is none"),
     ],
 )
-def test_WP5_WP8_the_platforms_that_will_do(
+def test_WP05_WP08_the_platforms_that_will_do(
     architecture: str, variant: str | None, expected: list[str | None]
 ) -> None:
     platform = Platform("linux", architecture, variant, "1.2", ("x",))
@@ -147,7 +147,7 @@ def test_WP5_WP8_the_platforms_that_will_do(
     assert wanted == tuple(Platform("linux", architecture, each) for each in expected)
 
 
-def test_WP3_only_the_host_is_detected() -> None:
+def test_WP03_only_the_host_is_detected() -> None:
     assert wanted_platforms(None) == wanted_platforms(Platform.host())
 
 

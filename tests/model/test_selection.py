@@ -1,4 +1,4 @@
-"""Selections, and rule X5: what they take from one index."""
+"""Selections, and rule X-05: what they take from one index."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def names(selection: Selection, index: Index) -> list[str]:
     return [known.get(Digest(each.digest), "?") for each in choose(selection, index)]
 
 
-def test_X5_all_takes_every_entry_in_order(index: Index) -> None:
+def test_X05_all_takes_every_entry_in_order(index: Index) -> None:
     assert choose(AllImages(), index) == index.manifests
 
 
-def test_X5_system_takes_the_one_that_fits(index: Index) -> None:
+def test_X05_system_takes_the_one_that_fits(index: Index) -> None:
     amd64 = Platform("linux", "amd64")
     assert names(SystemImage(amd64), index) == ["c"]
     assert names(SystemImage(amd64, prefer_gzip=True), index) == ["a"]
@@ -55,7 +55,7 @@ def test_X5_system_takes_the_one_that_fits(index: Index) -> None:
         choose(SystemImage(Platform("linux", "s390x")), Index(index.media_type, ()))
 
 
-def test_X5_X5b_specific_takes_what_this_list_names(index: Index) -> None:
+def test_X05_X05b_specific_takes_what_this_list_names(index: Index) -> None:
     assert names(SpecificImages(map(digest_of, "bxa")), index) == ["a", "b", "a"]
     assert names(SpecificImages([digest_of("x")]), index) == []
     assert names(SpecificImages([]), index) == []
@@ -70,7 +70,7 @@ def test_specific_images_keep_their_order_each_once() -> None:
     assert SpecificImages([Digest.of(b"", "sha512")]).digests[0].algorithm == "sha512"
 
 
-def test_X0_what_is_no_digest_is_refused_at_once() -> None:
+def test_X00_what_is_no_digest_is_refused_at_once() -> None:
     with pytest.raises(InvalidDigestError):
         SpecificImages(["sha256:../x"])
     with pytest.raises(UsageError, match="list"):

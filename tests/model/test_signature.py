@@ -1,4 +1,4 @@
-"""Rule SR12: how signatures are framed on disk."""
+"""Rule SR-12: how signatures are framed on disk."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def test_SR12_a_frame_names_its_format(name: str) -> None:
 @pytest.mark.parametrize(
     ("blob", "words"),
     [
-        pytest.param(b"", "empty", id="SR12 empty"),
-        pytest.param(b"{}", "0x7b", id="SR12 JSON"),
-        pytest.param(b"\x9f", "0x9f", id="SR12 beside a range"),
-        pytest.param(b"\0sigstore-json", "frame", id="SR12 no line break"),
-        pytest.param(b"\0" + b"a" * 5000 + b"\n", "frame", id="SR12 endless name"),
-        pytest.param(b"\0sig\x7fstore\nx", "frame", id="SR12 control character"),
-        pytest.param("\0sigstöre\nx".encode(), "frame", id="SR12 not ASCII"),
-        pytest.param(b"\0\nx", "unknown format", id="SR12 no name"),
-        pytest.param(b"\0notary\nx", "unknown format", id="SR12 unknown"),
+        pytest.param(b"", "empty", id="SR-12 empty"),
+        pytest.param(b"{}", "0x7b", id="SR-12 JSON"),
+        pytest.param(b"\x9f", "0x9f", id="SR-12 beside a range"),
+        pytest.param(b"\0sigstore-json", "frame", id="SR-12 no line break"),
+        pytest.param(b"\0" + b"a" * 5000 + b"\n", "frame", id="SR-12 endless name"),
+        pytest.param(b"\0sig\x7fstore\nx", "frame", id="SR-12 control character"),
+        pytest.param("\0sigstöre\nx".encode(), "frame", id="SR-12 not ASCII"),
+        pytest.param(b"\0\nx", "unknown format", id="SR-12 no name"),
+        pytest.param(b"\0notary\nx", "unknown format", id="SR-12 unknown"),
     ],
 )
 def test_SR12_anything_else_is_an_error(blob: bytes, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Rules J1 to J9, SEC-05, SEC-06: one document, one meaning."""
+"""Rules J-01 to J-09, SEC-05, SEC-06: one document, one meaning."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def test_a_plain_document_is_decoded(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param('{"LAYERS":[]}', id="J1 capitals"),
-        pytest.param('{"MediaType":"x"}', id="J1 one capital"),
-        pytest.param('{"mediatype":"x"}', id="J1 lowercase"),
-        pytest.param('{"layer\u017f":[]}', id="J1 long s"),
-        pytest.param('{"layer\\u017f":[]}', id="J1 long s escaped"),
-        pytest.param('{"config":{"platform":{"OS":"x"}}}', id="J3 within"),
-        pytest.param('{"manifests":[{},{"Digest":"x"}]}', id="J3 within an element"),
-        pytest.param('{"layers":[],"Layers":null}', id="J3 null"),
-        pytest.param('{"config":{"platform":{"o\\u017f.version":""}}}', id="J1 dotted"),
+        pytest.param('{"LAYERS":[]}', id="J-01 capitals"),
+        pytest.param('{"MediaType":"x"}', id="J-01 one capital"),
+        pytest.param('{"mediatype":"x"}', id="J-01 lowercase"),
+        pytest.param('{"layer\u017f":[]}', id="J-01 long s"),
+        pytest.param('{"layer\\u017f":[]}', id="J-01 long s escaped"),
+        pytest.param('{"config":{"platform":{"OS":"x"}}}', id="J-03 within"),
+        pytest.param('{"manifests":[{},{"Digest":"x"}]}', id="J-03 within an element"),
+        pytest.param('{"layers":[],"Layers":null}', id="J-03 null"),
+        pytest.param('{"config":{"platform":{"o\\u017f.version":""}}}', id="J-01 dotted"),
     ],
 )
-def test_J3_a_key_that_is_almost_a_known_one_is_refused(text: str) -> None:
+def test_J03_a_key_that_is_almost_a_known_one_is_refused(text: str) -> None:
     with pytest.raises(MalformedManifestError, match="some readers take it for that"):
         decode(text.encode(), Document)
 
@@ -71,7 +71,7 @@ class Kelvin(msgspec.Struct):
     kind: str = ""
 
 
-def test_J1_the_kelvin_sign_is_a_k() -> None:
+def test_J01_the_kelvin_sign_is_a_k() -> None:
     assert fold("\u212aind") == fold("KIND") == fold("kind") == "kind"
     with pytest.raises(MalformedManifestError, match="take it for"):
         decode('{"\u212aind":"x"}'.encode(), Kelvin)
@@ -80,24 +80,24 @@ def test_J1_the_kelvin_sign_is_a_k() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param('{"mediaType":"a","mediaType":"b"}', id="J2 scalar"),
-        pytest.param('{"mediaType":"a","mediaType":"a"}', id="J2 same value"),
-        pytest.param('{"mediaType":"a","mediaType":null}', id="J2 null"),
-        pytest.param('{"config":{"size":1},"config":{"digest":"x"}}', id="J2b object"),
-        pytest.param('{"layers":[{"size":1}],"layers":[{"digest":"b"}]}', id="J2b array"),
-        pytest.param('{"layers":[{"size":1,"size":2}]}', id="J3 within"),
-        pytest.param('{"annotations":{"a":"1","a":"2"}}', id="J3 in a map of strings"),
-        pytest.param('{"unknown":{"deep":[{"a":1,"a":2}]}}', id="J3 in what is ignored"),
-        pytest.param('{"media\\u0054ype":"a","mediaType":"b"}', id="J3 escaped"),
-        pytest.param('{"annotations":{"a":"","\\u0061":""}}', id="J3 escaped in a map"),
-        pytest.param('{"mediaType":"\\u003a","mediaType":"b"}', id="J3 escaped colon"),
-        pytest.param('{"mediaType":"a","mediaType":"\\u003A"}', id="J3 another escaped colon"),
-        pytest.param('{"mediaType":":","mediaType":"b"}', id="J3 colon in what is lost"),
-        pytest.param('{"mediaType":"a","mediaType":":::"}', id="J3 colons in what stays"),
-        pytest.param('{"annotations":{"\\ud800":"","\\ud801":""}}', id="J7 equal when replaced"),
+        pytest.param('{"mediaType":"a","mediaType":"b"}', id="J-02 scalar"),
+        pytest.param('{"mediaType":"a","mediaType":"a"}', id="J-02 same value"),
+        pytest.param('{"mediaType":"a","mediaType":null}', id="J-02 null"),
+        pytest.param('{"config":{"size":1},"config":{"digest":"x"}}', id="J-02b object"),
+        pytest.param('{"layers":[{"size":1}],"layers":[{"digest":"b"}]}', id="J-02b array"),
+        pytest.param('{"layers":[{"size":1,"size":2}]}', id="J-03 within"),
+        pytest.param('{"annotations":{"a":"1","a":"2"}}', id="J-03 in a map of strings"),
+        pytest.param('{"unknown":{"deep":[{"a":1,"a":2}]}}', id="J-03 in what is ignored"),
+        pytest.param('{"media\\u0054ype":"a","mediaType":"b"}', id="J-03 escaped"),
+        pytest.param('{"annotations":{"a":"","\\u0061":""}}', id="J-03 escaped in a map"),
+        pytest.param('{"mediaType":"\\u003a","mediaType":"b"}', id="J-03 escaped colon"),
+        pytest.param('{"mediaType":"a","mediaType":"\\u003A"}', id="J-03 another escaped colon"),
+        pytest.param('{"mediaType":":","mediaType":"b"}', id="J-03 colon in what is lost"),
+        pytest.param('{"mediaType":"a","mediaType":":::"}', id="J-03 colons in what stays"),
+        pytest.param('{"annotations":{"\\ud800":"","\\ud801":""}}', id="J-07 equal when replaced"),
     ],
 )
-def test_J3_a_key_that_is_there_twice_is_refused(text: str) -> None:
+def test_J03_a_key_that_is_there_twice_is_refused(text: str) -> None:
     assert decode_quickly(text.encode(), Document) is None
     with pytest.raises(MalformedManifestError, match="duplicate key"):
         decode(text.encode(), Document)
@@ -111,7 +111,7 @@ def test_J3_a_key_that_is_there_twice_is_refused(text: str) -> None:
         '{"unknown":{"Layers":1,"layers":2}}',
     ],
 )
-def test_J3_maps_of_strings_and_unknown_objects_are_free(text: str) -> None:
+def test_J03_maps_of_strings_and_unknown_objects_are_free(text: str) -> None:
     assert decode(text.encode(), Document) is not None
 
 
@@ -125,7 +125,7 @@ def test_J3_maps_of_strings_and_unknown_objects_are_free(text: str) -> None:
         ('{"annotations":null}', EMPTY),
     ],
 )
-def test_J4_null_is_the_zero_value(text: str, expected: Document | None) -> None:
+def test_J04_null_is_the_zero_value(text: str, expected: Document | None) -> None:
     decoded = decode(text.encode(), Document)
     if expected is None:
         assert decoded.config is not None
@@ -135,7 +135,7 @@ def test_J4_null_is_the_zero_value(text: str, expected: Document | None) -> None
         assert decoded == expected
 
 
-def test_J4_null_within_lists_and_maps_of_every_kind() -> None:
+def test_J04_null_within_lists_and_maps_of_every_kind() -> None:
     text = b'{"words":[null,"a"],"by_name":{"a":null},"nested":{"annotations":{"b":null}}}'
     decoded = decode(text, Loose)
     assert (decoded.words, decoded.by_name) == (("", "a"), {"a": 0})
@@ -145,30 +145,30 @@ def test_J4_null_within_lists_and_maps_of_every_kind() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param('{"schemaVersion":"2"}', id="J5 text"),
-        pytest.param('{"schemaVersion":2.0}', id="J5 2.0"),
-        pytest.param('{"schemaVersion":2e0}', id="J5 2e0"),
-        pytest.param('{"schemaVersion":true}', id="J5 bool"),
-        pytest.param('{"schemaVersion":9223372036854775808}', id="J5 beyond int64"),
-        pytest.param('{"schemaVersion":-9223372036854775809}', id="J5 below int64"),
-        pytest.param('{"mediaType":5}', id="J5 number"),
-        pytest.param('{"layers":{}}', id="J5 object"),
-        pytest.param('{"config":[]}', id="J5 array"),
-        pytest.param('{"annotations":{"a":1}}', id="J5 P9 annotation"),
+        pytest.param('{"schemaVersion":"2"}', id="J-05 text"),
+        pytest.param('{"schemaVersion":2.0}', id="J-05 2.0"),
+        pytest.param('{"schemaVersion":2e0}', id="J-05 2e0"),
+        pytest.param('{"schemaVersion":true}', id="J-05 bool"),
+        pytest.param('{"schemaVersion":9223372036854775808}', id="J-05 beyond int64"),
+        pytest.param('{"schemaVersion":-9223372036854775809}', id="J-05 below int64"),
+        pytest.param('{"mediaType":5}', id="J-05 number"),
+        pytest.param('{"layers":{}}', id="J-05 object"),
+        pytest.param('{"config":[]}', id="J-05 array"),
+        pytest.param('{"annotations":{"a":1}}', id="J-05 P-09 annotation"),
         pytest.param('{"config":{"size":-1}}', id="SEC-06 negative size"),
         pytest.param('{"config":{"size":9223372036854775808}}', id="SEC-06 size of 2^63"),
         pytest.param('{"config":{"size":"5"}}', id="SEC-06 text as size"),
         pytest.param('{"config":{"size":false}}', id="SEC-06 bool as size"),
-        pytest.param('{"config":{"urls":"x"}}', id="J5 text for a list"),
+        pytest.param('{"config":{"urls":"x"}}', id="J-05 text for a list"),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", '"extra":0,'], ids=["quick", "exact"])
-def test_J5_a_wrong_type_is_an_error(text: str, prefix: str) -> None:
+def test_J05_a_wrong_type_is_an_error(text: str, prefix: str) -> None:
     with pytest.raises(MalformedManifestError, match="Expected"):
         decode(("{" + prefix + text[1:]).encode(), Document)
 
 
-def test_J5_the_largest_numbers_pass() -> None:
+def test_J05_the_largest_numbers_pass() -> None:
     assert decode(b'{"schemaVersion":9223372036854775807}', Document).schema_version == 2**63 - 1
     assert decode(b'{"schemaVersion":-9223372036854775808}', Document).schema_version == -(2**63)
     assert decode(b'{"size":9223372036854775807}', Descriptor).size == 2**63 - 1
@@ -177,16 +177,16 @@ def test_J5_the_largest_numbers_pass() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        pytest.param(b'{"a":NaN}', id="J6 NaN"),
-        pytest.param(b'{"a":Infinity}', id="J6 Infinity"),
-        pytest.param(b'{"a":-Infinity}', id="J6 minus Infinity"),
-        pytest.param(b"\xef\xbb\xbf{}", id="J6 BOM"),
-        pytest.param("{}".encode("utf-16"), id="J6 UTF-16"),
-        pytest.param("{}".encode("utf-16-le"), id="J6 UTF-16 LE"),
-        pytest.param("{}".encode("utf-32"), id="J6 UTF-32"),
-        pytest.param(b"{} x", id="J8 trailing word"),
-        pytest.param(b"{}{}", id="J8 trailing object"),
-        pytest.param(b"{}\0", id="J8 trailing NUL"),
+        pytest.param(b'{"a":NaN}', id="J-06 NaN"),
+        pytest.param(b'{"a":Infinity}', id="J-06 Infinity"),
+        pytest.param(b'{"a":-Infinity}', id="J-06 minus Infinity"),
+        pytest.param(b"\xef\xbb\xbf{}", id="J-06 BOM"),
+        pytest.param("{}".encode("utf-16"), id="J-06 UTF-16"),
+        pytest.param("{}".encode("utf-16-le"), id="J-06 UTF-16 LE"),
+        pytest.param("{}".encode("utf-32"), id="J-06 UTF-32"),
+        pytest.param(b"{} x", id="J-08 trailing word"),
+        pytest.param(b"{}{}", id="J-08 trailing object"),
+        pytest.param(b"{}\0", id="J-08 trailing NUL"),
         pytest.param(b"", id="empty"),
         pytest.param(b"  \n", id="blank"),
         pytest.param(b"{", id="cut"),
@@ -198,24 +198,24 @@ def test_J5_the_largest_numbers_pass() -> None:
         pytest.param(b'{"a":"\n"}', id="line break in a string"),
         pytest.param(b'{"a":"\\x41"}', id="unknown escape"),
         pytest.param(b'{"a":/**/1}', id="comment"),
-        pytest.param(b"\xff{}", id="J7 invalid UTF-8 outside of a string"),
+        pytest.param(b"\xff{}", id="J-07 invalid UTF-8 outside of a string"),
         pytest.param(b"<html></html>", id="HTML"),
         pytest.param(b"{\xc2\xa0}", id="foreign space"),
         pytest.param(b'{"a":' + b"1" * 5000 + b"}", id="SEC-06 5000 digits"),
     ],
 )
-def test_J6_J8_what_is_not_strict_json_is_refused(raw: bytes) -> None:
+def test_J06_J08_what_is_not_strict_json_is_refused(raw: bytes) -> None:
     with pytest.raises(MalformedManifestError, match="not JSON"):
         decode(raw, Document)
 
 
 @pytest.mark.parametrize("raw", [b"[]", b'"x"', b"5", b"true", b"1.5"])
-def test_J9_only_objects_and_null_are_documents(raw: bytes) -> None:
+def test_J09_only_objects_and_null_are_documents(raw: bytes) -> None:
     with pytest.raises(MalformedManifestError, match="not a JSON object"):
         decode(raw, Document)
 
 
-def test_J9_null_is_an_empty_document() -> None:
+def test_J09_null_is_an_empty_document() -> None:
     assert decode(b" null ", Document) == EMPTY
 
 
@@ -232,20 +232,20 @@ def test_J9_null_is_an_empty_document() -> None:
         (b'{"mediaType":"\\uD83D\\uD83D"}', "\ufffd\ufffd"),
     ],
 )
-def test_J7_what_is_no_text_is_replaced(raw: bytes, expected: str) -> None:
+def test_J07_what_is_no_text_is_replaced(raw: bytes, expected: str) -> None:
     assert decode(raw, Document).media_type == expected
     assert decode(raw[:-1] + b',"extra":0}', Document).media_type == expected
 
 
 @pytest.mark.parametrize("rest", [b" garbage", b"{}", b"\0", b"\xff", b"]"])
-def test_J8_what_follows_can_be_ignored(rest: bytes) -> None:
+def test_J08_what_follows_can_be_ignored(rest: bytes) -> None:
     raw = b'\n {"mediaType":"x"}' + rest
     assert decode(raw, Document, trailing=True).media_type == "x"
     with pytest.raises(MalformedManifestError):
         decode(raw, Document)
 
 
-def test_J8_what_comes_first_is_never_ignored() -> None:
+def test_J08_what_comes_first_is_never_ignored() -> None:
     for raw in (b"x {}", b"", b"  ", b"\xef\xbb\xbf{}", b'{"a":1,"a":2} x'):
         with pytest.raises(MalformedManifestError):
             decode(raw, Document, trailing=True)
@@ -418,6 +418,6 @@ BOMBS = {
 @pytest.mark.parametrize("raw", BOMBS.values(), ids=BOMBS)
 def test_SEC06_four_mebibytes_of_anything_take_bounded_time(raw: bytes) -> None:
     assert len(raw) <= MAX_MANIFEST
-    began = time.perf_counter()
+    began = time.process_time()
     outcome(lambda: decode(raw, Document))
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10  # CPU time: other load does not count

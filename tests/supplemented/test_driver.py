@@ -21,7 +21,8 @@ from asupplemented import (
 )
 from asupplemented.events import Event, ResolutionFinished
 from asupplemented.testing.images import build_image, build_index
-from tests.members import Ledger, Member, hold
+from tests.members import Member, MemberLog, hold
+from tests.suspending import settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,22 +38,16 @@ def slow(turns: int) -> Callable[[str, str | None], int]:
     return lambda _name, _digest: turns
 
 
-def group_of(ledger: Ledger, turns: Callable[[str, str | None], int]) -> SupplementedReference:
+def group_of(log: MemberLog, turns: Callable[[str, str | None], int]) -> SupplementedReference:
     """A sparse top, a sparse supplement with nested lists, and images one by one."""
     return supplement(
-        Member("top", ledger, hold("top", TOP, without=IMAGES[:9]), turns=turns),
-        Member("nested", ledger, hold("nested", NESTED, without=IMAGES[2:4]), turns=turns),
+        Member("top", log, hold("top", TOP, without=IMAGES[:9]), turns=turns),
+        Member("nested", log, hold("nested", NESTED, without=IMAGES[2:4]), turns=turns),
         *(
-            Member(f"image {number}", ledger, hold("image", IMAGES[number]), turns=turns)
+            Member(f"image {number}", log, hold("image", IMAGES[number]), turns=turns)
             for number in (2, 3, 0)
         ),
     )
-
-
-async def settle() -> None:
-    """Let callbacks that are due run."""
-    for _ in range(3):
-        await asyncio.sleep(0)
 
 
 def others() -> set[asyncio.Task[object]]:
@@ -75,59 +70,59 @@ async def test_the_plan_does_not_depend_on_timing(lookahead: int) -> None:
         ) -> int:
             return delays.setdefault((name, digest), rng.randrange(9))
 
-        ledger = Ledger()
+        log = MemberLog()
         async with Session(lookahead=lookahead) as session:
-            plans.add((await group_of(ledger, turns).resolve(session)).to_json())
-        assert ledger.peak <= 1 + lookahead
-        assert ledger.left_open == 0
+            plans.add((await group_of(log, turns).resolve(session)).to_json())
+        assert log.peak <= 1 + lookahead
+        assert log.left_open == 0
     assert len(plans) == 1
 
 
 async def test_members_open_side_by_side() -> None:
     """Sixteen supplements take as long as one."""
-    ledger = Ledger()
+    log = MemberLog()
     members = [
-        Member(f"image {n}", ledger, hold("image", image), turns=slow(50))
+        Member(f"image {n}", log, hold("image", image), turns=slow(50))
         for n, image in enumerate(IMAGES[:16])
     ]
     whole = build_index(IMAGES[:16])
-    top = Member("top", ledger, hold("top", whole, without=IMAGES), turns=slow(50))
+    top = Member("top", log, hold("top", whole, without=IMAGES), turns=slow(50))
     async with Session() as session, supplement(top, *members).open(session):
-        assert ledger.peak == 17
-        assert len(ledger.reads) == 17
+        assert log.peak == 17
+        assert len(log.reads) == 17
 
 
 async def test_the_window_is_full_while_there_is_work() -> None:
-    ledger = Ledger()
-    top = Member("top", ledger, hold("top", TOP), turns=slow(5))
+    log = MemberLog()
+    top = Member("top", log, hold("top", TOP), turns=slow(5))
     async with Session(lookahead=7) as session, supplement(top).open(session):
-        assert ledger.peak == 8
+        assert log.peak == 8
 
 
 async def test_at_lookahead_0_all_is_serial() -> None:
-    ledger = Ledger()
+    log = MemberLog()
     async with Session(lookahead=0) as session:
-        await group_of(ledger, slow(3)).resolve(session)
-    assert ledger.peak == 1
+        await group_of(log, slow(3)).resolve(session)
+    assert log.peak == 1
 
 
 async def test_the_answer_does_not_wait_for_what_nobody_needs() -> None:
     """A fetch that a wrong guess started is given up once the plan is complete."""
-    ledger = Ledger()
+    log = MemberLog()
     image = IMAGES[0]
 
     def turns(name: str, digest: str | None) -> int:
         return 10**9 if (name, digest) == ("top", image.digest) else 2
 
     # The top's entry for the image is started, and then the nested list supplies it.
-    top = Member("top", ledger, hold("top", build_index([image])), turns=turns)
+    top = Member("top", log, hold("top", build_index([image])), turns=turns)
     nested = build_index([build_index([image], annotations={"is": "another"})])
-    supplying = Member("nested", ledger, hold("nested", nested), turns=turns)
+    supplying = Member("nested", log, hold("nested", nested), turns=turns)
     async with Session() as session, asyncio.timeout(3):
         plan = await supplement(top, supplying).resolve(session)
     assert plan.sources[image.digest] == 1
-    assert ("top", image.digest) in ledger.reads
-    assert (ledger.flying, ledger.left_open) == (0, 0)
+    assert ("top", image.digest) in log.reads
+    assert (log.flying, log.left_open) == (0, 0)
 
 
 FAULTS: list[SupplementedError] = [
@@ -143,9 +138,9 @@ FAULTS: list[SupplementedError] = [
 async def test_an_error_leaves_nothing_open(
     fault: SupplementedError, where: str | None, lookahead: int
 ) -> None:
-    ledger = Ledger()
-    top = Member("top", ledger, hold("top", TOP), faults={where: fault}, turns=slow(2))
-    group = supplement(Member("first", ledger, hold("f", IMAGES[0]), turns=slow(9)), top)
+    log = MemberLog()
+    top = Member("top", log, hold("top", TOP), faults={where: fault}, turns=slow(2))
+    group = supplement(Member("first", log, hold("f", IMAGES[0]), turns=slow(9)), top)
     async with Session(lookahead=lookahead) as session:
         with pytest.raises(type(fault)) as failure:
             await group.open(session)
@@ -153,18 +148,18 @@ async def test_an_error_leaves_nothing_open(
         await settle()
         assert not others()
     assert (failure.value.member, failure.value.reference) == (1, "top")
-    assert ledger.left_open == 0
+    assert log.left_open == 0
 
 
 async def test_an_error_of_closing_does_not_hide_the_first_one() -> None:
-    ledger = Ledger()
-    bad = Member("bad", ledger, hold("b", IMAGES[0]), close_error=OSError("stuck"))
-    down = Member("down", ledger, hold("d", IMAGES[1]), faults={None: NetworkError("down")})
+    log = MemberLog()
+    bad = Member("bad", log, hold("b", IMAGES[0]), close_error=OSError("stuck"))
+    down = Member("down", log, hold("d", IMAGES[1]), faults={None: NetworkError("down")})
     async with Session() as session:
         with pytest.raises(NetworkError) as failure:
             await supplement(bad, down).open(session)
     assert any("stuck" in note for note in failure.value.__notes__)
-    assert ledger.left_open == 0
+    assert log.left_open == 0
 
 
 async def cancel_at_every_step(
@@ -188,53 +183,51 @@ async def cancel_at_every_step(
 
 @pytest.mark.parametrize("lookahead", [0, 3, 64])
 async def test_SEC16_cancelled_at_every_await(lookahead: int) -> None:
-    ledger = Ledger()
+    log = MemberLog()
 
     def check() -> None:
-        assert ledger.left_open == 0
-        assert ledger.flying == 0
+        assert log.left_open == 0
+        assert log.flying == 0
         assert not others()
 
     async with Session(lookahead=lookahead) as session:
-        group = group_of(ledger, slow(1))
+        group = group_of(log, slow(1))
         steps = await cancel_at_every_step(lambda: group.resolve(session), check)
     assert steps > 5
 
 
 async def test_a_deadline_of_the_caller_works() -> None:
-    ledger = Ledger()
-    top = Member("top", ledger, hold("top", TOP), turns=slow(10**9))
+    log = MemberLog()
+    top = Member("top", log, hold("top", TOP), turns=slow(10**9))
     async with Session() as session:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await supplement(top).open(session)
-    assert ledger.left_open == 0
+    assert log.left_open == 0
 
 
 async def test_a_member_may_be_too_slow_to_open() -> None:
-    ledger = Ledger()
-    top = Member("top", ledger, hold("top", TOP), turns=slow(10**9))
+    log = MemberLog()
+    top = Member("top", log, hold("top", TOP), turns=slow(10**9))
     async with Session(timeouts=Timeouts(open=0.01)) as session:
         with pytest.raises(SourceTimeoutError) as failure:
             await supplement(top).open(session)
     assert (failure.value.member, failure.value.reference) == (0, "top")
-    assert ledger.left_open == 0
+    assert log.left_open == 0
 
 
 async def test_hooks_are_told() -> None:
-    ledger, told = Ledger(), list[Event]()
+    log, told = MemberLog(), list[Event]()
     async with Session(hooks=[told.append]) as session:
-        await group_of(ledger, slow(0)).resolve(session)
+        await group_of(log, slow(0)).resolve(session)
     finished = [event for event in told if isinstance(event, ResolutionFinished)]
     assert [(event.manifests, event.error) for event in finished] == [(28, None)]
 
 
 async def test_many_groups_in_one_session() -> None:
     """A session serves many tasks at once."""
-    ledger = Ledger()
+    log = MemberLog()
     async with Session(lookahead=4) as session, asyncio.TaskGroup() as tasks:
-        plans = [
-            tasks.create_task(group_of(ledger, slow(n % 3)).resolve(session)) for n in range(20)
-        ]
+        plans = [tasks.create_task(group_of(log, slow(n % 3)).resolve(session)) for n in range(20)]
     assert len({plan.result().to_json() for plan in plans}) == 1
-    assert ledger.left_open == 0
+    assert log.left_open == 0

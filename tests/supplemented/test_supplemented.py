@@ -31,7 +31,7 @@ from asupplemented import (
 from asupplemented.model.platform import Platform
 from asupplemented.testing.images import build_image, build_index
 from asupplemented.transports.memory import MemoryReference
-from tests.members import Ledger, Member, hold
+from tests.members import Member, MemberLog, hold
 
 AMD = build_image("linux/amd64", [{"bin/amd": "amd"}])
 ARM = build_image("linux/arm64", [{"bin/arm": "arm"}])
@@ -44,10 +44,10 @@ class World:
     """Members of one test, and what they did."""
 
     def __init__(self) -> None:
-        self.ledger = Ledger()
+        self.log = MemberLog()
 
     def member(self, name: str, content: MemoryReference, **options: object) -> Member:
-        return Member(name, self.ledger, content, **options)  # type: ignore[arg-type]
+        return Member(name, self.log, content, **options)  # type: ignore[arg-type]
 
     def sparse_top(self) -> Member:
         """The index, and neither instances nor blobs."""
@@ -77,20 +77,20 @@ async def test_the_seeds_main_use(world: World) -> None:
                     assert blob.member == (1 if built is AMD else 2)
         assert image.concurrent_blobs
         assert image.reference is group
-    assert world.ledger.opened == 3
-    assert world.ledger.left_open == 0
+    assert world.log.opened == 3
+    assert world.log.left_open == 0
 
 
-async def test_X2_what_was_read_is_not_read_again(world: World) -> None:
+async def test_X02_what_was_read_is_not_read_again(world: World) -> None:
     group = supplement(world.sparse_top(), world.image("amd"), world.image("arm", ARM))
     async with Session() as session, group.open(session) as image:
-        reads = len(world.ledger.reads)
+        reads = len(world.log.reads)
         for digest in image.resolution.sources:
             await image.get_manifest(digest)
-        assert len(world.ledger.reads) == reads == 3
+        assert len(world.log.reads) == reads == 3
 
 
-async def test_X9_unknown_digests(world: World) -> None:
+async def test_X09_unknown_digests(world: World) -> None:
     group = supplement(world.image("top"))
     async with Session() as session, group.open(session) as image:
         with pytest.raises(InstanceNotFoundError) as instance:
@@ -127,7 +127,7 @@ async def test_X12_all_close_and_all_failures_are_told(world: World) -> None:
             await image.aclose()
         assert [*failure.value.exceptions] == errors
         await image.aclose()
-    assert world.ledger.left_open == 0
+    assert world.log.left_open == 0
 
 
 async def test_X13_an_error_closes_what_was_opened(world: World) -> None:
@@ -137,8 +137,8 @@ async def test_X13_an_error_closes_what_was_opened(world: World) -> None:
         with pytest.raises(NetworkError) as failure:
             await group.open(session)
     assert (failure.value.member, failure.value.reference) == (2, "third")
-    assert world.ledger.opened == 3
-    assert world.ledger.left_open == 0
+    assert world.log.opened == 3
+    assert world.log.left_open == 0
 
 
 async def test_X14_a_member_that_was_taken_over_is_closed(world: World) -> None:
@@ -146,14 +146,14 @@ async def test_X14_a_member_that_was_taken_over_is_closed(world: World) -> None:
     async with Session() as session, group.open(session) as image:
         assert dict(image.resolution.sources) == {AMD.digest: 2}
         assert image.resolution.alternates[AMD.digest] == (1, 0)
-    assert (world.ledger.opened, world.ledger.left_open) == (3, 0)
+    assert (world.log.opened, world.log.left_open) == (3, 0)
 
 
-async def test_X1_a_reference_given_again_is_opened_once(world: World) -> None:
+async def test_X01_a_reference_given_again_is_opened_once(world: World) -> None:
     top, again = world.sparse_top(), world.image("amd")
     group = supplement(top, again, world.image("arm", ARM), again, top)
     async with Session() as session, group.open(session) as image:
-        assert world.ledger.opened == 3
+        assert world.log.opened == 3
         assert image.resolution.defaults == (TOP.digest, AMD.digest, ARM.digest, None, None)
         assert image.resolution.members == ("top", "amd", "arm", "amd", "top")
 
@@ -174,7 +174,7 @@ async def test_closed_images_say_so(world: World) -> None:
 async def test_an_opening_is_used_once(world: World) -> None:
     async with Session() as session:
         opening = supplement(world.image("top")).open(session)
-        assert world.ledger.opened == 0
+        assert world.log.opened == 0
         async with opening:
             pass
         with pytest.raises(UsageError):
@@ -192,7 +192,7 @@ async def test_groups_nest(world: World) -> None:
         async with image.open_blob(AMD.config) as blob:
             assert await blob.read_all(1 << 20) == AMD.blobs[AMD.config]
             assert blob.member == 0
-    assert (world.ledger.opened, world.ledger.left_open) == (3, 0)
+    assert (world.log.opened, world.log.left_open) == (3, 0)
 
 
 async def test_signatures_come_from_the_serving_member(world: World) -> None:
@@ -234,7 +234,7 @@ async def test_X10_layers_for_copy_reroute_blobs(world: World) -> None:
         assert image.resolution.to_json() == before
 
 
-async def test_X8_the_other_holder_serves_what_one_lacks(world: World) -> None:
+async def test_X08_the_other_holder_serves_what_one_lacks(world: World) -> None:
     """A shared layer is routed to the last manifest's member; if that lacks it, to the next."""
     shared = {"base": "shared"}
     one = build_image("linux/amd64", [shared, {"a": "1"}])
@@ -260,7 +260,7 @@ class TestPolicies:
             with pytest.raises(ManifestNotFoundError) as failure:
                 await supplement(world.sparse_top(), world.image("amd")).open(session)
         assert (failure.value.member, failure.value.digest) == (0, ARM.digest)
-        assert world.ledger.left_open == 0
+        assert world.log.left_open == 0
 
     async def test_missing_skip(self, world: World) -> None:
         group = supplement(world.sparse_top(), world.image("amd"), missing="skip")
@@ -284,7 +284,7 @@ class TestPolicies:
         with pytest.raises(ManifestNotFoundError):
             async with Session() as session:
                 await supplement(top, sparse).open(session)
-        assert world.ledger.left_open == 0
+        assert world.log.left_open == 0
 
     async def test_unavailable_skip(self, world: World) -> None:
         error = NetworkError("down")
@@ -298,7 +298,7 @@ class TestPolicies:
             assert image.resolution.defaults[1] is None
             plan = image.resolution.to_dict()
             assert plan["unavailable"] == [{"member": 1, "error": "NetworkError: down"}]
-        assert world.ledger.left_open == 0
+        assert world.log.left_open == 0
 
     async def test_the_top_is_never_left_out(self, world: World) -> None:
         down = world.image("top", faults={None: NetworkError("down")})
@@ -307,7 +307,7 @@ class TestPolicies:
             with pytest.raises(NetworkError):
                 await group.open(session)
 
-    async def test_X5b_specific_and_unknown(self, world: World) -> None:
+    async def test_X05b_specific_and_unknown(self, world: World) -> None:
         group = supplement(world.sparse_top(), selection=SpecificImages([NOWHERE]))
         async with Session() as session:
             with pytest.raises(InstanceNotFoundError) as failure:
@@ -341,13 +341,13 @@ class TestPlans:
             assert again == plan
             assert hash(again) == hash(plan)
             assert again.to_dict() == plan.to_dict()
-            world.ledger.reads.clear()
+            world.log.reads.clear()
             async with group.open(session, resolution=again) as image:
-                assert sorted(world.ledger.reads) == [("amd", None), ("top", None)]
+                assert sorted(world.log.reads) == [("amd", None), ("top", None)]
                 async with image.open_blob(ARM.layers[0]) as blob:
                     assert await blob.read_all(1 << 20) == ARM.blobs[ARM.layers[0]]
                 assert (await image.get_manifest(ARM.digest)).raw == ARM.raw
-        assert world.ledger.left_open == 0
+        assert world.log.left_open == 0
 
     async def test_reopening_notices_that_a_tag_moved(self, world: World) -> None:
         before = supplement(world.image("top", AMD), world.image("other"))
@@ -359,7 +359,7 @@ class TestPlans:
             assert failure.value.member == 0
             with pytest.raises(ConfigurationError):
                 await supplement(world.image("top")).open(session, resolution=plan)
-        assert world.ledger.left_open == 0
+        assert world.log.left_open == 0
 
     @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"version":1}', b"\xff", b"[" * 100_000])
     def test_foreign_json_is_refused(self, text: bytes) -> None:

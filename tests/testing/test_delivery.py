@@ -22,6 +22,7 @@ from asupplemented.testing import (
     Slow,
     Stall,
 )
+from tests.suspending import settle
 from tests.testing.raw_client import RawClient, connect
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ async def test_nothing_comes_before_the_event(registry: FakeRegistry, fault: str
         client.get("/x")
         await registry.wait_until(lambda: registry.in_flight == 1)
         probe = asyncio.ensure_future(client.reader.read(1))
-        await asyncio.wait([probe], timeout=0.02)
+        await settle()
         assert not probe.done()
         go_on.set()
         assert await probe == b"H"
@@ -208,7 +209,7 @@ async def test_slow_lets_pieces_through_one_by_one(registry: FakeRegistry) -> No
         await begin(client)
         for piece in (b"0123", b"4567", b"89"):
             probe = asyncio.ensure_future(client.reader.read(100))
-            await asyncio.wait([probe], timeout=0.01)
+            await settle()
             assert not probe.done()
             permits.release()
             assert await probe == piece

@@ -83,7 +83,7 @@ def test_a_layout_with_sha512(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "prefix", "version"),
     [("sha256", "", "1.1"), ("sha512", "sha512-", "1.2")],
-    ids=["DI1", "DI2"],
+    ids=["DI-01", "DI-02"],
 )
 def test_a_directory_names_its_files(
     tmp_path: Path, algorithm: str, prefix: str, version: str

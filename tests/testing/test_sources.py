@@ -28,7 +28,6 @@ from asupplemented.errors import (
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import OCI_INDEX, OCI_MANIFEST
-from asupplemented.session import Session
 from asupplemented.testing import (
     Body,
     Chunked,
@@ -56,9 +55,8 @@ from asupplemented.testing import (
 from asupplemented.transports.memory import MemoryBlob, MemoryReference, MemorySource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from asupplemented.abc import RawBlob
+    from asupplemented.session import Session
     from asupplemented.testing import Fault
 
 AMD64 = build_image(layers=[b"0123456789"])
@@ -67,12 +65,6 @@ INDEX = build_index([AMD64, ARM])
 LAYER = AMD64.layers[0]
 BLOB = Descriptor(digest=LAYER)
 UNKNOWN = Digest("sha256:" + "0" * 64)
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as opened:
-        yield opened
 
 
 def make(*, control: SourceControl | None = None) -> FaultyReference:

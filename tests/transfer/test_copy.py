@@ -32,12 +32,10 @@ from asupplemented.session import Session
 from asupplemented.supplemented import supplement
 from asupplemented.testing.images import build_artifact, build_image, build_index
 from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned, copy
-from tests.members import Ledger, Member, hold
+from tests.members import Member, MemberLog, hold
 from tests.sinks import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from asupplemented.testing.images import Built
     from asupplemented.transfer.copy import CopyReport
 
@@ -52,19 +50,13 @@ FLAT = build_index([AMD, ARM, ARM7])
 SIGNATURE = Signature("simple-signing", b"\xa3signed")
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as opened:
-        yield opened
-
-
 def member(top: Built, *others: Built, name: str = "top", **options: Any) -> Member:
-    return Member(name, Ledger(), hold(name, top, *others, **options))
+    return Member(name, MemberLog(), hold(name, top, *others, **options))
 
 
 async def copied(source: Member, sink: Sink, session: Session, **options: Any) -> CopyReport:
     report = await copy(source, sink, session, **options)
-    assert source.ledger.left_open == 0
+    assert source.log.left_open == 0
     assert (sink.opened, sink.closed) == (1, 1)
     return report
 
@@ -72,7 +64,7 @@ async def copied(source: Member, sink: Sink, session: Session, **options: Any) -
 # What is copied, and in which order
 
 
-async def test_K1_blobs_come_before_configs_before_manifests_before_signatures_before_the_top(
+async def test_K01_blobs_come_before_configs_before_manifests_before_signatures_before_the_top(
     session: Session,
 ) -> None:
     source, sink = member(TOP), Sink()
@@ -102,7 +94,7 @@ async def test_all_images_copies_nested_lists_and_every_blob_once(session: Sessi
     assert report.destination == "the sink"
 
 
-async def test_K7_what_a_list_names_is_written_before_the_list(session: Session) -> None:
+async def test_K07_what_a_list_names_is_written_before_the_list(session: Session) -> None:
     # INNER names ARM; the top names ARM too, before INNER: the deepest place decides.
     top, sink = build_index([ARM, INNER]), Sink()
     await copied(member(top), sink, session)
@@ -138,7 +130,7 @@ async def test_system_makes_the_one_instance_the_top(session: Session) -> None:
     assert (report.digest, report.signatures, report.warnings) == (ARM7.digest, 1, ())
 
 
-async def test_CI7_system_fails_if_no_instance_fits(session: Session) -> None:
+async def test_CI07_system_fails_if_no_instance_fits(session: Session) -> None:
     sink = Sink()
     with pytest.raises(PlatformNotFoundError):
         await copied(
@@ -162,7 +154,7 @@ async def test_specific_keeps_the_bytes_of_the_list_and_warns(session: Session) 
     assert report.missing == ()
 
 
-async def test_B3_a_specific_selection_of_nothing_copies_the_list_alone(session: Session) -> None:
+async def test_a_specific_selection_of_nothing_copies_the_list_alone(session: Session) -> None:
     sink = Sink()
     report = await copied(member(FLAT), sink, session, selection=SpecificImages([]))
     assert sink.order == ["create", "commit"]
@@ -201,7 +193,7 @@ async def test_a_group_is_copied_with_its_own_selection(session: Session) -> Non
     sink = Sink()
     await copy(group, sink, session)
     assert set(sink.manifests) == {ARM.digest}
-    assert (top.ledger.left_open, one.ledger.left_open) == (0, 0)
+    assert (top.log.left_open, one.log.left_open) == (0, 0)
 
 
 async def test_a_selection_given_opens_the_group_with_it(session: Session) -> None:
@@ -217,7 +209,7 @@ async def test_an_open_source_stays_open(session: Session) -> None:
     source = member(FLAT)
     async with source.open(session) as image:
         await copy(image, Sink(), session)
-        assert source.ledger.left_open == 1
+        assert source.log.left_open == 1
         assert (await image.get_manifest()).digest == FLAT.digest
 
 
@@ -261,7 +253,7 @@ async def test_a_progress_that_raises_leaves_nothing_open(session: Session) -> N
     source = member(ARM)
     with pytest.raises(RuntimeError):
         await copy(source, sink, session, progress=refuse)
-    assert (source.ledger.left_open, sink.opened - sink.closed, sink.committed) == (0, 0, [])
+    assert (source.log.left_open, sink.opened - sink.closed, sink.committed) == (0, 0, [])
 
 
 async def test_missing_instances_fail_before_anything_is_written(session: Session) -> None:
@@ -348,13 +340,13 @@ async def test_progress_tells_the_plan_then_each_blob(session: Session) -> None:
 
 
 @pytest.mark.parametrize(("limit", "peak"), [(1, 1), (2, 2), (6, 4)])
-async def test_SR4_blobs_side_by_side_are_limited(session: Session, limit: int, peak: int) -> None:
+async def test_SR04_blobs_side_by_side_are_limited(session: Session, limit: int, peak: int) -> None:
     sink = Sink()
     await copied(member(FLAT), sink, session, concurrency=limit)
     assert sink.peak == peak
 
 
-async def test_SR4_a_source_that_cannot_is_read_one_blob_at_a_time(session: Session) -> None:
+async def test_SR04_a_source_that_cannot_is_read_one_blob_at_a_time(session: Session) -> None:
     sink = Sink()
     reference = replace(hold("serial", FLAT), concurrent_blobs=False)
     await copy(reference, sink, session)
@@ -394,7 +386,7 @@ def layer_of(image: Any, number: int, **changes: Any) -> Descriptor:
     return Descriptor(**(plain | changes))
 
 
-async def test_K6_layers_in_another_form_are_refused(session: Session) -> None:
+async def test_K06_layers_in_another_form_are_refused(session: Session) -> None:
     other = Digest.of(b"the layer, uncompressed")
     layers = [layer_of(ARM, 0), layer_of(ARM, 1, digest=other)]
     sink = Sink()
@@ -405,7 +397,7 @@ async def test_K6_layers_in_another_form_are_refused(session: Session) -> None:
     assert sink.order == ["create"]
 
 
-async def test_K4_layers_for_copy_of_the_same_form_are_asked_for(session: Session) -> None:
+async def test_K04_layers_for_copy_of_the_same_form_are_asked_for(session: Session) -> None:
     layers = [layer_of(ARM, 0), layer_of(ARM, 1)]
     sink = Sink()
     await copied(replace(member(ARM), layers={None: layers}), sink, session)
@@ -462,7 +454,7 @@ async def test_a_blob_that_is_missing_fails_the_copy_and_says_where(session: Ses
     assert sink.committed == []
     assert sink.manifests == {}
     assert sink.flying == 0
-    assert (source.ledger.left_open, sink.opened - sink.closed) == (0, 0)
+    assert (source.log.left_open, sink.opened - sink.closed) == (0, 0)
 
 
 async def test_a_wrong_blob_fails_the_copy(session: Session) -> None:
@@ -488,7 +480,7 @@ async def test_what_the_destination_does_wrong_is_said_to_be_its_fault(
         await copy(source, sink, session)
     assert notes(caught.value) == ["while copying, the destination failed: the sink"]
     assert sink.committed == []
-    assert (source.ledger.left_open, sink.opened - sink.closed) == (0, 0)
+    assert (source.log.left_open, sink.opened - sink.closed) == (0, 0)
 
 
 async def test_a_source_that_cannot_be_opened_is_said_to_be_at_fault(session: Session) -> None:
@@ -522,7 +514,7 @@ async def test_what_cannot_be_written_is_refused_before_anything_is_opened(
         await copy(source, member(FLAT), session)
     with pytest.raises(InvalidReferenceError):
         await copy(source, "nowhere", session)
-    assert source.ledger.opened == 0
+    assert source.log.opened == 0
 
 
 async def cancelled_after(turns: int) -> bool:
@@ -536,7 +528,7 @@ async def cancelled_after(turns: int) -> bool:
         await asyncio.wait([task])
         assert bool(sink.committed) is not task.cancelled()
         assert task.cancelled() or task.exception() is None
-    assert source.ledger.left_open == 0
+    assert source.log.left_open == 0
     assert sink.opened == sink.closed
     assert sink.flying == 0
     return task.cancelled()

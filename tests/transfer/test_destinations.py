@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +16,7 @@ from asupplemented.testing.images import build_image, build_index
 from asupplemented.transfer.copy import copy
 from tests.members import hold
 from tests.suspending import wait_until
+from tests.worlds import read_index
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,13 +37,10 @@ async def session() -> AsyncIterator[Session]:
         yield opened
 
 
-def entries(layout: Path) -> list[Any]:
-    found: list[Any] = json.loads((layout / "index.json").read_text())["manifests"]
-    return found
-
-
 def names(layout: Path) -> list[str]:
-    return [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in entries(layout)]
+    return [
+        entry["annotations"]["org.opencontainers.image.ref.name"] for entry in read_index(layout)
+    ]
 
 
 def file_of(layout: Path, digest: Digest) -> Path:
@@ -126,7 +123,7 @@ async def test_extras_are_listed_once_and_without_a_name(session: Session, tmp_p
     group = supplement(hold("top", TOP), hold("other", OTHER))
     for _ in range(2):
         report = await copy(group, f"oci:{tmp_path}:app", session, extras=True)
-    app, extra = entries(tmp_path)
+    app, extra = read_index(tmp_path)
     assert app["digest"] == TOP.digest
     assert extra["platform"] == {"architecture": "riscv64", "os": "linux"}
     assert "annotations" not in extra

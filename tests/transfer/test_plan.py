@@ -25,23 +25,18 @@ from asupplemented.testing.images import build_image, build_index
 from asupplemented.transfer import plan as cargo
 from asupplemented.transfer.plan import read_cargo
 from asupplemented.transports.memory import MemoryReference, MemorySource
-from tests.members import Ledger, Member, hold
+from tests.members import Member, MemberLog, hold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from asupplemented.abc import RawManifest
     from asupplemented.errors import SupplementedError
+    from asupplemented.session import Session
     from asupplemented.testing.images import Built
     from asupplemented.transfer.plan import Cargo
 
 IMAGES = [build_image(f"linux/{name}", [{"n": name}]) for name in ("amd64", "arm64", "riscv64")]
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as opened:
-        yield opened
 
 
 async def read(top: Built, session: Session, **options: Any) -> Cargo:
@@ -173,7 +168,7 @@ KIND = "application/vnd.oci.image.index.v1+json"
 # Reading
 
 
-async def test_CI7_a_nested_list_without_the_platform_names_what_there_is(
+async def test_CI07_a_nested_list_without_the_platform_names_what_there_is(
     session: Session,
 ) -> None:
     with pytest.raises(PlatformNotFoundError) as caught:
@@ -196,11 +191,11 @@ async def test_a_platform_that_only_the_outer_list_tells_is_kept(session: Sessio
 async def test_manifests_are_read_side_by_side(
     session: Session, concurrency: int, peak: int
 ) -> None:
-    ledger = Ledger()
-    top = Member("top", ledger, hold("top", build_index(IMAGES)), turns=lambda *_: 3)
+    log = MemberLog()
+    top = Member("top", log, hold("top", build_index(IMAGES)), turns=lambda *_: 3)
     async with top.open(session) as source:
         found = await read_cargo(source, AllImages(), concurrency=concurrency)
-    assert ledger.peak == peak
+    assert log.peak == peak
     assert [m.digest for m in found.manifests[:-1]] == [image.digest for image in IMAGES]
 
 

@@ -19,23 +19,23 @@ from asupplemented.errors import (
     ManifestNotFoundError,
     RangeError,
     SizeMismatchError,
-    SupplementedError,
     TruncatedError,
     VerificationError,
 )
-from asupplemented.limits import CHUNK_MAX, MAX_MANIFEST, MIB, SMALL_BLOB
+from asupplemented.limits import MAX_MANIFEST, MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index
+from tests.candidates import drain, fail
 from tests.worlds import Contents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
-    from asupplemented.abc import BlobStream, Reference, Source
+    from asupplemented.abc import Reference, Source
 
 SMALL = bytes(range(256)) * 40
 LARGE = b"".join(n.to_bytes(4, "big") for n in range((SMALL_BLOB + MIB + 12) // 4))
@@ -64,28 +64,6 @@ def large(size: int | None = len(LARGE)) -> Descriptor:
     return Descriptor(digest=LARGE_DIGEST, size=size)
 
 
-async def drain(stream: BlobStream) -> bytes:
-    """Everything that comes before the end or the error; the error goes on."""
-    chunks: list[bytes] = []
-    async with stream as blob:
-        async for chunk in blob:
-            assert 1 <= len(chunk) <= CHUNK_MAX
-            chunks.append(chunk)
-    return b"".join(chunks)
-
-
-async def drain_until_error(stream: BlobStream) -> tuple[bytes, SupplementedError]:
-    """What was handed out, and the error that ended it."""
-    received = b""
-    try:
-        async with stream as blob:
-            async for chunk in blob:
-                received += chunk
-    except SupplementedError as error:
-        return received, error
-    pytest.fail(f"a stream of {len(received)} bytes ended without an error")
-
-
 class AdapterContract:
     """The suite. Subclasses define the fixture `world`, which may check what is left behind."""
 
@@ -102,7 +80,9 @@ class AdapterContract:
 
     # Manifests
 
-    async def test_the_source_knows_its_reference(self, world: World, session: Session) -> None:
+    async def test_SR01_the_source_knows_its_reference(
+        self, world: World, session: Session
+    ) -> None:
         async with world.serve(CONTENTS) as reference, reference.open(session) as source:
             assert source.reference == reference
             assert reference.transport in str(reference)
@@ -115,7 +95,7 @@ class AdapterContract:
             assert (await source.get_manifest()).raw == INDEX.raw
             await source.aclose()
 
-    async def test_SR2_default_manifest(self, source: Source) -> None:
+    async def test_SR02_default_manifest(self, source: Source) -> None:
         manifest = await source.get_manifest()
         assert manifest.raw == INDEX.raw
         assert manifest.digest == INDEX.digest
@@ -123,7 +103,7 @@ class AdapterContract:
         assert (await source.get_manifest()).raw == INDEX.raw
 
     @pytest.mark.parametrize("image", [AMD64, ARM64, LONG], ids=["amd64", "arm64", "sha512"])
-    async def test_SR2_instance(self, source: Source, image: object) -> None:
+    async def test_SR02_instance(self, source: Source, image: object) -> None:
         assert image in INDEX.members
         wanted = next(member for member in INDEX.members if member is image)
         manifest = await source.get_manifest(wanted.digest)
@@ -173,7 +153,7 @@ class AdapterContract:
             [outcome] = await source.get_manifests([ARM64.digest])
             assert isinstance(outcome, VerificationError)
 
-    async def test_L3_a_manifest_may_be_as_large_as_the_cap_and_not_larger(
+    async def test_L03_a_manifest_may_be_as_large_as_the_cap_and_not_larger(
         self, world: World, session: Session
     ) -> None:
         fits = ARM64.raw.ljust(MAX_MANIFEST)
@@ -195,14 +175,14 @@ class AdapterContract:
         assert await source.get_signatures() == ()
         assert await source.get_signatures(ARM64.digest) == ()
 
-    async def test_SR6_the_layers_of_the_manifest_are_right(self, source: Source) -> None:
+    async def test_SR06_the_layers_of_the_manifest_are_right(self, source: Source) -> None:
         assert await source.layers_for_copy(ARM64.digest) is None
 
     # Blobs
 
     @pytest.mark.parametrize("blob", [SMALL, LARGE], ids=["small", "large"])
     @pytest.mark.parametrize("sized", [True, False])
-    async def test_SR3_a_whole_blob(self, source: Source, blob: bytes, sized: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    async def test_SR03_a_whole_blob(self, source: Source, blob: bytes, sized: bool) -> None:  # noqa: FBT001 - a parameter of the test
         digest = Digest.of(blob)
         stream = source.open_blob(Descriptor(digest=digest, size=len(blob) if sized else None))
         assert await drain(stream) == blob
@@ -224,7 +204,7 @@ class AdapterContract:
             assert stream.verified is True
 
     async def test_a_missing_blob_is_a_miss(self, source: Source) -> None:
-        received, error = await drain_until_error(source.open_blob(ABSENT))
+        received, error = await fail(source.open_blob(ABSENT))
         assert isinstance(error, BlobNotFoundError)
         assert error.digest == ABSENT
         assert error.reference == str(source.reference)
@@ -237,7 +217,7 @@ class AdapterContract:
     ) -> None:
         contents = CONTENTS.replacing(LARGE_DIGEST, LARGE[:-cut])
         async with world.serve(contents) as reference, reference.open(session) as source:
-            received, error = await drain_until_error(source.open_blob(large(size)))
+            received, error = await fail(source.open_blob(large(size)))
         assert isinstance(error, VerificationError | TruncatedError)
         assert error.digest == LARGE_DIGEST
         assert len(received) < len(LARGE) - cut or received == b""
@@ -249,7 +229,7 @@ class AdapterContract:
         wrong = LARGE[:at] + bytes((LARGE[at] ^ 1,)) + LARGE[at + 1 :]
         contents = CONTENTS.replacing(LARGE_DIGEST, wrong)
         async with world.serve(contents) as reference, reference.open(session) as source:
-            received, error = await drain_until_error(source.open_blob(large()))
+            received, error = await fail(source.open_blob(large()))
         assert isinstance(error, DigestMismatchError)
         assert len(received) < len(LARGE)
         assert wrong.startswith(received)
@@ -259,7 +239,7 @@ class AdapterContract:
     ) -> None:
         contents = CONTENTS.replacing(SMALL_DIGEST, SMALL[::-1])
         async with world.serve(contents) as reference, reference.open(session) as source:
-            received, error = await drain_until_error(source.open_blob(SMALL_DIGEST))
+            received, error = await fail(source.open_blob(SMALL_DIGEST))
         assert isinstance(error, DigestMismatchError)
         assert received == b""
 
@@ -269,7 +249,7 @@ class AdapterContract:
         self, source: Source, blob: bytes, off: int
     ) -> None:
         descriptor = Descriptor(digest=Digest.of(blob), size=len(blob) + off)
-        received, error = await drain_until_error(source.open_blob(descriptor))
+        received, error = await fail(source.open_blob(descriptor))
         assert isinstance(error, SizeMismatchError | TruncatedError)
         assert len(received) < len(blob)
 
@@ -333,7 +313,7 @@ class AdapterContract:
         with pytest.raises(ClosedError):
             await anext(stream)
 
-    async def test_SR8_closing_twice_is_closing_once(self, world: World, session: Session) -> None:
+    async def test_SR08_closing_twice_is_closing_once(self, world: World, session: Session) -> None:
         async with world.serve(CONTENTS) as reference:
             source = await reference.open(session)
             await source.aclose()

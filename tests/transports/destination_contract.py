@@ -33,6 +33,7 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
 from asupplemented.testing import hold_in_memory
 from asupplemented.transports.disk import DiskDestination
+from tests.candidates import drain
 from tests.suspending import cancel_at_every_await, wait_until
 from tests.transports.contract import (
     ABSENT,
@@ -45,17 +46,16 @@ from tests.transports.contract import (
     LONG,
     SMALL,
     SMALL_DIGEST,
-    drain,
 )
 from tests.transports.places import failing_open, open_files, tree
 from tests.transports.test_oci import SCHEMA1
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
     from pathlib import Path
 
     from asupplemented.abc import Destination, Reference, Source, WritableReference
-    from asupplemented.testing import Built, BuiltIndex
 
 MANIFESTS = {built.digest: built for built in (AMD64, ARM64, LONG)}
 
@@ -70,10 +70,6 @@ class Place(Protocol):
     def blob(self, path: Path, digest: Digest) -> Path:
         """The file of a blob."""
         ...
-
-
-def manifest_of(built: Built | BuiltIndex) -> Manifest:
-    return Manifest.verified(built.raw, built.media_type, built.digest)
 
 
 def leftovers(path: Path) -> list[Path]:
@@ -188,7 +184,7 @@ class DestinationContract:
             assert await write_image(destination, source) == []
         assert {file: file.stat().st_ino for file in path.rglob("*")} == before
 
-    async def test_DI6_a_rerun_after_a_failure_fetches_only_what_lacks(
+    async def test_DI06_a_rerun_after_a_failure_fetches_only_what_lacks(
         self, place: Place, path: Path, session: Session, source: Source
     ) -> None:
         reference = place.reference(path)
@@ -235,7 +231,7 @@ class DestinationContract:
             assert await destination.has_blob(replace_size(small, len(SMALL) + 1)) is False
 
     @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-    async def test_DI7_what_is_no_file_is_no_blob_and_is_replaced(
+    async def test_DI07_what_is_no_file_is_no_blob_and_is_replaced(
         self,
         place: Place,
         path: Path,
@@ -298,7 +294,7 @@ class DestinationContract:
             assert not place.blob(path, LARGE_DIGEST).exists()
             assert leftovers(path) == []
 
-    async def test_DI5_a_wrong_blob_leaves_no_file(
+    async def test_DI05_a_wrong_blob_leaves_no_file(
         self, place: Place, path: Path, session: Session
     ) -> None:
         contents = hold_in_memory("lies", INDEX)

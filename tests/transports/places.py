@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
 
     from asupplemented.abc import Reference
+    from asupplemented.errors import SupplementedError
+    from asupplemented.session import Session
+    from asupplemented.transports.directory import DirectoryReference
+    from asupplemented.transports.oci import LayoutReference
     from tests.worlds import Contents
 
 
@@ -38,15 +42,28 @@ class DiskWorld:
         yield parse_reference(self.write(self.root / str(next(self._numbers)), contents))
 
 
-def open_files(root: Path) -> list[str]:
-    """The files below a directory that this process has open."""
+def open_files(root: Path, pid: int | str = "self") -> list[str]:
+    """The files below a directory that a process has open; this one, unless another is given."""
     links = []
-    for link in Path("/proc/self/fd").iterdir():
+    for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
             links.append(str(link.readlink()))
         except FileNotFoundError:  # The directory listing itself, closed by now.
             continue
     return sorted(link for link in links if link.startswith(f"{root}{os.sep}"))
+
+
+async def failure_of(
+    reference: DirectoryReference | LayoutReference,
+    session: Session,
+    kind: type[SupplementedError],
+) -> SupplementedError:
+    """The error of opening, which names the reference and leaves nothing open."""
+    with pytest.raises(kind) as caught:
+        await reference.open(session)
+    assert caught.value.reference == str(reference)
+    assert open_files(Path(reference.path)) == []
+    return caught.value
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import DOCKER_SCHEMA1, OCI_MANIFEST
 from asupplemented.model.signature import Signature
-from asupplemented.session import Session
 from asupplemented.transports import parse_reference
 from asupplemented.transports.directory import DirectoryReference, DirectorySource, read_version
+from tests.candidates import drain
 from tests.transports.contract import (
     AMD64,
     ARM64,
@@ -39,15 +39,16 @@ from tests.transports.contract import (
     SMALL_DIGEST,
     AdapterContract,
     World,
-    drain,
 )
-from tests.transports.places import DiskWorld, failing_open, open_files
+from tests.transports.places import DiskWorld, failing_open, failure_of, open_files
 from tests.transports.test_oci import SCHEMA1
 from tests.worlds import plain, write_directory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from asupplemented.session import Session
 
 OPENPGP = Signature("simple-signing", b"\xa3 an OpenPGP message")
 SIGSTORE = Signature("sigstore-json", b'{"payload":"x"}')
@@ -61,34 +62,16 @@ class TestDirectory(AdapterContract):
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     write_directory(tmp_path / "app", CONTENTS)
     return tmp_path / "app"
-
-
-async def failure_of(
-    path: Path, session: Session, kind: type[SupplementedError]
-) -> SupplementedError:
-    """The error of opening, which names the reference and leaves nothing open."""
-    reference = DirectoryReference(str(path))
-    with pytest.raises(kind) as caught:
-        await reference.open(session)
-    assert caught.value.reference == str(reference)
-    assert open_files(path) == []
-    return caught.value
 
 
 # References
 
 
 @pytest.mark.parametrize("rest", ["/x", "x", "/x:1.0", ":", "a:@1", "/x y", "/x/", "ä", "-"])
-def test_DI1_any_path_is_a_reference(rest: str) -> None:
+def test_DI01_any_path_is_a_reference(rest: str) -> None:
     reference = DirectoryReference.parse(rest)
     assert reference.path == rest
     assert str(reference) == f"dir:{rest}"
@@ -96,7 +79,7 @@ def test_DI1_any_path_is_a_reference(rest: str) -> None:
 
 
 @pytest.mark.parametrize("rest", ["", "a\0b", "\udc80\ud800"])
-def test_DI1_what_is_no_path_is_no_reference(rest: str) -> None:
+def test_DI01_what_is_no_path_is_no_reference(rest: str) -> None:
     with pytest.raises(InvalidReferenceError):
         DirectoryReference.parse(rest)
 
@@ -111,7 +94,7 @@ def test_equality_is_lexical() -> None:
 # Files
 
 
-async def test_DI1_the_files_of_an_image(path: Path, session: Session) -> None:
+async def test_DI01_the_files_of_an_image(path: Path, session: Session) -> None:
     assert (path / "manifest.json").read_bytes() == INDEX.raw
     assert (path / f"{ARM64.digest.encoded}.manifest.json").read_bytes() == ARM64.raw
     assert (path / SMALL_DIGEST.encoded).read_bytes() == SMALL
@@ -125,7 +108,7 @@ async def test_DI1_the_files_of_an_image(path: Path, session: Session) -> None:
             await source.get_manifest(INDEX.digest)
 
 
-async def test_DI2_other_algorithms_are_spelled_with_their_name_or_by_older_tools_without(
+async def test_DI02_other_algorithms_are_spelled_with_their_name_or_by_older_tools_without(
     path: Path, session: Session
 ) -> None:
     [config, *_] = LONG.blobs
@@ -141,7 +124,7 @@ async def test_DI2_other_algorithms_are_spelled_with_their_name_or_by_older_tool
     assert not list(path.glob("sha512-*"))
 
 
-async def test_DI2_the_spelling_with_the_algorithm_comes_first(
+async def test_DI02_the_spelling_with_the_algorithm_comes_first(
     path: Path, session: Session
 ) -> None:
     (path / f"{LONG.digest.encoded}.manifest.json").write_bytes(b"something else")
@@ -149,7 +132,7 @@ async def test_DI2_the_spelling_with_the_algorithm_comes_first(
         assert (await source.get_manifest(LONG.digest)).raw == LONG.raw
 
 
-async def test_DI2_a_hole_is_told_by_the_spelling_with_the_algorithm(
+async def test_DI02_a_hole_is_told_by_the_spelling_with_the_algorithm(
     path: Path, session: Session
 ) -> None:
     absent = Digest.of(b"absent", "sha512")
@@ -160,7 +143,7 @@ async def test_DI2_a_hole_is_told_by_the_spelling_with_the_algorithm(
             await drain(source.open_blob(absent))
 
 
-async def test_DI2_sha256_never_has_a_prefix(path: Path, session: Session) -> None:
+async def test_DI02_sha256_never_has_a_prefix(path: Path, session: Session) -> None:
     file = path / SMALL_DIGEST.encoded
     file.rename(path / f"sha256-{SMALL_DIGEST.encoded}")
     async with DirectoryReference(str(path)).open(session) as source:
@@ -172,7 +155,7 @@ async def test_DI2_sha256_never_has_a_prefix(path: Path, session: Session) -> No
     ("text", "version"),
     [("0.9", (0, 9)), ("1.0", (1, 0)), ("1.1", (1, 1)), ("1.2", (1, 2)), ("0.10", (0, 10))],
 )
-async def test_DI3_known_versions(
+async def test_DI03_known_versions(
     path: Path, session: Session, text: str, version: tuple[int, int]
 ) -> None:
     (path / "version").write_text(f"Directory Transport Version: {text}\n")
@@ -181,7 +164,7 @@ async def test_DI3_known_versions(
         assert (await source.get_manifest()).raw == INDEX.raw
 
 
-async def test_DI3_the_version_may_be_absent(path: Path, session: Session) -> None:
+async def test_DI03_the_version_may_be_absent(path: Path, session: Session) -> None:
     (path / "version").unlink()
     assert read_version(str(path)) is None
     async with DirectoryReference(str(path)).open(session) as source:
@@ -189,9 +172,9 @@ async def test_DI3_the_version_may_be_absent(path: Path, session: Session) -> No
 
 
 @pytest.mark.parametrize("text", ["1.3", "2.0", "10.0", "1.10", "999999999.999999999"])
-async def test_DI3_newer_versions_are_refused(path: Path, session: Session, text: str) -> None:
+async def test_DI03_newer_versions_are_refused(path: Path, session: Session, text: str) -> None:
     (path / "version").write_text(f"Directory Transport Version: {text}\n")
-    error = await failure_of(path, session, LayoutError)
+    error = await failure_of(DirectoryReference(str(path)), session, LayoutError)
     assert f"unsupported version {text}" in str(error)
     assert str(path) in str(error)
 
@@ -213,23 +196,23 @@ async def test_DI3_newer_versions_are_refused(path: Path, session: Session, text
         b"Directory Transport Version: 1.1\n" + b"x" * 1_000_000,
     ],
 )
-async def test_DI3_malformed_versions_are_refused(
+async def test_DI03_malformed_versions_are_refused(
     path: Path, session: Session, content: bytes
 ) -> None:
     (path / "version").write_bytes(content)
-    error = await failure_of(path, session, LayoutError)
+    error = await failure_of(DirectoryReference(str(path)), session, LayoutError)
     assert "invalid version file content" in str(error)
     assert len(str(error)) < 500
 
 
-async def test_DI4_the_type_is_guessed(path: Path, session: Session) -> None:
+async def test_DI04_the_type_is_guessed(path: Path, session: Session) -> None:
     adapter = await DirectorySource.find(DirectoryReference(str(path)), session)
     assert (await adapter.fetch_manifest(None)).media_type is None
     async with DirectoryReference(str(path)).open(session) as source:
         assert (await source.get_manifest(ARM64.digest)).media_type == OCI_MANIFEST
 
 
-async def test_DI4_schema_1_is_read_from_a_directory(path: Path, session: Session) -> None:
+async def test_DI04_schema_1_is_read_from_a_directory(path: Path, session: Session) -> None:
     (path / "manifest.json").write_bytes(SCHEMA1)
     async with DirectoryReference(str(path)).open(session) as source:
         manifest = await source.get_manifest()
@@ -237,21 +220,23 @@ async def test_DI4_schema_1_is_read_from_a_directory(path: Path, session: Sessio
 
 
 async def test_a_missing_directory_names_path_and_remedy(tmp_path: Path, session: Session) -> None:
-    error = await failure_of(tmp_path / "nowhere", session, ImageNotFoundError)
+    error = await failure_of(
+        DirectoryReference(str(tmp_path / "nowhere")), session, ImageNotFoundError
+    )
     assert str(tmp_path / "nowhere") in str(error)
     assert "copy" in str(error)
 
 
 async def test_a_directory_without_an_image(tmp_path: Path, session: Session) -> None:
-    error = await failure_of(tmp_path, session, ImageNotFoundError)
+    error = await failure_of(DirectoryReference(str(tmp_path)), session, ImageNotFoundError)
     assert "manifest.json" in str(error)
     assert "copy" in str(error)
 
 
 async def test_a_file_in_place_of_the_directory(tmp_path: Path, session: Session) -> None:
     (tmp_path / "file").write_text("x")
-    await failure_of(tmp_path / "file", session, LayoutError)
-    await failure_of(tmp_path / "file" / "below", session, LayoutError)
+    await failure_of(DirectoryReference(str(tmp_path / "file")), session, LayoutError)
+    await failure_of(DirectoryReference(str(tmp_path / "file" / "below")), session, LayoutError)
 
 
 @pytest.mark.parametrize(
@@ -268,13 +253,13 @@ async def test_a_default_manifest_that_is_none(
     path: Path, session: Session, raw: bytes, kind: type[SupplementedError]
 ) -> None:
     (path / "manifest.json").write_bytes(raw)
-    await failure_of(path, session, kind)
+    await failure_of(DirectoryReference(str(path)), session, kind)
 
 
 # Signatures
 
 
-async def test_DI4_SR12_signatures_are_read_until_one_is_missing(
+async def test_DI04_SR12_signatures_are_read_until_one_is_missing(
     path: Path, session: Session
 ) -> None:
     (path / "signature-1").write_bytes(OPENPGP.data)
@@ -288,7 +273,7 @@ async def test_DI4_SR12_signatures_are_read_until_one_is_missing(
         assert await source.get_signatures(AMD64.digest) == ()
 
 
-async def test_DI2_signatures_in_either_spelling(path: Path, session: Session) -> None:
+async def test_DI02_signatures_in_either_spelling(path: Path, session: Session) -> None:
     (path / f"{plain(LONG.digest)}.signature-1").write_bytes(OPENPGP.data)
     (path / f"{LONG.digest.encoded}.signature-2").write_bytes(SIGSTORE.to_blob())
     async with DirectoryReference(str(path)).open(session) as source:
@@ -307,7 +292,7 @@ async def test_SR12_a_bad_signature_names_its_file(
         assert caught.value.reference == f"dir:{path}"
 
 
-async def test_L3_signatures_have_a_cap_each_and_together(path: Path, session: Session) -> None:
+async def test_L03_signatures_have_a_cap_each_and_together(path: Path, session: Session) -> None:
     half = OPENPGP.data.ljust(MAX_SIGNATURE // 2)
     async with DirectoryReference(str(path)).open(session) as source:
         (path / "signature-1").write_bytes(OPENPGP.data.ljust(MAX_SIGNATURE))
@@ -324,7 +309,7 @@ async def test_L3_signatures_have_a_cap_each_and_together(path: Path, session: S
             await source.get_signatures()
 
 
-async def test_L3_signatures_are_counted(path: Path, session: Session) -> None:
+async def test_L03_signatures_are_counted(path: Path, session: Session) -> None:
     async with DirectoryReference(str(path)).open(session) as source:
         for number in range(1, MAX_SIGNATURES + 1):
             (path / f"signature-{number}").write_bytes(OPENPGP.data)
@@ -334,7 +319,7 @@ async def test_L3_signatures_are_counted(path: Path, session: Session) -> None:
             await source.get_signatures()
 
 
-async def test_SR5_a_directory_shows_what_it_can(path: Path, session: Session) -> None:
+async def test_SR05_a_directory_shows_what_it_can(path: Path, session: Session) -> None:
     adapter = await DirectorySource.find(DirectoryReference(str(path)), session)
     assert isinstance(adapter, Batched)
     assert isinstance(adapter, LocalFile)
@@ -355,7 +340,7 @@ async def test_SR5_a_directory_shows_what_it_can(path: Path, session: Session) -
         "version",
     ],
 )
-async def test_D4_DI8_a_digest_never_becomes_a_path_unchecked(
+async def test_D04_DI08_a_digest_never_becomes_a_path_unchecked(
     path: Path, session: Session, digest: str
 ) -> None:
     async with DirectoryReference(str(path)).open(session) as source:
@@ -368,7 +353,7 @@ async def test_D4_DI8_a_digest_never_becomes_a_path_unchecked(
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
-async def test_DI7_what_is_no_regular_file_is_refused_without_waiting(
+async def test_DI07_what_is_no_regular_file_is_refused_without_waiting(
     path: Path, session: Session, make: object
 ) -> None:
     assert callable(make)
@@ -386,10 +371,10 @@ async def test_DI7_what_is_no_regular_file_is_refused_without_waiting(
     for name in ("manifest.json", "version"):
         (path / name).unlink()
         make(path / name)
-        await failure_of(path, session, LayoutError)
+        await failure_of(DirectoryReference(str(path)), session, LayoutError)
 
 
-async def test_DI7_symbolic_links_are_followed_unless_told_otherwise(
+async def test_DI07_symbolic_links_are_followed_unless_told_otherwise(
     path: Path, tmp_path: Path, session: Session
 ) -> None:
     for name in (SMALL_DIGEST.encoded, f"{ARM64.digest.encoded}.manifest.json", "manifest.json"):
@@ -409,7 +394,7 @@ async def test_DI7_symbolic_links_are_followed_unless_told_otherwise(
             await source.get_manifest(ARM64.digest)
 
 
-async def test_DI4_the_content_of_an_instance_is_checked(path: Path, session: Session) -> None:
+async def test_DI04_the_content_of_an_instance_is_checked(path: Path, session: Session) -> None:
     (path / f"{ARM64.digest.encoded}.manifest.json").write_bytes(AMD64.raw)
     async with DirectoryReference(str(path)).open(session) as source:
         with pytest.raises(DigestMismatchError):
@@ -418,12 +403,12 @@ async def test_DI4_the_content_of_an_instance_is_checked(path: Path, session: Se
 
 async def test_a_directory_without_permission(path: Path, session: Session) -> None:
     with failing_open(path / "manifest.json", errno.EACCES):
-        await failure_of(path, session, PermissionDeniedError)
+        await failure_of(DirectoryReference(str(path)), session, PermissionDeniedError)
     with failing_open(path / "version", errno.EACCES):
-        await failure_of(path, session, PermissionDeniedError)
+        await failure_of(DirectoryReference(str(path)), session, PermissionDeniedError)
 
 
-async def test_L3_a_manifest_of_the_largest_size(path: Path, session: Session) -> None:
+async def test_L03_a_manifest_of_the_largest_size(path: Path, session: Session) -> None:
     (path / "manifest.json").write_bytes(INDEX.raw.ljust(MAX_MANIFEST))
     async with DirectoryReference(str(path)).open(session) as source:
         assert (await source.get_manifest()).digest == Digest.of(INDEX.raw.ljust(MAX_MANIFEST))

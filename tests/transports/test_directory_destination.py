@@ -10,7 +10,6 @@ from asupplemented.errors import LayoutError, LimitExceededError, SourceError
 from asupplemented.limits import MAX_SIGNATURES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.signature import Signature
-from asupplemented.session import Session
 from asupplemented.testing import build_image, hold_in_memory
 from asupplemented.transports.directory import DirectoryReference
 from tests.transports.contract import AMD64, ARM64, CONTENTS, INDEX, LONG, SMALL, SMALL_DIGEST
@@ -18,18 +17,17 @@ from tests.transports.destination_contract import (
     DestinationContract,
     Place,
     failing,
-    manifest_of,
     put,
     write_image,
 )
 from tests.transports.places import tree, watching_the_disk
-from tests.worlds import plain, write_directory
+from tests.worlds import manifest_of, plain, write_directory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from asupplemented.model.digest import Digest
+    from asupplemented.session import Session
 
 ONE = Signature("simple-signing", b"\xa3 one")
 TWO = Signature("sigstore-json", b'{"two":2}')
@@ -51,12 +49,6 @@ class TestDirectoryDestination(DestinationContract):
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
@@ -65,7 +57,7 @@ def version_of(path: Path) -> str:
     return (path / "version").read_text()
 
 
-async def test_DI5_the_files_of_a_directory(path: Path, session: Session) -> None:
+async def test_DI05_the_files_of_a_directory(path: Path, session: Session) -> None:
     async with (
         hold_in_memory("source", INDEX).open(session) as source,
         DirectoryReference(str(path)).create(session) as destination,
@@ -78,7 +70,7 @@ async def test_DI5_the_files_of_a_directory(path: Path, session: Session) -> Non
     assert files == {**manifests, **{plain(d): data for d, data in CONTENTS.blobs.items()}}
 
 
-async def test_DI5_modes(path: Path, session: Session) -> None:
+async def test_DI05_modes(path: Path, session: Session) -> None:
     async with DirectoryReference(str(path)).create(session) as destination:
         await destination.put_signatures([ONE], None)
         await destination.commit(manifest_of(ARM64))
@@ -86,7 +78,7 @@ async def test_DI5_modes(path: Path, session: Session) -> None:
     assert {file.stat().st_mode & 0o777 for file in path.iterdir()} == {0o644}
 
 
-async def test_DI2_DI3_the_version_is_raised_for_other_algorithms_only(
+async def test_DI02_DI03_the_version_is_raised_for_other_algorithms_only(
     path: Path, session: Session
 ) -> None:
     async with DirectoryReference(str(path)).create(session) as destination:
@@ -102,7 +94,7 @@ async def test_DI2_DI3_the_version_is_raised_for_other_algorithms_only(
     assert version_of(path) == "Directory Transport Version: 1.2\n"
 
 
-async def test_DI3_a_blob_of_another_algorithm_raises_the_version_too(
+async def test_DI03_a_blob_of_another_algorithm_raises_the_version_too(
     path: Path, session: Session
 ) -> None:
     [config, *_] = LONG.blobs
@@ -118,7 +110,7 @@ async def test_DI3_a_blob_of_another_algorithm_raises_the_version_too(
         (path / "version").write_text("Directory Transport Version: 1.1\n")
 
 
-async def test_DI6_a_directory_of_something_else_is_refused(path: Path, session: Session) -> None:
+async def test_DI06_a_directory_of_something_else_is_refused(path: Path, session: Session) -> None:
     path.mkdir()
     (path / "thesis.tex").write_text("important")
     with pytest.raises(LayoutError, match="not an image directory") as caught:
@@ -128,7 +120,7 @@ async def test_DI6_a_directory_of_something_else_is_refused(path: Path, session:
 
 
 @pytest.mark.parametrize("content", [b"garbage", b"Directory Transport Version: 1.3\n"])
-async def test_DI6_a_directory_of_an_unknown_version_is_refused(
+async def test_DI06_a_directory_of_an_unknown_version_is_refused(
     path: Path, session: Session, content: bytes
 ) -> None:
     path.mkdir()
@@ -138,7 +130,7 @@ async def test_DI6_a_directory_of_an_unknown_version_is_refused(
     assert tree(path) == {"version": content}
 
 
-async def test_DI6_an_image_directory_is_never_wiped(path: Path, session: Session) -> None:
+async def test_DI06_an_image_directory_is_never_wiped(path: Path, session: Session) -> None:
     write_directory(path, CONTENTS)
     (path / "mine").write_text("kept")
     before = tree(path)
@@ -148,7 +140,7 @@ async def test_DI6_an_image_directory_is_never_wiped(path: Path, session: Sessio
     assert tree(path) == {**before, "manifest.json": other.raw}
 
 
-async def test_DI6_an_interrupted_first_copy_is_known_again(path: Path, session: Session) -> None:
+async def test_DI06_an_interrupted_first_copy_is_known_again(path: Path, session: Session) -> None:
     async with (
         hold_in_memory("source", INDEX).open(session) as source,
         DirectoryReference(str(path)).create(session) as destination,

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +43,7 @@ from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index
 from asupplemented.transports import parse_reference
 from asupplemented.transports.oci import LayoutReference, LayoutSource, choose_entry
+from tests.candidates import drain
 from tests.transports.contract import (
     AMD64,
     ARM64,
@@ -53,13 +53,13 @@ from tests.transports.contract import (
     SMALL_DIGEST,
     AdapterContract,
     World,
-    drain,
 )
-from tests.transports.places import DiskWorld, failing_open, open_files
+from tests.transports.places import DiskWorld, failing_open, failure_of, open_files
 from tests.worlds import REF_NAME, Contents, write_index, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from asupplemented.events import Event
 
@@ -80,12 +80,6 @@ class TestLayout(AdapterContract):
     def world(self, tmp_path: Path) -> Iterator[World]:
         yield DiskWorld(tmp_path, write_layout)
         assert open_files(tmp_path) == []
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
 
 
 @pytest.fixture
@@ -111,17 +105,6 @@ async def default_of(reference: LayoutReference | str, session: Session) -> byte
         reference = LayoutReference.parse(reference)
     async with reference.open(session) as source:
         return (await source.get_manifest()).raw
-
-
-async def failure_of(
-    reference: LayoutReference, session: Session, kind: type[SupplementedError]
-) -> SupplementedError:
-    """The error of opening, which names the reference and leaves nothing open."""
-    with pytest.raises(kind) as caught:
-        await reference.open(session)
-    assert caught.value.reference == str(reference)
-    assert open_files(Path(reference.path)) == []
-    return caught.value
 
 
 # References
@@ -486,7 +469,7 @@ async def test_OC12_a_layout_holds_no_signatures(path: Path, session: Session) -
         "/etc/passwd",
     ],
 )
-async def test_D4_a_digest_never_becomes_a_path_unchecked(
+async def test_D04_a_digest_never_becomes_a_path_unchecked(
     path: Path, session: Session, digest: str
 ) -> None:
     write_index(path, [entry(digest=digest)])
@@ -502,7 +485,7 @@ async def test_D4_a_digest_never_becomes_a_path_unchecked(
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
-async def test_DI7_what_is_no_regular_file_is_refused_without_waiting(
+async def test_DI07_what_is_no_regular_file_is_refused_without_waiting(
     path: Path, session: Session, make: object
 ) -> None:
     assert callable(make)
@@ -520,7 +503,7 @@ async def test_DI7_what_is_no_regular_file_is_refused_without_waiting(
     await failure_of(LayoutReference(str(path)), session, LayoutError)
 
 
-async def test_DI7_a_device_is_no_blob(path: Path, session: Session) -> None:
+async def test_DI07_a_device_is_no_blob(path: Path, session: Session) -> None:
     file = path / "blobs" / "sha256" / SMALL_DIGEST.encoded
     file.unlink()
     file.symlink_to("/dev/zero")
@@ -530,7 +513,7 @@ async def test_DI7_a_device_is_no_blob(path: Path, session: Session) -> None:
 
 
 @pytest.mark.parametrize("size", [MAX_MANIFEST + 1, 5 * 1024 * 1024])
-async def test_L3_an_index_file_has_a_cap(path: Path, session: Session, size: int) -> None:
+async def test_L03_an_index_file_has_a_cap(path: Path, session: Session, size: int) -> None:
     raw = (path / "index.json").read_bytes()
     (path / "index.json").write_bytes(raw.ljust(MAX_MANIFEST))
     assert await default_of(f"{path}", session) == INDEX.raw
@@ -539,7 +522,7 @@ async def test_L3_an_index_file_has_a_cap(path: Path, session: Session, size: in
     assert str(MAX_MANIFEST) in str(error)
 
 
-async def test_J8_what_follows_the_index_is_ignored(path: Path, session: Session) -> None:
+async def test_J08_what_follows_the_index_is_ignored(path: Path, session: Session) -> None:
     raw = (path / "index.json").read_bytes()
     for garbage in (b"garbage", b'{"manifests":[]}', b"\0\xff", b"]]}}"):
         (path / "index.json").write_bytes(b" \n" + raw + garbage)
@@ -577,7 +560,7 @@ async def test_J_an_index_file_that_is_none_is_refused(
     assert len(str(error)) < 500
 
 
-async def test_J9_a_null_is_an_empty_index(path: Path, session: Session) -> None:
+async def test_J09_a_null_is_an_empty_index(path: Path, session: Session) -> None:
     (path / "index.json").write_bytes(b"null")
     await failure_of(LayoutReference(str(path)), session, ImageNotFoundError)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +21,7 @@ from asupplemented.model.signature import Signature
 from asupplemented.session import Session
 from asupplemented.testing import build_image, build_index, hold_in_memory
 from asupplemented.transports.oci import LayoutReference
+from tests.candidates import drain
 from tests.transports.contract import (
     AMD64,
     ARM64,
@@ -29,25 +30,23 @@ from tests.transports.contract import (
     LONG,
     SMALL,
     SMALL_DIGEST,
-    drain,
 )
 from tests.transports.destination_contract import (
     DestinationContract,
     Place,
     failing,
     leftovers,
-    manifest_of,
     put,
     write_image,
 )
 from tests.transports.places import tree, watching_the_disk
-from tests.worlds import REF_NAME, write_layout
+from tests.worlds import REF_NAME, manifest_of, read_index, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from asupplemented.model.digest import Digest
+    from asupplemented.session import Session
 
 
 class LayoutPlace:
@@ -74,26 +73,13 @@ class TestNamelessLayoutDestination(DestinationContract):
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as session:
-        yield session
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def entries(path: Path) -> list[dict[str, Any]]:
-    document = json.loads((path / "index.json").read_bytes())
-    assert document["schemaVersion"] == 2
-    listed: list[dict[str, Any]] = document["manifests"]
-    return listed
-
-
 def names(path: Path) -> list[tuple[str, str | None]]:
     """Digest and name of each entry, in order."""
-    return [(e["digest"], e.get("annotations", {}).get(REF_NAME)) for e in entries(path)]
+    return [(e["digest"], e.get("annotations", {}).get(REF_NAME)) for e in read_index(path)]
 
 
 async def commit(path: Path, session: Session, built: object, image: str | None = None) -> None:
@@ -187,7 +173,7 @@ async def test_OC12_docker_types_are_kept_verbatim(path: Path, session: Session,
     image = build_image("linux/amd64", docker=True)
     built = image if kind == "manifest" else build_index([image], docker=True)
     await commit(path, session, built)
-    [listed] = entries(path)
+    [listed] = read_index(path)
     assert listed["mediaType"] == (DOCKER_MANIFEST if kind == "manifest" else DOCKER_LIST)
     async with LayoutReference(str(path)).open(session) as source:
         manifest = await source.get_manifest()
@@ -198,7 +184,7 @@ async def test_the_platform_of_the_top_is_listed(path: Path, session: Session) -
     platform = Platform("linux", "arm64", "v8")
     async with LayoutReference(str(path)).create(session) as destination:
         await destination.commit(manifest_of(ARM64), platform=platform)
-    [listed] = entries(path)
+    [listed] = read_index(path)
     assert listed["platform"] == {"os": "linux", "architecture": "arm64", "variant": "v8"}
 
 
@@ -212,7 +198,7 @@ async def test_images_beside_a_named_one_are_listed_without_a_name(
         assert destination.list_beside(beside) is True
         await destination.commit(manifest_of(ARM64))
     assert names(path) == [(AMD64.digest, "amd"), (ARM64.digest, "app"), (LONG.digest, None)]
-    assert entries(path)[2]["platform"] == {"os": "linux", "architecture": "s390x"}
+    assert read_index(path)[2]["platform"] == {"os": "linux", "architecture": "s390x"}
 
 
 async def test_nothing_is_listed_beside_an_image_without_a_name(
@@ -339,7 +325,7 @@ async def test_it_may_be_told_not_to_wait_for_the_disk(path: Path, session: Sess
         assert (await source.get_manifest()).raw == ARM64.raw
 
 
-async def test_L3_an_index_does_not_outgrow_what_can_be_read(path: Path, session: Session) -> None:
+async def test_L03_an_index_does_not_outgrow_what_can_be_read(path: Path, session: Session) -> None:
     path.mkdir()
     full = {"schemaVersion": 2, "manifests": [], "annotations": {"x": "y" * (MAX_MANIFEST - 100)}}
     raw = json.dumps(full).encode()
@@ -350,7 +336,7 @@ async def test_L3_an_index_does_not_outgrow_what_can_be_read(path: Path, session
 
 
 @pytest.mark.parametrize("raw", [b"null", b"{}", b'{"manifests":null}', b'{"manifests":[null]}'])
-async def test_J4_an_empty_index_is_filled(path: Path, session: Session, raw: bytes) -> None:
+async def test_J04_an_empty_index_is_filled(path: Path, session: Session, raw: bytes) -> None:
     path.mkdir()
     (path / "index.json").write_bytes(raw)
     async with LayoutReference(str(path)).create(session) as destination:

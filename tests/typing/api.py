@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never, assert_type
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never, assert_type
 
 from obstore.store import MemoryStore
 from redis.asyncio import Redis
 
 import asupplemented as asup
 from asupplemented import events
-from asupplemented.abc import BlobCache, Context, Hook, LeaseProvider, Opening
-from asupplemented.cache.remote.leases import LocalLease, RedisLease
-from asupplemented.cache.remote.object_store import ObjectStore
-from asupplemented.cache.remote.tiered import TieredCache
+
+if TYPE_CHECKING:
+    from asupplemented.abc import BlobCache, Hook, LeaseProvider
 
 
 def group() -> asup.SupplementedReference:
@@ -30,7 +30,7 @@ def group() -> asup.SupplementedReference:
 
 async def entered(session: asup.Session, digest: asup.Digest) -> None:
     opening = group().open(session)
-    assert_type(opening, Opening[asup.SupplementedSource])
+    assert_type(opening, asup.Opening[asup.SupplementedSource])
     async with opening as image:
         assert_type(image, asup.SupplementedSource)
         assert_type(await image.get_manifest(), asup.Manifest)
@@ -102,8 +102,8 @@ def logged_in() -> asup.Session:
     return asup.Session(credentials=asup.AuthFileCredentials(docker=True))
 
 
-def whose(context: Context) -> str | None:
-    return context.principal
+def whose(session: asup.Context) -> str | None:
+    return session.principal
 
 
 async def passed_on(session: asup.Session, user: str, password: str) -> None:
@@ -116,11 +116,42 @@ async def passed_on(session: asup.Session, user: str, password: str) -> None:
         assert_type(await asup.copy(image, "oci:/srv/out:1.4", view), asup.CopyReport)
 
 
+def size_of(progress: asup.CopyProgress) -> int | None:
+    """Progress; the match is exhaustive, too."""
+    match progress:
+        case asup.CopyPlanned(bytes=size):
+            return size
+        case asup.BlobAdvanced(received=received):
+            return received
+        case asup.BlobCopied(size=size) | asup.BlobReused(asup.Descriptor(size=size)):
+            return size
+        case _:
+            assert_never(progress)
+
+
+def watch(progress: asup.CopyProgress) -> None:
+    size_of(progress)
+
+
+async def prefetched(image: asup.Source) -> int:
+    report = await image.prefetch(progress=watch)
+    assert_type(report, asup.PrefetchReport)
+    return report.reused_blobs
+
+
+async def sent(image: asup.Source, blob: asup.Digest) -> Path | None:
+    async with image.open_blob(blob) as stream:
+        assert_type(stream.take_path(), Path | None)
+        return stream.take_path()
+
+
 def configured(environ: Mapping[str, str]) -> asup.Session:
     """What the face loads late is typed as well."""
     options = asup.RegistryOptions(
         configuration=asup.ConfigurationPaths.default(environ),
         proxies=asup.Proxies.from_environment(environ),
+        retry=asup.RetryPolicy(attempts=3),
+        limits=asup.RegistryLimits(),
     )
     assert_type(options.configuration, asup.ConfigurationPaths | None)
     session = asup.Session(settings=[options, asup.BreakerPolicy(pause=2.0)])
@@ -130,17 +161,17 @@ def configured(environ: Mapping[str, str]) -> asup.Session:
 
 async def shared_by_hosts(local: BlobCache) -> None:
     """A cache of several hosts is put together from its parts."""
-    storage = ObjectStore.from_url("s3://bucket/cache", {"region": "eu-central-1"})
-    assert_type(storage, ObjectStore)
+    storage = asup.ObjectStore.from_url("s3://bucket/cache", {"region": "eu-central-1"})
+    assert_type(storage, asup.ObjectStore)
     leases: list[LeaseProvider] = [
-        LocalLease(),
-        RedisLease(Redis()),
-        RedisLease.from_url("redis://host"),
+        asup.LocalLease(),
+        asup.RedisLease(Redis()),
+        asup.RedisLease.from_url("redis://host"),
     ]
     for lease in leases:
-        async with TieredCache(local, storage, lease=lease, patience=5) as cache:
-            assert_type(cache, TieredCache)
-    either: list[BlobCache] = [TieredCache(local, ObjectStore(MemoryStore()))]
+        async with asup.TieredCache(local, storage, lease=lease, patience=5) as cache:
+            assert_type(cache, asup.TieredCache)
+    either: list[BlobCache] = [asup.TieredCache(local, asup.ObjectStore(MemoryStore()))]
     assert_type(await either[0].aclose(), None)
 
 

@@ -98,7 +98,7 @@ class LayoutCache(BlobCache):
     the work. Nothing is written before first use.
 
     Errors of the disk never fail a pull. The pull goes on without the cache, and an event
-    `asupplemented.events.Warned` gives the reason, once a minute for each kind of error.
+    `Warned` gives the reason, once a minute for each kind of error.
 
     Args:
         path: The directory. If it is not there, it is made for this user alone; its parent has
@@ -165,66 +165,66 @@ class LayoutCache(BlobCache):
     # Finding
 
     async def find(
-        self, context: Context, blob: Descriptor, *, shared: bool = False
+        self, session: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:
         """The file of a blob; see `BlobCache.find`.
 
         Other users of the directory neither remove nor rename the file until it is closed.
         """
-        digest, principal = Digest(blob.digest), context.principal
-        wall = _clock_of(context).wall()
+        digest, principal = Digest(blob.digest), session.principal
+        wall = _clock_of(session).wall()
 
         def look() -> BlobFile | None:
             if not self._lookup.is_granted(digest, principal, shared=shared):
                 return None
             return self._lookup.open(digest, blob.size, wall)
 
-        with self._bypass_on_error(context, "cannot be read"):
+        with self._bypass_on_error(session, "cannot be read"):
             if not self._closed:
-                return await run_opening(context, look, _close)
+                return await run_opening(session, look, _close)
         return None
 
     async def find_manifest(
-        self, context: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, shared: bool = False
     ) -> Manifest | None:
         """A manifest by its digest, verified; see `BlobCache.find_manifest`."""
-        principal, wall = context.principal, _clock_of(context).wall()
+        principal, wall = session.principal, _clock_of(session).wall()
 
         def look() -> Manifest | None:
             if not self._lookup.is_granted(digest, principal, shared=shared):
                 return None
             return self._lookup.read_manifest(digest, wall)
 
-        with self._bypass_on_error(context, "cannot be read"):
+        with self._bypass_on_error(session, "cannot be read"):
             if not self._closed:
-                return await run_blocking(context, look)
+                return await run_blocking(session, look)
         return None
 
     # Keeping
 
-    async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
+    async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
         """Prepare to fetch a blob; see `BlobCache.claim`.
 
         If another process is fetching it for the same principal, that process is the candidate
         of the spool. When it dies, one of the processes that follow it takes over.
         """
-        digest, principal = Digest(blob.digest), context.principal
+        digest, principal = Digest(blob.digest), session.principal
         if self._closed or (blob.size is not None and blob.size > self._max_bytes):
             return None
-        with self._bypass_on_error(context, "cannot be written"):
-            await self._prepare(context)
+        with self._bypass_on_error(session, "cannot be written"):
+            await self._prepare(session)
             begin = partial(self._begin_fetch, digest, principal)
-            fetch_lock = await run_opening(context, begin, FetchLock.close)
+            fetch_lock = await run_opening(session, begin, FetchLock.close)
             return CachedSpool(
-                context,
+                session,
                 fetch_lock,
-                () if fetch_lock.held else (self._follow(context, fetch_lock, blob),),
-                partial(self._add_blob, context, digest, principal),
-                partial(self._warnings.warn, context, "cannot be written"),
+                () if fetch_lock.held else (self._follow(session, fetch_lock, blob),),
+                partial(self._add_blob, session, digest, principal),
+                partial(self._warnings.warn, session, "cannot be written"),
             )
         return None
 
-    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
+    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
         """Keep a verified manifest; see `BlobCache.keep_manifest`.
 
         A top is listed in ``index.json``, by its digest, once all that it references is there.
@@ -232,14 +232,14 @@ class LayoutCache(BlobCache):
         """
         if self._closed or manifest.media_type in _NOT_OF_LAYOUTS:
             return
-        principal, wall = context.principal, _clock_of(context).wall()
-        with self._bypass_on_error(context, "cannot be written"):
-            await self._prepare(context)
+        principal, wall = session.principal, _clock_of(session).wall()
+        with self._bypass_on_error(session, "cannot be written"):
+            await self._prepare(session)
             add = partial(self._add_manifest, manifest, principal, wall, top=top)
-            if not await self._retry(context, add):
-                self._warn_full(context, manifest.digest)
+            if not await self._retry(session, add):
+                self._warn_full(session, manifest.digest)
 
-    async def pin_digests(self, context: Context, *digests: Digest) -> None:
+    async def pin_digests(self, session: Context, *digests: Digest) -> None:
         """Never evict some blobs or manifests; see `BlobCache.pin_digests`.
 
         Pins outlive this object and its process, and hold for all processes that share the
@@ -248,15 +248,15 @@ class LayoutCache(BlobCache):
         Raises:
             SupplementedError: The pins cannot be written.
         """
-        await self._set_pinned(context, digests, pinned=True)
+        await self._set_pinned(session, digests, pinned=True)
 
-    async def unpin(self, context: Context, *digests: Digest) -> None:
+    async def unpin(self, session: Context, *digests: Digest) -> None:
         """Remove pins; those of other digests stay.
 
         Raises:
             SupplementedError: The pins cannot be written.
         """
-        await self._set_pinned(context, digests, pinned=False)
+        await self._set_pinned(session, digests, pinned=False)
 
     async def aclose(self) -> None:
         """Find and add nothing any more. Spools and files that are open stay usable."""
@@ -265,25 +265,25 @@ class LayoutCache(BlobCache):
     # Helpers
 
     async def _set_pinned(
-        self, context: Context, digests: tuple[Digest, ...], *, pinned: bool
+        self, session: Context, digests: tuple[Digest, ...], *, pinned: bool
     ) -> None:
         if self._closed:
             message = f"the cache {self.path} was closed; make another one to change its pins"
             raise ClosedError(message)
-        await self._prepare(context)
-        await self._retry(context, partial(self._store.set_pinned, digests, pinned=pinned))
+        await self._prepare(session)
+        await self._retry(session, partial(self._store.set_pinned, digests, pinned=pinned))
 
-    async def _retry(self, context: Context, func: Callable[[], T]) -> T:
-        return await retry_while_locked(context, self.path, func, patience=LOCK_PATIENCE)
+    async def _retry(self, session: Context, func: Callable[[], T]) -> T:
+        return await retry_while_locked(session, self.path, func, patience=LOCK_PATIENCE)
 
-    async def _prepare(self, context: Context) -> None:
-        clock = _clock_of(context)
+    async def _prepare(self, session: Context) -> None:
+        clock = _clock_of(session)
         if not self._prepared:
-            await self._retry(context, partial(self._store.prepare, clock.wall()))
+            await self._retry(session, partial(self._store.prepare, clock.wall()))
             self._prepared, self._swept = True, clock.now()
         elif clock.now() - self._swept >= SWEEP_AGAIN:
             self._swept = clock.now()
-            await run_blocking(context, self._store.sweep)
+            await run_blocking(session, self._store.sweep)
 
     def _begin_fetch(self, digest: Digest, principal: str | None) -> FetchLock:
         fetch_lock = FetchLock(self._paths.ingest, self._paths.fetch_lock(digest, principal))
@@ -297,10 +297,10 @@ class LayoutCache(BlobCache):
             raise
         return fetch_lock
 
-    def _follow(self, context: Context, fetch_lock: FetchLock, blob: Descriptor) -> BlobCandidate:
-        digest, principal = Digest(blob.digest), context.principal
+    def _follow(self, session: Context, fetch_lock: FetchLock, blob: Descriptor) -> BlobCandidate:
+        digest, principal = Digest(blob.digest), session.principal
         path = self._paths.fetch_lock(digest, principal)
-        wall = _clock_of(context).wall()
+        wall = _clock_of(session).wall()
 
         def find_whole() -> BlobFile | None:
             if not self._lookup.is_granted(digest, principal, shared=False):
@@ -308,22 +308,22 @@ class LayoutCache(BlobCache):
             return self._lookup.open(digest, blob.size, wall)
 
         return FollowedCandidate(
-            context,
+            session,
             f"{self}@{digest}",
             lambda: FollowedFile(fetch_lock, path, self._paths.ingest, find_whole),
             blob.size,
         )
 
     async def _add_blob(
-        self, context: Context, digest: Digest, principal: str | None, file: StagedFile, size: int
+        self, session: Context, digest: Digest, principal: str | None, file: StagedFile, size: int
     ) -> None:
-        wall = _clock_of(context).wall()
-        with self._bypass_on_error(context, "cannot be written"):
+        wall = _clock_of(session).wall()
+        with self._bypass_on_error(session, "cannot be written"):
             if self._paths.durable:
-                await run_blocking(context, file.sync)
+                await run_blocking(session, file.sync)
             add = partial(self._store.add, file, digest, size, principal, wall)
-            if not await self._retry(context, add):
-                self._warn_full(context, digest)
+            if not await self._retry(session, add):
+                self._warn_full(session, digest)
 
     def _add_manifest(
         self, manifest: Manifest, principal: str | None, wall: float, *, top: bool
@@ -347,7 +347,7 @@ class LayoutCache(BlobCache):
     # Errors
 
     @contextmanager
-    def _bypass_on_error(self, context: Context, problem: str) -> Generator[None]:
+    def _bypass_on_error(self, session: Context, problem: str) -> Generator[None]:
         """Turn errors of the disk into a warning, so that the caller goes on without the cache."""
         try:
             yield
@@ -356,15 +356,15 @@ class LayoutCache(BlobCache):
         except SupplementedError as error:
             if isinstance(error, LayoutError):
                 self._prepared = False  # The directory may be gone; the next call makes it.
-            self._warnings.warn(context, problem, error)
+            self._warnings.warn(session, problem, error)
 
-    def _warn_full(self, context: Context, digest: Digest) -> None:
+    def _warn_full(self, session: Context, digest: Digest) -> None:
         message = (
             "the blob is larger than the limit, or all other blobs are pinned or being read; "
             "raise max_bytes or unpin something"
         )
         error = LimitExceededError(message, limit=self._max_bytes, digest=digest)
-        self._warnings.warn(context, "has no room", error)
+        self._warnings.warn(session, "has no room", error)
 
     def __str__(self) -> str:
         return f"oci:{self.path}"
@@ -379,8 +379,8 @@ def _close(file: BlobFile | None) -> None:
         file.close()
 
 
-def _clock_of(context: Context) -> Clock:
-    return context.resource(CLOCK, Clock)
+def _clock_of(session: Context) -> Clock:
+    return session.resource(CLOCK, Clock)
 
 
 def _check_limit(value: object) -> int:

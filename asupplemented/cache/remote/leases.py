@@ -83,9 +83,9 @@ class Observer:
     emit: Callable[[Event], None]
 
     @classmethod
-    def of(cls, context: Context) -> Self:
+    def of(cls, session: Context) -> Self:
         """The observer of an open session."""
-        return cls(context.resource(CLOCK, Clock), context.emit)
+        return cls(session.resource(CLOCK, Clock), session.emit)
 
     def warn(self, name: str, message: str) -> None:
         """Warn the hooks of a server."""
@@ -164,8 +164,8 @@ class LocalLease:
         self._ttl = check_seconds("ttl", ttl)
         self._holders: dict[str, tuple[_LocalHeldLease, float]] = {}
 
-    async def acquire(self, context: Context, key: str) -> Lease | None:
-        clock = context.resource(CLOCK, Clock)
+    async def acquire(self, session: Context, key: str) -> Lease | None:
+        clock = session.resource(CLOCK, Clock)
         _, ends = self._holders.get(key, (None, -math.inf))
         if clock.now() < ends:
             return None
@@ -297,8 +297,8 @@ class RedisLease(AsyncResource):
         lease._owned = True
         return lease
 
-    async def acquire(self, context: Context, key: str) -> Lease | None:
-        observer = Observer.of(context)
+    async def acquire(self, session: Context, key: str) -> Lease | None:
+        observer = Observer.of(session)
         name, owner = self._prefix + key, secrets.token_hex(16)
         time = max(1, round(self._ttl * 1000))
         try:

@@ -98,44 +98,44 @@ class TieredCache(BlobCache):
         return self._local.fills
 
     async def find(
-        self, context: Context, blob: Descriptor, *, shared: bool = False
+        self, session: Context, blob: Descriptor, *, shared: bool = False
     ) -> BlobFile | None:
-        return await self._local.find(context, blob, shared=shared)
+        return await self._local.find(session, blob, shared=shared)
 
-    async def claim(self, context: Context, blob: Descriptor) -> Spool | None:
-        spool = await self._local.claim(context, blob)
+    async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
+        spool = await self._local.claim(session, blob)
         if spool is None:
-            spool = self._spools(context, blob.size)
+            spool = self._spools(session, blob.size)
         if spool.candidates:
             return spool  # A process on this host is fetching the blob, and will upload it.
-        scoped = ScopedDigest.of(context, Digest(blob.digest))
+        scoped = ScopedDigest.of(session, Digest(blob.digest))
         async with closing_on_error(lambda: (spool,), "a spool"):
-            stored, lease = await self._look(context, scoped)
-        find = partial(self._local.find, context, blob)
+            stored, lease = await self._look(session, scoped)
+        find = partial(self._local.find, session, blob)
         return TieredSpool(spool, scoped, self._tier, find=find, stored=stored, lease=lease)
 
     async def find_manifest(
-        self, context: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, shared: bool = False
     ) -> Manifest | None:
-        found = await self._local.find_manifest(context, digest, shared=shared)
+        found = await self._local.find_manifest(session, digest, shared=shared)
         if found is not None:
             return found
-        manifest = await self._tier.find_manifest(ScopedDigest.of(context, digest), shared=shared)
+        manifest = await self._tier.find_manifest(ScopedDigest.of(session, digest), shared=shared)
         if manifest is None:
             return None
         if not shared:  # A manifest of another principal must not become this one's own.
-            await self._local.keep_manifest(context, manifest, top=False)
+            await self._local.keep_manifest(session, manifest, top=False)
         return manifest
 
-    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
-        await self._local.keep_manifest(context, manifest, top=top)
-        self._tier.begin_manifest(ScopedDigest.of(context, manifest.digest), manifest)
+    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
+        await self._local.keep_manifest(session, manifest, top=top)
+        self._tier.begin_manifest(ScopedDigest.of(session, manifest.digest), manifest)
 
-    async def pin_digests(self, context: Context, *digests: Digest) -> None:
-        await self._local.pin_digests(context, *digests)
+    async def pin_digests(self, session: Context, *digests: Digest) -> None:
+        await self._local.pin_digests(session, *digests)
 
-    async def unpin(self, context: Context, *digests: Digest) -> None:
-        await self._local.unpin(context, *digests)
+    async def unpin(self, session: Context, *digests: Digest) -> None:
+        await self._local.unpin(session, *digests)
 
     async def aclose(self) -> None:
         """Wait for uploads, and cancel those that take too long. Nothing else is closed."""
@@ -149,7 +149,7 @@ class TieredCache(BlobCache):
         return f"<TieredCache of {self._local!r} and {self._remote!r}>"
 
     async def _look(
-        self, context: Context, scoped: ScopedDigest
+        self, session: Context, scoped: ScopedDigest
     ) -> tuple[StoredBlob | None, Lease | None]:
         """Look for a blob in storage. If it is not there, get its lease, or wait for the holder."""
         clock = scoped.observer.clock
@@ -160,7 +160,7 @@ class TieredCache(BlobCache):
                 return self._tier.blob(scoped), None
             if self._leases is None or not self._tier.is_usable(scoped):
                 return None, None
-            lease = await self._leases.acquire(context, scoped.key)
+            lease = await self._leases.acquire(session, scoped.key)
             if lease is not None:
                 return await self._look_again(scoped, lease)
             if clock.now() >= deadline:

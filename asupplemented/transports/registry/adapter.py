@@ -108,10 +108,6 @@ class RegistryAdapter:
         self._open = True
 
     @property
-    def concurrent_blobs(self) -> bool:
-        return True
-
-    @property
     def default_descriptor(self) -> Descriptor | None:
         """The digest of the reference, None if it has only a tag."""
         digest = self._name.digest

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-    from asupplemented.aio.retry import BackoffPolicy
+    from asupplemented.aio.retry import RetryPolicy
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import RegistryOptions
@@ -221,7 +221,7 @@ class HttpBlob:
         )
 
     @property
-    def _patience(self) -> BackoffPolicy:
+    def _patience(self) -> RetryPolicy:
         options = self._client.means.options
         return options.haste if self._hasty else options.retry
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDict
 
-    from asupplemented.aio.retry import BackoffPolicy, Clock
+    from asupplemented.aio.retry import Clock, RetryPolicy
     from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.auth import Grant
     from asupplemented.transports.registry.endpoint import Route
@@ -116,7 +116,7 @@ class Errand(NamedTuple):
     query: str = ""
     """What follows the path and a question mark, quoted as it is to be sent."""
     method: Literal["GET", "HEAD"] = "GET"
-    patience: BackoffPolicy | None = None
+    patience: RetryPolicy | None = None
     """With what precedes the body; None is the usual one."""
 
 

@@ -191,17 +191,17 @@ SYSTEM: Final = ResourceKey["System"]("configuration of registries")
 """What a session knows of the system."""
 
 
-async def reload_configuration(context: Context) -> None:
+async def reload_configuration(session: Context) -> None:
     """Have a session read its configuration files again; images that are open stay as they are.
 
     Args:
-        context: The session.
+        session: The session whose configuration it is.
 
     Raises:
         ConfigurationError: A file cannot be read or followed. What was read before stays in
             force.
     """
-    await System.of(context).reload()
+    await System.of(session).reload()
 
 
 def _read_certificates(registry: str, paths: ConfigurationPaths) -> Certificates:

@@ -65,7 +65,7 @@ class MirrorEndpoint:
 
     Args:
         candidate: The image there, and how the registry is reached.
-        caller: For whom requests are made.
+        caller: The reference that requests are made for.
         context: The session.
     """
 
@@ -161,10 +161,6 @@ class MirroredAdapter:
         self._open = True
 
     @property
-    def concurrent_blobs(self) -> bool:
-        return True
-
-    @property
     def default_descriptor(self) -> Descriptor | None:
         """The digest of the reference, None if it has only a tag."""
         digest = self._name.digest
@@ -185,16 +181,6 @@ class MirroredAdapter:
         else:
             manifest = await self._first_success(lambda endpoint: self._read(endpoint, instance))
         return RawManifest(manifest.raw, manifest.media_type)
-
-    def open_blob(
-        self, blob: Descriptor, start: int = 0, end: int | None = None, etag: str | None = None
-    ) -> MirrorBlob:
-        """Prepare to read ``[start, end)`` of a blob from the best endpoint, and no other.
-
-        Raises:
-            ClosedError: The source was closed.
-        """
-        return self.blob_places()[0].open_blob(blob, start, end, etag)
 
     def blob_places(self) -> tuple[MirrorEndpoint, ...]:
         """The endpoints to read blobs from, best first.

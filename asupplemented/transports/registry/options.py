@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from asupplemented.abc import ResourceKey
-from asupplemented.aio.retry import BackoffPolicy
+from asupplemented.aio.retry import RetryPolicy
 from asupplemented.limits import (
     CHUNK_MAX,
     KIB,
@@ -90,9 +90,9 @@ class RegistryOptions:
     """Settings of all registries of a session: ``Session(settings=[RegistryOptions(...)])``."""
 
     limits: RegistryLimits = field(default_factory=RegistryLimits)
-    retry: BackoffPolicy = field(default_factory=BackoffPolicy)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     """Patience with what precedes a body (rule RET-06)."""
-    haste: BackoffPolicy = field(default_factory=partial(BackoffPolicy, 2, 0.5, 2.0, 5.0))
+    haste: RetryPolicy = field(default_factory=partial(RetryPolicy, 2, 0.5, 2.0, 5.0))
     """The same while other members are fit to serve the same blob; once they have failed too, this
     registry is asked again with all patience."""
     token_servers: Mapping[str, Collection[str]] = field(

@@ -30,28 +30,28 @@ __all__ = ("RegistryReference", "open_adapter", "open_registry")
 
 
 async def open_adapter(
-    name: ImageName, reference: str, context: Context
+    name: ImageName, reference: str, session: Context
 ) -> RegistryAdapter | MirroredAdapter:
     """Find out where an image is. Nothing is asked of a registry yet.
 
     Args:
         name: The image.
         reference: The same as users write it, for events.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
 
     Raises:
         InvalidReferenceError: It has a tag and a digest, and the options refuse that (REF-11).
         ConfigurationError: The session borrowed a client that cannot be used, or what is
             configured cannot be read or followed.
     """
-    caller = Caller(reference, context.emit)
-    candidates = await _list_candidates(name, caller, context)
+    caller = Caller(reference, session.emit)
+    candidates = await _list_candidates(name, caller, session)
     if len(candidates) == 1 and candidates[0].name == name:
-        return await enter(candidates[0], caller, context)
-    return MirroredAdapter(name, _endpoints(candidates, context), context)
+        return await enter(candidates[0], caller, session)
+    return MirroredAdapter(name, _endpoints(candidates, session), session)
 
 
-async def open_registry(name: ImageName, reference: str, context: Context) -> RegistryAdapter:
+async def open_registry(name: ImageName, reference: str, session: Context) -> RegistryAdapter:
     """Take a client for an image in the registry itself, for what mirrors are not asked.
 
     The registry is where it is configured to be, and is reached as is configured (HTTP-11).
@@ -59,37 +59,37 @@ async def open_registry(name: ImageName, reference: str, context: Context) -> Re
     Args:
         name: The image.
         reference: The same as users write it, for events.
-        context: The session.
+        session: Gives connections, credentials, limits and caches.
 
     Raises:
         InvalidReferenceError: See `open_adapter`.
         ConfigurationError: See `open_adapter`; or the registry is blocked.
     """
-    caller = Caller(reference, context.emit)
-    *_, candidate = await _list_candidates(name, caller, context)
-    return await enter(candidate, caller, context)
+    caller = Caller(reference, session.emit)
+    *_, candidate = await _list_candidates(name, caller, session)
+    return await enter(candidate, caller, session)
 
 
 async def _list_candidates(
-    name: ImageName, caller: Caller, context: Context
+    name: ImageName, caller: Caller, session: Context
 ) -> tuple[Candidate, ...]:
-    if Means.of(context).options.tag_and_digest == "refuse" and None not in {name.tag, name.digest}:
+    if Means.of(session).options.tag_and_digest == "refuse" and None not in {name.tag, name.digest}:
         message = "a reference with both a tag and a digest is not supported; drop one of them"
         raise InvalidReferenceError(message, reference=caller.reference)
-    return await System.of(context).list_candidates(name, caller.warn)
+    return await System.of(session).list_candidates(name, caller.warn)
 
 
-def _endpoints(candidates: tuple[Candidate, ...], context: Context) -> Iterator[MirrorEndpoint]:
+def _endpoints(candidates: tuple[Candidate, ...], session: Context) -> Iterator[MirrorEndpoint]:
     """Each candidate as an endpoint; all but the last one that may be read have rivals."""
     allowed = [candidate for candidate in candidates if candidate.blocked is None]
     for candidate in candidates:
         caller = Caller(
             f"docker://{candidate.name}",
-            context.emit,
+            session.emit,
             candidate.told_registry,
             rivals=candidate in allowed[:-1],
         )
-        yield MirrorEndpoint(candidate, caller, context)
+        yield MirrorEndpoint(candidate, caller, session)
 
 
 MAX_PORT: Final = 65535
@@ -135,52 +135,52 @@ class RegistryReference:
     def transport(self) -> str:
         return "docker"
 
-    def open(self, context: Context) -> Opening[Source]:
+    def open(self, session: Context) -> Opening[Source]:
         """Open the image: ask for its default manifest, and verify it (rule SRC-01).
 
         Raises:
             ImageNotFoundError: On use: there is no such image.
             SourceError: On use: the registry is not there, failed or refused.
         """
-        return open_verified(partial(open_adapter, self.name, str(self), context), self, context)
+        return open_verified(partial(open_adapter, self.name, str(self), session), self, session)
 
-    async def list_tags(self, context: Context) -> tuple[str, ...]:
+    async def list_tags(self, session: Context) -> tuple[str, ...]:
         """All tags of the repository, each once, in the order in which the registry gives them.
 
         What the reference itself names need not exist. Mirrors are not asked (rules TAG-01,
         HTTP-11).
 
         Args:
-            context: The session.
+            session: Gives connections, credentials, limits and caches.
 
         Raises:
             ImageNotFoundError: There is no such repository.
             LimitExceededError: The list is too long.
             SourceError: The registry failed or refused, or its list cannot be followed.
         """
-        async with self._asking(context) as adapter:
+        async with self._asking(session) as adapter:
             return await adapter.list_tags()
 
-    async def get_digest(self, context: Context) -> Digest:
+    async def get_digest(self, session: Context) -> Digest:
         """The digest of the default manifest, by a request that is cheap: nothing is read.
 
         It is what the registry claims; who opens the image gets what is proven. With a digest in
         the reference, that one is returned if it is there (rules HTTP-11, HTTP-12).
 
         Args:
-            context: The session.
+            session: Gives connections, credentials, limits and caches.
 
         Raises:
             ImageNotFoundError: There is no such image.
             SourceError: The registry failed or refused, or does not say.
         """
-        async with self._asking(context) as adapter:
+        async with self._asking(session) as adapter:
             return await adapter.fetch_digest()
 
     @asynccontextmanager
-    async def _asking(self, context: Context) -> AsyncGenerator[RegistryAdapter]:
+    async def _asking(self, session: Context) -> AsyncGenerator[RegistryAdapter]:
         try:
-            adapter = await open_registry(self.name, str(self), context)
+            adapter = await open_registry(self.name, str(self), session)
             try:
                 yield adapter
             finally:

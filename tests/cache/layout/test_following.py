@@ -27,14 +27,13 @@ from tests.cache.driving import (
     Events,
     Scoped,
     chunks_of,
-    describe,
     fill,
     get,
     held,
     in_the_making,
     read_all,
 )
-from tests.candidates import Ledger, Wire
+from tests.candidates import Ledger, Wire, describe
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 

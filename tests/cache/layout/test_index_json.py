@@ -23,11 +23,11 @@ from tests.cache.driving import (
     get,
     held,
     listed,
-    manifest_of,
     put,
     put_image,
     weigh,
 )
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
     from asupplemented.session import Session

@@ -20,19 +20,18 @@ from tests.cache.driving import (
     Events,
     Scoped,
     chunks_of,
-    describe,
     fill,
     get,
     held,
     in_the_making,
-    manifest_of,
     put,
     read,
     read_all,
     weigh,
 )
-from tests.candidates import Ledger, Wire, drain
+from tests.candidates import Ledger, Wire, describe, drain
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +77,7 @@ async def test_a_blob_that_came_is_found(
 async def test_sha512_has_its_own_directory(
     cache: LayoutCache, session: Session, path: Path
 ) -> None:
-    blob = describe(SMALL, "sha512")
+    blob = describe(SMALL, algorithm="sha512")
     spool = await cache.claim(session, blob)
     assert spool is not None
     async with spool:

@@ -19,7 +19,6 @@ from asupplemented.errors import SourceError
 from asupplemented.session import Session
 from asupplemented.testing import FakeRegistry, Hold, Stall, build_image
 from tests.cache.driving import (
-    describe,
     held,
     in_the_making,
     listed,
@@ -28,6 +27,9 @@ from tests.cache.driving import (
     weigh,
 )
 from tests.cache.worker import HALF, SIZES, big_content, content
+from tests.candidates import describe
+from tests.suspending import wait_until
+from tests.transports.places import open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,12 +97,9 @@ def test_processes_are_killed_and_the_others_go_on(path: Path) -> None:
     with start(path, 11, 60) as steady:
         for seed in range(20, 30):
             with start(path, seed, 1000) as victim:
-                # Long enough to have begun, on any machine, and at any moment after that.
-                for _ in range(200):
-                    if held(path) and victim.poll() is None:
-                        break
-                    time.sleep(0.05)
-                time.sleep(0.5 + dice.random())
+                assert victim.stderr is not None
+                victim.stderr.read(dice.randrange(1, 100))  # a dot for each pull
+                assert victim.poll() is None
                 victim.kill()
             check_blobs(path)
             assert weigh(path) <= LIMIT
@@ -182,7 +181,9 @@ async def test_when_the_process_that_fetches_is_killed_another_one_asks_for_the_
             processes.append(leader)
             await registry.wait_until(lambda: registry.count(LAYER) > 0)
             processes += await asyncio.gather(*(open_in_process(path, reference) for _ in range(3)))
-            await asyncio.sleep(0.5)  # They follow; how far they came changes nothing.
+            ingest = path / ".asupplemented" / "ingest"
+            await wait_until(lambda: all(open_files(ingest, each.pid) for each in processes))
+            await wait_until(lambda: max(s.stat().st_size for s in ingest.iterdir()) > 1_000_000)
             leader.kill()
             for process in processes[1:]:
                 await finish(process)

@@ -24,17 +24,17 @@ from asupplemented.testing import build_image
 from tests.cache.driving import (
     Events,
     chunks_of,
-    describe,
     get,
     held,
     listed,
-    manifest_of,
     put,
     put_image,
     read_all,
     weigh,
 )
+from tests.candidates import describe
 from tests.suspending import count_open_files
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

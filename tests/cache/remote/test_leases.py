@@ -7,33 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.remote.leases import LocalLease, UnheldLease, check_seconds
 from asupplemented.errors import ConfigurationError
 from asupplemented.session import Session
 from tests.clocks import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from asupplemented.events import Event
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def events() -> list[Event]:
-    return []
-
-
-@pytest.fixture
-async def session(clock: FakeClock, events: list[Event]) -> AsyncIterator[Session]:
-    async with Session(hooks=[events.append]) as opened:
-        opened.resource(CLOCK, lambda: clock.clock)
-        yield opened
+    from asupplemented.session import Session
+    from tests.clocks import FakeClock
 
 
 async def test_one_holds_a_lease_until_it_gives_it_back(session: Session) -> None:

@@ -29,11 +29,12 @@ from asupplemented.errors import (
 )
 from asupplemented.limits import CHUNK_MAX, MAX_MANIFEST, MIB
 from asupplemented.model.digest import Digest
-from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
+from asupplemented.testing import build_index
 from tests.cache.stores import HIDDEN, FlakyStore, failure
 from tests.candidates import DATA, LARGE, Ledger, Wire, describe, drain
 from tests.suspending import cancel_at_every_await, run_leaping, wait_until
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,17 +46,7 @@ if TYPE_CHECKING:
 DIGEST = Digest.of(DATA)
 HUGE = random.Random(2).randbytes(2 * PART + 5)
 """A blob that is uploaded in parts."""
-MANIFEST = Manifest.verified(
-    json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [],
-        }
-    ).encode(),
-    None,
-    None,
-)
+MANIFEST = manifest_of(build_index([]))
 
 
 def reader(data: bytes) -> Read:
@@ -406,7 +397,7 @@ async def test_a_manifest_keeps_its_media_type(flaky: FlakyStore, storage: Objec
     assert flaky.count("put") > puts
 
 
-async def test_L1_a_manifest_that_is_too_large_is_not_read(
+async def test_L01_a_manifest_that_is_too_large_is_not_read(
     flaky: FlakyStore, storage: ObjectStore
 ) -> None:
     flaky.inner.put(f"blobs/sha256/{DIGEST.encoded}", bytes(MAX_MANIFEST))

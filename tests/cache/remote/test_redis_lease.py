@@ -19,8 +19,6 @@ from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, run_leaping
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from asupplemented.events import Event
 
 HIDDEN = "hunter2"
@@ -77,25 +75,8 @@ class FakeRedis:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def server(clock: FakeClock) -> FakeRedis:
     return FakeRedis(clock)
-
-
-@pytest.fixture
-def events() -> list[Event]:
-    return []
-
-
-@pytest.fixture
-async def session(clock: FakeClock, events: list[Event]) -> AsyncIterator[Session]:
-    async with Session(hooks=[events.append]) as opened:
-        opened.resource(CLOCK, lambda: clock.clock)
-        yield opened
 
 
 async def test_a_lease_is_a_key_with_an_owner_and_a_time(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,11 +20,13 @@ from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from asupplemented.session import Session
+from asupplemented.testing import build_index
 from tests.cache.fleet import Buffer, Shelf, open_host
 from tests.cache.stores import FlakyStore, failure
 from tests.candidates import DATA, LARGE, WRONG, Ledger, Wire, describe, drain
 from tests.clocks import FakeClock
 from tests.suspending import cancel_at_every_await, count_open_files, run_leaping, wait_until
+from tests.worlds import manifest_of
 
 if TYPE_CHECKING:
     from asupplemented.abc import Context, Lease
@@ -33,17 +34,7 @@ if TYPE_CHECKING:
 BLOB = describe(DATA)
 KEY = f"blobs/sha256/{Digest(BLOB.digest).encoded}"
 GRANT = f"grants/{ANONYMOUS}/sha256/{Digest(BLOB.digest).encoded}"
-MANIFEST = Manifest.verified(
-    json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [],
-        }
-    ).encode(),
-    None,
-    None,
-)
+MANIFEST = manifest_of(build_index([]))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from asupplemented.model.digest import Digest
 from asupplemented.session import Session
 from asupplemented.testing import build_image
 from asupplemented.transports import parse_reference
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Source
     from asupplemented.events import Event
-    from asupplemented.testing import FakeRegistry
+    from asupplemented.testing import FakeRegistry, Request
 
 BLOB = bytes(range(256)) * 64
+BLOB_DIGEST = Digest.of(BLOB)
 IMAGE = build_image("linux/amd64", [BLOB])
 LIMITS = RegistryLimits(head_start=0.01)
 OPTIONS_HERE = RegistryOptions(limits=LIMITS)
@@ -77,6 +79,19 @@ class Watched:
             connector = client.session.connector
             assert connector is not None
             assert not connector._acquired
+
+
+async def read_blob(watched: Watched, reference: str, start: int = 0) -> bytes:
+    """The blob of `IMAGE`, from an image at a reference."""
+    async with (
+        await watched.open(reference) as source,
+        source.open_blob(BLOB_DIGEST, start=start) as blob,
+    ):
+        return await blob.read_all(1 << 20)
+
+
+def token_requests(registry: FakeRegistry) -> list[Request]:
+    return registry.select_requests("/token")
 
 
 @asynccontextmanager

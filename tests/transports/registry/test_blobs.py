@@ -39,7 +39,8 @@ from asupplemented.testing import (
     WrongRange,
 )
 from asupplemented.transports.registry.reference import open_adapter
-from tests.transports.registry.sessions import BLOB, fill, watch
+from tests.suspending import settle
+from tests.transports.registry.sessions import BLOB, BLOB_DIGEST, fill, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.adapter import RegistryAdapter
     from tests.transports.registry.sessions import Watched
 
-BLOB_DIGEST = Digest.of(BLOB)
 SIZE = len(BLOB)
 SIZED = Descriptor(digest=BLOB_DIGEST, size=SIZE)
 UNSIZED = Descriptor(digest=BLOB_DIGEST)
@@ -475,7 +475,7 @@ async def test_chunks_are_not_larger_than_the_limit(
 ) -> None:
     big = registry.put_blob("team/app", bytes(5 << 20))
     async with adapter.open_blob(Descriptor(digest=big)) as body:
-        await asyncio.sleep(0.05)
+        await settle(100)  # more than one chunk arrives
         sizes = [len(chunk) async for chunk in body]
     assert sum(sizes) == 5 << 20
     assert max(sizes) <= 1 << 20

@@ -11,7 +11,7 @@ from asupplemented.model.credential import Credential
 from asupplemented.model.digest import Digest
 from asupplemented.session import Session
 from asupplemented.testing import Basic, Bearer, FakeRegistry, Hold, Redirect, Status, Unauthorized
-from tests.suspending import cancel_at_every_await
+from tests.suspending import cancel_at_every_await, settle
 from tests.transports.registry.sessions import BLOB, IMAGE, fill, watch
 
 if TYPE_CHECKING:
@@ -48,12 +48,6 @@ async def use(watched: Watched, registry: FakeRegistry) -> None:
 
 def settings(registry: FakeRegistry) -> dict[str, Any]:
     return {"credentials": {registry.host: Credential("bob", "secret")}}
-
-
-async def settle() -> None:
-    """Let what was closed see it."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_SEC16_with_a_session_of_its_own_each_time(registry: FakeRegistry) -> None:

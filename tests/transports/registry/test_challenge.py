@@ -231,6 +231,6 @@ def test_CHAL02_what_is_written_is_read(challenges: list[Challenge], joined: boo
     ],
 )
 def test_SEC08_a_hostile_line_takes_no_time(line: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     parse(line)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1

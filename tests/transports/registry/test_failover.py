@@ -284,7 +284,7 @@ async def test_a_wrong_byte_never_completes_a_blob(
         if held_back:
             assert stream.verified
             assert stream.served == (Served(members.rescuer, 1, 0, len(DATA)),)
-        # Who lied is asked last, so the next reader notices nothing.
+        # The source of wrong content is asked last, so the next reader notices nothing.
         asked = registry.count(BLOB)
         async with image.open_blob(BLOB) as again:
             assert await again.read_all(1 << 20) == DATA

@@ -69,7 +69,7 @@ async def test_SIG07_whoever_holds_a_manifest_is_asked_for_referrers(
     assert other.count(f"*/referrers/{ARM.digest}") == 0
 
 
-async def test_X9_referrers_of_what_the_group_has_not(
+async def test_X09_referrers_of_what_the_group_has_not(
     group: tuple[str, str], watched: Watched
 ) -> None:
     async with supplement(*group).open(watched.session) as image:

@@ -44,7 +44,7 @@ from asupplemented.testing import (
     Status,
 )
 from asupplemented.transports.registry.adapter import RegistryAdapter
-from tests.suspending import cancel_at_every_await
+from tests.suspending import cancel_at_every_await, settle
 from tests.transports.registry.sessions import BLOB, OPTIONS_HERE, fill, limited, watch
 
 if TYPE_CHECKING:
@@ -443,7 +443,7 @@ async def test_SEC07_parts_may_not_trickle(registry: FakeRegistry) -> None:
             async def receive_slowly() -> None:
                 for _ in range(4):
                     reading = asyncio.ensure_future(anext(aiter(part)))
-                    await asyncio.sleep(0.01)
+                    await settle()
                     watched.clock.time += 0.6
                     permits.release()
                     await reading

@@ -12,14 +12,13 @@ from asupplemented.errors import ForbiddenError, ImageNotFoundError, Unauthorize
 from asupplemented.model.credential import Credential
 from asupplemented.testing import Bearer, FakeRegistry, Hold, Status
 from asupplemented.transports import parse_reference
-from tests.transports.registry.sessions import IMAGE, fill, watch
+from tests.transports.registry.sessions import IMAGE, fill, token_requests, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from asupplemented.abc import Context
-    from asupplemented.testing import Request
     from tests.transports.registry.sessions import Watched
 
 ALICE = Credential("alice", "hunter2")
@@ -51,10 +50,6 @@ def view(
 async def try_open(context: Context, reference: str) -> None:
     async with parse_reference(reference).open(context) as image:
         await image.get_manifest()
-
-
-def tokens(registry: FakeRegistry) -> list[Request]:
-    return registry.select_requests("/token")
 
 
 async def test_SEC13_what_one_principal_may_read_another_may_not(
@@ -106,7 +101,7 @@ async def test_SEC13_the_same_principal_with_the_same_credentials_shares(
 ) -> None:
     for _ in range(3):
         await try_open(view(watched, private, ALICE), private.reference("team/app"))
-    assert (private.count("/v2/"), len(tokens(private))) == (1, 1)
+    assert (private.count("/v2/"), len(token_requests(private))) == (1, 1)
     assert repr(watched.pool).startswith("<RegistryPool: 1 clients,")
 
 
@@ -126,7 +121,7 @@ async def test_SEC13_nor_do_the_credentials_of_another_principal_lend_a_token(
     for principal in ("tenant one", "tenant two"):
         context = view(watched, private, ALICE, principal=principal)
         await try_open(context, private.reference("team/app"))
-    assert len(tokens(private)) == 2
+    assert len(token_requests(private)) == 2
 
 
 async def test_SEC13_side_by_side_nobody_joins_the_request_of_another(
@@ -138,11 +133,11 @@ async def test_SEC13_side_by_side_nobody_joins_the_request_of_another(
     contexts = [view(watched, private, credential) for credential in (ALICE, BOB, None)]
     opens = [asyncio.create_task(try_open(context, reference)) for context in contexts]
     async with asyncio.timeout(5):
-        await private.wait_until(lambda: len(tokens(private)) == 3)
+        await private.wait_until(lambda: len(token_requests(private)) == 3)
     release.set()
     outcomes = await asyncio.gather(*opens, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None), ForbiddenError, ForbiddenError]
-    assert len(tokens(private)) == 3
+    assert len(token_requests(private)) == 3
 
 
 async def test_SEC13_without_credentials_those_of_the_session_are_not_lent(
@@ -154,7 +149,10 @@ async def test_SEC13_without_credentials_those_of_the_session_are_not_lent(
         with pytest.raises(ForbiddenError):
             await try_open(watched.session.scoped("mallory"), reference)
         await watched.try_open(reference)
-    assert [request.header("Authorization") is None for request in tokens(private)] == [False, True]
+    assert [request.header("Authorization") is None for request in token_requests(private)] == [
+        False,
+        True,
+    ]
 
 
 async def test_a_group_is_opened_and_copied_as_its_principal(

@@ -49,11 +49,6 @@ async def proxy(registry: FakeRegistry) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
 async def secure(authority: Authority) -> AsyncIterator[FakeRegistry]:
     """A registry over TLS that goes by `NAME`, and whose authority nobody trusts."""
     async with FakeRegistry(tls=authority.server_context(NAME)) as opened:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented.errors import MalformedResponseError, UnauthorizedError, UnexpectedStatusError
-from asupplemented.model.digest import Digest
 from asupplemented.testing import (
     Authority,
     Basic,
@@ -20,22 +19,21 @@ from asupplemented.testing import (
     Unauthorized,
 )
 from asupplemented.transports.registry.addresses import Reach
-from tests.transports.registry.sessions import BLOB, IMAGE, OPTIONS_HERE, fill, watch
+from tests.transports.registry.sessions import (
+    BLOB,
+    BLOB_DIGEST,
+    IMAGE,
+    OPTIONS_HERE,
+    fill,
+    read_blob,
+    watch,
+)
 
 if TYPE_CHECKING:
     from tests.transports.registry.sessions import Watched
 
-BLOB_DIGEST = Digest.of(BLOB)
 BLOBS = f"/v2/team/app/blobs/{BLOB_DIGEST}"
 SIGNED = "?sig=a%2Bb%2Fc%3D&x=%7E%41&secret=sentinel"
-
-
-async def read_blob(watched: Watched, reference: str, start: int = 0) -> bytes:
-    async with (
-        await watched.open(reference) as source,
-        source.open_blob(BLOB_DIGEST, start=start) as blob,
-    ):
-        return await blob.read_all(1 << 20)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

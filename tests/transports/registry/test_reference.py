@@ -147,7 +147,7 @@ def test_SEC03_any_text_is_a_reference_or_refused(text: str) -> None:
     "text", ["a" * 1_000_000, "a-" * 500_000, "a/" * 500_000, "a:" * 500_000, "@" * 1_000_000]
 )
 def test_SEC08_a_mebibyte_of_hostile_text_takes_no_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InvalidReferenceError):
         RegistryReference.parse(f"//{text}")
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1

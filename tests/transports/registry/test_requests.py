@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from yarl import URL
 
 from asupplemented.abc import Timeouts
 from asupplemented.errors import (
@@ -42,19 +43,24 @@ from asupplemented.testing import (
     Status,
     build_image,
 )
+from asupplemented.transports.registry.bodies import read_whole
 from asupplemented.transports.registry.options import RegistryOptions
-from tests.transports.registry.sessions import BLOB, IMAGE, OPTIONS_HERE, fill, limited, watch
+from tests.suspending import run_leaping
+from tests.transports.registry.sessions import (
+    BLOB,
+    BLOB_DIGEST,
+    IMAGE,
+    OPTIONS_HERE,
+    fill,
+    limited,
+    read_blob,
+    watch,
+)
 
 if TYPE_CHECKING:
     from tests.transports.registry.sessions import Watched
 
-BLOB_DIGEST = Digest.of(BLOB)
 ABSENT = Digest.of(b"absent")
-
-
-async def read_blob(watched: Watched, reference: str) -> bytes:
-    async with await watched.open(reference) as source, source.open_blob(BLOB_DIGEST) as blob:
-        return await blob.read_all(1 << 20)
 
 
 async def test_SRC01_opening_pings_and_reads_the_default_manifest_once(
@@ -377,23 +383,37 @@ async def test_SEC07_a_manifest_that_stalls_is_given_up(
     assert caught.value.received == 40
 
 
-async def test_SEC07_a_manifest_that_trickles_is_given_up(registry: FakeRegistry) -> None:
-    reference = fill(registry)
+class Trickle:
+    """An answer of which one byte comes each second."""
 
-    async def trickle() -> None:
-        for _ in IMAGE.raw:
-            permits.release()
-            await asyncio.sleep(0.005)
+    url = URL("https://registry.example/v2/app/manifests/latest")
+    content_length = None
 
-    from asupplemented.testing import Slow
+    def __init__(self) -> None:
+        self.content = self
+        self.closed = False
 
-    permits = asyncio.Semaphore(0)
-    registry.script("latest", Slow(permits=permits))
-    async with watch(timeouts=Timeouts(stall=0.1, min_rate=100_000)) as watched:
-        feeding = asyncio.create_task(trickle())
-        with pytest.raises(SourceTimeoutError, match="too slowly"):
-            await watched.open(reference)
-        feeding.cancel()
+    def is_eof(self) -> bool:
+        return False
+
+    async def readany(self) -> bytes:
+        await asyncio.sleep(1)
+        return b"x"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_SEC07_a_manifest_that_trickles_is_given_up() -> None:
+    async def main() -> None:
+        answer: Any = Trickle()
+        timeouts = Timeouts(stall=5.25, min_rate=10)
+        with pytest.raises(SourceTimeoutError, match="too slowly") as caught:
+            await read_whole(answer, 1000, timeouts)
+        assert caught.value.received == 5  # they allow 5.75 seconds, and the sixth comes later
+        assert answer.closed
+
+    run_leaping(main)
 
 
 async def test_ERR10_each_warning_is_told_once(registry: FakeRegistry, watched: Watched) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.aio.retry import BackoffPolicy
+from asupplemented.aio.retry import RetryPolicy
 from asupplemented.errors import (
     ForbiddenError,
     ImageNotFoundError,
@@ -20,22 +20,23 @@ from asupplemented.errors import (
     UnexpectedStatusError,
 )
 from asupplemented.events import RequestRetried
-from asupplemented.model.digest import Digest
 from asupplemented.testing import Cut, FakeRegistry, Raw, Status, build_image
 from asupplemented.transports.registry.patience import judge, judge_ping
 from tests.suspending import wait_until
 from tests.transports.registry.raw_servers import free_port
-from tests.transports.registry.sessions import BLOB, IMAGE, OPTIONS_HERE, fill, limited, watch
+from tests.transports.registry.sessions import (
+    BLOB,
+    BLOB_DIGEST,
+    IMAGE,
+    OPTIONS_HERE,
+    fill,
+    limited,
+    read_blob,
+    watch,
+)
 
 if TYPE_CHECKING:
     from tests.transports.registry.sessions import Watched
-
-BLOB_DIGEST = Digest.of(BLOB)
-
-
-async def read_blob(watched: Watched, reference: str) -> bytes:
-    async with await watched.open(reference) as source, source.open_blob(BLOB_DIGEST) as blob:
-        return await blob.read_all(1 << 20)
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -214,7 +215,7 @@ async def test_RET06_the_budget_ends_it(registry: FakeRegistry) -> None:
 async def test_RET06_the_policy_is_an_option(registry: FakeRegistry) -> None:
     reference = fill(registry)
     registry.script("latest", Status(503), forever=True)
-    async with watch(options=replace(OPTIONS_HERE, retry=BackoffPolicy(attempts=2))) as watched:
+    async with watch(options=replace(OPTIONS_HERE, retry=RetryPolicy(attempts=2))) as watched:
         with pytest.raises(ServerError):
             await watched.open(reference)
     assert registry.count("latest") == 2

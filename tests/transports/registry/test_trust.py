@@ -27,11 +27,6 @@ def system(tmp_path: Path) -> Configured:
 
 
 @pytest.fixture
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
 async def secure(authority: Authority) -> AsyncIterator[FakeRegistry]:
     """A registry over TLS whose authority nobody trusts, unless a file says so."""
     async with FakeRegistry(tls=authority.server_context()) as opened:
