@@ -62,7 +62,7 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _LOCK_PATIENCE: Final = 60.0
-"""Seconds to try for; a change takes milliseconds."""
+"""Seconds to try to get the lock; a change takes milliseconds."""
 
 Tree: TypeAlias = dict[str, Json]
 IndexChange: TypeAlias = Callable[[Tree], Tree]
@@ -76,7 +76,7 @@ class LayoutIndex(
     forbid_unknown_fields=True,
     rename="camel",
 ):
-    """What ``index.json`` says. Its entries are as written; their digests are unchecked text."""
+    """The content of ``index.json``. Entries are as written; their digests are unchecked text."""
 
     schema_version: int = 0
     media_type: str | None = None
@@ -93,7 +93,7 @@ class LayoutStore:
         root: The directory that holds ``index.json``.
         blobs: The directory that holds ``<algorithm>/<hex>``: ``blobs`` within `root`, or one
             that several layouts share (rule OC-09).
-        durable: Whether what is written has reached the disk when it is named.
+        durable: Whether the bytes of a file are on the disk before it is named.
     """
 
     root: Path
@@ -113,7 +113,7 @@ class LayoutStore:
         return f"{self.blobs}/{digest.algorithm}/{digest.encoded}"
 
     def is_marked(self) -> bool:
-        """Whether there is a file ``oci-layout``; what it says is not looked at."""
+        """Whether there is a file ``oci-layout``; its content is not read."""
         return os.access(self.root / LAYOUT_FILE, os.F_OK)
 
     def read_index(self) -> LayoutIndex | None:
@@ -199,8 +199,8 @@ class LayoutStore:
 def add_entry(tree: Tree, entry: Descriptor) -> Tree:
     """An ``index.json`` with one more entry (rule OC-12).
 
-    An older entry of the same name loses its name and stays. A nameless entry of the same
-    digest, which it may just have become, gives up its place to the new one.
+    An older entry of the same name loses its name and stays. The new entry takes the place of a
+    nameless entry of the same digest, which the older entry may just have become.
 
     Args:
         tree: The document, which is not changed.
@@ -257,12 +257,12 @@ def _encode(tree: Tree, what: str) -> bytes:
     try:
         return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode("ascii")
     except ValueError as error:
-        message = f"{what} holds a number that is too large to be written again"
+        message = f"{what} holds a number that is too large to be written again; repair or remove the file"
         raise MalformedManifestError(message) from error
 
 
 def list_entries(tree: Tree) -> list[Tree]:
-    """The entries of an ``index.json`` in order; what is no object is left out."""
+    """The entries of an ``index.json`` in order, without those that are no objects."""
     manifests = tree.get("manifests")
     if not isinstance(manifests, list):
         return []

@@ -1,7 +1,7 @@
-"""Reading large files: blocks that are read and hashed ahead of whoever asks for them.
+"""Reading large files: a thread reads and hashes blocks ahead of the stream.
 
-A thread goes on by itself as long as its reader keeps up, so that neither waits for the other's
-turn; one hop then serves many blocks.
+The thread goes on by itself as long as the stream keeps up, so that neither waits for the other,
+and one hop serves many blocks.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ SMALL_BLOCK: Final = 256 * 1024
 """A block when many files are read at once: slower, but memory is for all of them."""
 
 TURN: Final = 8
-"""Blocks that a thread reads at most before it looks after other work."""
+"""Blocks that a thread reads in one turn at most, before other work has its turn."""
 
 SETTLED: Final = 2.0
 """Seconds after which a change of a file is sure to change its timestamps."""
 
 MAX_REMEMBERED: Final = 4096
-"""Files that a session remembers to have verified."""
+"""Verified files that a session remembers."""
 
 
 class VerifiedFiles:
-    """Files of which every byte was hashed and found right, and that have not changed since.
+    """Files that were hashed and found right, by digest.
 
     Args:
-        clock: Tells how old a file is: one that was changed just now may change again without
-            showing it, and is not remembered.
+        clock: Tells how old a file is. A file that changed just now may change again without a
+            change of its timestamps, so it is not remembered.
     """
 
     __slots__ = ("_clock", "_known")
@@ -67,14 +67,14 @@ class VerifiedFiles:
         self._known = LRU["Digest", "FileIdentity"](MAX_REMEMBERED)
 
     def remember(self, digest: Digest, identity: FileIdentity) -> None:
-        """Take note of a file that holds one blob and nothing else."""
+        """Remember a file that holds one blob and nothing else."""
         age = self._clock.wall() - max(identity.modified, identity.changed) / 1e9
         if age < SETTLED:
             return
         self._known.put(digest, identity)
 
     def recall(self, digest: Digest) -> FileIdentity | None:
-        """What the file of a blob was when it was verified, None if none was."""
+        """The identity that a blob's file had when it was verified, None if it was not."""
         return self._known.get(digest)
 
 
@@ -207,7 +207,7 @@ class ReadAhead:
             self._post(b"", ClosedError(message))
 
     def _work(self) -> None:
-        """Read on until the reader is far enough behind, or others should have their turn."""
+        """Read on until enough blocks are ready, or the turn is over."""
         for _ in range(TURN):
             if not self._work_once():
                 return
@@ -245,7 +245,7 @@ class ReadAhead:
                 return True
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            with suppress(RuntimeError):  # The loop was closed meanwhile: nobody waits.
+            with suppress(RuntimeError):  # The loop was closed, and so no stream waits.
                 self._loop.call_soon_threadsafe(_resolve, waiter)
         return going
 

@@ -340,7 +340,7 @@ class LayoutDestination(DiskDestination):
         """List images in ``index.json``, without a name, unless they are listed already.
 
         Returns:
-            False if the image itself has no name: who asks without one needs a sole entry (OC-05).
+            False if the image itself has no name: it has to be the only entry then (OC-05).
         """
         if self._image is None:
             return False

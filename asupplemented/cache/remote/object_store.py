@@ -162,7 +162,7 @@ class ObjectStore:
         """Read a manifest that a principal uploaded. It is not verified.
 
         Args:
-            namespace: Whose it is; None for anybody's, and then its media type is not told.
+            namespace: The namespace of its grant; None for any, and then without a media type.
             digest: Its digest.
 
         Raises:
