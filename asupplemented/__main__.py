@@ -14,7 +14,7 @@ def main() -> None:
         SystemExit: Always; see `asupplemented.cli.running` for the codes.
     """
     try:
-        from asupplemented.cli.app import app  # noqa: PLC0415 - typer and rich may not be there
+        from asupplemented.cli.app import app  # noqa: PLC0415 - typer and rich are an extra
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in {"rich", "typer"}:

@@ -1,4 +1,4 @@
-"""The arguments of a session, checked: they come from untyped code too."""
+"""The arguments of a session, checked: untyped code passes them, too."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class GivenCredentials:
     def __repr__(self) -> str:
         if self._provider is not None:
             return "<credentials from a function>"
-        return f"<credentials for {', '.join(self._known) or 'nobody'}>"
+        return f"<credentials for {', '.join(self._known) or 'no registry'}>"
 
 
 def _check_key(value: object) -> str:
@@ -89,7 +89,9 @@ def check_principal(value: object) -> str:
     """A name that is not empty, or `ConfigurationError`, which does not show it."""
     if not isinstance(value, str) or not value:
         shown = "an empty one" if isinstance(value, str) else f"a {type(value).__name__}"
-        message = f"a principal is the name of who asks, not {shown}; see Session.scoped"
+        message = (
+            f"a principal is the name of a caller of the program, not {shown}; see Session.scoped"
+        )
         raise ConfigurationError(message)
     return value
 

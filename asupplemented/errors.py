@@ -8,7 +8,7 @@ do what a caller expects.
 
     SupplementedError
      +-- InvalidReferenceError           (ValueError)    text that is no reference
-     |    +-- UnknownTransportError                      a scheme that nobody speaks
+     |    +-- UnknownTransportError                      a scheme that no transport has
      +-- InvalidDigestError              (ValueError)    text that is no digest
      |    +-- UnsupportedDigestError                     a well-formed digest, unknown algorithm
      +-- InvalidPlatformError            (ValueError)    text that is no os/arch[/variant]
@@ -16,7 +16,7 @@ do what a caller expects.
      +-- ManifestError                   (ValueError)    bytes that cannot serve as a manifest
      |    +-- MalformedManifestError                     not JSON, wrong types, broken rules
      |    +-- AmbiguousManifestError                     reads as two kinds of document
-     |    +-- UnsupportedManifestError                   a media type that nobody reads
+     |    +-- UnsupportedManifestError                   a media type that is not read
      |    +-- NonImageArtifactError                      an artifact where an image is needed
      +-- VerificationError               (ValueError)    content that is not what was named
      |    +-- DigestMismatchError
@@ -34,7 +34,7 @@ do what a caller expects.
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
      |    +-- SourceTimeoutError         (TimeoutError)
      |    +-- TruncatedError             (EOFError)      a body that ended too soon
-     |    +-- FailoverError                              nobody served it; .attempts
+     |    +-- FailoverError                              no source served it; .attempts
      |    +-- LayoutError                                a directory that is no valid store
      |    +-- RegistryError                              an answer of a registry
      |         +-- UnauthorizedError                     401
@@ -148,7 +148,7 @@ class SupplementedError(Exception):
         return self
 
     def twin(self) -> Self:
-        """A copy for somebody else to raise: each of those who do writes on it where it was."""
+        """A copy to raise elsewhere, since each place that raises an error adds its own context."""
         twin = copy.copy(self)
         twin.__cause__ = self.__cause__
         if notes := getattr(self, "__notes__", None):

@@ -69,7 +69,7 @@ class BlobJoined(NamedTuple):
 
 
 class BlobServed(NamedTuple):
-    """A candidate has served part of a blob, be it all of it, and does not go on."""
+    """A candidate served a part of a blob, or all of it, and has ended."""
 
     reference: str
     """The reference of the source that served it."""
@@ -120,8 +120,7 @@ class RateLimitTold(NamedTuple):
     registry: str
     """``host[:port]``, as in references."""
     limit: int | None
-    """Requests in a window. As all of these: None if it was not said, or not so that it can be
-    understood."""
+    """Requests in a window. Each of these is None if the registry did not say it clearly."""
     remaining: int | None
     """What is left of them."""
     window: int | None
@@ -147,7 +146,7 @@ class ResolutionFinished(NamedTuple):
     manifests: int
     """Manifests committed."""
     fetches: int
-    """Fetches made, those that nobody needed in the end included."""
+    """Fetches made, those that were not needed in the end included."""
     seconds: float
     error: str | None
     """Name of the error class, None for success."""
@@ -223,5 +222,5 @@ class PrefetchReport(NamedTuple):
     reused_blobs: int
     """Blobs that were there before: in the cache, or in files of this machine."""
     missing: tuple[Digest, ...]
-    """Manifests and blobs that nobody supplied."""
+    """Manifests and blobs that no source supplied."""
     seconds: float

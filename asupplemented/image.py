@@ -1,4 +1,4 @@
-"""One image of a source: its config, layers and platform (seed: ``NewImage``)."""
+"""One image of a source: its config, layers and platform (``NewImage`` in the Go package)."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def open_image(
     Args:
         reference: A single reference or a group.
         session: Gives connections, credentials, limits and caches.
-        platform: What to choose from a list, and from lists within it; None is the host's.
+        platform: The platform to choose from a list, nested lists included; None is the host's.
 
     Returns:
-        The image, which closes the source with itself. A failure closes the source (rule U-06).
+        The image. Closing it closes the source; a failure closes the source, too (rule U-06).
 
     Raises:
         InvalidPlatformError: The text is no platform.
@@ -57,12 +57,12 @@ async def get_image(
     platform: Platform | None = None,
     owned: bool = False,
 ) -> Image:
-    """Look at one image of an open source.
+    """Read the manifest and config of one image of an open source.
 
     Args:
-        source: Where it is.
+        source: The source to read from.
         instance: Digest of a manifest; None starts from the default one.
-        platform: What to choose from a list, and from lists within it; None is the host's.
+        platform: The platform to choose from a list, nested lists included; None is the host's.
         owned: Whether closing the image closes the source.
 
     Raises:
@@ -90,12 +90,12 @@ async def _read_config(source: Source, image: ImageManifest) -> ImageConfig:
 
 
 class Image(AsyncResource):
-    """A single image: manifest and config read and verified, layers to be opened.
+    """A single image: its manifest and config are read and verified, its layers can be opened.
 
     Attributes:
-        source: Where its blobs come from.
-        manifest: Its manifest, as bytes with media type and digest.
-        parsed: The same, parsed.
+        source: The source of its blobs.
+        manifest: Its manifest: bytes, media type and digest.
+        parsed: Its manifest, parsed.
     """
 
     __slots__ = ("_config", "_owned", "manifest", "parsed", "source")
@@ -122,7 +122,7 @@ class Image(AsyncResource):
 
     @property
     def layers(self) -> tuple[Descriptor, ...]:
-        """The layers, base first; duplicates are kept and meaningful (rules C-04, C-07)."""
+        """The layers, base first. Duplicates are kept, as in the manifest (rules C-04, C-07)."""
         return self.parsed.layers
 
     @property
@@ -130,7 +130,7 @@ class Image(AsyncResource):
         """The config.
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact (rules AR-02, AR-03).
+            NonImageArtifactError: The manifest describes an artifact (rules AR-02, AR-03).
         """
         if self._config is None:
             raise self.parsed.artifact_error().locate(
@@ -140,10 +140,10 @@ class Image(AsyncResource):
 
     @property
     def platform(self) -> Platform:
-        """What the image runs on, by its config.
+        """The platform that the config names.
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact.
+            NonImageArtifactError: The manifest describes an artifact.
         """
         return self.config.platform
 
@@ -152,12 +152,12 @@ class Image(AsyncResource):
         """The labels of the config, empty if there are none.
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact.
+            NonImageArtifactError: The manifest describes an artifact.
         """
         return self.config.labels or {}
 
     async def read_config(self) -> bytes:
-        """The bytes of the config blob, verified; artifacts have one too (rule AR-03).
+        """The bytes of the config blob, verified; artifacts have one, too (rule AR-03).
 
         Raises:
             UnsupportedManifestError: Schema 1 has no config blob (rule C-01).
@@ -172,7 +172,7 @@ class Image(AsyncResource):
             return await blob.read_all(MAX_CONFIG)
 
     def open_layer(self, number: int) -> BlobStream:
-        """A stream over a layer, 0 being the base, not yet opened.
+        """A stream over a layer, not yet opened; layer 0 is the base.
 
         Raises:
             IndexError: There is no such layer.
@@ -180,10 +180,10 @@ class Image(AsyncResource):
         return self.source.open_blob(self.layers[number])
 
     def inspect(self) -> Inspection:
-        """A summary with upstream's fields (rules I-01, I-02).
+        """A summary with the fields of the Go package (rules I-01, I-02).
 
         Raises:
-            NonImageArtifactError: The manifest is that of an artifact (rule AR-02).
+            NonImageArtifactError: The manifest describes an artifact (rule AR-02).
         """
         return Inspection.of(self.parsed, self.config)
 

@@ -1,7 +1,7 @@
-"""Every cap of the library, each a named constant with its reason.
+"""All limits of the library, with their reasons.
 
-Sizes are bytes and times are seconds unless a name says otherwise. A cap is the largest value
-that still passes: one more is refused with `asupplemented.errors.LimitExceededError`.
+Sizes are bytes unless a name says otherwise. A limit is the largest value that is allowed; a larger
+one raises `asupplemented.errors.LimitExceededError`.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ MAX_INSTANCES: Final = 20_000
 """Distinct manifests in one group: far above any real index, far below what hurts (rule X-15)."""
 
 MAX_ENTRIES: Final = 10 * MAX_INSTANCES
-"""Queue entries in one resolution: lists may name the same instances again and again."""
+"""Queue entries in one resolution: lists may name the same instance repeatedly."""
 
 MAX_NESTING: Final = 8
-"""Lists within lists; real ones stop at two (rule X-15)."""
+"""Nesting of indexes; real ones nest two levels deep (rule X-15)."""
 
 MAX_MANIFESTS_TOTAL: Final = 256 * MIB
 """All manifests of one resolution together (rule X-15)."""
@@ -66,31 +66,31 @@ MAX_JSON_DEPTH: Final = 64
 """Nesting of JSON documents: manifests need six (rule SEC-06)."""
 
 MAX_TOKEN_BODY: Final = 1 * MIB
-"""The answer of a token server."""
+"""The response of a token server."""
 
 MAX_ERROR_BODY: Final = 64 * KIB
-"""The body of an error answer (rule ERR-09)."""
+"""The body of an error response (rule ERR-09)."""
 
 MAX_AUTH_FILE: Final = 1 * MIB
-"""A file of credentials; clusters, which hand them out as secrets, have the same cap."""
+"""An auth file; Kubernetes secrets have the same limit."""
 
 MAX_HELPER_OUTPUT: Final = 1 * MIB
-"""What a credential helper may print (rule HELP-03)."""
+"""The output of a credential helper (rule HELP-03)."""
 
 MAX_REDIRECTS: Final = 10
-"""Hops of one request; the eleventh is refused (rule REDIR-04)."""
+"""Redirects of one request; the eleventh is refused (rule REDIR-04)."""
 
 MAX_BLOB: Final = 10 * GIB
-"""A blob whose size nobody announced (rule BLOB-05)."""
+"""A blob of unknown size (rule BLOB-05)."""
 
 SMALL_BLOB: Final = 4 * MIB
-"""Blobs up to this are fetched whole and verified before their first byte is handed out."""
+"""Blobs up to this size are fetched whole and verified before the first byte is returned."""
 
 BLOCK: Final = 1 * MIB
-"""One read of a file: large enough that the hop to a thread is cheap."""
+"""One read of a file: large enough to make the hop to a thread cheap."""
 
 CHUNK_MAX: Final = 1 * MIB
-"""The largest chunk that a stream hands out."""
+"""The largest chunk that a stream yields."""
 
 OFFLOAD_BYTES: Final = 256 * KIB
-"""Work on more bytes than this (hash, decode) leaves the event loop for a thread."""
+"""Hashing or decoding more bytes than this happens in a thread."""

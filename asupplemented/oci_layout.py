@@ -257,7 +257,7 @@ def _encode(tree: Tree, what: str) -> bytes:
     try:
         return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode("ascii")
     except ValueError as error:
-        message = f"{what} holds a number that is too large to be written again; repair or remove the file"
+        message = f"{what} holds a number that is too large to be written again; repair the file"
         raise MalformedManifestError(message) from error
 
 

@@ -57,7 +57,7 @@ class Session(AsyncResource):
     """Owns connections, tokens, caches and threads; everything is opened with one.
 
     It belongs to the event loop that first uses it, may serve many tasks of that loop at once,
-    and is closed by who made it. Sources and streams are closed before it.
+    and its maker closes it. Sources and streams are closed before it.
 
     Args:
         lookahead: Manifest fetches in flight beyond the one that is needed next; 0 is serial.

@@ -1,9 +1,10 @@
-"""The one source over all transports: it verifies what an adapter reads.
+"""`VerifiedSource`, the one source over all transports: it verifies what an adapter reads.
 
-Adapters stay thin. Caps, digests, mapped errors, the one default manifest and the hooks are
-added here, once, for every transport there is.
-
-Manifests as sources give them, verified.
+Theory of operation. An adapter reads raw bytes. This module adds, once for every transport, what
+makes them trustworthy: caps, digests, mapped errors, the hooks, and one default manifest, which is
+read at open and kept so that all answers agree while a tag moves. Manifests are verified here.
+Blobs are not: a source hands out candidates, and the stream that reads one hashes it, so that every
+byte is hashed once.
 """
 
 from __future__ import annotations
@@ -68,20 +69,27 @@ if TYPE_CHECKING:
     from asupplemented.model.index import Selection
     from asupplemented.model.signature import Signature
 
-__all__ = ("VerifiedSource", "fetch_batch", "open_verified", "verify_and_parse", "verify_manifest")
+__all__ = (
+    "VerifiedSource",
+    "fetch_batch",
+    "open_in_time",
+    "open_verified",
+    "verify_and_parse",
+    "verify_manifest",
+)
 
 
 def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
-    """A manifest that is what its digest names.
+    """Check that a manifest is what its digest names.
 
     Args:
-        raw: As a source gave it.
-        expected: The digest that named it, None if nothing did.
-        size: The bytes that it was promised to have, None if nobody promised.
+        raw: The manifest as an adapter read it.
+        expected: The digest that names it, None if none does.
+        size: Its size in bytes according to the descriptor that names it, None if unknown.
 
     Raises:
         LimitExceededError: It is larger than ``MAX_MANIFEST``.
-        VerificationError: It is not what was named.
+        VerificationError: It is not what the digest names.
         ManifestError: It is no manifest.
     """
     actual = len(raw.raw)
@@ -94,14 +102,14 @@ def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None)
 
 def _check_size(actual: int, expected: int | None) -> None:
     if expected is not None and actual != expected:
-        message = f"the manifest has {actual} bytes where {expected} were promised"
+        message = f"the manifest has {actual} bytes, but its descriptor says {expected}"
         raise SizeMismatchError(message, expected=expected, actual=actual)
 
 
 def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
-    """The same, and parsed as well while we are off the event loop. Blocking."""
+    """`verify_manifest`, and parse the result, to keep parsing off the event loop. Blocking."""
     manifest = verify_manifest(raw, expected, size)
-    with suppress(ManifestError):  # Whoever parses it will hear.
+    with suppress(ManifestError):  # the next call of parse() raises it
         manifest.parse()
     return manifest
 
@@ -109,7 +117,7 @@ def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None
 def fetch_batch(
     adapter: Batched, instances: Sequence[Digest]
 ) -> list[Manifest | SupplementedError]:
-    """Read many manifests, and verify and parse each; one outcome for each. Blocking."""
+    """Read, verify and parse many manifests; one outcome for each. Blocking."""
     outcomes: list[Manifest | SupplementedError] = []
     for digest, raw in zip(instances, adapter.fetch_manifests(instances), strict=True):
         try:
@@ -124,29 +132,41 @@ def fetch_batch(
 def open_verified(
     opener: Callable[[], Awaitable[SourceAdapter]], reference: Reference, session: Context
 ) -> Opening[Source]:
-    """What a reference returns from `open`: a verified source, its default manifest read.
+    """Open an adapter as a verified source; `Reference.open` of a transport returns this.
 
-    A missing image therefore fails at open (rule SRC-01), within ``timeouts.open`` seconds, and
-    a failure on the way closes the adapter.
+    Opening reads the default manifest, so a missing image fails at open (rule SRC-01). It takes
+    at most ``timeouts.open`` seconds. A failure on the way closes the adapter.
 
     Args:
         opener: Opens the adapter; on failure or cancellation it leaves nothing open.
-        reference: What is opened, as the user gave it.
+        reference: The reference as the user gave it.
         session: Gives connections, credentials, limits and caches.
     """
+    return Opening(
+        lambda: _in_time(_open(opener, reference, session), reference, session), reference
+    )
 
-    async def opening() -> Source:
-        limit = session.timeouts.open
-        try:
-            async with asyncio.timeout(limit):
-                return await _open(opener, reference, session)
-        except SupplementedError:
-            raise
-        except TimeoutError as error:
-            message = f"opening took longer than {limit} s"
-            raise SourceTimeoutError(message, reference=reference) from error
 
-    return Opening(opening, reference)
+async def open_in_time(reference: Reference, session: Context) -> Source:
+    """Open any reference within ``timeouts.open`` seconds.
+
+    Raises:
+        SourceTimeoutError: It took longer.
+        SupplementedError: The reference cannot be opened.
+    """
+    return await _in_time(reference.open(session), reference, session)
+
+
+async def _in_time(opening: Awaitable[Source], reference: Reference, session: Context) -> Source:
+    limit = session.timeouts.open
+    try:
+        async with asyncio.timeout(limit):
+            return await opening
+    except SupplementedError:
+        raise  # a SourceTimeoutError from within is a TimeoutError, too
+    except TimeoutError as error:
+        message = f"opening took longer than {limit} s"
+        raise SourceTimeoutError(message, reference=reference) from error
 
 
 async def _open(
@@ -163,8 +183,8 @@ class VerifiedSource(Source):
     """A source whose manifests and blobs are what their digests name.
 
     Args:
-        adapter: Reads raw bytes; closed with the source.
-        reference: What was opened, as the user gave it (rule SR-01).
+        adapter: Reads raw bytes; the source closes it.
+        reference: The reference as the user gave it (rule SR-01).
         session: Gives connections, credentials, limits and caches.
     """
 
@@ -185,7 +205,7 @@ class VerifiedSource(Source):
 
     def __init__(self, adapter: SourceAdapter, reference: Reference, session: Context) -> None:
         self._adapter = adapter
-        # Asked of every manifest and every blob, and a protocol is slow to ask.
+        # Checked here, because isinstance() of a protocol is slow and these are needed per request.
         self._batched = isinstance(adapter, Batched)
         self._placed = adapter if isinstance(adapter, Placed) else None
         self._streams = adapter if isinstance(adapter, StreamsBlobs) else None
@@ -196,11 +216,11 @@ class VerifiedSource(Source):
         self._flight = SingleFlight[Manifest]()
         self._closed = False
         self._holds = 0
-        """Fetches that go on when the source is closed."""
+        """Number of fetches that keep the adapter open after the source is closed."""
 
     @property
     def reference(self) -> Reference:
-        """What was opened, as the user gave it."""
+        """The reference as the user gave it."""
         return self._reference
 
     @property
@@ -217,15 +237,15 @@ class VerifiedSource(Source):
     async def get_manifest(self, instance: Digest | str | None = None) -> Manifest:
         """The default manifest (None), or that of an instance, verified.
 
-        The default manifest is read once and kept, so that everything said about it agrees
-        while a tag moves (rule HTTP-09); instances are read each time.
+        The default manifest is read once and kept, so that all answers about it agree while a
+        tag moves (rule HTTP-09). Instances are read each time.
 
         Raises:
-            InvalidDigestError: `instance` is no digest; nothing was asked for.
+            InvalidDigestError: `instance` is no digest; nothing was requested.
             ManifestNotFoundError: There is no such manifest.
             VerificationError: The bytes are not those that the digest names.
-            ManifestError: They are no manifest.
-            LimitExceededError: They are more than ``MAX_MANIFEST``.
+            ManifestError: The bytes are no manifest.
+            LimitExceededError: There are more than ``MAX_MANIFEST`` bytes.
             SourceError: The source failed.
             ClosedError: The source is closed.
         """
@@ -257,7 +277,7 @@ class VerifiedSource(Source):
                 manifest = await self._verify(raw, expected, size)
             else:
                 _check_size(manifest.size, size)  # The cache has verified all else.
-        self._check_open()
+        self._check_open()  # the source may have been closed while the adapter read
         if cached:
             self._keep(manifest, top=instance is None)
         self._tell(manifest, perf_counter() - began)
@@ -283,7 +303,7 @@ class VerifiedSource(Source):
     async def get_manifests(
         self, instances: Sequence[Digest]
     ) -> Sequence[Manifest | SupplementedError]:
-        """Many instances, one outcome each, in the order asked.
+        """Many instances, one outcome each, in the order of `instances`.
 
         From a `Batched` adapter they are read, verified and parsed in one hop to a thread.
 
@@ -320,9 +340,9 @@ class VerifiedSource(Source):
         return self._files is not None
 
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """This source, in each of the places where it is if there are several.
+        """One candidate for each place of the adapter, or one for the adapter itself.
 
-        Whether one holds the blob shows when it is opened.
+        Only opening a candidate shows whether it holds the blob.
 
         Raises:
             InvalidDigestError: The descriptor has no valid digest.
@@ -454,7 +474,7 @@ class VerifiedSource(Source):
             self._check_open()
 
     async def aclose(self) -> None:
-        """Close the adapter, unless a fetch still needs it. May be called again."""
+        """Close the adapter, or let the last fetch that uses it do so. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -465,9 +485,9 @@ class VerifiedSource(Source):
         """Keep the adapter open until the result is closed."""
         self._check_held()
         self._holds += 1
-        return _Hold(self._let_go)
+        return _Hold(self._release)
 
-    async def _let_go(self) -> None:
+    async def _release(self) -> None:
         self._holds -= 1
         if self._closed and not self._holds:
             await self._adapter.aclose()
@@ -513,23 +533,23 @@ class _Candidate(BlobCandidate):
 
 
 class _Hold(AsyncResource):
-    """A claim on something that is not to be closed yet."""
+    """Keeps an adapter open until it is closed itself."""
 
-    __slots__ = ("_let_go",)
+    __slots__ = ("_release",)
 
-    def __init__(self, let_go: Callable[[], Awaitable[None]]) -> None:
-        self._let_go: Callable[[], Awaitable[None]] | None = let_go
+    def __init__(self, release: Callable[[], Awaitable[None]]) -> None:
+        self._release: Callable[[], Awaitable[None]] | None = release
 
     async def aclose(self) -> None:
-        let_go, self._let_go = self._let_go, None
-        if let_go is not None:
-            await let_go()
+        release, self._release = self._release, None
+        if release is not None:
+            await release()
 
 
 class _located:  # noqa: N801 - it is used as a function
-    """Say where an error happened, and turn strays of the standard library into ours.
+    """Add the reference and digest to an error, and map errors of the operating system.
 
-    Every manifest passes through it, so it is no generator.
+    It is a class, because every manifest passes through it and a generator is slower.
     """
 
     __slots__ = ("_digest", "_reference")
@@ -539,7 +559,7 @@ class _located:  # noqa: N801 - it is used as a function
         self._digest = digest
 
     def __enter__(self) -> None:
-        """Nothing is to be prepared."""
+        """There is nothing to prepare."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
@@ -547,5 +567,5 @@ class _located:  # noqa: N801 - it is used as a function
         if isinstance(error, SupplementedError):
             error.locate(reference=self._reference, digest=self._digest)
         elif isinstance(error, (OSError, EOFError)):
-            ours = map_os_error(error, self._reference)
-            raise ours.locate(reference=self._reference, digest=self._digest) from error
+            mapped = map_os_error(error, self._reference)
+            raise mapped.locate(reference=self._reference, digest=self._digest) from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 import asupplemented as asup
-from asupplemented.cli.console import Narrator, short
+from asupplemented.cli.console import ConsoleReporter, short
 from asupplemented.cli.output import draw_resolution, render, show_size, write_text
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
 
@@ -104,7 +104,7 @@ async def show(references: tuple[str, str, str], output: Path, session: asup.Ses
         say("\n[bold]Why[/bold], for one of them")
         write_text(str(plan.explain(image.find("linux/riscv64").digest)))
         say(f"\n[bold]Copying[/bold] to oci:{output}:1.4")
-        with Narrator().following_copy() as follow:
+        with ConsoleReporter().copy_progress() as follow:
             report = await asup.copy(image, f"oci:{output}:1.4", session, progress=narrate(follow))
     conclude(plan, report, await asyncio.to_thread(verify, output, plan.blobs))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import asdict
 
 from asupplemented import limits
 from asupplemented.errors import InstanceNotFoundError, SupplementedError
@@ -112,7 +113,8 @@ def assert_same(resolver: Resolver, answer: Answer, world: World) -> None:
     assert {digest: resolver.alternates(digest) for digest in resolver.sources} == answer.alternates
     assert set(resolver.committed) == set(answer.contributions)
     for digest, expected in answer.contributions.items():
-        assert vars(expected).items() <= resolver.committed[digest]._asdict().items()
+        found = asdict(resolver.committed[digest])
+        assert vars(expected).items() <= found.items()
 
 
 def assert_same_failure(failure: SupplementedError | None, answer: Answer, world: World) -> None:
@@ -133,7 +135,7 @@ def assert_same_failure(failure: SupplementedError | None, answer: Answer, world
 
 
 class UnreadError(Exception):
-    """The serial loop came to a read whose outcome nobody knows yet."""
+    """The serial loop came to a read whose outcome is not known yet."""
 
 
 class Known(World):
@@ -151,7 +153,7 @@ class Known(World):
 
 @dataclass
 class Frontier:
-    """What the serial loop would read next, as far as anybody can know."""
+    """What the serial loop would read next, as far as is known."""
 
     wants: list[Want]
     """Every open want in serial order, for each digest the first one only."""

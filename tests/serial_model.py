@@ -78,7 +78,6 @@ class Request:
 class Contribution:
     """What one manifest adds to the group."""
 
-    member: int
     media_type: str
     size: int
     parent: Digest | None
@@ -155,7 +154,7 @@ class SerialLoop:
             # If we already read this manifest, no need to read it again.
             if front.instance in self.answer.sources:
                 continue
-            # Who did not have it a moment ago does not have it now.
+            # A member that did not have it a moment ago does not have it now.
             if (front.member, front.instance) in self.dropped:
                 continue
             # Read the instance's manifest.
@@ -185,7 +184,7 @@ class SerialLoop:
         if parent is None:
             self.holders.append((manifest.digest, member))
             self.count(manifest.digest)
-        contribution = Contribution(member, manifest.media_type, len(manifest.raw), parent)
+        contribution = Contribution(manifest.media_type, len(manifest.raw), parent)
         self.answer.contributions[manifest.digest] = contribution
         if isinstance(parsed, Index):
             contribution.instances = parsed.manifests

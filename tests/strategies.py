@@ -2,7 +2,7 @@
 
 The manifests here are fakes in one respect: their digests are not those of their bytes but
 names, so that a world may lie. In such worlds a list can name itself, and two members can hold
-different content under one digest. Who survives that, survives honest worlds.
+different content under one digest. What is right in such worlds is right in honest ones.
 """
 
 from __future__ import annotations

@@ -23,16 +23,18 @@ def test_the_example_makes_a_session() -> None:
     assert isinstance(names["session"], Session)
 
 
-def test_the_mirrors_of_the_example_are_asked_in_the_order_that_is_told(tmp_path: Path) -> None:
+async def test_the_mirrors_of_the_example_are_asked_in_the_order_that_is_told(
+    tmp_path: Path,
+) -> None:
     [example] = code_blocks(GUIDE, "toml")
     conf = tmp_path / "registries.conf"
     conf.write_text(example)
-    registries = Registries.load(ConfigurationPaths(registries=conf))
+    registries = await Registries.load(ConfigurationPaths(registries=conf))
     [asked] = re.findall(r"`docker://(\S+)` is asked for at", GUIDE)
     told = re.findall(r"^\d+\. `(.*)`$", GUIDE, re.MULTILINE)
-    found = registries.candidates(ImageName.parse(asked))
+    found = registries.locations(ImageName.parse(asked))
     assert [str(candidate.name) for candidate in found] == told
-    assert registries.remarks == ()
+    assert registries.warnings == ()
 
 
 def test_the_options_of_the_command_line_are_told() -> None:

@@ -1,7 +1,7 @@
-"""The house stands: imports point down, and each third-party package keeps to its rooms.
+"""Imports point down, and each third-party package is imported only by the packages listed here.
 
-The tables below are the law, and name every room. A room is a module, or a package with all
-that is in it; the longest name that fits a module is its room. A module without a room fails.
+The tables below name every unit of the layout: a module, or a package with everything in it. A
+module belongs to the unit with the longest name that fits it. A module without a unit fails.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 LAYERS = {
-    room: layer
-    for layer, rooms in enumerate(
+    unit: layer
+    for layer, units in enumerate(
         (
             ("errors", "limits", "model"),
             ("abc", "events"),
@@ -47,13 +47,13 @@ LAYERS = {
             ("cli", "web", "__main__"),
         )
     )
-    for room in rooms
+    for unit in units
 }
-"""Room -> layer, from the bottom up. A room may import from its own layer or from a lower one."""
+"""Unit -> layer, from the bottom up. A unit may import from its own layer or from a lower one."""
 
-LAYERS = {f"asupplemented.{room}": layer for room, layer in LAYERS.items()}
+LAYERS = {f"asupplemented.{unit}": layer for unit, layer in LAYERS.items()}
 LAYERS["asupplemented"] = max(LAYERS.values())
-"""The public names; a module that only this prefix fits has no room."""
+"""The public names; a module that only this prefix fits has no unit."""
 
 ANYIO_FROM = 2
 """The lowest layer that may import anyio."""
@@ -62,19 +62,19 @@ AIOHTTP = frozenset({"aiohttp", "multidict", "yarl"})
 """aiohttp, and the two packages whose types its interface speaks."""
 
 THIRD_PARTY: dict[str, frozenset[str]] = {
+    "asupplemented.aio": frozenset({"aiofiles"}),
     "asupplemented.cache": frozenset({"obstore", "redis"}),
-    "asupplemented.cli": frozenset({"rich", "typer"}),
-    "asupplemented.credentials": frozenset({"msgspec"}),
+    "asupplemented.cli": frozenset({"aiofiles", "rich", "typer"}),
+    "asupplemented.credentials": frozenset({"aiofiles", "msgspec"}),
     "asupplemented.image": frozenset({"msgspec"}),
     "asupplemented.oci_layout": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
     "asupplemented.supplemented.resolution": frozenset({"msgspec"}),
-    "asupplemented.supplemented.driver": frozenset({"msgspec"}),
     "asupplemented.session": frozenset({"aiohttp"}),
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
-    "asupplemented.hostconfig": frozenset({"msgspec", "yaml"}),
+    "asupplemented.hostconfig": frozenset({"aiofiles", "msgspec", "yaml"}),
     "asupplemented.web": AIOHTTP | {"msgspec"},
 }
 
@@ -82,24 +82,24 @@ LAZY = frozenset(
     {
         ("asupplemented.cache", "obstore"),  # an extra
         ("asupplemented.cache", "redis"),  # an extra
-        ("asupplemented.session", "aiohttp"),  # `import asupplemented` reaches the room
+        ("asupplemented.session", "aiohttp"),  # `import asupplemented` imports session
         ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
-        ("asupplemented.testing", "trustme"),  # not everyone who uses a fake needs TLS
+        ("asupplemented.testing", "trustme"),  # few tests need TLS
         ("asupplemented.hostconfig", "yaml"),  # an extra
     }
 )
-"""What a room imports inside functions only."""
+"""What a unit imports inside functions only."""
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import, wherever it stands."""
+    """One import statement."""
 
     importer: str
     target: str
     line: int
     lazy: bool
-    """It does not run when the module is imported: it stands in a function, or is for types."""
+    """It does not run when the module is imported: it is in a function, or for types only."""
 
     def __str__(self) -> str:
         return f"{self.importer}:{self.line} imports {self.target}"
@@ -159,19 +159,19 @@ def find_imports(
     return finder.found
 
 
-def room_of(module: str) -> str | None:
-    """The longest room that fits; the face is a room for nobody but itself."""
+def unit_of(module: str) -> str | None:
+    """The longest unit that fits a module; the package itself holds `__init__` only."""
     if module == PACKAGE:
         return PACKAGE
-    fits = (room for room in LAYERS if room != PACKAGE and f"{module}.".startswith(f"{room}."))
+    fits = (unit for unit in LAYERS if unit != PACKAGE and f"{module}.".startswith(f"{unit}."))
     return max(fits, key=len, default=None)
 
 
 def upward(found: Import) -> str | None:
     """What is wrong with an import within the package, None if nothing is."""
-    source, target = room_of(found.importer), room_of(found.target)
+    source, target = unit_of(found.importer), unit_of(found.target)
     if target is None or source is None:
-        return f"{found}: no such room"
+        return f"{found}: no such unit"
     if LAYERS[target] > LAYERS[source]:
         return f"{found}: up from layer {LAYERS[source]} to {LAYERS[target]}"
     return None
@@ -179,14 +179,14 @@ def upward(found: Import) -> str | None:
 
 def misplaced(found: Import) -> str | None:
     """What is wrong with the import of a third-party package, None if nothing is."""
-    room, package = room_of(found.importer), found.target.partition(".")[0]
-    if room is None:
-        return f"{found}: no such room"
-    if package == "anyio" and LAYERS[room] >= ANYIO_FROM:
+    unit, package = unit_of(found.importer), found.target.partition(".")[0]
+    if unit is None:
+        return f"{found}: no such unit"
+    if package == "anyio" and LAYERS[unit] >= ANYIO_FROM:
         return None
-    if package not in THIRD_PARTY.get(room, frozenset()):
-        return f"{found}: not in {room}"
-    if (room, package) in LAZY and not found.lazy:
+    if package not in THIRD_PARTY.get(unit, frozenset()):
+        return f"{found}: not in {unit}"
+    if (unit, package) in LAZY and not found.lazy:
         return f"{found}: inside functions only"
     return None
 
@@ -209,11 +209,11 @@ def faults(imports: Iterable[Import]) -> list[str]:
     ]
 
 
-def room_graph(imports: Iterable[Import]) -> dict[str, set[str]]:
-    """Which rooms a room imports, itself not counted."""
+def unit_graph(imports: Iterable[Import]) -> dict[str, set[str]]:
+    """Unit -> the other units that it imports."""
     graph: defaultdict[str, set[str]] = defaultdict(set)
     for found in filter(is_ours, imports):
-        source, target = room_of(found.importer), room_of(found.target)
+        source, target = unit_of(found.importer), unit_of(found.target)
         if source is not None and target is not None and source != target:
             graph[source].add(target)
     return graph
@@ -229,27 +229,27 @@ def imports_of_package() -> Iterator[Import]:
         )
 
 
-def test_every_module_has_a_room() -> None:
-    homeless = [name for name in MODULES if room_of(name) is None]
-    assert homeless == [], "add them to LAYERS, at the layers that the design gives them"
+def test_every_module_has_a_layer() -> None:
+    without = [name for name in MODULES if unit_of(name) is None]
+    assert without == [], "add them to LAYERS, at the layers that the design gives them"
 
 
-def test_imports_point_down_and_keep_to_their_rooms() -> None:
+def test_imports_point_down_and_third_parties_stay_in_their_packages() -> None:
     assert faults(imports_of_package()) == []
 
 
-def test_the_picture_of_the_house_is_true() -> None:
-    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
-    drawn = {(int(layer), room) for layer, rooms in rows for room in re.findall("`(.+?)`", rooms)}
-    rooms = {(LAYERS[room], room) for room in map(room_of, MODULES) if room is not None}
-    built = {(layer, room.removeprefix(f"{PACKAGE}.").partition(".")[0]) for layer, room in rooms}
-    planned = {(layer, room.removeprefix(f"{PACKAGE}.")) for room, layer in LAYERS.items()}
+def test_the_table_of_layers_in_the_docs_is_true() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
+    drawn = {(int(layer), unit) for layer, units in rows for unit in re.findall("`(.+?)`", units)}
+    found = {unit for unit in map(unit_of, MODULES) if unit is not None}
+    built = {(LAYERS[unit], unit.removeprefix(f"{PACKAGE}.")) for unit in found}
+    planned = {(layer, unit.removeprefix(f"{PACKAGE}.")) for unit, layer in LAYERS.items()}
     assert built - drawn == set(), "what docs/architecture.md does not show"
     assert drawn - planned == set(), "what docs/architecture.md shows elsewhere than LAYERS"
 
 
-def test_rooms_do_not_import_in_a_circle() -> None:
-    order = TopologicalSorter(room_graph(imports_of_package())).static_order()
+def test_packages_do_not_import_in_a_circle() -> None:
+    order = TopologicalSorter(unit_graph(imports_of_package())).static_order()
     assert set(order) <= set(LAYERS)
 
 
@@ -275,7 +275,7 @@ def test_rooms_do_not_import_in_a_circle() -> None:
             "def f():\n    import asupplemented.cli",
             "up from layer",
         ),
-        ("asupplemented.image", "import asupplemented.cellar", "no such room"),
+        ("asupplemented.image", "import asupplemented.cellar", "no such unit"),
         ("asupplemented.model.digest", "import anyio", "not in asupplemented.model"),
         (
             "asupplemented.supplemented.resolver",
@@ -322,11 +322,11 @@ def test_a_relative_import_starts_at_the_package_of_its_module() -> None:
     assert [found.target for found in in_module] == ["asupplemented.blobs"]
 
 
-def test_a_circle_of_rooms_is_found() -> None:
+def test_a_circle_of_packages_is_found() -> None:
     circle = [
         *find_imports("asupplemented.session", "from asupplemented.aio import files"),
         *find_imports("asupplemented.aio.files", "from asupplemented import cache"),
         *find_imports("asupplemented.cache.spool", "def f():\n    import asupplemented.session"),
     ]
     with pytest.raises(CycleError):
-        TopologicalSorter(room_graph(circle)).prepare()
+        TopologicalSorter(unit_graph(circle)).prepare()

@@ -269,7 +269,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_leader_alone(session: Sessi
     assert adapter.asked == [None]
 
 
-async def test_a_failure_reaches_all_who_waited_and_is_forgotten(session: Session) -> None:
+async def test_a_failure_reaches_all_waiters_and_is_forgotten(session: Session) -> None:
     failure = ServerError("down", status=503)
     adapter = holding(default=failure)
     async with opened(adapter, session) as source:
@@ -281,7 +281,7 @@ async def test_a_failure_reaches_all_who_waited_and_is_forgotten(session: Sessio
         assert (await source.get_manifest()).digest == INDEX.digest
 
 
-async def test_a_bug_in_the_adapter_reaches_only_who_met_it(session: Session) -> None:
+async def test_a_bug_in_the_adapter_reaches_only_its_caller(session: Session) -> None:
     adapter = holding(default=ZeroDivisionError())
     async with opened(adapter, session) as source:
         tasks = [source.get_manifest() for _ in range(3)]

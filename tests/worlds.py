@@ -44,7 +44,7 @@ class Contents:
     def of(
         cls, top: Built, *, include: Container[str] | None = None, omit: Container[str] = ()
     ) -> Contents:
-        """What somebody holds who has `top` and the instances in `include` (None: all)."""
+        """The content of a place that has `top` and the instances in `include` (None: all)."""
         manifests, blobs = select(top, include, omit)
         raw = {digest: RawManifest(b.raw, b.media_type) for digest, b in manifests.items()}
         return cls(top.digest, raw, blobs)

@@ -35,6 +35,8 @@ from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
 from asupplemented.abc.resource import AsyncResource, Opening, ResourceKey, Setting, Timeouts
 from asupplemented.abc.source import (
     Destination,
+    GroupReference,
+    GroupSource,
     Listing,
     Reference,
     RemoteReference,
@@ -54,6 +56,8 @@ __all__ = (
     "Context",
     "CredentialProvider",
     "Destination",
+    "GroupReference",
+    "GroupSource",
     "Hasty",
     "Hook",
     "LayersForCopy",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from asupplemented.abc.resource import AsyncResource
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from asupplemented.abc.adapter import BlobFile, RawBlob
+    from asupplemented.errors import SupplementedError
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("BlobCandidate", "BlobStream", "Served")
@@ -134,6 +135,15 @@ class BlobStream(AsyncResource):
             UsageError: The stream was not entered, or its file was taken before.
             ClosedError: It has been closed.
         """
+
+    @property
+    @abc.abstractmethod
+    def failure(self) -> SupplementedError | None:
+        """The error that ended the reading, None while there is none."""
+
+    @abc.abstractmethod
+    def on_progress(self, callback: Callable[[int], None]) -> None:
+        """Call `callback` with `received` after each chunk. It must be quick and must not raise."""
 
     def __aiter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Caches: blobs in the making, blobs that are kept, and who of several hosts fetches one."""
+"""Caches: blobs being fetched, blobs that are kept, and leases of hosts that share a cache."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = ("BlobCache", "Lease", "LeaseProvider", "Spool")
 
 
 class Spool(AsyncResource):
-    """A blob in the making: one fetch appends to it, and any number of readers follow.
+    """A blob being fetched: one fetch appends to it, and any number of readers follow.
 
-    What is in it was released by a verifying stream, so the end of a blob arrives only when the
-    whole of it is right. Closing a spool that was not committed drops its bytes.
+    A verifying stream released its bytes, so the end of a blob arrives only when the whole blob is
+    right. Closing a spool that was not committed drops its bytes.
     """
 
     __slots__ = ()
 
     @property
     def candidates(self) -> Sequence[BlobCandidate]:
-        """Who may serve the blob better than those who were asked to, best first.
+        """Candidates that may serve the blob better than those of the fetch, best first.
 
-        Another process that is fetching it, say, or a store that several hosts share.
+        For example another process that fetches it, or a store that several hosts share.
         """
         return ()
 
@@ -51,7 +51,7 @@ class Spool(AsyncResource):
         """Write the next bytes, all or none of them; called by one task at a time.
 
         Raises:
-            SourceError: The disk is full, or failed. What was there before can be read still.
+            SourceError: The disk is full, or failed. The bytes before can still be read.
         """
 
     @abc.abstractmethod
@@ -64,31 +64,31 @@ class Spool(AsyncResource):
 
     @property
     def wanted(self) -> bool:
-        """Whether the blob is to be fetched to its end, even if nobody reads it any more."""
+        """Whether the blob is fetched to its end even if no reader is left."""
         return False
 
     @abc.abstractmethod
     async def commit(self) -> None:
-        """The blob is whole and right: keep it for those who come later, if it is to be kept.
+        """Keep the blob, which is whole and right, for later readers, if it is to be kept.
 
-        What cannot be kept is no error: a warning tells it. It can be read until it is closed.
+        A blob that cannot be kept is no error: a warning tells of it. It can be read until the
+        spool is closed.
         """
 
 
 class BlobCache(AsyncResource):
     """Keeps blobs and manifests by digest, for later readers. Tags are not its business.
 
-    It never fails a pull: what cannot be read from it or written to it is passed by, with an
-    event `Warned`. What principals brought in is told apart by
-    ``session.principal``: with ``shared=False``, only what this principal has fetched itself is
-    there (rule SEC-13).
+    A cache never fails a pull: what it cannot read or write it passes by, with an event `Warned`.
+    It tells principals apart by ``session.principal``: with ``shared=False``, it finds only what
+    this principal has fetched itself (rule SEC-13).
     """
 
     __slots__ = ()
 
     @property
     def fills(self) -> bool:
-        """Whether who reads a part of a blob that is not there has all of it fetched meanwhile."""
+        """Whether reading a part of a blob that is not kept has all of it fetched meanwhile."""
         return False
 
     @abc.abstractmethod
@@ -120,7 +120,7 @@ class BlobCache(AsyncResource):
         Args:
             session: The session that read it, for its principal.
             manifest: What to keep.
-            top: Whether somebody opened it as the default manifest of a reference.
+            top: Whether it was opened as the default manifest of a reference.
         """
 
     async def pin(

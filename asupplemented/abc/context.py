@@ -41,8 +41,8 @@ class Share(Protocol):
     """Whether a principal may have what another one has fetched, or is fetching.
 
     It is asked before anything is revealed, so it has to know by itself that the principal is
-    allowed to read the blob. Whoever is refused fetches the blob itself, with its own
-    credentials.
+    allowed to read the blob. A principal that is refused fetches the blob itself, with
+    its own credentials.
     """
 
     def __call__(
@@ -97,7 +97,7 @@ class Context(Protocol):
 
     @property
     def principal(self) -> str | None:
-        """Whom the session is used for, None for nobody in particular (``Session.scoped``).
+        """The principal that a scoped session acts for, None otherwise (``Session.scoped``).
 
         What a registry lets one principal have is never kept for another (rule SEC-13).
         """

@@ -123,7 +123,7 @@ class ResourceKey(Generic[T]):
 
 @runtime_checkable
 class Setting(Protocol):
-    """A value that a session is given for those who look for it under its key.
+    """A value that a session is given for a part of the library, which finds it by its key.
 
     Such as ``RegistryOptions``. A session takes one of each kind: ``Session(settings=[...])``.
     """

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Destination",
+    "GroupReference",
+    "GroupSource",
     "Listing",
     "Reference",
     "RemoteReference",
@@ -42,6 +44,25 @@ class Reference(Protocol):
         ...
 
     def open(self, session: Context, /) -> Opening[Source]: ...
+
+
+@runtime_checkable
+class GroupReference(Reference, Protocol):
+    """A reference with several members, resolved for a selection when it is opened."""
+
+    @property
+    def top(self) -> Reference:
+        """Member 0."""
+        ...
+
+    @property
+    def selection(self) -> Selection:
+        """What is taken from each list."""
+        ...
+
+    def with_options(self, *, selection: Selection | None = None) -> Reference:
+        """The same group for another selection; None keeps the selection."""
+        ...
 
 
 @runtime_checkable
@@ -111,10 +132,10 @@ class Source(AsyncResource):
 
     @abc.abstractmethod
     def blob_candidates(self, blob: Descriptor) -> Sequence[BlobCandidate]:
-        """Who can serve a blob, best first.
+        """The candidates that can serve a blob, best first.
 
         Raises:
-            BlobNotFoundError: Nobody here knows it.
+            BlobNotFoundError: The source does not know it.
         """
 
     @abc.abstractmethod
@@ -132,7 +153,7 @@ class Source(AsyncResource):
             blob: Its digest, or a descriptor.
             start: Offset of the first byte.
             end: Offset behind the last byte; None is the end of the blob.
-            shared: Whether a fetch of the whole blob may be shared with others who read it in
+            shared: Whether a fetch of the whole blob may be shared with other readers in
                 this session at the same time, and may come from the session's cache.
 
         Raises:
@@ -177,11 +198,11 @@ class Source(AsyncResource):
 
         Raises:
             InvalidDigestError: `subject` is no digest, or a list names something that is none.
-            UnsupportedOperationError: Nobody keeps such lists here.
+            UnsupportedOperationError: The source has no such lists.
             ManifestError: A list is malformed.
             SourceError: The source failed or refused.
         """
-        message = f"nobody knows here what refers to {Digest(subject)}"
+        message = f"this source has no list of what refers to {Digest(subject)}"
         raise UnsupportedOperationError(message, reference=self.reference)
 
     def open_parts(
@@ -208,6 +229,19 @@ class Source(AsyncResource):
         digest = Digest(blob.digest if isinstance(blob, Descriptor) else blob)
         message = f"ranges of {digest} cannot be read at once here; read the blob as a whole"
         raise UnsupportedOperationError(message, reference=self.reference, digest=digest)
+
+
+@runtime_checkable
+class GroupSource(Protocol):
+    """A `Source` with several members: what its resolution says of them, for copies."""
+
+    def list_missing(self) -> frozenset[Digest]:
+        """Instances that a list names, or the selection requests, and that no member supplies."""
+        ...
+
+    def list_images(self) -> dict[Digest, Platform | None]:
+        """All images that a member supplies, each with the platform that a list names for it."""
+        ...
 
 
 class Destination(AsyncResource):

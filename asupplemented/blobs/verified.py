@@ -74,6 +74,7 @@ class VerifiedStream(BlobStream):
         "_ended",
         "_failure",
         "_lent",
+        "_on_progress",
         "_pending",
         "_received",
         "_relay",
@@ -109,6 +110,7 @@ class VerifiedStream(BlobStream):
         self._pending: deque[bytes] = deque()
         """What was fetched and not handed out yet."""
         self._received = 0
+        self._on_progress: Callable[[int], None] | None = None
         self._ended = False
         """Everything was handed out."""
         self._lent = False
@@ -150,6 +152,13 @@ class VerifiedStream(BlobStream):
         if self._lent:
             return True
         return False if self._state is _State.CLOSED or self._failure is not None else None
+
+    @property
+    def failure(self) -> SupplementedError | None:
+        return self._failure
+
+    def on_progress(self, callback: Callable[[int], None]) -> None:
+        self._on_progress = callback
 
     # Opening
 
@@ -233,6 +242,8 @@ class VerifiedStream(BlobStream):
         chunk = self._pending.popleft()
         self._received += len(chunk)
         self._ended = self._relay.right is not None and not self._pending
+        if self._on_progress is not None:
+            self._on_progress(self._received)
         return chunk
 
     def _take(self, blocks: Sequence[bytes]) -> None:

@@ -1,7 +1,4 @@
-"""The commands.
-
-The commands that ask a place something, and read no image.
-"""
+"""All commands: each parses its arguments, calls the library and prints the result."""
 
 from __future__ import annotations
 
@@ -12,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asupplemented.abc import RemoteReference, WritableReference
-from asupplemented.aio.threads import run_blocking
 from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
     GroupOptions,
-    PlaceOptions,
+    ReferenceOptions,
     as_usage_error,
     parse_digest,
     with_group,
-    with_place,
+    with_reference,
 )
 from asupplemented.cli.output import (
     draw_resolution,
@@ -32,7 +28,7 @@ from asupplemented.cli.output import (
     write_json,
     write_text,
 )
-from asupplemented.cli.running import working
+from asupplemented.cli.running import running
 from asupplemented.image import get_image
 from asupplemented.model.index import SystemImage
 from asupplemented.transfer.copy import copy as copy_image
@@ -74,7 +70,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the callback of an op
         try:
             found = version("asupplemented")
         except PackageNotFoundError:
-            found = "unknown: it was not installed"
+            found = "of unknown version: the package is not installed"
         write_text(f"asupplemented {found}")
         raise typer.Exit
 
@@ -87,20 +83,20 @@ def main(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Group container images into one verified source, and look at it or copy it.
+    """Group container images into one verified source, and inspect or copy it.
 
-    Data goes to stdout, words for people to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-    3 not found, 4 content that is not what was named.
+    Data goes to stdout, messages go to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage,
+    3 not found, 4 content that does not match its digest or is malformed.
     """
 
 
 @app.command()
 @with_group
 def resolve(options: GroupOptions) -> None:
-    """Show which member serves what."""
-    group = options.group()
-    with working(options, make_cache(options)) as desk:
-        resolution = desk.run(group.resolve)
+    """Show which member serves each manifest and blob."""
+    group = options.parse_group()
+    with running(options, make_cache(options)) as runner:
+        resolution = runner.run(group.resolve)
         if options.as_json:
             write_json(resolution.to_dict())
         else:
@@ -115,14 +111,14 @@ DigestOption = Annotated[
 @app.command()
 @with_group
 def explain(options: GroupOptions, digest: DigestOption) -> None:
-    """Tell why a member serves something.
+    """Explain which member serves a manifest or blob.
 
-    Tells which member serves the manifest or blob, which others could, and why.
+    Shows the member that serves it, the members that could serve it too, and the reasons.
     """
-    group = options.group()
+    group = options.parse_group()
     wanted = parse_digest(digest, "--digest")
-    with working(options, make_cache(options)) as desk:
-        explanation = desk.run(group.resolve).explain(wanted)
+    with running(options, make_cache(options)) as runner:
+        explanation = runner.run(group.resolve).explain(wanted)
         if options.as_json:
             candidates = [candidate._asdict() for candidate in explanation.candidates]
             write_json(explanation._asdict() | {"candidates": candidates})
@@ -133,33 +129,33 @@ def explain(options: GroupOptions, digest: DigestOption) -> None:
 @app.command()
 @with_group
 def inspect(options: GroupOptions) -> None:
-    """Print what an image is, as JSON.
+    """Print the configuration of an image as JSON.
 
-    Of a list, the image for --platform is taken, else the one for this host. --instance names a
-    manifest to look at instead of the top's.
+    From an index, the image for --platform is read, by default the one for this host. --instance
+    names another manifest to read than that of the top.
     """
-    group = options.group("--instance", "--platform")
-    instance, platform = options.looked_at(), options.wanted_platform()
+    group = options.parse_group("--instance", "--platform")
+    instance, platform = options.parse_instance(), options.parse_platform()
 
-    async def look(image: SupplementedSource) -> dict[str, object]:
+    async def read(image: SupplementedSource) -> dict[str, object]:
         found = await get_image(image, instance, platform=platform)
         return found.inspect().to_dict()
 
-    with working(options, make_cache(options)) as desk:
-        write_json(desk.run_on(group, look))
+    with running(options, make_cache(options)) as runner:
+        write_json(runner.run_on(group, read))
 
 
 @app.command()
 @with_group
 def manifest(options: GroupOptions) -> None:
-    """Print a manifest, byte for byte.
+    """Print a manifest byte for byte.
 
-    It is the top's, or the one that --instance names.
+    It is the manifest of the top, or the one that --instance names.
     """
-    group = options.group("--instance")
-    instance = options.looked_at()
-    with working(options, make_cache(options)) as desk:
-        found = desk.run_on(group, lambda image: image.get_manifest(instance))
+    group = options.parse_group("--instance")
+    instance = options.parse_instance()
+    with running(options, make_cache(options)) as runner:
+        found = runner.run_on(group, lambda image: image.get_manifest(instance))
         write_bytes(found.raw)
 
 
@@ -169,7 +165,7 @@ OutputOption = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write here, whole or not at all, instead of to stdout.",
+        help="Write to this file instead of to stdout; it appears when it is complete.",
         show_default=False,
     ),
 ]
@@ -180,24 +176,26 @@ OutputOption = Annotated[
 def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = None) -> None:
     """Print a blob, or write it to a file.
 
-    It is verified while it is read: if the exit code is 0, the content is right.
+    The blob is verified while it is read. The exit code is 0 only if it matches its digest.
     """
-    group = options.group()
+    group = options.parse_group()
     wanted = parse_digest(digest, "--digest")
     to_stdout = output is None or str(output) == "-"
     if options.as_json and to_stdout:
-        message = "stdout takes the blob or the JSON; write the blob to a file with --output"
+        message = (
+            "stdout can take the blob or the JSON, not both; write the blob to a file with --output"
+        )
         raise typer.BadParameter(message, param_hint="--json")
 
     async def fetch(session: Session) -> dict[str, object]:
         async with group.open(session) as image, image.open_blob(wanted) as stream:
-            with open_output(output) as write:
+            async with open_output(session, output) as write:
                 async for chunk in stream:
-                    await run_blocking(session, write, chunk)
+                    await write(chunk)
             return {"digest": wanted, "size": stream.received, "member": stream.member}
 
-    with working(options, make_cache(options)) as desk:
-        fetched = desk.run(fetch)
+    with running(options, make_cache(options)) as runner:
+        fetched = runner.run(fetch)
         if options.as_json:
             write_json(fetched)
 
@@ -212,63 +210,67 @@ def copy(
     *,
     extras: Annotated[
         bool,
-        typer.Option("--extras", help="Copy images, too, that only supplements have."),
+        typer.Option("--extras", help="Copy the images that only supplements hold, too."),
     ] = False,
 ) -> None:
     """Copy an image with all its blobs.
 
-    Prints the digest of the copy. Nothing is visible in the destination before all of it is
-    there, and what is there already is not fetched again.
+    Prints the digest of the copy. The destination shows the image once it is complete. Blobs
+    that the destination holds already are not fetched again.
     """
-    group = options.group()
+    group = options.parse_group()
     target = _parse_destination(destination)
     if extras and isinstance(group.selection, SystemImage):
-        message = "extras go with all images or specific ones, not with the one of a system"
+        message = "--extras needs --select all or --select specific"
         raise typer.BadParameter(message, param_hint="--extras")
-    with working(options, make_cache(options)) as desk:
-        with desk.narrator.following_copy() as follow:
-            report = desk.run(
-                lambda session: copy_image(group, target, session, extras=extras, progress=follow)
+    with running(options, make_cache(options)) as runner:
+        with runner.reporter.copy_progress() as progress:
+            report = runner.run(
+                lambda session: copy_image(group, target, session, extras=extras, progress=progress)
             )
         if options.as_json:
             write_json(report._asdict())
         else:
             write_text(report.digest)
-            desk.narrator.say(_tell(report))
+            runner.reporter.info(_summarize(report))
+
+
+app.command()(prefetch)
 
 
 def _parse_destination(text: str) -> Reference:
     with as_usage_error("--to"):
         target = parse_reference(text)
     if not isinstance(target, WritableReference):
-        message = f"nothing can be copied to {target.transport}:, only to oci: and dir:"
+        message = f"cannot copy to {target.transport}:, only to oci: and dir:"
         raise typer.BadParameter(message, param_hint="--to")
     return target
 
 
-def _tell(report: CopyReport) -> str:
-    told = (
+def _summarize(report: CopyReport) -> str:
+    text = (
         f"copied {report.manifests} manifests and {report.blobs} blobs "
         f"({show_size(report.bytes)}) to {report.destination} in {report.seconds:.1f} s"
     )
     if report.reused_blobs:
-        told += f"; {report.reused_blobs} blobs ({show_size(report.reused_bytes)}) were there"
-    return told
+        reused = f"{report.reused_blobs} blobs ({show_size(report.reused_bytes)})"
+        text += f"; {reused} were already there"
+    return text
 
 
-@with_place
-def tags(options: PlaceOptions) -> None:
+@app.command()
+@with_reference
+def tags(options: ReferenceOptions) -> None:
     """List the tags of a repository.
 
-    Prints them one on a line, in the order of the registry. The tag of the reference does not
-    count.
+    Prints one tag on a line, in the order of the registry. The tag of the reference is ignored.
     """
-    place = options.place()
-    if not isinstance(place, RemoteReference):
-        message = f"only registries list tags, and this is {place.transport}:"
+    reference = options.parse_reference()
+    if not isinstance(reference, RemoteReference):
+        message = f"only registries list tags, and this is a reference to {reference.transport}:"
         raise typer.BadParameter(message, param_hint="REFERENCE")
-    with working(options) as desk:
-        found = desk.run(place.list_tags)
+    with running(options) as runner:
+        found = runner.run(reference.list_tags)
         if options.as_json:
             write_json({"tags": found})
         else:
@@ -276,26 +278,27 @@ def tags(options: PlaceOptions) -> None:
                 write_text(tag)
 
 
-@with_place
-def digest(options: PlaceOptions) -> None:
+@app.command()
+@with_reference
+def digest(options: ReferenceOptions) -> None:
     """Print the digest of an image.
 
-    A registry is only asked for it, which is cheap and proves nothing. Elsewhere the manifest is
-    read.
+    A registry is asked for the digest only, and the manifest is not verified. From other
+    transports the manifest is read.
     """
-    place = options.place()
-    with working(options) as desk:
-        found = desk.run(lambda session: _find_digest(place, session))
+    reference = options.parse_reference()
+    with running(options) as runner:
+        found = runner.run(lambda session: _find_digest(reference, session))
         if options.as_json:
             write_json({"digest": found})
         else:
             write_text(found)
 
 
-async def _find_digest(place: Reference, session: Session) -> Digest:
-    if isinstance(place, RemoteReference):
-        return await place.get_digest(session)
-    async with place.open(session) as image:
+async def _find_digest(reference: Reference, session: Session) -> Digest:
+    if isinstance(reference, RemoteReference):
+        return await reference.get_digest(session)
+    async with reference.open(session) as image:
         return (await image.get_manifest()).digest
 
 
@@ -304,43 +307,42 @@ SubjectOption = Annotated[
     typer.Option(
         "--digest",
         metavar="DIGEST",
-        help="The manifest that is referred to, instead of the image itself.",
+        help="List what refers to this manifest, not to the image itself.",
         show_default=False,
     ),
 ]
 ArtifactTypeOption = Annotated[
     str | None,
     typer.Option(
-        "--artifact-type", metavar="TYPE", help="Only those of this type.", show_default=False
+        "--artifact-type", metavar="TYPE", help="List only this type.", show_default=False
     ),
 ]
 
 
-@with_place
+@app.command()
+@with_reference
 def referrers(
-    options: PlaceOptions, subject: SubjectOption = None, artifact_type: ArtifactTypeOption = None
+    options: ReferenceOptions,
+    subject: SubjectOption = None,
+    artifact_type: ArtifactTypeOption = None,
 ) -> None:
     """List what refers to an image: signatures, SBOMs, attestations.
 
-    Prints digest, artifact type and size of each, one on a line.
+    Prints the digest, artifact type and size of one referrer on a line.
     """
-    place = options.place()
+    reference = options.parse_reference()
     named = None if subject is None else parse_digest(subject, "--digest")
 
     async def find(session: Session) -> tuple[Digest, tuple[Descriptor, ...]]:
-        async with place.open(session) as image:
-            about = named or (await image.get_manifest()).digest
-            return about, await image.get_referrers(about, artifact_type)
+        async with reference.open(session) as image:
+            digest = named or (await image.get_manifest()).digest
+            return digest, await image.get_referrers(digest, artifact_type)
 
-    with working(options) as desk:
-        about, found = desk.run(find)
+    with running(options) as runner:
+        digest, found = runner.run(find)
         if options.as_json:
-            write_json({"subject": about, "referrers": [each.to_dict() for each in found]})
+            write_json({"subject": digest, "referrers": [each.to_dict() for each in found]})
         else:
             for each in found:
                 kind = printable(each.artifact_type or "?")
                 write_text(f"{each.digest}  {kind}  {show_size(each.size)}")
-
-
-for _command in (prefetch, tags, digest, referrers):
-    app.command()(_command)

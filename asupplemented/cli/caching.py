@@ -1,4 +1,4 @@
-"""The cache on disk, as the command line knows it: where it is, and filling it."""
+"""The cache on disk: its options, and the command that fills it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cli.options import GroupOptions, as_usage_error, with_group
 from asupplemented.cli.output import show_size, write_json, write_text
-from asupplemented.cli.running import working
+from asupplemented.cli.running import running
 
 if TYPE_CHECKING:
     from asupplemented.events import PrefetchReport
@@ -23,14 +23,17 @@ _POWERS: Final = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size like ``500MB``, ``10GiB``, ``10G`` (as ``10GiB``), or ``4096``.
+    """Parse a size: ``500MB``, ``10GiB``, ``10G`` (the same as ``10GiB``) or ``4096``.
+
+    Returns:
+        Bytes.
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: The text is not a size above 0.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or int(match[1]) == 0:
-        message = f"{text!r} is no size; write 10GiB, 500MB or a number of bytes"
+        message = f"{text!r} is not a size; write 10GiB, 500MB or a number of bytes"
         raise typer.BadParameter(message, param_hint="--cache-size")
     number, unit, binary = match.groups()
     if unit is None:
@@ -41,10 +44,10 @@ def parse_size(text: str) -> int:
 
 
 def make_cache(options: GroupOptions) -> LayoutCache | None:
-    """The cache that the options name, None for none.
+    """The cache that the options name, None without ``--cache``.
 
     Raises:
-        typer.BadParameter: It cannot be one.
+        typer.BadParameter: The size is malformed, or the directory cannot be a cache.
     """
     size = parse_size(options.cache_size)
     if options.cache is None:
@@ -54,7 +57,7 @@ def make_cache(options: GroupOptions) -> LayoutCache | None:
 
 
 PinOption = Annotated[
-    bool, typer.Option("--pin", help="Never evict it, until it is unpinned by a program.")
+    bool, typer.Option("--pin", help="Never evict the image; a program can unpin it.")
 ]
 
 
@@ -62,36 +65,36 @@ PinOption = Annotated[
 def prefetch(options: GroupOptions, *, pin: PinOption = False) -> None:
     """Fetch an image into the cache on disk (--cache).
 
-    Prints its digest. What is there already is not fetched again.
+    Prints the digest of the image. Blobs that the cache holds already are not fetched again.
     """
-    group = options.group()
+    group = options.parse_group()
     if options.cache is None:
-        message = "there is no cache to fetch into; name its directory"
+        message = "there is no cache to fetch into; name its directory with --cache"
         raise typer.BadParameter(message, param_hint="--cache")
-    with working(options, make_cache(options)) as desk:
-        with desk.narrator.following_copy() as follow:
+    with running(options, make_cache(options)) as runner:
+        with runner.reporter.copy_progress() as progress:
 
             async def fetch(session: Session) -> PrefetchReport:
-                if pin and desk.cache is not None:
-                    return await desk.cache.pin(group, session, progress=follow)
+                if pin and runner.cache is not None:
+                    return await runner.cache.pin(group, session, progress=progress)
                 async with group.open(session) as image:
-                    return await image.prefetch(progress=follow)
+                    return await image.prefetch(progress=progress)
 
-            report = desk.run(fetch)
+            report = runner.run(fetch)
         if options.as_json:
             write_json(report._asdict())
         else:
             write_text(report.digest)
-            desk.narrator.say(_tell(report))
+            runner.reporter.info(_summarize(report))
 
 
-def _tell(report: PrefetchReport) -> str:
-    told = (
+def _summarize(report: PrefetchReport) -> str:
+    text = (
         f"{report.manifests} manifests, fetched {report.blobs} blobs "
         f"({show_size(report.bytes)}) in {report.seconds:.1f} s"
     )
     if report.reused_blobs:
-        told += f"; {report.reused_blobs} blobs were there"
+        text += f"; {report.reused_blobs} blobs were already there"
     if report.missing:
-        told += f"; nobody has {', '.join(report.missing)}"
-    return told
+        text += f"; no member holds {', '.join(report.missing)}"
+    return text

@@ -1,4 +1,4 @@
-"""What people are told on stderr: events, warnings, errors, and how a copy gets on."""
+"""Messages on stderr: events, warnings, errors, and the progress of a copy."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transfer.copy import CopyProgress
 
-__all__ = ("Narrator", "flatten")
+__all__ = ("ConsoleReporter", "flatten_errors")
 
-_NAMED: Final = 20
-"""Platforms that an advice names."""
+_PLATFORMS_SHOWN: Final = 20
+"""Platforms that a remedy lists."""
 
 
-def flatten(error: BaseException) -> list[BaseException]:
-    """The errors of a group, and of groups in it; an error that is no group, itself."""
+def flatten_errors(error: BaseException) -> list[BaseException]:
+    """The errors of an exception group and of the groups in it; else the error itself."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     group = cast("BaseExceptionGroup[BaseException]", error)
-    return [leaf for each in group.exceptions for leaf in flatten(each)]
+    return [leaf for each in group.exceptions for leaf in flatten_errors(each)]
 
 
-class Narrator:
-    """Tells people what happens. A hook of the session, too.
+class ConsoleReporter:
+    """Writes messages to stderr. It is also a hook of the session.
 
     Args:
-        verbose: Whether to tell of every event, not of warnings only.
+        verbose: Report every event, not warnings only.
     """
 
     def __init__(self, *, verbose: bool = False) -> None:
@@ -65,19 +65,19 @@ class Narrator:
         elif self._verbose:
             self._print("", "dim", _describe(event))
 
-    def say(self, message: str) -> None:
-        """Tell how it went."""
+    def info(self, message: str) -> None:
+        """Write a message without a label."""
         self._print("", "", message)
 
-    def complain(self, message: str) -> None:
-        """Tell why it ended."""
+    def error(self, message: str) -> None:
+        """Write why the command failed."""
         self._print("error: ", "bold red", message)
 
-    def tell_error(self, error: BaseException) -> None:
-        """Tell of an error in a line, with a line for each note; of a group, of each error."""
-        for each in flatten(error):
-            self.complain(str(each) or type(each).__name__)
-            for note in (*_advise(each), *getattr(each, "__notes__", ())):
+    def exception(self, error: BaseException) -> None:
+        """Write each error of a group, or the one error, with a line for each note."""
+        for each in flatten_errors(error):
+            self.error(str(each) or type(each).__name__)
+            for note in (*_remedies(each), *getattr(each, "__notes__", ())):
                 self._print("  ", "", note)
 
     def _print(self, label: str, style: str, message: str) -> None:
@@ -85,8 +85,8 @@ class Narrator:
         self._console.print(line, soft_wrap=True)
 
     @contextmanager
-    def following_copy(self) -> Generator[Callable[[CopyProgress], None]]:
-        """Bars on a terminal, and nothing elsewhere."""
+    def copy_progress(self) -> Generator[Callable[[CopyProgress], None]]:
+        """A progress callback that draws bars on a terminal, and nothing elsewhere."""
         if not self._console.is_terminal:
             yield lambda _event: None
             return
@@ -98,26 +98,28 @@ class Narrator:
             console=self._console,
             transient=True,
         ) as progress:
-            yield _Bars(progress).follow
+            yield _ProgressBars(progress).update
 
 
-def _advise(error: BaseException) -> Iterator[str]:
-    """What the user may do about an error."""
+def _remedies(error: BaseException) -> Iterator[str]:
+    """What the user can do about an error."""
     if isinstance(error, PlatformNotFoundError) and error.available:
-        more = len(error.available) - _NAMED
-        names = ", ".join(error.available[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        more = len(error.available) - _PLATFORMS_SHOWN
+        names = ", ".join(error.available[:_PLATFORMS_SHOWN]) + (
+            f" and {more} more" if more > 0 else ""
+        )
         yield f"choose another platform with --platform; there is {names}"
 
 
-class _Bars:
-    """A bar for the whole copy, and one for each blob that is on its way."""
+class _ProgressBars:
+    """A bar for the whole copy, and one for each blob in flight."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._whole = progress.add_task("reading manifests", total=None)
         self._blobs: dict[str, TaskID] = {}
 
-    def follow(self, event: CopyProgress) -> None:
+    def update(self, event: CopyProgress) -> None:
         match event:
             case CopyPlanned(blobs=blobs, bytes=total):
                 self._progress.update(self._whole, description=f"{blobs} blobs", total=total)
@@ -146,8 +148,8 @@ def _describe(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each e
             took = f"{seconds * 1000:.0f} ms"
             return f"manifest {short(digest)}, {show_size(size)} in {took}, from {reference}"
         case BlobStarted(reference, digest, start, member):
-            behind = f" from byte {start}" if start else ""
-            return f"blob {short(digest)}{behind}{_by(member)}: reading {reference}"
+            offset = f" from byte {start}" if start else ""
+            return f"blob {short(digest)}{offset}{_by(member)}: reading {reference}"
         case BlobJoined(reference, digest, fetched):
             return f"blob {short(digest)}: joined at {show_size(fetched)}, read from {reference}"
         case BlobServed(reference, digest, start, end, member):

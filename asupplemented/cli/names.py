@@ -1,7 +1,8 @@
-"""What this machine says about registries, and the names that people type without a transport."""
+"""The registry configuration of this host, and image names without a transport."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
         RegistryReference,
     )
 
-__all__ = ("FilesNamed", "FirstOf", "find_named", "find_options", "find_paths")
+__all__ = (
+    "ConfigurationFiles",
+    "FirstAvailable",
+    "configuration_paths",
+    "make_registry_options",
+    "resolve_name",
+)
 
 T = TypeVar("T")
 
 
-class FilesNamed(Protocol):
-    """The files that a command was told to read in place of those of the machine."""
+class ConfigurationFiles(Protocol):
+    """Files that the options of a command name, in place of those of this host."""
 
     @property
     def registries_conf(self) -> Path | None: ...
@@ -43,47 +50,48 @@ class FilesNamed(Protocol):
     def registries_d(self) -> Path | None: ...
 
 
-def find_paths(named: FilesNamed) -> ConfigurationPaths:
-    """Where the files are: where they were named, else where other programs look."""
+def configuration_paths(files: ConfigurationFiles) -> ConfigurationPaths:
+    """The configuration files: those that the options name, else those of this host."""
     from asupplemented.transports.registry import ConfigurationPaths
 
     paths = ConfigurationPaths.default(os.environ)
     return replace(
         paths,
-        registries=named.registries_conf or paths.registries,
-        registries_directory=named.registries_conf_dir,
-        certificates=named.cert_dir,
-        lookaside=named.registries_d,
+        registries=files.registries_conf or paths.registries,
+        registries_directory=files.registries_conf_dir,
+        certificates=files.cert_dir,
+        lookaside=files.registries_d,
     )
 
 
-def find_options(named: FilesNamed) -> RegistryOptions:
-    """The settings of this machine for registries.
+def make_registry_options(files: ConfigurationFiles) -> RegistryOptions:
+    """Registry options from the configuration files and the proxies of the environment.
 
     Raises:
-        ConfigurationError: The environment names a proxy that is none.
+        ConfigurationError: A proxy variable of the environment is not the URL of a proxy.
     """
     from asupplemented.transports.registry import Proxies, RegistryOptions
 
     return RegistryOptions(
-        configuration=find_paths(named), proxies=Proxies.from_environment(os.environ)
+        configuration=configuration_paths(files), proxies=Proxies.from_environment(os.environ)
     )
 
 
-def find_named(text: str, named: FilesNamed) -> Reference | None:
-    """What a name without a transport means to this machine (rule SHORT-01).
+def resolve_name(text: str, files: ConfigurationFiles) -> Reference | None:
+    """Resolve a name without a transport as registries.conf says (rule SHORT-01). Blocking.
 
     Args:
-        text: What somebody typed.
-        named: The files that say what short names mean.
+        text: The argument as it was typed.
+        files: The files that define short names.
 
     Returns:
-        None if it is nothing of the kind, or a short name of which nobody has said anything.
+        None if `text` is a path or has a transport, or is a short name for which no alias and
+        no search registry is configured.
 
     Raises:
-        ConfigurationError: A file cannot be read or followed, or nobody may choose between
-            several registries.
-        InvalidReferenceError: It is no name of an image.
+        ConfigurationError: A file cannot be read or is malformed, or several registries may
+            hold the name and short-name-mode is "enforcing".
+        InvalidReferenceError: It is not the name of an image.
     """
     scheme = text.partition(":")[0]
     if not text or text[0] in "./~" or "://" in text or is_transport(scheme):
@@ -96,26 +104,26 @@ def find_named(text: str, named: FilesNamed) -> Reference | None:
     )
     from asupplemented.transports.registry import RegistryReference
 
-    paths = find_paths(named)
-    registries = Registries.load(paths)
+    paths = configuration_paths(files)
+    registries = asyncio.run(Registries.load(paths))
     try:
-        recorded = load_aliases(paths.recorded_short_names)
+        recorded = asyncio.run(load_aliases(paths.recorded_short_names))
         names = resolve_short_name(text, registries, recorded)
     except ConfigurationError:
         if is_short_name(text) and not registries.search:
             return None
         raise
     first, *others = (RegistryReference(name) for name in names)
-    return FirstOf(text, (first, *others)) if others else first
+    return FirstAvailable(text, (first, *others)) if others else first
 
 
 @dataclass(frozen=True, slots=True)
-class FirstOf:
-    """A short name that may be in several registries: they are tried until one has the image.
+class FirstAvailable:
+    """A short name that several registries may hold: the first one that has the image serves it.
 
     Attributes:
-        text: What was typed.
-        references: What it may mean, in the order in which to try.
+        text: The argument as it was typed.
+        references: The images that it may mean, in the order in which they are tried.
     """
 
     text: str
@@ -126,7 +134,7 @@ class FirstOf:
         return "docker"
 
     def open(self, session: Context) -> Opening[Source]:
-        """Open the first one that can be opened."""
+        """Open the first reference that can be opened."""
 
         async def opening() -> Source:
             return await self._try(lambda reference: reference.open(session))
@@ -138,7 +146,7 @@ class FirstOf:
         return await self._try(lambda reference: reference.list_tags(session))
 
     async def get_digest(self, session: Context) -> Digest:
-        """The digest in the first registry that tells it."""
+        """The digest in the first registry that has the image."""
         return await self._try(lambda reference: reference.get_digest(session))
 
     async def _try(self, ask: Callable[[RegistryReference], Awaitable[T]]) -> T:
@@ -152,7 +160,7 @@ class FirstOf:
                 failures.append(error)
         *others, last = failures
         for failure in others:
-            last.add_note(f"before that: {failure}")
+            last.add_note(f"another registry failed first: {failure}")
         raise last
 
     def __str__(self) -> str:

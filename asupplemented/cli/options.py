@@ -1,4 +1,4 @@
-"""The arguments that every command takes, and the group of references that they make."""
+"""Arguments that commands share, each declared once, and what they are parsed into."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from asupplemented.cli.names import find_named
+from asupplemented.cli.names import resolve_name
 from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
@@ -25,26 +25,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
     from asupplemented.abc import Reference
-    from asupplemented.cli.names import FilesNamed
+    from asupplemented.cli.names import ConfigurationFiles
     from asupplemented.model.index import Selection
     from asupplemented.supplemented import SupplementedReference
 
 __all__ = (
+    "CommonOptions",
     "GroupOptions",
     "Missing",
-    "PlaceOptions",
     "Prefer",
+    "ReferenceOptions",
     "Select",
     "Unavailable",
     "as_usage_error",
     "parse_digest",
     "with_group",
-    "with_place",
+    "with_reference",
 )
 
 
 class Select(StrEnum):
-    """What is taken from each list."""
+    """Which instances are selected from each index."""
 
     ALL = "all"
     SYSTEM = "system"
@@ -52,7 +53,7 @@ class Select(StrEnum):
 
 
 class Missing(StrEnum):
-    """What happens to an instance that its member does not hold."""
+    """What happens if a member lacks an instance that its index names."""
 
     RAISE = "raise"
     FALLBACK = "fallback"
@@ -78,10 +79,10 @@ Top = Annotated[
     typer.Argument(
         metavar="TOP",
         help="The image: docker://NAME, oci:PATH[:IMAGE] or dir:PATH; "
-        "a NAME alone is looked for as registries.conf says.",
+        "a NAME alone is looked up as registries.conf says.",
     ),
 ]
-Place = Annotated[
+ReferenceArgument = Annotated[
     str,
     typer.Argument(metavar="REFERENCE", help="docker://NAME, oci:PATH[:IMAGE] or dir:PATH."),
 ]
@@ -89,7 +90,7 @@ Supplements = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SUPPLEMENT",
-        help="More places to take from, each preferred over the top.",
+        help="More references to read from, each preferred over the top.",
         show_default=False,
     ),
 ]
@@ -97,7 +98,7 @@ SelectOption = Annotated[
     Select | None,
     typer.Option(
         "--select",
-        help="What to take from each list; all, unless --instance or --platform says otherwise.",
+        help="What to take from each index: all, unless --instance or --platform is given.",
         show_default=False,
     ),
 ]
@@ -106,7 +107,7 @@ Instances = Annotated[
     typer.Option(
         "--instance",
         metavar="DIGEST",
-        help="An instance to take (with --select specific, which it implies); repeatable.",
+        help="An instance to take; implies --select specific; repeatable.",
         show_default=False,
     ),
 ]
@@ -115,7 +116,7 @@ PlatformOption = Annotated[
     typer.Option(
         "--platform",
         metavar="OS/ARCH[/VARIANT]",
-        help="The platform to take (with --select system, which it implies); else this host's.",
+        help="The platform to take; implies --select system; by default that of this host.",
         show_default=False,
     ),
 ]
@@ -123,14 +124,14 @@ MissingOption = Annotated[
     Missing,
     typer.Option(
         "--missing",
-        help="What to do when a member lacks an instance that it lists.",
+        help="What to do if a member lacks an instance that its index names.",
     ),
 ]
 UnavailableOption = Annotated[
     Unavailable,
     typer.Option(
         "--unavailable",
-        help="What to do when a supplement cannot be opened.",
+        help="What to do if a supplement cannot be opened.",
     ),
 ]
 PreferOption = Annotated[
@@ -147,7 +148,7 @@ Lookahead = Annotated[
         "--lookahead",
         min=0,
         metavar="N",
-        help="Manifests to fetch ahead; 0 fetches one after another.",
+        help="Manifests to fetch ahead; 0 fetches them one by one.",
     ),
 ]
 TlsVerify = Annotated[
@@ -155,7 +156,7 @@ TlsVerify = Annotated[
     typer.Option(
         "--tls-verify/--no-tls-verify",
         help="--no-tls-verify allows plain http and unverified TLS for every registry, "
-        "--tls-verify for none; else registries.conf says for which.",
+        "--tls-verify for none; by default registries.conf decides for each registry.",
         show_default=False,
     ),
 ]
@@ -164,8 +165,9 @@ AuthFile = Annotated[
     typer.Option(
         "--authfile",
         metavar="FILE",
-        help="Who we are to registries: an auth.json or config.json, read alone. By default "
-        "$REGISTRY_AUTH_FILE or $DOCKER_CONFIG, else where podman, skopeo and docker log in.",
+        help="Read credentials from this auth.json or config.json only. By default "
+        "$REGISTRY_AUTH_FILE or $DOCKER_CONFIG, else the files that podman, skopeo and docker "
+        "log in to.",
     ),
 ]
 RegistriesConf = Annotated[
@@ -173,7 +175,7 @@ RegistriesConf = Annotated[
     typer.Option(
         "--registries-conf",
         metavar="FILE",
-        help="Mirrors and short names, in place of the registries.conf of user or system.",
+        help="Read mirrors and short names from this file, not from registries.conf.",
         show_default=False,
     ),
 ]
@@ -182,7 +184,7 @@ RegistriesConfDir = Annotated[
     typer.Option(
         "--registries-conf-dir",
         metavar="DIR",
-        help="Its drop-ins, in place of those of user and system.",
+        help="Read drop-ins of registries.conf from this directory only.",
         show_default=False,
     ),
 ]
@@ -191,7 +193,7 @@ CertDir = Annotated[
     typer.Option(
         "--cert-dir",
         metavar="DIR",
-        help="Certificates (*.crt, *.cert, *.key) for every registry, in place of certs.d.",
+        help="Use these certificates (*.crt, *.cert, *.key) for every registry, not certs.d.",
         show_default=False,
     ),
 ]
@@ -200,7 +202,7 @@ RegistriesD = Annotated[
     typer.Option(
         "--registries.d",
         metavar="DIR",
-        help="Where signatures lie, in place of the registries.d of user or system.",
+        help="Read where signatures are from this directory, not from registries.d.",
         show_default=False,
     ),
 ]
@@ -209,23 +211,37 @@ CacheOption = Annotated[
     typer.Option(
         "--cache",
         metavar="DIR",
-        help="Keep what registries give in this directory, an OCI layout, and read from there.",
+        help="Cache what registries serve in this directory, an OCI layout.",
         show_default=False,
     ),
 ]
 CacheSize = Annotated[
     str,
     typer.Option(
-        "--cache-size", metavar="SIZE", help="The most that the cache may hold, like 500MB."
+        "--cache-size", metavar="SIZE", help="The most bytes to keep in the cache, like 500MB."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what happens.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Report every event on stderr.")]
 
 
-@dataclass(frozen=True, slots=True)
-class GroupOptions:
-    """What every command is given: references, and how to open and resolve them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonOptions:
+    """How registries are reached, and how the command reports. Every command takes these."""
+
+    tls_verify: TlsVerify = None
+    authfile: AuthFile = None
+    registries_conf: RegistriesConf = None
+    registries_conf_dir: RegistriesConfDir = None
+    cert_dir: CertDir = None
+    registries_d: RegistriesD = None
+    as_json: AsJson = False
+    verbose: Verbose = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupOptions(CommonOptions):
+    """The arguments of a command on a group: references, and how to open and resolve them."""
 
     top: Top
     supplements: Supplements = None
@@ -236,28 +252,20 @@ class GroupOptions:
     unavailable: UnavailableOption = Unavailable.RAISE
     prefer: PreferOption = Prefer.MANIFEST
     lookahead: Lookahead = LOOKAHEAD
-    tls_verify: TlsVerify = None
-    authfile: AuthFile = None
-    registries_conf: RegistriesConf = None
-    registries_conf_dir: RegistriesConfDir = None
-    cert_dir: CertDir = None
-    registries_d: RegistriesD = None
     cache: CacheOption = None
     cache_size: CacheSize = "10GiB"
-    as_json: AsJson = False
-    verbose: Verbose = False
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All references, as they were typed."""
+        """All references as they were typed."""
         return (self.top, *(self.supplements or ()))
 
-    def group(self, *own: str) -> SupplementedReference:
+    def parse_group(self, *not_selecting: str) -> SupplementedReference:
         """The group that the arguments describe.
 
         Args:
-            own: Options that mean something else to this command than what to select:
-                ``--instance`` and ``--platform`` can also say what to look at.
+            not_selecting: Options that do not select instances for this command. ``--instance``
+                and ``--platform`` can also name the manifest to read.
 
         Raises:
             typer.BadParameter: An argument is malformed, or contradicts another one.
@@ -266,27 +274,27 @@ class GroupOptions:
         references += [_parse(text, "SUPPLEMENT", self) for text in self.supplements or ()]
         return supplement(
             *references,
-            selection=self._selection(own),
+            selection=self._selection(not_selecting),
             missing=self.missing.value,
             unavailable=self.unavailable.value,
             prefer=self.prefer.value,
         )
 
-    def looked_at(self) -> Digest | None:
-        """The one manifest to look at, None for the top's default one.
+    def parse_instance(self) -> Digest | None:
+        """The one manifest to read, None for the top's default one.
 
         Raises:
-            typer.BadParameter: More than one is named, or the digest is malformed.
+            typer.BadParameter: Several are given, or the digest is malformed.
         """
         if not self.instances:
             return None
         if len(self.instances) > 1:
-            message = "this command looks at one manifest, so --instance can be given once"
+            message = "this command reads one manifest, so --instance can be given once"
             raise typer.BadParameter(message, param_hint="--instance")
         return parse_digest(self.instances[0], "--instance")
 
-    def wanted_platform(self) -> Platform | None:
-        """The platform given, None for the host's.
+    def parse_platform(self) -> Platform | None:
+        """The platform given, None for that of this host.
 
         Raises:
             typer.BadParameter: It is malformed.
@@ -296,12 +304,12 @@ class GroupOptions:
         with as_usage_error("--platform"):
             return Platform.parse(self.platform)
 
-    def _selection(self, own: Container[str]) -> Selection:
+    def _selection(self, not_selecting: Container[str]) -> Selection:
         digests = [parse_digest(text, "--instance") for text in self.instances or ()]
-        platform = self.wanted_platform()
-        specific = bool(digests) and "--instance" not in own
-        system = platform is not None and "--platform" not in own
-        select = self.select or _implied(specific=specific, system=system)
+        platform = self.parse_platform()
+        specific = bool(digests) and "--instance" not in not_selecting
+        system = platform is not None and "--platform" not in not_selecting
+        select = self.select or _implied_select(specific=specific, system=system)
         if specific and select is not Select.SPECIFIC:
             message = f"instances go with --select specific, not with --select {select}"
             raise typer.BadParameter(message, param_hint="--instance")
@@ -317,32 +325,24 @@ class GroupOptions:
                 return SpecificImages(digests)
 
 
-@dataclass(frozen=True, slots=True)
-class PlaceOptions:
-    """What a command about one place is given."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceOptions(CommonOptions):
+    """The arguments of a command on one reference."""
 
-    reference: Place
-    tls_verify: TlsVerify = None
-    authfile: AuthFile = None
-    registries_conf: RegistriesConf = None
-    registries_conf_dir: RegistriesConfDir = None
-    cert_dir: CertDir = None
-    registries_d: RegistriesD = None
-    as_json: AsJson = False
-    verbose: Verbose = False
+    reference: ReferenceArgument
 
     @property
     def lookahead(self) -> int:
-        """As usual: nothing is resolved."""
+        """The default: these commands resolve no group."""
         return LOOKAHEAD
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The reference, as it was typed."""
+        """The reference as it was typed."""
         return (self.reference,)
 
-    def place(self) -> Reference:
-        """The reference.
+    def parse_reference(self) -> Reference:
+        """The reference that was typed.
 
         Raises:
             typer.BadParameter: It is malformed.
@@ -350,8 +350,8 @@ class PlaceOptions:
         return _parse(self.reference, "REFERENCE", self)
 
 
-def _implied(*, specific: bool, system: bool) -> Select:
-    """What to select if nobody says."""
+def _implied_select(*, specific: bool, system: bool) -> Select:
+    """The value of ``--select`` that the other options imply."""
     if specific:
         return Select.SPECIFIC
     return Select.SYSTEM if system else Select.ALL
@@ -359,10 +359,13 @@ def _implied(*, specific: bool, system: bool) -> Select:
 
 @contextmanager
 def as_usage_error(hint: str) -> Generator[None]:
-    """Let what the library finds wrong with an argument leave as an error of usage.
+    """Turn errors of the library about an argument into usage errors.
 
     Args:
-        hint: The argument, as the user knows it.
+        hint: The argument as the help text names it.
+
+    Raises:
+        typer.BadParameter: The body raised a `SupplementedError`.
     """
     try:
         yield
@@ -371,7 +374,7 @@ def as_usage_error(hint: str) -> Generator[None]:
 
 
 def parse_digest(text: str, hint: str) -> Digest:
-    """Read a digest that was given as the argument `hint`.
+    """Parse a digest that was given as the argument `hint`.
 
     Raises:
         typer.BadParameter: It is malformed.
@@ -380,36 +383,37 @@ def parse_digest(text: str, hint: str) -> Digest:
         return Digest(text)
 
 
-def _parse(text: str, hint: str, named: FilesNamed) -> Reference:
-    """Read a reference, or a name without a transport."""
+def _parse(text: str, hint: str, files: ConfigurationFiles) -> Reference:
+    """Parse a reference, or a name without a transport."""
     with as_usage_error(hint):
         try:
             return parse_reference(text)
         except InvalidReferenceError:
-            found = find_named(text, named)
+            found = resolve_name(text, files)
             if found is None:
                 raise
             return found
 
 
 def with_group(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments that make a group; it is called with `GroupOptions`."""
-    return _spread(GroupOptions, command)
+    """Give a command the arguments of a group; it is called with `GroupOptions`."""
+    return _expand(GroupOptions, command)
 
 
-def with_place(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments about one place; it is called with `PlaceOptions`."""
-    return _spread(PlaceOptions, command)
+def with_reference(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments of one reference; it is called with `ReferenceOptions`."""
+    return _expand(ReferenceOptions, command)
 
 
-def _spread(
-    kind: type[GroupOptions | PlaceOptions], command: Callable[..., None]
+def _expand(
+    kind: type[GroupOptions | ReferenceOptions], command: Callable[..., None]
 ) -> Callable[..., None]:
-    """Spread the fields of options over the parameters of a command.
+    """Replace the first parameter of a command, an options value, by one parameter for each field.
 
-    The command line library reads the signature of what it runs, so the result has one in which
-    the fields stand before the command's own parameters.
+    typer reads the signature of what it runs. So the result has a signature in which the fields
+    come first, those of `CommonOptions` last of them, and then the command's own parameters.
     """
+    common = {each.name for each in fields(CommonOptions)}
     hints = get_type_hints(kind, include_extras=True)
     shared = [
         inspect.Parameter(
@@ -418,13 +422,13 @@ def _spread(
             default=inspect.Parameter.empty if each.default is MISSING else each.default,
             annotation=hints[each.name],
         )
-        for each in fields(kind)
+        for each in sorted(fields(kind), key=lambda each: each.name in common)
     ]
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:  # noqa: ANN401 - typed by the signature that is set below
+    def run(**given: Any) -> None:  # noqa: ANN401 - typed by the signature below
         options = kind(**{each.name: given.pop(each.name) for each in shared})
         command(options, **given)
 

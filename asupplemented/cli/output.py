@@ -1,7 +1,4 @@
-"""Data on stdout, or in a file that appears when it is whole.
-
-A resolution as a tree: members, what each serves, and the blobs that come along.
-"""
+"""Data on stdout or in a file, and how values are shown: sizes, digests, the resolution tree."""
 
 from __future__ import annotations
 
@@ -9,23 +6,31 @@ import json
 import os
 import sys
 from collections import defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from io import StringIO
 from typing import TYPE_CHECKING, Final
 
+import aiofiles
+import aiofiles.os
 import typer
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from asupplemented.aio.async_files import opened
 from asupplemented.aio.atomic import StagedFile
 from asupplemented.aio.files import map_write_errors
+from asupplemented.aio.threads import run_blocking, run_closing, run_opening
 from asupplemented.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
+    from aiofiles.threadpool.binary import AsyncFileIO
+
+    from asupplemented.abc import Context
     from asupplemented.model.digest import Digest
     from asupplemented.supplemented.resolution import Instance, Resolution
 
@@ -47,20 +52,20 @@ _KIB: Final = 1024
 
 
 def write_bytes(data: bytes) -> None:
-    """Write to stdout, at once.
+    """Write to stdout and flush. Blocking.
 
     Raises:
-        typer.Exit: Nobody reads any more: the program ends quietly, with code 1.
-        SourceError: It cannot be written.
+        typer.Exit: The reader closed the pipe. The program ends without a message, with code 1.
+        SourceError: stdout cannot be written.
     """
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        _silence()
+        _discard_stdout()
         raise typer.Exit(1) from None
     except OSError as error:
-        _silence()
+        _discard_stdout()
         raise SourceError(f"cannot write to stdout: {error.strerror}") from error
 
 
@@ -74,73 +79,77 @@ def write_json(value: object) -> None:
     write_text(json.dumps(value, indent=2))
 
 
-def _silence() -> None:
-    """Keep what is left in the buffer of stdout from failing once more at the very end."""
+def _discard_stdout() -> None:
+    """Point stdout at the null device, so that the flush at exit does not fail again."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
 
 
-@contextmanager
-def open_output(path: Path | None) -> Generator[Callable[[bytes], None]]:
-    """What to write with: to stdout, or to a file that appears when the body ends well.
+@asynccontextmanager
+async def open_output(
+    context: Context, path: Path | None
+) -> AsyncGenerator[Callable[[bytes], Awaitable[object]]]:
+    """Open stdout, or a file that appears under its name when the body ends without an error.
 
-    If the body fails, what was under that name before still is. What is no regular file, a
-    device or a pipe, is written as it is. The function blocks, and may be called in any thread.
+    If the body fails, an existing file keeps its content. A path that is not a regular file, such
+    as a device or a pipe, is written directly.
 
     Args:
+        context: The session, whose threads write to stdout.
         path: The file; None or ``-`` for stdout.
 
+    Yields:
+        A function that writes all of its argument.
+
     Raises:
-        SourceError: It cannot be written.
-        typer.Exit: It is stdout, and nobody reads any more.
+        SourceError: The file or stdout cannot be written.
+        typer.Exit: The reader of stdout closed the pipe.
     """
     if path is None or str(path) == "-":
-        yield write_bytes
+        yield lambda data: run_blocking(context, write_bytes, data)
         return
-    if path.exists() and not path.is_file():
-        with map_write_errors(path), path.open("wb", buffering=0) as file:
-            yield lambda data: _write_all(file.write, data)
+    if await aiofiles.os.path.exists(path) and not await aiofiles.os.path.isfile(path):
+        with map_write_errors(path):
+            async with opened(aiofiles.open(path, "wb", buffering=0)) as file:
+                yield partial(_write_all, file)
         return
-    target = path.resolve()
-    staged = StagedFile.create(target.parent)
+    target = await run_blocking(context, path.resolve)
+    make = partial(StagedFile.create, target.parent)
+    staged = await run_opening(context, make, StagedFile.close)
     try:
-        position = 0
-
-        def write(data: bytes) -> None:
-            nonlocal position
-            staged.write(position, data)
-            position += len(data)
-
-        yield write
-        staged.sync()
-        staged.publish(target)
+        with map_write_errors(path):
+            # Not "wb": an open that a cancelled caller left behind would create the file again.
+            async with opened(aiofiles.open(staged.path, "r+b", buffering=0)) as file:
+                yield partial(_write_all, file)
+        await run_blocking(context, staged.sync)
+        await run_blocking(context, staged.publish, target)
     finally:
-        staged.close()
+        await run_closing(context, staged.close)
 
 
-def _write_all(write: Callable[[memoryview], int | None], data: bytes) -> None:
+async def _write_all(file: AsyncFileIO, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
-        rest = rest[write(rest) or 0 :]
+        rest = rest[await file.write(rest) :]
 
 
 def short(digest: str) -> str:
-    """A digest as people tell digests apart: the algorithm and twelve hex digits."""
+    """The algorithm and the first twelve hex digits of a digest."""
     algorithm, _, encoded = printable(digest).partition(":")
     return f"{algorithm}:{encoded[:_HEX_SHOWN]}"
 
 
 def printable(text: object) -> str:
-    """Text of a stranger without what would steer a terminal."""
+    """Text with every character that could control a terminal replaced by U+FFFD."""
     return "".join(
         char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)
     )
 
 
 def show_size(size: int | None) -> str:
-    """Bytes for people: ``"512 B"``, ``"1.5 MiB"``; a question mark if they are not known."""
+    """A size in binary units, like ``"512 B"`` or ``"1.5 MiB"``; ``"? B"`` if it is unknown."""
     if size is None:
         return "? B"
     if size < _KIB:
@@ -150,11 +159,11 @@ def show_size(size: int | None) -> str:
 
 
 _WIDE: Final = 1000
-"""Columns where there is no terminal: a line is a line then, for programs that read lines."""
+"""Columns if stdout is no terminal: programs that read lines get unbroken ones."""
 
 
 def render(tree: Tree) -> str:
-    """The tree as text: with colours and line breaks for a terminal, plain for all else."""
+    """The tree as text: coloured and wrapped for a terminal, else plain."""
     terminal = Console()
     drawn = StringIO()
     console = Console(
@@ -168,15 +177,15 @@ def render(tree: Tree) -> str:
 
 
 def draw_resolution(resolution: Resolution) -> Tree:
-    """Draw who serves what.
+    """Draw a resolution as a tree.
 
-    Each manifest stands below the member that serves it, and each blob below the manifest that
-    decides who serves it, so everything stands in one place.
+    Each manifest is a child of the member that serves it, and each blob a child of the manifest
+    whose member serves it. So each of them occurs once.
     """
-    return _Drawing(resolution).draw()
+    return _ResolutionTree(resolution).draw()
 
 
-class _Drawing:
+class _ResolutionTree:
     def __init__(self, resolution: Resolution) -> None:
         self._resolution = resolution
         self._instances: defaultdict[int, list[Instance]] = defaultdict(list)
@@ -209,8 +218,8 @@ class _Drawing:
         failure = resolution.unavailable.get(number)
         first = resolution.members.index(resolution.members[number])
         if failure is not None:
-            told = printable(f"{type(failure).__name__}: {failure.message}")
-            label.append(f"  unavailable: {told}", "red")
+            reason = printable(f"{type(failure).__name__}: {failure.message}")
+            label.append(f"  unavailable: {reason}", "red")
         elif first != number:
             label.append(f"  the same as member {first}", "dim")
         elif not self._instances[number]:

@@ -1,9 +1,7 @@
-"""Running one command: an event loop, a session, signals, and how it ends.
+"""Run one command: an event loop, a session with the credentials of this host, exit codes.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 content that is not what was named,
-130 after an interrupt and 143 after a request to terminate.
-
-Who the command line is to registries: whoever is logged in on this machine.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 content that does not match its
+digest or is malformed, 130 after SIGINT and 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,8 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import typer
 
-from asupplemented.cli.console import Narrator
-from asupplemented.cli.names import find_options
+from asupplemented.cli.console import ConsoleReporter
+from asupplemented.cli.names import make_registry_options
 from asupplemented.errors import (
     AmbiguousManifestError,
     InvalidDigestError,
@@ -37,19 +35,57 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context, CredentialProvider, Setting
     from asupplemented.cache.layout.layout_cache import LayoutCache
-    from asupplemented.cli.options import GroupOptions, PlaceOptions
+    from asupplemented.cli.options import GroupOptions, ReferenceOptions
     from asupplemented.model.credential import Credential
     from asupplemented.supplemented import SupplementedReference, SupplementedSource
 
-__all__ = ("FAILED", "NOT_FOUND", "USAGE", "WRONG_CONTENT", "Desk", "Login", "exit_code", "working")
+__all__ = (
+    "FAILED",
+    "NOT_FOUND",
+    "USAGE",
+    "WRONG_CONTENT",
+    "CommandRunner",
+    "HostCredentials",
+    "exit_code",
+    "running",
+)
 
 
-class Login:
-    """Looks up credentials where people log in. Nothing is read before a registry is asked.
+T = TypeVar("T")
+
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+WRONG_CONTENT: Final = 4
+
+_LOCAL: Final = ("oci:", "dir:")
+"""Prefixes of references that are read without a registry."""
+
+_WRONG_CONTENT_ERRORS: Final = (
+    VerificationError,
+    MalformedManifestError,
+    AmbiguousManifestError,
+    InvalidDigestError,  # Arguments were parsed before, so this digest is in a document.
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for an error."""
+    if isinstance(error, NotFoundError):
+        return NOT_FOUND
+    if isinstance(error, InvalidReferenceError):
+        return USAGE
+    return WRONG_CONTENT if isinstance(error, _WRONG_CONTENT_ERRORS) else FAILED
+
+
+class HostCredentials:
+    """Credentials that podman, skopeo and docker store on this host.
+
+    No file is read before a registry asks for a credential.
 
     Args:
-        authfile: The one file to read, None for those that programs usually read.
-        warn: Told of what the operator should know.
+        authfile: The one file to read; None for those that other programs read.
+        warn: Called with each warning about the files.
     """
 
     def __init__(self, authfile: Path | None, warn: Callable[[str], None]) -> None:
@@ -57,18 +93,15 @@ class Login:
         self._warn = warn
         self._provider: CredentialProvider | None = None
         self.context: Context | None = None
-        """The session that asks; its configuration names the helpers (rule FILE-12)."""
+        """The session that asks. Its registries.conf names the helpers (rule FILE-12)."""
 
     async def __call__(self, name: str, /) -> Credential | None:
         if self._provider is None:
-            self._provider = await self._prepare()
+            self._provider = await self._make_provider()
         return await self._provider(name)
 
-    async def _prepare(self) -> CredentialProvider:
-        from asupplemented.credentials import (
-            AuthFileCredentials,
-            default_auth_file,
-        )
+    async def _make_provider(self) -> CredentialProvider:
+        from asupplemented.credentials import AuthFileCredentials, default_auth_file
         from asupplemented.hostconfig import Registries
         from asupplemented.transports.registry.host_config import System
 
@@ -83,75 +116,48 @@ class Login:
         )
 
 
-T = TypeVar("T")
-
-FAILED: Final = 1
-USAGE: Final = 2
-NOT_FOUND: Final = 3
-WRONG_CONTENT: Final = 4
-
-_LOCAL: Final = ("oci:", "dir:")
-"""How references begin for which no registry is asked."""
-
-_WRONG: Final = (
-    VerificationError,
-    MalformedManifestError,
-    AmbiguousManifestError,
-    InvalidDigestError,  # Arguments were read before: this one is in a document.
-)
-
-
-def exit_code(error: BaseException) -> int:
-    """The code that tells of an error."""
-    if isinstance(error, NotFoundError):
-        return NOT_FOUND
-    if isinstance(error, InvalidReferenceError):
-        return USAGE
-    return WRONG_CONTENT if isinstance(error, _WRONG) else FAILED
-
-
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """Where a command does its work: a session as its options say, and who tells of it."""
+class CommandRunner:
+    """Runs the coroutines of one command in a session that its options describe."""
 
-    options: GroupOptions | PlaceOptions
-    narrator: Narrator
+    options: GroupOptions | ReferenceOptions
+    reporter: ConsoleReporter
     cache: LayoutCache | None = None
 
     def run(self, work: Callable[[Session], Coroutine[None, None, T]]) -> T:
-        """Do something with a session, in an event loop of its own."""
+        """Run `work` with a session, in a new event loop."""
 
         async def in_session() -> T:
-            login = Login(self.options.authfile, self._warn)
+            credentials = HostCredentials(self.options.authfile, self._warn)
             session = Session(
                 lookahead=self.options.lookahead,
                 tls_verify=self.options.tls_verify,
-                credentials=login,
-                hooks=(self.narrator,),
+                credentials=credentials,
+                hooks=(self.reporter,),
                 settings=self._settings(),
                 cache=self.cache,
             )
-            login.context = session
+            credentials.context = session
             async with self.cache or nullcontext(), session:
                 return await work(session)
 
         return asyncio.run(_run_until_terminated(in_session))
 
     def _settings(self) -> tuple[Setting, ...]:
-        """What this machine says about registries, if one is to be asked."""
+        """The registry configuration of this host, if a registry is asked."""
         if all(text.startswith(_LOCAL) for text in self.options.texts):
             return ()
-        return (find_options(self.options),)
+        return (make_registry_options(self.options),)
 
     def _warn(self, message: str) -> None:
-        self.narrator(Warned("", message))
+        self.reporter(Warned("", message))
 
     def run_on(
         self,
         group: SupplementedReference,
         work: Callable[[SupplementedSource], Coroutine[None, None, T]],
     ) -> T:
-        """Open a group and do something with it."""
+        """Open a group and run `work` with its source."""
 
         async def on_image(session: Session) -> T:
             async with group.open(session) as image:
@@ -161,76 +167,80 @@ class Desk:
 
 
 @contextmanager
-def working(
-    options: GroupOptions | PlaceOptions, cache: LayoutCache | None = None
-) -> Generator[Desk]:
-    """A desk to work at. Errors of the library end the program with words and a code.
+def running(
+    options: GroupOptions | ReferenceOptions, cache: LayoutCache | None = None
+) -> Generator[CommandRunner]:
+    """Give the body a `CommandRunner`, and turn its errors into messages and exit codes.
 
     Args:
-        options: As the command was given them.
-        cache: What the session keeps blobs in, None for nothing.
+        options: The arguments of the command.
+        cache: Where the session caches blobs; None for no cache.
 
     Raises:
-        typer.Exit: The body failed, or the user ended it. What had to be said has been.
+        typer.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
-    narrator = Narrator(verbose=options.verbose)
-    with _ending_well(narrator):
-        yield Desk(options, narrator, cache)
+    reporter = ConsoleReporter(verbose=options.verbose)
+    with _reporting_errors(reporter):
+        yield CommandRunner(options, reporter, cache)
 
 
 @contextmanager
-def _ending_well(narrator: Narrator) -> Generator[None]:
+def _reporting_errors(reporter: ConsoleReporter) -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        narrator.complain("interrupted")
+        reporter.error("interrupted")
         raise typer.Exit(128 + signal.SIGINT) from None
     except _Terminated:
-        narrator.complain("terminated")
+        reporter.error("terminated")
         raise typer.Exit(128 + signal.SIGTERM) from None
     except SupplementedError as error:
-        narrator.tell_error(error)
+        reporter.exception(error)
         raise typer.Exit(exit_code(error)) from None
     except ExceptionGroup as errors:
         if errors.split((SupplementedError, OSError))[1] is not None:
-            raise  # A bug is shown as one.
-        narrator.tell_error(errors)
+            raise  # A bug: show its traceback.
+        reporter.exception(errors)
         raise typer.Exit(FAILED) from None
 
 
 class _Terminated(Exception):  # noqa: N818 - like KeyboardInterrupt, it is no error
-    """Somebody asked the program to end."""
+    """The process received SIGTERM."""
 
 
 async def _run_until_terminated(work: Callable[[], Coroutine[None, None, T]]) -> T:
-    """Await the work; a request to terminate cancels it, so that it can clean up."""
-    with _terminating(asyncio.current_task()) as asked:
+    """Await the work. SIGTERM cancels it, so that it can clean up."""
+    with _cancelling_on_sigterm(asyncio.current_task()) as received:
         try:
             return await work()
         except asyncio.CancelledError:
-            if asked():
+            if received():
                 raise _Terminated from None
             raise
 
 
 @contextmanager
-def _terminating(task: asyncio.Task[object] | None) -> Generator[Callable[[], bool]]:
-    """Let SIGTERM cancel a task, once; a second one ends the process as it always does."""
+def _cancelling_on_sigterm(task: asyncio.Task[object] | None) -> Generator[Callable[[], bool]]:
+    """Let the first SIGTERM cancel a task; a second one ends the process.
+
+    Yields:
+        Whether SIGTERM was received.
+    """
     loop = asyncio.get_running_loop()
-    asked = False
+    received = False
 
     def terminate() -> None:
-        nonlocal asked
-        asked = True
+        nonlocal received
+        received = True
         loop.remove_signal_handler(signal.SIGTERM)
         if task is not None:
             task.cancel()
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: asked
+        yield lambda: received
         return
     loop.add_signal_handler(signal.SIGTERM, terminate)
     try:
-        yield lambda: asked
+        yield lambda: received
     finally:
         loop.remove_signal_handler(signal.SIGTERM)

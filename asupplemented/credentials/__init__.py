@@ -1,8 +1,10 @@
-"""Credentials that others keep: in files, and in programs that know them.
+"""Credentials that podman, skopeo and docker store: in auth files and in credential helpers.
 
-`entries` is what a file says, `files` where files are, `programs` runs a program of strangers,
-`helpers` asks credential helpers, and `provider` puts it together for a session. `documents` is
-what all of them have in common: nothing secret is ever shown (rule CRED-07).
+- `auth_json`: the format of auth files. Errors never quote a secret (rule CRED-07).
+- `auth_files`: where the files are, and reading them.
+- `helper_process`: runs a program with limits.
+- `helpers`: asks ``docker-credential-*`` programs and caches the answers.
+- `provider`: the `asupplemented.abc.CredentialProvider` that combines files and helpers.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from asupplemented.credentials.auth_files import (
     default_auth_file,
 )
 from asupplemented.credentials.helpers import CredentialHelpers, HelperLimits
-from asupplemented.credentials.provider import AUTH_FILES, AuthFileCredentials
+from asupplemented.credentials.provider import AuthFileCredentials
+from asupplemented.model.credential import AUTH_FILES
 
 __all__ = (
     "AUTH_FILES",

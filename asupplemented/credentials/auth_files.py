@@ -1,22 +1,27 @@
-"""Credential files: where they are, in which order they count, and reading them.
+"""Auth files: where they are, in which order they are searched, and reading them.
 
-The formats of podman and skopeo (auth.json), of docker (config.json), and of docker as it was
-(.dockercfg). What is read from disk blocks, and is called in a worker thread.
+The formats are auth.json of podman and skopeo, config.json of docker, and .dockercfg of old
+docker versions.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asupplemented.aio.files import read_limited
-from asupplemented.credentials.auth_json import Finding, parse_auth_file, search
+import aiofiles.os
+import anyio.to_thread
+
+from asupplemented.aio.async_files import read_file
+from asupplemented.credentials.auth_json import LookupResult, find_credential, parse_auth_file
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
-from asupplemented.limits import MAX_AUTH_FILE
+from asupplemented.limits import MAX_AUTH_FILE, OFFLOAD_BYTES
 from asupplemented.model.credential import check_lookup
 
 if TYPE_CHECKING:
@@ -28,55 +33,61 @@ __all__ = ("AuthFile", "AuthFiles", "default_auth_file")
 
 @dataclass(frozen=True, slots=True)
 class AuthFile:
-    """One credential file. A value; it is read each time somebody looks something up.
+    """One auth file. A value; each lookup reads the file again.
 
     Attributes:
-        path: Where it is; if nothing is there, it knows nothing.
-        legacy: It is a .dockercfg, which knows registries only (rule FILE-09).
-        within: A directory that should exist; without it there is a warning (rule FILE-03).
+        path: Where it is. A file that does not exist holds no credentials.
+        legacy: It is a .dockercfg, which holds credentials of registries only (rule FILE-09).
+        within: A directory that should exist. If it does not, there is a warning (rule FILE-03).
     """
 
     path: Path
     legacy: bool = False
     within: Path | None = None
 
-    def find(self, name: str, *, docker: bool = False) -> Finding:
-        """Look something up. Blocking.
+    async def find(self, name: str, *, docker: bool = False) -> LookupResult:
+        """Read the file and look a credential up.
 
         Args:
             name: A registry, a repository in it, or a namespace between the two.
-            docker: Take what only docker knows, see `search`.
+            docker: Read fields that only docker reads, see `find_credential`.
 
         Raises:
-            ConfigurationError: The name can have no credential (rule FILE-10), or the file
-                cannot be read, is empty or broken, or is larger than ``MAX_AUTH_FILE``.
+            ConfigurationError: The name cannot have a credential (rule FILE-10), or the file
+                cannot be read, is empty or malformed, or is larger than ``MAX_AUTH_FILE``.
         """
         check_lookup(name)
-        if self.within is not None and _is_missing(self.within):
-            return Finding(warning=_explain_missing(self.within))
-        raw = self._read()
+        if self.within is not None and await _is_missing(self.within):
+            return LookupResult(warning=_explain_missing(self.within))
+        raw = await self._read()
         if raw is None:
-            return Finding()
-        place = str(self.path)
-        document = parse_auth_file(raw, place, legacy=self.legacy)
-        return search(document, name, place, legacy=self.legacy, docker=docker)
+            return LookupResult()
+        search = partial(self._search, raw, name, docker=docker)
+        if len(raw) <= OFFLOAD_BYTES:
+            return search()
+        return await anyio.to_thread.run_sync(search, abandon_on_cancel=True)
 
-    def _read(self) -> bytes | None:
+    async def _read(self) -> bytes | None:
         try:
-            return read_limited(self.path, MAX_AUTH_FILE)
+            return await read_file(self.path, MAX_AUTH_FILE)
         except NotFoundError:
             return None
         except SupplementedError as error:
-            message = f"a credential file cannot be used: {error.message}"
+            message = f"an auth file cannot be read: {error.message}"
             raise ConfigurationError(message) from error
+
+    def _search(self, raw: bytes, name: str, *, docker: bool) -> LookupResult:
+        place = str(self.path)
+        document = parse_auth_file(raw, place, legacy=self.legacy)
+        return find_credential(document, name, place, legacy=self.legacy, docker=docker)
 
 
 @dataclass(frozen=True, slots=True)
 class AuthFiles:
-    """The files in which credentials are looked for, the first one that knows any counting.
+    """The auth files that are searched; the first one that holds a credential is used.
 
     Attributes:
-        files: In this order (rule FILE-01).
+        files: In the order of the search (rule FILE-01).
     """
 
     files: tuple[AuthFile, ...] = ()
@@ -89,21 +100,21 @@ class AuthFiles:
         docker_compat: str | PathLike[str] | None = None,
         legacy: str | PathLike[str] | None = None,
     ) -> AuthFiles:
-        """One file and no other (rule FILE-01).
+        """Search one file only (rule FILE-01).
 
         Args:
             auth_file: An auth.json.
-            docker_compat: A config.json; it is read like the other one.
+            docker_compat: A config.json, which is read like an auth.json.
             legacy: A .dockercfg.
 
         Raises:
-            ConfigurationError: It is not exactly one (rule FILE-02).
+            ConfigurationError: None or several are given (rule FILE-02).
         """
         given = [path for path in (auth_file, docker_compat, legacy) if path is not None]
         if len(given) != 1:
             message = (
-                "give exactly one of auth_file, docker_compat and legacy: it is the only file"
-                f" that will be read, and {len(given)} were given"
+                "give exactly one of auth_file, docker_compat and legacy, the only file to search:"
+                f" {len(given)} were given"
             )
             raise ConfigurationError(message)
         return cls((AuthFile(Path(given[0]), legacy=legacy is not None),))
@@ -120,37 +131,37 @@ class AuthFiles:
     ) -> AuthFiles:
         """The files that podman, skopeo and docker use, in the order of the first two (FILE-01).
 
-        ``REGISTRY_AUTH_FILE`` is not among what is read: see `default_auth_file`.
+        ``REGISTRY_AUTH_FILE`` is ignored here: see `default_auth_file`.
 
         Args:
-            environ: Such as ``os.environ``. Read are ``HOME``, ``XDG_RUNTIME_DIR``,
-                ``XDG_CONFIG_HOME`` and ``DOCKER_CONFIG``.
-            home: The home directory; None for that of the environment, else of the user.
-            root: Put before ``/run``, which is then used whatever ``XDG_RUNTIME_DIR`` says.
+            environ: An environment like ``os.environ``. The variables ``HOME``,
+                ``XDG_RUNTIME_DIR``, ``XDG_CONFIG_HOME`` and ``DOCKER_CONFIG`` are read.
+            home: The home directory; None for ``HOME``, else that of the user.
+            root: A prefix of ``/run``, which is then used instead of ``XDG_RUNTIME_DIR``.
             uid: The user; None for that of this process.
-            platform: As `sys.platform`.
+            platform: A value of `sys.platform`.
         """
         uid = os.getuid() if uid is None else uid
         home = home or _absolute(environ, "HOME") or _home_of(uid)
-        usual = tuple(_locate_usual(environ, home))
+        persistent = tuple(_locate_persistent(environ, home))
         if platform == "linux":
-            usual = (_locate_runtime(environ, root, uid), *usual)
+            persistent = (_locate_runtime(environ, root, uid), *persistent)
         elif home is not None:
-            usual = (AuthFile(home / ".config/containers/auth.json"), *usual)
-        return cls(tuple(dict.fromkeys(usual)))
+            persistent = (AuthFile(home / ".config/containers/auth.json"), *persistent)
+        return cls(tuple(dict.fromkeys(persistent)))
 
 
 def default_auth_file(environ: Mapping[str, str] | None = None) -> Path | None:
-    """The one credential file that an environment names, as podman and skopeo see it (FILE-04).
+    """The one auth file that an environment names, as for podman and skopeo (FILE-04).
 
-    The library looks at none of these variables by itself.
+    The library does not read these variables by itself.
 
     Args:
-        environ: None for that of this process.
+        environ: An environment like ``os.environ``; None for that of this process.
 
     Returns:
-        ``$REGISTRY_AUTH_FILE``, else config.json in ``$DOCKER_CONFIG``; it is then the only
-        one. None if neither is set: `AuthFiles.default` tells where to look.
+        ``$REGISTRY_AUTH_FILE``, else config.json in ``$DOCKER_CONFIG``: the only file to search.
+        None if neither is set: then `AuthFiles.default` gives the files.
     """
     environ = os.environ if environ is None else environ
     named, directory = environ.get("REGISTRY_AUTH_FILE"), environ.get("DOCKER_CONFIG")
@@ -160,15 +171,15 @@ def default_auth_file(environ: Mapping[str, str] | None = None) -> Path | None:
 
 
 def _locate_runtime(environ: Mapping[str, str], root: Path | None, uid: int) -> AuthFile:
-    """The file that is gone after a restart, which logging in writes to."""
+    """The file that ``podman login`` writes, in a directory that a restart empties."""
     directory = _absolute(environ, "XDG_RUNTIME_DIR")
     if root is None and directory is not None:
         return AuthFile(directory / "containers/auth.json", within=directory)
     return AuthFile((root or Path("/")) / "run/containers" / str(uid) / "auth.json")
 
 
-def _locate_usual(environ: Mapping[str, str], home: Path | None) -> Iterator[AuthFile]:
-    """The files that stay."""
+def _locate_persistent(environ: Mapping[str, str], home: Path | None) -> Iterator[AuthFile]:
+    """The files that outlive a restart."""
     settings = _absolute(environ, "XDG_CONFIG_HOME") or (home and home / ".config")
     named = environ.get("DOCKER_CONFIG")
     docker = Path(named) if named else (home and home / ".docker")
@@ -181,7 +192,7 @@ def _locate_usual(environ: Mapping[str, str], home: Path | None) -> Iterator[Aut
 
 
 def _absolute(environ: Mapping[str, str], name: str) -> Path | None:
-    """A path of the environment; one that is relative means nothing there."""
+    """The path in a variable, None if the variable is not set or the path is relative."""
     path = Path(environ.get(name, ""))
     return path if path.is_absolute() else None
 
@@ -193,19 +204,17 @@ def _home_of(uid: int) -> Path | None:
         return None
 
 
-def _is_missing(directory: Path) -> bool:
-    """Whether it is certain that there is no such thing; any other fault shows on reading."""
+async def _is_missing(directory: Path) -> bool:
+    """Whether a directory does not exist. Any other error will occur on reading, too."""
     try:
-        directory.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
+        await aiofiles.os.stat(directory)
+    except OSError as error:
+        return error.errno == errno.ENOENT
     return False
 
 
 def _explain_missing(directory: Path) -> str:
     return (
-        f"there is no directory {directory}, which XDG_RUNTIME_DIR names; create it, or unset the"
-        " variable: credentials are looked for elsewhere meanwhile"
+        f"there is no directory {directory}, which XDG_RUNTIME_DIR names; create it or unset the"
+        " variable; meanwhile the other auth files are searched"
     )

@@ -1,10 +1,7 @@
-"""What a credential file holds, and which entry of it is meant (rules FILE-06 to FILE-11).
+"""The format of auth files, and which entry is used for a name (rules FILE-06 to FILE-11). No I/O.
 
-No I/O. Reprs show nothing of what is held.
-
-What files and helpers have in common: JSON that holds secrets.
-
-What is wrong with it is told without a word of it (rule CRED-07).
+Errors and reprs quote nothing of a document, because it holds secrets (rule CRED-07). The decoder
+serves the answers of credential helpers, too.
 """
 
 from __future__ import annotations
@@ -24,12 +21,12 @@ from asupplemented.model.credential import Credential, lookup_order
 __all__ = (
     "AuthDocument",
     "Entry",
-    "Finding",
     "HelperCall",
+    "LookupResult",
     "decode_secrets",
+    "find_credential",
     "make_credential",
     "parse_auth_file",
-    "search",
 )
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -38,25 +35,25 @@ T = TypeVar("T", bound=msgspec.Struct)
 def decode_secrets(
     raw: bytes, kind: type[T], what: str, *, field: str | None = None, trailing: bool = False
 ) -> T:
-    """Decode one JSON object, strictly.
+    """Decode one JSON object strictly.
 
     Args:
         raw: The bytes of the document.
         kind: A struct whose fields all have defaults.
-        what: What the document is, for the error.
-        field: The field of `kind` that the document is the value of; None for the whole of it.
-        trailing: Ignore what follows the object.
+        what: A name of the document, for the error.
+        field: The field of `kind` whose value the document is; None if it is the whole struct.
+        trailing: Ignore bytes after the object.
 
     Raises:
-        ConfigurationError: It is no such object, or a key is there twice or almost a known one.
-            Neither the error nor its context holds anything of the document.
+        ConfigurationError: The document is malformed, or has a key twice or in the wrong case.
+            Neither the error nor its context holds a part of the document.
     """
     try:
         tree = strict_json.load(raw, trailing=trailing)
         return strict_json.convert(tree if field is None else {field: tree}, kind)
     except MalformedManifestError as error:
         fault = _describe(error.__cause__)
-    # Not while the other one is handled, for that quotes the document, and would be its context.
+    # Not within the handler: its exception quotes the document, and would become the context.
     message = f"{what} {fault}"
     raise ConfigurationError(message)
 
@@ -64,13 +61,13 @@ def decode_secrets(
 def make_credential(
     username: str, password: str, *, identity_token: str = "", registry_token: str = ""
 ) -> Credential | None:
-    """The credential that fields say, of which those that are empty say nothing.
+    """Make a credential of fields. An empty field counts as not given.
 
     Returns:
-        None if nothing is said.
+        None if all fields are empty.
 
     Raises:
-        ConfigurationError: A field cannot be sent; it is not shown.
+        ConfigurationError: A field holds a character that cannot be sent; it is not shown.
     """
     if not (username or password or identity_token or registry_token):
         return None
@@ -89,13 +86,13 @@ def _describe(cause: BaseException | None) -> str:
         case msgspec.ValidationError():
             return f"has a value of the wrong type: {cause}"
         case _:
-            return "is no JSON object, is nested too deep, or has a key twice or in the wrong case"
+            return "is not a JSON object, nests too deep, or has a key twice or in the wrong case"
 
 
 HUB: Final = "index.docker.io"
-"""The name by which files know Docker Hub."""
+"""The name of Docker Hub in auth files."""
 HUB_URL: Final = "https://index.docker.io/v1/"
-"""The name by which docker's own helpers know it."""
+"""The name of Docker Hub for the helpers of docker."""
 
 _BASE64: Final = re.compile(
     r"(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII
@@ -122,7 +119,7 @@ class Entry(
 
 
 class AuthDocument(msgspec.Struct, frozen=True, rename="camel"):
-    """An auth.json or config.json, so far as it is about credentials."""
+    """The fields of an auth.json or config.json that hold credentials."""
 
     auths: dict[str, Entry] = {}
     cred_helpers: dict[str, str] = {}
@@ -133,78 +130,78 @@ class AuthDocument(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HelperCall(NamedTuple):
-    """A helper that knows more."""
+    """The helper to ask, and its argument."""
 
     suffix: str
     """Its program is ``docker-credential-SUFFIX``."""
     server: str
-    """What it is asked for."""
+    """The registry to ask it for."""
 
 
-class Finding(NamedTuple):
-    """What a file says of a registry."""
+class LookupResult(NamedTuple):
+    """What an auth file holds for a name."""
 
     helper: HelperCall | None = None
-    """To be asked first."""
+    """The helper to ask first."""
     credential: Credential | None = None
-    """What counts if there is no helper, or it knows nothing."""
+    """The credential if there is no helper, or it has none."""
     warning: str | None = None
-    """What the operator should know."""
+    """A problem that the operator should know."""
 
 
 def parse_auth_file(raw: bytes, place: str, *, legacy: bool = False) -> AuthDocument:
-    """Read a credential file.
+    """Parse an auth file.
 
     Args:
-        raw: What is in it.
+        raw: Its bytes.
         place: Its path, for errors.
-        legacy: It is a .dockercfg, which is the value of ``auths`` and nothing else.
+        legacy: It is a .dockercfg, which is only the value of ``auths``.
 
     Raises:
-        ConfigurationError: It is empty or no such file (rule FILE-05).
+        ConfigurationError: It is empty or malformed (rule FILE-05).
     """
     if not raw.strip():
-        message = f"the credential file {place} is empty; remove it, or write {{}} to it"
+        message = f"the auth file {place} is empty; remove it, or write {{}} to it"
         raise ConfigurationError(message)
-    what = f"the credential file {place}"
+    what = f"the auth file {place}"
     return decode_secrets(raw, AuthDocument, what, field="auths" if legacy else None)
 
 
-def search(
+def find_credential(
     document: AuthDocument, name: str, place: str, *, legacy: bool = False, docker: bool = False
-) -> Finding:
-    """Find what a file says of a repository, a namespace or a registry.
+) -> LookupResult:
+    """Find the credential of a repository, a namespace or a registry in an auth file.
 
     Args:
         document: The file.
-        name: As `check_lookup` accepts it.
-        place: Its path, for errors and warnings.
-        legacy: It is a .dockercfg, which knows registries only (rule FILE-09).
-        docker: Take what only docker knows: ``credsStore``, user names and passwords in the
-            open, tokens where there is no password (rule FILE-06).
+        name: A name that `check_lookup` accepts.
+        place: The path of the file, for errors and warnings.
+        legacy: It is a .dockercfg, which holds credentials of registries only (rule FILE-09).
+        docker: Read fields that only docker reads: ``credsStore``, user names and passwords in
+            plain text, tokens without a password (rule FILE-06).
 
     Raises:
-        ConfigurationError: The entry that counts cannot be read.
+        ConfigurationError: The entry for the name is malformed.
     """
     registry = name.partition("/")[0]
     helper = _find_helper(document, registry, docker=docker)
     if helper is not None:
-        return Finding(helper)
-    store = _find_store(document, registry) if docker else None
+        return LookupResult(helper)
+    store = _find_default_helper(document, registry) if docker else None
     entry = _find_entry(document, name, legacy=legacy)
     if entry is None:
-        return Finding(store)
+        return LookupResult(store)
     try:
         credential, fault = _read_entry(entry, docker=docker)
     except ConfigurationError as error:
         message = f"the entry for {name} in {place} cannot be used: {error.message}"
         raise ConfigurationError(message) from None
-    warning = f"the entry for {name} in {place} is passed over: {fault}" if fault else None
-    return Finding(store, credential, warning)
+    warning = f"the entry for {name} in {place} is ignored: {fault}" if fault else None
+    return LookupResult(store, credential, warning)
 
 
 def _find_helper(document: AuthDocument, registry: str, *, docker: bool) -> HelperCall | None:
-    """The helper that is named for a registry, and for no other (rule FILE-11)."""
+    """The helper of exactly this registry (rule FILE-11)."""
     if registry in document.cred_helpers:
         return HelperCall(document.cred_helpers[registry], registry)
     if docker and registry in _HUBS:
@@ -214,18 +211,18 @@ def _find_helper(document: AuthDocument, registry: str, *, docker: bool) -> Help
     return None
 
 
-def _find_store(document: AuthDocument, registry: str) -> HelperCall | None:
-    """The helper that is named for all registries."""
+def _find_default_helper(document: AuthDocument, registry: str) -> HelperCall | None:
+    """The helper of all registries, ``credsStore``."""
     if not document.creds_store:
         return None
     return HelperCall(document.creds_store, HUB_URL if registry in _HUBS else registry)
 
 
 def _find_entry(document: AuthDocument, name: str, *, legacy: bool) -> Entry | None:
-    """The entry that counts for a name (rules FILE-08, FILE-09).
+    """The entry for a name (rules FILE-08, FILE-09).
 
-    Keys that equal the name go first, then those that equal a shorter one. After them URLs, and
-    the other names of Docker Hub, count for their host: the first of them in the file.
+    A key that equals the name goes first, then a key that equals a parent of it. After them the
+    first key of the file whose host matches is used: a URL, or another name of Docker Hub.
     """
     registry = name.partition("/")[0]
     for key in (registry,) if legacy else lookup_order(name):
@@ -239,7 +236,7 @@ def _find_entry(document: AuthDocument, name: str, *, legacy: bool) -> Entry | N
 
 
 def _read_entry(entry: Entry, *, docker: bool) -> tuple[Credential | None, str | None]:
-    """The credential of an entry, and why it is not the one that was meant (rule FILE-07)."""
+    """The credential of an entry, and why its ``auth`` was ignored, if it was (rule FILE-07)."""
     raw = _decode(entry.auth)
     pair = _split(raw)
     fault = "its 'auth' has no colon" if raw and pair is None else None
@@ -255,7 +252,7 @@ def _read_entry(entry: Entry, *, docker: bool) -> tuple[Credential | None, str |
 
 
 def _decode(auth: str) -> bytes:
-    """What is behind an ``auth``. Line breaks in it are passed over, as Go does."""
+    """Decode an ``auth``. Line breaks in it are ignored, as Go does."""
     bare = auth.replace("\r", "").replace("\n", "")
     if _BASE64.fullmatch(bare) is None:
         raise ConfigurationError("its 'auth' is not base64")
@@ -269,12 +266,12 @@ def _split(raw: bytes) -> tuple[str, str] | None:
     with suppress(UnicodeDecodeError):
         username, _, password = raw.decode("utf-8").partition(":")
         return username, password.strip("\0")
-    # Not while the other one is handled, for that holds the text, and would be its context.
+    # Not within the handler: its exception holds the text, and would become the context.
     raise ConfigurationError("its 'auth' is not base64 of UTF-8")
 
 
 def _host_of(key: str, *, legacy: bool) -> str:
-    """The host of a key. What has a path but no scheme is not cut, and equals no host."""
+    """The host of a key. A key with a path but without a scheme is left whole: it is no host."""
     bare = key.removeprefix("http://").removeprefix("https://")
     return _normalize(bare.partition("/")[0] if legacy or bare != key else bare)
 

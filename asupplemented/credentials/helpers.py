@@ -1,4 +1,4 @@
-"""Credential helpers: programs that keep credentials (rules HELP-01 to HELP-03)."""
+"""Credential helpers: ``docker-credential-*`` programs (rules HELP-01 to HELP-03)."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _SUFFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 _SERVER: Final = re.compile(r"(?!-)[!-~]{1,512}", re.ASCII)
 
 _NOTHING: Final = b"credentials not found in native keychain"
-"""What a helper prints that has no credential."""
-_TOKEN: Final = "<token>"  # noqa: S105 - a user name that says what the secret is
+"""What a helper prints if it has no credential."""
+_TOKEN: Final = "<token>"  # noqa: S105 - the user name that marks an identity token
 
 
 @dataclass(frozen=True, slots=True)
 class HelperLimits:
-    """Caps; each is the largest value that still passes.
+    """Limits of helpers; each is the largest value that is allowed.
 
     Attributes:
-        seconds: That a helper may take.
-        output: Bytes that it may print.
-        fresh: Seconds that an answer is good for; also the answer that there is nothing.
-        answers: That are remembered at the same time.
+        timeout: Seconds that a helper may take.
+        max_output: Bytes that a helper may print.
+        ttl: Seconds that an answer is cached, also the answer that there is no credential.
+        max_answers: Answers that are cached at the same time.
     """
 
-    seconds: float = 30.0
-    output: int = MAX_HELPER_OUTPUT
-    fresh: float = 300.0
-    answers: int = 256
+    timeout: float = 30.0
+    max_output: int = MAX_HELPER_OUTPUT
+    ttl: float = 300.0
+    max_answers: int = 256
 
 
 class _Answer(msgspec.Struct, frozen=True, rename={"username": "Username", "secret": "Secret"}):
@@ -64,27 +64,27 @@ class _Answer(msgspec.Struct, frozen=True, rename={"username": "Username", "secr
         return "<answer of a helper>"
 
 
-class _Question(NamedTuple):
+class _Key(NamedTuple):
     suffix: str
     server: str
 
 
-class _Known(NamedTuple):
+class _CachedAnswer(NamedTuple):
     credential: Credential | None
     expires: float
 
 
 class CredentialHelpers:
-    """Asks credential helpers, and remembers for a while what they said.
+    """Asks credential helpers, and caches their answers.
 
-    Those who want to know the same at the same time wait for one answer. Failures are not
-    remembered. It holds nothing that must be closed, and serves one event loop at a time.
+    Concurrent lookups of the same credential share one run of the helper. Failures are not
+    cached. There is nothing to close. One event loop at a time may use it.
 
     Args:
-        environ: The environment in which programs are looked for and run; None for that of this
-            process.
-        limits: How much to bear.
-        clock: Where time comes from.
+        environ: The environment of the helpers, whose ``PATH`` is searched; None for that of
+            this process.
+        limits: Limits of time, output and cache.
+        clock: Gives the time.
     """
 
     def __init__(
@@ -97,106 +97,110 @@ class CredentialHelpers:
         self._environ = environ
         self._limits = limits or HelperLimits()
         self._clock = clock or Clock()
-        self._known = LRU[_Question, _Known](self._limits.answers)
-        self._flights = SingleFlightMap[_Question, "Credential | None"]()
+        self._answers = LRU[_Key, _CachedAnswer](self._limits.max_answers)
+        self._flights = SingleFlightMap[_Key, "Credential | None"]()
 
     async def get(self, suffix: str, server: str) -> Credential | None:
         """Ask ``docker-credential-SUFFIX`` for the credential of a server.
 
         Args:
-            suffix: Which helper.
+            suffix: The name of the helper.
             server: Usually ``host[:port]``; never a namespace.
 
         Returns:
-            None if the helper says that it has none.
+            None if the helper has no credential.
 
         Raises:
-            ConfigurationError: No such helper can be run, or its answer cannot be understood.
-            SourceError: It failed. What it printed is not shown.
-            SourceTimeoutError: It took too long.
-            LimitExceededError: It printed too much.
+            ConfigurationError: The helper cannot be run, or its answer is malformed.
+            SourceError: The helper failed. Its output is not shown.
+            SourceTimeoutError: The helper took too long.
+            LimitExceededError: The helper printed too much.
         """
-        question = _Question(check_suffix(suffix), _check_server(server))
-        known = self._known.get(question)
+        key = _Key(check_suffix(suffix), _check_server(server))
+        known = self._answers.get(key)
         if known is not None and self._clock.now() < known.expires:
             return known.credential
-        return await self._flights.run(question, partial(self._ask, question))
+        return await self._flights.run(key, partial(self._ask, key))
 
-    async def _ask(self, question: _Question) -> Credential | None:
-        program = await self._locate(question)
-        command = Command(program, "get", question.server.encode("ascii"), self._environ)
+    async def _ask(self, key: _Key) -> Credential | None:
+        program = await self._find_program(key)
+        command = Command(program, "get", key.server.encode("ascii"), self._environ)
         limits = self._limits
         try:
             outcome = await run(
-                command, longest=limits.seconds, limit=limits.output, sleep=self._clock.sleep
+                command,
+                seconds=limits.timeout,
+                limit=limits.max_output,
+                sleep=self._clock.sleep,
             )
         except SupplementedError as error:
-            error.add_note(f"it was asked for the credential of {question.server}")
+            error.add_note(f"the helper was asked for the credential of {key.server}")
             raise
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            message = f"{program} cannot be run: {reason}; repair it, or what names it as a helper"
+            message = f"cannot run {program}: {reason}; repair it, or the setting that names it"
             raise ConfigurationError(message) from error
-        credential = parse_answer(outcome, command.name, question.server)
-        self._keep(question, credential)
+        credential = parse_answer(outcome, command.name, key.server)
+        self._remember(key, credential)
         return credential
 
-    async def _locate(self, question: _Question) -> str:
-        """Find a program on PATH, but not in whatever directory happens to be the current one."""
+    async def _find_program(self, key: _Key) -> str:
+        """Find the program of a helper on PATH, but never in a relative directory of it."""
         environ = os.environ if self._environ is None else self._environ
         places = environ.get("PATH", os.defpath).split(os.pathsep)
         path = os.pathsep.join([place for place in places if os.path.isabs(place)])  # noqa: PTH117
-        name = f"docker-credential-{question.suffix}"
+        name = f"docker-credential-{key.suffix}"
         look = partial(shutil.which, name, path=path)
         found = await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
         if found is None:
             message = (
-                f"there is no program {name} on PATH, which keeps the credential of"
-                f" {question.server}; install it, or remove what names it as a helper"
+                f"there is no program {name} on PATH, the credential helper for {key.server};"
+                f" install it, or remove the setting that names it"
             )
             raise ConfigurationError(message)
         return found
 
-    def _keep(self, question: _Question, credential: Credential | None) -> None:
-        expires = self._clock.now() + self._limits.fresh
-        self._known.put(question, _Known(credential, expires))
+    def _remember(self, key: _Key, credential: Credential | None) -> None:
+        expires = self._clock.now() + self._limits.ttl
+        self._answers.put(key, _CachedAnswer(credential, expires))
 
     def __repr__(self) -> str:
-        return f"<helpers, {len(self._known)} answers kept, {len(self._flights)} asked>"
+        return f"<helpers, {len(self._answers)} answers kept, {len(self._flights)} asked>"
 
 
 def check_suffix(suffix: str) -> str:
-    """Check what names a helper (rule SEC-12): it becomes part of the name of a program.
+    """Check the name of a helper (rule SEC-12): it becomes part of the name of a program.
 
     Returns:
-        The same.
+        The same name.
 
     Raises:
-        ConfigurationError: It is empty or too long, or has characters that no helper's name has.
+        ConfigurationError: It is empty or too long, or has other characters than letters,
+            digits, ``_``, ``.`` and ``-``.
     """
     if _SUFFIX.fullmatch(suffix) is None:
         message = (
-            f"{excerpt(suffix)} names no credential helper: for docker-credential-NAME give NAME,"
-            " which has letters, digits, '_', '.' and '-' only"
+            f"{excerpt(suffix)} is not the name of a credential helper: for docker-credential-NAME"
+            " give NAME, which has letters, digits, '_', '.' and '-' only"
         )
         raise ConfigurationError(message)
     return suffix
 
 
 def parse_answer(outcome: Outcome, program: str, server: str) -> Credential | None:
-    """What a helper said (rule HELP-02).
+    """Parse the answer of a helper (rule HELP-02).
 
     Args:
-        outcome: How it ended.
-        program: Its name, for errors.
-        server: What it was asked for, for errors.
+        outcome: The exit status and the output.
+        program: The name of the helper, for errors.
+        server: The registry that it was asked for, for errors.
 
     Returns:
-        None if it has no credential.
+        None if the helper has no credential.
 
     Raises:
-        ConfigurationError: Its answer cannot be understood.
-        SourceError: It failed.
+        ConfigurationError: The answer is malformed.
+        SourceError: The helper failed.
     """
     if outcome.status:
         if outcome.output.strip() == _NOTHING:
@@ -215,16 +219,16 @@ def parse_answer(outcome: Outcome, program: str, server: str) -> Credential | No
 
 def _failure(outcome: Outcome, program: str, server: str) -> SourceError:
     status = outcome.status
-    how = f"exited with status {status}" if status > 0 else f"was ended by signal {-status}"
+    how = f"exited with status {status}" if status > 0 else f"was killed by signal {-status}"
     message = (
-        f"{program} {how} when it was asked for the credential of {server}; run it by hand to see"
-        f" why: {program} get, with {server} on its stdin"
+        f"{program} {how} when it was asked for the credential of {server}; to see why, run"
+        f" {program} get with {server} on its stdin"
     )
     return SourceError(message)
 
 
 def _check_server(server: str) -> str:
     if _SERVER.fullmatch(server) is None:
-        message = f"no credential helper is asked for {excerpt(server)}, which is no name of a host"
+        message = f"no credential helper can be asked for {excerpt(server)}: it is not a host"
         raise ConfigurationError(message)
     return server

@@ -1,17 +1,14 @@
-"""Looking credentials up where podman, skopeo and docker keep them (rules FILE-11, FILE-12)."""
+"""A credential provider that combines auth files and helpers (rules FILE-11, FILE-12)."""
 
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Final
-
-import anyio.to_thread
 
 from asupplemented.credentials.auth_files import AuthFiles
 from asupplemented.credentials.helpers import CredentialHelpers, check_suffix
 from asupplemented.errors import SupplementedError
-from asupplemented.model.credential import check_lookup
+from asupplemented.model.credential import AUTH_FILES, check_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,41 +19,38 @@ if TYPE_CHECKING:
     from asupplemented.credentials.helpers import HelperLimits
     from asupplemented.model.credential import Credential
 
-__all__ = ("AUTH_FILES", "AuthFileCredentials")
-
-AUTH_FILES: Final = "containers-auth.json"
-"""In a list of helpers, this is no program but the credential files (rule FILE-12)."""
+__all__ = ("AuthFileCredentials",)
 
 MAX_WARNINGS: Final = 64
-"""Distinct warnings that are passed on; the rest is dropped."""
+"""Distinct warnings that are passed on; later ones are dropped."""
 
 
 class AuthFileCredentials:
-    """Credentials from files and helpers; give it to ``Session(credentials=...)``.
+    """Credentials from auth files and helpers; give it to ``Session(credentials=...)``.
 
-    Each lookup reads the files anew, in a worker thread, and so sees who logged in meanwhile;
-    what a helper said is good for some minutes. Helpers are asked in order, the files being one
-    of them, and the first one that knows a credential has the word. The files are asked in order
-    likewise, but one that cannot be used ends their search (rule FILE-05).
+    Each lookup reads the files again, so a new login takes effect at once; the answers of helpers
+    are cached for some minutes. Helpers are asked in order, with the files as one of them, and the
+    first credential that is found is used. The files are searched in order, too, but a file that
+    is malformed ends their search (rule FILE-05).
 
-    It holds nothing that must be closed, and may serve all sessions of one event loop.
+    There is nothing to close. All sessions of one event loop may share it.
 
     Args:
-        files: Where to look: the path of an auth.json, which is then the only file, or what
-            `AuthFiles` describes. None is `AuthFiles.default` for `environ`; as that does not
-            look at ``REGISTRY_AUTH_FILE``, programs give `default_auth_file` (rule FILE-04).
-        helpers: Which helpers to ask, in this order: the ``NAME`` of ``docker-credential-NAME``,
-            or `AUTH_FILES` for the files. registries.conf calls that ``credential-helpers``.
-        docker: Read files as docker does: with ``credsStore``, user names and passwords in the
-            open, and tokens that stand alone (rule FILE-06).
+        files: The files to search: the path of an auth.json, which is then the only file, or
+            `AuthFiles`. None for `AuthFiles.default` of `environ`, which ignores
+            ``REGISTRY_AUTH_FILE``: programs pass `default_auth_file` (rule FILE-04).
+        helpers: The helpers to ask, in this order: the ``NAME`` of ``docker-credential-NAME``,
+            or `AUTH_FILES` for the files. It is ``credential-helpers`` of registries.conf.
+        docker: Read files as docker does: with ``credsStore``, user names and passwords in plain
+            text, and tokens without a password (rule FILE-06).
         environ: The environment of the helpers, and of `AuthFiles.default`; None for that of
             this process.
-        warn: Told, once each, of what the operator should know. None for nobody.
-        limits: How much to bear from a helper.
-        clock: Where time comes from.
+        warn: Called once with each warning for the operator; None drops them.
+        limits: Limits of the helpers.
+        clock: Gives the time.
 
     Raises:
-        ConfigurationError: A helper cannot have this name.
+        ConfigurationError: The name of a helper is malformed.
     """
 
     def __init__(
@@ -79,11 +73,11 @@ class AuthFileCredentials:
         self._docker = docker
         self._warn = warn
         self._warned: set[str] = set()
-        self._programs = CredentialHelpers(environ=environ, limits=limits, clock=clock)
+        self._credential_helpers = CredentialHelpers(environ=environ, limits=limits, clock=clock)
 
     @property
     def files(self) -> AuthFiles:
-        """Where credentials are looked for."""
+        """The files that are searched."""
         return self._files
 
     async def __call__(self, name: str, /) -> Credential | None:
@@ -93,11 +87,11 @@ class AuthFileCredentials:
             name: A repository (``host[:port]/path``), a namespace above it, or a registry.
 
         Returns:
-            None if nobody knows any, and nobody failed.
+            None if neither a file nor a helper has a credential, and none of them failed.
 
         Raises:
-            ConfigurationError: The name can have no credential (rule FILE-10); or a file or a
-                helper cannot be used.
+            ConfigurationError: The name cannot have a credential (rule FILE-10), or a file is
+                malformed, or a helper cannot be run.
             SourceError: A helper failed or was too slow.
             LimitExceededError: A helper printed too much.
         """
@@ -106,9 +100,9 @@ class AuthFileCredentials:
         for helper in self._helpers:
             try:
                 if helper == AUTH_FILES:
-                    found = await self._search(name)
+                    found = await self._search_files(name)
                 else:
-                    found = await self._programs.get(helper, registry)
+                    found = await self._credential_helpers.get(helper, registry)
             except SupplementedError as error:
                 failures.append(error)
                 continue
@@ -122,29 +116,28 @@ class AuthFileCredentials:
         places = ", ".join(str(file.path) for file in self._files.files)
         return f"<AuthFileCredentials from {places or 'no file'}>"
 
-    async def _search(self, name: str) -> Credential | None:
-        """What the files say; the first one that cannot be used ends it."""
+    async def _search_files(self, name: str) -> Credential | None:
+        """Search the files in order; an error of one ends the search."""
         for file in self._files.files:
-            found = await self._look_into(file, name)
+            found = await self._search_file(file, name)
             if found is not None:
                 return found
         return None
 
-    async def _look_into(self, file: AuthFile, name: str) -> Credential | None:
-        look = partial(file.find, name, docker=self._docker)
-        finding = await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
+    async def _search_file(self, file: AuthFile, name: str) -> Credential | None:
+        finding = await file.find(name, docker=self._docker)
         if finding.warning is not None:
-            self._pass_on(finding.warning)
+            self._warn_once(finding.warning)
         if finding.helper is None:
             return finding.credential
         try:
-            known = await self._programs.get(*finding.helper)
+            known = await self._credential_helpers.get(*finding.helper)
         except SupplementedError as error:
             error.add_note(f"{file.path} names this helper")
             raise
         return finding.credential if known is None else known
 
-    def _pass_on(self, warning: str) -> None:
+    def _warn_once(self, warning: str) -> None:
         if self._warn is None or warning in self._warned or len(self._warned) >= MAX_WARNINGS:
             return
         self._warned.add(warning)
@@ -152,8 +145,8 @@ class AuthFileCredentials:
 
 
 def _join(failures: list[SupplementedError]) -> SupplementedError:
-    """The first failure, with those that came after it in its notes."""
+    """The first failure, with the later ones as notes."""
     first, *others = failures
     for other in others:
-        first.add_note(f"another place for credentials failed, too: {other}")
+        first.add_note(f"another source of credentials failed, too: {other}")
     return first

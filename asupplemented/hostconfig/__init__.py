@@ -1,12 +1,15 @@
-"""What a system says about registries: mirrors, short names, certificates, signatures, proxies.
+"""Configuration of registries on this host: the files that podman and skopeo read. No network.
 
-Nothing here talks to a registry, and nothing here is asynchronous. Functions that read files
-block, and are called in a worker thread; all others are pure. What was read is a frozen value.
+Functions that read files are asynchronous, parsers are pure, and all results are frozen values.
 
-`paths` says where files are, `documents` reads them, never more than a cap. On these stand
-`registries` (registries.conf, with `fragments`, `tables`, `candidates` and `aliases`),
-`short_names`, `certificates` (certs.d), and `lookaside` (registries.d). `proxies` reads an
-environment, and no file.
+- `paths`: where the files are.
+- `documents`: reads one file within a cap, lists directories, checks keys.
+- `registries_conf`: parses one registries.conf; `registries` merges all of them and gives the
+  locations of an image.
+- `short_names`: resolves names without a registry.
+- `certificates`: certs.d.
+- `registries_d`: registries.d, where signatures outside of registries are.
+- `proxies`: proxy variables of an environment.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from asupplemented.hostconfig.certificates import (
 from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.hostconfig.proxies import Proxies
 from asupplemented.hostconfig.registries import (
-    Candidate,
+    ImageLocation,
     Registries,
     RegistriesCache,
     join_failures,
@@ -33,9 +36,9 @@ from asupplemented.hostconfig.short_names import (
 )
 
 __all__ = (
-    "Candidate",
     "Certificates",
     "ConfigurationPaths",
+    "ImageLocation",
     "Lookaside",
     "Proxies",
     "Registries",

@@ -1,4 +1,4 @@
-"""Documents: configuration files as text, never more than a cap, and the keys within."""
+"""Configuration files: read within a cap, listed, parsed as TOML, and their keys checked."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import tomllib
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import aiofiles.os
+import anyio.to_thread
 import msgspec
 
-from asupplemented.aio.files import map_os_error, read_limited
+from asupplemented.aio.async_files import read_file
+from asupplemented.aio.files import map_os_error
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError, excerpt
 from asupplemented.limits import MIB
 from asupplemented.model.strict_json import fold
@@ -24,7 +27,7 @@ __all__ = (
     "list_documents",
     "list_readable",
     "parse_toml",
-    "quote_place",
+    "quote_location",
     "read_bytes",
     "read_document",
 )
@@ -32,29 +35,29 @@ __all__ = (
 T = TypeVar("T")
 
 MAX_DOCUMENT: Final = 1 * MIB
-"""One file. The largest that distributions ship has 20 KiB, and parsers are not quick."""
+"""Bytes of one file. The largest that distributions ship has 20 KiB, and parsers are slow."""
 
 MAX_DOCUMENTS: Final = 1000
 """Files of one kind in one directory."""
 
 MAX_DOTS: Final = 500
-"""In one line of TOML: the time for a dotted key grows with the square of its parts."""
+"""Dots in one line of TOML: parsing a dotted key takes time quadratic in its parts."""
 
 
-def read_document(path: Path, limit: int = MAX_DOCUMENT) -> str | None:
-    """Read a file as text. Blocking.
+async def read_document(path: Path, limit: int = MAX_DOCUMENT) -> str | None:
+    """Read a file as text.
 
     Args:
-        path: A regular file, or the null device, which is an empty one.
+        path: A regular file, or the null device, which counts as an empty file.
         limit: The most bytes to accept.
 
     Returns:
-        None if there is no such file.
+        None if the file does not exist.
 
     Raises:
-        ConfigurationError: It cannot be read, is too large, or is not UTF-8.
+        ConfigurationError: The file cannot be read, is too large, or is not UTF-8.
     """
-    data = read_bytes(path, limit)
+    data = await read_bytes(path, limit)
     try:
         return None if data is None else data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -62,60 +65,66 @@ def read_document(path: Path, limit: int = MAX_DOCUMENT) -> str | None:
         raise ConfigurationError(message) from error
 
 
-def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes | None:
-    """Read a file as it is. Blocking.
+async def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes | None:
+    """Read the bytes of a file.
 
     Args:
         path: See `read_document`.
         limit: See `read_document`.
 
     Returns:
-        None if there is no such file.
+        None if the file does not exist.
 
     Raises:
-        ConfigurationError: It cannot be read, or is too large.
+        ConfigurationError: The file cannot be read, or is too large.
     """
     if str(path) == os.devnull:
         return b""
     try:
-        return read_limited(path, limit)
+        return await read_file(path, limit)
     except NotFoundError:
         return None
     except SupplementedError as error:
         raise ConfigurationError(error.message) from error
 
 
-def is_visible(path: Path) -> bool:
-    """Whether there is such a file or directory, as far as we may look. Blocking."""
-    return os.access(path, os.F_OK)
+async def is_visible(path: Path) -> bool:
+    """Whether a file or directory exists and this process may see it."""
+    return await aiofiles.os.access(path, os.F_OK)
 
 
-def list_documents(directory: Path, *suffixes: str) -> tuple[Path, ...]:
-    """The files of a directory, not of those within it, sorted by name. Blocking.
+async def list_documents(directory: Path, *suffixes: str) -> tuple[Path, ...]:
+    """List the files of a directory, without its subdirectories, sorted by name.
 
     Args:
-        directory: If there is no such directory, it has no files.
-        *suffixes: The ends of names to look for.
+        directory: A directory that does not exist has no files.
+        *suffixes: The suffixes of names to list.
 
     Raises:
-        ConfigurationError: It cannot be listed, or has too many files.
+        ConfigurationError: The directory cannot be listed, or has too many files.
     """
-    found = list_readable(directory, *suffixes)
+    found = await list_readable(directory, *suffixes)
     if found is None:
         message = f"cannot list {directory}: permission denied; check its permissions"
         raise ConfigurationError(message)
     return found
 
 
-def list_readable(directory: Path, *suffixes: str) -> tuple[Path, ...] | None:
-    """The same, where a directory that may not be read is no error. Blocking.
+async def list_readable(directory: Path, *suffixes: str) -> tuple[Path, ...] | None:
+    """The same as `list_documents`, but missing permission is not an error.
 
     Returns:
-        None if we may not list the directory.
+        None if this process has no permission to list the directory.
 
     Raises:
-        ConfigurationError: It cannot be listed for another reason, or has too many files.
+        ConfigurationError: The directory cannot be listed for another reason, or has too many
+            files.
     """
+    # In one hop: `aiofiles.os.scandir` returns an iterator whose steps block the event loop.
+    return await anyio.to_thread.run_sync(_list_readable, directory, suffixes)
+
+
+def _list_readable(directory: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...] | None:
     names: list[str] = []
     try:
         with os.scandir(directory) as entries:
@@ -135,14 +144,15 @@ def list_readable(directory: Path, *suffixes: str) -> tuple[Path, ...] | None:
 
 
 def parse_toml(text: str, path: Path) -> dict[str, object]:
-    """The tables of a file in TOML.
+    """Parse the text of a TOML file. Pure.
 
     Args:
-        text: What is in the file.
+        text: The text.
         path: The file, for messages.
 
     Raises:
-        ConfigurationError: It is no TOML; the message says where. Or a line has too many dots.
+        ConfigurationError: The text is not TOML; the message says where. Or a line has too many
+            dots.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > MAX_DOTS:
@@ -154,16 +164,16 @@ def parse_toml(text: str, path: Path) -> dict[str, object]:
         message = f"{path} is not TOML: {error}"
         raise ConfigurationError(message) from error
     except (ValueError, RecursionError) as error:
-        message = f"{path} is not TOML of this world: a number is too long, or nesting too deep"
+        message = f"{path} is not TOML: a number is too long, or nesting is too deep"
         raise ConfigurationError(message) from error
 
 
 def convert(tree: object, kind: type[T], path: Path) -> T:
-    """Give a tree its type. Unknown keys are left out.
+    """Convert a parsed tree to a struct. Unknown keys are dropped. Pure.
 
     Args:
-        tree: What a parser made.
-        kind: A struct.
+        tree: The result of a parser.
+        kind: The type of the struct.
         path: The file, for messages.
 
     Raises:
@@ -177,34 +187,34 @@ def convert(tree: object, kind: type[T], path: Path) -> T:
 
 
 def check_keys(found: Iterable[str], known: Collection[str], where: str) -> tuple[str, ...]:
-    """Tell keys that nobody reads from those that somebody meant differently.
+    """Check the keys of a table: unknown ones are ignored, those in the wrong case refused. Pure.
 
-    Other programs read keys without regard to case. Such a key is refused: to leave out what
-    they obey, a ``Blocked`` perhaps, would be worse.
+    Other programs read keys without regard to case. To ignore a key that they obey, ``Blocked``
+    for example, would be dangerous.
 
     Args:
-        found: Keys of a table.
-        known: Keys that are read.
+        found: The keys of the table.
+        known: The keys that the library reads.
         where: The table, for messages.
 
     Returns:
-        A remark for each key that is not read.
+        A warning for each unknown key.
 
     Raises:
-        ConfigurationError: A key is a known one in another case.
+        ConfigurationError: A key equals a known one but for its case.
     """
     folded = {fold(key): key for key in known}
-    remarks: list[str] = []
+    warnings: list[str] = []
     for key in found:
         meant = folded.get(fold(key), key)
         if meant != key:
             message = f"{where}: the key {excerpt(key)} must be written {meant}"
             raise ConfigurationError(message)
         if key not in known:
-            remarks.append(f"{where}: the key {excerpt(key)} is unknown, and ignored")
-    return tuple(remarks)
+            warnings.append(f"{where}: the key {excerpt(key)} is unknown, and ignored")
+    return tuple(warnings)
 
 
-def quote_place(text: str) -> str:
-    """Quote a location for a message, without what may be a user and password before it."""
+def quote_location(text: str) -> str:
+    """Quote a location for a message, without a user name and password before an ``@``."""
     return excerpt(text.rpartition("@")[2])

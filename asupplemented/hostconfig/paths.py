@@ -1,4 +1,4 @@
-"""Where the files are: named by the caller, or where systems keep them."""
+"""Where configuration files are: where the caller says, or the defaults of podman and skopeo."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _SIGNATURES: Final = "containers/sigstore"
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationPaths:
-    """Paths of configuration files. A value; nothing is looked up on disk here.
+    """Paths of configuration files. A value; nothing here reads the disk.
 
-    A path that is given is used alone, and its default is not looked at. Without any argument
-    there are no defaults either, and nothing is configured; `default` gives what other programs
-    on the machine use.
+    A path that is given replaces its default. Without arguments there are no defaults either, so
+    nothing is configured; `default` gives the paths that other programs on this host use.
 
     Attributes:
         registries: A registries.conf, which must exist (rule CONF-01).
@@ -30,11 +29,11 @@ class ConfigurationPaths:
         certificates: The directory of certificates for every registry (rule TLS-01).
         certificates_root: A directory with one directory for each ``host[:port]``.
         lookaside: A registries.d (rule SIG-04).
-        short_names: The aliases that other programs have recorded (rule SHORT-01).
-        root: The directory in which ``/etc`` and ``/var`` are looked for; None for nowhere.
-        home: The user's home directory, which `root` does not move; None for nobody's.
-        cache: The user's directory for caches; None for none.
-        superuser: Whether files are where root keeps them, rather than a user.
+        short_names: The file of aliases that other programs record (rule SHORT-01).
+        root: The directory that contains ``etc`` and ``var``; None ignores both.
+        home: The user's home directory, independent of `root`; None ignores files of the user.
+        cache: The user's cache directory; None for none.
+        superuser: Whether to use the paths of root instead of those of a user.
     """
 
     registries: Path | None = None
@@ -57,15 +56,15 @@ class ConfigurationPaths:
         root: Path = Path("/"),
         superuser: bool | None = None,
     ) -> ConfigurationPaths:
-        """The paths that other programs use.
+        """The paths that other programs on this host use.
 
         Args:
-            environ: Such as ``os.environ``. Read are ``HOME``, ``XDG_CACHE_HOME``,
-                ``CONTAINERS_REGISTRIES_CONF`` (a path, as `registries`), and the variable by
-                which tools for rootless containers say whose root they are.
-            home: The home directory; None for that of the environment.
-            root: Put before ``/etc`` and ``/var``.
-            superuser: None asks the operating system who we are.
+            environ: An environment like ``os.environ``. The variables ``HOME``,
+                ``XDG_CACHE_HOME``, ``CONTAINERS_REGISTRIES_CONF`` (becomes `registries`) and
+                ``_CONTAINERS_ROOTLESS_UID`` are read.
+            home: The home directory; None for ``HOME``.
+            root: The directory that contains ``etc`` and ``var``.
+            superuser: None asks the operating system.
         """
         home = home or _absolute(environ, "HOME")
         cache = _absolute(environ, "XDG_CACHE_HOME")
@@ -78,17 +77,17 @@ class ConfigurationPaths:
             superuser=_is_superuser(environ) if superuser is None else superuser,
         )
 
-    def of_user(self, name: str) -> Path | None:
-        """Where the user configures `name`, None if there is no user."""
+    def user_path(self, name: str) -> Path | None:
+        """The path of `name` in the user's configuration directory; None without `home`."""
         return None if self.home is None else self.home / ".config/containers" / name
 
-    def of_system(self, name: str, vendor: str = "containers") -> Path | None:
-        """Where the system configures `name`, None if the system does not count."""
+    def system_path(self, name: str, vendor: str = "containers") -> Path | None:
+        """The path of `name` in the configuration directory of the system; None without `root`."""
         return None if self.root is None else self.root / "etc" / vendor / name
 
     @property
     def recorded_short_names(self) -> Path | None:
-        """The file of recorded aliases, None if there is none (rule SHORT-01)."""
+        """The file of recorded aliases; None for none (rule SHORT-01)."""
         if self.short_names is not None:
             return self.short_names
         if self.superuser:
@@ -97,19 +96,19 @@ class ConfigurationPaths:
 
     @property
     def signatures(self) -> Path | None:
-        """The directory of signatures where none is configured (rule SIG-05)."""
+        """The directory of signatures if none is configured (rule SIG-05)."""
         if self.superuser:
             return None if self.root is None else self.root / "var/lib" / _SIGNATURES
         return None if self.home is None else self.home / ".local/share" / _SIGNATURES
 
 
 def _absolute(environ: Mapping[str, str], name: str) -> Path | None:
-    """A path of the environment; one that is relative means nothing there."""
+    """The path in a variable; None if the variable is not set or the path is relative."""
     path = Path(environ.get(name, ""))
     return path if path.is_absolute() else None
 
 
 def _is_superuser(environ: Mapping[str, str]) -> bool:
-    """Whether we are root, and not a user who only appears as such within a namespace."""
+    """Whether this process runs as root, outside of the user namespace of another user."""
     outside = environ.get("_CONTAINERS_ROOTLESS_UID")
     return outside == "0" if outside else os.geteuid() == 0

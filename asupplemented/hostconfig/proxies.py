@@ -1,7 +1,7 @@
-"""Proxies: which one leads to a host, by an environment that is given (rule TLS-07).
+"""Which proxy to use for a host, according to the variables of an environment (rule TLS-07).
 
-The rules are those of ``urllib.request``, for any environment and not only that of the
-process, and for networks in ``NO_PROXY`` besides. ``.netrc`` is not read.
+The rules are those of ``urllib.request``, but for any environment, and networks are allowed in
+``NO_PROXY``. ``.netrc`` is not read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asupplemented.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("Exemption", "Proxies", "check_proxy")
+__all__ = ("NoProxyEntry", "Proxies", "check_proxy")
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -29,13 +29,13 @@ _LOCAL: Final = "localhost"
 
 
 @dataclass(frozen=True, slots=True)
-class Exemption:
+class NoProxyEntry:
     """One entry of ``NO_PROXY``.
 
     Attributes:
-        name: A domain, with all below it; None stands for every host.
+        name: A domain, which includes its subdomains; None matches every host.
         network: Addresses, in place of a name; None for none.
-        port: Only this port; None is any.
+        port: The only port that matches; None matches any.
     """
 
     name: str | None
@@ -43,8 +43,8 @@ class Exemption:
     port: int | None = None
 
     @classmethod
-    def parse(cls, entry: str) -> Exemption:
-        """Read a domain, an address, a network, or ``*``; the first two may have a port."""
+    def parse(cls, entry: str) -> NoProxyEntry:
+        """Parse a domain, an address, a network, or ``*``; the first two may have a port."""
         entry = entry.strip().lower()
         network = _parse_network(entry)
         if network is not None:
@@ -58,7 +58,7 @@ class Exemption:
         return cls(host.lstrip("*").strip("."), None, port)
 
     def covers(self, host: str, address: _Address | None, port: int) -> bool:
-        """Whether it is about a host: its name, its address if that is one, and its port."""
+        """Whether the entry matches a host by its name or address, and its port."""
         if self.port not in {None, port}:
             return False
         if self.network is not None:
@@ -68,57 +68,57 @@ class Exemption:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxies of an environment. A value; `repr` shows no URL, for they may hold passwords.
+    """The proxies of an environment. A value; `repr` hides the URLs: they may hold passwords.
 
     Attributes:
         http: The URL of the proxy for plain http; None for none.
-        https: The same for https. Its own scheme says how we speak to the proxy itself.
-        exempt: Hosts that are reached directly.
-        loopback: Whether this machine itself is reached through them, too.
+        https: The same for https. The scheme of the URL is that of the connection to the proxy.
+        exempt: Hosts that are connected directly.
+        loopback: Whether connections to this host use a proxy, too.
     """
 
     http: str | None = field(default=None, repr=False)
     https: str | None = field(default=None, repr=False)
-    exempt: tuple[Exemption, ...] = ()
+    exempt: tuple[NoProxyEntry, ...] = ()
     loopback: bool = False
 
     @classmethod
     def only(cls, url: str) -> Proxies:
-        """The one proxy that leads to every host, as the ``proxy`` of a table does."""
+        """Use one proxy for every host, like the ``proxy`` of a ``[[registry]]``."""
         return cls(url, url, loopback=True)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Proxies:
         """Read ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``.
 
-        Each in lowercase counts before the same in uppercase, even if it is empty. Where a web
-        server runs us as a program, ``HTTP_PROXY`` is a header of a stranger, and ignored.
+        A variable in lowercase overrides the one in uppercase, even if it is empty. In a CGI
+        program ``HTTP_PROXY`` holds a header of the request, so it is ignored.
 
         Args:
-            environ: Such as ``os.environ``.
+            environ: An environment like ``os.environ``.
 
         Raises:
-            ConfigurationError: A proxy is no URL, or speaks another protocol than HTTP.
+            ConfigurationError: A variable is not a URL, or its scheme is not http or https.
         """
-        foreign = "REQUEST_METHOD" in environ and "http_proxy" not in environ
+        is_cgi = "REQUEST_METHOD" in environ and "http_proxy" not in environ
         exempt = _pick(environ, "no_proxy").split(",")
         return cls(
-            None if foreign else _read(environ, "http_proxy"),
+            None if is_cgi else _read(environ, "http_proxy"),
             _read(environ, "https_proxy"),
-            tuple(Exemption.parse(entry) for entry in exempt if entry.strip()),
+            tuple(NoProxyEntry.parse(entry) for entry in exempt if entry.strip()),
         )
 
     def find(self, scheme: str, host: str, port: int | None = None) -> str | None:
-        """The proxy for a URL. Pure.
+        """Find the proxy for a URL. Pure.
 
         Args:
-            scheme: Of the URL, "http" or "https".
-            host: A name, or an address with brackets or without.
-            port: None is that of the scheme.
+            scheme: The scheme of the URL, "http" or "https".
+            host: A name, or an address with or without brackets.
+            port: None for the default port of the scheme.
 
         Returns:
-            The proxy's URL, None to connect directly, as to this machine itself unless
-            `loopback` says otherwise.
+            The URL of the proxy; None to connect directly, as to this host itself unless
+            `loopback` is set.
         """
         proxy = self.http if scheme == "http" else self.https if scheme == "https" else None
         if proxy is None:
@@ -132,26 +132,29 @@ class Proxies:
 
 
 def check_proxy(url: str, where: str) -> str:
-    """See that a URL is one of a proxy that can be used.
+    """Check that a URL is that of an HTTP proxy.
 
     Args:
-        url: With a scheme.
-        where: What says so, for messages. The URL is not shown, it may hold a password.
+        url: The URL, with a scheme.
+        where: The setting, for messages. They hide the URL, because it may hold a password.
+
+    Returns:
+        The same URL.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The URL is not that of an HTTP proxy.
     """
     try:
         parts = urlsplit(url)
         usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         parts, usable = None, False
-    # Not within the handler: its exception may quote a password that stands where a port should.
+    # Not within the handler: its exception may quote a password in the place of the port.
     if parts is not None and parts.scheme not in _SCHEMES:
-        message = f"{where}: a proxy is spoken to in http or https, and in no other protocol"
+        message = f"{where}: the scheme of a proxy must be http or https"
         raise ConfigurationError(message)
     if not usable or any(character <= " " for character in url):
-        message = f"{where}: this is no URL of a proxy; write http://host:port"
+        message = f"{where}: this is not the URL of a proxy; write http://host:port"
         raise ConfigurationError(message)
     return url
 

@@ -1,9 +1,4 @@
-"""Fragments: what one registries.conf says, checked (rules CONF-04 to CONF-08).
-
-Tables: the values of a registries.conf, once they are checked.
-
-Aliases: short names that stand for one repository (rule SHORT-01).
-"""
+"""One registries.conf, or one drop-in, parsed into checked values (rules CONF-04 to CONF-08)."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from asupplemented.hostconfig.documents import (
     check_keys,
     convert,
     parse_toml,
-    quote_place,
+    quote_location,
     read_document,
 )
 from asupplemented.hostconfig.proxies import check_proxy
@@ -32,37 +27,37 @@ if TYPE_CHECKING:
 __all__ = (
     "WILDCARD",
     "Aliases",
-    "Fragment",
     "Mirror",
     "Pulls",
+    "RegistriesConf",
     "Registry",
     "ShortNameMode",
     "has_registry",
     "load_aliases",
     "parse_aliases",
-    "parse_fragment",
+    "parse_registries_conf",
 )
 
 Pulls: TypeAlias = Literal["all", "digest-only", "tag-only"]
 """Which pulls a mirror serves."""
 
 ShortNameMode: TypeAlias = Literal["permissive", "enforcing", "disabled"]
-"""What to do with a short name that several registries may hold."""
+"""What to do if several registries may hold a short name."""
 
 WILDCARD: Final = "*."
-"""What a prefix begins with that stands for all hosts below one."""
+"""How a prefix begins that matches the subdomains of a host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A place to ask before the registry itself.
+    """A location that is asked before the registry itself.
 
     Attributes:
-        location: What stands in place of the prefix.
-        insecure: Plain http and unverified TLS are allowed.
+        location: The replacement of the prefix.
+        insecure: Whether plain http and unverified TLS are allowed.
         pulls: Which pulls it serves.
-        tells_registry: Its requests say which registry it stands in for (rule CONF-20).
-        proxy: The URL of the proxy that leads there, None for that of the environment.
+        tells_registry: Whether requests to it name the registry that it mirrors (rule CONF-20).
+        proxy: The URL of the proxy to use; None for that of the environment.
     """
 
     location: str
@@ -72,22 +67,22 @@ class Mirror:
     proxy: str | None = field(default=None, repr=False)
 
     def serves(self, *, by_digest: bool) -> bool:
-        """Whether it is asked for a pull of this kind (rule CONF-13)."""
+        """Whether the mirror serves a pull of this kind (rule CONF-13)."""
         return self.pulls == "all" or (self.pulls == "digest-only") == by_digest
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """One ``[[registry]]``: what is true of the names that begin with a prefix.
+    """One ``[[registry]]`` table: the settings of all names that begin with a prefix.
 
     Attributes:
-        prefix: ``host[:port][/path]``, or ``*.host`` for the hosts below one.
-        location: What stands in place of the prefix; None where names stay as they are.
-        insecure: Plain http and unverified TLS are allowed.
-        blocked: Nothing is read from there.
+        prefix: ``host[:port][/path]``, or ``*.host`` for the subdomains of a host.
+        location: The replacement of the prefix; None leaves names unchanged.
+        insecure: Whether plain http and unverified TLS are allowed.
+        blocked: Whether the library refuses to read from the registry.
         mirrors: In the order in which they are asked.
-        proxy: The URL of the proxy that leads there, None for that of the environment.
-        origin: The file that says so.
+        proxy: The URL of the proxy to use; None for that of the environment.
+        origin: The file of the table.
     """
 
     prefix: str
@@ -99,13 +94,13 @@ class Registry:
     origin: Path | None = None
 
     @property
-    def place(self) -> str:
-        """What the security settings are about; tables that share it must agree."""
+    def effective_location(self) -> str:
+        """Where the registry is. Tables with the same one must have the same security settings."""
         return self.prefix if self.location is None else self.location
 
 
-class Fragment(NamedTuple):
-    """What one file says; None is what it leaves to the others."""
+class RegistriesConf(NamedTuple):
+    """The content of one file. None is a setting that the file leaves to other files."""
 
     registries: tuple[Registry, ...]
     """Each prefix once."""
@@ -113,12 +108,12 @@ class Fragment(NamedTuple):
     helpers: tuple[str, ...] | None
     mode: ShortNameMode | None
     aliases: Aliases
-    remarks: tuple[str, ...]
-    """What is odd, and does no harm."""
+    warnings: tuple[str, ...]
+    """Harmless oddities."""
 
 
 Aliases: TypeAlias = "Mapping[str, ImageName | None]"
-"""Short name to repository, without tag and digest. None undoes an alias given elsewhere."""
+"""Short name to repository, without tag and digest. None removes an alias of another file."""
 
 _FAULTS_SHOWN: Final = 5
 
@@ -127,42 +122,42 @@ class _AliasFile(msgspec.Struct):
     aliases: dict[str, str] = {}
 
 
-def load_aliases(path: Path | None) -> Aliases:
-    """Read the aliases that other programs have recorded. Blocking.
+async def load_aliases(path: Path | None) -> Aliases:
+    """Read the aliases that other programs have recorded (rule SHORT-01).
 
     Args:
         path: See `ConfigurationPaths.recorded_short_names`.
 
     Returns:
-        None of them if there is no such file.
+        An empty mapping if the file does not exist.
 
     Raises:
-        ConfigurationError: The file cannot be read, or a line of it is no alias.
+        ConfigurationError: The file cannot be read, or an entry of it is not an alias.
     """
-    text = None if path is None else read_document(path)
+    text = None if path is None else await read_document(path)
     if path is None or text is None:
         return {}
     return parse_aliases(convert(parse_toml(text, path), _AliasFile, path).aliases, path)
 
 
 def parse_aliases(table: Mapping[str, str], path: Path) -> Aliases:
-    """Check a table of aliases.
+    """Check a table of aliases (rule SHORT-01).
 
     Args:
-        table: Short name to text; no text undoes an alias.
-        path: The file it is from, for messages.
+        table: Short name to repository; an empty text removes an alias.
+        path: The file of the table, for messages.
 
     Raises:
-        ConfigurationError: Some are no aliases; the message names several of them.
+        ConfigurationError: Some entries are not aliases; the message lists several of them.
     """
     aliases: dict[str, ImageName | None] = {}
     faults: list[str] = []
     for name, value in table.items():
         try:
-            _check_short(name)
-            aliases[name] = _parse_value(value) if value else None
+            _check_short_name(name)
+            aliases[name] = _parse_alias_value(value) if value else None
         except InvalidReferenceError as error:
-            faults.append(f"{excerpt(name)} = {quote_place(value)}: {error.message}")
+            faults.append(f"{excerpt(name)} = {quote_location(value)}: {error.message}")
     if faults:
         more = len(faults) - _FAULTS_SHOWN
         shown = "; ".join(faults[:_FAULTS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
@@ -172,12 +167,12 @@ def parse_aliases(table: Mapping[str, str], path: Path) -> Aliases:
 
 
 def has_registry(text: str) -> bool:
-    """Whether a name says where it is from: its first part looks like a host (rule REF-05)."""
+    """Whether a name contains a registry: its first part looks like a host (rule REF-05)."""
     first, slash, _ = text.partition("/")
     return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
 
-def _check_short(name: str) -> None:
+def _check_short_name(name: str) -> None:
     if has_registry(name):
         message = "a short name has no registry"
         raise InvalidReferenceError(message)
@@ -187,9 +182,9 @@ def _check_short(name: str) -> None:
     ImageName(DEFAULT_REGISTRY, name)
 
 
-def _parse_value(text: str) -> ImageName:
+def _parse_alias_value(text: str) -> ImageName:
     if not has_registry(text):
-        message = "an alias stands for a full name, beginning with a registry"
+        message = "an alias stands for a full name that begins with a registry"
         raise InvalidReferenceError(message)
     if ":" in text.partition("/")[2] or "@" in text:
         message = "an alias stands for a repository, without tag or digest"
@@ -200,7 +195,7 @@ def _parse_value(text: str) -> ImageName:
 _Tree: TypeAlias = "Mapping[str, object]"
 
 
-class _Endpoint(msgspec.Struct, rename="kebab"):
+class _MirrorTable(msgspec.Struct, rename="kebab"):
     location: str = ""
     insecure: bool = False
     proxy: str = ""
@@ -208,42 +203,42 @@ class _Endpoint(msgspec.Struct, rename="kebab"):
     asupplemented_tells_registry: bool = False
 
 
-class _Table(_Endpoint, rename="kebab"):
+class _RegistryTable(_MirrorTable, rename="kebab"):
     prefix: str = ""
     blocked: bool = False
     mirror_by_digest_only: bool = False
-    mirror: list[_Endpoint] = []
+    mirror: list[_MirrorTable] = []
 
 
-class _Names(msgspec.Struct, frozen=True):
+class _RegistryNames(msgspec.Struct, frozen=True):
     registries: list[str] | None = None
 
 
-class _Old(msgspec.Struct, frozen=True):
-    search: _Names = _Names()
-    insecure: _Names = _Names()
-    block: _Names = _Names()
+class _Version1(msgspec.Struct, frozen=True):
+    search: _RegistryNames = _RegistryNames()
+    insecure: _RegistryNames = _RegistryNames()
+    block: _RegistryNames = _RegistryNames()
 
     @property
-    def said(self) -> bool:
-        """Whether there is any list, be it empty."""
+    def is_used(self) -> bool:
+        """Whether the file has any of these lists, even an empty one."""
         return any(
             names.registries is not None for names in (self.search, self.insecure, self.block)
         )
 
 
 class _File(msgspec.Struct, rename="kebab"):
-    registry: list[_Table] | None = None
+    registry: list[_RegistryTable] | None = None
     unqualified_search_registries: list[str] | None = None
     credential_helpers: list[str] | None = None
     short_name_mode: str | None = None
     additional_layer_store_auth_helper: str | None = None
     aliases: dict[str, str] | None = None
-    registries: _Old = _Old()
+    registries: _Version1 = _Version1()
 
     @property
-    def said(self) -> bool:
-        """Whether there is anything of version 2."""
+    def is_version2(self) -> bool:
+        """Whether the file has any key of version 2."""
         return any(
             getattr(self, name) is not None
             for name in self.__struct_fields__
@@ -251,105 +246,105 @@ class _File(msgspec.Struct, rename="kebab"):
         )
 
 
-def parse_fragment(text: str, path: Path, *, drop_in: bool = False) -> Fragment:
-    """Read one file, of version 2 or of the old version 1 (rule CONF-04).
+def parse_registries_conf(text: str, path: Path, *, drop_in: bool = False) -> RegistriesConf:
+    """Parse the text of one file, of version 2 or of the old version 1 (rule CONF-04). Pure.
 
     Args:
-        text: What is in the file.
+        text: The text.
         path: The file, for messages.
-        drop_in: Whether it adds to another file; then it must be of version 2.
+        drop_in: Whether the file is a drop-in, which must be of version 2.
 
     Raises:
-        ConfigurationError: Something in it cannot be followed; the message names file and key.
+        ConfigurationError: A setting is malformed; the message names the file and the key.
     """
-    file, remarks = _read(text, path, drop_in=drop_in)
+    file, warnings = _read(text, path, drop_in=drop_in)
     registries = [_check_table(table, n, path) for n, table in enumerate(file.registry or (), 1)]
     _check_agreement(registries, path)
-    unique = _unique(registries)
-    remarks += [
-        f"{path}: another [[registry]] {quote_place(table.prefix)} came first; this one is ignored"
+    unique = _first_of_each_prefix(registries)
+    warnings += [
+        f"{path}: the second [[registry]] of prefix {quote_location(table.prefix)} is ignored"
         for table in registries
         if unique[table.prefix] is not table
     ]
-    return Fragment(
+    return RegistriesConf(
         tuple(unique.values()),
         _check_search(file.unqualified_search_registries, path),
         None if file.credential_helpers is None else tuple(file.credential_helpers),
         _check_mode(file.short_name_mode, path),
         parse_aliases(file.aliases or {}, path),
-        tuple(remarks),
+        tuple(warnings),
     )
 
 
 def _read(text: str, path: Path, *, drop_in: bool) -> tuple[_File, list[str]]:
-    """The file in the terms of version 2, and remarks on its keys."""
+    """The file converted to version 2, and warnings about its keys."""
     tree = parse_toml(text, path)
     file = convert(tree, _File, path)
-    remarks = list(_check_all_keys(tree, path))
-    if not file.registries.said:
-        return file, remarks
+    warnings = list(_check_known_keys(tree, path))
+    if not file.registries.is_used:
+        return file, warnings
     if drop_in:
-        message = f"{path} is of version 1; drop-ins are of version 2: use [[registry]]"
+        message = f"{path} is of version 1, but drop-ins must be of version 2: use [[registry]]"
         raise ConfigurationError(message)
-    if file.said:
+    if file.is_version2:
         message = f"{path} mixes versions 1 and 2; replace [registries.*] by [[registry]]"
         raise ConfigurationError(message)
-    return _upgrade(file.registries), remarks
+    return _convert_version1(file.registries), warnings
 
 
-def _upgrade(old: _Old) -> _File:
-    """Version 1 in the terms of version 2: first what is blocked, then what is insecure."""
-    tables: dict[str, _Table] = {}
+def _convert_version1(old: _Version1) -> _File:
+    """Convert version 1 to version 2: first the blocked registries, then the insecure ones."""
+    tables: dict[str, _RegistryTable] = {}
     for name in old.block.registries or ():
         location = name.rstrip("/")
-        tables.setdefault(location, _Table(location=location)).blocked = True
+        tables.setdefault(location, _RegistryTable(location=location)).blocked = True
     for name in old.insecure.registries or ():
         location = name.rstrip("/")
-        tables.setdefault(location, _Table(location=location)).insecure = True
+        tables.setdefault(location, _RegistryTable(location=location)).insecure = True
     return _File(
         registry=list(tables.values()), unqualified_search_registries=old.search.registries
     )
 
 
-def _check_all_keys(tree: _Tree, path: Path) -> Iterator[str]:
-    """Look at the keys of a tree that has the right types."""
-    for table, kind, where in _walk(tree, str(path)):
+def _check_known_keys(tree: _Tree, path: Path) -> Iterator[str]:
+    """Check the keys of a tree whose values have the right types."""
+    for table, kind, where in _iterate_tables(tree, str(path)):
         yield from check_keys(table, kind.__struct_encode_fields__, where)
 
 
-def _walk(tree: _Tree, where: str) -> Iterator[tuple[_Tree, type[msgspec.Struct], str]]:
-    """Every table whose keys are ours to name."""
+def _iterate_tables(tree: _Tree, where: str) -> Iterator[tuple[_Tree, type[msgspec.Struct], str]]:
+    """Every table of the tree whose keys are fixed, with its struct and its name."""
     yield tree, _File, where
     old = cast("Mapping[str, _Tree]", tree.get("registries", {}))
-    yield old, _Old, f"{where}: [registries]"
+    yield old, _Version1, f"{where}: [registries]"
     for name in old:
-        if name in _Old.__struct_fields__:
-            yield old[name], _Names, f"{where}: [registries.{name}]"
+        if name in _Version1.__struct_fields__:
+            yield old[name], _RegistryNames, f"{where}: [registries.{name}]"
     for number, table in enumerate(cast("list[_Tree]", tree.get("registry", [])), 1):
         of_table = f"{where}: [[registry]] number {number}"
-        yield table, _Table, of_table
+        yield table, _RegistryTable, of_table
         for mirror in cast("list[_Tree]", table.get("mirror", [])):
-            yield mirror, _Endpoint, f"{of_table}, [[registry.mirror]]"
+            yield mirror, _MirrorTable, f"{of_table}, [[registry.mirror]]"
 
 
-def _check_table(table: _Table, number: int, path: Path) -> Registry:
+def _check_table(table: _RegistryTable, number: int, path: Path) -> Registry:
     """One ``[[registry]]`` (rules CONF-05, CONF-07, CONF-08)."""
     where = f"{path}: [[registry]] number {number}"
     location = _check_location(table.location, where)
     prefix = _check_location(table.prefix, where) if table.prefix else location
     if not prefix:
-        message = f"{where} has neither prefix nor location; write a location"
+        message = f"{where} has neither prefix nor location; add a location"
         raise ConfigurationError(message)
-    where = f"{where} ({quote_place(prefix)})"
+    where = f"{where} ({quote_location(prefix)})"
     wild = prefix.startswith(WILDCARD)
     if wild and any(character in prefix for character in "/@:"):
         message = f"{where}: a prefix with a wildcard is *.host, without path, port, tag or digest"
         raise ConfigurationError(message)
     if not location and not wild:
-        message = f"{where} has no location, which only a prefix like *.example.com may lack"
+        message = f"{where} has no location; only a prefix like *.example.com needs none"
         raise ConfigurationError(message)
     if table.pull_from_mirror:
-        message = f"{where}: pull-from-mirror belongs into a [[registry.mirror]]"
+        message = f"{where}: pull-from-mirror belongs in a [[registry.mirror]]"
         raise ConfigurationError(message)
     return Registry(
         prefix,
@@ -362,15 +357,15 @@ def _check_table(table: _Table, number: int, path: Path) -> Registry:
     )
 
 
-def _check_mirror(mirror: _Endpoint, table: _Table, where: str) -> Mirror:
+def _check_mirror(mirror: _MirrorTable, table: _RegistryTable, where: str) -> Mirror:
     location = _check_location(mirror.location, where)
     if not location:
-        message = f"{where}: a mirror has no location; write where it is"
+        message = f"{where}: a mirror has no location; add one"
         raise ConfigurationError(message)
-    where = f"{where}, mirror {quote_place(location)}"
+    where = f"{where}, mirror {quote_location(location)}"
     pulls = mirror.pull_from_mirror or "all"
     if pulls not in get_args(Pulls):
-        message = f"{where}: pull-from-mirror is {_choice(Pulls)}, not {excerpt(pulls)}"
+        message = f"{where}: pull-from-mirror is {_alternatives(Pulls)}, not {excerpt(pulls)}"
         raise ConfigurationError(message)
     if table.mirror_by_digest_only:
         if mirror.pull_from_mirror:
@@ -387,11 +382,11 @@ def _check_mirror(mirror: _Endpoint, table: _Table, where: str) -> Mirror:
 
 
 def _check_location(text: str, where: str) -> str:
-    """A location or prefix without slashes at its end (rule CONF-05)."""
+    """A location or prefix without trailing slashes (rule CONF-05)."""
     trimmed = text.rstrip("/")
     if trimmed.startswith(("http://", "https://")):
         message = (
-            f"{where}: {quote_place(text)} must not have a scheme; write host[:port][/path], "
+            f"{where}: {quote_location(text)} must not have a scheme; write host[:port][/path], "
             f"and insecure = true for plain http"
         )
         raise ConfigurationError(message)
@@ -399,17 +394,17 @@ def _check_location(text: str, where: str) -> str:
 
 
 def _check_agreement(registries: Iterable[Registry], path: Path) -> None:
-    """No place is secure in one table and insecure in another (rule CONF-06)."""
-    by_place = attrgetter("place")
-    for place, group in groupby(sorted(registries, key=by_place), by_place):
+    """Refuse tables of one location with different security settings (rule CONF-06)."""
+    by_location = attrgetter("effective_location")
+    for location, group in groupby(sorted(registries, key=by_location), by_location):
         tables = list(group)
         for key in ("insecure", "blocked", "proxy"):
             if len({getattr(table, key) for table in tables}) > 1:
-                message = f"{path}: tables with location {quote_place(place)} differ in {key}"
+                message = f"{path}: tables with location {quote_location(location)} differ in {key}"
                 raise ConfigurationError(message)
 
 
-def _unique(registries: Iterable[Registry]) -> dict[str, Registry]:
+def _first_of_each_prefix(registries: Iterable[Registry]) -> dict[str, Registry]:
     """The first table of each prefix (rule CONF-06)."""
     first: dict[str, Registry] = {}
     for registry in registries:
@@ -430,16 +425,16 @@ def _check_host(text: str, where: str) -> str:
         fault = None
     except InvalidReferenceError as error:
         fault = error
-    message = f"{where}: {quote_place(text)} is no host[:port]"
+    message = f"{where}: {quote_location(text)} is not a host[:port]"
     raise ConfigurationError(message) from fault
 
 
 def _check_mode(text: str | None, path: Path) -> ShortNameMode | None:
     if text and text not in get_args(ShortNameMode):
-        message = f"{path}: short-name-mode is {_choice(ShortNameMode)}, not {excerpt(text)}"
+        message = f"{path}: short-name-mode is {_alternatives(ShortNameMode)}, not {excerpt(text)}"
         raise ConfigurationError(message)
     return cast("ShortNameMode", text) if text else None
 
 
-def _choice(kind: object) -> str:
+def _alternatives(kind: object) -> str:
     return " or ".join(get_args(kind))

@@ -1,13 +1,17 @@
-"""registries.d: where signatures are that lie beside a registry (rules SIG-02, SIG-04 to SIG-06).
+"""registries.d: where signatures outside of registries are (rules SIG-02, SIG-04 to SIG-06).
 
-Its files are YAML, read by PyYAML: the extra ``signatures``. Files without content need it not.
+The files are YAML and parsed with PyYAML, which the extra ``signatures`` installs. Files that hold
+only comments do not need it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlsplit
+
+import anyio.to_thread
 
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.documents import (
@@ -19,7 +23,7 @@ from asupplemented.hostconfig.documents import (
 from asupplemented.limits import KIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from yaml import Node
@@ -33,7 +37,7 @@ __all__ = ("Lookaside", "Section", "locate_signature")
 T = TypeVar("T")
 
 MAX_YAML: Final = 256 * KIB
-"""One file: real ones have a few lines, and parsing YAML is slow."""
+"""Bytes of one file. Real ones have a few lines, and parsing YAML is slow."""
 
 _SUFFIX: Final = ".yaml"
 _SCHEMES: Final = ("file", "http", "https")
@@ -44,7 +48,7 @@ _NULL: Final = "tag:yaml.org,2002:null"
 _TRUE: Final = frozenset(("true", "yes", "on"))
 
 _READ: Final = ("lookaside", "sigstore")
-"""Keys of one meaning, the newer one first."""
+"""Keys of the same meaning, the newer one first."""
 _STAGING: Final = ("lookaside-staging", "sigstore-staging")
 _ATTACHMENTS: Final = "use-sigstore-attachments"
 _KEYS: Final = (*_READ, *_STAGING, _ATTACHMENTS)
@@ -52,13 +56,13 @@ _KEYS: Final = (*_READ, *_STAGING, _ATTACHMENTS)
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What is said of one namespace. None is what it leaves to wider ones.
+    """The settings of one namespace. None is a setting that it leaves to wider namespaces.
 
     Attributes:
-        url: Where signatures are read from.
-        staging: Where they are written to; without it, `url`.
-        attachments: Whether signatures are also looked for in the registry itself.
-        origin: The file that says so.
+        url: Where signatures are read.
+        staging: Where signatures are written; None for `url`.
+        attachments: Whether signatures are also read from the registry itself.
+        origin: The file of the section.
     """
 
     url: str | None = field(default=None, repr=False)
@@ -69,86 +73,105 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Lookaside:
-    """All that the files of one registries.d say. A value.
+    """The content of all files of one registries.d. A value.
 
     Attributes:
-        sections: By namespace: a repository with or without tag or digest, what contains it, or
+        sections: By namespace: a repository with or without tag or digest, a parent of it, or
             ``*.example.com``.
-        default: For all that no section speaks of; None for nothing.
-        fallback: Where signatures are that nobody has configured; None for nowhere.
-        remarks: What is odd in the files, and does no harm.
+        default: For images without a section; None for none.
+        fallback: The URL of signatures if no file configures one; None for none.
+        warnings: Harmless oddities of the files.
     """
 
     sections: Mapping[str, Section] = field(default_factory=dict[str, Section], hash=False)
     default: Section | None = None
     fallback: str | None = None
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, paths: ConfigurationPaths) -> Lookaside:
-        """Read a registries.d (rule SIG-04). Blocking.
+    async def load(cls, paths: ConfigurationPaths) -> Lookaside:
+        """Read a registries.d (rule SIG-04).
 
-        That is the directory that was named, else the user's if it exists, else the system's.
+        It is the directory that `paths` names, else that of the user if it exists, else that of
+        the system.
 
         Args:
-            paths: Where it is.
+            paths: Where the directory is.
 
         Raises:
-            ConfigurationError: A file cannot be read or followed, two files speak of the same
-                namespace, or there are files and PyYAML is not installed.
+            ConfigurationError: A file cannot be read or is malformed, two files configure the
+                same namespace, or PyYAML is not installed and a file needs it.
         """
-        directory = _choose(paths)
+        directory = await _find_directory(paths)
+        found = () if directory is None else await list_documents(directory, _SUFFIX)
+        texts = [(path, await read_document(path, MAX_YAML)) for path in found]
+        signatures = paths.signatures
+        fallback = None if signatures is None else f"file://{quote(str(signatures))}"
+        parse = partial(cls.parse, texts, fallback=fallback)
+        return await anyio.to_thread.run_sync(parse, abandon_on_cancel=True)
+
+    @classmethod
+    def parse(
+        cls, texts: Iterable[tuple[Path, str | None]], *, fallback: str | None = None
+    ) -> Lookaside:
+        """Parse and merge files. Pure.
+
+        Args:
+            texts: Paths and texts; None for a file that is gone.
+            fallback: See the attribute.
+
+        Raises:
+            ConfigurationError: See `load`.
+        """
         sections: dict[str, Section] = {}
         defaults: list[Section] = []
-        remarks: list[str] = []
-        for path in () if directory is None else list_documents(directory, _SUFFIX):
-            file = _File(path, remarks)
-            for name, section in file.read():
+        warnings: list[str] = []
+        for path, text in texts:
+            file = _File(path, warnings)
+            for name, section in file.parse(text or ""):
                 if name is None:
                     defaults.append(section)
                 elif sections.setdefault(name, section) is not section:
-                    raise _repeated(f"docker: {name}", sections[name], path)
+                    raise _duplicate_error(f"docker: {name}", sections[name], path)
             if len(defaults) > 1:
-                raise _repeated("default-docker", defaults[0], path)
-        signatures = paths.signatures
-        fallback = None if signatures is None else f"file://{quote(str(signatures))}"
-        return cls(sections, next(iter(defaults), None), fallback, tuple(remarks))
+                raise _duplicate_error("default-docker", defaults[0], path)
+        return cls(sections, next(iter(defaults), None), fallback, tuple(warnings))
 
     def find_url(self, name: ImageName) -> str | None:
-        """Where the signatures of an image are read from (rule SIG-05).
+        """Where the signatures of an image are read (rule SIG-05).
 
-        Each setting is looked up by itself: a section that lacks it is passed over.
+        Each setting is looked up by itself: a section without it is skipped.
 
         Args:
-            name: The image as it is physically read (rule CONF-18).
+            name: The image at the location that is read (rule CONF-18).
 
         Returns:
-            The URL of a place for all repositories, for `locate_signature`. None for nowhere.
+            The base URL of all repositories, for `locate_signature`; None for none.
 
         Raises:
-            ConfigurationError: It is no URL of a file or of a web server.
+            ConfigurationError: The setting is not the URL of a file or of a web server.
         """
-        section = self._first(name, lambda each: each.url)
+        section = self._find_section(name, lambda each: each.url)
         return self.fallback if section is None else _check_url(section.url, section)
 
     def find_staging_url(self, name: ImageName) -> str | None:
-        """Where signatures of an image are written to.
+        """Where the signatures of an image are written.
 
         Raises:
             ConfigurationError: See `find_url`.
         """
-        section = self._first(name, lambda each: each.staging or each.url)
+        section = self._find_section(name, lambda each: each.staging or each.url)
         if section is None:
             return self.fallback
         return _check_url(section.staging or section.url, section)
 
     def uses_attachments(self, name: ImageName) -> bool:
-        """Whether the registry itself may hold signatures, under tags (rule SIG-06)."""
-        section = self._first(name, lambda each: each.attachments)
+        """Whether the registry itself may hold signatures, as tags (rule SIG-06)."""
+        section = self._find_section(name, lambda each: each.attachments)
         return section is not None and section.attachments is True
 
-    def _first(self, name: ImageName, pick: Callable[[Section], object]) -> Section | None:
-        """The section closest to an image that has a setting."""
+    def _find_section(self, name: ImageName, pick: Callable[[Section], object]) -> Section | None:
+        """The section of the narrowest namespace that has a setting."""
         identity = str(name if name.digest is None else name.with_tag(None))
         sections = (self.sections.get(scope) for scope in (identity, *name.namespaces()))
         for section in (*sections, self.default):
@@ -162,22 +185,22 @@ def locate_signature(url: str, name: ImageName, digest: Digest, number: int) -> 
 
     Args:
         url: See `Lookaside.find_url`.
-        name: The image; its registry does not count.
-        digest: Of the manifest.
-        number: From 1.
+        name: The image; its registry is not part of the URL.
+        digest: The digest of the manifest.
+        number: The number of the signature, from 1.
     """
     parts = urlsplit(url)
     path = f"{parts.path}/{name.path}@{digest.algorithm}={digest.encoded}/signature-{number}"
     return parts._replace(path=path).geturl()
 
 
-def _choose(paths: ConfigurationPaths) -> Path | None:
+async def _find_directory(paths: ConfigurationPaths) -> Path | None:
     if paths.lookaside is not None:
         return paths.lookaside
-    of_user = paths.of_user("registries.d")
-    if of_user is not None and is_visible(of_user):
+    of_user = paths.user_path("registries.d")
+    if of_user is not None and await is_visible(of_user):
         return of_user
-    return paths.of_system("registries.d")
+    return paths.system_path("registries.d")
 
 
 def _check_url(url: str | None, section: Section) -> str:
@@ -186,27 +209,26 @@ def _check_url(url: str | None, section: Section) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in _SCHEMES or (parts.scheme != "file" and not parts.hostname):
-        message = f"{section.origin}: a lookaside is the URL of a file or of a web server"
+        message = f"{section.origin}: a lookaside must be the URL of a file or of a web server"
         raise ConfigurationError(message)
     return parts.geturl()
 
 
-def _repeated(what: str, first: Section, path: Path) -> ConfigurationError:
+def _duplicate_error(what: str, first: Section, path: Path) -> ConfigurationError:
     message = f"{what} is defined both in {first.origin} and in {path}; keep one of them"
     return ConfigurationError(message)
 
 
 class _File:
-    """One file: its nodes, and their keys and types."""
+    """Parses one file: checks the keys and types of its nodes."""
 
-    def __init__(self, path: Path, remarks: list[str]) -> None:
+    def __init__(self, path: Path, warnings: list[str]) -> None:
         self._path = path
-        self._remarks = remarks
+        self._warnings = warnings
 
-    def read(self) -> Iterator[tuple[str | None, Section]]:
-        """Its sections by namespace; that of all others by None."""
-        text = read_document(self._path, MAX_YAML)
-        root = None if text is None or _is_blank(text) else _compose(text, self._path)
+    def parse(self, text: str) -> Iterator[tuple[str | None, Section]]:
+        """Its sections with their namespaces; the default section with None."""
+        root = None if _is_blank(text) else _compose(text, self._path)
         if root is None:
             return
         top = self._mapping(root, "the file")
@@ -232,11 +254,11 @@ class _File:
         )
 
     def _text(self, table: Mapping[str, Node], keys: tuple[str, ...], where: str) -> str | None:
-        """The value of the first of some keys that has one; an empty text is none."""
+        """The first value of some keys that is not empty."""
         for key in keys:
             node = self._optional(table, key)
             if node is not None and node.tag != _TEXT:
-                raise self._wrong(f"{where}, {key}", "text")
+                raise self._type_error(f"{where}, {key}", "text")
             if node is not None and node.value:
                 return str(node.value)
         return None
@@ -246,7 +268,7 @@ class _File:
         if node is None:
             return None
         if node.tag != _BOOLEAN:
-            raise self._wrong(f"{where}, {_ATTACHMENTS}", "true or false")
+            raise self._type_error(f"{where}, {_ATTACHMENTS}", "true or false")
         return str(node.value).lower() in _TRUE
 
     def _optional(self, table: Mapping[str, Node], key: str) -> Node | None:
@@ -257,37 +279,35 @@ class _File:
         from yaml import MappingNode, ScalarNode  # noqa: PLC0415 - an extra
 
         if not isinstance(node, MappingNode):
-            raise self._wrong(where, "keys with values")
+            raise self._type_error(where, "keys with values")
         table: dict[str, Node] = {}
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
-                raise self._wrong(f"a key of {where}", "text")
+                raise self._type_error(f"a key of {where}", "text")
             if table.setdefault(str(key.value), value) is not value:
                 message = f"{self._path}: {where} gives {excerpt(str(key.value))} twice; keep one"
                 raise ConfigurationError(message)
         return table
 
     def _check_keys(self, table: Mapping[str, Node], known: tuple[str, ...], where: str) -> None:
-        self._remarks.extend(check_keys(table, known, f"{self._path}: {where}"))
+        self._warnings.extend(check_keys(table, known, f"{self._path}: {where}"))
 
-    def _wrong(self, where: str, expected: str) -> ConfigurationError:
-        return ConfigurationError(f"{self._path}: {where} has to be {expected}")
+    def _type_error(self, where: str, expected: str) -> ConfigurationError:
+        return ConfigurationError(f"{self._path}: {where} must be {expected}")
 
 
 def _is_blank(text: str) -> bool:
-    """Whether there is nothing but comments, as in files that only show what could be said."""
+    """Whether there are only comments, as in the examples that packages install."""
     lines = (line.strip() for line in text.splitlines())
     return all(not line or line.startswith("#") or line == "---" for line in lines)
 
 
 def _compose(text: str, path: Path) -> Node | None:
-    """The nodes of a document. No values are made of them: what YAML can make is too much."""
+    """The nodes of a document. No objects are made of them, because YAML can name types."""
     try:
         import yaml  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        message = (
-            f"{path} is YAML, for which PyYAML is needed: pip install 'asupplemented[signatures]'"
-        )
+        message = f"{path} is YAML and needs PyYAML: pip install 'asupplemented[signatures]'"
         raise ConfigurationError(message) from error
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
@@ -296,5 +316,5 @@ def _compose(text: str, path: Path) -> Node | None:
         message = f"{path} is not YAML{line}: {error.problem}"
         raise ConfigurationError(message) from error
     except (yaml.YAMLError, RecursionError) as error:
-        message = f"{path} is not YAML that can be read: odd characters, or nested too deep"
+        message = f"{path} is not YAML: it has control characters, or nesting is too deep"
         raise ConfigurationError(message) from error

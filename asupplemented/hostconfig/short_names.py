@@ -1,7 +1,7 @@
-"""Short names: what people type, and the images that they may mean (rule SHORT-01).
+"""Short names: names without a registry, and the images that they may mean (rule SHORT-01).
 
-The transport itself never resolves one: to it, ``busybox`` is ``docker.io/library/busybox``. Who
-takes input from people asks here first.
+The transport never resolves a short name: for it, ``busybox`` is ``docker.io/library/busybox``.
+Programs that accept names from users resolve them here first.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ __all__ = ("is_short_name", "resolve_short_name")
 
 
 def is_short_name(text: str) -> bool:
-    """Whether a name does not say which registry it is from. It may have a tag or digest."""
+    """Whether a name has no registry. It may have a tag or a digest."""
     return not has_registry(text.partition("@")[0])
 
 
 def resolve_short_name(
     text: str, registries: Registries, recorded: Aliases | None = None
 ) -> tuple[ImageName, ...]:
-    """The images that a name may mean, in the order in which to try them. Pure.
+    """Resolve a name to the images that it may mean, in the order to try them. Pure.
 
-    A recorded alias comes before one that is configured; one recorded without a value hides
-    the latter. An alias settles the matter. Without one, each registry that is configured for
-    the search gives a candidate. If there are several, the mode decides: "permissive" and
-    "disabled" return them all (nobody is there to be asked), "enforcing" refuses.
+    An alias gives one image. A recorded alias overrides a configured one, and a recorded alias
+    without a value hides it. Without an alias, each search registry gives an image. If there are
+    several, the mode decides: "permissive" and "disabled" return all of them, as there is no
+    prompt to choose one, and "enforcing" refuses.
 
     Args:
-        text: ``name[:tag][@digest]``, with a registry or without.
-        registries: What is configured.
+        text: ``name[:tag][@digest]``, with or without a registry.
+        registries: The settings of registries.conf.
         recorded: See `load_aliases`; None for none.
 
     Returns:
-        At least one image; just one, if the name says its registry.
+        At least one image; exactly one if the name has a registry.
 
     Raises:
-        InvalidReferenceError: It is no name of an image.
-        ConfigurationError: No alias and no registry to search; or several, and the mode is
-            "enforcing".
+        InvalidReferenceError: The text is not the name of an image.
+        ConfigurationError: The short name has no alias, and there is no search registry, or
+            there are several and the mode is "enforcing".
     """
     meant = ImageName.parse(text, allow_ipv6=True)
     if not is_short_name(text):
@@ -70,13 +70,13 @@ def _check_search(text: str, registries: Registries) -> None:
         files = ", ".join(map(str, registries.files)) or "there is no registries.conf"
         message = (
             f"the short name {excerpt(text)} has no alias, and there is no registry to search "
-            f"({files}); write the registry, or set unqualified-search-registries"
+            f"({files}); add the registry to the name, or set unqualified-search-registries"
         )
         raise ConfigurationError(message, reference=text)
     if count > 1 and registries.short_name_mode == "enforcing":
         choice = ", ".join(f"{registry}/{text}" for registry in registries.search)
         message = (
             f"the short name {excerpt(text)} could be any of {choice}, and short-name-mode is "
-            f"enforcing; write the registry, or add an alias"
+            f"enforcing; add the registry to the name, or add an alias"
         )
         raise ConfigurationError(message, reference=text)

@@ -35,7 +35,7 @@ class RunConfig(
 ):
     """How a container of the image starts.
 
-    What a document leaves out, or sets to null, is None. A list that is there and empty is ().
+    A missing or null field is None. An empty list is ().
     """
 
     user: str | None = None
@@ -53,7 +53,7 @@ class RunConfig(
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How one layer came about; all as written, None if it is not there."""
+    """How one layer was made; values as written, None if missing."""
 
     created: str | None = None
     created_by: str | None = None
@@ -71,8 +71,8 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The config of an image, OCI or Docker; unknown fields are ignored (rule I-02).
 
     Attributes:
-        os: "" if the config does not say.
-        architecture: "" if the config does not say.
+        os: "" if missing.
+        architecture: "" if missing.
         variant: Or None.
         os_version: Or None.
         os_features: In the order written.
@@ -80,7 +80,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
         author: Or None.
         docker_version: Or None; only Docker writes it.
         config: How a container starts, or None if there is no such object.
-        rootfs: Or None. Read `diff_ids` instead.
+        rootfs: Or None. Use `diff_ids` instead.
         history: Base layer first; entries of empty layers included.
     """
 
@@ -113,13 +113,13 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
             MalformedManifestError: It is broken, or `image` is of another kind.
         """
         if image.schema1 is None:
-            message = f"a manifest of type {image.media_type} brings no config along"
+            message = f"a manifest of type {image.media_type} contains no config"
             raise MalformedManifestError(message)
         return cls.parse(image.schema1.history[-1].encode())
 
     @property
     def platform(self) -> Platform:
-        """What the image runs on."""
+        """The platform of the image."""
         return Platform(self.os, self.architecture, self.variant, self.os_version, self.os_features)
 
     @property
@@ -162,7 +162,7 @@ class LayerData(NamedTuple):
         return cls(layer.media_type, layer.digest, layer.size, layer.annotations)
 
     def to_dict(self) -> dict[str, object]:
-        """The names and zero values of other tools; a size of -1 is unknown."""
+        """A JSON object with the names and zero values of other tools; an unknown size is -1."""
         return {
             "MIMEType": self.media_type or "",
             "Digest": self.digest,
@@ -172,7 +172,7 @@ class LayerData(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What people want to know of an image (rule I-01).
+    """A summary of an image (rule I-01).
 
     Attributes:
         tag: As a schema 1 manifest names it; None for all other kinds.
@@ -202,7 +202,7 @@ class Inspection(NamedTuple):
 
     @classmethod
     def of(cls, image: ImageManifest, config: ImageConfig) -> Inspection:
-        """Put together what manifest and config say (rule I-02).
+        """Summarise a manifest and its config (rule I-02).
 
         Args:
             image: The manifest.
@@ -228,7 +228,7 @@ class Inspection(NamedTuple):
         )
 
     def to_dict(self) -> dict[str, object]:
-        """A JSON object with the names and zero values that other tools write."""
+        """A JSON object with the names and zero values of other tools."""
         return {
             "Tag": self.tag or "",
             "Created": self.created,

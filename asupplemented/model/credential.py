@@ -1,6 +1,6 @@
-"""Credentials: what a registry is told to let us in, and under which names they are found.
+"""Credentials of registries, and the names under which they are looked up.
 
-They never show what they hold.
+Their reprs and errors never show a secret.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Final
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import MAX_NAME
 
-__all__ = ("Credential", "check_lookup", "lookup_order")
+__all__ = ("AUTH_FILES", "Credential", "check_lookup", "lookup_order")
+
+AUTH_FILES: Final = "containers-auth.json"
+"""In a list of credential helpers, the name that stands for the auth files (rule FILE-12)."""
 
 _LOOKUP: Final = re.compile(r"(?!-)[!-.0-?A-~]++(?:/[!-.0-9;-?A-~]++)*+")
 """``host[:port]`` and the parts of a path, in visible ASCII: no user, tag, digest or scheme."""
@@ -22,17 +25,17 @@ _LOOKUP: Final = re.compile(r"(?!-)[!-.0-?A-~]++(?:/[!-.0-9;-?A-~]++)*+")
 class Credential:
     """A user name and password, or a token.
 
-    Neither `repr` nor `str` shows anything but which of the fields are set.
+    `repr` and `str` show only which fields are set.
 
     Attributes:
         username: For basic access and for token servers.
-        password: Belongs to `username`. It may have several lines, for some are whole files.
-        registry_token: A bearer token, sent to the registry as it is.
+        password: The password of `username`. It may have several lines: some are whole files.
+        registry_token: A bearer token, sent to the registry unchanged.
         identity_token: A refresh token, exchanged at the token server.
 
     Raises:
-        ConfigurationError: A field holds NUL, or another one than `password` a line break, which
-            would end a header; a password has no user name, or a user name holds a colon.
+        ConfigurationError: A field holds NUL; a field other than `password` holds a line break,
+            which would end a header; a password has no user name; a user name holds a colon.
     """
 
     username: str | None = None
@@ -56,7 +59,7 @@ class Credential:
 
     @classmethod
     def of(cls, value: Credential | tuple[str, str] | str | None) -> Credential | None:
-        """Take what users write for a credential.
+        """Convert the forms of a credential that callers may give.
 
         Args:
             value: A credential; a user name and a password; a registry token; or None.
@@ -65,7 +68,7 @@ class Credential:
             The credential, None for anonymous access.
 
         Raises:
-            ConfigurationError: See the class; or `value` is none of these.
+            ConfigurationError: See the class; or `value` has another type.
         """
         match value:
             case None | Credential():
@@ -83,18 +86,18 @@ class Credential:
 
 
 def check_lookup(name: str) -> str:
-    """Check what a credential is looked up for, or kept under (rule FILE-10).
+    """Check a name under which a credential is stored or looked up (rule FILE-10).
 
     Args:
         name: A registry (``host[:port]``), a repository in it, or a namespace between the two.
             Case matters (rule REF-09).
 
     Returns:
-        The same.
+        The same name.
 
     Raises:
-        ConfigurationError: It has a scheme, a user, a tag or a digest, or is no such name. What
-            it may hold of a password is not shown.
+        ConfigurationError: It has a scheme, a user, a tag or a digest, or is malformed. A name
+            that may hold a password is not shown.
     """
     if len(name) <= MAX_NAME and _LOOKUP.fullmatch(name):
         return name
@@ -104,10 +107,10 @@ def check_lookup(name: str) -> str:
 
 
 def lookup_order(name: str) -> tuple[str, ...]:
-    """The names under which the credential of a repository may be kept (rule FILE-08).
+    """The names under which the credential of a repository may be stored (rule FILE-08).
 
     Returns:
-        The most specific one first: for ``quay.io/a/b`` that, ``quay.io/a`` and ``quay.io``.
+        The most specific name first: ``quay.io/a/b``, ``quay.io/a``, ``quay.io``.
     """
     parts = name.split("/")
     return tuple("/".join(parts[:count]) for count in range(len(parts), 0, -1))

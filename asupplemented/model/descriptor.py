@@ -1,4 +1,4 @@
-"""Descriptors: how one document points at another, or at a blob."""
+"""Descriptors: references from one document to another, or to a blob."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Descriptor(
 ):
     """Content by media type, digest and size, with what the document says about it.
 
-    It is a value as a document wrote it. In particular `digest` is text that nobody has checked
+    The fields are as the document wrote them. In particular `digest` is text that is not checked
     (rule P-11): parse it with `Digest` where it is used.
 
     Attributes:
         media_type: None if the document does not say.
         digest: As written; "" if the document does not say.
         size: Bytes, or None if the document does not say.
-        platform: What the content runs on, or None.
-        urls: Where else the content may be found, in order of preference.
+        platform: The platform of the content, or None.
+        urls: Other locations of the content, in order of preference.
         annotations: Strings by name; empty if there are none.
-        artifact_type: What kind of artifact the content is, or None.
+        artifact_type: The artifact type of the content, or None.
         data: The content itself in base64, as written, or None (rule P-09).
     """
 
@@ -60,7 +60,7 @@ class Descriptor(
     def to_dict(self) -> dict[str, Json]:
         """The descriptor as a JSON object with the names of the OCI specification.
 
-        What is unknown is left out.
+        Unknown values are left out.
         """
         plain: dict[str, Json] = msgspec.json.decode(
             msgspec.json.encode(self, enc_hook=_plain_text)

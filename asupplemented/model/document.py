@@ -1,4 +1,4 @@
-"""Documents: the JSON of manifests, before anybody knows which kind of manifest it is."""
+"""The JSON of a manifest, before its kind is known."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Document(
     forbid_unknown_fields=True,
     rename="camel",
 ):
-    """All that a manifest or index of Docker schema 2 or OCI can hold.
+    """All fields of a manifest or index of Docker schema 2 or OCI.
 
-    None means that a field is not there or null; what is there and empty is not None.
+    None stands for a missing or null field; an empty field is not None.
     """
 
     schema_version: Integer | None = None
@@ -57,16 +57,16 @@ class Document(
     subject: Descriptor | None = None
 
     signatures: ClassVar[None] = None
-    """Only schema 1 has them; so a document is a `Head`, too."""
+    """Only schema 1 has signatures; with this a document can be used as a `Head`."""
 
 
 class Head(msgspec.Struct, frozen=True, rename="camel"):
-    """The fields that say what a manifest is (rule G-01).
+    """The fields that tell the kind of a manifest (rule G-01).
 
     Attributes:
         schema_version: Or None.
         media_type: Or None.
-        signatures: Whatever it is; None if it is null or not there.
+        signatures: Any value; None if it is null or missing.
     """
 
     schema_version: Integer | None = None
@@ -75,7 +75,7 @@ class Head(msgspec.Struct, frozen=True, rename="camel"):
 
 
 Reading: TypeAlias = Document | dict[str, Json]
-"""A manifest that was read: typed if it was plainly in order, else as a tree."""
+"""A parsed manifest: typed if the quick way accepted it, else a tree."""
 
 
 def read(raw: bytes) -> Reading:
@@ -89,10 +89,11 @@ def read(raw: bytes) -> Reading:
 
 
 def read_head(reading: Reading) -> Head | Document:
-    """What a manifest says that it is.
+    """Read the fields that tell the kind of a manifest.
 
     Raises:
-        MalformedManifestError: One of these fields has the wrong type, or almost its name.
+        MalformedManifestError: One of these fields has the wrong type, or its name in the wrong
+            case.
     """
     if isinstance(reading, Document):
         return reading
@@ -100,10 +101,10 @@ def read_head(reading: Reading) -> Head | Document:
 
 
 def convert(reading: Reading) -> Document:
-    """The typed document of a manifest that is not schema 1.
+    """Convert a manifest that is not schema 1 to its typed form.
 
     Raises:
-        MalformedManifestError: A field has the wrong type, or almost the name of a known one.
+        MalformedManifestError: A field has the wrong type, or a known name in the wrong case.
     """
     if isinstance(reading, Document):
         return reading
@@ -114,7 +115,7 @@ def convert_as(reading: Reading, media_type: str, allowed: frozenset[str]) -> Do
     """The typed document of a manifest that must not look like another kind (rules A).
 
     Raises:
-        MalformedManifestError: See `convert`; plainly wrong input is called that (rule A-03).
+        MalformedManifestError: See `convert`; malformed input is reported first (rule A-03).
         AmbiguousManifestError: It has keys of another kind.
     """
     foreign = find_foreign(reading, allowed)
@@ -132,7 +133,7 @@ def find_foreign(reading: Reading, allowed: frozenset[str]) -> tuple[str, ...]:
 
     Args:
         reading: The manifest.
-        allowed: Those of the telling keys that its own kind has.
+        allowed: The keys of its own kind.
     """
     if isinstance(reading, Document):
         foreign = [

@@ -32,14 +32,14 @@ _KEYS: Final = frozenset(("config", "layers"))
 
 
 class LayerInfo(NamedTuple):
-    """A layer, and whether its manifest says that it is empty (rules C-05, C-07)."""
+    """A layer, and whether its manifest marks it as empty (rules C-05, C-07)."""
 
     descriptor: Descriptor
     empty: bool
 
 
 class ImageManifest(msgspec.Struct, frozen=True):
-    """What the manifest of one image or artifact says.
+    """The content of a manifest of one image or artifact.
 
     Attributes:
         media_type: What it was read as.
@@ -60,7 +60,7 @@ class ImageManifest(msgspec.Struct, frozen=True):
     schema1: Schema1 | None = None
 
     def __hash__(self) -> int:
-        # Annotations cannot be hashed, and what they belong to tells enough.
+        # Annotations cannot be hashed; equal manifests have equal layers anyway.
         return hash((self.media_type, self.config, self.layers))
 
     @property
@@ -101,12 +101,12 @@ class ImageManifest(msgspec.Struct, frozen=True):
         return Digest(self.config.digest if self.config is not None else "").encoded
 
     def artifact_error(self) -> NonImageArtifactError:
-        """What to raise where an image is needed and this is an artifact (rule AR-02)."""
+        """The error to raise if an image is needed and this is an artifact (rule AR-02)."""
         kind = self.artifact_type or self._config_type or ""
         if kind == DOCKER_CONFIG:
             message = "invalid mixed OCI image with Docker v2s2 config"
         else:
-            message = f"an artifact of type {excerpt(kind)} is no image"
+            message = f"an artifact of type {excerpt(kind)} is not an image"
         return NonImageArtifactError(message, artifact_type=kind)
 
     @property

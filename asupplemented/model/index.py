@@ -1,7 +1,4 @@
-"""Indexes and lists: the instances of an image, and choosing among them (rules LI, CI).
-
-Selections: which instances of an index are wanted.
-"""
+"""Indexes and lists: the instances of an image, and which of them a selection takes."""
 
 from __future__ import annotations
 
@@ -40,7 +37,7 @@ _KEYS: Final = frozenset(("manifests",))
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What an index or list says.
+    """The content of an index or list.
 
     Attributes:
         media_type: What it was read as.
@@ -89,8 +86,8 @@ class Index:
         Among what is still equal the first one wins.
 
         Args:
-            platform: What to run on; None for this host.
-            prefer_gzip: Gzip before zstd.
+            platform: The platform to run on; None for this host.
+            prefer_gzip: Whether gzip comes before zstd.
 
         Raises:
             PlatformNotFoundError: Nothing fits (rule CI-07).
@@ -159,12 +156,12 @@ class SystemImage:
     """The one instance of each list that fits a platform (seed: ``CopySystemImage``).
 
     Attributes:
-        platform: What it must run on, also as text like ``linux/arm/v7``; None for this host.
+        platform: The platform to run on, also as text like ``linux/arm/v7``; None for this host.
         prefer_gzip: Of instances that fit equally well, take the one compressed with gzip
             rather than zstd (rules CI-05, CI-10).
 
     Raises:
-        InvalidPlatformError: The text is no platform.
+        InvalidPlatformError: The text is not a platform.
     """
 
     platform: Platform | None
@@ -185,11 +182,11 @@ class SpecificImages:
     """Named instances (seed: ``CopySpecificImages``).
 
     Attributes:
-        digests: What is wanted, in the order given, each once. None at all is a valid wish:
-            then only the default manifests are read.
+        digests: The instances, in the order given, each once. With an empty selection only the
+            default manifests are read.
 
     Raises:
-        InvalidDigestError: One of them is no digest.
+        InvalidDigestError: One of them is not a digest.
         UsageError: A single text was given instead of a list.
     """
 
@@ -210,8 +207,8 @@ def choose(selection: Selection, index: Index) -> tuple[Descriptor, ...]:
     """The entries of one index that a selection takes (rule X-05).
 
     Returns:
-        In document order, an entry as often as the index names it. A specific selection takes
-        only what this index names, and that may be nothing.
+        Entries in document order, each as often as the index names it. A specific selection
+        takes only entries of this index, possibly none.
 
     Raises:
         PlatformNotFoundError: No entry fits the platform of a `SystemImage`.

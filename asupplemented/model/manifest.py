@@ -1,11 +1,11 @@
-"""Manifests: bytes that were verified, and what they say.
+"""Manifests: verified bytes, and what they contain.
 
-The bytes are kept as they came and never written anew: their digest is their name.
+The bytes are never serialised again, because their digest is their name.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from asupplemented.errors import (
     AmbiguousManifestError,
@@ -19,9 +19,8 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.image_manifest import ImageManifest, parse_image, parse_schema1
 from asupplemented.model.index import Index, parse_index
 from asupplemented.model.media_type import (
-    DOCKER_SCHEMA1,
-    DOCKER_SCHEMA1_SIGNED,
     KNOWN_MANIFESTS,
+    SCHEMA1,
     guess_read,
     is_index,
 )
@@ -31,18 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ("ImageManifest", "Index", "Manifest")
 
-_SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
-
 
 class Manifest:
-    """The bytes of a manifest, with the media type and the digest that they go by. A value.
+    """The bytes of a manifest, with their media type and digest. A value.
 
-    Make one from foreign bytes with `verified`; the constructor trusts its arguments.
+    `verified` makes one from untrusted bytes; the constructor trusts its arguments.
 
     Args:
-        raw: The bytes, as they came.
+        raw: The bytes, unchanged.
         media_type: One of ``media_type.KNOWN_MANIFESTS``.
-        digest: What the manifest is indexed under.
+        digest: The digest under which the manifest is indexed.
     """
 
     __slots__ = ("_digest", "_media_type", "_parsed", "_raw", "_reading")
@@ -58,24 +55,25 @@ class Manifest:
     def verified(
         cls, raw: bytes, claimed_media_type: str | None, expected: Digest | None
     ) -> Manifest:
-        """Check foreign bytes against the digest that named them, and say what they are.
+        """Verify untrusted bytes against the digest that named them, and find their media type.
 
         The media type is the claimed one if it is one of the six known, else it is guessed from
         the bytes (rules G). The digest is that of the bytes, for signed schema 1 that of the
         signed payload (rules DG-01, DG-02), by the algorithm of `expected` (rule DG-13).
 
         Args:
-            raw: The bytes as a source gave them.
-            claimed_media_type: What the source calls them, None if it does not say.
-            expected: The digest that named them. None if nothing did: then they are indexed
-                under sha256.
+            raw: The bytes that a source gave.
+            claimed_media_type: The media type that the source gave; None if it gave none.
+            expected: The digest that named them; None for none: then they are indexed under
+                sha256.
 
         Raises:
-            DigestMismatchError: The bytes are not those that `expected` names. It comes before
-                every fault of the content, save signatures that cannot be undone.
-            MalformedManifestError: Not a JSON object, or broken where it says what it is.
+            DigestMismatchError: The bytes do not match `expected`. It is raised before all errors
+                of the content but malformed signatures.
+            MalformedManifestError: Not a JSON object, or the fields that tell its kind are
+                malformed.
             AmbiguousManifestError: The bytes claim another known media type than the source.
-            UnsupportedManifestError: Neither the source nor the bytes say what they are.
+            UnsupportedManifestError: Neither the source nor the bytes tell the media type.
         """
         reading, head = _read(raw, expected)
         known = claimed_media_type in KNOWN_MANIFESTS
@@ -88,7 +86,7 @@ class Manifest:
 
     @property
     def raw(self) -> bytes:
-        """The bytes, as they came."""
+        """The bytes, unchanged."""
         return self._raw
 
     @property
@@ -98,12 +96,12 @@ class Manifest:
 
     @property
     def digest(self) -> Digest:
-        """What the manifest is indexed under."""
+        """The digest under which the manifest is indexed."""
         return self._digest
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return len(self.raw)
 
     @property
@@ -112,7 +110,7 @@ class Manifest:
         return is_index(self.media_type)
 
     def parse(self) -> ImageManifest | Index:
-        """Read the manifest as its media type says. It is read once and kept.
+        """Parse the manifest according to its media type. The result is kept.
 
         Raises:
             MalformedManifestError: It breaks the rules of its kind (rules J, P).
@@ -126,7 +124,7 @@ class Manifest:
         return parsed
 
     def parse_image(self) -> ImageManifest:
-        """Read the manifest of one image or artifact.
+        """Parse the manifest of one image or artifact.
 
         Raises:
             UnsupportedManifestError: It is an index (rule P-01).
@@ -139,7 +137,7 @@ class Manifest:
         return parsed
 
     def parse_index(self) -> Index:
-        """Read an index or list.
+        """Parse an index or list.
 
         Raises:
             UnsupportedManifestError: It is the manifest of one image (rule P-01).
@@ -172,7 +170,7 @@ def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head | Document
         reading = document.read(raw)
         return reading, document.read_head(reading)
     except MalformedManifestError:
-        # A truncated body is first of all not what was asked for.
+        # A truncated body is reported as a digest mismatch first.
         if expected is not None:
             _checked(raw, expected)
         raise
@@ -180,7 +178,7 @@ def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head | Document
 
 def _content(raw: bytes, kind: str | None, head: Head | Document) -> bytes:
     """What the digest of a manifest covers (rules DG-01, DG-09)."""
-    signed = kind in _SCHEMA1 and head.signatures is not None
+    signed = kind in SCHEMA1 and head.signatures is not None
     return schema1.rebuild_payload(raw) if signed else raw
 
 
@@ -193,7 +191,7 @@ def _checked(content: bytes, expected: Digest) -> Digest:
 
 
 def _decided(kind: str | None, head: Head | Document, raw: bytes) -> str:
-    """The media type, if it is a known one and the body does not contradict it."""
+    """The media type, if it is known and the body does not contradict it."""
     if kind is None or kind not in KNOWN_MANIFESTS:
         own = "no mediaType" if head.media_type is None else f"mediaType {excerpt(head.media_type)}"
         message = f"unsupported manifest with {own}, it begins with {excerpt(raw, 50)}"
@@ -205,7 +203,7 @@ def _decided(kind: str | None, head: Head | Document, raw: bytes) -> str:
 
 
 def _parse(raw: bytes, media_type: str, reading: Reading | None) -> ImageManifest | Index:
-    if media_type in _SCHEMA1:
+    if media_type in SCHEMA1:
         head = document.read_head(document.read(raw) if reading is None else reading)
         return parse_schema1(_content(raw, media_type, head), media_type)
     if media_type not in KNOWN_MANIFESTS:

@@ -24,6 +24,7 @@ __all__ = (
     "DOCKER_SCHEMA1_SIGNED",
     "DOCKER_TYPES",
     "KNOWN_MANIFESTS",
+    "NON_DISTRIBUTABLE",
     "OCI_CONFIG",
     "OCI_EMPTY",
     "OCI_INDEX",
@@ -34,6 +35,7 @@ __all__ = (
     "OCI_NONDISTRIBUTABLE_LAYER",
     "OCI_NONDISTRIBUTABLE_LAYER_GZIP",
     "OCI_NONDISTRIBUTABLE_LAYER_ZSTD",
+    "SCHEMA1",
     "guess",
     "guess_read",
     "is_index",
@@ -75,6 +77,20 @@ ACCEPT: Final = (
 KNOWN_MANIFESTS: Final = frozenset(ACCEPT)
 """The six media types that a manifest can have here."""
 
+SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
+"""Manifests of Docker schema 1: read where they are found, never written to a layout."""
+
+NON_DISTRIBUTABLE: Final = frozenset(
+    (
+        DOCKER_FOREIGN_LAYER,
+        DOCKER_FOREIGN_LAYER_GZIP,
+        OCI_NONDISTRIBUTABLE_LAYER,
+        OCI_NONDISTRIBUTABLE_LAYER_GZIP,
+        OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
+    )
+)
+"""Layers that registries do not serve: clients fetch them from the URLs of the descriptor."""
+
 DOCKER_TYPES: Final = frozenset(
     (
         DOCKER_SCHEMA1,
@@ -107,10 +123,10 @@ def normalize(media_type: str | None) -> str:
 
 
 def guess(raw: bytes) -> str | None:
-    """What the bytes of a manifest look like, where nobody says what they are (rules G).
+    """Guess the media type of a manifest from its bytes (rules G).
 
     Returns:
-        None if they look like nothing, or cannot be read (upstream: ""). Rule G-05 has a quirk:
+        None if there is no guess, or the bytes cannot be read (upstream: ""). A quirk of rule G-05:
         the answer can be a type that is none of the six, or no manifest's at all.
     """
     try:
@@ -121,7 +137,7 @@ def guess(raw: bytes) -> str | None:
 
 
 def guess_read(reading: Reading, head: Head | Document) -> str | None:
-    """The same as `guess`, for a manifest that was read already."""
+    """The same as `guess`, for a manifest that is read already."""
     if head.media_type in _TELLING:
         return head.media_type
     if head.schema_version == 1:

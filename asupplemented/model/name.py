@@ -22,7 +22,7 @@ MAX_NAME: Final = 255
 """Characters of registry, slash and path together (rule REF-13)."""
 
 _MAX_TEXT: Final = 1024
-"""No name with the longest tag and digest comes near; longer text is not even looked at."""
+"""Longer than any name with the longest tag and digest; longer text is refused unparsed."""
 
 _LEGACY_REGISTRY: Final = "index.docker.io"
 _OFFICIAL: Final = "library/"
@@ -48,7 +48,7 @@ _IDENTIFIER: Final = re.compile(r"[a-f0-9]{64}", re.ASCII)
 class ImageName:
     """An image in a registry. A value; ``str()`` is the full form.
 
-    What has a tag or a digest, as everything that was parsed has, parses back from there.
+    A name with a tag or a digest, as every parsed name has, parses back from that form.
 
     Attributes:
         registry: ``host[:port]``, as written: case matters (rule REF-09).
@@ -76,7 +76,7 @@ class ImageName:
 
     @classmethod
     def parse(cls, text: str, *, allow_ipv6: bool = False) -> ImageName:
-        """Read a name as users write it, and complete it.
+        """Parse a name as users write it, and complete it.
 
         ``busybox`` becomes ``docker.io/library/busybox:latest``. A name with neither tag nor
         digest gets the tag "latest"; one with a digest gets none (rule REF-10).
@@ -86,7 +86,7 @@ class ImageName:
             allow_ipv6: Accept a registry like ``[::1]:5000`` (rule REF-12).
 
         Raises:
-            InvalidReferenceError: It is no name; the message says which part is wrong.
+            InvalidReferenceError: The text is not a name; the message says which part is wrong.
         """
         try:
             return _parse(cls, text, allow_ipv6=allow_ipv6)
@@ -126,7 +126,7 @@ class ImageName:
         """The same name with another digest, or with none; the tag stays.
 
         Raises:
-            InvalidDigestError: `digest` is none.
+            InvalidDigestError: `digest` is malformed.
         """
         return replace(self, digest=None if digest is None else Digest(digest))
 
@@ -148,7 +148,7 @@ class ImageName:
 
 
 def is_tag(text: str) -> bool:
-    """Whether a text can be the tag of a name (rule REF-14)."""
+    """Whether a text is a valid tag (rule REF-14)."""
     return _TAG.fullmatch(text) is not None
 
 
@@ -163,7 +163,7 @@ def _parse(cls: type[ImageName], text: str, *, allow_ipv6: bool) -> ImageName:
         message = "64 hex digits cannot be a repository name, they look like an image ID"
         raise InvalidReferenceError(message)
     if text.endswith(_UNKNOWN_DIGEST):
-        message = "a reference with an unknown digest names nothing that could be read"
+        message = "a reference with an unknown digest cannot be read"
         raise InvalidReferenceError(message)
     name, at, digest = text.partition("@")
     registry, rest = _split_registry(name)

@@ -17,11 +17,9 @@ Theory of operation:
 
 What the quick way accepts, the exact way accepts too, with the same result.
 
-Shapes: what a decoded JSON tree must look like before msgspec may convert it.
-
-A shape does what Go's decoder does and msgspec does not (rules J-03, J-04): it drops fields that
-are null, gives null elements their zero value, drops unknown keys, and refuses keys that a
-case-insensitive reader takes for known ones.
+The exact way fits a tree to a *shape*, which does what Go's decoder does and msgspec does not
+(rules J-03, J-04): it drops fields that are null, gives null elements their zero value, drops
+unknown keys, and refuses keys that a case-insensitive reader takes for known ones.
 """
 
 from __future__ import annotations
@@ -77,8 +75,8 @@ def decode(raw: bytes, kind: type[T], *, what: str = "document", trailing: bool 
         raw: The bytes of the document.
         kind: A struct whose fields all have defaults. The quick way is open to those that omit
             defaults and refuse unknown fields, and so do all structs within.
-        what: What the document is, for error messages.
-        trailing: Ignore what follows the object (rule J-08: ``index.json`` of a layout).
+        what: A name of the document, for error messages.
+        trailing: Ignore bytes after the object (rule J-08: ``index.json`` of a layout).
 
     Raises:
         MalformedManifestError: It is not a JSON object in UTF-8, it is nested deeper than
@@ -92,10 +90,10 @@ def decode(raw: bytes, kind: type[T], *, what: str = "document", trailing: bool 
 
 
 def decode_quickly(raw: bytes, kind: type[T]) -> T | None:
-    """Decode a document that is plainly in order.
+    """Decode a document in the quick way.
 
     Returns:
-        None if the exact way, which is `load` and `convert`, has to decide.
+        None if the exact way (`load` and `convert`) must decide.
     """
     decoder = quick_decoder(kind)
     if decoder is None or (b"\\" in raw and any(escape in raw for escape in _COLON_ESCAPES)):
@@ -111,13 +109,13 @@ def decode_quickly(raw: bytes, kind: type[T]) -> T | None:
 
 
 def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[str, Json]:
-    """Read a JSON object whole, as a tree.
+    """Parse a whole JSON object as a tree.
 
     Returns:
         The object with every key of the document; ``null`` gives an empty one (rule J-09).
 
     Raises:
-        MalformedManifestError: See `decode`; what the fields hold is not looked at.
+        MalformedManifestError: See `decode`; the values of fields are not checked.
     """
     try:
         tree = _parse(raw.decode("utf-8", "replace"), trailing=trailing)
@@ -138,12 +136,12 @@ def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[
 
 
 def convert(tree: dict[str, Json], kind: type[T], *, what: str = "document") -> T:
-    """Turn a tree of `load` into a typed value.
+    """Convert a tree of `load` to a typed value.
 
     Args:
         tree: The object; it is not changed.
-        kind: As for `decode`.
-        what: As for `decode`.
+        kind: See `decode`.
+        what: See `decode`.
 
     Raises:
         MalformedManifestError: A field has the wrong type, or a key is almost a known one.
@@ -248,11 +246,11 @@ def shape_of(kind: type[msgspec.Struct]) -> Shape:
 
 @functools.cache
 def quick_decoder(kind: type[msgspec.Struct]) -> msgspec.json.Decoder[msgspec.Struct] | None:
-    """A decoder whose result, encoded again, has no colon that the document has not.
+    """A decoder whose result, encoded again, has no colons that the document does not have.
 
     Returns:
-        None if `kind` gives no such promise: some struct within takes unknown fields, writes
-        defaults, or holds what is not typed.
+        None if `kind` does not guarantee that: a struct within accepts unknown fields, writes
+        defaults, or has untyped fields.
     """
     return msgspec.json.Decoder(kind) if _is_tight(inspect.type_info(kind)) else None
 
@@ -358,6 +356,6 @@ _ZEROS: Final[Mapping[type[inspect.Type], Json]] = {
 
 
 def _optional(types: tuple[inspect.Type, ...]) -> Shape:
-    """The shape of ``X | None``; any other union is left to msgspec."""
+    """The shape of ``X | None``; msgspec handles any other union."""
     others = [info for info in types if not isinstance(info, inspect.NoneType)]
     return _shape(others[0]) if len(others) == 1 else _Scalar(None)

@@ -1,8 +1,11 @@
 """Groups of references: one top, any number of supplements, one image source.
 
-The face of the library. `supplement` makes a `SupplementedReference`, a value; opening it
-resolves the group and gives a `SupplementedSource`, which routes each digest to the member that
-serves it. Groups nest: a group is a reference like any other, and its source a source.
+`supplement` returns a `SupplementedReference`, a value. Opening it resolves the group and returns a
+`SupplementedSource`, which routes each digest to the member that serves it. Groups nest: a group is
+a reference like any other, and its source is a source.
+
+To read the algorithm, begin with `resolver`, then `lookahead` and `driver`; `resolution` is the
+result.
 """
 
 from __future__ import annotations

@@ -1,10 +1,16 @@
 """The driver of the resolver: fetches what it wants, concurrently, and closes what it opened.
 
-This is the only task group in resolving. Each task is a worker that fetches one want, feeds the
-outcome, and goes on with the next want, so that a fetch costs no task of its own. The head, the
-manifest that serial order reads next, is in flight at all times; at most ``1 + lookahead``
-fetches are, those that a wrong guess started included. A `batched` member (disk) reads up to
-`BATCH` manifests in one hop instead.
+Theory of operation. The resolver decides and the driver fetches. Each task is a worker: it fetches
+one want, feeds the outcome to the resolver, and goes on with a want that is free then, so a fetch
+needs no task of its own. All workers belong to one task group, the only one in resolving.
+
+The head, the manifest that serial order reads next, is always in flight, so every round commits at
+least one manifest and the resolution ends. Beyond the head at most `lookahead` fetches are in
+flight, wrong guesses included. A member that reads in batches (files) reads up to `BATCH` manifests
+in one hop to a thread instead.
+
+When the resolver is done, the other workers are cancelled: serial order never reached what they
+fetch. On every way out without a result all members that were opened are closed.
 """
 
 from __future__ import annotations
@@ -15,9 +21,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.errors import SourceTimeoutError, SupplementedError
+from asupplemented.errors import SupplementedError
 from asupplemented.events import ResolutionFinished
-from asupplemented.supplemented.resolution import Resolution
+from asupplemented.source import open_in_time
+from asupplemented.supplemented.resolution import Document, Resolution, Unavailable
 from asupplemented.supplemented.resolver import Resolver, Want
 
 if TYPE_CHECKING:
@@ -38,10 +45,10 @@ if TYPE_CHECKING:
 __all__ = ("Members", "Resolved", "open_members", "resolve")
 
 BATCH: Final = 64
-"""Manifests of a batched member read in one hop, where lookahead does not allow more."""
+"""Manifests of a batched member read in one hop, unless lookahead allows more."""
 
 MAX_KEPT: Final = 64 * 1024 * 1024
-"""Bytes of manifests that stay in memory after resolving; what is beyond is read again."""
+"""Bytes of manifests that stay in memory after resolving; others are read again when used."""
 
 
 class Members(NamedTuple):
@@ -53,7 +60,7 @@ class Members(NamedTuple):
 
     @classmethod
     def of(cls, references: Iterable[Reference]) -> Members:
-        """Number references by position; one given again keeps its first number."""
+        """Number references by position; a reference given again keeps its first number."""
         numbered = tuple(references)
         first: dict[Reference, int] = {}
         for number, reference in enumerate(numbered):
@@ -62,7 +69,7 @@ class Members(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """A finished resolution and the open members, which its receiver closes."""
+    """A finished resolution and the open members, which the caller closes."""
 
     resolution: Resolution
     sources: dict[int, Source]
@@ -73,66 +80,87 @@ class Resolved(NamedTuple):
 async def resolve(
     members: Members,
     selection: Selection,
-    context: Context,
+    session: Context,
     *,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
     prefer: Preference = "manifest",
     bounds: Bounds | None = None,
 ) -> Resolved:
-    """Open the members of a group and find out who serves what (DESIGN, the resolver).
+    """Open the members of a group and find out which member serves which manifest.
 
     Args:
         members: The references; the first is the top.
         selection: What is taken from each list.
-        context: The session.
-        missing: What an instance does that its member does not hold.
-        unavailable: What a supplement does that cannot be opened.
+        session: Gives connections, credentials, limits and caches.
+        missing: What happens to an instance that its member does not hold; see `supplement`.
+        unavailable: What happens to a supplement that cannot be opened.
         prefer: Which member is asked first for a blob; it changes nothing else.
         bounds: Caps against hostile input.
 
     Returns:
-        The plan and the open members, to be closed by the caller. Members that nothing is
-        served from are open too: they may be alternates.
+        The resolution and the open members, which the caller closes. Members that serve nothing
+        are open too, because they may be alternates.
 
     Raises:
-        SupplementedError: The first failure that serial order meets. Nothing stays open then,
-            nor on cancellation.
+        SupplementedError: The first failure that serial order meets. Then, and on cancellation,
+            all members are closed.
     """
     resolver = Resolver(
         members.distinct, selection, missing=missing, unavailable=unavailable, bounds=bounds
     )
-    driver = _Driver(members.references, resolver, context)
+    driver = _Driver(members.references, resolver, session)
     started = perf_counter()
     async with closing_on_error(driver.sources.values, "the members"):
         try:
             await driver.run()
         finally:
-            context.emit(driver.summary(perf_counter() - started))
+            session.emit(driver.summary(perf_counter() - started))
         if resolver.failure is not None:
             raise resolver.failure
-        texts = [str(reference) for reference in members.references]
-        resolution = Resolution.of(resolver, texts, prefer)
+        resolution = _freeze(resolver, members.references, prefer)
         return Resolved(resolution, driver.sources, driver.manifests(resolution))
 
 
+def _freeze(resolver: Resolver, references: Sequence[Reference], prefer: Preference) -> Resolution:
+    """The result of a resolver that is done, without failure."""
+    defaults = resolver.defaults
+    document = Document(
+        members=tuple(str(reference) for reference in references),
+        top=defaults[0],
+        defaults=tuple(defaults.get(number) for number in range(len(references))),
+        commits=tuple(resolver.commits),
+        manifests=tuple(
+            contribution.with_alternates(resolver.alternates(digest))
+            for digest, contribution in resolver.committed.items()
+        ),
+        missing=tuple(resolver.missing),
+        unavailable=tuple(
+            Unavailable(member, type(error).__name__, error.message)
+            for member, error in resolver.unavailable.items()
+        ),
+        prefer=prefer,
+    )
+    return Resolution(document, dict(resolver.unavailable))
+
+
 async def open_members(
-    members: Members, numbers: Iterable[int], context: Context
+    members: Members, numbers: Iterable[int], session: Context
 ) -> dict[int, Source]:
-    """Open some members side by side, without resolving.
+    """Open some members concurrently, without resolving.
 
     Raises:
-        SupplementedError: The failure of the lowest-numbered member that failed. Nothing stays
-            open then, nor on cancellation.
+        SupplementedError: Of the members that failed, the failure of the first one. Then, and on
+            cancellation, all members are closed.
     """
     sources: dict[int, Source] = {}
     failures: dict[int, SupplementedError] = {}
-    limiter = asyncio.Semaphore(1 + context.lookahead)
+    limiter = asyncio.Semaphore(1 + session.lookahead)
 
     async def open_one(number: int) -> None:
         async with limiter:
             try:
-                sources[number] = await _open(members.references[number], context)
+                sources[number] = await open_in_time(members.references[number], session)
             except SupplementedError as error:
                 failures[number] = error.locate(member=number, reference=members.references[number])
 
@@ -145,19 +173,7 @@ async def open_members(
         return sources
 
 
-async def _open(reference: Reference, context: Context) -> Source:
-    limit = context.timeouts.open
-    try:
-        async with asyncio.timeout(limit):
-            return await reference.open(context)
-    except SupplementedError:
-        raise
-    except TimeoutError as error:
-        message = f"opening took longer than {limit} s"
-        raise SourceTimeoutError(message, reference=reference) from error
-
-
-def _another(error: SupplementedError) -> SupplementedError:
+def _copy_error(error: SupplementedError) -> SupplementedError:
     twin = copy(error)
     twin.__cause__ = error
     return twin
@@ -167,13 +183,13 @@ class _Driver:
     """One run of a resolver."""
 
     def __init__(
-        self, references: Sequence[Reference], resolver: Resolver, context: Context
+        self, references: Sequence[Reference], resolver: Resolver, session: Context
     ) -> None:
         self.sources: dict[int, Source] = {}
         self._references = references
         self._resolver = resolver
-        self._context = context
-        self._lookahead = context.lookahead
+        self._session = session
+        self._lookahead = session.lookahead
         self._flying: set[Want] = set()
         self._batched: set[Want] = set()
         self._has_batched = False
@@ -183,19 +199,19 @@ class _Driver:
         self._kept_bytes = 0
 
     async def run(self) -> None:
-        """Drive the resolver to its end. Its failure is left for the caller to raise."""
+        """Drive the resolver to its end. The caller raises its failure, if there is one."""
         try:
             while not self._resolver.done:
                 async with asyncio.TaskGroup() as group:
                     self._spawn(group, self._allowed())
         except BaseExceptionGroup as errors:
-            # A worker that raises is a bug or a foreign error: it leaves as itself.
+            # A single exception of a worker, a bug or a foreign error, leaves without its group.
             if len(errors.exceptions) == 1:
                 raise errors.exceptions[0] from None
             raise
 
     def summary(self, seconds: float) -> ResolutionFinished:
-        """What the hooks are told."""
+        """The event for hooks."""
         failure = self._resolver.failure
         return ResolutionFinished(
             reference=str(self._references[0]),
@@ -206,7 +222,7 @@ class _Driver:
         )
 
     def manifests(self, resolution: Resolution) -> dict[Digest, Manifest]:
-        """The manifests in memory, each as the member that serves it gave it."""
+        """The manifests in memory, each as read from the member that serves it."""
         found: dict[Digest, Manifest] = {}
         for digest, member in resolution.sources.items():
             default = resolution.defaults[member] == digest
@@ -228,7 +244,7 @@ class _Driver:
         for position, want in enumerate(self._resolver.wants(cap)):
             head = position == 0
             if want in self._flying:
-                # The head has a place of its own: it does not count against the lookahead.
+                # The head has a slot of its own: it does not count against the lookahead.
                 ahead -= head and want not in self._batched
                 continue
             if batching and want.digest is not None and self.sources[want.member].batched:
@@ -251,12 +267,13 @@ class _Driver:
             task.add_done_callback(self._tasks.discard)
 
     async def _work(self, group: asyncio.TaskGroup, wants: list[Want]) -> None:
-        """Fetch, feed, and go on with what is wanted then, until nothing more may start."""
+        """Fetch, feed, and go on with what is wanted then, while anything may start."""
         while wants:
             self._fetches += len(wants)
             try:
                 outcomes = await self._fetch(wants)
             finally:
+                # Before feeding: what is fed is no longer in flight when the next wants are chosen.
                 self._flying.difference_update(wants)
                 self._batched.difference_update(wants)
             self._feed(wants, outcomes)
@@ -279,7 +296,7 @@ class _Driver:
         member, digest = wants[0]
         try:
             if digest is None:
-                source = await _open(self._references[member], self._context)
+                source = await open_in_time(self._references[member], self._session)
                 self.sources[member] = source
                 self._has_batched |= source.batched
                 return [await source.get_manifest()]
@@ -288,18 +305,18 @@ class _Driver:
                 return await source.get_manifests([w.digest for w in wants if w.digest])
             return [await source.get_manifest(digest)]
         except SupplementedError as error:
-            # Each want has an error of its own, which will name its own digest.
-            return [error, *(_another(error) for _ in wants[1:])]
+            # Each want needs an error of its own, because `_feed` writes the digest into it.
+            return [error, *(_copy_error(error) for _ in wants[1:])]
 
     def _keep(self, want: Want, manifest: Manifest) -> None:
-        """Hold on to a manifest, so that nobody has to read it again."""
+        """Keep a manifest in memory, so that it need not be read again."""
         kept = self._kept_bytes + manifest.size
         if kept <= MAX_KEPT or (want.digest is None and want.member == 0):
             self._kept_bytes = kept
             self._kept[want] = manifest
 
     def _cancel_others(self) -> None:
-        """Nobody waits for fetches that serial order never met."""
+        """Cancel the fetches that serial order did not reach."""
         current = asyncio.current_task()
         for task in self._tasks:
             if task is not current:

@@ -1,8 +1,17 @@
-"""What the resolver knows of fetches, and which ones it advises.
+"""Which fetches are worth starting before serial order needs them.
 
-An outcome waits here until serial order reaches it. Meanwhile the policies say what it will
-come to, and `Advice` tells which further fetches are worth having in flight. Advice may be
-wrong, and then costs a fetch; nothing that decides the answer reads it.
+Theory of operation. An outcome that arrives early waits in `Outcomes` until serial order reaches
+it. Meanwhile `Outcomes.outlook` says, by the policies of the group, what the resolution will do
+with it: commit it, go past it, or end with it.
+
+`Lookahead` keeps two plans in serial order, the default manifests and then the instances, and
+offers the first wants of a plan. Several entries of the queue may name the same digest; only one
+of them will be read. These entries form a line, and the *leader* of a line is the first entry that
+has not missed: as far as is known now, it is the one that will be read. Only leaders are in the
+plan. A want that failed and will end the resolution is a barrier: nothing behind it is started.
+
+None of this decides an answer. The resolver never reads `Lookahead` in a commit, so a wrong guess
+costs one fetch and nothing else.
 """
 
 from __future__ import annotations
@@ -31,12 +40,12 @@ from asupplemented.model.manifest import Manifest
 
 __all__ = (
     "TOP",
-    "Advice",
     "Entry",
-    "Fate",
+    "Lookahead",
     "MissingPolicy",
     "Outcome",
     "Outcomes",
+    "Outlook",
     "UnavailablePolicy",
     "Want",
     "is_miss",
@@ -52,7 +61,7 @@ TOP: Final = 0
 
 
 class Want(NamedTuple):
-    """One fetch: a manifest of a member, or (digest None) opening it and reading its default."""
+    """One fetch: an instance of a member; with digest None, opening it for its default."""
 
     member: int
     digest: Digest | None
@@ -63,15 +72,15 @@ class Entry(NamedTuple):
 
     want: Want
     parent: Digest
-    """The list that it was chosen from."""
+    """The list that names it."""
     depth: int
-    """Lists on the way to it."""
-    place: int
-    """Of two entries, the one with the smaller place is nearer to the front."""
+    """Number of lists on the way to it."""
+    position: int
+    """Smaller is nearer to the front."""
 
 
 def is_miss(error: SupplementedError) -> bool:
-    """Whether an error says "not here", and nothing else, of an instance."""
+    """Whether an error says that an instance does not exist here, and nothing else."""
     return isinstance(error, NotFoundError) and not isinstance(error, PlatformNotFoundError)
 
 
@@ -88,51 +97,51 @@ _UNAVAILABLE: Final = (
 
 
 def is_unavailable(error: SupplementedError) -> bool:
-    """Whether an error says that a member cannot be used now; wrong content never does."""
+    """Whether an error says that a member cannot be used now; wrong content never says so."""
     return is_miss(error) or isinstance(error, _UNAVAILABLE)
 
 
-class Fate(Enum):
-    """What will become of a want when serial order reaches it."""
+class Outlook(Enum):
+    """What the resolution will do with a want when serial order reaches it."""
 
     UNKNOWN = auto()
-    """It was not fetched yet."""
+    """It has no outcome yet."""
     HELD = auto()
-    """Its manifest is here."""
+    """Its manifest waits to be committed."""
     MISSED = auto()
-    """It failed in a way that the policies tolerate: serial order goes past it."""
+    """It failed, and the policies tolerate that: serial order goes past it."""
     FAILED = auto()
     """It failed, and ends the resolution."""
 
 
 @dataclass(slots=True)
 class Outcomes:
-    """What came back, and what the policies make of it."""
+    """The outcomes that wait for serial order, and what the policies say of them."""
 
     missing: MissingPolicy
     unavailable: UnavailablePolicy
     waiting: dict[Want, Outcome] = field(default_factory=dict[Want, Outcome])
-    """Outcomes that wait for serial order."""
+    """Outcomes that serial order has not reached."""
     size: int = 0
-    """Bytes of the manifests among them."""
+    """Bytes of the manifests in `waiting`."""
     dropped: dict[Want, SupplementedError] = field(default_factory=dict[Want, SupplementedError])
-    """Instances that serial order went past without, in its order."""
+    """Instances that missed and were passed over, in serial order."""
 
     def add(self, want: Want, outcome: Outcome) -> None:
-        """Keep an outcome until it is taken."""
+        """Store an outcome until it is taken."""
         self.waiting[want] = outcome
         if isinstance(outcome, Manifest):
             self.size += outcome.size
 
     def take(self, want: Want) -> Outcome | None:
-        """Hand out an outcome and let go of it; None if it is not here."""
+        """Remove and return an outcome; None if there is none."""
         outcome = self.waiting.pop(want, None)
         if isinstance(outcome, Manifest):
             self.size -= outcome.size
         return outcome
 
     def tolerates(self, want: Want, error: SupplementedError) -> bool:
-        """Whether the resolution goes on without a want that failed so."""
+        """Whether the resolution goes on without a want that failed with this error."""
         skips = self.unavailable == "skip" and want.member != TOP
         if want.digest is None:
             return skips and is_unavailable(error)
@@ -140,40 +149,36 @@ class Outcomes:
             return False
         return is_miss(error) or (skips and is_unavailable(error))
 
-    def fate(self, want: Want) -> Fate:
-        """What will become of a want."""
+    def outlook(self, want: Want) -> Outlook:
+        """What the resolution will do with a want."""
         if want in self.dropped:
-            return Fate.MISSED
+            return Outlook.MISSED
         outcome = self.waiting.get(want)
         if outcome is None:
-            return Fate.UNKNOWN
+            return Outlook.UNKNOWN
         if isinstance(outcome, Manifest):
-            return Fate.HELD
-        return Fate.MISSED if self.tolerates(want, outcome) else Fate.FAILED
+            return Outlook.HELD
+        return Outlook.MISSED if self.tolerates(want, outcome) else Outlook.FAILED
 
 
 @dataclass(slots=True)
-class Advice:
-    """Which fetches are worth having in flight. Never consulted for the answer.
-
-    The entries that name one digest form a line, in serial order. The first one that has not
-    missed leads it: that is what will be read for the digest, as far as anybody knows now.
-    """
+class Lookahead:
+    """The wants to fetch ahead of serial order. Never read by a commit."""
 
     outcomes: Outcomes
     unopened: OrderedDict[Want, int]
-    """Default manifests that are unknown or failed, in serial order, with their places."""
+    """Default manifests that are unknown or failed, in serial order, with their positions."""
     planned: OrderedDict[Want, int] = field(default_factory=OrderedDict[Want, int])
-    """The same of leaders: in serial order, but those who inherited the lead come last."""
+    """Leaders that are unknown or failed, in serial order; those that took over a line are last."""
     leaders: dict[Digest, Entry] = field(default_factory=dict[Digest, Entry])
-    """Who leads each line."""
+    """Digest to the leader of its line."""
     behind: dict[Digest, list[Entry]] = field(default_factory=dict[Digest, list[Entry]])
-    """Who else stands in line, the next one last."""
+    """Digest to the other entries of its line, the next one last."""
     failed: dict[Want, int] = field(default_factory=dict[Want, int])
-    """Those of the first two that failed: nothing behind their places is started."""
+    """Wants in a plan that failed, with their positions; nothing behind them is started."""
 
     def first(self, n: int) -> list[Want]:
-        """Up to `n` fetches, none behind one that failed. Instances wait for all defaults."""
+        """Up to `n` wants, none behind one that failed. Instances wait for all defaults."""
         plan = self.unopened or self.planned
         wants = list(islice(plan, n))
         if self.failed:
@@ -182,48 +187,50 @@ class Advice:
         return wants
 
     def push_front(self, entry: Entry, digest: Digest) -> None:
-        """An entry joined the queue in front of all others."""
+        """An entry joined the queue in front of all others: it leads its line."""
         leader = self.leaders.get(digest)
         if leader is not None:
             self._withdraw(leader.want)
             if leader.want != entry.want:
                 self.behind.setdefault(digest, []).append(leader)
         self._lead(entry, digest)
+        # If this entry missed before, `_lead` planned an older one, which keeps its position.
         if entry.want in self.planned:
             self.planned.move_to_end(entry.want, last=False)
 
     def push_back(self, entry: Entry, digest: Digest) -> None:
-        """An entry joined the queue behind all others.
+        """An entry joined the queue behind all others: it leads only a line of its own.
 
-        Those are entries of the top too by then, so who leads the line is the same want.
+        It need not join an existing line. All entries of the queue are the top's at that time, so
+        the leader is the same want.
         """
         if digest not in self.leaders:
             self._lead(entry, digest)
 
-    def heed(self, want: Want) -> None:
-        """Something became of a want."""
-        digest, fate = want.digest, self.outcomes.fate(want)
+    def update(self, want: Want) -> None:
+        """The outlook of a want has changed."""
+        digest, outlook = want.digest, self.outcomes.outlook(want)
         plan = self.unopened if digest is None else self.planned
-        if fate is Fate.FAILED and want in plan:
+        if outlook is Outlook.FAILED and want in plan:
             self.failed[want] = plan[want]
             return
         plan.pop(want, None)
-        if fate is Fate.MISSED and digest is not None and digest in self.leaders:
+        if outlook is Outlook.MISSED and digest is not None and digest in self.leaders:
             self._lead(self.leaders[digest], digest)
 
     def _lead(self, entry: Entry, digest: Digest) -> None:
-        """Put an entry in front of its line, or who comes next if it has missed."""
+        """Let an entry lead its line, or the next entry if it has missed."""
         behind = self.behind.get(digest)
-        while (fate := self.outcomes.fate(entry.want)) is Fate.MISSED:
+        while (outlook := self.outcomes.outlook(entry.want)) is Outlook.MISSED:
             if not behind:
                 self.leaders.pop(digest, None)
                 return
             entry = behind.pop()
         self.leaders[digest] = entry
-        if fate is not Fate.HELD:
-            self.planned[entry.want] = entry.place
-        if fate is Fate.FAILED:
-            self.failed[entry.want] = entry.place
+        if outlook is not Outlook.HELD:
+            self.planned[entry.want] = entry.position
+        if outlook is Outlook.FAILED:
+            self.failed[entry.want] = entry.position
 
     def _withdraw(self, want: Want) -> None:
         self.planned.pop(want, None)
@@ -231,7 +238,7 @@ class Advice:
             self.failed.pop(want, None)
 
     def forget(self, digest: Digest) -> None:
-        """A digest was committed: nobody will read it again."""
+        """A digest was committed and is never read again: its line ends."""
         leader = self.leaders.pop(digest, None)
         if leader is not None:
             self._withdraw(leader.want)

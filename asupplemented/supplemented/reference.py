@@ -1,4 +1,4 @@
-"""Groups as references: values that say what is grouped, and how it is resolved."""
+"""Groups as references: values that hold the members and the options of resolving."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def supplement(
     unavailable: UnavailablePolicy = "raise",
     prefer: Preference = "manifest",
 ) -> SupplementedReference:
-    """Group one top reference with supplements (seed: ``Reference()``).
+    """Group one top reference with supplements (``Reference()`` in the Go package).
 
     The top's default manifest is the group's; what its list names may come from any member, and
     any member other than the top is preferred. Nothing is opened here.
 
     Args:
         top: Member 0, as text or as a reference.
-        supplements: Members 1, 2, ...; one given again keeps its first number.
+        supplements: Members 1, 2, ...; a reference given again keeps its first number.
         selection: What is taken from each list: `AllImages` (the default), `SystemImage` or
             `SpecificImages`.
         missing: What happens to an instance that its member does not hold. ``"raise"``: opening
@@ -62,7 +62,7 @@ def supplement(
 
     Raises:
         InvalidReferenceError: A text is no reference.
-        ConfigurationError: An option has a value that does not exist.
+        ConfigurationError: An option has an unknown value.
     """
     return SupplementedReference(
         tuple(_referenced(reference) for reference in (top, *supplements)),
@@ -88,8 +88,8 @@ def _check_option(name: str, value: object, allowed: Sequence[str]) -> None:
 class SupplementedReference:
     """A group of references, itself a reference. Made by `supplement`.
 
-    A frozen value: two groups are equal if members and options are. ``str()`` is for people and
-    does not parse back.
+    A frozen value: two groups are equal if their members and options are. ``str()`` is for people;
+    it cannot be parsed.
     """
 
     references: tuple[Reference, ...]
@@ -130,13 +130,13 @@ class SupplementedReference:
 
         Args:
             session: Gives connections, credentials, limits and caches.
-            resolution: A plan made before for these references. Members are opened but nothing
-                is resolved; default manifests must still be the ones of the plan. What it prefers
-                counts, as all that it decided does, whatever the options of this group are.
+            resolution: An earlier result for these references. Members are opened but nothing is
+                resolved; their default manifests must still be those of the resolution. Its own
+                preference counts; the options of this group do not.
 
         Raises:
-            SupplementedError: The first failure that serial order meets; nothing stays open.
-            ConfigurationError: `resolution` is of other references.
+            SupplementedError: The first failure that serial order meets; all members are closed.
+            ConfigurationError: `resolution` was made for other references.
             VerificationError: A default manifest is no longer the one of `resolution`.
         """
         if resolution is None:
@@ -171,19 +171,19 @@ class SupplementedReference:
     def open_image(
         self, session: Context, *, platform: Platform | str | None = None
     ) -> Opening[Image]:
-        """Open the group and choose one image of it (seed: ``NewImage``).
+        """Open the group and choose one image of it (``NewImage`` in the Go package).
 
         Args:
             session: Gives connections, credentials, limits and caches.
             platform: The platform to choose from lists; None is that of a `SystemImage`
-                selection, else the host's.
+                selection, or the host's.
         """
         if platform is None and isinstance(self.selection, SystemImage):
             platform = self.selection.platform
         return open_image(self, session, platform=platform)
 
     async def resolve(self, session: Context) -> Resolution:
-        """The plan alone: the group is opened, resolved and closed."""
+        """The resolution alone: the group is opened, resolved and closed."""
         async with self.open(session) as source:
             return source.resolution
 
@@ -195,7 +195,7 @@ class SupplementedReference:
         unavailable: UnavailablePolicy | None = None,
         prefer: Preference | None = None,
     ) -> SupplementedReference:
-        """The same members under other options; None keeps an option."""
+        """The same members with other options; None keeps an option."""
         return replace(
             self,
             selection=selection or self.selection,
@@ -205,7 +205,7 @@ class SupplementedReference:
         )
 
     async def delete(self) -> None:
-        """Refuse: a group cannot be deleted (seed: ``DeleteImage``).
+        """Refuse: a group cannot be deleted (``DeleteImage`` in the Go package).
 
         Raises:
             UnsupportedOperationError: Always.

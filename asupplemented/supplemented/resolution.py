@@ -1,7 +1,8 @@
-"""What a resolution found: frozen, deterministic, and able to explain itself.
+"""The result of resolving a group: frozen, deterministic, and able to explain itself.
 
-A `Resolution` is derived from two things only: what each manifest contributed, and the order of
-the commits. It is therefore small as JSON, and an image can be opened again from it without
+Theory of operation. A `Resolution` is derived from two things only: what each manifest contributes
+(`Contribution`), and the order of the commits. Everything else is computed from these when it is
+first asked for. It is therefore small as JSON, and a group can be opened again from it without
 resolving once more.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -18,32 +19,42 @@ from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
     InstanceNotFoundError,
+    InvalidDigestError,
     PlatformNotFoundError,
     SupplementedError,
 )
 from asupplemented.model.descriptor import Descriptor
-from asupplemented.model.digest import Digest
+from asupplemented.model.digest import Digest, check_digests
 from asupplemented.model.platform import Platform, wanted_platforms
-from asupplemented.supplemented.resolver import Committed, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from asupplemented.supplemented.resolver import Resolver
-
 __all__ = (
     "Candidate",
+    "Contribution",
+    "Document",
     "Explanation",
     "Instance",
+    "Missing",
     "Preference",
     "Resolution",
+    "Unavailable",
 )
 
 Preference: TypeAlias = Literal["manifest", "supplements"]
 """Which member is asked first for a blob: the one whose manifest names it, or any but the top."""
 
-_FORMAT: Final = 1
+FORMAT: Final = 1
 """Version of the JSON form; another one is refused."""
+
+
+class Missing(NamedTuple):
+    """An instance that no member supplies."""
+
+    member: int | None
+    """The member whose list names it; None if no list does."""
+    digest: Digest
 
 
 class Instance(NamedTuple):
@@ -56,22 +67,22 @@ class Instance(NamedTuple):
     size: int
     """Bytes of the manifest."""
     platform: Platform | None
-    """As the first list that names it says; None if none does."""
+    """The platform in the first list that names one; None if no list does."""
     is_index: bool
 
 
 class Candidate(NamedTuple):
-    """A member that can serve something, and why."""
+    """A member that can serve a manifest or blob, and why."""
 
     member: int
     reference: str
     manifest: Digest
-    """The manifest through which it is known to."""
+    """The manifest from which this is known."""
     reason: str
 
 
 class Explanation(NamedTuple):
-    """Which member serves a digest, which others could, and the rule that decided."""
+    """Which member serves a digest, which others could, and which rule decided."""
 
     digest: Digest
     kind: Literal["index", "image", "blob"]
@@ -91,89 +102,61 @@ class Explanation(NamedTuple):
         return "\n".join(lines)
 
 
-class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One contribution, as it is written to JSON."""
+class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one manifest contributes, as its last commit left it."""
 
-    digest: str
+    digest: Digest
     media_type: str
     size: int
-    parent: str | None = None
+    parent: Digest | None = None
+    """The list through which it was read; None for the default manifest of a member."""
     blobs: tuple[Descriptor, ...] = ()
+    """Config first, then layers, base first; empty for an index."""
     instances: tuple[Descriptor, ...] | None = None
+    """All entries of an index in document order; None for an image."""
     alternates: tuple[int, ...] = ()
+    """Other members known to hold it; known when the resolution is done."""
+
+    def with_alternates(self, alternates: tuple[int, ...]) -> Contribution:
+        """The same contribution, with the members that also hold the manifest."""
+        return msgspec.structs.replace(self, alternates=alternates) if alternates else self
 
 
-class _Unavailable(msgspec.Struct, frozen=True):
+class Unavailable(msgspec.Struct, frozen=True):
+    """A member that was left out, and the error because of which it was."""
+
     member: int
     error: str
     message: str
 
 
-class _Missing(msgspec.Struct, frozen=True):
-    member: int | None
-    digest: str
-
-
-class _Document(msgspec.Struct, frozen=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True):
     """The JSON form of a resolution."""
 
-    version: int
+    version: int = FORMAT
     members: tuple[str, ...]
-    top: str
-    defaults: tuple[str | None, ...]
-    commits: tuple[tuple[int, str], ...]
-    manifests: tuple[_Record, ...]
-    missing: tuple[_Missing, ...]
-    unavailable: tuple[_Unavailable, ...]
+    top: Digest
+    defaults: tuple[Digest | None, ...]
+    commits: tuple[tuple[int, Digest], ...]
+    manifests: tuple[Contribution, ...]
+    missing: tuple[Missing, ...]
+    unavailable: tuple[Unavailable, ...]
     prefer: Preference = "manifest"
-    """Plans that were written before there was a choice follow the seed."""
+    """Resolutions that were written before there was a choice prefer the manifest's member."""
 
 
 class Resolution:
     """The plan of a group: which member serves which manifest and blob.
 
-    Immutable; equal to another one if it says the same. Members are numbered by their position
-    in the argument list, the top being 0.
+    Immutable; equal to another one if both say the same. Members are numbered by their position
+    in the argument list; the top is 0. The driver makes it; read one back with `from_json`.
     """
 
     def __init__(
-        self, document: _Document, failures: Mapping[int, SupplementedError] | None = None
+        self, document: Document, failures: Mapping[int, SupplementedError] | None = None
     ) -> None:
         self._document = document
         self._failures = failures
-
-    @classmethod
-    def of(
-        cls, resolver: Resolver, members: Sequence[str], prefer: Preference = "manifest"
-    ) -> Resolution:
-        """Freeze what a resolver found.
-
-        Args:
-            resolver: Done, and without failure.
-            members: All references as text, duplicates included.
-            prefer: Which member is asked first for a blob.
-        """
-        defaults = resolver.defaults
-        return cls(
-            _Document(
-                version=_FORMAT,
-                members=tuple(members),
-                top=defaults[0],
-                defaults=tuple(defaults.get(number) for number in range(len(members))),
-                commits=tuple(resolver.commits),
-                manifests=tuple(
-                    _record(committed, resolver.alternates(digest))
-                    for digest, committed in resolver.committed.items()
-                ),
-                missing=tuple(_Missing(m.member, m.digest) for m in resolver.missing),
-                unavailable=tuple(
-                    _Unavailable(member, type(error).__name__, error.message)
-                    for member, error in resolver.unavailable.items()
-                ),
-                prefer=prefer,
-            ),
-            dict(resolver.unavailable),
-        )
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -182,51 +165,49 @@ class Resolution:
 
     @property
     def prefer(self) -> Preference:
-        """Who is asked first for a blob, as `supplement` was told."""
+        """Which member is asked first for a blob; see `supplement`."""
         return self._document.prefer
 
-    @cached_property
+    @property
     def top(self) -> Digest:
-        """Digest of the group's default manifest, which is the top's."""
-        return Digest(self._document.top)
+        """Digest of the default manifest of the group, which is the top's."""
+        return self._document.top
 
-    @cached_property
+    @property
     def defaults(self) -> tuple[Digest | None, ...]:
         """Each member's default digest; None for a duplicate or a member that was left out."""
-        return tuple(None if text is None else Digest(text) for text in self._document.defaults)
+        return self._document.defaults
 
     @cached_property
     def sources(self) -> Mapping[Digest, int]:
         """Manifest digest to the number of the member that serves it, in commit order."""
-        return MappingProxyType({Digest(digest): m for m, digest in self._document.commits})
+        return MappingProxyType({digest: member for member, digest in self._document.commits})
 
     @cached_property
     def blobs(self) -> Mapping[Digest, Digest]:
-        """Blob digest to the digest of the manifest that decides who serves it."""
-        return MappingProxyType({blob: names[-1] for blob, names in self._namings.items()})
+        """Blob digest to the digest of the manifest that decides which member serves it."""
+        return MappingProxyType({blob: manifests[-1] for blob, manifests in self._named_by.items()})
 
     @cached_property
     def alternates(self) -> Mapping[Digest, tuple[int, ...]]:
-        """Manifest digest to the other members known to hold it; empty ones are left out.
+        """Manifest digest to the other members known to hold it; without manifests that have none.
 
-        They list it, or held it as a default that was taken over. Non-top first, later first.
+        These members list the manifest, or had it as a default that was taken over. Supplements
+        come before the top, later ones first.
         """
+        manifests = self._document.manifests
         return MappingProxyType(
-            {
-                Digest(record.digest): record.alternates
-                for record in self._document.manifests
-                if record.alternates
-            }
+            {each.digest: each.alternates for each in manifests if each.alternates}
         )
 
-    @cached_property
+    @property
     def missing(self) -> tuple[Missing, ...]:
-        """Instances that nobody supplied, with the member that should have (None: unlisted)."""
-        return tuple(Missing(m.member, Digest(m.digest)) for m in self._document.missing)
+        """Instances that no member supplies, each with the member whose list names it."""
+        return self._document.missing
 
     @cached_property
     def unavailable(self) -> Mapping[int, SupplementedError]:
-        """Member number to the error for which it was left out."""
+        """Member number to the error because of which it was left out."""
         failures = self._failures
         if failures is None:
             entries = self._document.unavailable
@@ -234,31 +215,31 @@ class Resolution:
         return MappingProxyType(failures)
 
     @cached_property
-    def _records(self) -> dict[str, _Record]:
-        return {record.digest: record for record in self._document.manifests}
+    def _contributions(self) -> dict[Digest, Contribution]:
+        return {each.digest: each for each in self._document.manifests}
 
     @cached_property
-    def _namings(self) -> dict[Digest, tuple[Digest, ...]]:
-        """Blob digest to the manifests that name it, last committed last; blobs in commit order."""
-        namings: dict[Digest, dict[Digest, None]] = {}
-        for _, text in self._document.commits:
-            manifest = Digest(text)
-            for blob in self._records[text].blobs:
-                named = namings.setdefault(Digest(blob.digest), {})
-                named.pop(manifest, None)
-                named[manifest] = None
-        return {blob: tuple(named) for blob, named in namings.items()}
+    def _named_by(self) -> dict[Digest, tuple[Digest, ...]]:
+        """Blob digest to the manifests that name it, in commit order; blobs in commit order."""
+        named_by: dict[Digest, dict[Digest, None]] = {}
+        for _, manifest in self._document.commits:
+            for blob in self._contributions[manifest].blobs:
+                manifests = named_by.setdefault(Digest(blob.digest), {})
+                # A manifest that is committed twice counts at its last commit.
+                manifests.pop(manifest, None)
+                manifests[manifest] = None
+        return {blob: tuple(manifests) for blob, manifests in named_by.items()}
 
     @cached_property
     def _descriptors(self) -> dict[str, Descriptor]:
         """Blob digest to the descriptor in the manifest that decides."""
         found: dict[str, Descriptor] = {}
-        for _, text in self._document.commits:
-            found.update((blob.digest, blob) for blob in self._records[text].blobs)
+        for _, manifest in self._document.commits:
+            found.update((blob.digest, blob) for blob in self._contributions[manifest].blobs)
         return found
 
     def descriptor(self, blob: Digest | str) -> Descriptor:
-        """The descriptor of a blob, from the manifest that decides who serves it.
+        """The descriptor of a blob, from the manifest that decides which member serves it.
 
         Raises:
             BlobNotFoundError: No manifest of the group names the blob.
@@ -272,10 +253,10 @@ class Resolution:
     def candidates(
         self, blob: Digest | str, *, prefer: Preference | None = None
     ) -> tuple[Candidate, ...]:
-        """Who can serve a blob, best first, each member once.
+        """The members that can serve a blob, best first, each once.
 
-        For each manifest that names it, last committed first: the member that the manifest was
-        read from; then the alternates of those manifests, in the same order.
+        First the members from which the manifests that name it were read, the last commit first;
+        then the alternates of these manifests, in the same order.
 
         Args:
             blob: Digest of the blob.
@@ -284,15 +265,15 @@ class Resolution:
         Raises:
             BlobNotFoundError: No manifest of the group names the blob.
         """
-        namings = self._namings.get(Digest(blob))
-        if namings is None:
+        manifests = self._named_by.get(Digest(blob))
+        if manifests is None:
             message = "no manifest of this group names the blob"
             raise BlobNotFoundError(message, digest=str(blob))
         found: dict[int, Candidate] = {}
-        for manifest in reversed(namings):
+        for manifest in reversed(manifests):
             member = self.sources[manifest]
             self._add(found, member, manifest, f"serves {manifest}, which names it")
-        for manifest in reversed(namings):
+        for manifest in reversed(manifests):
             for member in self.alternates.get(manifest, ()):
                 self._add(found, member, manifest, f"also holds {manifest}, which names it")
         if (prefer or self.prefer) == "supplements" and 0 in found:
@@ -317,30 +298,30 @@ class Resolution:
         digest = Digest(digest)
         if digest in self.sources:
             return self._explain_manifest(digest)
-        if digest in self._namings:
+        if digest in self._named_by:
             return self._explain_blob(digest, prefer)
         message = "this group has no such manifest or blob"
         raise InstanceNotFoundError(message, digest=digest, digests=(digest,))
 
     def _explain_manifest(self, digest: Digest) -> Explanation:
-        record, member = self._records[digest], self.sources[digest]
-        rule = self._origin(digest, record)
+        contribution, member = self._contributions[digest], self.sources[digest]
+        rule = self._origin(digest, contribution)
         found = {member: Candidate(member, self.members[member], digest, rule)}
         for other in self.alternates.get(digest, ()):
             held = self.defaults[other] == digest
-            reason = "its default, taken over by a later member" if held else "one of its lists"
-            self._add(found, other, digest, f"{reason} names it" if not held else reason)
-        kind: Literal["index", "image"] = "image" if record.instances is None else "index"
+            reason = "its default, taken over by a later member"
+            self._add(found, other, digest, reason if held else "one of its lists names it")
+        kind: Literal["index", "image"] = "image" if contribution.instances is None else "index"
         return Explanation(digest, kind, member, digest, rule, tuple(found.values()))
 
-    def _origin(self, digest: Digest, record: _Record) -> str:
+    def _origin(self, digest: Digest, contribution: Contribution) -> str:
         member = self.sources[digest]
         others = self.alternates.get(digest, ())
         if self.defaults[member] == digest:
             if any(self.defaults[other] == digest for other in others):
                 return "its default manifest; the last member to have it as default serves it"
             return "its default manifest, which is always read first"
-        rule = f"read through its list {record.parent}"
+        rule = f"read through its list {contribution.parent}"
         if not others:
             return f"{rule}; no other member is known to hold it"
         if member == 0:
@@ -351,11 +332,13 @@ class Resolution:
 
     def _explain_blob(self, digest: Digest, prefer: Preference | None) -> Explanation:
         candidates = self.candidates(digest, prefer=prefer)
-        namings = self._namings[digest]
+        manifests = self._named_by[digest]
         first = candidates[0]
         rule = f"{first.manifest} names it"
-        if len(namings) > 1:
-            rule = f"{len(namings)} manifests name it; the last one read, {namings[-1]}, decides"
+        if len(manifests) > 1:
+            rule = (
+                f"{len(manifests)} manifests name it; the last one read, {manifests[-1]}, decides"
+            )
         if self.candidates(digest, prefer="manifest")[0] != first:
             rule = 'for blobs, any member is preferred over the top (prefer="supplements")'
         return Explanation(digest, "blob", first.member, first.manifest, rule, candidates)
@@ -367,20 +350,20 @@ class Resolution:
             Instance(
                 digest,
                 member,
-                record.media_type,
-                record.size,
+                contribution.media_type,
+                contribution.size,
                 platforms.get(digest),
-                record.instances is not None,
+                contribution.instances is not None,
             )
             for digest, member in self.sources.items()
-            for record in (self._records[digest],)
+            for contribution in (self._contributions[digest],)
         )
 
     @cached_property
     def _platforms(self) -> dict[str, Platform]:
         platforms: dict[str, Platform] = {}
-        for record in self._document.manifests:
-            for entry in record.instances or ():
+        for contribution in self._document.manifests:
+            for entry in contribution.instances or ():
                 if entry.platform is not None:
                     platforms.setdefault(entry.digest, entry.platform)
         return platforms
@@ -416,7 +399,7 @@ class Resolution:
             "prefer": self.prefer,
             "top": {
                 "digest": str(self.top),
-                "media_type": self._records[self.top].media_type,
+                "media_type": self._contributions[self.top].media_type,
             },
             "sources": {str(digest): member for digest, member in self.sources.items()},
             "blobs": {str(blob): str(manifest) for blob, manifest in self.blobs.items()},
@@ -430,7 +413,7 @@ class Resolution:
         }
 
     def to_json(self) -> bytes:
-        """The whole plan as JSON; `from_json` gives back an equal one."""
+        """The whole resolution as JSON; `from_json` gives back an equal one."""
         return msgspec.json.encode(self._document, enc_hook=str)
 
     @classmethod
@@ -438,16 +421,22 @@ class Resolution:
         """Read back what `to_json` wrote.
 
         Raises:
-            ConfigurationError: It is not the JSON of a resolution, or of another version.
+            ConfigurationError: `raw` is not the JSON of a resolution, is of another version, or
+                contradicts itself.
             InvalidDigestError: A digest in it is malformed.
         """
         try:
-            document = msgspec.json.decode(raw, type=_Document)
+            document = msgspec.json.decode(raw, type=Document, dec_hook=_decode_digest)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            message = f"this is not the JSON of a resolution: {error}"
+            if isinstance(error.__cause__, InvalidDigestError):
+                raise error.__cause__ from None
+            message = f"this is not the JSON of a resolution: {error}; resolve again"
             raise ConfigurationError(message) from error
-        if document.version != _FORMAT:
-            message = f"version {document.version} of a resolution; this library reads {_FORMAT}"
+        if document.version != FORMAT:
+            message = (
+                f"version {document.version} of a resolution; this library reads {FORMAT}, so "
+                "resolve again"
+            )
             raise ConfigurationError(message)
         resolution = cls(document)
         resolution._check()
@@ -458,19 +447,19 @@ class Resolution:
         document, count = self._document, len(self._document.members)
         numbers = [member for member, _ in document.commits]
         numbers += [entry.member for entry in document.unavailable]
-        numbers += [other for record in document.manifests for other in record.alternates]
+        numbers += [other for each in document.manifests for other in each.alternates]
         whole = (
             len(document.defaults) == count
             and all(0 <= number < count for number in numbers)
-            and all(digest in self._records for _, digest in document.commits)
+            and all(digest in self._contributions for _, digest in document.commits)
             and document.top == document.defaults[0]
             and document.top in self.sources
         )
         if not whole:
             message = "this resolution contradicts itself; resolve again"
             raise ConfigurationError(message)
-        for text in (*self._records, *(blob for r in document.manifests for blob in _digests(r))):
-            Digest(text)
+        for each in document.manifests:
+            check_digests([blob.digest for blob in each.blobs])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Resolution):
@@ -487,23 +476,11 @@ class Resolution:
         )
 
 
-def _record(committed: Committed, alternates: tuple[int, ...]) -> _Record:
-    return _Record(
-        digest=committed.digest,
-        media_type=committed.media_type,
-        size=committed.size,
-        parent=committed.parent,
-        blobs=committed.blobs,
-        instances=committed.instances,
-        alternates=alternates,
-    )
+def _decode_digest(_: type[Any], value: str) -> Digest:
+    return Digest(value)
 
 
-def _digests(record: _Record) -> Iterable[str]:
-    return (blob.digest for blob in record.blobs)
-
-
-def _error_of(entry: _Unavailable, members: Sequence[str]) -> SupplementedError:
+def _error_of(entry: Unavailable, members: Sequence[str]) -> SupplementedError:
     kind = getattr(errors, entry.error, SupplementedError)
     known = isinstance(kind, type) and issubclass(kind, SupplementedError)
     error: SupplementedError = (kind if known else SupplementedError)(entry.message)

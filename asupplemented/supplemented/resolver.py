@@ -11,18 +11,23 @@ This module is that fold and nothing else: no I/O, no clock, no logging. A drive
 what to fetch and hands each outcome to `feed`, in any order. Outcomes wait here until serial
 order reaches them, so the answer depends on the outcomes alone and never on their arrival.
 
-Two rules for whoever changes it:
+The *head* is the one want that serial order needs next. `feed` stores any other outcome. The
+outcome of the head moves the fold on, and the next head may have its outcome stored already, so
+one call may commit many manifests. The first failure that serial order meets and no policy
+tolerates ends the fold, whichever failure arrived first.
+
+Two rules for changes:
 
 1. Everything that decides the answer happens in `_advance` and below it, one commit at a time.
-2. `Advice` is told everything and asked by `wants` alone: it may be wrong and cost a fetch,
-   and must never be read by a commit.
+2. `Lookahead` is updated everywhere and read by `wants` alone: it may be wrong and cost a fetch,
+   and a commit must never read it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from asupplemented import limits
 from asupplemented.errors import (
@@ -36,8 +41,8 @@ from asupplemented.model.index import SpecificImages, choose
 from asupplemented.model.manifest import Index, Manifest
 from asupplemented.supplemented.lookahead import (
     TOP,
-    Advice,
     Entry,
+    Lookahead,
     MissingPolicy,
     Outcome,
     Outcomes,
@@ -46,6 +51,7 @@ from asupplemented.supplemented.lookahead import (
     is_miss,
     is_unavailable,
 )
+from asupplemented.supplemented.resolution import Contribution, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,8 +62,6 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Bounds",
-    "Committed",
-    "Missing",
     "MissingPolicy",
     "Outcome",
     "Resolver",
@@ -68,31 +72,9 @@ __all__ = (
 )
 
 
-class Missing(NamedTuple):
-    """An instance that nobody supplied: who should have, None if no list names it."""
-
-    member: int | None
-    digest: Digest
-
-
-class Committed(NamedTuple):
-    """What one manifest contributes, as it stands after its last commit."""
-
-    digest: Digest
-    member: int
-    media_type: str
-    size: int
-    parent: Digest | None
-    """The list through which it was read, None for the default manifest of `member`."""
-    blobs: tuple[Descriptor, ...]
-    """Config first, then layers, base first; empty for an index."""
-    instances: tuple[Descriptor, ...] | None
-    """All entries of an index in document order; None for an image."""
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a resolution may cost; the defaults are the caps of `asupplemented.limits`."""
+    """Caps against hostile input; the defaults are those of `asupplemented.limits`."""
 
     instances: int = limits.MAX_INSTANCES
     """Distinct manifests, read or queued."""
@@ -103,7 +85,7 @@ class Bounds:
     total_bytes: int = limits.MAX_MANIFESTS_TOTAL
     """Bytes of all manifests committed."""
     read_ahead: int = limits.MAX_READ_AHEAD
-    """Bytes of manifests that wait for serial order."""
+    """Bytes of manifests that wait for serial order; beyond, only the head is wanted."""
 
 
 class Resolver:
@@ -111,23 +93,24 @@ class Resolver:
 
     Args:
         members: The member numbers to open, in order and without duplicates; the first is the
-            top, 0, and always there.
+            top, 0.
         selection: What is taken from each list.
-        missing: What an instance does that its member does not hold: ``"raise"``; ``"fallback"``
-            drops that entry, lets another member's entry serve the digest at its own place, and
-            raises at the end if none did; ``"skip"`` records it instead.
+        missing: What happens to an instance that its member does not hold. ``"raise"`` ends the
+            resolution. ``"fallback"`` drops the entry, lets another member's entry serve the
+            digest at its own place in the queue, and raises at the end if none did. ``"skip"``
+            records it instead of raising at the end.
         unavailable: Whether a supplement that cannot be opened is an error or is left out.
         bounds: Caps against hostile input.
 
     Attributes:
-        failure: The error that ends the resolution, None as long as there is none.
-        done: Whether the fold has ended, well or with `failure`.
+        failure: The error that ended the resolution, None while there is none.
+        done: Whether the fold has ended, with success or with `failure`.
         sources: Manifest digest to member number, in commit order.
         defaults: Member number to the digest of its default manifest.
         committed: Manifest digest to what it contributed.
         holders: Manifest digest to the members that list it or have it as their default.
-        missing: Instances that nobody supplied. Complete once done.
-        unavailable: Member number to the error for which it was left out.
+        missing: Instances that no member supplies. Complete once done.
+        unavailable: Member number to the error because of which it was left out.
         commits: Every commit in order; a digest taken over appears twice.
     """
 
@@ -144,7 +127,7 @@ class Resolver:
         self.done = False
         self.sources: dict[Digest, int] = {}
         self.defaults: dict[int, Digest] = {}
-        self.committed: dict[Digest, Committed] = {}
+        self.committed: dict[Digest, Contribution] = {}
         self.holders: dict[Digest, tuple[int, ...]] = {}
         self.missing: list[Missing] = []
         self.unavailable: dict[int, SupplementedError] = {}
@@ -158,55 +141,55 @@ class Resolver:
         self._known: set[Digest] = set()
         self._pushes = 0
         self._bytes = 0
-        places = ((want, place) for place, want in enumerate(self._unopened))
-        self._advice = Advice(self._outcomes, OrderedDict(places))
+        positions = ((want, position) for position, want in enumerate(self._unopened))
+        self._lookahead = Lookahead(self._outcomes, OrderedDict(positions))
 
     # What to fetch
 
     def wants(self, n: int) -> list[Want]:
-        """The head, which serial order reads next, then up to `n` more fetches worth having.
+        """The head, which serial order reads next, then up to `n` more fetches worth starting.
 
-        The head comes first and decides; the rest is advice, most needed first, read off what
-        is committed. Before all defaults are committed only defaults are advised, because each
-        may take over what a list in the queue names. Nothing is advised whose digest is
-        committed, whose outcome is known, or that lies behind a failure that would raise.
+        Only the head decides; the others are guesses, the most needed one first. Before all
+        defaults are committed only defaults are guessed, because each may take over what a list
+        in the queue names. A want is left out if its digest is committed, if its outcome is
+        known, or if it lies behind a failure that would raise.
 
         Args:
             n: How many beyond the head, 0 or more.
 
         Returns:
-            At most ``n + 1`` distinct wants, empty once done. Wants in flight are listed again:
-            the caller knows what it has started. Takes O(n) time.
+            At most ``n + 1`` distinct wants, empty once done. Wants in flight are listed again,
+            because only the caller knows what it has started. Takes O(n) time.
         """
         head = self._head
         if head is None:
             return []
         if n == 0 or self._outcomes.size > self._bounds.read_ahead:
             return [head]
-        wanted = self._advice.first(n + 1)
+        wanted = self._lookahead.first(n + 1)
         if wanted and wanted[0] == head:
             return wanted
         return [head, *(want for want in wanted if want != head)][: n + 1]
 
-    # What came back
+    # Outcomes
 
     def feed(self, want: Want, outcome: Outcome) -> None:
         """Take one outcome and commit as far as serial order allows.
 
         Never raises: an outcome or a commit that ends the resolution sets `failure`. Outcomes
-        are told apart by member and digest; the same bytes from another member do not answer
-        a want. What serial order never meets is dropped.
+        are told apart by member and digest: the same bytes from another member do not answer
+        a want. Outcomes that serial order never reaches are dropped.
         """
         if want == self._head:
             self._advance(outcome)
         elif not (self.done or want in self._outcomes.waiting or want.digest in self.sources):
             self._outcomes.add(want, outcome)
-            self._advice.heed(want)
+            self._lookahead.update(want)
 
     # The fold
 
     def _advance(self, outcome: Outcome | None) -> None:
-        """Step from the head on, as long as there are outcomes."""
+        """Commit from the head on, while the outcome of the head is known."""
         head = self._head
         try:
             while head is not None and outcome is not None:
@@ -215,6 +198,7 @@ class Resolver:
                 outcome = self._outcomes.take(head) if head else None
             if head is not None:
                 return
+            # Only at the end of the queue is it known what no member supplies.
             self._finish()
         except SupplementedError as error:
             self.failure = error
@@ -223,7 +207,7 @@ class Resolver:
         self._outcomes.waiting.clear()
 
     def _find_head(self) -> Want | None:
-        """What serial order reads next; None at its end."""
+        """The want that serial order reads next; None at the end."""
         if self._unopened:
             return self._unopened[0]
         queue, sources, dropped = self._queue, self.sources, self._outcomes.dropped
@@ -232,14 +216,14 @@ class Resolver:
             if want.digest not in sources and want not in dropped:
                 return want
             queue.popleft()
-            self._outcomes.take(want)
+            self._outcomes.take(want)  # it is never read, so its bytes no longer count as waiting
         return None
 
     def _step(self, head: Want, outcome: Outcome) -> None:
         entry = None if head.digest is None else self._queue.popleft()
         if entry is None:
             self._unopened.popleft()
-            self._advice.unopened.pop(head, None)
+            self._lookahead.unopened.pop(head, None)
         if isinstance(outcome, SupplementedError):
             self._forgo(head, outcome)
             return
@@ -250,7 +234,7 @@ class Resolver:
             raise
 
     def _forgo(self, want: Want, error: SupplementedError) -> None:
-        """Go on without an outcome, or end."""
+        """Go on without a manifest if a policy allows it, otherwise raise."""
         error.locate(member=want.member, digest=want.digest)
         if not self._outcomes.tolerates(want, error):
             raise error
@@ -258,10 +242,11 @@ class Resolver:
             self.unavailable[want.member] = error
         else:
             self._outcomes.dropped[want] = error
-            self._advice.heed(want)
+            self._lookahead.update(want)
 
     def _commit(self, member: int, manifest: Manifest, entry: Entry | None) -> None:
         digest, size = manifest.digest, manifest.size
+        # The cap comes before parsing, which is what the cap has to bound.
         self._weigh(size)
         parsed = manifest.parse()
         if entry is None:
@@ -270,12 +255,12 @@ class Resolver:
             self.defaults[member] = digest
         blobs, instances = _contents(parsed)
         parent, depth = (entry.parent, entry.depth) if entry else (None, 0)
-        self.committed[digest] = Committed(
-            digest, member, manifest.media_type, size, parent, blobs, instances
+        self.committed[digest] = Contribution(
+            digest, manifest.media_type, size, parent, blobs, instances
         )
         self.sources[digest] = member
         self.commits.append((member, digest))
-        self._advice.forget(digest)
+        self._lookahead.forget(digest)
         if isinstance(parsed, Index):
             self._enqueue(member, digest, parsed, depth + 1)
 
@@ -314,21 +299,21 @@ class Resolver:
         if want.member == TOP:
             entry = Entry(want, parent, depth, self._pushes)
             self._queue.append(entry)
-            self._advice.push_back(entry, digest)
+            self._lookahead.push_back(entry, digest)
         else:
             entry = Entry(want, parent, depth, -self._pushes)
             self._queue.appendleft(entry)
-            self._advice.push_front(entry, digest)
+            self._lookahead.push_front(entry, digest)
 
     def _note_list(self, member: int, index: Index) -> dict[str, Digest]:
-        """Remember who lists what; returns the digests by their text in the list."""
+        """Note which instances a member lists; return the digests by their text in the list."""
         digests: dict[str, Digest] = {}
         alone = (member,)
         for entry in index.manifests:
             try:
                 digest = digests[entry.digest] = Digest(entry.digest)
             except UnsupportedDigestError:
-                continue  # Another platform's, for all we know; it is refused if it is chosen.
+                continue  # Refused if it is chosen; otherwise it may be for another platform.
             self._note_holder(digest, alone)
         return digests
 
@@ -359,11 +344,11 @@ class Resolver:
             raise InstanceNotFoundError(message, digests=absent)
         self.missing.extend(Missing(None, digest) for digest in absent if digest not in recorded)
 
-    # What is known in the end
+    # Results
 
     @property
     def blobs(self) -> dict[Digest, Digest]:
-        """Blob digest to the digest of the manifest that named it last. Computed when asked."""
+        """Blob digest to the digest of the last commit that names it. Computed on each access."""
         return {
             Digest(blob.digest): manifest
             for _, manifest in self.commits
@@ -384,7 +369,7 @@ def _contents(
     """The blobs that a manifest names, and the instances, None if it is no index.
 
     Raises:
-        InvalidDigestError: A blob has a digest that is none.
+        InvalidDigestError: The digest of a blob is malformed.
     """
     if isinstance(parsed, Index):
         return (), parsed.manifests

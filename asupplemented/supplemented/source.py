@@ -1,4 +1,8 @@
-"""Groups as sources: each digest is routed to the members that have it."""
+"""Groups as sources: each digest is routed to the members that have it.
+
+Manifests come from the one member that the resolution chose. Blobs have several candidates, in the
+order of the resolution: the stream that reads a blob asks the next one if the first fails.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,19 @@ from asupplemented.model.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob, RawParts
+    from asupplemented.abc import (
+        BlobFile,
+        BlobStream,
+        Context,
+        GroupReference,
+        RawBlob,
+        RawParts,
+    )
     from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
-    from asupplemented.supplemented.reference import SupplementedReference
     from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
 
 __all__ = ("SupplementedSource",)
@@ -35,7 +45,7 @@ class SupplementedSource(Source):
     """An open group: every digest is routed to the member that serves it.
 
     Attributes:
-        resolution: Who serves what, and why.
+        resolution: Which member serves which manifest and blob, and why.
     """
 
     __slots__ = (
@@ -50,7 +60,7 @@ class SupplementedSource(Source):
 
     def __init__(
         self,
-        reference: SupplementedReference,
+        reference: GroupReference,
         resolution: Resolution,
         members: Mapping[int, Source],
         manifests: Mapping[Digest, Manifest],
@@ -65,13 +75,13 @@ class SupplementedSource(Source):
         self._closed = False
 
     @property
-    def reference(self) -> SupplementedReference:
-        """The group; its ``top`` is what upstream's ``Reference()`` gives (rule X-11)."""
+    def reference(self) -> GroupReference:
+        """The group; its ``top`` is what ``Reference()`` returns in the Go package (rule X-11)."""
         return self._reference
 
     @property
     def concurrent_blobs(self) -> bool:
-        """Whether every member lets blobs be read side by side (rule X-11)."""
+        """Whether blobs can be read concurrently from every member (rule X-11)."""
         return all(member.concurrent_blobs for member in self._members.values())
 
     def instances(self) -> tuple[Instance, ...]:
@@ -82,11 +92,20 @@ class SupplementedSource(Source):
         """The best image for a platform; see `Resolution.find`."""
         return self.resolution.find(platform)
 
+    def list_missing(self) -> frozenset[Digest]:
+        """Instances that no member supplies; see `Resolution.missing`."""
+        return frozenset(missing.digest for missing in self.resolution.missing)
+
+    def list_images(self) -> dict[Digest, Platform | None]:
+        """All images that can be served, with their platforms; indexes are not among them."""
+        instances = self.resolution.instances()
+        return {each.digest: each.platform for each in instances if not each.is_index}
+
     def explain(self, digest: Digest | str) -> Explanation:
         """Say which member serves a manifest or blob, which others could, and why.
 
-        As `Resolution.explain`, and of the candidates of a blob it says which are asked last at
-        present, because they failed lately, and for how long.
+        As `Resolution.explain`. It also says which candidates of a blob failed lately and are
+        therefore asked after the others, and for how long.
 
         Raises:
             InvalidDigestError: `digest` is no digest.
@@ -128,7 +147,7 @@ class SupplementedSource(Source):
         return manifest
 
     def _route(self, digest: Digest) -> tuple[Source, Digest | None]:
-        """The member that serves a manifest, and how to ask it: None for its default."""
+        """The member that serves a manifest, and the digest to ask for, None for its default."""
         number = self.resolution.sources.get(digest)
         if number is None:
             message = "this group has no such manifest"
@@ -139,10 +158,10 @@ class SupplementedSource(Source):
         return self._members[number], None if default else digest
 
     async def check_defaults(self) -> None:
-        """Compare the members' default manifests with the plan.
+        """Check that the members' default manifests are those of the resolution.
 
         Raises:
-            VerificationError: One has changed.
+            VerificationError: One of them has changed.
         """
         for number, member in self._members.items():
             expected = self.resolution.defaults[number]
@@ -169,7 +188,7 @@ class SupplementedSource(Source):
             try:
                 inner = self._members[number].blob_candidates(blob)
             except BlobNotFoundError:
-                continue  # A nested group that no longer routes it; the next one may.
+                continue  # a nested group that was resolved otherwise; another member may have it
             except UnsupportedOperationError as error:
                 unable = error.locate(member=number)
                 continue
@@ -179,7 +198,7 @@ class SupplementedSource(Source):
         return found
 
     def _numbers(self, digest: Digest) -> list[int]:
-        """Members to ask for a blob: where `layers_for_copy` sent it, then as the plan prefers."""
+        """Members to ask for a blob, best first; `layers_for_copy` may have named one."""
         rerouted = self._rerouted.get(digest)
         numbers: list[int] = []
         if rerouted is not None:
@@ -252,7 +271,7 @@ class SupplementedSource(Source):
     ) -> PrefetchReport:
         """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`.
 
-        Without another selection, what the group was opened for is fetched.
+        The selection of the group is the default.
         """
         from asupplemented.transfer.prefetch import prefetch
 
@@ -268,7 +287,7 @@ class SupplementedSource(Source):
     # What belongs to instances
 
     async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:
-        """The signatures that the serving member holds for a manifest.
+        """The signatures of a manifest in the member that serves it.
 
         Raises:
             InstanceNotFoundError: The group has no such manifest.
@@ -281,8 +300,8 @@ class SupplementedSource(Source):
     ) -> tuple[Descriptor, ...] | None:
         """The layers to ask for instead of those in a manifest, None if the manifest is right.
 
-        Blobs named in the answer are served by the instance's member from now on (rule X-10);
-        the resolution itself stays as it is.
+        From then on the member that serves the instance also serves these layers (rule X-10). The
+        resolution does not change.
 
         Raises:
             InstanceNotFoundError: The group has no such manifest.
@@ -297,14 +316,14 @@ class SupplementedSource(Source):
     async def get_referrers(
         self, subject: Digest | str, artifact_type: str | None = None
     ) -> tuple[Descriptor, ...]:
-        """What refers to a manifest of the group, in every member that is known to hold that.
+        """The manifests that refer to a manifest of the group, in every member that holds it.
 
-        The member that serves the manifest comes first, and of equal digests the first one
-        counts. What is found is not part of the group: read it from a reference to its member.
+        The member that serves the manifest comes first; of equal digests the first one counts.
+        Referrers are not part of the group: read them from a reference to their member.
 
         Raises:
             InstanceNotFoundError: The group has no such manifest.
-            UnsupportedOperationError: No member that holds it keeps such lists.
+            UnsupportedOperationError: No member that holds it has lists of referrers.
         """
         digest = Digest(subject)
         self._member_of(digest)
@@ -315,7 +334,7 @@ class SupplementedSource(Source):
             try:
                 listed = await member.get_referrers(digest, artifact_type)
             except (InstanceNotFoundError, UnsupportedOperationError):
-                continue  # A nested group that lacks it, or a place without such lists.
+                continue  # a nested group without this manifest, or a member without such lists
             able = True
             for each in listed:
                 found.setdefault(each.digest, each)
@@ -335,10 +354,10 @@ class SupplementedSource(Source):
             raise ClosedError(message, reference=self._reference)
 
     async def aclose(self) -> None:
-        """Close every member, also those that nothing is served from (rule X-14).
+        """Close every member, also those that serve nothing (rule X-14).
 
         Raises:
-            ExceptionGroup: Members that failed to close; all have been asked to.
+            ExceptionGroup: Some members failed to close; the others are closed.
         """
         if self._closed:
             return

@@ -1,4 +1,4 @@
-"""Fakes for tests: image builders, and a registry that is right, or hostile when told to be."""
+"""Fakes for tests: image builders, and a registry that answers correctly, or fails by script."""
 
 from __future__ import annotations
 

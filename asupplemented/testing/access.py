@@ -1,4 +1,4 @@
-"""Who may read: Basic access, and Bearer tokens with their own token endpoint."""
+"""Access control of a fake registry: Basic, and Bearer with its own token endpoint."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PING: Final = frozenset({"/v2", "/v2/"})
 
 
 class Access(Protocol):
-    """Decides about a request before a registry answers it."""
+    """Decides about a request before the registry answers it."""
 
     def answer(self, request: Request, url: str, /) -> Answer | None:
-        """A refusal, or the answer of a token endpoint; None to let the registry answer.
+        """Answer a refusal or a token; None lets the registry answer.
 
         Args:
-            request: What was asked.
-            url: Of the registry that was asked.
+            request: The request.
+            url: The URL of the registry that received it.
         """
         ...
 
@@ -42,12 +42,12 @@ class Access(Protocol):
 
 @dataclass
 class Basic:
-    """User and password with every request to the API.
+    """Requires a user name and password with every request to the API.
 
     Attributes:
         users: User to password.
-        open_ping: Whether ``/v2/`` answers 200 to everybody (rule PING-06).
-        realm: As the challenge says it.
+        open_ping: Whether ``/v2/`` answers 200 without credentials (rule PING-06).
+        realm: The realm of the challenge.
     """
 
     users: Mapping[str, str]
@@ -68,39 +68,37 @@ class Basic:
 
 @dataclass(frozen=True)
 class Token:
-    """A token that was given out."""
+    """A token that was issued."""
 
     text: str
     user: str | None
     """None for anonymous."""
     scopes: frozenset[str]
-    """What it is good for, ``repository:NAME:ACTION`` each."""
+    """The scopes that it grants, each ``repository:NAME:ACTION``."""
     expires: float
-    """By the clock of the `Bearer`."""
+    """When it expires, by the clock of the `Bearer`."""
 
 
 @dataclass
 class Bearer:
-    """Tokens, and the endpoint that gives them out, ``/token``.
+    """Requires a token with every request, and issues tokens at ``/token``.
 
-    Every registry that has this object answers at ``/token``. For a token server of another
-    origin, give the same object to two registries and set `realm` to the other one's
-    ``url + "/token"``.
+    Every registry with this object answers at ``/token``. For a token server of another origin,
+    give the same object to two registries and set `realm` to ``url + "/token"`` of one of them.
 
     Attributes:
-        users: User to password; nobody by default.
-        public: Whether anonymous clients get tokens that are good for something.
+        users: User to password; empty by default.
+        public: Whether anonymous clients get tokens.
         refresh_tokens: Identity token to user, for the POST flow (rule TOK-03).
-        may: Decides whether a user (None: anonymous) gets a scope; None for: everybody who is
-            let in.
+        may: Decides whether a user (None: anonymous) gets a scope; None grants every scope.
         realm: The URL in challenges; None for ``/token`` of the registry itself.
         service: The service in challenges.
-        expires_in: Seconds that a token lives; it is refused afterwards. None: it is not said,
-            and a token lives 60 seconds.
-        fields: Which fields of the answer carry the token.
-        open_ping: Whether ``/v2/`` answers 200 to everybody (rule PING-06).
+        expires_in: Seconds until a token expires. None leaves the field out of the answer, and
+            tokens expire after 60 seconds.
+        fields: The fields of the answer that contain the token.
+        open_ping: Whether ``/v2/`` answers 200 without credentials (rule PING-06).
         now: The clock, in seconds since the epoch.
-        tokens: All that were given out, in order.
+        tokens: All tokens that were issued, in order.
     """
 
     users: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -139,7 +137,7 @@ class Bearer:
         return parameters if scope is None else f'{parameters},scope="{scope}"'
 
     def revoke(self) -> None:
-        """Refuse every token given out so far."""
+        """Refuse every token that was issued so far."""
         self._revoked.update(token.text for token in self.tokens)
 
     def _find(self, header: str) -> Token | None:
@@ -162,7 +160,7 @@ class Bearer:
         return self._give(user, scopes)
 
     def _identify(self, request: Request, arguments: Mapping[str, str]) -> tuple[bool, str | None]:
-        """Whether the client is let in, and who it is, None for anonymous."""
+        """Whether the credentials are right, and the user name, None for anonymous."""
         if request.method == "POST":
             user = self.refresh_tokens.get(arguments.get("refresh_token", ""))
             return user is not None, user
@@ -186,7 +184,7 @@ class Bearer:
 
 
 def credentials_of(request: Request) -> tuple[str, str] | None:
-    """User and password of a request with Basic access, None where there are none."""
+    """User name and password of a request with Basic access; None without them."""
     scheme, _, encoded = (request.header("Authorization") or "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -204,14 +202,14 @@ def _is_guarded(request: Request, *, open_ping: bool) -> bool:
 
 
 def _scope(request: Request) -> str | None:
-    """What a request needs, None where any token will do."""
+    """The scope that a request needs; None if any token is enough."""
     name, slash, _ = request.path.removeprefix("/v2/").rpartition("/")
     repository = name.rpartition("/")[0]
     return f"repository:{repository}:pull" if slash and repository else None
 
 
 def _split(scope: str) -> list[str]:
-    """One scope per action of a scope."""
+    """One scope for each action of a scope."""
     name, _, actions = scope.rpartition(":")
     return [f"{name}:{action}" for action in actions.split(",")]
 

@@ -1,4 +1,4 @@
-"""A certificate authority for one test, and what it signs. Needs the package trustme."""
+"""A certificate authority for one test, and TLS contexts of it. Needs the package trustme."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLIENT: Final = "client@example.org"
 
 
 class Authority:
-    """A new certificate authority that nobody trusts yet.
+    """A new certificate authority, which no client trusts by default.
 
     Raises:
         ConfigurationError: The package trustme is not installed.
@@ -42,9 +42,9 @@ class Authority:
         """A context for a server, with a certificate of its own.
 
         Args:
-            names: Host names and addresses that it is good for; ``127.0.0.1`` and ``localhost``
-                if there are none. Another name makes a server that cannot prove who it is.
-            demand_client: Refuse clients without a certificate of this authority.
+            names: Host names and addresses of the certificate; by default ``127.0.0.1`` and
+                ``localhost``. With other names clients refuse the server.
+            demand_client: Whether to refuse clients without a certificate of this authority.
             not_after: When the certificate expires; None for far in the future.
         """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -59,7 +59,7 @@ class Authority:
         """A context for a client that trusts this authority and no other.
 
         Args:
-            certificate: Whether it shows a certificate of its own.
+            certificate: Whether it sends a client certificate.
         """
         context = ssl.create_default_context(cadata=self.pem.decode())
         if certificate:
@@ -70,8 +70,8 @@ class Authority:
         """Fill a directory of ``certs.d`` (rule TLS-03). Blocking.
 
         Args:
-            directory: Made if it is not there; gets ``ca.crt``.
-            client: Whether it gets ``client.cert`` and ``client.key`` too.
+            directory: Made if it does not exist; ``ca.crt`` is written there.
+            client: Whether to write ``client.cert`` and ``client.key`` too.
 
         Returns:
             The directory.
@@ -87,7 +87,7 @@ class Authority:
 
 
 def _show(context: ssl.SSLContext, pair: trustme.LeafCert) -> None:
-    """Have a context show a certificate; Python reads those from files only."""
+    """Load a certificate into a context; Python reads them from files only."""
     with pair.private_key_and_cert_chain_pem.tempfile() as file:
         context.load_cert_chain(file)
 

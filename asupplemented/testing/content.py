@@ -1,7 +1,4 @@
-"""The right-behaving read side of a registry, without the network (rules SRV).
-
-Byte ranges as a server sees them (rule SRV-06).
-"""
+"""The read side of a registry without the network: correct answers, byte ranges included."""
 
 from __future__ import annotations
 
@@ -30,11 +27,11 @@ _SPEC: Final = re.compile(r"\s*(?:([0-9]+)-([0-9]*)|-([0-9]+))\s*")
 
 
 def parse_ranges(header: str, size: int) -> list[tuple[int, int]] | None:
-    """The spans ``[start, end)`` that a ``Range`` header asks for.
+    """Parse a ``Range`` header into spans ``[start, end)`` (rule SRV-06).
 
     Returns:
-        Spans that lie within the content, in the order asked, clamped to its end; an empty
-        list if none does; None if the header is malformed or not about bytes.
+        The spans that begin within the content, in the order of the header and clamped to the
+        end; an empty list if there are none; None if the header is malformed or not in bytes.
     """
     unit, _, specs = header.partition("=")
     spans = [_parse_spec(spec, size) for spec in specs.split(",")]
@@ -56,10 +53,10 @@ def _parse_spec(spec: str, size: int) -> tuple[int, int] | None:
 
 
 def apply_range(answer: Answer, request: Request) -> Answer:
-    """Cut a whole answer down to the ranges that were asked for, where there are any.
+    """Cut a whole answer down to the ranges that the request asks for (rule SRV-06).
 
-    ``If-Range`` must equal the ``ETag`` of the answer, else the answer stays whole. So it does
-    for an empty content, a malformed header, and ranges that sum up to more than the content.
+    The answer stays whole if ``If-Range`` differs from its ``ETag``, the content is empty, the
+    header is malformed, or the ranges are larger than the content in sum.
     """
     header, condition, size = request.header("Range"), request.header("If-Range"), len(answer.body)
     if header is None or size == 0 or condition not in {None, answer.header("ETag")}:
@@ -100,7 +97,7 @@ _ROUTE: Final = re.compile(r"/v2/(.+)/(manifests|blobs|referrers|tags)/([^/]+)")
 
 @dataclass(slots=True)
 class Repository:
-    """What one repository holds. A digest may lie: nothing is checked here."""
+    """The content of one repository. Nothing is checked: a digest may be wrong."""
 
     manifests: dict[str, tuple[bytes, str]] = field(default_factory=dict[str, tuple[bytes, str]])
     """Digest to bytes and media type."""
@@ -111,18 +108,18 @@ class Repository:
 
 @dataclass(slots=True)
 class Content:
-    """All that a registry holds, and the right answer to each request for it."""
+    """The content of a registry, and the correct answer to each request."""
 
     repositories: dict[str, Repository] = field(default_factory=dict[str, Repository])
     files: dict[str, tuple[bytes, str]] = field(default_factory=dict[str, tuple[bytes, str]])
-    """Path to bytes and media type, for anything beside the API."""
+    """Path to bytes and media type, for paths outside of the API."""
     referrers: bool = True
-    """Whether the referrers API is there."""
+    """Whether the registry has the referrers API."""
     page_size: int | None = None
     """The most tags, or referrers, in one answer; None for all."""
 
     def answer(self, request: Request) -> Answer:
-        """The answer of a registry that does everything right and takes no writes."""
+        """Answer correctly; writes are refused."""
         if request.path in self.files:
             data, media_type = self.files[request.path]
             headers = (("Content-Type", media_type), ("Accept-Ranges", "bytes"))
@@ -225,7 +222,7 @@ def _answer_blob(repository: Repository, key: str, request: Request) -> Answer:
 
 
 def _find_referrers(repository: Repository, digest: str) -> list[dict[str, Any]]:
-    """Descriptors of what has a manifest as its subject, sorted by digest (rule SRV-08)."""
+    """Descriptors of the manifests whose subject has a digest, sorted (rule SRV-08)."""
     found: list[dict[str, Any]] = []
     for key, (raw, media_type) in sorted(repository.manifests.items()):
         try:

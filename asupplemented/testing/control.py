@@ -1,4 +1,4 @@
-"""What happens in sources without a network, and what they were asked."""
+"""Scripts, a log and counters for sources without a network."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _ERRORS: Final[Mapping[int, type[RegistryError]]] = {
 
 @dataclass(frozen=True)
 class Raise:
-    """An error of the source itself, once so many bytes are out. Not for servers.
+    """The source raises an error after some bytes of the body. Not for servers.
 
     Args:
-        error: Makes a new error each time; a class of errors does as well.
-        after: Bytes of the body before it; None for an error in place of an answer.
+        error: Makes a new error each time; an error class works, too.
+        after: Bytes of the body before the error; None for an error in place of an answer.
     """
 
     error: Callable[[], Exception]
@@ -63,22 +63,22 @@ class Raise:
 
 
 class SourceControl(Recorder):
-    """What happens in sources, and what they were asked. Several may share one.
+    """The scripts and the log of sources. Several sources may share one.
 
     Requests are logged and scripted as those of a `FakeRegistry`, with these paths: ``/open``,
     ``/manifests/default``, ``/manifests/DIGEST``, ``/blobs/DIGEST``, ``/signatures/default``,
-    ``/signatures/DIGEST`` and ``/close``. A ``Range`` header tells which range of a blob was asked
-    for. A `Status` becomes the error that a registry's would; `Cut` becomes a `TruncatedError`,
-    or with "rst" a `NetworkError`.
+    ``/signatures/DIGEST`` and ``/close``. A ``Range`` header has the range of a blob. A `Status`
+    becomes the error that a registry's would; `Cut` becomes a `TruncatedError`, or with "rst" a
+    `NetworkError`.
 
     Args:
-        sleep: What pauses by the clock.
+        sleep: Sleeps for a number of seconds.
 
     Attributes:
         sources_opened: Sources that were opened.
         sources_closed: Sources that were closed.
-        bodies_opened: Blobs that were entered with success.
-        bodies_closed: Those that were left.
+        bodies_opened: Blobs that were entered without an error.
+        bodies_closed: Blobs that were left.
     """
 
     def __init__(self, *, sleep: Sleep = asyncio.sleep) -> None:
@@ -96,10 +96,10 @@ class SourceControl(Recorder):
         return opened - self.sources_closed - self.bodies_closed
 
     async def ask(self, path: str, read: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Log a request, read its answer, have the script change it, and receive that whole.
+        """Log a request, read its answer, apply the script, and receive the whole result.
 
         Raises:
-            SupplementedError: The answer is an error, breaks off, or is larger than a manifest
+            SupplementedError: The answer is an error, is truncated, or is larger than a manifest
                 may be.
         """
         request = Request("GET", path, ())
@@ -120,20 +120,20 @@ class SourceControl(Recorder):
     async def begin(
         self, request: Request, read: Callable[[], Awaitable[Answer]], stack: ExitStack
     ) -> Answer:
-        """Do the same for a body that is received bit by bit: it counts until `stack` is left."""
+        """Do the same for a body in chunks: the request is in flight until `stack` is left."""
         stack.enter_context(self._counted(request))
         return self._revise(await read(), request)
 
     async def pause(self, pause: Pause, received: int) -> None:
-        """Sit out a pause.
+        """Wait as a pause says.
 
         Args:
-            pause: What to wait for.
+            pause: The pause.
             received: Bytes of the body so far.
 
         Raises:
-            TruncatedError: It ends the answer as a closed connection would.
-            NetworkError: It ends the answer as a reset would.
+            TruncatedError: The pause ends the answer like a closed connection.
+            NetworkError: The pause ends the answer like a reset connection.
         """
         await sit_out(pause, self._sleep)
         if pause.end == "fin":
@@ -142,24 +142,24 @@ class SourceControl(Recorder):
             raise NetworkError("the source broke off", received=received)
 
     def note_source(self, *, opened: bool) -> None:
-        """Count a source that was opened, or closed."""
+        """Count a source that was opened or closed."""
         self.sources_opened += opened
         self.sources_closed += not opened
         self._pulse()
 
     def note_body(self, *, opened: bool) -> None:
-        """Count a body that was opened, or closed."""
+        """Count a body that was opened or closed."""
         self.bodies_opened += opened
         self.bodies_closed += not opened
         self._pulse()
 
 
 def check_status(answer: Answer, path: str) -> None:
-    """Raise the error that the status of an answer stands for, where there is one.
+    """Raise the error for the status of an answer, unless it is a success.
 
     Args:
-        answer: What was answered.
-        path: What was asked for.
+        answer: The answer.
+        path: The path of the request.
     """
     if answer.status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
         return
@@ -184,5 +184,5 @@ def _miss(path: str) -> NotFoundError:
 
 
 def take_content(answer: Answer) -> Iterator[Step]:
-    """The steps of an answer that has no framing; the first that is no pause is empty."""
+    """The steps of an answer without framing; the first one that is not a pause is empty."""
     return take_steps(replace(answer, framing="length"))

@@ -1,7 +1,7 @@
-"""Everything that can go wrong while an answer is sent, as small frozen values.
+"""Faults in sending an answer, as small frozen values.
 
-They are used, and combined, as those of `asupplemented.testing.faults` are. Offsets count bytes
-of the body that is sent; 0 is before the first.
+They are used and combined like those of `asupplemented.testing.faults`. Offsets count bytes of the
+body that is sent; 0 is before the first byte.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = (
     "Stall",
 )
 
-# How the body is framed.
+# Framing
 
 
 @dataclass(frozen=True)
 class ContentLength:
-    """A ``Content-Length`` that lies; the body is sent as it is, then the connection closed."""
+    """A wrong ``Content-Length``; the body is sent unchanged, then the connection is closed."""
 
     claim: int
 
@@ -43,7 +43,7 @@ class ContentLength:
 
 @dataclass(frozen=True)
 class Chunked:
-    """Chunked framing, without a length. A `Cut` in it leaves out the rest of a chunk.
+    """Chunked framing without a length. A `Cut` within a chunk drops the rest of the chunk.
 
     Args:
         size: Bytes per chunk, None for one chunk.
@@ -57,7 +57,7 @@ class Chunked:
 
 @dataclass(frozen=True)
 class CloseDelimited:
-    """No length at all: the body ends where the connection does."""
+    """No length: the end of the connection is the end of the body."""
 
     def __call__(self, answer: Answer, _request: Request) -> Answer:
         return replace(answer, framing="close")
@@ -65,10 +65,10 @@ class CloseDelimited:
 
 @dataclass(frozen=True)
 class Endless:
-    """A body that never ends: chunks of it, again and again, until the client leaves.
+    """A body that never ends: it is repeated until the client closes the connection.
 
     Args:
-        data: What is repeated; None for the body of the answer.
+        data: The bytes to repeat; None for the body of the answer.
     """
 
     data: bytes | None = b" " * 65536
@@ -80,7 +80,7 @@ class Endless:
 
 @dataclass(frozen=True)
 class Raw:
-    """Any bytes in place of an answer: no status line, no headers; then the connection ends."""
+    """Raw bytes in place of an answer, without status line and headers, then the end."""
 
     data: bytes
 
@@ -88,7 +88,7 @@ class Raw:
         return replace(answer, body=self.data, bare=True, framing="close")
 
 
-# When, and how far.
+# Timing
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Cut:
     """The connection ends in the middle.
 
     Args:
-        after: Body bytes sent before; None for none and no head either.
-        how: "fin" closes it; "rst" resets it, once the client's system has all that was sent.
+        after: Body bytes that are sent before; None sends no head either.
+        how: "fin" closes the connection; "rst" resets it once the client has received all bytes.
     """
 
     after: int | None = 0
@@ -109,11 +109,11 @@ class Cut:
 
 @dataclass(frozen=True)
 class Stall:
-    """Nothing more comes, and the connection stays open.
+    """The server stops sending, and the connection stays open.
 
     Args:
-        after: Body bytes sent before; None for none and no head either.
-        until: Go on when it is set; None for never.
+        after: Body bytes that are sent before; None sends no head either.
+        until: The event that ends the stall; None for never.
     """
 
     after: int | None = 0
@@ -126,7 +126,7 @@ class Stall:
 
 @dataclass(frozen=True)
 class Hold:
-    """The answer waits, head and all, until the event is set."""
+    """The answer, with its head, waits until an event is set."""
 
     until: asyncio.Event
 
@@ -136,7 +136,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Delay:
-    """The answer waits so many seconds, by the clock of the registry."""
+    """The answer waits for some seconds, by the clock of the registry."""
 
     seconds: float
 
@@ -146,12 +146,12 @@ class Delay:
 
 @dataclass(frozen=True)
 class Slow:
-    """A body that trickles.
+    """A body with a pause before each part.
 
     Args:
-        size: Bytes between two pauses.
+        size: Bytes of a part.
         seconds: Length of a pause, by the clock of the registry.
-        permits: Acquired once in each pause, so that a test lets pieces through one by one.
+        permits: Acquired once in each pause, so that a test releases the parts one by one.
     """
 
     size: int = 1

@@ -1,4 +1,4 @@
-"""Writes what the builders built to disk, whole or with holes. Blocking, for tests."""
+"""Writes built images to disk, complete or with parts missing. Blocking, for tests."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 def select(
     top: Built, include: Container[str] | None, omit: Container[str]
 ) -> tuple[dict[Digest, Built], dict[Digest, bytes]]:
-    """Which manifests and blobs of something built are meant.
+    """Select manifests and blobs of a built image.
 
     Args:
-        top: Always meant, unless omitted.
-        include: Digests of the instances that are meant, with their blobs; None for all.
-        omit: Digests of manifests and blobs that are left out in any case. An instance left
-            out this way keeps its blobs.
+        top: The image or index. It is always selected, unless it is omitted.
+        include: Digests of the instances to select with their blobs; None for all.
+        omit: Digests of manifests and blobs to leave out in any case. The blobs of an omitted
+            instance stay selected.
 
     Returns:
         Manifests by digest, depth first, and blobs by digest.
@@ -58,9 +58,9 @@ def write_layout(
     """Write an OCI layout, or add to one.
 
     Args:
-        path: Directory, made if it is not there.
-        top: Becomes an entry of ``index.json``.
-        name: Its ``org.opencontainers.image.ref.name``, in place of an entry of that name.
+        path: The directory, made if it does not exist.
+        top: The image to add to ``index.json``.
+        name: Its ``org.opencontainers.image.ref.name``; replaces an entry of that name.
         include: Digests of the instances to write, None for all. See `select`.
         omit: Digests of manifests and blobs not to write.
 
@@ -89,8 +89,8 @@ def write_directory(
     """Write a ``dir:`` image (rules DI-01, DI-02).
 
     Args:
-        path: Directory, made if it is not there.
-        top: Its default manifest, ``manifest.json``.
+        path: The directory, made if it does not exist.
+        top: The default manifest, ``manifest.json``.
         include: Digests of the instances to write, None for all. See `select`.
         omit: Digests of manifests and blobs not to write.
 
@@ -111,7 +111,7 @@ def write_directory(
 
 
 def _plain(digest: Digest) -> str:
-    """How ``dir:`` spells a digest: bare hex for sha256, else with the algorithm in front."""
+    """A digest in a file name of ``dir:``: hex digits for sha256, else ``ALGORITHM-HEX``."""
     if digest.algorithm == "sha256":
         return digest.encoded
     return f"{digest.algorithm}-{digest.encoded}"

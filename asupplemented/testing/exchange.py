@@ -1,4 +1,4 @@
-"""What a fake registry receives and what it sends: plain values, no input or output."""
+"""Requests and answers of a fake registry: plain values without I/O."""
 
 from __future__ import annotations
 
@@ -14,111 +14,111 @@ if TYPE_CHECKING:
 __all__ = ("BODILESS", "Answer", "Headers", "Pause", "Request", "fail")
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
-"""Names and values in the order of the wire."""
+"""Names and values, in the order in which they are sent."""
 
 JSON: Final = "application/json"
 BODILESS: Final = frozenset((100, 101, 102, 103, 204, 304))
-"""Statuses whose answers never have a body."""
+"""Statuses of answers without a body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came over the wire."""
+    """One request as it was received."""
 
     method: str
     target: str
-    """The request target byte for byte, neither decoded nor normalised; read as latin-1."""
+    """The request target, neither decoded nor normalised; its bytes as latin-1."""
     headers: Headers
-    """In the order, and with the names, that the client sent."""
+    """With the order and the names that the client sent."""
     body: bytes = b""
     peer: tuple[str, int] | None = None
     """Address and port of the client."""
     connection: int = 0
-    """Which connection of this server it came over; the first is number 1."""
+    """The number of its connection to this server, from 1."""
     time: float = 0.0
-    """When it had arrived whole, by the clock of the event loop."""
+    """When it was complete, by the clock of the event loop."""
 
     @property
     def path(self) -> str:
-        """The target without its query, percent escapes decoded; of a whole URL, the path."""
+        """The path of the target, percent-decoded, without the query."""
         target, _, _ = self.target.partition("?")
-        if not target.startswith("/"):  # as it is sent to a proxy
+        if not target.startswith("/"):  # A whole URL, as it is sent to a proxy.
             target = "/" + target.partition("://")[2].partition("/")[2]
         return unquote(target)
 
     @property
     def query(self) -> tuple[tuple[str, str], ...]:
-        """Names and values of the query, in order, decoded."""
+        """Decoded names and values of the query, in order."""
         return tuple(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, None where it was not sent."""
+        """The first value of a header; None if it was not sent."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def argument(self, name: str) -> str | None:
-        """The first value of a query argument, None where there is none."""
+        """The first value of a query argument; None if there is none."""
         return next((value for key, value in self.query if key == name), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """What happens when so many bytes of a body are out."""
+    """What happens after a number of bytes of a body."""
 
     at: int | None
-    """Body bytes sent before; None for before the head. Past the end means at the end."""
+    """Body bytes that are sent before; None for before the head. Clamped to the end."""
     seconds: float = 0.0
-    """How long to sleep first."""
+    """Seconds to sleep first."""
     wait: Callable[[], Awaitable[object]] | None = None
-    """What to wait for then."""
+    """What to await then."""
     end: Literal["fin", "rst"] | None = None
-    """How to end the connection after that, None to go on."""
+    """How to end the connection after that; None continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, and how it is put on the wire."""
+    """One answer, and how it is sent."""
 
     status: int = 200
     headers: Headers = ()
-    """Without those of the framing (``Content-Length``, ``Transfer-Encoding``)."""
+    """All headers but ``Content-Length`` and ``Transfer-Encoding``."""
     body: bytes = b""
     whole: bytes | None = None
-    """All of the content, where `body` is a range of it."""
+    """The whole content if `body` is a range of it."""
     offset: int = 0
-    """Where `body` begins in the content."""
+    """The offset of `body` in the content."""
     framing: Literal["length", "chunked", "close"] = "length"
     claim: int | None = None
-    """A ``Content-Length`` to claim in place of the true one."""
+    """A ``Content-Length`` in place of the true one."""
     chunk: int | None = None
     """Bytes per chunk of a chunked body; None for one chunk."""
     endless: bool = False
-    """Whether the body is sent again and again until the client leaves."""
+    """Whether the body is repeated until the client closes the connection."""
     bare: bool = False
-    """Whether the body is all that is sent: no status line, no headers."""
+    """Whether the body is sent alone, without status line and headers."""
     pauses: tuple[Pause, ...] = ()
     challenge: str | None = None
-    """The value of ``WWW-Authenticate`` that this registry would send."""
+    """The value of ``WWW-Authenticate`` that this registry sends with a 401."""
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, None where there is none."""
+        """The first value of a header; None if there is none."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def with_headers(self, changes: Mapping[str, str | None]) -> Answer:
-        """The same with headers replaced or, where the value is None, removed."""
+        """A copy with headers replaced, or removed if the value is None."""
         gone = {name.lower() for name in changes}
         kept = [(key, value) for key, value in self.headers if key.lower() not in gone]
         new = [(name, value) for name, value in changes.items() if value is not None]
         return replace(self, headers=(*kept, *new))
 
     def with_pause(self, pause: Pause) -> Answer:
-        """The same with one more pause."""
+        """A copy with one more pause."""
         return replace(self, pauses=(*self.pauses, pause))
 
     def encode_head(self, *, close: bool) -> bytes:
-        """Status line and headers, with those of the framing.
+        """Encode the status line and all headers.
 
         Args:
-            close: Whether to announce that the connection ends after this answer.
+            close: Whether to send ``Connection: close``.
         """
         try:
             reason = HTTPStatus(self.status).phrase
@@ -145,13 +145,13 @@ def fail(
     message: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """An error as registries give it (rule SRV-09).
+    """Make an error answer in the form of registries (rule SRV-09).
 
     Args:
-        status: HTTP status.
-        code: Of the distribution protocol, "MANIFEST_UNKNOWN" and so on.
-        message: For people; None makes one of the code.
-        headers: More headers.
+        status: The HTTP status.
+        code: The error code of the distribution protocol, such as "MANIFEST_UNKNOWN".
+        message: The message; None derives one from the code.
+        headers: Additional headers.
     """
     text = code.replace("_", " ").lower() if message is None else message
     document = {"errors": [{"code": code, "message": text, "detail": None}]}

@@ -1,9 +1,8 @@
-"""Everything that can be wrong in an answer, as small frozen values.
+"""Faults in the content of an answer, as small frozen values.
 
-Each is a function from an answer to another one, and can be combined with others in one turn of
-a script, where they are applied in order: put what changes the body before what counts its
-bytes. A function of your own with the same signature does as
-well. How an answer is sent, or fails to be, is the matter of `asupplemented.testing.delivery`.
+Each is a function from an answer to another one. One turn of a script applies several of them in
+order: put faults that change the body before those that count its bytes. Functions of your own
+with the same signature work, too. Faults in sending are in `asupplemented.testing.delivery`.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ CODES: Final = {
 }
 
 
-# What is answered.
+# Status and headers
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ class Status:
     """Another status in place of the answer.
 
     Args:
-        code: HTTP status.
-        headers: All its headers, besides those of the framing.
-        body: None for an error in the form that registries use.
+        code: The HTTP status.
+        headers: All headers but those of the framing.
+        body: The body; None for an error document in the form of registries.
     """
 
     code: int
@@ -73,12 +72,12 @@ class Status:
 
 @dataclass(frozen=True)
 class Unauthorized:
-    """A 401 with the challenge of this registry, as if the credentials were not good enough.
+    """A 401 with the challenge of this registry, as if the credentials were insufficient.
 
     Args:
-        error: "invalid_token" or "insufficient_scope", added to the challenge; or None.
-        scope: Replaces the scope of the challenge, or None.
-        challenge: Replaces the challenge as a whole; needed where the registry has none.
+        error: "invalid_token" or "insufficient_scope" to add to the challenge; None for neither.
+        scope: The scope of the challenge; None keeps it.
+        challenge: The whole challenge; needed if the registry has no access control.
     """
 
     error: str | None = None
@@ -99,8 +98,8 @@ class Redirect:
     """A redirect in place of the answer.
 
     Args:
-        to: The ``Location``, byte for byte, or a function of the request that gives it.
-        code: HTTP status.
+        to: The exact ``Location``, or a function that makes it of the request.
+        code: The HTTP status.
     """
 
     to: str | Callable[[Request], str]
@@ -113,7 +112,7 @@ class Redirect:
 
 @dataclass(frozen=True)
 class Html:
-    """A page for people in place of the answer, as captive portals give."""
+    """An HTML page in place of the answer, like that of a captive portal."""
 
     code: int = 200
 
@@ -123,7 +122,7 @@ class Html:
 
 @dataclass(frozen=True)
 class Headers:
-    """Other headers: a value replaces, or adds, a header; None removes it."""
+    """Changed headers: a value sets a header, None removes it."""
 
     changes: Mapping[str, str | None]
 
@@ -131,16 +130,16 @@ class Headers:
         return answer.with_headers(self.changes)
 
 
-# What is in the body.
+# Body
 
 
 @dataclass(frozen=True)
 class Body:
-    """Another body, with the headers as they were and a ``Content-Length`` that is true.
+    """Another body, with the same headers and a correct ``Content-Length``.
 
     Args:
         data: The new body.
-        media_type: Its ``Content-Type``, None to leave that as it was.
+        media_type: Its ``Content-Type``; None keeps it.
     """
 
     data: bytes
@@ -155,11 +154,11 @@ class Body:
 
 @dataclass(frozen=True)
 class Corrupt:
-    """One byte of the content flipped, its length unchanged.
+    """One byte of the content flipped.
 
     Args:
-        at: Which byte, counted within the whole content, whichever range of it is sent. Negative
-            from its end. A range without that byte stays as it was.
+        at: The offset of the byte in the whole content, whichever range is sent; negative from
+            the end. A range without that byte is unchanged.
     """
 
     at: int = 0
@@ -175,10 +174,10 @@ class Corrupt:
 
 @dataclass(frozen=True)
 class Resize:
-    """A body cut off, or padded with zeros, to some length, and a ``Content-Length`` to match.
+    """A body truncated or padded with zeros, with a matching ``Content-Length``.
 
     Args:
-        to: Bytes; negative for so many fewer than there are.
+        to: Bytes of the new body; negative for bytes fewer than now.
     """
 
     to: int
@@ -190,7 +189,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Encoding:
-    """A ``Content-Encoding`` that nobody asked for. "gzip" and "deflate" do encode the body."""
+    """An unrequested ``Content-Encoding``. "gzip" and "deflate" do encode the body."""
 
     name: str = "gzip"
 
@@ -205,7 +204,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class IgnoreRange:
-    """The whole content with status 200, whatever range was asked for."""
+    """The whole content with status 200 in place of a range."""
 
     def __call__(self, answer: Answer, _request: Request) -> Answer:
         if answer.whole is None:
@@ -216,13 +215,13 @@ class IgnoreRange:
 
 @dataclass(frozen=True)
 class WrongRange:
-    """Another range than the one asked for, with a ``Content-Range`` that says so.
+    """A wrong range, with a ``Content-Range`` that matches it.
 
-    Answers that are not a single range stay as they were.
+    Answers that are not a single range are unchanged.
 
     Args:
-        shift: Bytes by which the start is moved towards the end; negative towards the start.
-        lie: Whether ``Content-Range`` claims that it is the range asked for.
+        shift: Bytes by which the start moves towards the end; negative towards the beginning.
+        lie: Whether ``Content-Range`` claims the requested range.
     """
 
     shift: int

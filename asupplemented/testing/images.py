@@ -1,9 +1,8 @@
-"""Builders of real small images, with the same bytes on every machine.
+"""Builders of small real images, with the same bytes on every machine.
 
-What they build can be served (`asupplemented.testing.FakeRegistry.add`), written to disk
-(`write_layout`, `write_directory`), and unpacked by any tool: configs have right ``diff_ids``.
-
-Layers with the same bytes on every machine: tar archives, plain or in a gzip frame.
+`asupplemented.testing.FakeRegistry.add` serves them, and `write_layout` and `write_directory`
+write them to disk. Any tool can unpack them: layers are tar archives, plain or in a gzip frame, and
+configs have correct ``diff_ids``.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ _STORED_MAX: Final = 0xFFFF
 
 
 def pack_files(files: Mapping[str, bytes | str]) -> bytes:
-    """A tar archive of some files, as unpackers expect a layer.
+    """Pack files into a tar archive, in the form of a layer.
 
     Args:
-        files: Path to content; text is encoded as UTF-8. A path that ends in ``/`` is an empty
-            directory. Parent directories are added. Order does not matter.
+        files: Path to content, text as UTF-8. A path that ends in ``/`` is an empty directory.
+            Parent directories are added. The order is irrelevant.
 
     Returns:
-        The archive: sorted names, owner 0, time 0, modes 0644 and 0755.
+        The archive, with sorted names, owner 0, time 0, and modes 0644 and 0755.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -61,10 +60,10 @@ def pack_files(files: Mapping[str, bytes | str]) -> bytes:
 
 
 def wrap_gzip(data: bytes) -> bytes:
-    """A gzip frame around stored (not compressed) blocks.
+    """Wrap data in a gzip frame of stored (not compressed) blocks.
 
-    Compressors differ between versions of zlib, and a digest must not. Every reader of gzip
-    reads this.
+    Compressed bytes differ between versions of zlib, and digests must not. Every gzip reader
+    accepts stored blocks.
     """
     blocks = [_stored(data, at) for at in range(0, len(data), _STORED_MAX)] or [_stored(b"", 0)]
     tail = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
@@ -78,7 +77,7 @@ def _stored(data: bytes, at: int) -> bytes:
 
 
 def _with_parents(files: Mapping[str, bytes | str]) -> dict[str, bytes | None]:
-    """Clean names to content, None for a directory."""
+    """Normalised names to content, None for a directory."""
     members: dict[str, bytes | None] = {}
     for path, content in files.items():
         name = PurePosixPath(path.lstrip("/"))
@@ -116,7 +115,7 @@ class BuiltImage:
     """The bytes of the manifest."""
     media_type: str
     digest: Digest
-    """Of `raw`."""
+    """The digest of `raw`."""
     blobs: Mapping[Digest, bytes]
     """Digest to content: the config first, then the layers, base layer first."""
     platform: str | None
@@ -141,15 +140,15 @@ class BuiltImage:
 
 @dataclass(frozen=True, slots=True)
 class BuiltIndex:
-    """An index, or a Docker manifest list, with all that it names and that was built."""
+    """An OCI index or a Docker manifest list, with the built images that it names."""
 
     raw: bytes
     """The bytes of the index."""
     media_type: str
     digest: Digest
-    """Of `raw`."""
+    """The digest of `raw`."""
     members: tuple[Built, ...]
-    """The instances that were built, in order; entries given as a descriptor are not here."""
+    """The built instances in order; entries that were given as descriptors are missing."""
     platform: None = None
     artifact_type: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -160,7 +159,7 @@ class BuiltIndex:
         return MappingProxyType({d: b for member in self.members for d, b in member.blobs.items()})
 
     def walk(self) -> Iterator[Built]:
-        """The index itself, then all that is below, depth first."""
+        """The index itself, then everything below it, depth first."""
         yield self
         for member in self.members:
             yield from member.walk()
@@ -184,18 +183,18 @@ def build_image(
 
     Args:
         platform: ``os/architecture[/variant]``.
-        layers: Base layer first. A mapping of path to content becomes a tar archive; bytes are
-            taken as they are, as an uncompressed layer. None: one layer with one file that
-            names the platform.
+        layers: Base layer first. A mapping of path to content becomes a tar archive; bytes
+            become an uncompressed layer unchanged. None gives one layer with one file that
+            contains the platform.
         labels: Labels of the config.
-        annotations: Annotations of the manifest; Docker's has none.
-        docker: Docker's media types instead of those of OCI.
-        gzip: Whether archives made of a mapping are wrapped in gzip.
-        algorithm: Of every digest in the manifest, and of its own.
-        subject: What the manifest refers to.
+        annotations: Annotations of the manifest; Docker manifests have none.
+        docker: Whether to use the media types of Docker instead of OCI.
+        gzip: Whether to wrap the archives of mappings in gzip.
+        algorithm: The algorithm of the digest of the manifest and of those in it.
+        subject: The subject of the manifest.
 
     Returns:
-        The image; the same arguments give the same bytes, everywhere.
+        The image. The same arguments always give the same bytes.
     """
     if layers is None:
         layers = ({"etc/platform": f"{platform}\n"},)
@@ -235,12 +234,12 @@ def build_artifact(
     """Build an artifact of one layer: a signature, an SBOM, an attestation.
 
     Args:
-        artifact_type: What it is; becomes ``artifactType``.
+        artifact_type: Becomes ``artifactType``.
         payload: The only layer.
-        subject: What it refers to, found again by the referrers API.
+        subject: The subject of the manifest, for the referrers API.
         annotations: Annotations of the manifest.
         layer_type: Media type of the layer.
-        layer_annotations: Annotations of the layer, where signatures keep their signature.
+        layer_annotations: Annotations of the layer, which hold the signature of a cosign artifact.
     """
     layer = _descriptor(layer_type, payload)
     if layer_annotations:
@@ -275,12 +274,12 @@ def build_index(
     """Build an index over images, artifacts and other indexes.
 
     Args:
-        entries: In order. A mapping is written as the descriptor that it is, so that an index
-            can name what nobody has, or lie.
-        annotations: Annotations of the index; Docker's list has none.
-        docker: A Docker manifest list instead of an index of OCI.
-        algorithm: Of its digest, and of nothing below.
-        subject: What it refers to.
+        entries: In order. A mapping is written as a descriptor unchanged, so that an index can
+            name missing manifests, or wrong values.
+        annotations: Annotations of the index; Docker lists have none.
+        docker: Whether to build a Docker manifest list instead of an OCI index.
+        algorithm: The algorithm of the digest of the index itself.
+        subject: The subject of the index.
     """
     media_type = kinds.DOCKER_LIST if docker else kinds.OCI_INDEX
     document: dict[str, Json] = {
@@ -299,7 +298,7 @@ def build_index(
 
 
 def describe(entry: Built | Mapping[str, Json]) -> dict[str, Json]:
-    """The descriptor of something built, as it stands in an index."""
+    """The descriptor of a built image or index, as an entry of an index."""
     if isinstance(entry, Mapping):
         return dict(entry)
     descriptor: dict[str, Json] = {
@@ -349,7 +348,7 @@ def _platform(text: str) -> dict[str, Json]:
 
 
 def _pack(layer: Layer, *, gzip: bool) -> tuple[Digest, bytes, bool]:
-    """The diff id of a layer, its bytes, and whether those are wrapped in gzip."""
+    """The diff ID of a layer, its bytes, and whether they are wrapped in gzip."""
     plain = layer if isinstance(layer, bytes) else pack_files(layer)
     wrap = gzip and not isinstance(layer, bytes)
     return Digest.of(plain), wrap_gzip(plain) if wrap else plain, wrap

@@ -2,12 +2,10 @@
 
 ``fake_registry``
     A `asupplemented.testing.FakeRegistry` that listens while the test runs. It is asynchronous:
-    the test needs pytest-asyncio, in either mode, or, where that is not installed, the plugin
-    of anyio.
+    the test needs pytest-asyncio, in either mode, or, if that is not installed, the plugin of
+    anyio.
 ``image_builder``
     An `asupplemented.testing.ImageBuilder` that writes below ``tmp_path``.
-
-Images, and directories that hold them, of one test.
 """
 
 from __future__ import annotations
@@ -30,10 +28,10 @@ __all__ = ("ImageBuilder", "fake_registry", "image_builder")
 
 
 class ImageBuilder:
-    """Builds images, and writes each into a new directory.
+    """Builds images, and writes each one to a new directory.
 
     Args:
-        root: Where the directories are made. Who made it removes it.
+        root: The parent of the directories. The caller removes it.
     """
 
     image = staticmethod(build_image)
@@ -67,9 +65,9 @@ class ImageBuilder:
 
 
 def _fixture(function: Callable[[], AsyncIterator[FakeRegistry]]) -> object:
-    """An asynchronous fixture, of the plugin that is there to run it."""
+    """Make an asynchronous fixture for the plugin that is installed."""
     try:
-        import pytest_asyncio  # noqa: PLC0415  # not needed by those who use anyio's
+        import pytest_asyncio  # noqa: PLC0415  # not needed with anyio's plugin
     except ModuleNotFoundError:
         return pytest.fixture(function)
     return pytest_asyncio.fixture(function)
@@ -77,12 +75,12 @@ def _fixture(function: Callable[[], AsyncIterator[FakeRegistry]]) -> object:
 
 @_fixture
 async def fake_registry() -> AsyncIterator[FakeRegistry]:
-    """A registry in the process of the test, right until it is told otherwise."""
+    """A registry in this process, which answers correctly until a script says otherwise."""
     async with FakeRegistry() as registry:
         yield registry
 
 
 @pytest.fixture
 def image_builder(tmp_path: Path) -> ImageBuilder:
-    """Builds images, and writes them below the temporary directory of the test."""
+    """A builder that writes images below the temporary directory of the test."""
     return ImageBuilder(tmp_path / "images")

@@ -1,7 +1,4 @@
-"""What everything that can be scripted has in common: scripts, a log, and counters.
-
-Which requests a script is about, and what it makes of them.
-"""
+"""Scripts of faults, a log of requests, and counters, for all fakes that answer requests."""
 
 from __future__ import annotations
 
@@ -23,14 +20,14 @@ Match: TypeAlias = "str | Callable[[Request], bool]"
 """A path in which ``*`` stands for any text, the last part of a path, or a function."""
 
 Fault: TypeAlias = "Callable[[Answer, Request], Answer]"
-"""Makes one answer of another; those of `asupplemented.testing.faults` are such functions."""
+"""A function from an answer to another one, like those of `asupplemented.testing.faults`."""
 
 Turn: TypeAlias = "Fault | Sequence[Fault] | None"
-"""What happens to one request: faults, applied in order, or nothing."""
+"""The faults of one request, applied in order; None for none."""
 
 
 def fits(match: Match, method: str | None, request: Request) -> bool:
-    """Whether a request is one of those meant."""
+    """Whether a request matches."""
     if method is not None and request.method != method:
         return False
     if callable(match):
@@ -44,14 +41,14 @@ class Script:
     """Turns for the requests that match, used in order.
 
     Attributes:
-        hits: Matching requests that it was used for.
+        hits: Requests that used a turn.
     """
 
     def __init__(
         self, match: Match, turns: Sequence[Turn], *, method: str | None, forever: bool
     ) -> None:
         if not turns:
-            raise UsageError("a script needs at least one turn: a fault, or None to do it right")
+            raise UsageError("a script needs at least one turn: a fault, or None for no fault")
         self._match = match
         self._turns = tuple(turns)
         self._method = method
@@ -60,15 +57,15 @@ class Script:
 
     @property
     def remaining(self) -> int:
-        """Turns that were not used yet."""
+        """Turns that are not used yet."""
         return max(0, len(self._turns) - self.hits)
 
     def takes(self, request: Request) -> bool:
-        """Whether the request matches and there is a turn for it."""
+        """Whether the request matches and a turn is left."""
         return bool(self.remaining or self._forever) and fits(self._match, self._method, request)
 
     def apply(self, answer: Answer, request: Request) -> Answer:
-        """Use the next turn on the right answer to a request."""
+        """Apply the next turn to the correct answer to a request."""
         turn = self._turns[min(self.hits, len(self._turns) - 1)]
         self.hits += 1
         for fault in _as_sequence(turn):
@@ -91,8 +88,8 @@ class Recorder:
     Attributes:
         requests: Every request, in order of arrival.
         in_flight: Requests that are being answered now.
-        max_in_flight: The most that ever were at once.
-        abandoned: Answers that ended early because whoever asked left.
+        max_in_flight: The most requests that were in flight at once.
+        abandoned: Answers that ended early because the client left.
     """
 
     def __init__(self) -> None:
@@ -106,29 +103,29 @@ class Recorder:
     def script(
         self, match: Match, *turns: Turn, method: str | None = None, forever: bool = False
     ) -> Script:
-        """Say what happens to the next requests that match.
+        """Script the next requests that match.
 
         Args:
             match: A path, in which ``*`` stands for any text (``/v2/team/*/blobs/*``); or the
                 last part of one, a digest or a tag, without a slash; or a function of the
                 request.
             turns: One for each matching request, in order: a fault of
-                `asupplemented.testing.faults` or `asupplemented.testing.delivery`, several of
-                them, or None for the right answer.
+                `asupplemented.testing.faults` or `asupplemented.testing.delivery`, a sequence
+                of faults, or None for the correct answer.
             method: Match only this method.
-            forever: Whether the last turn is used for all requests that follow; if not, they
-                are answered right.
+            forever: Whether the last turn applies to all requests that follow; else they get
+                the correct answer.
 
         Returns:
-            The script, which tells how often it matched. Of several scripts that match, the
-            first one with a turn left is used.
+            The script, which counts its hits. If several scripts match a request, the first
+            one with a turn left is used.
         """
         script = Script(match, turns, method=method, forever=forever)
         self._scripts.append(script)
         return script
 
     def clear_scripts(self) -> None:
-        """Forget every script: all is right again."""
+        """Remove all scripts."""
         self._scripts.clear()
 
     def select_requests(self, match: Match = "*", *, method: str | None = None) -> list[Request]:
@@ -140,20 +137,20 @@ class Recorder:
         return len(self.select_requests(match, method=method))
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds that depends on the counters, the log or the scripts.
+        """Wait until a condition on the counters, the log or the scripts is true.
 
-        It is asked again whenever one of them changes; bound it with `asyncio.timeout`.
+        It is checked whenever one of them changes; limit the wait with `asyncio.timeout`.
         """
         while not condition():
             await self._changed.wait()
 
     def _pulse(self) -> None:
-        """Tell those who wait that something changed."""
+        """Wake the tasks in `wait_until`."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def _revise(self, answer: Answer, request: Request) -> Answer:
-        """Apply the next turn of the first script that has one."""
+        """Apply the next turn of the first script that takes the request."""
         for script in self._scripts:
             if script.takes(request):
                 answer = script.apply(answer, request)
@@ -163,7 +160,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def _counted(self, request: Request) -> Generator[None]:
-        """Log a request and count it while it is answered."""
+        """Log a request, and count it while it is in flight."""
         self.requests.append(request)
         self.in_flight += 1
         self.max_in_flight = max(self.in_flight, self.max_in_flight)

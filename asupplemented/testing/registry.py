@@ -1,4 +1,4 @@
-"""A registry in the process of the test: right by default, hostile when it is told to be."""
+"""A registry in the process of the test: it answers correctly, or fails by script."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class FakeRegistry(Server):
                 ...
             assert registry.count("/v2/team/app/blobs/*") == 0
 
-    It holds what it is given in memory, and checks nothing: a digest may lie.
+    The content is in memory and is not checked: a digest may be wrong.
 
     Args:
-        access: Who may read: `Basic`, `Bearer`; None for everybody.
-        tls: Speak TLS with this context, see `Authority.server_context`; None for plain HTTP.
+        access: Access control: `Basic`, `Bearer`; None for none.
+        tls: The TLS context, see `Authority.server_context`; None for plain HTTP.
         latency: Seconds before each answer, or a function of the request.
-        referrers: Whether there is a referrers API.
-        page_size: The most tags or referrers in one answer, None for all.
-        sleep: What pauses by the clock.
+        referrers: Whether the referrers API exists.
+        page_size: The most tags or referrers in one answer; None for all.
+        sleep: Sleeps for a number of seconds.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class FakeRegistry(Server):
     ) -> None:
         super().__init__(tls=tls, sleep=sleep)
         self.access: Access | None = access
-        """May be changed between requests, as all of these may."""
+        """May be changed between requests, like all of these attributes."""
         self.latency: float | Callable[[Request], float] = latency
         self.content = Content(referrers=referrers, page_size=page_size)
 
     def reference(self, repository: str, tag: str = "latest") -> str:
-        """The ``docker://`` reference of a tag, or of a digest given in its place."""
+        """The ``docker://`` reference of a tag, or of a digest in place of the tag."""
         return f"docker://{self.host}/{repository}{'@' if ':' in tag else ':'}{tag}"
 
     def repository(self, name: str) -> Repository:
-        """What a repository holds; made if it is not there. Change it as you like."""
+        """The content of a repository, created on first use. It may be changed."""
         return self.content.repositories.setdefault(name, Repository())
 
     def add(
@@ -82,17 +82,17 @@ class FakeRegistry(Server):
         include: Container[str] | None = None,
         omit: Container[str] = (),
     ) -> str:
-        """Put something that was built into a repository, whole or with holes.
+        """Add a built image to a repository, complete or with parts missing.
 
         Args:
-            repository: Its name, made if it is not there.
-            top: What the tag names.
-            tag: None to have it by digest only.
-            include: Digests of the instances to hold, None for all; see `select`.
-            omit: Digests of manifests and blobs not to hold.
+            repository: The name of the repository, created on first use.
+            top: The image or index.
+            tag: The tag; None for no tag.
+            include: Digests of the instances to add; None for all; see `select`.
+            omit: Digests of manifests and blobs to leave out.
 
         Returns:
-            The reference, by tag, or by digest where there is no tag.
+            The reference by tag, or by digest without a tag.
         """
         manifests, blobs = select(top, include, omit)
         for digest, built in manifests.items():
@@ -113,17 +113,17 @@ class FakeRegistry(Server):
         tag: str | None = None,
         digest: str | None = None,
     ) -> str:
-        """Hold some bytes as a manifest.
+        """Store bytes as a manifest.
 
         Args:
-            repository: Its name, made if it is not there.
+            repository: The name of the repository, created on first use.
             raw: Any bytes.
-            media_type: The ``Content-Type`` that they are sent with.
-            tag: A tag that names them, or None.
-            digest: The digest they are held under, which may lie; None for that of the bytes.
+            media_type: Their ``Content-Type``.
+            tag: A tag for them, or None.
+            digest: The digest to store them under, which may be wrong; None computes it.
 
         Returns:
-            The digest they are held under.
+            The digest under which they are stored.
         """
         key = Digest.of(raw) if digest is None else digest
         self.repository(repository).manifests[key] = (raw, media_type)
@@ -132,26 +132,26 @@ class FakeRegistry(Server):
         return key
 
     def put_blob(self, repository: str, data: bytes, *, digest: str | None = None) -> str:
-        """Hold some bytes as a blob, under their digest or under one that may lie.
+        """Store bytes as a blob, under their digest or another one, which may be wrong.
 
         Returns:
-            The digest they are held under.
+            The digest under which they are stored.
         """
         key = Digest.of(data) if digest is None else digest
         self.repository(repository).blobs[key] = data
         return key
 
     def put_file(self, path: str, data: bytes, media_type: str = OCTETS) -> str:
-        """Serve some bytes at a path outside of the API: a storage back end, a lookaside.
+        """Serve bytes at a path outside of the API: a storage back end, a lookaside.
 
         Returns:
-            Its URL.
+            The URL.
         """
         self.content.files[path] = (data, media_type)
         return self.url + path
 
     async def respond(self, request: Request) -> Answer:
-        """The answer to a request: the right one, then what a script makes of it."""
+        """Make the correct answer to a request, and apply a script to it."""
         answer = self._revise(self._answer_rightly(request), request)
         seconds = self.latency(request) if callable(self.latency) else self.latency
         return answer.with_pause(Pause(at=None, seconds=seconds)) if seconds else answer

@@ -1,9 +1,7 @@
-"""Listening: connections, counters, the request log, and an end that leaves nothing behind.
+"""An HTTP/1.1 server on 127.0.0.1 that sends exactly the bytes that an `Answer` describes.
 
-One HTTP/1.1 connection, byte for byte: reads requests, sends answers as they are told to be.
-
-It stands on `asyncio.Protocol` alone, so that what it sends is what an `Answer` says, and so
-that a client under test never meets a server that shares its HTTP code.
+It uses `asyncio.Protocol` and no HTTP library, so that it can send malformed answers, and so that
+the client under test shares no code with it.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ __all__ = ("BadRequestError", "Connection", "Exchange", "Server")
 
 MAX_HEAD: Final = 256 * 1024
 TLS_RECORD: Final = b"\x16"
-"""How a TLS handshake begins."""
+"""The first byte of a TLS handshake."""
 MAX_BODY: Final = 1024 * 1024
 WRITE_SIZE: Final = 256 * 1024
 POLL_SECONDS: Final = 0.001
@@ -43,22 +41,22 @@ REFUSAL: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: 
 
 
 Exchange: TypeAlias = "Callable[[Connection, Request], Awaitable[bool]]"
-"""Answers a request; returns whether the connection may carry another one."""
+"""Answers a request; returns whether the connection can be used again."""
 
 
 class BadRequestError(Exception):
-    """Bytes that are no request, or one too large to be wanted."""
+    """The client sent bytes that are not a request, or one that is too large."""
 
 
 class Connection(asyncio.Protocol):
-    """A buffer that requests are read from, and a task that has them answered.
+    """One connection: a buffer of received bytes, and a task that answers requests.
 
-    A client that closes its side has left: what it was being sent is cancelled.
+    If the client closes its side, the answer in progress is cancelled.
 
     Args:
-        opened: Takes note of the connection and numbers it.
-        closed: Takes note of its end.
-        exchange: Answers its requests.
+        opened: Called with the connection when it opens; returns its number.
+        closed: Called with the connection when it ends.
+        exchange: Answers a request.
     """
 
     def __init__(
@@ -102,10 +100,10 @@ class Connection(asyncio.Protocol):
         self._writable.set()
 
     def abort(self) -> asyncio.Task[None]:
-        """End the connection now.
+        """Abort the connection.
 
         Returns:
-            The task to await until that is done.
+            The task of the connection, to await its end.
         """
         self._task.cancel()
         self._transport.abort()
@@ -140,7 +138,7 @@ class Connection(asyncio.Protocol):
 
     async def _take_head(self) -> bytes:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            # A client that speaks TLS to a plain server is told at once, as real servers do.
+            # A TLS handshake to a plain server is refused at once, as real servers do.
             if len(self._buffer) > MAX_HEAD or self._buffer.startswith(TLS_RECORD):
                 raise BadRequestError
             await self._more()
@@ -166,11 +164,11 @@ class Connection(asyncio.Protocol):
         return data
 
     async def send(self, answer: Answer, request: Request, sleep: Sleep) -> bool:
-        """Put an answer on the wire, with all its pauses.
+        """Send an answer with all its pauses.
 
         Returns:
-            Whether the connection may carry another one. If not, it is closed, or will be when
-            what was written is out.
+            Whether the connection can be used again. If not, it is closed, or closes when all
+            bytes are sent.
         """
         close = not self._reusable or _ends_connection(answer)
         head = b"" if answer.bare else answer.encode_head(close=close)
@@ -184,7 +182,7 @@ class Connection(asyncio.Protocol):
         return not close
 
     async def _write(self, data: bytes | memoryview) -> None:
-        """Gather what is small, so that an answer without pauses leaves in one piece."""
+        """Buffer small writes, so that an answer without pauses is sent in one write."""
         for at in range(0, len(data), WRITE_SIZE):
             self._out += data[at : at + WRITE_SIZE]
             if len(self._out) >= WRITE_SIZE:
@@ -198,7 +196,7 @@ class Connection(asyncio.Protocol):
         await self._writable.wait()
 
     async def _pause(self, pause: Pause, sleep: Sleep) -> bool:
-        """Sit out a pause; return whether the connection lives on."""
+        """Wait as a pause says; return whether the connection stays open."""
         await self._flush()
         await sit_out(pause, sleep)
         if pause.end == "rst":
@@ -206,7 +204,7 @@ class Connection(asyncio.Protocol):
         return pause.end is None
 
     async def _reset(self) -> None:
-        """Send RST once the client's system has acknowledged all that was written."""
+        """Send RST once the client's system has acknowledged all bytes."""
         raw: socket.socket = self._transport.get_extra_info("socket")
         while self._transport.get_write_buffer_size() or _unacknowledged(raw):  # noqa: ASYNC110  # polled
             await asyncio.sleep(POLL_SECONDS)
@@ -227,7 +225,7 @@ def _ends_connection(answer: Answer) -> bool:
 
 
 def _unacknowledged(raw: socket.socket) -> int:
-    """Bytes that the other side's system has not acknowledged."""
+    """Bytes that the system of the client has not acknowledged."""
     answer = fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
     count: int = struct.unpack("i", answer)[0]
     return count
@@ -240,11 +238,11 @@ HANDSHAKE_SECONDS: Final = 5.0
 class Server(Recorder, AsyncResource):
     """Listens on 127.0.0.1, logs requests, and sends the answers that a subclass makes.
 
-    It belongs to the event loop that enters it. Leaving it ends every connection at once.
+    It belongs to the event loop that enters it. Leaving it aborts every connection.
 
     Args:
-        tls: Speak TLS with this context; None for plain HTTP.
-        sleep: What pauses by the clock; inject another one to make pauses short.
+        tls: The TLS context; None for plain HTTP.
+        sleep: Sleeps for a number of seconds; inject another one to make pauses short.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, sleep: Sleep = asyncio.sleep) -> None:
@@ -256,7 +254,7 @@ class Server(Recorder, AsyncResource):
         self._live: set[Connection] = set()
         self._failures: list[Exception] = []
         self.connections = 0
-        """Connections accepted so far; over TLS, those that finished the handshake."""
+        """Connections accepted so far; with TLS, those that finished the handshake."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -266,10 +264,10 @@ class Server(Recorder, AsyncResource):
         """Start to listen; entering the server does the same.
 
         Args:
-            port: TCP port, 0 for any free one.
+            port: The TCP port; 0 for any free one.
         """
         if self._listener is not None:
-            raise UsageError(f"the server listens already, on {self.host}")
+            raise UsageError(f"the server is already listening on {self.host}")
         self._listener = await asyncio.get_running_loop().create_server(
             lambda: Connection(self._note_opened, self._note_closed, self._exchange),
             LOCAL,
@@ -280,10 +278,10 @@ class Server(Recorder, AsyncResource):
         self._port = self._listener.sockets[0].getsockname()[1]
 
     async def aclose(self) -> None:
-        """Stop listening and end every connection. May be called again.
+        """Stop listening and abort every connection. May be called again.
 
         Raises:
-            ExceptionGroup: What a script was given raised; the clients were told 500, or nothing.
+            ExceptionGroup: Errors that scripts raised while requests were answered.
         """
         listener, self._listener = self._listener, None
         if listener is None:
@@ -299,7 +297,7 @@ class Server(Recorder, AsyncResource):
 
     @property
     def host(self) -> str:
-        """``127.0.0.1:PORT``, as a reference names it. It stays the same after the end.
+        """``127.0.0.1:PORT``, as in a reference. It stays valid after the server is closed.
 
         Raises:
             UsageError: The server was never entered.
@@ -310,7 +308,7 @@ class Server(Recorder, AsyncResource):
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:PORT``, or https, without a slash at the end."""
+        """``http://127.0.0.1:PORT``, or https, without a trailing slash."""
         return f"{'http' if self._tls is None else 'https'}://{self.host}"
 
     @property
@@ -337,13 +335,13 @@ class Server(Recorder, AsyncResource):
             answer = await self._try_to_respond(request)
             try:
                 return await connection.send(answer, request, self._sleep)
-            except Exception as error:  # noqa: BLE001  # a pause waits for whatever it is given
+            except Exception as error:  # noqa: BLE001  # a pause awaits what a test has given it
                 self._failures.append(error)
                 return False
 
     async def _try_to_respond(self, request: Request) -> Answer:
         try:
             return await self.respond(request)
-        except Exception as error:  # noqa: BLE001  # shown to the test when the server is left
+        except Exception as error:  # noqa: BLE001  # raised when the server is closed
             self._failures.append(error)
             return fail(500, "UNKNOWN", f"the server for tests failed: {type(error).__name__}")

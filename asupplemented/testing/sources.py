@@ -1,7 +1,7 @@
-"""Sources without a network: images in memory that fail, wait and lie by the same scripts.
+"""Sources without a network: images in memory, with the same scripts of faults.
 
 What a `FakeRegistry` does over HTTP, a `FaultyReference` does in the process, below the
-verification that every source goes through: for tests of what stands on sources.
+verification of every source. It serves tests of code that uses sources.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def hold_in_memory(
     include: Container[str] | None = None,
     omit: Container[str] = (),
 ) -> MemoryReference:
-    """A reference to something that was built, whole or with holes.
+    """Make a reference to a built image in memory, complete or with parts missing.
 
     Args:
-        name: For people.
-        top: The default manifest, there even if it is omitted by its digest.
-        include: Digests of the instances to hold, None for all; see `select`.
-        omit: Digests of manifests and blobs not to hold.
+        name: The name for messages.
+        top: The default manifest, which is held even if its digest is omitted.
+        include: Digests of the instances to hold; None for all; see `select`.
+        omit: Digests of manifests and blobs to leave out.
     """
     manifests, blobs = select(top, include, omit)
     return MemoryReference(
@@ -63,13 +63,13 @@ def hold_in_memory(
 
 @dataclass(frozen=True, eq=False)
 class FaultyReference:
-    """A reference to an image in memory, whose sources do as they are told.
+    """A reference to an image in memory, whose sources fail by script.
 
-    Two of them are never equal, whatever they hold.
+    Two of them are never equal.
 
     Attributes:
-        image: What the sources hold.
-        control: What happens in them; share one to have one log for several references.
+        image: The content of the sources.
+        control: Scripts and log; several references may share one.
     """
 
     image: MemoryReference
@@ -81,7 +81,7 @@ class FaultyReference:
         return self.image.transport
 
     def open(self, session: Context) -> Opening[Source]:
-        """Open the image, its default manifest read, as the transports with a network do."""
+        """Open the image and read its default manifest, as the transports with a network do."""
 
         async def opener() -> SourceAdapter:
             await self.control.ask("/open", _answer_nothing)
@@ -146,7 +146,7 @@ class FaultySource:
         return await self._adapter.fetch_signatures(instance)
 
     async def aclose(self) -> None:
-        """Close the wrapped adapter, also if the script makes closing fail."""
+        """Close the wrapped adapter, even if the script makes closing fail."""
         if self._closed:
             return
         self._closed = True
@@ -158,7 +158,7 @@ class FaultySource:
 
 
 class FaultyBlob:
-    """One attempt to read a blob, by script. It reads the wrapped blob whole, into memory."""
+    """One attempt to read a blob, by script. It reads the wrapped blob into memory first."""
 
     def __init__(
         self,
@@ -237,7 +237,7 @@ class FaultyBlob:
         return Answer(206, headers, body, whole=whole, offset=self.start)
 
     def _describe(self, answer: Answer) -> None:
-        """Claim of the body what the answer claims."""
+        """Set start, size and ETag as the answer claims them."""
         self.etag = answer.header("ETag")
         span = answer.header("Content-Range")
         self.start = answer.offset if span is None else int(span[6:].partition("-")[0])

@@ -1,4 +1,4 @@
-"""An answer as the steps that send it: bytes to write, and pauses to sit out, in order."""
+"""An answer as a sequence of steps: bytes to write, and pauses to wait for."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Step: TypeAlias = bytes | memoryview | Pause
 
 
 class Sleep(Protocol):
-    """Pauses by a clock, as `asyncio.sleep` does."""
+    """Sleeps for a number of seconds, like `asyncio.sleep`."""
 
     def __call__(self, seconds: float, /) -> Awaitable[object]: ...
 
 
 def take_steps(answer: Answer, head: bytes = b"", *, bodiless: bool = False) -> Iterator[Step]:
-    """What to do, in order, to send an answer; a pause that ends it is the last thing to do.
+    """The steps that send an answer, in order; a pause that ends the connection is the last one.
 
     Args:
-        answer: What to send.
+        answer: The answer.
         head: Status line and headers.
-        bodiless: Whether the body is left out, as for HEAD.
+        bodiless: Whether to leave the body out, as for HEAD.
     """
     pauses = _schedule(answer, bodiless=bodiless)
     yield from _due(pauses, None)
@@ -53,7 +53,7 @@ def take_steps(answer: Answer, head: bytes = b"", *, bodiless: bool = False) -> 
 
 
 async def sit_out(pause: Pause, sleep: Sleep) -> None:
-    """Sleep, then wait, as the pause says."""
+    """Sleep and then wait, as a pause says."""
     if pause.seconds > 0:
         await sleep(pause.seconds)
     if pause.wait is not None:
@@ -61,7 +61,7 @@ async def sit_out(pause: Pause, sleep: Sleep) -> None:
 
 
 def _schedule(answer: Answer, *, bodiless: bool) -> deque[Pause]:
-    """The pauses in order, those past the end of the body moved to it."""
+    """The pauses in order; those after the end of the body are moved to the end."""
     end = 0 if bodiless else sys.maxsize if answer.endless else len(answer.body)
     early = [pause for pause in answer.pauses if pause.at is None]
     late = [replace(p, at=min(p.at, end)) for p in answer.pauses if p.at is not None]
@@ -77,7 +77,7 @@ def _due(pauses: deque[Pause], sent: int | None) -> Iterator[Pause]:
 
 
 def _frame(answer: Answer) -> Iterator[tuple[bytes | memoryview, bool]]:
-    """The body in pieces, each with whether it is content rather than framing."""
+    """The body in parts, each with whether it is content rather than framing."""
     for body in repeat(answer.body) if answer.endless else (answer.body,):
         if answer.framing != "chunked":
             yield body, True

@@ -1,4 +1,4 @@
-"""Copying an image to a destination, and fetching one ahead.
+"""Copy an image to a destination, or fetch it into a cache ahead of its use.
 
-`plan` says what there is to carry; `copy` and `prefetch` carry it.
+`plan` reads what there is to transfer; `copy` writes it, `prefetch` reads it through the cache.
 """

@@ -1,7 +1,15 @@
-"""What a copy consists of, read and checked before anything is written.
+"""What a copy or a prefetch consists of, read and checked before anything is written.
 
-A cargo is closed: every blob that its manifests name is in it, and of the manifests that its
-lists name, those that are not in it are known.
+Theory of operation. `ManifestWalker` starts at a manifest and reads, level by level, every
+manifest that the selection takes from the lists on the way. A level is read as a whole before the
+next one begins, in batches where the source reads many manifests as cheaply as one. A prefetch
+needs no more.
+
+A copy needs a closed set: every blob that its manifests name is part of the plan, and every
+instance that its lists name is either part of it or known to be left out. `plan_copy` therefore
+adds the extras of a group, the blobs, the signatures, and the order of writing. `CopyPlan.levels`
+is a topological order: an instance is written before the lists that name it, so that no reader of
+the destination follows a list to a manifest that is not there yet.
 """
 
 from __future__ import annotations
@@ -9,13 +17,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from asupplemented.abc import GroupSource
 from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import (
     InstanceNotFoundError,
     LimitExceededError,
     MalformedManifestError,
+    NotFoundError,
     SizeMismatchError,
     SupplementedError,
     UnsupportedManifestError,
@@ -25,11 +35,10 @@ from asupplemented.limits import MAX_INSTANCES, MAX_MANIFESTS_TOTAL, MAX_NESTING
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import SpecificImages, SystemImage, choose
 from asupplemented.model.manifest import ImageManifest, Index
-from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
-from asupplemented.supplemented import SupplementedSource
+from asupplemented.model.media_type import SCHEMA1
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from asupplemented.abc import Source
     from asupplemented.model.descriptor import Descriptor
@@ -38,30 +47,26 @@ if TYPE_CHECKING:
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
 
-__all__ = ("Cargo", "Extra", "Signed", "Sparse", "read_cargo")
-
-T = TypeVar("T")
+__all__ = ("CopyPlan", "Extra", "ManifestWalker", "Signed", "Sparse", "plan_copy", "sum_sizes")
 
 BATCH: Final = 64
-"""Manifests asked for in one hop where the source reads many as cheaply as one."""
-
-_SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
+"""Manifests asked for at once where the source reads many as cheaply as one."""
 
 
 class Sparse(NamedTuple):
-    """A list that is copied without all that it names."""
+    """A list that is copied without some of the instances it names."""
 
     digest: Digest
     named: int
-    """How many distinct manifests it names."""
+    """Number of distinct instances that it names."""
     left_out: tuple[str, ...]
-    """Those that the selection did not take, as the list writes them."""
+    """Instances that the selection does not take, as the list writes them."""
     missing: tuple[Digest, ...]
-    """Those that were wanted and that nobody supplied."""
+    """Instances that the selection takes and that no member of the group supplies."""
 
 
 class Signed(NamedTuple):
-    """A manifest's signatures."""
+    """The signatures of one manifest."""
 
     instance: Digest | None
     """None for the top."""
@@ -76,24 +81,24 @@ class Extra(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Cargo:
-    """All that is written, in groups that are written one after another.
+class CopyPlan:
+    """Everything that a copy writes, in the order of writing.
 
     Attributes:
-        layers: Layers of all images, each once, in the order met.
+        layers: Layers of all images, each once, in the order of the manifests.
         configs: Configs of all images, each once; none of them is a layer too.
-        tiers: Manifests but for the top; what a list names is in an earlier tier.
-        signed: Signatures, the top's first.
-        top: The manifest that makes all visible.
-        platform: The platform of the top, where a list that was left behind told it.
-        extras: Images, in `tiers` as well, that the top does not lead to.
-        sparse: Lists with holes.
-        unlisted: Requested manifests that nobody supplied and that none of these lists names.
+        levels: Manifests without the top; an instance is in an earlier level than its lists.
+        signed: Signatures, those of the top first.
+        top: The manifest that is written last and makes everything visible.
+        platform: Platform of the top, if the list that it was chosen from names one.
+        extras: Images that the top does not lead to; they are in `levels` as well.
+        sparse: Lists that are copied without some of their instances.
+        unlisted: Requested instances that no member supplies and that no list here names.
     """
 
     layers: tuple[Descriptor, ...]
     configs: tuple[Descriptor, ...]
-    tiers: tuple[tuple[Manifest, ...], ...]
+    levels: tuple[tuple[Manifest, ...], ...]
     signed: tuple[Signed, ...]
     top: Manifest
     platform: Platform | None
@@ -103,271 +108,298 @@ class Cargo:
 
     @property
     def missing(self) -> tuple[Digest, ...]:
-        """All that was wanted and that nobody supplied."""
+        """Instances that the copy should contain and that no member supplies."""
         listed = (digest for sparse in self.sparse for digest in sparse.missing)
         return tuple(dict.fromkeys((*listed, *self.unlisted)))
 
     @property
     def manifests(self) -> tuple[Manifest, ...]:
         """Every manifest, the top last."""
-        return (*(manifest for tier in self.tiers for manifest in tier), self.top)
+        return (*(manifest for level in self.levels for manifest in level), self.top)
 
     @property
     def size(self) -> int | None:
-        """Bytes of all blobs, None if the size of one is not known."""
-        sizes = [blob.size for blob in (*self.layers, *self.configs)]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        """Bytes of all blobs; None if a manifest does not give the size of one."""
+        return sum_sizes((*self.layers, *self.configs))
 
 
-async def read_cargo(
+def sum_sizes(blobs: Iterable[Descriptor]) -> int | None:
+    """Bytes of some blobs; None if the size of one is not known."""
+    total = 0
+    for blob in blobs:
+        if blob.size is None:
+            return None
+        total += blob.size
+    return total
+
+
+async def plan_copy(
     source: Source, selection: Selection, *, extras: bool = False, concurrency: int = 1
-) -> Cargo:
-    """Read all manifests that a copy needs, and see that they can be copied.
+) -> CopyPlan:
+    """Read all manifests that a copy needs, and check that they can be copied.
 
     Args:
-        source: Where from; it stays open.
-        selection: `AllImages`: all that the default manifest leads to, through nested lists.
-            `SpecificImages`: of that only the requested ones, and the lists they are in.
-            `SystemImage`: the one image, which becomes the top.
-        extras: Whether images come along that only the supplements of a group have; of a
-            specific selection, the requested ones. Lists of supplements never do.
-        concurrency: Requests side by side, at least 1.
+        source: The source to copy from; it stays open.
+        selection: `AllImages`: everything that the default manifest leads to, through nested
+            lists. `SpecificImages`: the requested ones among these, and the lists that they are
+            in. `SystemImage`: the one image, which becomes the top.
+        extras: Whether to copy images that only the supplements of a group have; with a specific
+            selection, the requested ones among them. Lists of supplements are never copied.
+        concurrency: Requests at the same time, at least 1.
 
     Raises:
-        InstanceNotFoundError: A selected manifest is not there, or a requested one is not named
-            by any list on the way from the top, and `extras` are not wanted.
+        InstanceNotFoundError: A selected manifest does not exist, or a requested one is not named
+            by any list on the way from the top, and `extras` is not set.
         PlatformNotFoundError: No image fits the platform.
         UnsupportedManifestError: A manifest is of schema 1, which is never written.
         UnsupportedOperationError: The source serves layers under other digests than the manifest
             names (rule K-06).
-        SizeMismatchError: Two manifests tell different sizes of one blob.
+        SizeMismatchError: Two manifests give different sizes of one blob.
         LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
         SupplementedError: The source failed.
     """
-    reader = _Reader(source, selection, concurrency)
+    walker = ManifestWalker(source, selection, concurrency)
     default = await source.get_manifest()
     if isinstance(selection, SystemImage):
-        top, platform = await reader.choose_image(default, selection)
+        top, platform = await _choose_image(source, default, selection)
     else:
         top, platform = default, None
-    await reader.read_below(top)
-    beside = reader.find_extras(extras=extras)
-    await reader.add_extras(beside)
-    layers, configs = await reader.read_blobs(default)
-    return Cargo(
+    await walker.walk(top)
+    beside = _find_extras(walker, extras=extras)
+    await walker.read(list(beside))
+    _check_writable(source, walker.found.values())
+    layers, configs = await _read_blobs(source, walker.found.values(), default)
+    return CopyPlan(
         layers=layers,
         configs=configs,
-        tiers=reader.sort_into_tiers(top),
-        signed=await reader.read_signatures(top, default),
+        levels=_sort_into_levels(walker, top),
+        signed=await _read_signatures(walker, top, default),
         top=top,
         platform=platform,
-        extras=tuple(Extra(reader.found[digest], platform) for digest, platform in beside.items()),
-        sparse=tuple(reader.sparse),
-        unlisted=reader.find_unlisted(),
+        extras=tuple(Extra(walker.found[digest], platform) for digest, platform in beside.items()),
+        sparse=tuple(walker.sparse),
+        unlisted=_find_unlisted(walker),
     )
 
 
+# Manifests
+
+
 @dataclass(slots=True)
-class _Reader:
-    """Reads level by level, from the top down."""
+class ManifestWalker:
+    """Reads the manifests that a selection reaches, level by level, from the top down.
+
+    Attributes:
+        source: The source to read from.
+        selection: What is taken from each list.
+        concurrency: Requests at the same time, at least 1.
+        skip_missing: Whether an instance that is not found is left out; otherwise it raises.
+        found: Every manifest that was read, in the order of the lists.
+        children: Digest of a list to the instances of it that were taken.
+        sparse: Lists that name more than was taken.
+        missing: Instances that were taken and that the source does not supply.
+        absent: Instances that a group does not supply, known from its resolution.
+    """
 
     source: Source
     selection: Selection
     concurrency: int
+    skip_missing: bool = False
     found: dict[Digest, Manifest] = field(default_factory=dict[Digest, "Manifest"])
-    """Everything to copy, in the order met."""
-    below: dict[Digest, tuple[Digest, ...]] = field(
+    children: dict[Digest, tuple[Digest, ...]] = field(
         default_factory=dict[Digest, tuple[Digest, ...]]
     )
-    """A list to what it names and is copied."""
     sparse: list[Sparse] = field(default_factory=list[Sparse])
-    holes: frozenset[Digest] = field(init=False)
-    """What a group was resolved without."""
-    total: int = 0
-    """Bytes of all manifests."""
+    missing: dict[Digest, None] = field(default_factory=dict[Digest, None])
+    absent: frozenset[Digest] = field(init=False)
+    _total: int = 0
+    """Bytes of the manifests that were read."""
 
     def __post_init__(self) -> None:
         source = self.source
-        missing = source.resolution.missing if isinstance(source, SupplementedSource) else ()
-        self.holes = frozenset(hole.digest for hole in missing)
+        self.absent = source.list_missing() if isinstance(source, GroupSource) else frozenset()
 
-    # Manifests
+    async def walk(self, top: Manifest) -> None:
+        """Read everything that the selection takes, from `top` down.
 
-    async def choose_image(
-        self, manifest: Manifest, selection: SystemImage
-    ) -> tuple[Manifest, Platform | None]:
-        """The one image for a platform, lists within lists included, and what runs it."""
-        platform: Platform | None = None
-        for _ in range(MAX_NESTING + 1):
-            parsed = manifest.parse()
-            if not isinstance(parsed, Index):
-                return manifest, platform
-            [entry] = choose(selection, parsed)
-            platform = entry.platform or platform
-            manifest = await self.source.get_manifest(Digest(entry.digest))
-        raise self._too_deep()
-
-    async def read_below(self, top: Manifest) -> None:
-        """Read all that the selection takes, from `top` down."""
-        self._admit([top])
+        Raises:
+            NotFoundError: A selected manifest does not exist, and `skip_missing` is not set.
+            PlatformNotFoundError: A list has no image for the platform of the selection.
+            LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
+            SupplementedError: The source failed.
+        """
+        self.found[top.digest] = top
         level, depth = [top], 0
         while lists := [manifest for manifest in level if manifest.is_index]:
             depth += 1
             if depth > MAX_NESTING:
-                raise self._too_deep()
-            named = dict.fromkeys(d for manifest in lists for d in self._enter(manifest))
-            level = await self._fetch([digest for digest in named if digest not in self.found])
+                raise _too_deep(self.source)
+            taken = dict.fromkeys(d for manifest in lists for d in self._select(manifest))
+            level = await self.read([digest for digest in taken if digest not in self.found])
 
-    def find_extras(self, *, extras: bool) -> dict[Digest, Platform | None]:
-        """Images to copy that the top does not lead to, each with its platform.
+    async def read(self, digests: Sequence[Digest]) -> list[Manifest]:
+        """Read some manifests, in batches if that is cheaper. The order is that of `digests`."""
+        if len(self.found) + len(digests) > MAX_INSTANCES:
+            message = f"the lists name more than {MAX_INSTANCES} manifests"
+            raise LimitExceededError(message, limit=MAX_INSTANCES, reference=self.source.reference)
+        read: dict[Digest, Manifest] = {}
 
-        Raises:
-            InstanceNotFoundError: A requested manifest is not among what is copied.
-        """
-        others: dict[Digest, Platform | None] = {}
-        if extras and isinstance(self.source, SupplementedSource):
-            others = {
-                instance.digest: instance.platform
-                for instance in self.source.instances()
-                if not instance.is_index and instance.digest not in self.found
-            }
-        if not isinstance(self.selection, SpecificImages):
-            return others
-        requested = self.selection.digests
-        known = self.found.keys() | others.keys() | self.holes
-        absent = [digest for digest in requested if digest not in known]
-        if absent:
-            remedy = "" if extras else "; extras come along only if they are asked for"
-            message = f"the lists of the top do not name the requested {', '.join(absent)}{remedy}"
-            raise InstanceNotFoundError(
-                message, reference=self.source.reference, digests=tuple(absent)
-            )
-        return {digest: others[digest] for digest in requested if digest in others}
+        def take(digest: Digest, outcome: Manifest | SupplementedError) -> None:
+            if not isinstance(outcome, SupplementedError):
+                read[digest] = outcome
+                self._count(outcome)
+            elif not self.skip_missing or not isinstance(outcome, NotFoundError):
+                raise outcome.locate(reference=self.source.reference, digest=digest)
 
-    def find_unlisted(self) -> tuple[Digest, ...]:
-        """Requested holes that no list names: nobody knows them at all."""
-        if not isinstance(self.selection, SpecificImages):
-            return ()
-        listed = {digest for sparse in self.sparse for digest in sparse.missing}
-        return tuple(d for d in self.selection.digests if d in self.holes and d not in listed)
+        async def read_one(digest: Digest) -> None:
+            try:
+                take(digest, await self.source.get_manifest(digest))
+            except NotFoundError as error:
+                take(digest, error)
 
-    async def add_extras(self, extras: Iterable[Digest]) -> None:
-        """Read images beside what the top leads to."""
-        await self._fetch(list(extras))
+        async def read_batch(batch: Sequence[Digest]) -> None:
+            outcomes = await self.source.get_manifests(batch)
+            for digest, outcome in zip(batch, outcomes, strict=True):
+                take(digest, outcome)
 
-    def _enter(self, manifest: Manifest) -> tuple[Digest, ...]:
-        """What is copied of a list's entries."""
+        if self.source.batched:
+            await for_each(list(_batches(digests)), read_batch, limit=1)
+        else:
+            await for_each(digests, read_one, limit=self.concurrency)
+        # Only now, in the order of the lists: requests finish in any order.
+        found = {digest: read[digest] for digest in digests if digest in read}
+        self.missing.update((digest, None) for digest in digests if digest not in read)
+        self.found.update(found)
+        return list(found.values())
+
+    def _select(self, manifest: Manifest) -> tuple[Digest, ...]:
+        """Apply the selection to a list; return the instances to read."""
         index = manifest.parse_index()
         chosen = dict.fromkeys(Digest(entry.digest) for entry in choose(self.selection, index))
-        missing = tuple(digest for digest in chosen if digest in self.holes)
-        taken = tuple(digest for digest in chosen if digest not in self.holes)
+        missing = tuple(digest for digest in chosen if digest in self.absent)
+        taken = tuple(digest for digest in chosen if digest not in self.absent)
         named = dict.fromkeys(entry.digest for entry in index.manifests)
         if len(taken) < len(named):
             left_out = tuple(text for text in named if text not in chosen)
             self.sparse.append(Sparse(manifest.digest, len(named), left_out, missing))
-        self.below[manifest.digest] = taken
+        self.missing.update(dict.fromkeys(missing))
+        self.children[manifest.digest] = taken
         return taken
 
-    async def _fetch(self, digests: Sequence[Digest]) -> list[Manifest]:
-        if len(self.found) + len(digests) > MAX_INSTANCES:
-            message = f"the lists name more than {MAX_INSTANCES} manifests"
-            raise LimitExceededError(message, limit=MAX_INSTANCES, reference=self.source.reference)
-        fetched: dict[Digest, Manifest] = {}
-
-        async def fetch(digest: Digest) -> None:
-            fetched[digest] = manifest = await self.source.get_manifest(digest)
-            self._count(manifest)
-
-        async def fetch_batch(batch: Sequence[Digest]) -> None:
-            outcomes = await self.source.get_manifests(batch)
-            for digest, outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome, SupplementedError):
-                    raise outcome.locate(reference=self.source.reference, digest=digest)
-                fetched[digest] = outcome
-                self._count(outcome)
-
-        if self.source.batched:
-            await for_each(list(_batches(digests)), fetch_batch, limit=1)
-        else:
-            await for_each(digests, fetch, limit=self.concurrency)
-        return self._admit([fetched[digest] for digest in digests])
-
     def _count(self, manifest: Manifest) -> None:
-        self.total += manifest.size
-        if self.total > MAX_MANIFESTS_TOTAL:
+        self._total += manifest.size
+        if self._total > MAX_MANIFESTS_TOTAL:
             message = f"the manifests exceed {MAX_MANIFESTS_TOTAL} bytes in all"
             raise LimitExceededError(
                 message, limit=MAX_MANIFESTS_TOTAL, reference=self.source.reference
             )
 
-    def _admit(self, manifests: list[Manifest]) -> list[Manifest]:
-        for manifest in manifests:
-            if manifest.media_type in _SCHEMA1:
-                message = "a schema 1 manifest is read but never written; convert the image first"
-                raise UnsupportedManifestError(
-                    message, reference=self.source.reference, digest=manifest.digest
-                )
-            self.found[manifest.digest] = manifest
-        return manifests
 
-    def _too_deep(self) -> LimitExceededError:
-        message = f"lists are nested more than {MAX_NESTING} deep"
-        return LimitExceededError(message, limit=MAX_NESTING, reference=self.source.reference)
+def _batches(digests: Sequence[Digest]) -> Iterable[Sequence[Digest]]:
+    waiting = iter(digests)
+    while batch := tuple(islice(waiting, BATCH)):
+        yield batch
 
-    def sort_into_tiers(self, top: Manifest) -> tuple[tuple[Manifest, ...], ...]:
-        """All but the top, what a list names in an earlier tier than the list."""
-        sorter = TopologicalSorter({digest: self.below.get(digest, ()) for digest in self.found})
-        try:
-            sorter.prepare()
-        except CycleError as error:
-            message = "lists name each other in a circle"
-            raise MalformedManifestError(
-                message, reference=self.source.reference, digest=top.digest
-            ) from error
-        tiers: list[tuple[Manifest, ...]] = []
-        while sorter.is_active():
-            ready = sorter.get_ready()
-            sorter.done(*ready)
-            tiers.append(tuple(self.found[d] for d in ready if d != top.digest))
-        return tuple(filter(None, tiers))
 
-    # What belongs to them
+async def _choose_image(
+    source: Source, manifest: Manifest, selection: SystemImage
+) -> tuple[Manifest, Platform | None]:
+    """The one image for a platform, lists within lists included, and its platform."""
+    platform: Platform | None = None
+    for _ in range(MAX_NESTING + 1):
+        parsed = manifest.parse()
+        if not isinstance(parsed, Index):
+            return manifest, platform
+        [entry] = choose(selection, parsed)
+        platform = entry.platform or platform
+        manifest = await source.get_manifest(Digest(entry.digest))
+    raise _too_deep(source)
 
-    async def read_blobs(
-        self, default: Manifest
-    ) -> tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]:
-        """Layers and configs of all images, each once."""
-        layers: dict[str, Descriptor] = {}
-        configs: dict[str, Descriptor] = {}
-        for manifest in self.found.values():
-            image = manifest.parse()
-            if not isinstance(image, ImageManifest):
-                continue
-            asked = None if manifest.digest == default.digest else manifest.digest
-            served = await self.source.layers_for_copy(asked)
-            for layer in _checked_layers(manifest, image, served):
-                _add(layers, layer)
-            if image.config is not None and image.config.digest:
-                _add(configs, image.config)
-        for digest in [digest for digest in configs if digest in layers]:
-            _add(layers, configs.pop(digest))
-        return tuple(layers.values()), tuple(configs.values())
 
-    async def read_signatures(self, top: Manifest, default: Manifest) -> tuple[Signed, ...]:
-        """The signatures of all manifests, the top's first."""
-        found: dict[Digest, tuple[Signature, ...]] = {}
+def _too_deep(source: Source) -> LimitExceededError:
+    message = f"lists are nested more than {MAX_NESTING} deep"
+    return LimitExceededError(message, limit=MAX_NESTING, reference=source.reference)
 
-        async def read(digest: Digest) -> None:
-            asked = None if digest == default.digest else digest
-            found[digest] = await self.source.get_signatures(asked)
 
-        await for_each(self.found, read, limit=self.concurrency)
-        return tuple(
-            Signed(None if digest == top.digest else digest, found[digest])
-            for digest in self.found
-            if found[digest]
-        )
+def _find_extras(walker: ManifestWalker, *, extras: bool) -> Mapping[Digest, Platform | None]:
+    """Images to copy that the top does not lead to, each with its platform.
+
+    Raises:
+        InstanceNotFoundError: A requested manifest is not part of the copy.
+    """
+    source, selection = walker.source, walker.selection
+    others: dict[Digest, Platform | None] = {}
+    if extras and isinstance(source, GroupSource):
+        images = source.list_images().items()
+        others = {digest: platform for digest, platform in images if digest not in walker.found}
+    if not isinstance(selection, SpecificImages):
+        return others
+    known = walker.found.keys() | others.keys() | walker.absent
+    unknown = [digest for digest in selection.digests if digest not in known]
+    if unknown:
+        remedy = "" if extras else "; extras come along only if they are asked for"
+        message = f"the lists of the top do not name the requested {', '.join(unknown)}{remedy}"
+        raise InstanceNotFoundError(message, reference=source.reference, digests=tuple(unknown))
+    return {digest: others[digest] for digest in selection.digests if digest in others}
+
+
+def _find_unlisted(walker: ManifestWalker) -> tuple[Digest, ...]:
+    """Requested instances that no member supplies and no list names."""
+    if not isinstance(walker.selection, SpecificImages):
+        return ()
+    requested = walker.selection.digests
+    return tuple(d for d in requested if d in walker.absent and d not in walker.missing)
+
+
+def _check_writable(source: Source, manifests: Iterable[Manifest]) -> None:
+    for manifest in manifests:
+        if manifest.media_type in SCHEMA1:
+            message = "a schema 1 manifest is read but never written; convert the image first"
+            raise UnsupportedManifestError(
+                message, reference=source.reference, digest=manifest.digest
+            )
+
+
+def _sort_into_levels(walker: ManifestWalker, top: Manifest) -> tuple[tuple[Manifest, ...], ...]:
+    """All manifests but the top, each in an earlier level than the lists that name it."""
+    sorter = TopologicalSorter({d: walker.children.get(d, ()) for d in walker.found})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        message = "lists name each other in a circle"
+        raise MalformedManifestError(
+            message, reference=walker.source.reference, digest=top.digest
+        ) from error
+    levels: list[tuple[Manifest, ...]] = []
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        sorter.done(*ready)
+        levels.append(tuple(walker.found[d] for d in ready if d != top.digest))
+    return tuple(filter(None, levels))
+
+
+# Blobs and signatures
+
+
+async def _read_blobs(
+    source: Source, manifests: Iterable[Manifest], default: Manifest
+) -> tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]:
+    """Layers and configs of all images, each once."""
+    layers: dict[str, Descriptor] = {}
+    configs: dict[str, Descriptor] = {}
+    for manifest in manifests:
+        image = manifest.parse()
+        if not isinstance(image, ImageManifest):
+            continue
+        asked = None if manifest.digest == default.digest else manifest.digest
+        for layer in _checked_layers(manifest, image, await source.layers_for_copy(asked)):
+            _add(layers, layer)
+        if image.config is not None and image.config.digest:
+            _add(configs, image.config)
+    # Layers and configs are written at different times, and no blob is written twice.
+    for digest in [digest for digest in configs if digest in layers]:
+        _add(layers, configs.pop(digest))
+    return tuple(layers.values()), tuple(configs.values())
 
 
 def _checked_layers(
@@ -386,17 +418,29 @@ def _checked_layers(
 
 
 def _add(blobs: dict[str, Descriptor], blob: Descriptor) -> None:
-    """Take a blob once, by the description that tells its size."""
+    """Add a blob once, under a descriptor that gives its size if there is one."""
     digest = Digest(blob.digest)
     known = blobs.get(digest)
     if known is None or known.size is None:
         blobs[digest] = blob
     elif blob.size is not None and blob.size != known.size:
-        message = f"two manifests tell different sizes of a blob: {known.size} and {blob.size}"
+        message = f"two manifests give different sizes of a blob: {known.size} and {blob.size}"
         raise SizeMismatchError(message, digest=digest, expected=known.size, actual=blob.size)
 
 
-def _batches(digests: Sequence[Digest]) -> Iterable[Sequence[Digest]]:
-    waiting = iter(digests)
-    while batch := tuple(islice(waiting, BATCH)):
-        yield batch
+async def _read_signatures(
+    walker: ManifestWalker, top: Manifest, default: Manifest
+) -> tuple[Signed, ...]:
+    """The signatures of all manifests, those of the top first."""
+    found: dict[Digest, tuple[Signature, ...]] = {}
+
+    async def read(digest: Digest) -> None:
+        asked = None if digest == default.digest else digest
+        found[digest] = await walker.source.get_signatures(asked)
+
+    await for_each(walker.found, read, limit=walker.concurrency)
+    return tuple(
+        Signed(None if digest == top.digest else digest, found[digest])
+        for digest in walker.found
+        if found[digest]
+    )

@@ -1,18 +1,19 @@
-"""Prefetching: an image goes into the cache of a session before anybody asks for it."""
+"""Fetch an image into the cache of a session ahead of its use.
+
+A prefetch is a walk over the manifests, as a copy makes it, and then one read of each blob. Reading
+is enough: the session keeps what is read through it. Unlike a copy, a prefetch goes on without the
+manifests that are not found, and reports them; the cache need not be complete.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.aio.concurrency import for_each
 from asupplemented.cache.sharing import settle
-from asupplemented.errors import (
-    BlobNotFoundError,
-    ConfigurationError,
-    LimitExceededError,
-    NotFoundError,
-)
+from asupplemented.errors import BlobNotFoundError, ConfigurationError
 from asupplemented.events import (
     BlobAdvanced,
     BlobCopied,
@@ -21,13 +22,13 @@ from asupplemented.events import (
     CopyProgress,
     PrefetchReport,
 )
-from asupplemented.limits import MAX_INSTANCES, MAX_NESTING
 from asupplemented.model.digest import Digest
-from asupplemented.model.index import AllImages, choose
-from asupplemented.model.manifest import ImageManifest, Index
+from asupplemented.model.index import AllImages
+from asupplemented.model.manifest import ImageManifest
+from asupplemented.transfer.plan import ManifestWalker, sum_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from asupplemented.abc import Context, Source
     from asupplemented.model.descriptor import Descriptor
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ("prefetch",)
 
 CONCURRENCY: Final = 6
-"""Requests side by side, unless the caller says otherwise: what a registry stands (RET-07)."""
+"""Requests at the same time by default: what a registry tolerates (RET-07)."""
 
 
 async def prefetch(
@@ -48,23 +49,26 @@ async def prefetch(
     concurrency: int = CONCURRENCY,
     progress: Callable[[CopyProgress], None] | None = None,
 ) -> PrefetchReport:
-    """Read an image so that the cache of the session has it: all manifests first, then blobs.
+    """Read an image so that the session's cache has it: all manifests first, then the blobs.
 
-    What is there already is not read again, so this can be repeated. What is in files of this
-    machine stays where it is.
+    What the cache has is not fetched again, so a prefetch can be repeated. What is in files of
+    this machine stays where it is.
 
     Args:
         source: The image; it stays open.
         session: The session, with a cache.
-        selection: What is taken of each list; None is `AllImages`.
-        concurrency: Requests side by side, at least 1.
-        progress: Told of everything worth showing; called on the event loop.
+        selection: What is taken from each list; None is `AllImages`.
+        concurrency: Requests at the same time, at least 1.
+        progress: Called on the event loop with every event. It must be quick and must not raise.
+
+    Returns:
+        What was fetched, what the cache had, and what is missing.
 
     Raises:
-        ConfigurationError: The session has no cache, or `concurrency` is not a number above 0.
+        ConfigurationError: The session has no cache, or `concurrency` is below 1.
         PlatformNotFoundError: No image fits the platform.
-        LimitExceededError: Too many manifests, or nested too deep (rule X-15).
-        SupplementedError: A source failed. What was fetched by then stays in the cache.
+        LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
+        SupplementedError: A source failed. What was fetched until then stays in the cache.
     """
     if session.cache is None:
         message = "there is no cache to fetch into; make the session as Session(cache=...)"
@@ -72,110 +76,76 @@ async def prefetch(
     if concurrency < 1:
         message = f"concurrency is a number of requests, 1 or more, not {concurrency}"
         raise ConfigurationError(message)
-    report = await _Prefetch(source, selection or AllImages(), concurrency, progress).run()
+    began = perf_counter()
+    walker = ManifestWalker(source, selection or AllImages(), concurrency, skip_missing=True)
+    top = await source.get_manifest()
+    await walker.walk(top)
+    blobs = _list_blobs(walker.found.values())
+    reader = _BlobReader(source, progress or _ignore)
+    reader.progress(CopyPlanned(len(walker.found), len(blobs), sum_sizes(blobs)))
+    await for_each(blobs, reader.read, limit=concurrency)
+    report = PrefetchReport(
+        digest=top.digest,
+        manifests=len(walker.found),
+        blobs=len(reader.fetched),
+        bytes=sum(reader.fetched),
+        reused_blobs=reader.reused,
+        missing=(*walker.missing, *reader.missing),
+        seconds=perf_counter() - began,
+    )
     await settle(session)
     return report
 
 
-class _Prefetch:
-    def __init__(
-        self,
-        source: Source,
-        selection: Selection,
-        concurrency: int,
-        progress: Callable[[CopyProgress], None] | None,
-    ) -> None:
-        self.source = source
-        self.selection = selection
-        self.concurrency = concurrency
-        self.tell = progress or _ignore
-        self.manifests: dict[Digest, Manifest] = {}
-        self.blobs: dict[str, Descriptor] = {}
-        self.missing: list[Digest] = []
-        self.fetched: list[int] = []
-        self.reused = 0
+def _list_blobs(manifests: Iterable[Manifest]) -> list[Descriptor]:
+    """The blobs of all images, each once."""
+    blobs: dict[str, Descriptor] = {}
+    for manifest in manifests:
+        image = manifest.parse()
+        if isinstance(image, ImageManifest):
+            blobs.update((blob.digest, blob) for blob in image.blobs)
+    return list(blobs.values())
 
-    async def run(self) -> PrefetchReport:
-        began = perf_counter()
-        top = await self.source.get_manifest()
-        await self._read_manifests(top)
-        sizes = [blob.size for blob in self.blobs.values()]
-        total = None if None in sizes else sum(size or 0 for size in sizes)
-        self.tell(CopyPlanned(len(self.manifests), len(self.blobs), total))
-        await for_each(self.blobs.values(), self._fetch, limit=self.concurrency)
-        return PrefetchReport(
-            digest=top.digest,
-            manifests=len(self.manifests),
-            blobs=len(self.fetched),
-            bytes=sum(self.fetched),
-            reused_blobs=self.reused,
-            missing=tuple(self.missing),
-            seconds=perf_counter() - began,
-        )
 
-    async def _read_manifests(self, top: Manifest) -> None:
-        """Read level by level, from the top down."""
-        level = self._take(top)
-        for _ in range(MAX_NESTING + 1):
-            if not level:
-                return
-            below: dict[Digest, None] = {}
+def _ignore(event: CopyProgress) -> None:
+    """The caller asked for no progress."""
 
-            async def read(digest: Digest, below: dict[Digest, None] = below) -> None:
-                try:
-                    manifest = await self.source.get_manifest(digest)
-                except NotFoundError:
-                    self.missing.append(digest)
-                else:
-                    below.update(self._take(manifest))
 
-            await for_each(level, read, limit=self.concurrency)
-            level = {digest: None for digest in below if digest not in self.manifests}
-        message = f"the lists are nested more than {MAX_NESTING} deep"
-        raise LimitExceededError(message, limit=MAX_NESTING, reference=self.source.reference)
+@dataclass(slots=True)
+class _BlobReader:
+    """Reads blobs, and counts what was fetched."""
 
-    def _take(self, manifest: Manifest) -> dict[Digest, None]:
-        """Take note of a manifest and its blobs; gives what it leads to."""
-        self.manifests[manifest.digest] = manifest
-        if len(self.manifests) > MAX_INSTANCES:
-            message = f"the image has more than {MAX_INSTANCES} manifests"
-            raise LimitExceededError(message, limit=MAX_INSTANCES, reference=self.source.reference)
-        parsed = manifest.parse()
-        if isinstance(parsed, ImageManifest):
-            self.blobs.update((blob.digest, blob) for blob in parsed.blobs)
-            return {}
-        return self._choose(parsed)
+    source: Source
+    progress: Callable[[CopyProgress], None]
+    fetched: list[int] = field(default_factory=list[int])
+    """Sizes of the blobs that were fetched."""
+    reused: int = 0
+    missing: list[Digest] = field(default_factory=list[Digest])
 
-    def _choose(self, index: Index) -> dict[Digest, None]:
-        named = (Digest(entry.digest) for entry in choose(self.selection, index))
-        return {digest: None for digest in named if digest not in self.manifests}
-
-    async def _fetch(self, blob: Descriptor) -> None:
+    async def read(self, blob: Descriptor) -> None:
+        """Read a blob to its end, unless it is in a file of this machine."""
         try:
             if self.source.blob_candidates(blob)[0].local:
                 self._reuse(blob)
-                return
-            await self._read(blob)
+            else:
+                await self._fetch(blob)
         except BlobNotFoundError:
-            if not blob.urls:  # else it may well be somewhere that is not read
+            if not blob.urls:
                 raise
+            # The manifest names other places, which are not read: the image may be complete there.
             self.missing.append(Digest(blob.digest))
 
-    async def _read(self, blob: Descriptor) -> None:
+    async def _fetch(self, blob: Descriptor) -> None:
         async with self.source.open_blob(blob) as stream:
             if stream.take_path() is not None:
                 self._reuse(blob)
                 return
-            self.tell(BlobAdvanced(blob, 0))
+            self.progress(BlobAdvanced(blob, 0))
             async for _ in stream:
-                self.tell(BlobAdvanced(blob, stream.received))
+                self.progress(BlobAdvanced(blob, stream.received))
             self.fetched.append(stream.received)
-            self.tell(BlobCopied(blob, stream.received, stream.member))
+            self.progress(BlobCopied(blob, stream.received, stream.member))
 
     def _reuse(self, blob: Descriptor) -> None:
         self.reused += 1
-        self.tell(BlobReused(blob))
-
-
-def _ignore(_: CopyProgress) -> None:
-    """Nobody watches."""
+        self.progress(BlobReused(blob))

@@ -40,7 +40,7 @@ from asupplemented.errors import (
 )
 from asupplemented.limits import BLOCK, MAX_MANIFEST
 from asupplemented.model.digest import Digest
-from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
+from asupplemented.model.media_type import SCHEMA1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from asupplemented.model.platform import Platform
 
 __all__ = (
-    "SCHEMA1",
     "DiskDestination",
     "DiskSource",
     "check_path",
@@ -63,8 +62,6 @@ __all__ = (
 )
 
 T = TypeVar("T")
-
-SCHEMA1: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
 
 _HASH_BLOCK: Final = 4 * BLOCK
 """Bytes to read and hash in one hop to a thread; the check can be cancelled between two hops."""

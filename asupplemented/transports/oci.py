@@ -34,7 +34,7 @@ from asupplemented.oci_layout import (
     describe,
 )
 from asupplemented.source import open_verified
-from asupplemented.transports.disk import SCHEMA1, DiskDestination, DiskSource, check_path
+from asupplemented.transports.disk import DiskDestination, DiskSource, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -225,7 +225,9 @@ class LayoutSource(DiskSource):
         """Read one manifest; its type is what an entry of ``index.json`` says (rule OC-06)."""
         raw = self.read_bytes(instance)
         kind = self._entry.media_type if instance is None else self._types.get(instance)
-        if kind in SCHEMA1 or (kind not in media_type.KNOWN_MANIFESTS and _is_schema1(raw)):
+        if kind in media_type.SCHEMA1 or (
+            kind not in media_type.KNOWN_MANIFESTS and _is_schema1(raw)
+        ):
             message = "a schema 1 manifest has no place in an OCI layout; convert the image first"
             raise UnsupportedManifestError(message, digest=instance or self._default)
         return RawManifest(raw, kind or None)
@@ -237,7 +239,7 @@ def _look(store: LayoutStore) -> tuple[LayoutIndex | None, bool]:
 
 def _is_schema1(raw: bytes) -> bool:
     # Guessing takes a decode. Schema 1 cannot do without this key, which an escape might hide.
-    return (b"fsLayers" in raw or b"\\" in raw) and media_type.guess(raw) in SCHEMA1
+    return (b"fsLayers" in raw or b"\\" in raw) and media_type.guess(raw) in media_type.SCHEMA1
 
 
 def choose_entry(index: LayoutIndex, reference: LayoutReference) -> Descriptor:

@@ -130,6 +130,21 @@ async def test_chunks_larger_than_the_cap_are_split(session: Session, ledger: Le
     assert sizes == [MIB, MIB, MIB, 1, MIB, MIB, 4]
 
 
+async def test_progress_is_reported_after_each_chunk(session: Session, ledger: Ledger) -> None:
+    reported: list[int] = []
+    async with VerifiedStream(describe(LARGE), [Wire(LARGE, ledger)], session) as stream:
+        stream.on_progress(reported.append)
+        received = [stream.received async for _ in stream]
+    assert reported == received
+    assert (reported[-1], stream.failure) == (len(LARGE), None)
+
+
+async def test_a_stream_that_failed_says_why(session: Session, ledger: Ledger) -> None:
+    stream = VerifiedStream(describe(LARGE), [Wire(LARGE[:-1] + b"!", ledger)], session)
+    _, error = await fail(stream)
+    assert stream.failure is error
+
+
 # The law of the withheld tail
 
 

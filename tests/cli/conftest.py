@@ -62,9 +62,9 @@ async def called(*arguments: str) -> Answer:
 
 
 @pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may be logged in somewhere, and have mirrors; the tests have not."""
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "nobody.json"))
+def isolate_from_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the credentials, mirrors and proxies of the user that runs the tests."""
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "absent.json"))
     monkeypatch.setattr(ConfigurationPaths, "default", lambda *_: ConfigurationPaths())
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         monkeypatch.setenv(name, "")

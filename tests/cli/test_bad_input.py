@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-NOBODY = 65534
+UNPRIVILEGED = 65534
 
 
 def failed(answer: Answer, code: int, *words: str) -> None:
@@ -207,12 +207,12 @@ def test_an_index_and_a_manifest_over_the_size_cap(cli: Cli, tmp_path: Path) -> 
 
 @pytest.fixture
 def without_privileges(cli: Cli, places: Places) -> Iterator[None]:
-    """Be nobody for a while, if the tests are run by root, whom nothing is refused."""
+    """Drop the privileges of root, which no permission stops, while the test runs."""
     cli("resolve", places.top, places.supplement)  # what is imported late is imported now
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(NOBODY)
+    os.seteuid(UNPRIVILEGED)
     try:
         yield
     finally:
@@ -221,7 +221,7 @@ def without_privileges(cli: Cli, places: Places) -> Iterator[None]:
 
 @pytest.mark.usefixtures("without_privileges")
 def test_a_directory_without_permission(cli: Cli, places: Places) -> None:
-    if os.geteuid() != NOBODY:
+    if os.geteuid() != UNPRIVILEGED:
         (places.directory / "top").chmod(0)
     failed(cli("resolve", places.top), 1, str(places.directory), "permission")
 

@@ -11,7 +11,7 @@ import pytest
 from asupplemented.testing import Authority, Basic, FakeRegistry, Status, build_image
 from asupplemented.transports.registry import ConfigurationPaths
 from tests.cli.conftest import call
-from tests.cli.test_credentials import log_in
+from tests.cli.test_running import log_in
 from tests.hostconfig.machine import Machine
 from tests.transports.registry.configuring import table
 from tests.transports.registry.proxy import run_proxy
@@ -207,7 +207,7 @@ async def test_SHORT01_else_registries_are_searched_in_order(
         assert (answer.code, answer.out.strip()) == (0, told), answer.err
     answer = await resolve("nobodys/app", *where)
     assert answer.code == 3
-    assert "before that" in answer.err
+    assert "another registry failed first" in answer.err
     assert other.host in answer.err
     assert registry.host in answer.err
 

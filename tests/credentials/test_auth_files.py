@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.credentials import AuthFile, AuthFiles, default_auth_file
-from asupplemented.credentials.auth_json import Finding, HelperCall
+from asupplemented.credentials.auth_json import HelperCall, LookupResult
 from asupplemented.errors import ConfigurationError
 from asupplemented.limits import MAX_AUTH_FILE
 from asupplemented.model.credential import Credential
@@ -115,28 +115,30 @@ def test_FILE02_two_explicit_files_contradict_each_other(given: dict[str, str]) 
         AuthFiles.explicit(**given)
 
 
-def test_FILE03_a_runtime_directory_that_is_missing_is_told_and_skipped(tmp_path: Path) -> None:
+async def test_FILE03_a_runtime_directory_that_is_missing_is_told_and_skipped(
+    tmp_path: Path,
+) -> None:
     missing = tmp_path / "run"
     first = AuthFiles.default({"XDG_RUNTIME_DIR": str(missing)}, HOME).files[0]
-    finding = first.find("quay.io/a")
+    finding = await first.find("quay.io/a")
     assert finding[:2] == (None, None)
     assert finding.warning is not None
     assert str(missing) in finding.warning
     assert "XDG_RUNTIME_DIR" in finding.warning
     missing.mkdir()
-    assert first.find("quay.io/a") == Finding()
+    assert await first.find("quay.io/a") == LookupResult()
     write_json(missing / "containers/auth.json", {"auths": {"quay.io": entry()}})
-    assert first.find("quay.io/a").credential == Credential("user", "pass")
+    assert (await first.find("quay.io/a")).credential == Credential("user", "pass")
 
 
-def test_FILE03_a_runtime_directory_of_which_nothing_is_known_counts_as_there(
+async def test_FILE03_a_runtime_directory_of_which_nothing_is_known_counts_as_there(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "file").write_text("")
     directory = tmp_path / "file" / "run"
     first = AuthFiles.default({"XDG_RUNTIME_DIR": str(directory)}, HOME).files[0]
     with pytest.raises(ConfigurationError, match="file/run"):
-        first.find("quay.io")
+        await first.find("quay.io")
 
 
 @pytest.mark.parametrize(
@@ -176,10 +178,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "auth.json"
 
 
-def find(path: Path, auths: Any, name: str = "quay.io/a/b/c", **options: Any) -> Credential | None:
+async def find(
+    path: Path, auths: Any, name: str = "quay.io/a/b/c", **options: Any
+) -> Credential | None:
     """What an auth.json with these entries says."""
     write_json(path, {"auths": auths})
-    return AuthFile(path).find(name, **options).credential
+    return (await AuthFile(path).find(name, **options)).credential
 
 
 @pytest.mark.parametrize(
@@ -200,8 +204,8 @@ def find(path: Path, auths: Any, name: str = "quay.io/a/b/c", **options: Any) ->
         ("", None),
     ],
 )
-def test_FILE07_auth(path: Path, auth: str, expected: Credential | None) -> None:
-    assert find(path, {"quay.io": {"auth": auth}}) == expected
+async def test_FILE07_auth(path: Path, auth: str, expected: Credential | None) -> None:
+    assert await find(path, {"quay.io": {"auth": auth}}) == expected
 
 
 @pytest.mark.parametrize(
@@ -220,34 +224,34 @@ def test_FILE07_auth(path: Path, auth: str, expected: Credential | None) -> None
         (encode("user:pa\0ss"), "password"),
     ],
 )
-def test_FILE07_auth_that_cannot_be_read(path: Path, auth: str, why: str) -> None:
+async def test_FILE07_auth_that_cannot_be_read(path: Path, auth: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why) as caught:
-        find(path, {"quay.io": {"auth": auth}})
+        await find(path, {"quay.io": {"auth": auth}})
     assert str(path) in str(caught.value)
     assert "quay.io/a/b/c" in str(caught.value)
 
 
-def test_FILE07_what_nobody_asks_for_may_be_broken(path: Path) -> None:
+async def test_FILE07_what_nobody_asks_for_may_be_broken(path: Path) -> None:
     auths = {"ghcr.io": {"auth": "!"}, "quay.io": entry()}
-    assert find(path, auths) == Credential("user", "pass")
+    assert await find(path, auths) == Credential("user", "pass")
 
 
-def test_FILE07_an_entry_without_a_colon_is_told_and_an_empty_one_is_not(path: Path) -> None:
+async def test_FILE07_an_entry_without_a_colon_is_told_and_an_empty_one_is_not(path: Path) -> None:
     write_json(path, {"auths": {"quay.io": entry("no colon"), "ghcr.io": {}, "x.io": None}})
-    warning = AuthFile(path).find("quay.io/a").warning
+    warning = (await AuthFile(path).find("quay.io/a")).warning
     assert warning is not None
     assert "colon" in warning
     assert str(path) in warning
-    assert AuthFile(path).find("ghcr.io/a") == Finding()
-    assert AuthFile(path).find("x.io/a") == Finding()
+    assert await AuthFile(path).find("ghcr.io/a") == LookupResult()
+    assert await AuthFile(path).find("x.io/a") == LookupResult()
 
 
-def test_FILE07_TOK03_an_identity_token_goes_with_a_user(path: Path) -> None:
+async def test_FILE07_TOK03_an_identity_token_goes_with_a_user(path: Path) -> None:
     token = {"identitytoken": "refresh"}
     named, alone = (Credential(user, None, None, "refresh") for user in ("user", None))
-    assert find(path, {"quay.io": entry("user:", **token)}) == named
-    assert find(path, {"quay.io": entry(":", **token)}) == alone
-    assert find(path, {"quay.io": token}) is None
+    assert await find(path, {"quay.io": entry("user:", **token)}) == named
+    assert await find(path, {"quay.io": entry(":", **token)}) == alone
+    assert await find(path, {"quay.io": token}) is None
 
 
 @pytest.mark.parametrize(
@@ -265,8 +269,8 @@ def test_FILE07_TOK03_an_identity_token_goes_with_a_user(path: Path) -> None:
         (["HTTPS://quay.io", "ftp://quay.io", "https:/quay.io"], None),
     ],
 )
-def test_FILE08_order_of_keys(path: Path, keys: list[str], expected: str | None) -> None:
-    found = find(path, {key: entry(f"{number}:x") for number, key in enumerate(keys)})
+async def test_FILE08_order_of_keys(path: Path, keys: list[str], expected: str | None) -> None:
+    found = await find(path, {key: entry(f"{number}:x") for number, key in enumerate(keys)})
     assert found == (Credential(str(keys.index(expected)), "x") if expected else None)
 
 
@@ -282,27 +286,29 @@ def test_FILE08_order_of_keys(path: Path, keys: list[str], expected: str | None)
         "http://registry-1.docker.io/v2/",
     ],
 )
-def test_FILE08_docker_hub_has_three_names(path: Path, name: str, key: str) -> None:
-    assert find(path, {key: entry()}, name) == Credential("user", "pass")
+async def test_FILE08_docker_hub_has_three_names(path: Path, name: str, key: str) -> None:
+    assert await find(path, {key: entry()}, name) == Credential("user", "pass")
 
 
 @pytest.mark.parametrize("key", ["docker.io/library", "docker.io/library/busybox"])
-def test_FILE08_namespaces_of_docker_hub(path: Path, key: str) -> None:
+async def test_FILE08_namespaces_of_docker_hub(path: Path, key: str) -> None:
     auths = {HUB: entry("all:x"), key: entry()}
-    assert find(path, auths, "docker.io/library/busybox") == Credential("user", "pass")
-    assert find(path, auths, "docker.io/team/app") == Credential("all", "x")
-    assert find(path, {key: entry()}, "index.docker.io/library/busybox") is None
+    assert await find(path, auths, "docker.io/library/busybox") == Credential("user", "pass")
+    assert await find(path, auths, "docker.io/team/app") == Credential("all", "x")
+    assert await find(path, {key: entry()}, "index.docker.io/library/busybox") is None
 
 
-def test_FILE08_an_empty_entry_that_equals_the_name_hides_the_shorter_ones(path: Path) -> None:
-    assert find(path, {"quay.io/a": {}, "quay.io": entry()}) is None
+async def test_FILE08_an_empty_entry_that_equals_the_name_hides_the_shorter_ones(
+    path: Path,
+) -> None:
+    assert await find(path, {"quay.io/a": {}, "quay.io": entry()}) is None
 
 
-def test_FILE09_ports_make_different_registries(path: Path) -> None:
+async def test_FILE09_ports_make_different_registries(path: Path) -> None:
     auths = {"example.com:5000": entry("with:x"), "example.com": entry("without:x")}
-    assert find(path, auths, "example.com:5000/a") == Credential("with", "x")
-    assert find(path, auths, "example.com/a") == Credential("without", "x")
-    assert find(path, auths, "example.com:443/a") is None
+    assert await find(path, auths, "example.com:5000/a") == Credential("with", "x")
+    assert await find(path, auths, "example.com/a") == Credential("without", "x")
+    assert await find(path, auths, "example.com:443/a") is None
 
 
 @pytest.mark.parametrize(
@@ -316,46 +322,48 @@ def test_FILE09_ports_make_different_registries(path: Path) -> None:
         ("quay.io:443", False),
     ],
 )
-def test_FILE09_legacy_files_know_hosts_only(path: Path, key: str, found: bool) -> None:  # noqa: FBT001 - a parameter of the test
+async def test_FILE09_legacy_files_know_hosts_only(path: Path, key: str, found: bool) -> None:  # noqa: FBT001 - a parameter of the test
     write_json(path, {key: {"auth": encode("user:pass"), "email": "a@b"}})
-    credential = AuthFile(path, legacy=True).find("quay.io/a/b/c").credential
+    credential = (await AuthFile(path, legacy=True).find("quay.io/a/b/c")).credential
     assert credential == (Credential("user", "pass") if found else None)
 
 
-def test_FILE09_in_a_legacy_file_the_host_itself_comes_first(path: Path) -> None:
+async def test_FILE09_in_a_legacy_file_the_host_itself_comes_first(path: Path) -> None:
     write_json(path, {"quay.io/a/b/c": entry("path:x"), "quay.io": entry("host:x")})
-    assert AuthFile(path, legacy=True).find("quay.io/a/b/c").credential == Credential("host", "x")
+    assert (await AuthFile(path, legacy=True).find("quay.io/a/b/c")).credential == Credential(
+        "host", "x"
+    )
 
 
 @pytest.mark.parametrize(
     "name", ["quay.io/a@sha256:00", "https://quay.io", "quay.io/a:tag", "", "-x"]
 )
-def test_FILE10_what_cannot_be_looked_up(path: Path, name: str) -> None:
+async def test_FILE10_what_cannot_be_looked_up(path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError):
-        AuthFile(path).find(name)
+        await AuthFile(path).find(name)
 
 
-def test_FILE11_a_helper_for_the_host_has_the_word(path: Path) -> None:
+async def test_FILE11_a_helper_for_the_host_has_the_word(path: Path) -> None:
     helpers = {"quay.io": "pass", "quay.io/a": "never", "ghcr.io": "x"}
     write_json(path, {"auths": {"quay.io/a/b/c": entry()}, "credHelpers": helpers})
-    assert AuthFile(path).find("quay.io/a/b/c") == Finding(HelperCall("pass", "quay.io"))
-    assert AuthFile(path).find("quay.io") == Finding(HelperCall("pass", "quay.io"))
+    assert await AuthFile(path).find("quay.io/a/b/c") == LookupResult(HelperCall("pass", "quay.io"))
+    assert await AuthFile(path).find("quay.io") == LookupResult(HelperCall("pass", "quay.io"))
 
 
 @pytest.mark.parametrize("key", ["Quay.io", "https://quay.io", "quay.io:443", "quay.io/a"])
-def test_FILE11_helpers_are_for_their_host_exactly(path: Path, key: str) -> None:
+async def test_FILE11_helpers_are_for_their_host_exactly(path: Path, key: str) -> None:
     write_json(path, {"auths": {}, "credHelpers": {key: "pass"}})
-    assert AuthFile(path).find("quay.io/a") == Finding()
+    assert await AuthFile(path).find("quay.io/a") == LookupResult()
 
 
-def test_FILE06_what_only_docker_knows_is_not_looked_at(path: Path) -> None:
+async def test_FILE06_what_only_docker_knows_is_not_looked_at(path: Path) -> None:
     fields = {"username": "user", "password": "pass", "registrytoken": "t", "identitytoken": "i"}
     write_json(path, {"auths": {"quay.io": fields}, "credsStore": "desktop", "psFormat": 5})
-    assert AuthFile(path).find("quay.io/a") == Finding()
+    assert await AuthFile(path).find("quay.io/a") == LookupResult()
     write_json(path, {"auths": {"quay.io": entry(**fields)}, "credHelpers": {HUB: "hub"}})
     both = Credential("user", "pass", None, "i")
-    assert AuthFile(path).find("quay.io/a") == Finding(credential=both)
-    assert AuthFile(path).find("docker.io/a/b") == Finding()
+    assert await AuthFile(path).find("quay.io/a") == LookupResult(credential=both)
+    assert await AuthFile(path).find("docker.io/a/b") == LookupResult()
 
 
 @pytest.mark.parametrize(
@@ -371,13 +379,13 @@ def test_FILE06_what_only_docker_knows_is_not_looked_at(path: Path) -> None:
         ({"username": "", "password": None}, None),
     ],
 )
-def test_FILE06_as_docker_reads_an_entry(
+async def test_FILE06_as_docker_reads_an_entry(
     path: Path, fields: dict[str, str], expected: Credential | None
 ) -> None:
-    assert find(path, {"quay.io": fields}, docker=True) == expected
+    assert await find(path, {"quay.io": fields}, docker=True) == expected
 
 
-def test_FILE06_the_store_of_docker_comes_after_its_helpers(path: Path) -> None:
+async def test_FILE06_the_store_of_docker_comes_after_its_helpers(path: Path) -> None:
     document = {
         "auths": {"ghcr.io": entry()},
         "credHelpers": {"quay.io": "pass", "index.docker.io": "hub"},
@@ -385,39 +393,39 @@ def test_FILE06_the_store_of_docker_comes_after_its_helpers(path: Path) -> None:
     }
     write_json(path, document)
 
-    def ask(name: str) -> Finding:
-        return AuthFile(path).find(name, docker=True)
+    async def ask(name: str) -> LookupResult:
+        return await AuthFile(path).find(name, docker=True)
 
-    assert ask("quay.io/a") == Finding(HelperCall("pass", "quay.io"))
-    assert ask("docker.io/library/x") == Finding(HelperCall("hub", HUB))
+    assert await ask("quay.io/a") == LookupResult(HelperCall("pass", "quay.io"))
+    assert await ask("docker.io/library/x") == LookupResult(HelperCall("hub", HUB))
     stored = HelperCall("desktop", "ghcr.io")
-    assert ask("ghcr.io/a") == Finding(stored, Credential("user", "pass"))
+    assert await ask("ghcr.io/a") == LookupResult(stored, Credential("user", "pass"))
     del document["credHelpers"]
     write_json(path, document)
-    assert ask("docker.io/library/x") == Finding(HelperCall("desktop", HUB))
+    assert await ask("docker.io/library/x") == LookupResult(HelperCall("desktop", HUB))
 
 
-def test_FILE06_docker_hub_by_the_name_in_references_is_asked_for_by_that(path: Path) -> None:
+async def test_FILE06_docker_hub_by_the_name_in_references_is_asked_for_by_that(path: Path) -> None:
     write_json(path, {"credHelpers": {"docker.io": "pass", HUB: "never"}})
     for docker in (False, True):
-        finding = AuthFile(path).find("docker.io/a/b", docker=docker)
-        assert finding == Finding(HelperCall("pass", "docker.io"))
+        finding = await AuthFile(path).find("docker.io/a/b", docker=docker)
+        assert finding == LookupResult(HelperCall("pass", "docker.io"))
 
 
 # What is wrong
 
 
-def test_FILE05_a_file_that_is_missing_is_empty(path: Path) -> None:
-    assert AuthFile(path).find("quay.io") == Finding()
+async def test_FILE05_a_file_that_is_missing_is_empty(path: Path) -> None:
+    assert await AuthFile(path).find("quay.io") == LookupResult()
     path.symlink_to(path.parent / "nowhere")
-    assert AuthFile(path).find("quay.io") == Finding()
+    assert await AuthFile(path).find("quay.io") == LookupResult()
 
 
 @pytest.mark.parametrize("text", ["null", "{}", '{"auths": null, "credHelpers": null}', " {}\n"])
-def test_FILE05_a_file_that_says_nothing(path: Path, text: str) -> None:
+async def test_FILE05_a_file_that_says_nothing(path: Path, text: str) -> None:
     path.write_text(text)
-    assert AuthFile(path).find("quay.io", docker=True) == Finding()
-    assert AuthFile(path, legacy=True).find("quay.io") == Finding()
+    assert await AuthFile(path).find("quay.io", docker=True) == LookupResult()
+    assert await AuthFile(path, legacy=True).find("quay.io") == LookupResult()
 
 
 @pytest.mark.parametrize(
@@ -432,12 +440,12 @@ def test_FILE05_a_file_that_says_nothing(path: Path, text: str) -> None:
         (b"\xef\xbb\xbf{}", "not JSON"),
         ("{}".encode("utf-16"), "not JSON"),
         (b"\0" * 100, "not JSON"),
-        (b"[]", "no JSON object"),
-        (b'"text"', "no JSON object"),
-        (b"[" * 100_000, "too deep"),
-        (b'{"auths": ' * 100_000, "too deep"),
-        (b'{"a":' + b"1" * 5000 + b"}", "no JSON object"),
-        (b'{"a": NaN}', "no JSON object"),
+        (b"[]", "not a JSON object"),
+        (b'"text"', "not a JSON object"),
+        (b"[" * 100_000, "nests too deep"),
+        (b'{"auths": ' * 100_000, "nests too deep"),
+        (b'{"a":' + b"1" * 5000 + b"}", "not a JSON object"),
+        (b'{"a": NaN}', "not a JSON object"),
         (b'{"auths": []}', "wrong type"),
         (b'{"auths": {"quay.io": "dXNlcjpwYXNz"}}', "wrong type"),
         (b'{"auths": {"quay.io": {"auth": 5}}}', "wrong type"),
@@ -448,50 +456,50 @@ def test_FILE05_a_file_that_says_nothing(path: Path, text: str) -> None:
         (b'{"auths": {"quay.io": {"Auth": ""}}}', "wrong case"),
     ],
 )
-def test_FILE05_SEC06_a_file_that_is_broken(path: Path, raw: bytes, why: str) -> None:
+async def test_FILE05_SEC06_a_file_that_is_broken(path: Path, raw: bytes, why: str) -> None:
     path.write_bytes(raw)
     with pytest.raises(ConfigurationError, match=why) as caught:
-        AuthFile(path).find("quay.io")
+        await AuthFile(path).find("quay.io")
     assert str(path) in str(caught.value)
 
 
-def test_FILE05_a_broken_legacy_file(path: Path) -> None:
+async def test_FILE05_a_broken_legacy_file(path: Path) -> None:
     write_json(path, {"quay.io": "dXNlcjpwYXNz"})
     with pytest.raises(ConfigurationError, match="wrong type"):
-        AuthFile(path, legacy=True).find("quay.io")
+        await AuthFile(path, legacy=True).find("quay.io")
 
 
-def test_FILE05_a_pipe_is_no_file_and_nobody_waits_for_it(path: Path) -> None:
+async def test_FILE05_a_pipe_is_no_file_and_nobody_waits_for_it(path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(ConfigurationError, match="not a regular file"):
-        AuthFile(path).find("quay.io")
+        await AuthFile(path).find("quay.io")
 
 
 @pytest.mark.parametrize("special", ["/dev/zero", "/dev/null", "/"])
-def test_FILE05_nor_is_a_device_or_a_directory(special: str) -> None:
+async def test_FILE05_nor_is_a_device_or_a_directory(special: str) -> None:
     with pytest.raises(ConfigurationError, match="not a regular file"):
-        AuthFile(Path(special)).find("quay.io")
+        await AuthFile(Path(special)).find("quay.io")
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ELOOP, errno.EMFILE])
-def test_FILE05_a_file_that_cannot_be_read(path: Path, code: int) -> None:
+async def test_FILE05_a_file_that_cannot_be_read(path: Path, code: int) -> None:
     write_json(path, {"auths": {"quay.io": entry()}})
     with (
         failing_open(path, code),
         pytest.raises(ConfigurationError, match=os.strerror(code)) as caught,
     ):
-        AuthFile(path).find("quay.io")
+        await AuthFile(path).find("quay.io")
     assert str(path) in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_FILE05_a_file_has_a_largest_size(path: Path) -> None:
+async def test_FILE05_a_file_has_a_largest_size(path: Path) -> None:
     document = b'{"auths": {"quay.io": {"auth": "dXNlcjpwYXNz"}}}'
     path.write_bytes(document.ljust(MAX_AUTH_FILE))
-    assert AuthFile(path).find("quay.io").credential == Credential("user", "pass")
+    assert (await AuthFile(path).find("quay.io")).credential == Credential("user", "pass")
     path.write_bytes(document.ljust(MAX_AUTH_FILE + 1))
     with pytest.raises(ConfigurationError, match=str(MAX_AUTH_FILE)):
-        AuthFile(path).find("quay.io")
+        await AuthFile(path).find("quay.io")
 
 
 @given(
@@ -502,12 +510,12 @@ def test_FILE05_a_file_has_a_largest_size(path: Path) -> None:
     ),
     st.sampled_from(["quay.io", "quay.io/a", "docker.io/library/a", "a:1/b", "b"]),
 )
-def test_FILE08_any_file_has_one_answer(
+async def test_FILE08_any_file_has_one_answer(
     tmp_path_factory: pytest.TempPathFactory, auths: dict[str, Any], name: str
 ) -> None:
     path = write_json(tmp_path_factory.mktemp("any") / "auth.json", {"auths": auths})
     try:
-        finding = AuthFile(path).find(name)
+        finding = await AuthFile(path).find(name)
     except ConfigurationError:
         return
     if finding.credential is not None:

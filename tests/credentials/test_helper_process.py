@@ -34,13 +34,13 @@ async def run_program(
     body: str,
     *,
     limit: int = MIB,
-    said: bytes = b"",
+    stdin: bytes = b"",
     clock: PatientClock | None = None,
 ) -> Outcome:
     """Write a program, and run it."""
     path = shelf.add("x", body)
-    command = Command(str(path), "get", said, shelf.environ)
-    return await run(command, longest=30, limit=limit, sleep=(clock or PatientClock()).sleep)
+    command = Command(str(path), "get", stdin, shelf.environ)
+    return await run(command, seconds=30, limit=limit, sleep=(clock or PatientClock()).sleep)
 
 
 def written(shelf: Shelf, name: str, count: int) -> Callable[[], bool]:
@@ -55,7 +55,7 @@ async def check_gone(shelf: Shelf, name: str) -> None:
 
 
 async def test_HELP01_argument_stdin_and_stdout(shelf: Shelf) -> None:
-    outcome = await run_program(shelf, 'cat; printf "|done"', said=b"quay.io:443")
+    outcome = await run_program(shelf, 'cat; printf "|done"', stdin=b"quay.io:443")
     assert (outcome.status, outcome.output) == (0, b"quay.io:443|done")
     assert shelf.read("x.arguments") == "get|"
 
@@ -69,14 +69,14 @@ async def test_HELP01_stderr_is_ours(shelf: Shelf, capfd: pytest.CaptureFixture[
 async def test_what_was_printed_before_the_end_is_read_after_it(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "PIECE", 1)  # so that the end is known long before
+    monkeypatch.setattr(programs, "READ_SIZE", 1)  # so that the end is known long before
     body = f"head -c 2000 /dev/zero; {PAUSE} &"
     outcome = await run_program(shelf, body, clock=PatientClock(hasty=True))
     assert outcome.output == bytes(2000)
 
 
 async def test_a_program_need_not_read_its_stdin(shelf: Shelf) -> None:
-    assert (await run_program(shelf, "exec <&-; echo out", said=b"x" * 512)).output == b"out\n"
+    assert (await run_program(shelf, "exec <&-; echo out", stdin=b"x" * 512)).output == b"out\n"
 
 
 async def test_the_environment_is_the_one_that_was_given(
@@ -87,7 +87,7 @@ async def test_the_environment_is_the_one_that_was_given(
     assert outcome.output == b"none\n"
     command = Command(str(shelf.bin / "docker-credential-x"), "get", b"")
     monkeypatch.setenv("SHELF", str(shelf.root))
-    assert (await run(command, longest=30, limit=MIB)).output == b"x\n"
+    assert (await run(command, seconds=30, limit=MIB)).output == b"x\n"
 
 
 @pytest.mark.parametrize(("body", "status"), [("exit 3", 3), ("kill -9 $$", -9), ("", 0)])
@@ -188,7 +188,7 @@ async def test_one_that_cannot_be_started(
         path.chmod(mode)
     before = count_open_files()
     with pytest.raises(error):
-        await run(Command(str(path), "get", b""), longest=30, limit=1, sleep=PatientClock().sleep)
+        await run(Command(str(path), "get", b""), seconds=30, limit=1, sleep=PatientClock().sleep)
     assert count_open_files() == before
 
 
@@ -209,7 +209,7 @@ async def test_without_file_descriptors_none_are_lost(
     before = count_open_files()
     monkeypatch.setattr(os, "pipe", pipe)
     with pytest.raises(OSError, match="Too many open files"):
-        await run(command, longest=30, limit=9)
+        await run(command, seconds=30, limit=9)
     assert count_open_files() == before
 
 
@@ -228,7 +228,8 @@ async def test_SEC16_cancelled_at_every_await_nothing_stays(shelf: Shelf) -> Non
             await check_gone(shelf, "pids")
 
     awaits = await cancel_at_every_await(
-        partial(run, command, longest=30, limit=MIB, sleep=PatientClock(hasty=True).sleep), check
+        partial(run, command, seconds=30, limit=MIB, sleep=PatientClock(hasty=True).sleep),
+        check,
     )
     assert awaits >= 4
     await check_gone(shelf, "pids")
@@ -264,7 +265,7 @@ async def test_many_at_once(shelf: Shelf) -> None:
 
     async def ask(number: int) -> bytes:
         command = Command(str(path), "get", b"%d" % number, shelf.environ)
-        return (await run(command, longest=30, limit=MIB)).output
+        return (await run(command, seconds=30, limit=MIB)).output
 
     said = await asyncio.gather(*map(ask, range(20)))
     assert said == [b"%d" % number for number in range(20)]
@@ -276,7 +277,7 @@ def test_on_uvloop(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf")
 
     async def main() -> None:
-        assert (await run_program(shelf, "cat", said=b"quay.io")).output == b"quay.io"
+        assert (await run_program(shelf, "cat", stdin=b"quay.io")).output == b"quay.io"
         clock = PatientClock(written(shelf, "pids", 2))
         body = f'{PAUSE} & echo $! $$ >> "$SHELF/pids"; {PAUSE}'
         with pytest.raises(SourceTimeoutError):

@@ -86,7 +86,7 @@ async def test_HELP03_names_of_helpers(shelf: Shelf, suffix: str) -> None:
     ],
 )
 async def test_HELP03_SEC12_names_that_no_helper_has(shelf: Shelf, suffix: str) -> None:
-    with pytest.raises(ConfigurationError, match="names no credential helper") as caught:
+    with pytest.raises(ConfigurationError, match="is not the name of a cred") as caught:
         await helpers(shelf).get(suffix, "quay.io")
     assert len(str(caught.value)) < 400
 
@@ -94,7 +94,7 @@ async def test_HELP03_SEC12_names_that_no_helper_has(shelf: Shelf, suffix: str) 
 @pytest.mark.parametrize("server", ["", "-x", "quay.io\n", "a\0b", "quäy", "a b", "x" * 513])
 async def test_HELP01_SEC12_what_no_helper_is_asked_for(shelf: Shelf, server: str) -> None:
     shelf.add_user("x")
-    with pytest.raises(ConfigurationError, match="no name of a host"):
+    with pytest.raises(ConfigurationError, match="it is not a host"):
         await helpers(shelf).get("x", server)
     assert shelf.runs("x") == 0
 
@@ -135,7 +135,7 @@ async def test_a_helper_that_is_missing_or_cannot_run(shelf: Shelf) -> None:
     with pytest.raises(ConfigurationError, match="install it"):
         await helpers(shelf).get("plain", "quay.io")
     shelf.add_user("broken").write_text("#!/nowhere/sh\n")
-    with pytest.raises(ConfigurationError, match="cannot be run: No such file"):
+    with pytest.raises(ConfigurationError, match=r"cannot run .*: No such file"):
         await helpers(shelf).get("broken", "quay.io")
 
 
@@ -188,7 +188,7 @@ def test_HELP02_failures(text: str, status: int, how: str) -> None:
         read(text, status)
     assert "docker-credential-x" in str(caught.value)
     assert "quay.io" in str(caught.value)
-    assert "by hand" in str(caught.value)
+    assert "to see why, run docker-credential-x get" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ async def test_HELP03_a_failure_is_not_kept(shelf: Shelf) -> None:
 
 async def test_HELP03_only_so_many_answers_are_kept(shelf: Shelf) -> None:
     shelf.add_user("x")
-    asked = helpers(shelf, answers=2)
+    asked = helpers(shelf, max_answers=2)
     for server in ("a", "b", "c"):
         await asked.get("x", server)
     assert repr(asked) == "<helpers, 2 answers kept, 0 asked>"
@@ -371,7 +371,7 @@ async def test_SEC16_cancelled_at_every_await_a_helper_can_be_asked_again(shelf:
         await wait_until(shelf.is_quiet, every=0.005)
         assert repr(asked).endswith("0 asked>")
 
-    asked = helpers(shelf, fresh=0)
+    asked = helpers(shelf, ttl=0)
     awaits = await cancel_at_every_await(lambda: asked.get("x", "quay.io"), check)
     assert awaits >= 4
     assert await asked.get("x", "quay.io") == Credential("user", "pass")
@@ -396,8 +396,8 @@ async def test_HELP03_too_much(shelf: Shelf) -> None:
         await helpers(shelf).get("x", "quay.io")
     shelf.add("x", "echo '{}'")
     with pytest.raises(LimitExceededError, match="more than 2 bytes"):
-        await helpers(shelf, output=2).get("x", "quay.io")
-    assert await helpers(shelf, output=3).get("x", "quay.io") is None
+        await helpers(shelf, max_output=2).get("x", "quay.io")
+    assert await helpers(shelf, max_output=3).get("x", "quay.io") is None
 
 
 async def test_HELP03_limits_unless_others_are_given() -> None:
@@ -408,4 +408,4 @@ async def test_CRED07_its_repr_shows_no_answers(shelf: Shelf) -> None:
     shelf.add_user("x", USER_SENTINEL, SECRET_SENTINEL)
     asked = helpers(shelf)
     await asked.get("x", "quay.io")
-    assert secrets_in(f"{asked!r} {asked._known!r} {asked._known.values()!r}") == []
+    assert secrets_in(f"{asked!r} {asked._answers!r} {asked._answers.values()!r}") == []

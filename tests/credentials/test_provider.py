@@ -54,11 +54,11 @@ def credential(user: str) -> Credential:
     return Credential(user, "pass")
 
 
-class Desk:
-    """Files in a row, programs on a shelf, and somebody who knows both.
+class Stored:
+    """Auth files and helpers of one test, and the providers that read them.
 
     Attributes:
-        warnings: What the operator was told.
+        warnings: The warnings for the operator.
     """
 
     def __init__(self, shelf: Shelf, root: Path) -> None:
@@ -75,7 +75,7 @@ class Desk:
             elif document is not None:
                 write_json(path, document)
 
-    def ask(self, **options: Any) -> AuthFileCredentials:
+    def provider(self, **options: Any) -> AuthFileCredentials:
         files = AuthFiles(tuple(map(AuthFile, self.paths)))
         given: dict[str, Any] = {
             "environ": self.shelf.environ,
@@ -87,40 +87,40 @@ class Desk:
 
 
 @pytest.fixture
-def desk(shelf: Shelf, tmp_path: Path) -> Desk:
-    return Desk(shelf, tmp_path)
+def stored(shelf: Shelf, tmp_path: Path) -> Stored:
+    return Stored(shelf, tmp_path)
 
 
 # Files in order
 
 
-async def test_FILE01_the_first_file_that_knows_has_the_word(desk: Desk) -> None:
-    desk.write(
+async def test_FILE01_the_first_file_that_knows_has_the_word(stored: Stored) -> None:
+    stored.write(
         {"auths": {"ghcr.io": entry("zero:pass"), "quay.io": {}}},
         {"auths": {"quay.io": entry("one:pass")}},
         {"auths": {"quay.io/team/app": entry("two:pass"), "x.io": entry("x:pass")}},
     )
-    ask = desk.ask()
+    ask = stored.provider()
     assert await ask(NAME) == credential("one")
     assert await ask("x.io/a") == credential("x")
     assert await ask("y.io/a") is None
 
 
 async def test_FILE01_a_path_is_the_only_file(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write_json(tmp_path / ".docker/config.json", {"auths": {"quay.io": entry("home:pass")}})
-    desk.write({"auths": {"ghcr.io": entry()}})
-    only = AuthFileCredentials(desk.paths[0])
-    assert only.files == AuthFiles.explicit(desk.paths[0])
+    stored.write({"auths": {"ghcr.io": entry()}})
+    only = AuthFileCredentials(stored.paths[0])
+    assert only.files == AuthFiles.explicit(stored.paths[0])
     assert await only("ghcr.io/a") == credential("user")
     assert await only(NAME) is None
-    assert await AuthFileCredentials(str(desk.paths[1]))(NAME) is None
+    assert await AuthFileCredentials(str(stored.paths[1]))(NAME) is None
 
 
 async def test_FILE01_the_default_files_if_none_are_named(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write_json(tmp_path / ".docker/config.json", {"auths": {"quay.io": entry("home:pass")}})
     environ = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
@@ -132,116 +132,116 @@ async def test_FILE01_the_default_files_if_none_are_named(
     assert await AuthFileCredentials()(NAME) == credential("home")
 
 
-async def test_a_file_is_read_each_time(desk: Desk) -> None:
-    ask = desk.ask()
+async def test_a_file_is_read_each_time(stored: Stored) -> None:
+    ask = stored.provider()
     assert await ask(NAME) is None
-    desk.write({"auths": {"quay.io": entry("after:pass")}})
+    stored.write({"auths": {"quay.io": entry("after:pass")}})
     assert await ask(NAME) == credential("after")
 
 
 @pytest.mark.parametrize(
     "broken", ["", " \n", "{", '{"auths": {"quay.io": {"auth": "!"}}}', '{"auths": 5}']
 )
-async def test_FILE05_a_broken_file_ends_the_search_in_files(desk: Desk, broken: str) -> None:
-    desk.write(None, broken, {"auths": {"quay.io": entry()}})
-    with pytest.raises(ConfigurationError, match=str(desk.paths[1])):
-        await desk.ask()(NAME)
-    desk.write({"auths": {"quay.io": entry("before:pass")}})
-    assert await desk.ask()(NAME) == credential("before")
+async def test_FILE05_a_broken_file_ends_the_search_in_files(stored: Stored, broken: str) -> None:
+    stored.write(None, broken, {"auths": {"quay.io": entry()}})
+    with pytest.raises(ConfigurationError, match=str(stored.paths[1])):
+        await stored.provider()(NAME)
+    stored.write({"auths": {"quay.io": entry("before:pass")}})
+    assert await stored.provider()(NAME) == credential("before")
 
 
-async def test_FILE05_but_not_that_in_helpers(desk: Desk) -> None:
-    desk.write("{")
-    desk.shelf.add_user("x")
-    assert await desk.ask(helpers=[AUTH_FILES, "x"])(NAME) == credential("user")
+async def test_FILE05_but_not_that_in_helpers(stored: Stored) -> None:
+    stored.write("{")
+    stored.shelf.add_user("x")
+    assert await stored.provider(helpers=[AUTH_FILES, "x"])(NAME) == credential("user")
 
 
-async def test_FILE05_errors_go_before_nothing_found(desk: Desk) -> None:
-    desk.write("{")
-    desk.shelf.add_answer("empty", NOTHING, status=1)
-    desk.shelf.add_answer("locked", "", status=1)
+async def test_FILE05_errors_go_before_nothing_found(stored: Stored) -> None:
+    stored.write("{")
+    stored.shelf.add_answer("empty", NOTHING, status=1)
+    stored.shelf.add_answer("locked", "", status=1)
     with pytest.raises(ConfigurationError, match="not JSON") as caught:
-        await desk.ask(helpers=["empty", AUTH_FILES, "empty", "locked"])(NAME)
+        await stored.provider(helpers=["empty", AUTH_FILES, "empty", "locked"])(NAME)
     [note] = caught.value.__notes__
     assert "docker-credential-locked exited with status 1" in note
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
-async def test_FILE05_no_file_at_all(desk: Desk, make: Callable[[Path], None]) -> None:
-    make(desk.paths[0])
+async def test_FILE05_no_file_at_all(stored: Stored, make: Callable[[Path], None]) -> None:
+    make(stored.paths[0])
     with pytest.raises(ConfigurationError, match="not a regular file"):
-        await desk.ask()(NAME)
+        await stored.provider()(NAME)
 
 
-async def test_FILE05_a_file_without_permission(desk: Desk) -> None:
-    desk.write({"auths": {"quay.io": entry()}})
+async def test_FILE05_a_file_without_permission(stored: Stored) -> None:
+    stored.write({"auths": {"quay.io": entry()}})
     with (
-        failing_open(desk.paths[0], errno.EACCES),
+        failing_open(stored.paths[0], errno.EACCES),
         pytest.raises(ConfigurationError, match="permissions"),
     ):
-        await desk.ask()(NAME)
+        await stored.provider()(NAME)
 
 
 @pytest.mark.parametrize("name", ["https://quay.io", "quay.io/a:b", "quay.io/a@b", ""])
-async def test_FILE10_what_cannot_be_looked_up(desk: Desk, name: str) -> None:
-    desk.shelf.add_user("x")
+async def test_FILE10_what_cannot_be_looked_up(stored: Stored, name: str) -> None:
+    stored.shelf.add_user("x")
     with pytest.raises(ConfigurationError, match="'host:5000'"):
-        await desk.ask(helpers=["x"])(name)
-    assert desk.shelf.runs("x") == 0
+        await stored.provider(helpers=["x"])(name)
+    assert stored.shelf.runs("x") == 0
 
 
 # Helpers within files
 
 
-async def test_FILE11_HELP01_a_helper_is_asked_for_the_host(desk: Desk) -> None:
-    desk.write({"auths": {NAME: entry("file:pass")}, "credHelpers": {"quay.io": "x"}})
-    desk.shelf.add_user("x", "helper")
-    assert await desk.ask()(NAME) == credential("helper")
-    assert desk.shelf.read("x.stdin") == "quay.io"
+async def test_FILE11_HELP01_a_helper_is_asked_for_the_host(stored: Stored) -> None:
+    stored.write({"auths": {NAME: entry("file:pass")}, "credHelpers": {"quay.io": "x"}})
+    stored.shelf.add_user("x", "helper")
+    assert await stored.provider()(NAME) == credential("helper")
+    assert stored.shelf.read("x.stdin") == "quay.io"
 
 
 async def test_FILE11_if_it_knows_nothing_the_next_file_is_read_and_not_this_one(
-    desk: Desk,
+    stored: Stored,
 ) -> None:
     document = {"auths": {"quay.io": entry("file:pass")}, "credHelpers": {"quay.io": "x"}}
-    desk.write(document, {"auths": {"quay.io": entry("next:pass")}})
-    desk.shelf.add_answer("x", NOTHING, status=1)
-    assert await desk.ask()(NAME) == credential("next")
+    stored.write(document, {"auths": {"quay.io": entry("next:pass")}})
+    stored.shelf.add_answer("x", NOTHING, status=1)
+    assert await stored.provider()(NAME) == credential("next")
 
 
-async def test_FILE11_if_it_fails_no_other_file_is_read(desk: Desk) -> None:
-    desk.write({"credHelpers": {"quay.io": "x"}}, {"auths": {"quay.io": entry()}})
-    desk.shelf.add_answer("x", "locked", status=1)
+async def test_FILE11_if_it_fails_no_other_file_is_read(stored: Stored) -> None:
+    stored.write({"credHelpers": {"quay.io": "x"}}, {"auths": {"quay.io": entry()}})
+    stored.shelf.add_answer("x", "locked", status=1)
     with pytest.raises(SourceError, match="docker-credential-x exited") as caught:
-        await desk.ask()(NAME)
-    assert str(desk.paths[0]) in "".join(caught.value.__notes__)
+        await stored.provider()(NAME)
+    assert str(stored.paths[0]) in "".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize("suffix", ["x; rm", "../../bin/sh", "", "x\0"])
-async def test_FILE11_SEC12_a_helper_that_is_none(desk: Desk, suffix: str) -> None:
-    desk.write({"credHelpers": {"quay.io": suffix}})
-    with pytest.raises(ConfigurationError, match="names no credential helper") as caught:
-        await desk.ask()(NAME)
-    assert str(desk.paths[0]) in "".join(caught.value.__notes__)
+async def test_FILE11_SEC12_a_helper_that_is_none(stored: Stored, suffix: str) -> None:
+    stored.write({"credHelpers": {"quay.io": suffix}})
+    with pytest.raises(ConfigurationError, match="is not the name of a cred") as caught:
+        await stored.provider()(NAME)
+    assert str(stored.paths[0]) in "".join(caught.value.__notes__)
 
 
-async def test_FILE06_the_store_of_docker_is_asked_before_its_file(desk: Desk) -> None:
-    desk.write({"auths": {"quay.io": entry("file:pass")}, "credsStore": "store"})
-    desk.shelf.add_user("store", "store")
-    assert await desk.ask()(NAME) == credential("file")
-    assert await desk.ask(docker=True)(NAME) == credential("store")
-    desk.shelf.add_answer("store", NOTHING, status=1)
-    assert await desk.ask(docker=True)(NAME) == credential("file")
-    desk.shelf.add_answer("store", "locked", status=1)
+async def test_FILE06_the_store_of_docker_is_asked_before_its_file(stored: Stored) -> None:
+    stored.write({"auths": {"quay.io": entry("file:pass")}, "credsStore": "store"})
+    stored.shelf.add_user("store", "store")
+    assert await stored.provider()(NAME) == credential("file")
+    assert await stored.provider(docker=True)(NAME) == credential("store")
+    stored.shelf.add_answer("store", NOTHING, status=1)
+    assert await stored.provider(docker=True)(NAME) == credential("file")
+    stored.shelf.add_answer("store", "locked", status=1)
     with pytest.raises(SourceError):
-        await desk.ask(docker=True)(NAME)
+        await stored.provider(docker=True)(NAME)
 
 
-async def test_FILE06_docker_asks_for_its_hub_in_its_own_way(desk: Desk) -> None:
-    desk.write({"credsStore": "store"})
-    desk.shelf.add_user("store")
-    assert await desk.ask(docker=True)("docker.io/library/busybox") == credential("user")
-    assert desk.shelf.read("store.stdin") == "https://index.docker.io/v1/"
+async def test_FILE06_docker_asks_for_its_hub_in_its_own_way(stored: Stored) -> None:
+    stored.write({"credsStore": "store"})
+    stored.shelf.add_user("store")
+    assert await stored.provider(docker=True)("docker.io/library/busybox") == credential("user")
+    assert stored.shelf.read("store.stdin") == "https://index.docker.io/v1/"
 
 
 # Helpers beside files
@@ -260,79 +260,79 @@ async def test_FILE06_docker_asks_for_its_hub_in_its_own_way(desk: Desk) -> None
     ],
 )
 async def test_FILE12_helpers_in_order(
-    desk: Desk, helpers: list[str], expected: str | None
+    stored: Stored, helpers: list[str], expected: str | None
 ) -> None:
-    desk.write({"auths": {NAME: entry("file:pass")}})
-    desk.shelf.add_user("a", "a")
-    desk.shelf.add_user("b", "b")
-    desk.shelf.add_answer("empty", NOTHING, status=1)
-    desk.shelf.add_answer("locked", "", status=1)
-    found = await desk.ask(helpers=helpers)(NAME)
+    stored.write({"auths": {NAME: entry("file:pass")}})
+    stored.shelf.add_user("a", "a")
+    stored.shelf.add_user("b", "b")
+    stored.shelf.add_answer("empty", NOTHING, status=1)
+    stored.shelf.add_answer("locked", "", status=1)
+    found = await stored.provider(helpers=helpers)(NAME)
     assert found == (None if expected is None else credential(expected))
 
 
-async def test_FILE12_the_files_are_the_list_unless_another_is_given(desk: Desk) -> None:
-    desk.write({"auths": {"quay.io": entry("file:pass")}})
+async def test_FILE12_the_files_are_the_list_unless_another_is_given(stored: Stored) -> None:
+    stored.write({"auths": {"quay.io": entry("file:pass")}})
     assert AUTH_FILES == "containers-auth.json"
-    assert await AuthFileCredentials(desk.paths[0])(NAME) == credential("file")
+    assert await AuthFileCredentials(stored.paths[0])(NAME) == credential("file")
 
 
 @pytest.mark.parametrize("helper", ["", "x; rm", "containers-auth.json/x"])
 def test_FILE12_SEC12_a_list_with_a_helper_that_is_none(helper: str) -> None:
-    with pytest.raises(ConfigurationError, match="names no credential helper"):
+    with pytest.raises(ConfigurationError, match="is not the name of a cred"):
         AuthFileCredentials(helpers=[helper])
 
 
-async def test_HELP03_files_and_list_share_what_a_helper_said(desk: Desk) -> None:
-    desk.write({"credHelpers": {"quay.io": "x"}})
-    desk.shelf.add_user("x", "helper")
-    ask = desk.ask(helpers=["x", AUTH_FILES])
+async def test_HELP03_files_and_list_share_what_a_helper_said(stored: Stored) -> None:
+    stored.write({"credHelpers": {"quay.io": "x"}})
+    stored.shelf.add_user("x", "helper")
+    ask = stored.provider(helpers=["x", AUTH_FILES])
     found = await asyncio.gather(*(ask(f"quay.io/team/{number}") for number in range(8)))
     assert found == [credential("helper")] * 8
-    assert desk.shelf.runs("x") == 1
+    assert stored.shelf.runs("x") == 1
 
 
-async def test_HELP03_too_slow_or_too_much(desk: Desk) -> None:
-    desk.shelf.add("slow", 'touch "$SHELF/slow"; exec sleep 1000')
-    desk.shelf.add("loud", "exec yes")
-    clock = PatientClock((desk.shelf.root / "slow").exists)
+async def test_HELP03_too_slow_or_too_much(stored: Stored) -> None:
+    stored.shelf.add("slow", 'touch "$SHELF/slow"; exec sleep 1000')
+    stored.shelf.add("loud", "exec yes")
+    clock = PatientClock((stored.shelf.root / "slow").exists)
     with pytest.raises(SourceTimeoutError):
-        await desk.ask(helpers=["slow"], clock=clock.clock)(NAME)
+        await stored.provider(helpers=["slow"], clock=clock.clock)(NAME)
     with pytest.raises(LimitExceededError):
-        await desk.ask(helpers=["loud"])(NAME)
+        await stored.provider(helpers=["loud"])(NAME)
 
 
 # Being told
 
 
 async def test_FILE03_FILE07_what_the_operator_should_know_is_told_once(
-    desk: Desk, tmp_path: Path
+    stored: Stored, tmp_path: Path
 ) -> None:
-    desk.write({"auths": {"quay.io": entry("no colon")}})
+    stored.write({"auths": {"quay.io": entry("no colon")}})
     missing = tmp_path / "missing"
-    files = AuthFiles((AuthFile(missing / "x", within=missing), AuthFile(desk.paths[0])))
-    ask = AuthFileCredentials(files, warn=desk.warnings.append)
+    files = AuthFiles((AuthFile(missing / "x", within=missing), AuthFile(stored.paths[0])))
+    ask = AuthFileCredentials(files, warn=stored.warnings.append)
     for _ in range(3):
         assert await ask(NAME) is None
-    runtime, colon = desk.warnings
+    runtime, colon = stored.warnings
     assert "XDG_RUNTIME_DIR" in runtime
     assert "colon" in colon
     assert await AuthFileCredentials(files)(NAME) is None
 
 
-async def test_only_so_many_warnings_are_told(desk: Desk) -> None:
-    desk.write({"auths": {f"host{number}": entry("no colon") for number in range(100)}})
-    ask = desk.ask()
+async def test_only_so_many_warnings_are_told(stored: Stored) -> None:
+    stored.write({"auths": {f"host{number}": entry("no colon") for number in range(100)}})
+    ask = stored.provider()
     for number in range(100):
         await ask(f"host{number}")
-    assert len(desk.warnings) == 64
+    assert len(stored.warnings) == 64
 
 
 # Secrets
 
 
 async def test_CRED07_SEC14_nothing_secret_is_said(
-    desk: Desk, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    stored: Stored, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(0)
     asyncio.get_running_loop().set_debug(True)
@@ -356,12 +356,12 @@ async def test_CRED07_SEC14_nothing_secret_is_said(
         {"auths": {"quay.io": entry(pair)}},
     ]
     answer = json.dumps({"Username": USER_SENTINEL, "Secret": SECRET_SENTINEL})
-    desk.shelf.add_answer("echo", answer[:-1])
-    desk.shelf.add_answer("fail", answer, status=1)
+    stored.shelf.add_answer("echo", answer[:-1])
+    stored.shelf.add_answer("fail", answer, status=1)
     said: list[str] = []
     for document in documents:
-        desk.write(document)
-        ask = desk.ask()
+        stored.write(document)
+        ask = stored.provider()
         try:
             said.append(repr(await ask(NAME)))
         except SupplementedError as error:
@@ -369,40 +369,40 @@ async def test_CRED07_SEC14_nothing_secret_is_said(
         said += [repr(ask), repr(ask.files), repr(Session(credentials=ask).credentials)]
         said += map(repr, vars(ask).values())
     assert sum("Error" in text for text in said) == len(documents) - 2
-    assert secrets_in("\n".join([*said, *desk.warnings, caplog.text, *capfd.readouterr()])) == []
-    assert any("colon" in warning for warning in desk.warnings)
+    assert secrets_in("\n".join([*said, *stored.warnings, caplog.text, *capfd.readouterr()])) == []
+    assert any("colon" in warning for warning in stored.warnings)
 
 
-def test_its_repr_tells_where_it_looks(desk: Desk) -> None:
-    assert str(desk.paths[2]) in repr(desk.ask())
+def test_its_repr_tells_where_it_looks(stored: Stored) -> None:
+    assert str(stored.paths[2]) in repr(stored.provider())
     assert repr(AuthFileCredentials(AuthFiles())) == "<AuthFileCredentials from no file>"
 
 
 # Cancellation
 
 
-async def test_SEC16_cancelled_at_every_await_it_can_be_asked_again(desk: Desk) -> None:
-    desk.write({"credHelpers": {"quay.io": "empty"}}, {"auths": {"quay.io": entry()}})
-    desk.shelf.add_answer("empty", NOTHING, status=1)
+async def test_SEC16_cancelled_at_every_await_it_can_be_asked_again(stored: Stored) -> None:
+    stored.write({"credHelpers": {"quay.io": "empty"}}, {"auths": {"quay.io": entry()}})
+    stored.shelf.add_answer("empty", NOTHING, status=1)
 
     async def check() -> None:
-        await wait_until(desk.shelf.is_quiet, every=0.005)
+        await wait_until(stored.shelf.is_quiet, every=0.005)
 
-    awaits = await cancel_at_every_await(lambda: desk.ask()(NAME), check)
+    awaits = await cancel_at_every_await(lambda: stored.provider()(NAME), check)
     assert awaits >= 5
-    assert await desk.ask()(NAME) == credential("user")
+    assert await stored.provider()(NAME) == credential("user")
 
 
 # In a session
 
 
-async def test_FILE08_a_session_asks_for_the_repository(desk: Desk) -> None:
+async def test_FILE08_a_session_asks_for_the_repository(stored: Stored) -> None:
     async with FakeRegistry(access=Basic({"team": "x", "app": "x", "host": "x"})) as registry:
         wanted = {"team/app": "app", "team/other": "team", "elsewhere": "host"}
         keys = {"team/app": "app", "team": "team"}
         auths = {f"{registry.host}/{key}": entry(f"{user}:x") for key, user in keys.items()}
-        desk.write({"auths": {**auths, registry.host: entry("host:x")}})
-        async with watch(credentials=desk.ask()) as watched:
+        stored.write({"auths": {**auths, registry.host: entry("host:x")}})
+        async with watch(credentials=stored.provider()) as watched:
             for repository in wanted:
                 await watched.try_open(fill(registry, repository))
         for repository, user in wanted.items():
@@ -410,50 +410,50 @@ async def test_FILE08_a_session_asks_for_the_repository(desk: Desk) -> None:
             assert request.header("Authorization") == f"Basic {encode(f'{user}:x')}"
 
 
-async def test_TOK03_HELP02_an_identity_token_of_a_helper_opens_a_registry(desk: Desk) -> None:
+async def test_TOK03_HELP02_an_identity_token_of_a_helper_opens_a_registry(stored: Stored) -> None:
     access = Bearer(refresh_tokens={"refresh": "bob"}, public=False)
     async with FakeRegistry(access=access) as registry:
-        desk.shelf.add_user("x", "<token>", "refresh")
-        async with watch(credentials=desk.ask(helpers=["x"])) as watched:
+        stored.shelf.add_user("x", "<token>", "refresh")
+        async with watch(credentials=stored.provider(helpers=["x"])) as watched:
             await watched.try_open(fill(registry))
         [asked] = registry.select_requests("/token")
     assert (asked.method, [token.user for token in access.tokens]) == ("POST", ["bob"])
-    assert desk.shelf.read("x.stdin") == registry.host
+    assert stored.shelf.read("x.stdin") == registry.host
 
 
-async def test_TOK03_FILE07_and_one_of_a_file(desk: Desk) -> None:
+async def test_TOK03_FILE07_and_one_of_a_file(stored: Stored) -> None:
     access = Bearer(refresh_tokens={"refresh": "bob"}, public=False)
     async with FakeRegistry(access=access) as registry:
         fields = entry("bob:", identitytoken="refresh")
-        desk.write({"auths": {registry.host: fields}})
-        async with watch(credentials=desk.ask()) as watched:
+        stored.write({"auths": {registry.host: fields}})
+        async with watch(credentials=stored.provider()) as watched:
             await watched.try_open(fill(registry))
     assert [token.user for token in access.tokens] == ["bob"]
 
 
-async def test_SRC04_sixteen_references_ask_a_helper_once(desk: Desk) -> None:
+async def test_SRC04_sixteen_references_ask_a_helper_once(stored: Stored) -> None:
     async with FakeRegistry(access=Basic({"user": "pass"})) as registry:
-        desk.shelf.add_user("x")
-        async with watch(credentials=desk.ask(helpers=["x"])) as watched:
+        stored.shelf.add_user("x")
+        async with watch(credentials=stored.provider(helpers=["x"])) as watched:
             references = [fill(registry, f"team/app{number}") for number in range(16)]
             await asyncio.gather(*map(watched.try_open, references))
             assert repr(watched.pool).startswith("<RegistryPool: 1 clients,")
-    assert desk.shelf.runs("x") == 1
+    assert stored.shelf.runs("x") == 1
 
 
-async def test_CRED07_a_wrong_password_of_a_file_is_not_told(desk: Desk) -> None:
+async def test_CRED07_a_wrong_password_of_a_file_is_not_told(stored: Stored) -> None:
     async with FakeRegistry(access=Basic({})) as registry:
-        desk.write({"auths": {registry.host: entry(f"{USER_SENTINEL}:{SECRET_SENTINEL}")}})
-        async with watch(credentials=desk.ask()) as watched:
+        stored.write({"auths": {registry.host: entry(f"{USER_SENTINEL}:{SECRET_SENTINEL}")}})
+        async with watch(credentials=stored.provider()) as watched:
             with pytest.raises(UnauthorizedError) as caught:
                 await watched.try_open(fill(registry))
     assert secrets_in(words_of(caught.value)) == []
 
 
-async def test_a_broken_file_is_not_a_registry_that_is_away(desk: Desk) -> None:
-    desk.write("{")
-    async with FakeRegistry() as registry, watch(credentials=desk.ask()) as watched:
+async def test_a_broken_file_is_not_a_registry_that_is_away(stored: Stored) -> None:
+    stored.write("{")
+    async with FakeRegistry() as registry, watch(credentials=stored.provider()) as watched:
         with pytest.raises(ConfigurationError) as caught:
             await watched.try_open(fill(registry))
         assert registry.requests == []
-    assert str(desk.paths[0]) in str(caught.value)
+    assert str(stored.paths[0]) in str(caught.value)

@@ -76,77 +76,79 @@ def store(directory: Path, stem: str, pair: trustme.LeafCert) -> None:
 # The directory
 
 
-def test_TLS01_a_directory_for_all_counts_as_it_is(machine: Machine) -> None:
+async def test_TLS01_a_directory_for_all_counts_as_it_is(machine: Machine) -> None:
     machine.write_system(f"containers/certs.d/{HOST}/ca.crt")
     paths = replace(machine.paths, certificates=Path("/x"), certificates_root=Path("/y"))
-    assert find_directory(HOST, paths) == Path("/x")
+    assert await find_directory(HOST, paths) == Path("/x")
 
 
-def test_TLS01_a_root_counts_whether_it_has_the_host_or_not(machine: Machine) -> None:
+async def test_TLS01_a_root_counts_whether_it_has_the_host_or_not(machine: Machine) -> None:
     machine.write_system(f"containers/certs.d/{HOST}/ca.crt")
     paths = replace(machine.paths, certificates_root=Path("/y"))
-    assert find_directory(HOST, paths) == Path("/y") / HOST
+    assert await find_directory(HOST, paths) == Path("/y") / HOST
 
 
-def test_TLS01_the_first_that_exists_counts_alone(machine: Machine) -> None:
-    assert find_directory(HOST, machine.paths) is None
+async def test_TLS01_the_first_that_exists_counts_alone(machine: Machine) -> None:
+    assert await find_directory(HOST, machine.paths) is None
     last = machine.write_system(f"docker/certs.d/{HOST}/ca.crt").parent
-    assert find_directory(HOST, machine.paths) == last
+    assert await find_directory(HOST, machine.paths) == last
     middle = machine.write_system(f"containers/certs.d/{HOST}/x").parent
-    assert find_directory(HOST, machine.paths) == middle
-    assert read_certificates(middle) == Certificates()
+    assert await find_directory(HOST, machine.paths) == middle
+    assert await read_certificates(middle) == Certificates()
     first = machine.write_user(f"certs.d/{HOST}/x").parent
-    assert find_directory(HOST, machine.paths) == first == machine.home / USER / "certs.d" / HOST
+    assert (
+        await find_directory(HOST, machine.paths) == first == machine.home / USER / "certs.d" / HOST
+    )
 
 
-def test_TLS01_what_may_not_be_seen_is_not_there(
+async def test_TLS01_what_may_not_be_seen_is_not_there(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = machine.write_user(f"certs.d/{HOST}/x").parent
     seen = machine.write_system(f"containers/certs.d/{HOST}/x").parent
 
-    def see(path: Path, mode: int) -> bool:
+    async def see(path: Path, mode: int) -> bool:
         return path != hidden
 
-    monkeypatch.setattr("os.access", see)
-    assert find_directory(HOST, machine.paths) == seen
+    monkeypatch.setattr("aiofiles.os.access", see)
+    assert await find_directory(HOST, machine.paths) == seen
 
 
-def test_TLS01_without_paths_there_is_none() -> None:
-    assert find_directory(HOST, ConfigurationPaths()) is None
+async def test_TLS01_without_paths_there_is_none() -> None:
+    assert await find_directory(HOST, ConfigurationPaths()) is None
 
 
 @pytest.mark.parametrize("other", [SERVER, f"{SERVER}:443", "Registry.example:5000"])
-def test_TLS02_names_are_compared_as_they_are_written(machine: Machine, other: str) -> None:
+async def test_TLS02_names_are_compared_as_they_are_written(machine: Machine, other: str) -> None:
     machine.write_system(f"containers/certs.d/{HOST}/x")
-    assert find_directory(other, machine.paths) is None
+    assert await find_directory(other, machine.paths) is None
 
 
-def test_TLS02_docker_hub_goes_by_one_name(machine: Machine) -> None:
+async def test_TLS02_docker_hub_goes_by_one_name(machine: Machine) -> None:
     found = machine.write_system("containers/certs.d/docker.io/x").parent
-    assert find_directory("docker.io", machine.paths) == found
-    assert find_directory("registry-1.docker.io", machine.paths) is None
+    assert await find_directory("docker.io", machine.paths) == found
+    assert await find_directory("registry-1.docker.io", machine.paths) is None
 
 
 @pytest.mark.parametrize("registry", ["", ".", "..", "a/b", "../a", "a\0b"])
 @pytest.mark.parametrize("root", [None, Path("/y")])
-def test_TLS02_a_name_leads_out_of_no_directory(
+async def test_TLS02_a_name_leads_out_of_no_directory(
     machine: Machine, registry: str, root: Path | None
 ) -> None:
-    with pytest.raises(ConfigurationError, match="no host"):
-        find_directory(registry, replace(machine.paths, certificates_root=root))
+    with pytest.raises(ConfigurationError, match="not a host"):
+        await find_directory(registry, replace(machine.paths, certificates_root=root))
 
 
 # What it holds
 
 
-def test_TLS03_authorities_and_pairs_are_found_by_name(
+async def test_TLS03_authorities_and_pairs_are_found_by_name(
     tmp_path: Path, authority: Authority
 ) -> None:
     authority.write(tmp_path, client=True)
     for name in ("README", "ca.pem", "ca.crt.bak", "sub/x.crt"):
         write(tmp_path / name, "nothing")
-    found = read_certificates(tmp_path)
+    found = await read_certificates(tmp_path)
     assert found.authorities == (ssl.PEM_cert_to_DER_cert(authority.pem.decode()),)
     [pair] = found.pairs
     assert (pair.certificate.name, pair.key.name) == ("client.cert", "client.key")
@@ -156,28 +158,28 @@ def test_TLS03_authorities_and_pairs_are_found_by_name(
 @pytest.mark.parametrize(
     ("there", "missing"), [("a.cert", "its key a.key"), ("a.key", "its certificate a.cert")]
 )
-def test_TLS03_half_of_a_pair_is_an_error_that_names_the_other_half(
+async def test_TLS03_half_of_a_pair_is_an_error_that_names_the_other_half(
     tmp_path: Path, there: str, missing: str
 ) -> None:
     for name in ("b.cert", "b.key", there):
         write(tmp_path / name, "")
     with pytest.raises(ConfigurationError, match=f"{there}.*without {missing}") as caught:
-        read_certificates(tmp_path)
+        await read_certificates(tmp_path)
     assert str(tmp_path) in caught.value.message
 
 
-def test_TLS03_a_file_that_vanishes_is_skipped(tmp_path: Path, authority: Authority) -> None:
+async def test_TLS03_a_file_that_vanishes_is_skipped(tmp_path: Path, authority: Authority) -> None:
     authority.write(tmp_path)
     (tmp_path / "gone.crt").symlink_to("nowhere")
-    assert len(read_certificates(tmp_path).authorities) == 1
+    assert len((await read_certificates(tmp_path)).authorities) == 1
 
 
-def test_TLS03_a_file_that_may_not_be_read_is_an_error(
+async def test_TLS03_a_file_that_may_not_be_read_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forbid(monkeypatch, "open", write(tmp_path / "ca.crt", ""))
     with pytest.raises(ConfigurationError, match=r"ca\.crt: Permission denied"):
-        read_certificates(tmp_path)
+        await read_certificates(tmp_path)
 
 
 GARBAGE = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
@@ -189,64 +191,68 @@ GARBAGE = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTI
         ("", "holds no certificate in PEM"),
         ("\x30\x82binary", "holds no certificate in PEM"),
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "no certificate in PEM"),
-        (GARBAGE, "number 1 is broken"),
-        ("-----BEGIN CERTIFICATE-----\nAAAA", "number 1 is broken"),
-        ("-----BEGIN CERTIFICATE-----\né\n-----END CERTIFICATE-----", "number 1 is broken"),
-        ("-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----", "number 1 is broken"),
+        (GARBAGE, "number 1 is malformed"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA", "number 1 is malformed"),
+        ("-----BEGIN CERTIFICATE-----\né\n-----END CERTIFICATE-----", "number 1 is malformed"),
+        ("-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----", "number 1 is malformed"),
     ],
 )
-def test_TLS03_what_is_no_certificate_is_warned_of(tmp_path: Path, text: str, warning: str) -> None:
+async def test_TLS03_what_is_no_certificate_is_warned_of(
+    tmp_path: Path, text: str, warning: str
+) -> None:
     path = write(tmp_path / "ca.crt", text)
-    found = read_certificates(tmp_path)
+    found = await read_certificates(tmp_path)
     assert found.authorities == ()
     [told] = found.warnings
     assert str(path) in told
     assert warning in told
 
 
-def test_TLS03_good_certificates_count_beside_bad_ones(
+async def test_TLS03_good_certificates_count_beside_bad_ones(
     tmp_path: Path, authority: Authority
 ) -> None:
     other = Authority()
     pem = authority.pem.decode()
     write(tmp_path / "a.crt", f"a comment\n{pem}{GARBAGE}{other.pem.decode()}")
-    found = read_certificates(tmp_path)
+    found = await read_certificates(tmp_path)
     assert len(found.authorities) == 2
     [warning] = found.warnings
-    assert "number 2 is broken" in warning
+    assert "number 2 is malformed" in warning
     context = make_context(found)
     for each in (authority, other):
         shake_hands(context, each.server_context(SERVER))
 
 
-def test_TLS03_a_megabyte_that_only_begins_certificates_is_read_in_time(tmp_path: Path) -> None:
+async def test_TLS03_a_megabyte_that_only_begins_certificates_is_read_in_time(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "a.crt", "-----BEGIN CERTIFICATE-----" * 38_000)
-    assert len(read_certificates(tmp_path).warnings) == 1
+    assert len((await read_certificates(tmp_path)).warnings) == 1
 
 
-def test_TLS04_no_directory_holds_nothing(tmp_path: Path) -> None:
-    assert read_certificates(None) == Certificates()
-    assert read_certificates(tmp_path / "nowhere") == Certificates()
+async def test_TLS04_no_directory_holds_nothing(tmp_path: Path) -> None:
+    assert await read_certificates(None) == Certificates()
+    assert await read_certificates(tmp_path / "nowhere") == Certificates()
 
 
-def test_TLS04_a_directory_that_may_not_be_listed_holds_nothing(
+async def test_TLS04_a_directory_that_may_not_be_listed_holds_nothing(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority.write(tmp_path)
     forbid(monkeypatch, "scandir", tmp_path)
-    found = read_certificates(tmp_path)
+    found = await read_certificates(tmp_path)
     assert (found.authorities, found.pairs) == ((), ())
     [warning] = found.warnings
-    assert f"{tmp_path} may not be listed" in warning
+    assert f"no permission to list {tmp_path}" in warning
 
 
 # What comes of it
 
 
-def test_TLS03_own_authorities_are_trusted_and_strangers_are_not(
+async def test_TLS03_own_authorities_are_trusted_and_strangers_are_not(
     tmp_path: Path, authority: Authority
 ) -> None:
-    context = make_context(read_certificates(authority.write(tmp_path)))
+    context = make_context(await read_certificates(authority.write(tmp_path)))
     shake_hands(context, authority.server_context(SERVER))
     with pytest.raises(ssl.SSLCertVerificationError):
         shake_hands(context, Authority().server_context(SERVER))
@@ -254,43 +260,43 @@ def test_TLS03_own_authorities_are_trusted_and_strangers_are_not(
         shake_hands(context, authority.server_context("other.example"))
 
 
-def test_TLS03_own_authorities_are_added_to_those_of_the_system(
+async def test_TLS03_own_authorities_are_added_to_those_of_the_system(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system = Authority()
     monkeypatch.setenv("SSL_CERT_FILE", str(system.write(tmp_path / "system") / "ca.crt"))
-    context = make_context(read_certificates(authority.write(tmp_path / "own")))
+    context = make_context(await read_certificates(authority.write(tmp_path / "own")))
     for each in (system, authority):
         shake_hands(context, each.server_context(SERVER))
     with pytest.raises(ssl.SSLCertVerificationError):
         shake_hands(make_context(Certificates()), authority.server_context(SERVER))
 
 
-def test_TLS03_an_intermediate_authority_is_trusted_without_its_root(tmp_path: Path) -> None:
+async def test_TLS03_an_intermediate_authority_is_trusted_without_its_root(tmp_path: Path) -> None:
     root = trustme.CA()
     intermediate = root.create_child_ca()
     (tmp_path / "ca.crt").write_bytes(intermediate.cert_pem.bytes())
-    shake_hands(make_context(read_certificates(tmp_path)), serve(intermediate))
+    shake_hands(make_context(await read_certificates(tmp_path)), serve(intermediate))
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_TLS03_a_client_certificate_is_shown(
+async def test_TLS03_a_client_certificate_is_shown(
     tmp_path: Path, authority: Authority, *, verify: bool
 ) -> None:
     server = authority.server_context(SERVER, demand_client=True)
     authority.write(tmp_path)
     with pytest.raises(ssl.SSLError):
-        shake_hands(make_context(read_certificates(tmp_path), verify=verify), server)
+        shake_hands(make_context(await read_certificates(tmp_path), verify=verify), server)
     authority.write(tmp_path, client=True)
-    context = make_context(read_certificates(tmp_path), verify=verify)
+    context = make_context(await read_certificates(tmp_path), verify=verify)
     assert "client@example.org" in client_name(shake_hands(context, server))
 
 
-def test_TLS03_of_several_client_certificates_the_first_is_shown(tmp_path: Path) -> None:
+async def test_TLS03_of_several_client_certificates_the_first_is_shown(tmp_path: Path) -> None:
     authority = trustme.CA()
     for stem in ("b", "a", "c"):
         store(tmp_path, stem, authority.issue_cert(f"{stem}@example.org"))
-    found = read_certificates(tmp_path)
+    found = await read_certificates(tmp_path)
     assert [pair.certificate.name for pair in found.pairs] == ["a.cert", "b.cert", "c.cert"]
     [warning] = found.warnings
     assert "several client certificates" in warning
@@ -300,30 +306,30 @@ def test_TLS03_of_several_client_certificates_the_first_is_shown(tmp_path: Path)
     assert "a@example.org" in shown
 
 
-def test_TLS03_a_key_of_another_certificate_is_an_error(tmp_path: Path) -> None:
+async def test_TLS03_a_key_of_another_certificate_is_an_error(tmp_path: Path) -> None:
     authority = trustme.CA()
     store(tmp_path, "a", authority.issue_cert("a@example.org"))
     other = authority.issue_cert("b@example.org")
     (tmp_path / "a.key").write_bytes(other.private_key_pem.bytes())
-    with pytest.raises(ConfigurationError, match=r"a\.cert and .*a\.key are no certificate and"):
-        make_context(read_certificates(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"a\.cert and .*a\.key are not a matching"):
+        make_context(await read_certificates(tmp_path))
 
 
-def test_TLS03_a_pair_that_is_no_pem_is_an_error(tmp_path: Path) -> None:
+async def test_TLS03_a_pair_that_is_no_pem_is_an_error(tmp_path: Path) -> None:
     for name in ("a.cert", "a.key"):
         write(tmp_path / name, "nothing")
-    with pytest.raises(ConfigurationError, match="in PEM that match"):
-        make_context(read_certificates(tmp_path))
+    with pytest.raises(ConfigurationError, match="not a matching certificate and key in PEM"):
+        make_context(await read_certificates(tmp_path))
 
 
-def test_TLS03_a_pair_that_vanished_is_an_error(tmp_path: Path, authority: Authority) -> None:
-    found = read_certificates(authority.write(tmp_path, client=True))
+async def test_TLS03_a_pair_that_vanished_is_an_error(tmp_path: Path, authority: Authority) -> None:
+    found = await read_certificates(authority.write(tmp_path, client=True))
     (tmp_path / "client.key").unlink()
     with pytest.raises(ConfigurationError, match=r"client\.key: No such file"):
         make_context(found)
 
 
-def test_TLS03_a_key_with_a_password_is_an_error_and_asks_nobody(tmp_path: Path) -> None:
+async def test_TLS03_a_key_with_a_password_is_an_error_and_asks_nobody(tmp_path: Path) -> None:
     pair = trustme.CA().issue_cert("a@example.org")
     store(tmp_path, "a", pair)
     key = load_pem_private_key(pair.private_key_pem.bytes(), None)
@@ -331,8 +337,8 @@ def test_TLS03_a_key_with_a_password_is_an_error_and_asks_nobody(tmp_path: Path)
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hunter2")
     )
     (tmp_path / "a.key").write_bytes(encrypted)
-    with pytest.raises(ConfigurationError, match=r"a\.key needs a password.*decrypt it"):
-        make_context(read_certificates(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"a\.key is encrypted.*decrypt it"):
+        make_context(await read_certificates(tmp_path))
 
 
 def test_TLS05_an_insecure_context_trusts_everyone(authority: Authority) -> None:
@@ -352,10 +358,12 @@ def test_TLS06_the_protocol_is_at_least_1_2(authority: Authority, *, verify: boo
         shake_hands(context, server)
 
 
-def test_TLS06_directories_are_read_anew_each_time(tmp_path: Path, authority: Authority) -> None:
-    before = read_certificates(tmp_path)
-    after = read_certificates(authority.write(tmp_path))
+async def test_TLS06_directories_are_read_anew_each_time(
+    tmp_path: Path, authority: Authority
+) -> None:
+    before = await read_certificates(tmp_path)
+    after = await read_certificates(authority.write(tmp_path))
     assert before != after
-    assert after == read_certificates(tmp_path)
-    assert hash(after) == hash(read_certificates(tmp_path))
+    assert after == await read_certificates(tmp_path)
+    assert hash(after) == hash(await read_certificates(tmp_path))
     assert make_context(after) is not make_context(after)

@@ -15,8 +15,8 @@ ROOT = Path("/srv/image")
 
 def test_without_arguments_nothing_is_looked_for() -> None:
     paths = ConfigurationPaths()
-    assert paths.of_user("registries.conf") is None
-    assert paths.of_system("registries.conf") is None
+    assert paths.user_path("registries.conf") is None
+    assert paths.system_path("registries.conf") is None
     assert paths.recorded_short_names is None
     assert paths.signatures is None
 
@@ -32,9 +32,9 @@ def test_the_environment_is_the_one_that_is_given(monkeypatch: pytest.MonkeyPatc
 
 def test_the_root_is_put_before_system_paths_and_never_before_home() -> None:
     paths = ConfigurationPaths.default({}, HOME, root=ROOT, superuser=False)
-    assert paths.of_system("certs.d") == ROOT / "etc/containers/certs.d"
-    assert paths.of_system("certs.d", "docker") == ROOT / "etc/docker/certs.d"
-    assert paths.of_user("certs.d") == HOME / ".config/containers/certs.d"
+    assert paths.system_path("certs.d") == ROOT / "etc/containers/certs.d"
+    assert paths.system_path("certs.d", "docker") == ROOT / "etc/docker/certs.d"
+    assert paths.user_path("certs.d") == HOME / ".config/containers/certs.d"
 
 
 def test_home_is_that_of_the_environment_unless_given() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asupplemented.errors import ConfigurationError
-from asupplemented.hostconfig.registries_conf import Mirror, Registry, parse_fragment
+from asupplemented.hostconfig.registries_conf import Mirror, Registry, parse_registries_conf
 
 PATH = Path("/etc/containers/registries.conf")
 SECRET = "hunter2"  # noqa: S105 - that is what it stands for
@@ -16,7 +16,7 @@ SECRET = "hunter2"  # noqa: S105 - that is what it stands for
 def refuse(text: str, *parts: str, drop_in: bool = False) -> None:
     """Parsing fails, and the message names the file and each of the parts."""
     with pytest.raises(ConfigurationError) as caught:
-        parse_fragment(text, PATH, drop_in=drop_in)
+        parse_registries_conf(text, PATH, drop_in=drop_in)
     for part in (str(PATH), *parts):
         assert part in caught.value.message
 
@@ -46,7 +46,7 @@ def test_everything_that_can_be_said() -> None:
         [aliases]
         fedora = "registry.fedoraproject.org/fedora"
     """
-    fragment = parse_fragment(text, PATH)
+    fragment = parse_registries_conf(text, PATH)
     assert fragment.registries == (
         Registry(
             "example.com/team",
@@ -73,18 +73,20 @@ def test_everything_that_can_be_said() -> None:
     assert {name: str(value) for name, value in fragment.aliases.items()} == {
         "fedora": "registry.fedoraproject.org/fedora"
     }
-    assert fragment.remarks == ()
+    assert fragment.warnings == ()
 
 
 def test_nothing_said_is_not_the_same_as_nothing_wanted() -> None:
-    silent = parse_fragment("", PATH)
+    silent = parse_registries_conf("", PATH)
     assert (silent.search, silent.helpers, silent.mode) == (None, None, None)
-    empty = parse_fragment("unqualified-search-registries = []\ncredential-helpers = []", PATH)
+    empty = parse_registries_conf(
+        "unqualified-search-registries = []\ncredential-helpers = []", PATH
+    )
     assert (empty.search, empty.helpers) == ((), ())
 
 
 def test_CONF04_version_1_is_converted() -> None:
-    fragment = parse_fragment(
+    fragment = parse_registries_conf(
         """
         [registries.search]
         registries = ["a.com", "b.com"]
@@ -104,7 +106,7 @@ def test_CONF04_version_1_is_converted() -> None:
 
 
 def test_CONF04_version_1_without_a_search_says_nothing_of_it() -> None:
-    assert parse_fragment('[registries.block]\nregistries = ["a.com"]', PATH).search is None
+    assert parse_registries_conf('[registries.block]\nregistries = ["a.com"]', PATH).search is None
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_CONF04_the_versions_are_not_mixed(second: str) -> None:
 
 def test_CONF04_empty_tables_of_version_1_do_no_harm() -> None:
     text = '[registries]\n[registries.search]\n[[registry]]\nlocation = "a.com"'
-    assert [table.prefix for table in parse_fragment(text, PATH).registries] == ["a.com"]
+    assert [table.prefix for table in parse_registries_conf(text, PATH).registries] == ["a.com"]
 
 
 def test_CONF02_version_1_is_no_drop_in() -> None:
@@ -140,9 +142,9 @@ def test_CONF04_unknown_keys_are_ignored_with_a_remark() -> None:
         location = "b.com"
         smell = "none"
     """
-    fragment = parse_fragment(text, PATH)
+    fragment = parse_registries_conf(text, PATH)
     assert [table.prefix for table in fragment.registries] == ["a.com"]
-    assert [remark.partition("the key ")[2] for remark in fragment.remarks] == [
+    assert [remark.partition("the key ")[2] for remark in fragment.warnings] == [
         "'colour' is unknown, and ignored",
         "'taste' is unknown, and ignored",
         "'smell' is unknown, and ignored",
@@ -184,7 +186,7 @@ def test_a_value_of_the_wrong_type_is_refused(text: str, place: str) -> None:
 
 
 def test_CONF05_a_missing_prefix_is_the_location() -> None:
-    [table] = parse_fragment('[[registry]]\nlocation = "a.com/b//"', PATH).registries
+    [table] = parse_registries_conf('[[registry]]\nlocation = "a.com/b//"', PATH).registries
     assert (table.prefix, table.location) == ("a.com/b", "a.com/b")
 
 
@@ -194,7 +196,7 @@ def test_CONF05_prefix_and_location_are_not_both_missing(text: str) -> None:
 
 
 def test_CONF05_only_a_wildcard_may_lack_a_location() -> None:
-    [table] = parse_fragment('[[registry]]\nprefix = "*.a.com"', PATH).registries
+    [table] = parse_registries_conf('[[registry]]\nprefix = "*.a.com"', PATH).registries
     assert table.location is None
     refuse('[[registry]]\nprefix = "a.com"', "'a.com'", "no location")
 
@@ -225,7 +227,7 @@ def test_CONF05_no_location_has_a_scheme(text: str, scheme: str) -> None:
 )
 def test_CONF05_what_may_be_a_password_is_not_shown(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse_fragment(text, PATH)
+        parse_registries_conf(text, PATH)
     assert "a.com" in caught.value.message
     assert SECRET not in f"{caught.value}{caught.value.__cause__}{caught.value.__context__}"
 
@@ -241,7 +243,7 @@ def test_CONF06_tables_of_one_location_agree(key: str) -> None:
         prefix = "b.com"
         {key} = %s
     """
-    assert len(parse_fragment(text % "true", PATH).registries) == 2
+    assert len(parse_registries_conf(text % "true", PATH).registries) == 2
     refuse(text % "false", "'a.com'", f"differ in {key}")
 
 
@@ -252,7 +254,10 @@ def test_CONF06_tables_without_location_agree_by_prefix() -> None:
 
 def test_CONF06_different_wildcards_may_differ() -> None:
     text = '[[registry]]\nprefix = "*.a.com"\n[[registry]]\nprefix = "*.b.com"\nblocked = true'
-    assert [table.blocked for table in parse_fragment(text, PATH).registries] == [False, True]
+    assert [table.blocked for table in parse_registries_conf(text, PATH).registries] == [
+        False,
+        True,
+    ]
 
 
 def test_CONF06_of_tables_with_one_prefix_the_first_wins() -> None:
@@ -264,15 +269,15 @@ def test_CONF06_of_tables_with_one_prefix_the_first_wins() -> None:
         location = "two.com"
         prefix = "a.com"
     """
-    fragment = parse_fragment(text, PATH)
+    fragment = parse_registries_conf(text, PATH)
     assert [table.location for table in fragment.registries] == ["one.com"]
-    [remark] = fragment.remarks
-    assert "'a.com' came first; this one is ignored" in remark
+    [remark] = fragment.warnings
+    assert "the second [[registry]] of prefix 'a.com' is ignored" in remark
 
 
 def test_CONF07_pull_from_mirror_is_for_mirrors() -> None:
     text = '[[registry]]\nlocation = "a.com"\npull-from-mirror = "all"'
-    refuse(text, "'a.com'", "belongs into a [[registry.mirror]]")
+    refuse(text, "'a.com'", "belongs in a [[registry.mirror]]")
 
 
 def test_CONF07_pull_from_mirror_has_three_values() -> None:
@@ -280,7 +285,7 @@ def test_CONF07_pull_from_mirror_has_three_values() -> None:
         '[[registry]]\nlocation="a.com"\n[[registry.mirror]]\nlocation="b.com"\npull-from-mirror='
     )
     for value in ("all", "digest-only", "tag-only"):
-        [table] = parse_fragment(f'{text}"{value}"', PATH).registries
+        [table] = parse_registries_conf(f'{text}"{value}"', PATH).registries
         assert table.mirrors[0].pulls == value
     refuse(f'{text}"sometimes"', "'b.com'", "all or digest-only or tag-only", "'sometimes'")
 
@@ -308,7 +313,7 @@ def test_CONF13_mirror_by_digest_only_is_about_all_mirrors() -> None:
         [[registry.mirror]]
         location = "c.com"
     """
-    [table] = parse_fragment(text, PATH).registries
+    [table] = parse_registries_conf(text, PATH).registries
     assert [mirror.pulls for mirror in table.mirrors] == ["digest-only", "digest-only"]
 
 
@@ -324,13 +329,13 @@ def test_CONF08_a_wildcard_stands_for_hosts_alone(prefix: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a.com/b", "a b", "-a.com", "a.com:x"])
 def test_a_registry_to_search_is_a_host(name: str) -> None:
-    refuse(f'unqualified-search-registries = ["{name}"]', "no host[:port]")
+    refuse(f'unqualified-search-registries = ["{name}"]', "not a host[:port]")
 
 
 def test_SHORT01_the_mode_is_one_of_three() -> None:
     for mode in ("permissive", "enforcing", "disabled"):
-        assert parse_fragment(f'short-name-mode = "{mode}"', PATH).mode == mode
-    assert parse_fragment('short-name-mode = ""', PATH).mode is None
+        assert parse_registries_conf(f'short-name-mode = "{mode}"', PATH).mode == mode
+    assert parse_registries_conf('short-name-mode = ""', PATH).mode is None
     refuse('short-name-mode = "strict"', "short-name-mode is permissive or", "'strict'")
 
 
@@ -350,7 +355,7 @@ def test_SHORT01_the_mode_is_one_of_three() -> None:
 def test_TLS07_a_proxy_is_a_url_and_never_shown(proxy: str, where: str) -> None:
     text = f'[[registry]]\nlocation = "a.com"\n{where}\nproxy = "{proxy}"'
     with pytest.raises(ConfigurationError, match="proxy") as caught:
-        parse_fragment(text, PATH)
+        parse_registries_conf(text, PATH)
     shown = repr(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
     assert SECRET not in shown
 
@@ -358,6 +363,6 @@ def test_TLS07_a_proxy_is_a_url_and_never_shown(proxy: str, where: str) -> None:
 def test_TLS07_a_proxy_is_not_shown_by_the_values_that_hold_it() -> None:
     text = f'[[registry]]\nlocation = "a.com"\nproxy = "http://u:{SECRET}@p"\n'
     text += f'[[registry.mirror]]\nlocation = "b.com"\nproxy = "http://u:{SECRET}@p"'
-    fragment = parse_fragment(text, PATH)
+    fragment = parse_registries_conf(text, PATH)
     assert fragment.registries[0].proxy == f"http://u:{SECRET}@p"
     assert SECRET not in repr(fragment)

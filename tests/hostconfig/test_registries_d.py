@@ -32,9 +32,9 @@ def name(text: str) -> ImageName:
     return ImageName.parse(text)
 
 
-def load(tmp_path: Path, text: str) -> Lookaside:
+async def load(tmp_path: Path, text: str) -> Lookaside:
     write(tmp_path / "a.yaml", text)
-    return Lookaside.load(ConfigurationPaths(lookaside=tmp_path))
+    return await Lookaside.load(ConfigurationPaths(lookaside=tmp_path))
 
 
 def default(url: str) -> str:
@@ -44,78 +44,80 @@ def default(url: str) -> str:
 # Which files
 
 
-def test_SIG04_no_directory_is_no_configuration(machine: Machine) -> None:
-    nothing = Lookaside.load(machine.paths)
+async def test_SIG04_no_directory_is_no_configuration(machine: Machine) -> None:
+    nothing = await Lookaside.load(machine.paths)
     assert (nothing.sections, nothing.default) == ({}, None)
     nowhere = replace(machine.paths, lookaside=machine.home / "nowhere")
-    assert Lookaside.load(nowhere) == nothing
-    assert Lookaside.load(ConfigurationPaths()) == Lookaside()
+    assert await Lookaside.load(nowhere) == nothing
+    assert await Lookaside.load(ConfigurationPaths()) == Lookaside()
 
 
-def test_SIG04_one_directory_counts(machine: Machine) -> None:
-    def url() -> str | None:
-        return Lookaside.load(paths).find_url(name("a.com/x"))
+async def test_SIG04_one_directory_counts(machine: Machine) -> None:
+    async def url() -> str | None:
+        return (await Lookaside.load(paths)).find_url(name("a.com/x"))
 
     paths = machine.paths
     machine.write_system(f"{SYSTEM}/a.yaml", default("https://system"))
-    assert url() == "https://system"
+    assert await url() == "https://system"
     machine.write_user("registries.d/a.yaml", default("https://user"))
-    assert url() == "https://user"
+    assert await url() == "https://user"
     mine = write(machine.home / "mine/a.yaml", default("https://mine")).parent
     paths = replace(machine.paths, lookaside=mine)
-    assert url() == "https://mine"
+    assert await url() == "https://mine"
 
 
-def test_SIG04_an_empty_directory_of_the_user_counts(machine: Machine) -> None:
+async def test_SIG04_an_empty_directory_of_the_user_counts(machine: Machine) -> None:
     machine.write_system(f"{SYSTEM}/a.yaml", default("https://system"))
     machine.write_user("registries.d/readme")
-    assert Lookaside.load(machine.paths).default is None
+    assert (await Lookaside.load(machine.paths)).default is None
 
 
-def test_SIG04_only_yaml_counts(machine: Machine) -> None:
+async def test_SIG04_only_yaml_counts(machine: Machine) -> None:
     for each in ("a.yml", "a.yaml.bak", "sub/a.yaml", "a.conf"):
         machine.write_system(f"{SYSTEM}/{each}", "{broken")
     machine.write_system(f"{SYSTEM}/b.yaml", default("https://b"))
-    assert Lookaside.load(machine.paths).default is not None
+    assert (await Lookaside.load(machine.paths)).default is not None
 
 
 @pytest.mark.parametrize(
     ("text", "what"),
     [(default("https://x"), "default-docker"), ("docker:\n  a.com:\n    lookaside: x\n", "a.com")],
 )
-def test_SIG04_two_files_do_not_speak_of_the_same(machine: Machine, text: str, what: str) -> None:
+async def test_SIG04_two_files_do_not_speak_of_the_same(
+    machine: Machine, text: str, what: str
+) -> None:
     one = machine.write_system(f"{SYSTEM}/1.yaml", text)
     two = machine.write_system(f"{SYSTEM}/2.yaml", text)
     with pytest.raises(ConfigurationError, match=what) as caught:
-        Lookaside.load(machine.paths)
+        await Lookaside.load(machine.paths)
     assert f"both in {one} and in {two}" in caught.value.message
 
 
-def test_SIG04_an_empty_section_is_a_definition_too(machine: Machine) -> None:
+async def test_SIG04_an_empty_section_is_a_definition_too(machine: Machine) -> None:
     machine.write_system(f"{SYSTEM}/1.yaml", "docker:\n  a.com:\n")
     machine.write_system(f"{SYSTEM}/2.yaml", "docker:\n  a.com:\n    lookaside: https://x\n")
     with pytest.raises(ConfigurationError, match=r"a\.com is defined both"):
-        Lookaside.load(machine.paths)
+        await Lookaside.load(machine.paths)
 
 
-def test_SIG04_files_may_speak_of_different_things(machine: Machine) -> None:
+async def test_SIG04_files_may_speak_of_different_things(machine: Machine) -> None:
     machine.write_system(f"{SYSTEM}/1.yaml", "docker:\n  a.com:\n    lookaside: https://a\n")
     machine.write_system(
         f"{SYSTEM}/2.yaml", f"{default('https://d')}docker:\n  b.com:\n    lookaside: https://b\n"
     )
-    found = Lookaside.load(machine.paths)
+    found = await Lookaside.load(machine.paths)
     assert [found.find_url(name(f"{host}/x")) for host in ("a.com", "b.com", "c.com")] == [
         *("https://a", "https://b", "https://d")
     ]
 
 
-def test_SIG04_a_directory_that_may_not_be_listed_is_an_error(
+async def test_SIG04_a_directory_that_may_not_be_listed_is_an_error(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = machine.write_system(f"{SYSTEM}/a.yaml")
     forbid(monkeypatch, "scandir", path.parent)
     with pytest.raises(ConfigurationError, match=r"registries\.d: permission denied"):
-        Lookaside.load(machine.paths)
+        await Lookaside.load(machine.paths)
 
 
 # Without the extra
@@ -125,26 +127,26 @@ COMMENTED = "---\n# This is the default location.\n\n  # default-docker:\n"
 
 
 @pytest.mark.parametrize("text", ["", COMMENTED])
-def test_SIG04_without_pyyaml_files_that_say_nothing_are_read(
+async def test_SIG04_without_pyyaml_files_that_say_nothing_are_read(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
-    assert load(tmp_path, text) == Lookaside()
+    assert await load(tmp_path, text) == Lookaside()
 
 
-def test_SIG04_without_pyyaml_the_error_says_what_to_install(
+async def test_SIG04_without_pyyaml_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(ConfigurationError, match=r"a\.yaml .*'asupplemented\[signatures\]'"):
-        load(tmp_path, default("https://x"))
+        await load(tmp_path, default("https://x"))
 
 
 # What is in them
 
 
-def test_SIG04_everything_that_can_be_said(tmp_path: Path) -> None:
-    found = load(
+async def test_SIG04_everything_that_can_be_said(tmp_path: Path) -> None:
+    found = await load(
         tmp_path,
         """
         default-docker:
@@ -163,29 +165,29 @@ def test_SIG04_everything_that_can_be_said(tmp_path: Path) -> None:
         "a.com/x": Section("https://read.example/", "file:///srv/staging", True, path),  # noqa: FBT003
         "*.b.com": Section("https://old.example", "file:///old", None, path),
     }
-    assert found.remarks == ()
+    assert found.warnings == ()
 
 
-def test_SIG05_the_new_key_counts_before_the_old_one(tmp_path: Path) -> None:
+async def test_SIG05_the_new_key_counts_before_the_old_one(tmp_path: Path) -> None:
     text = "default-docker:\n  sigstore: https://old\n  lookaside: https://new\n"
-    assert load(tmp_path, text).find_url(name("a.com/x")) == "https://new"
+    assert (await load(tmp_path, text)).find_url(name("a.com/x")) == "https://new"
     text = "default-docker:\n  sigstore: https://old\n  lookaside: ''\n"
-    assert load(tmp_path, text).find_url(name("a.com/x")) == "https://old"
+    assert (await load(tmp_path, text)).find_url(name("a.com/x")) == "https://old"
 
 
 @pytest.mark.parametrize("text", ["docker:", "default-docker:", "docker: {}", "docker: ~"])
-def test_SIG04_a_key_without_a_value_says_nothing(tmp_path: Path, text: str) -> None:
-    assert load(tmp_path, text) == Lookaside()
+async def test_SIG04_a_key_without_a_value_says_nothing(tmp_path: Path, text: str) -> None:
+    assert await load(tmp_path, text) == Lookaside()
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [("true", True), ("yes", True), ("On", True), ("false", False), ("no", False), ("~", None)],
 )
-def test_SIG06_attachments_are_switched_by_what_yaml_takes_for_true(
+async def test_SIG06_attachments_are_switched_by_what_yaml_takes_for_true(
     tmp_path: Path, text: str, *, value: bool | None
 ) -> None:
-    found = load(tmp_path, f"default-docker:\n  use-sigstore-attachments: {text}\n")
+    found = await load(tmp_path, f"default-docker:\n  use-sigstore-attachments: {text}\n")
     assert found.default is not None
     assert found.default.attachments is value
     assert found.uses_attachments(name("a.com/x")) is (value is True)
@@ -196,54 +198,56 @@ def test_SIG06_attachments_are_switched_by_what_yaml_takes_for_true(
     [
         ("docker: [a", "is not YAML in line"),
         ("a: 1\n---\nb: 1", "is not YAML in line"),
-        ("a: \x07", "odd characters"),
-        ("[" * 50_000, "nested too deep"),
-        ("- docker", "the file has to be keys with values"),
-        ("docker: [a.com]", "docker has to be keys with values"),
-        ("docker:\n  a.com: https://x", "docker: 'a.com' has to be keys with values"),
-        ("docker:\n  [a, b]: {}", "a key of docker has to be text"),
-        ("default-docker: {lookaside: 1}", "default-docker, lookaside has to be text"),
-        ("default-docker: {lookaside: [x]}", "default-docker, lookaside has to be text"),
-        ("default-docker: {use-sigstore-attachments: 1}", "has to be true or false"),
-        ("default-docker: {use-sigstore-attachments: 'true'}", "has to be true or false"),
+        ("a: \x07", "control characters"),
+        ("[" * 50_000, "nesting is too deep"),
+        ("- docker", "the file must be keys with values"),
+        ("docker: [a.com]", "docker must be keys with values"),
+        ("docker:\n  a.com: https://x", "docker: 'a.com' must be keys with values"),
+        ("docker:\n  [a, b]: {}", "a key of docker must be text"),
+        ("default-docker: {lookaside: 1}", "default-docker, lookaside must be text"),
+        ("default-docker: {lookaside: [x]}", "default-docker, lookaside must be text"),
+        ("default-docker: {use-sigstore-attachments: 1}", "must be true or false"),
+        ("default-docker: {use-sigstore-attachments: 'true'}", "must be true or false"),
         ("docker:\n  a: {}\n  a: {}", "docker gives 'a' twice"),
         ("docker: {}\ndocker: {}", "the file gives 'docker' twice"),
         ("Docker: {}", "must be written docker"),
         ("default-docker: {Lookaside: x}", "must be written lookaside"),
-        ("default-docker: {lookaside: !!python/name:os.system x}", "has to be text"),
+        ("default-docker: {lookaside: !!python/name:os.system x}", "must be text"),
     ],
 )
-def test_SIG04_what_cannot_be_followed_is_an_error_that_names_the_file(
+async def test_SIG04_what_cannot_be_followed_is_an_error_that_names_the_file(
     tmp_path: Path, text: str, fault: str
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load(tmp_path, text)
+        await load(tmp_path, text)
     assert str(tmp_path / "a.yaml") in caught.value.message
     assert fault in caught.value.message
 
 
-def test_SIG04_unknown_keys_are_ignored_with_a_remark(tmp_path: Path) -> None:
-    found = load(tmp_path, "colour: red\ndefault-docker: {taste: sweet}")
-    assert [remark.partition("the key ")[2] for remark in found.remarks] == [
+async def test_SIG04_unknown_keys_are_ignored_with_a_remark(tmp_path: Path) -> None:
+    found = await load(tmp_path, "colour: red\ndefault-docker: {taste: sweet}")
+    assert [remark.partition("the key ")[2] for remark in found.warnings] == [
         "'colour' is unknown, and ignored",
         "'taste' is unknown, and ignored",
     ]
 
 
-def test_SIG04_anchors_are_followed_and_never_multiplied(tmp_path: Path) -> None:
-    found = load(tmp_path, "default-docker: &x {lookaside: https://x}\ndocker:\n  a.com: *x\n")
+async def test_SIG04_anchors_are_followed_and_never_multiplied(tmp_path: Path) -> None:
+    found = await load(
+        tmp_path, "default-docker: &x {lookaside: https://x}\ndocker:\n  a.com: *x\n"
+    )
     assert found.find_url(name("a.com/x")) == "https://x"
     levels = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30))
     bomb = f"l0: &l0 [x]\n{levels}\n{default('https://x')}"
-    assert load(tmp_path, bomb).find_url(name("a.com/x")) == "https://x"
+    assert (await load(tmp_path, bomb)).find_url(name("a.com/x")) == "https://x"
 
 
-def test_SIG04_a_file_is_read_up_to_a_cap(tmp_path: Path) -> None:
+async def test_SIG04_a_file_is_read_up_to_a_cap(tmp_path: Path) -> None:
     text = default("https://x")
     padding = "#" * (MAX_YAML - len(text))
-    assert load(tmp_path, text + padding).default is not None
+    assert (await load(tmp_path, text + padding)).default is not None
     with pytest.raises(ConfigurationError, match=f"{MAX_YAML} bytes"):
-        load(tmp_path, f"{text}{padding}#")
+        await load(tmp_path, f"{text}{padding}#")
 
 
 # Lookups
@@ -303,12 +307,14 @@ def test_SIG05_without_staging_signatures_are_written_where_they_are_read() -> N
     assert found.find_staging_url(name("a.com/x")) == "https://read"
 
 
-def test_SIG05_what_nobody_has_configured(machine: Machine) -> None:
+async def test_SIG05_what_nobody_has_configured(machine: Machine) -> None:
     root = ConfigurationPaths.default({}, root=Path("/"), superuser=True)
     lookaside = replace(root, lookaside=machine.home / "nowhere")
-    of_root = Lookaside.load(lookaside)
+    of_root = await Lookaside.load(lookaside)
     assert of_root.find_url(name("a.com/x")) == "file:///var/lib/containers/sigstore"
-    of_user = Lookaside.load(replace(lookaside, superuser=False, home=Path("/home/ada lovelace")))
+    of_user = await Lookaside.load(
+        replace(lookaside, superuser=False, home=Path("/home/ada lovelace"))
+    )
     expected = "file:///home/ada%20lovelace/.local/share/containers/sigstore"
     assert of_user.find_url(name("a.com/x")) == of_user.find_staging_url(name("a.com/x"))
     assert of_user.find_url(name("a.com/x")) == expected
@@ -319,14 +325,14 @@ def test_SIG05_what_nobody_has_configured(machine: Machine) -> None:
 @pytest.mark.parametrize(
     "url", ["s3://bucket", "/srv/sigstore", "srv", "https://", "http:///x", "https://[x"]
 )
-def test_SIG02_other_places_are_refused(tmp_path: Path, url: str) -> None:
-    found = load(tmp_path, f'default-docker:\n  lookaside: "{url}"\n')
-    with pytest.raises(ConfigurationError, match=r"a\.yaml: a lookaside is the URL"):
+async def test_SIG02_other_places_are_refused(tmp_path: Path, url: str) -> None:
+    found = await load(tmp_path, f'default-docker:\n  lookaside: "{url}"\n')
+    with pytest.raises(ConfigurationError, match=r"a\.yaml: a lookaside must be the URL"):
         found.find_url(name("a.com/x"))
 
 
-def test_SIG02_a_password_is_not_shown(tmp_path: Path) -> None:
-    found = load(tmp_path, default("ftp://u:hunter2@host:port/"))
+async def test_SIG02_a_password_is_not_shown(tmp_path: Path) -> None:
+    found = await load(tmp_path, default("ftp://u:hunter2@host:port/"))
     assert "hunter2" not in repr(found)
     with pytest.raises(ConfigurationError) as caught:
         found.find_url(name("a.com/x"))

@@ -93,7 +93,7 @@ def test_SHORT01_without_an_alias_every_registry_of_the_search_is_tried(
 
 
 def test_SHORT01_enforcing_refuses_to_choose() -> None:
-    with pytest.raises(ConfigurationError, match=r"a\.com/x, b\.com/x.*write the registry"):
+    with pytest.raises(ConfigurationError, match=r"a\.com/x, b\.com/x.*add the registry"):
         resolve("x", make("a.com", "b.com", mode="enforcing"))
     assert resolve("x", make("a.com", mode="enforcing")) == ["a.com/x:latest"]
 
@@ -110,24 +110,24 @@ def test_SHORT01_what_is_no_name_is_refused(text: str) -> None:
         resolve(text, make("a.com"))
 
 
-def test_SHORT01_recorded_aliases_are_read_from_their_file(tmp_path: Path) -> None:
+async def test_SHORT01_recorded_aliases_are_read_from_their_file(tmp_path: Path) -> None:
     path = write(
         tmp_path / "short-name-aliases.conf",
         '[aliases]\n"fedora" = "mine.com:5000/fedora"\n"busybox" = "docker.io/busybox"\n"a/b" = ""',
     )
-    assert load_aliases(path) == {
+    assert await load_aliases(path) == {
         "fedora": ImageName("mine.com:5000", "fedora"),
         "busybox": ImageName("docker.io", "library/busybox"),
         "a/b": None,
     }
-    assert load_aliases(tmp_path / "nowhere.conf") == {}
-    assert load_aliases(None) == {}
+    assert await load_aliases(tmp_path / "nowhere.conf") == {}
+    assert await load_aliases(None) == {}
 
 
-def test_SHORT01_a_broken_file_of_aliases_is_named(tmp_path: Path) -> None:
+async def test_SHORT01_a_broken_file_of_aliases_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "aliases.conf", "[aliases]\nfedora = 1")
     with pytest.raises(ConfigurationError, match=r"aliases\.conf: Expected `str`"):
-        load_aliases(path)
+        await load_aliases(path)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_SHORT01_a_broken_file_of_aliases_is_named(tmp_path: Path) -> None:
         (f"x@{DIGEST}", "b.com/x", "a short name has neither tag nor digest"),
         ("X", "b.com/x", "lowercase"),
         ("", "b.com/x", "invalid reference format"),
-        ("x", "x", "beginning with a registry"),
-        ("x", "library/x", "beginning with a registry"),
+        ("x", "x", "begins with a registry"),
+        ("x", "library/x", "begins with a registry"),
         ("x", "b.com/x:1", "without tag or digest"),
         ("x", "b.com/x:latest", "without tag or digest"),
         ("x", f"b.com/x@{DIGEST}", "without tag or digest"),

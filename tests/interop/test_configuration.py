@@ -108,27 +108,27 @@ def ask_skopeo(conf: Path, name: str, home: Home) -> Answer:
     return Answer(tried, tuple(_BLOCKED.findall(done.stderr)), insecure)
 
 
-def ask_us(conf: Path, name: str) -> Answer:
+async def ask_us(conf: Path, name: str) -> Answer:
     try:
-        registries = Registries.load(ConfigurationPaths(registries=conf))
-        candidates = registries.candidates(ImageName.parse(name))
+        registries = await Registries.load(ConfigurationPaths(registries=conf))
+        locations = registries.locations(ImageName.parse(name))
     except ConfigurationError:
         return Answer()
     return Answer(
-        tuple(str(each.name) for each in candidates),
-        tuple(str(each.name) for each in candidates if each.blocked),
-        tuple(str(each.name) for each in candidates if each.insecure and not each.blocked),
+        tuple(str(each.name) for each in locations),
+        tuple(str(each.name) for each in locations if each.blocked),
+        tuple(str(each.name) for each in locations if each.insecure and not each.blocked),
     )
 
 
-def test_CONF_candidates_are_those_that_skopeo_tries(tmp_path: Path, home: Home) -> None:
+async def test_CONF_candidates_are_those_that_skopeo_tries(tmp_path: Path, home: Home) -> None:
     conf = tmp_path / "registries.conf"
     lengths: set[int] = set()
     for seed in range(CASES):
         dice = random.Random(seed)
         conf.write_text("\n".join(write_tables(dice)))
         name = dice.choice(NAMES)
-        answer = ask_us(conf, name)
+        answer = await ask_us(conf, name)
         assert answer == ask_skopeo(conf, name, home), f"{name} with\n{conf.read_text()}"
         lengths.add(len(answer.tried))
     assert {0, 1, 2} <= lengths
@@ -142,7 +142,7 @@ def test_CONF_candidates_are_those_that_skopeo_tries(tmp_path: Path, home: Home)
         ("s.w.invalid/x:t", ("m.invalid/x:t", "s.w.invalid/x:t")),
     ],
 )
-def test_CONF12_CONF13_mirrors_come_first(
+async def test_CONF12_CONF13_mirrors_come_first(
     tmp_path: Path, home: Home, name: str, tried: tuple[str, ...]
 ) -> None:
     conf = tmp_path / "registries.conf"
@@ -160,4 +160,4 @@ def test_CONF12_CONF13_mirrors_come_first(
         [[registry.mirror]]
         location = "m.invalid"
     """)
-    assert ask_us(conf, name).tried == ask_skopeo(conf, name, home).tried == tried
+    assert (await ask_us(conf, name)).tried == ask_skopeo(conf, name, home).tried == tried

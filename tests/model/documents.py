@@ -121,7 +121,7 @@ def encode64(data: bytes) -> str:
 
 
 def signature(length: object, tail: bytes | None = b"\n}", **changes: object) -> Tree:
-    """One signature block; its signature signs nothing, and nobody looks."""
+    """One signature block, with a signature that is never checked."""
     protected: Tree = {"formatLength": length, "time": "2020-01-01T00:00:00Z"}
     if tail is not None:
         protected["formatTail"] = encode64(tail)

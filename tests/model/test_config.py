@@ -170,7 +170,7 @@ def test_I01_I02_schema_1_brings_its_config_along() -> None:
 
 
 def test_I02_other_kinds_bring_none_along() -> None:
-    with pytest.raises(MalformedManifestError, match="brings no config"):
+    with pytest.raises(MalformedManifestError, match="contains no config"):
         ImageConfig.from_schema1(parse_image(docker_manifest(config=None)))
 
 

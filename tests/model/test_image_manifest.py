@@ -229,9 +229,9 @@ def test_AR01_AR04_what_is_an_artifact(tree: Tree, *, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("tree", "kind", "words"),
     [
-        (oci_manifest(config=config("x/y")), "x/y", "'x/y' is no image"),
-        (oci_manifest(config=config("x/y"), artifactType="a/b"), "a/b", "'a/b' is no image"),
-        (oci_manifest(config=None), "", "'' is no image"),
+        (oci_manifest(config=config("x/y")), "x/y", "'x/y' is not an image"),
+        (oci_manifest(config=config("x/y"), artifactType="a/b"), "a/b", "'a/b' is not an image"),
+        (oci_manifest(config=None), "", "'' is not an image"),
         (
             oci_manifest(config=config(kinds.DOCKER_CONFIG)),
             kinds.DOCKER_CONFIG,

@@ -113,7 +113,7 @@ def test_DG04_DG12_broken_signatures_are_an_error_not_a_plain_hash() -> None:
 
 
 def test_DG09_what_the_signatures_do_not_cover_is_not_read() -> None:
-    """Between prefix and signatures anybody can write without changing the digest."""
+    """Bytes between prefix and signatures do not change the digest."""
     forged = SIGNED.replace(b',\n   "signatures"', b',\n   "tag2": 1, "name2": [],\n "signatures"')
     manifest = Manifest.verified(forged, None, Digest.of(PAYLOAD))
     assert manifest.parse() == Manifest.verified(SIGNED, None, None).parse()

@@ -106,7 +106,7 @@ async def test_at_lookahead_0_all_is_serial() -> None:
     assert log.peak == 1
 
 
-async def test_the_answer_does_not_wait_for_what_nobody_needs() -> None:
+async def test_the_answer_does_not_wait_for_what_is_not_needed() -> None:
     """A fetch that a wrong guess started is given up once the plan is complete."""
     log = MemberLog()
     image = IMAGES[0]

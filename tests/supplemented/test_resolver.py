@@ -116,12 +116,12 @@ def test_feed_never_raises_whatever_the_want(
     resolver = resolver_for(world, asked)
     for want in wants:
         known = want.digest is not None or want.member in world.defaults
-        resolver.feed(want, world.read(*want) if known else NetworkError("who?"))
+        resolver.feed(want, world.read(*want) if known else NetworkError("unknown"))
         assert len(resolver.wants(n)) <= n + 1
 
 
 @given(worlds(), requests(), LOOKAHEADS, ORDERS)
-def test_what_nobody_wanted_does_not_change_the_answer(
+def test_unwanted_outcomes_do_not_change_the_answer(
     world: World, asked: Request, lookahead: int, order: random.Random
 ) -> None:
     def babble(run: Run, _: list[Want]) -> None:
@@ -259,7 +259,7 @@ def test_the_head_comes_first_although_a_miss_brought_it_up() -> None:
     assert resolver.wants(1) == [(0, named("A")), (0, named("B"))]
 
 
-def test_who_missed_is_not_wanted_when_it_is_queued_again() -> None:
+def test_a_want_that_missed_is_not_wanted_when_it_is_queued_again() -> None:
     resolver = Resolver([0, 1], AllImages(), missing="skip")
     resolver.feed(Want(0, None), image("T"))
     resolver.feed(Want(1, None), index("K", "L", "A"))
@@ -286,7 +286,7 @@ def test_manifests_that_wait_stop_the_lookahead_at_the_cap_of_bytes() -> None:
         assert len(resolver.wants(9)) == expected
 
 
-def test_manifests_that_nobody_needs_any_more_do_not_count_as_waiting() -> None:
+def test_manifests_that_are_not_needed_any_more_do_not_count_as_waiting() -> None:
     resolver = Resolver([0, 1], AllImages(), bounds=Bounds(read_ahead=0))
     resolver.feed(Want(0, None), index("T", "A", "B", "C"))
     resolver.feed(Want(1, None), index("K", "L", "A"))
@@ -360,7 +360,7 @@ def test_wants_touches_no_more_than_it_gives(monkeypatch: pytest.MonkeyPatch) ->
                 yield want
 
     resolver = opened(10_000)
-    advice = resolver._advice  # pyright: ignore[reportPrivateUsage]
+    advice = resolver._lookahead  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(advice, "planned", Counting(advice.planned))
     Counting.touched = 0
     assert len(resolver.wants(8)) == 9

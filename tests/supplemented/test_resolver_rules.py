@@ -26,8 +26,10 @@ from asupplemented.errors import (
 )
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.manifest import Manifest
+from asupplemented.model.media_type import DOCKER_MANIFEST
 from asupplemented.model.platform import Platform
-from asupplemented.supplemented.resolver import Missing, Resolver, Want, is_miss, is_unavailable
+from asupplemented.supplemented.resolution import Missing
+from asupplemented.supplemented.resolver import Resolver, Want, is_miss, is_unavailable
 from tests.oracle_data import OracleCase, case_files, load_case
 from tests.resolving import drive, resolve
 from tests.serial_model import Request, World, resolve_serially
@@ -182,7 +184,7 @@ def test_X06_a_default_is_always_read_and_a_list_never_takes_it_back() -> None:
     assert resolver.alternates(named("A")) == (1, 0)
 
 
-def test_X07_a_missing_instance_raises_and_says_whose() -> None:
+def test_X07_a_missing_instance_raises_and_names_its_member() -> None:
     world = group([image("T")], [index("K", "A", "B"), image("B")])
     failure = resolve(world).failure
     assert failure is world.instances[1, named("A")]
@@ -211,9 +213,10 @@ def test_X08_the_last_commit_that_names_a_blob_wins() -> None:
 
 
 def test_X14_a_default_takes_its_digest_over_from_an_earlier_member() -> None:
-    world = group([image("A", "u")], [image("B", "u")], [image("A", "u")])
-    resolver = resolve(world)
+    taken = image("A", "u", kind=DOCKER_MANIFEST)
+    resolver = resolve(group([image("A", "u")], [image("B", "u")], [taken]))
     assert resolver.sources == {named("A"): 2, named("B"): 1}
+    assert resolver.committed[named("A")].media_type == DOCKER_MANIFEST, "as its new member says"
     assert list(resolver.sources) == [named("A"), named("B")]
     assert resolver.blobs[named("u")] == named("A")
     assert resolver.defaults == {0: named("A"), 1: named("B"), 2: named("A")}
@@ -261,7 +264,7 @@ def test_missing_fallback_raises_the_first_unserved_in_the_end() -> None:
     assert run.resolver.failure is world.instances[1, named("B")]
 
 
-def test_missing_skip_records_what_nobody_supplied() -> None:
+def test_missing_skip_records_what_no_member_supplied() -> None:
     world = group([index("T", *"ABC"), image("A")], [index("K", *"BC"), image("C")])
     resolver = resolve(world, Request(missing="skip"))
     assert resolver.failure is None

@@ -215,7 +215,7 @@ async def test_a_registry_can_be_used_again(http: aiohttp.ClientSession) -> None
     for _ in range(2):
         async with registry:
             assert await ask(http, registry.url + "/v2/") == 200
-            with pytest.raises(UsageError, match="listens already"):
+            with pytest.raises(UsageError, match="already listening"):
                 await registry.start()
     assert registry.host.startswith("127.0.0.1:")
 

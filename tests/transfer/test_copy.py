@@ -1,4 +1,4 @@
-"""Copying: the order that is law, what comes along, and what happens when something fails."""
+"""Copying: the order of writing, what is copied, and what happens when something fails."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ async def test_holes_of_a_group_are_copied_as_holes_and_named(session: Session) 
     report = await copy(grouped(top, missing="skip"), sink, session)
     assert set(sink.manifests) == {AMD.digest, ARM7.digest}
     assert report.missing == (ARM.digest,)
-    assert f"nobody supplied {ARM.digest}" in report.warnings[0]
+    assert f"no member supplies {ARM.digest}" in report.warnings[0]
     assert sink.committed[0][0].raw == FLAT.raw
 
 
@@ -233,15 +233,15 @@ async def test_many_holes_are_counted_in_the_warning_and_all_named_in_the_report
     assert set(report.missing) == {image.digest for image in images}
 
 
-async def test_a_requested_instance_that_nobody_knows_is_told(session: Session) -> None:
-    unknown = Digest.of(b"nobody knows")
+async def test_a_requested_instance_that_no_member_knows_is_reported(session: Session) -> None:
+    unknown = Digest.of(b"known to no member")
     wanted = SpecificImages([ARM.digest, AMD.digest, unknown])
     group = grouped(member(FLAT, without=[AMD]), selection=wanted, missing="skip")
     sink = Sink()
     report = await copy(group, sink, session)
     assert set(sink.manifests) == {ARM.digest}
     assert report.missing == (AMD.digest, unknown)
-    assert f"nobody supplied the requested {unknown}" in report.warnings
+    assert f"no member supplies the requested {unknown}" in report.warnings
 
 
 async def test_a_progress_that_raises_leaves_nothing_open(session: Session) -> None:
@@ -287,7 +287,7 @@ async def test_extras_without_a_list_can_be_had_by_digest(session: Session) -> N
     sink = Sink(listing=False)
     report = await copy(grouped(top, other), sink, session, extras=True)
     assert RISCV.digest in sink.manifests
-    assert "1 extra image can be had by digest only" in report.warnings[0]
+    assert "1 extra image can be read by digest only" in report.warnings[0]
 
 
 async def test_extras_of_a_specific_selection_are_the_requested_ones(session: Session) -> None:
@@ -423,13 +423,13 @@ def with_urls(image: Any) -> Any:
     return replace(image, raw=raw, digest=Digest.of(raw), blobs=kept)
 
 
-async def test_a_foreign_layer_that_nobody_holds_is_left_out_with_a_warning(
+async def test_a_foreign_layer_that_no_source_holds_is_left_out_with_a_warning(
     session: Session,
 ) -> None:
     sink, foreign = Sink(), with_urls(ARM)
     report = await copied(member(foreign), sink, session)
     assert set(sink.blobs) == set(foreign.blobs)
-    assert f"nobody holds {ARM.layers[-1]}" in report.warnings[0]
+    assert f"no source holds {ARM.layers[-1]}" in report.warnings[0]
 
 
 # What fails

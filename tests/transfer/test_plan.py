@@ -19,11 +19,10 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.index import AllImages, SystemImage
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
-from asupplemented.session import Session
 from asupplemented.source import VerifiedSource
 from asupplemented.testing.images import build_image, build_index
-from asupplemented.transfer import plan as cargo
-from asupplemented.transfer.plan import read_cargo
+from asupplemented.transfer import plan
+from asupplemented.transfer.plan import plan_copy
 from asupplemented.transports.memory import MemoryReference, MemorySource
 from tests.members import Member, MemberLog, hold
 
@@ -34,15 +33,15 @@ if TYPE_CHECKING:
     from asupplemented.errors import SupplementedError
     from asupplemented.session import Session
     from asupplemented.testing.images import Built
-    from asupplemented.transfer.plan import Cargo
+    from asupplemented.transfer.plan import CopyPlan
 
 IMAGES = [build_image(f"linux/{name}", [{"n": name}]) for name in ("amd64", "arm64", "riscv64")]
 
 
-async def read(top: Built, session: Session, **options: Any) -> Cargo:
+async def read(top: Built, session: Session, **options: Any) -> CopyPlan:
     selection = options.pop("selection", AllImages())
     async with hold("top", top).open(session) as source:
-        return await read_cargo(source, selection, **options)
+        return await plan_copy(source, selection, **options)
 
 
 def nested(depth: int) -> Built:
@@ -74,16 +73,16 @@ async def test_a_long_chain_of_lists_that_the_top_names_all_is_no_deep_nesting(
     for _ in range(40):
         chain.append(build_index([chain[-1]]))
     found = await read(build_index(chain), session)
-    assert [tier[0].digest for tier in found.tiers] == [built.digest for built in chain]
+    assert [level[0].digest for level in found.levels] == [built.digest for built in chain]
 
 
 async def test_X15_as_many_manifests_as_the_limit_says(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     top = build_index(IMAGES)
-    monkeypatch.setattr(cargo, "MAX_INSTANCES", 4)
+    monkeypatch.setattr(plan, "MAX_INSTANCES", 4)
     assert len((await read(top, session)).manifests) == 4
-    monkeypatch.setattr(cargo, "MAX_INSTANCES", 3)
+    monkeypatch.setattr(plan, "MAX_INSTANCES", 3)
     with pytest.raises(LimitExceededError) as caught:
         await read(top, session)
     assert caught.value.limit == 3
@@ -93,9 +92,9 @@ async def test_X15_as_many_bytes_of_manifests_as_the_limit_says(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = sum(len(image.raw) for image in IMAGES)
-    monkeypatch.setattr(cargo, "MAX_MANIFESTS_TOTAL", total)
+    monkeypatch.setattr(plan, "MAX_MANIFESTS_TOTAL", total)
     assert len((await read(build_index(IMAGES), session)).manifests) == 4
-    monkeypatch.setattr(cargo, "MAX_MANIFESTS_TOTAL", total - 1)
+    monkeypatch.setattr(plan, "MAX_MANIFESTS_TOTAL", total - 1)
     with pytest.raises(LimitExceededError) as caught:
         await read(build_index(IMAGES), session)
     assert caught.value.limit == total - 1
@@ -118,7 +117,7 @@ async def test_two_sizes_of_one_blob_are_refused(session: Session) -> None:
     )
 
 
-async def test_a_blob_is_described_by_whom_knows_its_size(session: Session) -> None:
+async def test_a_blob_is_described_by_the_descriptor_with_a_size(session: Session) -> None:
     silent = build_image("linux/amd64", [{"n": "1"}])
     size = b',"size":%d}]' % len(silent.blobs[silent.layers[0]])
     raw = silent.raw.replace(size, b"}]")
@@ -150,7 +149,7 @@ class Believer(VerifiedSource):
 
 
 async def test_lists_that_name_each_other_are_refused(session: Session) -> None:
-    # Impossible where digests are verified: nobody can make these two lists.
+    # Impossible where digests are verified: these two lists cannot be made.
     one, two = Digest("sha256:" + "1" * 64), Digest("sha256:" + "2" * 64)
 
     def naming(digest: Digest) -> bytes:
@@ -159,7 +158,7 @@ async def test_lists_that_name_each_other_are_refused(session: Session) -> None:
     lists = {one: Manifest(naming(two), KIND, one), two: Manifest(naming(one), KIND, two)}
     async with Believer({None: lists[one], **lists}, session) as source:
         with pytest.raises(MalformedManifestError, match="in a circle"):
-            await read_cargo(source, AllImages())
+            await plan_copy(source, AllImages())
 
 
 KIND = "application/vnd.oci.image.index.v1+json"
@@ -183,7 +182,7 @@ async def test_a_platform_that_only_the_outer_list_tells_is_kept(session: Sessio
     platform = {"os": "linux", "architecture": "amd64"}
     outer = build_index([named | {"platform": platform}])
     async with hold("top", outer, inner, IMAGES[0]).open(session) as source:
-        found = await read_cargo(source, SystemImage(Platform.parse("linux/amd64")))
+        found = await plan_copy(source, SystemImage(Platform.parse("linux/amd64")))
     assert (found.top.digest, found.platform) == (IMAGES[0].digest, Platform("linux", "amd64"))
 
 
@@ -194,7 +193,7 @@ async def test_manifests_are_read_side_by_side(
     log = MemberLog()
     top = Member("top", log, hold("top", build_index(IMAGES)), turns=lambda *_: 3)
     async with top.open(session) as source:
-        found = await read_cargo(source, AllImages(), concurrency=concurrency)
+        found = await plan_copy(source, AllImages(), concurrency=concurrency)
     assert log.peak == peak
     assert [m.digest for m in found.manifests[:-1]] == [image.digest for image in IMAGES]
 
@@ -218,7 +217,7 @@ async def test_a_source_that_reads_batches_is_asked_for_batches(session: Session
     reference = hold("top", build_index(images))
     adapter = InBatches(reference)
     async with VerifiedSource(adapter, reference, session) as source:
-        found = await read_cargo(source, AllImages())
+        found = await plan_copy(source, AllImages())
     assert adapter.asked == [64, 6]
     assert [m.digest for m in found.manifests[:-1]] == [image.digest for image in images]
 
@@ -227,5 +226,5 @@ async def test_a_failure_in_a_batch_names_the_manifest(session: Session) -> None
     reference = hold("top", build_index(IMAGES), without=[IMAGES[1]])
     async with VerifiedSource(InBatches(reference), reference, session) as source:
         with pytest.raises(ManifestNotFoundError) as caught:
-            await read_cargo(source, AllImages())
+            await plan_copy(source, AllImages())
     assert (caught.value.digest, caught.value.reference) == (IMAGES[1].digest, "memory:top")

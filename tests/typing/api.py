@@ -97,7 +97,7 @@ def hooked() -> asup.Session:
 
 
 def logged_in() -> asup.Session:
-    """As whoever podman, skopeo or docker logged in."""
+    """As the user that podman, skopeo or docker logged in."""
     assert_type(asup.AuthFileCredentials(), asup.AuthFileCredentials)
     return asup.Session(credentials=asup.AuthFileCredentials(docker=True))
 

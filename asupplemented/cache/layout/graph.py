@@ -34,16 +34,6 @@ __all__ = ("Closure", "ManifestGraph", "References")
 MAX_REMEMBERED: Final = 500_000
 """Digests that are kept in memory: so many as references, and so many as closures."""
 
-_NOT_DISTRIBUTED: Final = frozenset(
-    (
-        types.DOCKER_FOREIGN_LAYER,
-        types.DOCKER_FOREIGN_LAYER_GZIP,
-        types.OCI_NONDISTRIBUTABLE_LAYER,
-        types.OCI_NONDISTRIBUTABLE_LAYER_GZIP,
-        types.OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
-    )
-)
-
 
 class References(NamedTuple):
     """What one manifest references."""
@@ -217,4 +207,4 @@ def _references_of_image(manifest: ImageManifest) -> References:
 
 
 def _is_elsewhere(blob: Descriptor) -> bool:
-    return bool(blob.urls) and blob.media_type in _NOT_DISTRIBUTED
+    return bool(blob.urls) and blob.media_type in types.NON_DISTRIBUTABLE

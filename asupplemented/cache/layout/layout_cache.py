@@ -28,7 +28,7 @@ from asupplemented.errors import (
 )
 from asupplemented.events import Warned
 from asupplemented.model.digest import Digest
-from asupplemented.model.media_type import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
+from asupplemented.model.media_type import SCHEMA1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -49,8 +49,6 @@ WARN_AGAIN: Final = 60.0
 
 SWEEP_AGAIN: Final = 600.0
 """Seconds after which leftovers of dead processes are removed again."""
-
-_NOT_OF_LAYOUTS: Final = frozenset((DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED))
 
 
 class ThrottledWarnings:
@@ -230,7 +228,7 @@ class LayoutCache(BlobCache):
         A top is listed in ``index.json``, by its digest, once all that it references is there.
         Manifests of schema 1 are not kept, because a layout cannot hold them.
         """
-        if self._closed or manifest.media_type in _NOT_OF_LAYOUTS:
+        if self._closed or manifest.media_type in SCHEMA1:
             return
         principal, wall = session.principal, _clock_of(session).wall()
         with self._bypass_on_error(session, "cannot be written"):

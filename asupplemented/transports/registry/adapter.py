@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Context
-    from asupplemented.hostconfig.registries import Candidate
+    from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
@@ -51,7 +51,7 @@ __all__ = ("RegistryAdapter", "enter")
 _HTML: Final = "text/html"
 
 
-async def enter(candidate: Candidate, caller: Caller, context: Context) -> RegistryAdapter:
+async def enter(candidate: ImageLocation, caller: Caller, context: Context) -> RegistryAdapter:
     """Take a client for an image in one place. Nothing is asked of the registry yet.
 
     Who we are there is looked up by the name that the image has there: what is known for a

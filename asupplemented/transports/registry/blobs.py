@@ -27,13 +27,7 @@ from asupplemented.errors import (
     TruncatedError,
     UsageError,
 )
-from asupplemented.model.media_type import (
-    DOCKER_FOREIGN_LAYER,
-    DOCKER_FOREIGN_LAYER_GZIP,
-    OCI_NONDISTRIBUTABLE_LAYER,
-    OCI_NONDISTRIBUTABLE_LAYER_GZIP,
-    OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
-)
+from asupplemented.model.media_type import NON_DISTRIBUTABLE
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.bodies import check_encoding, read_chunk, refuse
 from asupplemented.transports.registry.byteranges import (
@@ -297,17 +291,6 @@ def _find_strong(etag: str | None) -> str | None:
     return etag if etag is not None and _STRONG_ETAG.fullmatch(etag) else None
 
 
-_FOREIGN: Final = frozenset(
-    (
-        DOCKER_FOREIGN_LAYER,
-        DOCKER_FOREIGN_LAYER_GZIP,
-        OCI_NONDISTRIBUTABLE_LAYER,
-        OCI_NONDISTRIBUTABLE_LAYER_GZIP,
-        OCI_NONDISTRIBUTABLE_LAYER_ZSTD,
-    )
-)
-
-
 def find_urls(blob: Descriptor, options: RegistryOptions) -> tuple[URL, ...]:
     """Where a blob may be read from besides its registry, in order of preference.
 
@@ -315,7 +298,7 @@ def find_urls(blob: Descriptor, options: RegistryOptions) -> tuple[URL, ...]:
         Nothing unless the options allow it and the blob is a layer that must not be
         distributed. URLs that are neither http nor https, or hold a user, are left out.
     """
-    if not options.allow_external_urls or blob.media_type not in _FOREIGN:
+    if not options.allow_external_urls or blob.media_type not in NON_DISTRIBUTABLE:
         return ()
     urls = (_read(text) for text in blob.urls)
     return tuple(url for url in urls if url is not None)[: options.limits.external_urls]

@@ -1,4 +1,4 @@
-"""What the system says about registries, for one session: read once, in a thread, and kept.
+"""What the system says about registries, for one session: read once, and kept.
 
 Nothing is read unless ``RegistryOptions.configuration`` names files, and nothing before a
 reference is opened (rule CONF-21).
@@ -18,7 +18,7 @@ from asupplemented.hostconfig.certificates import (
     read_certificates,
 )
 from asupplemented.hostconfig.proxies import Proxies
-from asupplemented.hostconfig.registries import Candidate, Registries, RegistriesCache
+from asupplemented.hostconfig.registries import ImageLocation, Registries, RegistriesCache
 from asupplemented.hostconfig.registries_d import Lookaside
 from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, Route
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
@@ -73,7 +73,7 @@ class System:
 
     async def list_candidates(
         self, name: ImageName, warn: Callable[[str], None]
-    ) -> tuple[Candidate, ...]:
+    ) -> tuple[ImageLocation, ...]:
         """The places to read an image from, in order; the last one is the registry itself.
 
         Args:
@@ -84,10 +84,10 @@ class System:
             ConfigurationError: A file cannot be read or followed, or a location makes no name.
         """
         if self._cache is None:
-            return (Candidate(name),)
+            return (ImageLocation(name),)
         registries = self._cache.current or await self.load_registries(warn)
         self._tell_rivals(registries, name, warn)
-        return registries.candidates(name)
+        return registries.locations(name)
 
     async def load_registries(self, warn: Callable[[str], None]) -> Registries:
         """All that registries.conf and its drop-ins say; nothing, if no files were named.
@@ -103,7 +103,7 @@ class System:
         read = partial(self._read_registries, self._cache, warn)
         return self._cache.current or await self._reading.run(read)
 
-    async def plan_route(self, candidate: Candidate, warn: Callable[[str], None]) -> Route:
+    async def plan_route(self, candidate: ImageLocation, warn: Callable[[str], None]) -> Route:
         """How a candidate is reached. What the session says of TLS overrides what files say.
 
         Args:
@@ -148,21 +148,21 @@ class System:
                 in force.
         """
         if self._cache is not None:
-            await self._workers.run(self._cache.reload)
+            await self._cache.reload()
         self._certificates.clear()
         self._lookaside = None
 
     async def _read_registries(
         self, cache: RegistriesCache, warn: Callable[[str], None]
     ) -> Registries:
-        registries = await self._workers.run(cache.get)
-        _tell(registries.remarks, warn)
+        registries = await cache.get()
+        _tell(registries.warnings, warn)
         return registries
 
     async def _read_certificates(
         self, registry: str, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Certificates:
-        certificates = await self._workers.run(partial(_read_certificates, registry, paths))
+        certificates = await read_certificates(await find_directory(registry, paths))
         _tell(certificates.warnings, warn)
         self._certificates.put(registry, certificates)
         return certificates
@@ -170,15 +170,15 @@ class System:
     async def _read_lookaside(
         self, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Lookaside:
-        self._lookaside = lookaside = await self._workers.run(partial(Lookaside.load, paths))
-        _tell(lookaside.remarks, warn)
+        self._lookaside = lookaside = await Lookaside.load(paths)
+        _tell(lookaside.warnings, warn)
         return lookaside
 
     def _tell_rivals(
         self, registries: Registries, name: ImageName, warn: Callable[[str], None]
     ) -> None:
         """Tell of prefixes that lost by their spelling alone, each once (rule CONF-10)."""
-        for rival in registries.find_rivals(name):
+        for rival in registries.find_ties(name):
             if rival.prefix not in self._rivals:
                 self._rivals.add(rival.prefix)
                 warn(
@@ -202,10 +202,6 @@ async def reload_configuration(session: Context) -> None:
             force.
     """
     await System.of(session).reload()
-
-
-def _read_certificates(registry: str, paths: ConfigurationPaths) -> Certificates:
-    return read_certificates(find_directory(registry, paths))
 
 
 def _tell(remarks: Iterable[str], warn: Callable[[str], None]) -> None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asupplemented.abc import Context
-    from asupplemented.hostconfig.registries import Candidate
+    from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
@@ -71,7 +71,7 @@ class MirrorEndpoint:
 
     __slots__ = ("_adapter", "_context", "_open", "_trouble", "caller", "candidate")
 
-    def __init__(self, candidate: Candidate, caller: Caller, context: Context) -> None:
+    def __init__(self, candidate: ImageLocation, caller: Caller, context: Context) -> None:
         self.candidate = candidate
         self.caller = caller
         self._context = context
@@ -311,7 +311,7 @@ class MirroredAdapter:
             SupplementedError: No endpoint succeeded: the error of the registry itself, which
                 repeats those of its mirrors (rule CONF-15).
         """
-        failures: list[tuple[Candidate, SupplementedError]] = []
+        failures: list[tuple[ImageLocation, SupplementedError]] = []
         for endpoint in self._ranked(blocked=blocked):
             try:
                 with self._health.recording(endpoint.reference) if recorded else nullcontext():

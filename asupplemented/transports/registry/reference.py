@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
     from asupplemented.abc import Context, Opening, Source
-    from asupplemented.hostconfig.registries import Candidate
+    from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.transports.registry.adapter import RegistryAdapter
 
@@ -72,21 +72,21 @@ async def open_registry(name: ImageName, reference: str, session: Context) -> Re
 
 async def _list_candidates(
     name: ImageName, caller: Caller, session: Context
-) -> tuple[Candidate, ...]:
+) -> tuple[ImageLocation, ...]:
     if Means.of(session).options.tag_and_digest == "refuse" and None not in {name.tag, name.digest}:
         message = "a reference with both a tag and a digest is not supported; drop one of them"
         raise InvalidReferenceError(message, reference=caller.reference)
     return await System.of(session).list_candidates(name, caller.warn)
 
 
-def _endpoints(candidates: tuple[Candidate, ...], session: Context) -> Iterator[MirrorEndpoint]:
+def _endpoints(candidates: tuple[ImageLocation, ...], session: Context) -> Iterator[MirrorEndpoint]:
     """Each candidate as an endpoint; all but the last one that may be read have rivals."""
     allowed = [candidate for candidate in candidates if candidate.blocked is None]
     for candidate in candidates:
         caller = Caller(
             f"docker://{candidate.name}",
             session.emit,
-            candidate.told_registry,
+            candidate.mirrored_registry,
             rivals=candidate in allowed[:-1],
         )
         yield MirrorEndpoint(candidate, caller, session)

@@ -30,7 +30,7 @@ from tests.transports.registry.sessions import IMAGE, OPTIONS_HERE, fill, watch
 from tests.transports.registry.signing import SIGNATURES, get, looking
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 
@@ -78,17 +78,17 @@ def test_two_of_one_kind_are_refused() -> None:
 # Reading
 
 
-async def test_CONF21_files_are_read_once_in_a_worker_thread(
+async def test_CONF21_files_are_parsed_once_in_a_worker_thread(
     registry: FakeRegistry, system: Configured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[threading.Thread] = []
-    load = Registries.load
+    parse = Registries.parse
 
-    def count(paths: ConfigurationPaths) -> Registries:
+    def count(texts: Sequence[tuple[Path, str]], main: Path | None) -> Registries:
         threads.append(threading.current_thread())
-        return load(paths)
+        return parse(texts, main)
 
-    monkeypatch.setattr(Registries, "load", count)
+    monkeypatch.setattr(Registries, "parse", count)
     system.write_registries(table(registry.host))
     reference = fill(registry)
     async with system.watch() as watched:

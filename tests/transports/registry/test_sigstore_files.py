@@ -298,7 +298,7 @@ async def test_SIG04_SIG05_what_is_configured_in_files_counts(
     (tmp_path / "here.yaml").write_text(
         f"docker:\n  {registry.host}/team:\n    lookaside: {other.url}/sigs\n"
     )
-    found = Lookaside.load(ConfigurationPaths(lookaside=tmp_path))
+    found = await Lookaside.load(ConfigurationPaths(lookaside=tmp_path))
     async with watch(options=replace(OPTIONS_HERE, signature_places=found)) as watched:
         assert await get(watched, fill(registry)) == SIGNATURES
         assert await get(watched, fill(registry, "another/app")) == ()

@@ -1,3 +1,5 @@
+"""Byte ranges as a server sees them."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Scripts: which requests they match, and which turn they use."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""Who the command line is to registries: the files that people log in with."""
+"""How a command runs: exit codes, errors in words, and the credentials that it uses."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import base64
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+import typer
+
+from asupplemented import errors
+from asupplemented.cli.options import GroupOptions
+from asupplemented.cli.running import exit_code, running
+from asupplemented.errors import LayoutError, NetworkError
 from asupplemented.testing import Basic, FakeRegistry, build_image
 from tests.cli.conftest import call
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
     from tests.cli.conftest import Answer
+
 
 IMAGE = build_image()
 PASSWORD = "correct horse"  # noqa: S105 - of a registry in this process
@@ -69,3 +75,50 @@ async def test_FILE05_a_broken_file_is_named(tmp_path: Path) -> None:
         answer = await resolve(registry, "--authfile", str(broken))
     assert answer.code == 1
     assert str(broken) in answer.err
+
+
+NOT_FOUND = {
+    *("NotFoundError", "ManifestNotFoundError", "ImageNotFoundError", "InstanceNotFoundError"),
+    *("BlobNotFoundError", "PlatformNotFoundError"),
+}
+WRONG_CONTENT = {
+    *("VerificationError", "DigestMismatchError", "SizeMismatchError", "MalformedManifestError"),
+    *("AmbiguousManifestError", "InvalidDigestError", "UnsupportedDigestError"),
+}
+USAGE = {"InvalidReferenceError", "UnknownTransportError"}
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_has_a_code(name: str) -> None:
+    expected = 3 if name in NOT_FOUND else 4 if name in WRONG_CONTENT else 2 if name in USAGE else 1
+    assert exit_code(getattr(errors, name)("words")) == expected
+
+
+OPTIONS = GroupOptions(top="oci:x")
+
+
+def test_an_error_and_its_notes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    error = NetworkError("no\x1b[31m route", reference="docker://host/app", member=1)
+    error.add_note("the first try\nand the second")
+    with pytest.raises(typer.Exit) as caught, running(OPTIONS):
+        raise error
+    assert caught.value.exit_code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: no\ufffd[31m route (reference docker://host/app, member 1)",
+        "  the first try; and the second",
+    ]
+
+
+def test_several_errors_are_told_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    group = ExceptionGroup("closing", [LayoutError("one"), ExceptionGroup("", [OSError("two")])])
+    with pytest.raises(typer.Exit) as caught, running(OPTIONS):
+        raise group
+    assert caught.value.exit_code == 1
+    assert capsys.readouterr().err == "error: one\nerror: two\n"
+
+
+def test_a_bug_is_shown_as_one() -> None:
+    with pytest.raises(TypeError), running(OPTIONS):
+        raise TypeError
+    with pytest.raises(ExceptionGroup), running(OPTIONS):
+        raise ExceptionGroup("closing", [LayoutError("one"), TypeError("two")])
