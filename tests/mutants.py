@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.relay_mutants import RULES
+from tests.failover_mutants import RULES
 from tests.resolver_mutants import RESOLVER
 
 if TYPE_CHECKING:

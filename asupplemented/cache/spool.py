@@ -114,6 +114,7 @@ class FileSpool(Spool):
         "_context",
         "_delay",
         "_end",
+        "_now",
         "_openers",
         "_parts",
         "_tail",
@@ -141,6 +142,7 @@ class FileSpool(Spool):
         self._end = 0
         self._written = 0
         """Offset behind the last byte that is surely in the file; a chunk ends there."""
+        self._now = context.resource(CLOCK, Clock).now
         self._wrote_at = self._now()
         self._tail: deque[bytes] = deque()
         """The newest chunks: those that are not written, and some that are."""
@@ -279,9 +281,6 @@ class FileSpool(Spool):
     def _check_open(self) -> None:
         if self._closed:
             raise _closed()
-
-    def _now(self) -> float:
-        return self._context.resource(CLOCK, Clock).now()
 
     def __del__(self) -> None:
         if getattr(self, "_parts", None) and not self._closed:

@@ -22,6 +22,7 @@ from multidict import CIMultiDict, istr
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
+from asupplemented.aio.timers import WaitTimers
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
 from asupplemented.transports.registry.addresses import (
@@ -31,7 +32,6 @@ from asupplemented.transports.registry.addresses import (
     reach_of_host,
     redact,
 )
-from asupplemented.transports.registry.deadlines import Deadlines
 from asupplemented.transports.registry.endpoint import (
     DIRECT,
     NO_CERTIFICATES,
@@ -102,7 +102,6 @@ class Connections(AsyncResource):
         "_options",
         "_reaches",
         "_timeout",
-        "_timeouts",
         "_tls",
     )
 
@@ -116,7 +115,6 @@ class Connections(AsyncResource):
     ) -> None:
         self._borrowed = None if borrowed is None else _check(borrowed)
         self._options = options
-        self._timeouts = timeouts
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         self._tls = TLSContexts(in_thread)
         self._clients: dict[Reach | None, _Client] = {}
@@ -125,7 +123,7 @@ class Connections(AsyncResource):
         self._reaches = LRU[str, Reach](MAX_HOSTS)
         # With connections of our own, the wait for a head begins when one is there.
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
-        self._heads = Deadlines(_sum(waits) if waits else timeouts.first_byte)
+        self._heads = WaitTimers(_sum(waits) if waits else timeouts.first_byte)
 
     async def open_channel(
         self,
@@ -183,7 +181,6 @@ class Connections(AsyncResource):
         method: str = "GET",
         headers: CIMultiDict[str] | None = None,
         form: Mapping[str, str] | None = None,
-        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109 - aiohttp's own
     ) -> aiohttp.ClientResponse:
         """Send one request and wait for the head of its answer, which the caller closes.
 
@@ -212,7 +209,6 @@ class Connections(AsyncResource):
                 ssl=channel.tls,
                 proxy=None if proxy is None else proxy.url,
                 proxy_headers=shown,
-                timeout=timeout or self._timeout,
             )
         except asyncio.CancelledError:
             if self._heads.end(task) and task.cancelling() <= cancelling:
@@ -228,13 +224,6 @@ class Connections(AsyncResource):
             self._heads.end(task)
         # Not within the handler: what was caught there may hold secrets and would be kept.
         raise failure
-
-    @property
-    def body_timeout(self) -> aiohttp.ClientTimeout:
-        """For long bodies: they may take for ever, but not stop for longer than a stall."""
-        return aiohttp.ClientTimeout(
-            total=None, connect=self._timeouts.connect, sock_read=self._timeouts.stall
-        )
 
     async def aclose(self) -> None:
         self._closed = True
@@ -372,7 +361,7 @@ class _PlainRequest(aiohttp.ClientRequest):
 class _Connector(aiohttp.TCPConnector):
     """Tells when a connection is there: from then on the answer is waited for."""
 
-    def __init__(self, heads: Deadlines, resolver: _Resolver, keep_alive: float) -> None:
+    def __init__(self, heads: WaitTimers, resolver: _Resolver, keep_alive: float) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - aiohttp types it in part
             limit=0, limit_per_host=0, resolver=resolver, keepalive_timeout=keep_alive
         )
