@@ -21,6 +21,7 @@ from multidict import CIMultiDict, istr
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.timers import WaitTimers
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
@@ -119,7 +120,7 @@ class Connections(AsyncResource):
         self._clients: dict[Reach | None, _Client] = {}
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._reaches: dict[str, Reach] = {}
+        self._reaches = LRU[str, Reach](MAX_HOSTS)
         # With connections of our own, the wait for a head begins when one is there.
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
         self._heads = WaitTimers(_sum(waits) if waits else timeouts.first_byte)
@@ -224,17 +225,15 @@ class Connections(AsyncResource):
         # Not within the handler: what was caught there may hold secrets and would be kept.
         raise failure
 
-    @property
-    def in_use(self) -> int:
-        """Requests that wait for the head of their answer."""
-        return len(self._heads)
-
     async def aclose(self) -> None:
         self._closed = True
         self._heads.close()
         clients = list(self._clients.values())
         self._clients.clear()
         await close_all(clients, "the connections to registries")
+
+    def __repr__(self) -> str:
+        return f"<Connections: {len(self._heads)} requests wait for an answer>"
 
     def _make_client(self, reach: Reach | None) -> _Client:
         if self._borrowed is not None:
@@ -386,7 +385,7 @@ class _Resolver(AbstractResolver):
     between (rule SEC-01).
     """
 
-    def __init__(self, reaches: dict[str, Reach], limit: Reach | None) -> None:
+    def __init__(self, reaches: LRU[str, Reach], limit: Reach | None) -> None:
         self._inner = aiohttp.DefaultResolver()
         self._reaches = reaches
         self._limit = limit
@@ -397,7 +396,7 @@ class _Resolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         reaches = [_reach_of_result(result) for result in found]
         if self._limit is None:
-            self._remember(host.lower(), min(reaches, default=Reach.PUBLIC))
+            self._reaches.put(host.lower(), min(reaches, default=Reach.PUBLIC))
             return found
         admitted = [r for r, reach in zip(found, reaches, strict=True) if reach <= self._limit]
         if not admitted:
@@ -407,12 +406,6 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
-
-    def _remember(self, host: str, reach: Reach) -> None:
-        self._reaches.pop(host, None)
-        while len(self._reaches) >= MAX_HOSTS:
-            del self._reaches[next(iter(self._reaches))]
-        self._reaches[host] = reach
 
 
 def _reach_of_result(result: ResolveResult) -> Reach:
