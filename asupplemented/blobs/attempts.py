@@ -11,10 +11,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import AsyncResource, Resumable
-from asupplemented.aio.files import run_blocking
 from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.aio.threads import run_blocking
 from asupplemented.aio.timers import MinRate, WaitTimer
-from asupplemented.blobs.blob_files import BlockReader
+from asupplemented.blobs.blob_file import identify, share_blob_file
 from asupplemented.blobs.read_ahead import ReadAhead, verified_files
 from asupplemented.errors import SizeMismatchError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Timeouts
-    from asupplemented.blobs.blob_files import FileIdentity
+    from asupplemented.blobs.blob_file import FileIdentity
     from asupplemented.blobs.hashing import RunningHash
     from asupplemented.model.digest import Digest
 
@@ -107,7 +107,7 @@ class Attempt(AsyncResource):
 class FileAttempt(Attempt):
     """A local file: read and hashed ahead in a thread."""
 
-    __slots__ = ("_blocks", "_context", "_digest", "_known", "_reader")
+    __slots__ = ("_blocks", "_context", "_digest", "_file", "_known", "_reader")
 
     def __init__(
         self,
@@ -120,22 +120,23 @@ class FileAttempt(Attempt):
         super().__init__(candidate, file.size, start)
         self._context = context
         self._digest = digest
-        self._reader = BlockReader(file)
+        self._file = file
+        self._reader = share_blob_file(file)
         self._blocks: ReadAhead | None = None
         self._known: FileIdentity | None = None
 
     async def look(self) -> None:
         known = verified_files(self._context).recall(self._digest)
-        file = self._reader.file
+        file = self._file
         if known is not None and (file.offset, file.size) == (0, known.size):
-            found = await run_blocking(self._context, self._reader.identify)
+            found = await run_blocking(self._context, identify, self._reader)
             self._known = known if found == known else None
 
     async def begin(
         self, end: int | None, running: RunningHash | None, size: int | None = None
     ) -> None:
         hasher = None if running is None else await running.settle()
-        file = self._reader.file
+        file = self._file
         last = min(limit for limit in (file.size, end, size) if limit is not None)
         self._blocks = ReadAhead(self._context, self._reader, self.start, last, hasher)
 
@@ -148,7 +149,7 @@ class FileAttempt(Attempt):
 
     @property
     def path(self) -> Path | None:
-        return self._reader.file.path if self._known is not None else None
+        return self._file.path if self._known is not None else None
 
     @property
     def trusted(self) -> bool:
@@ -157,7 +158,7 @@ class FileAttempt(Attempt):
         return self._blocks.identity == self._known
 
     def confirm(self) -> None:
-        file = self._reader.file
+        file = self._file
         identity = None if self._blocks is None else self._blocks.identity
         if identity is None or self.start != 0:
             return  # Another source served the bytes before the start.
@@ -176,7 +177,7 @@ class CachedAttempt(FileAttempt):
     __slots__ = ()
 
     async def look(self) -> None:
-        self._known = await run_blocking(self._context, self._reader.identify)
+        self._known = await run_blocking(self._context, identify, self._reader)
 
 
 class WireAttempt(Attempt):

@@ -46,7 +46,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from asupplemented.blobs.history import Resumptions, ServedParts
+from asupplemented.blobs.history import ResumptionPolicy, Resumptions, ServedParts
 from asupplemented.errors import (
     DigestMismatchError,
     LimitExceededError,
@@ -162,6 +162,9 @@ class BlobProgress:
         self.verified: bool | None = None
 
 
+_POLICY: Final = ResumptionPolicy()
+
+
 class Failover(BlobProgress):
     """Decides how to fetch ``[start, end)`` of a blob, each byte once. See the module.
 
@@ -170,6 +173,7 @@ class Failover(BlobProgress):
         size: Its size, as the descriptor says; None if it does not.
         start: Offset of the first byte.
         end: Offset behind the last byte; None is the end of the blob.
+        policy: How often each source may be asked for the rest.
 
     Attributes:
         candidate: The candidate that serves the bytes, or served the last ones.
@@ -191,7 +195,15 @@ class Failover(BlobProgress):
         "proof",
     )
 
-    def __init__(self, digest: Digest, size: int | None, *, start: int, end: int | None) -> None:
+    def __init__(
+        self,
+        digest: Digest,
+        size: int | None,
+        *,
+        start: int,
+        end: int | None,
+        policy: ResumptionPolicy = _POLICY,
+    ) -> None:
         self._digest = digest
         self._promised = size
         self._start = start
@@ -201,7 +213,7 @@ class Failover(BlobProgress):
         """Offset of the first byte of the attempt that is not in `parts` yet."""
         self._released = False
         self._solo = False
-        self._resumptions = Resumptions()
+        self._resumptions = Resumptions(policy)
         self.candidate: BlobCandidate | None = None
         self.parts = ServedParts()
         self.proof = Proof.PREVERIFIED

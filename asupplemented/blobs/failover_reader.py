@@ -11,6 +11,7 @@ from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.blobs.candidates import Candidates, locate_failure
 from asupplemented.blobs.failover import Failover, Proof, Raise, Resume, StartOver
 from asupplemented.blobs.hashing import start_hash
+from asupplemented.blobs.history import RESUMPTION, ResumptionPolicy
 from asupplemented.errors import (
     ClosedError,
     RangeError,
@@ -117,7 +118,13 @@ class FailoverReader(BlobReader):
         self._context = context
         self._digest = digest
         self._first_choice = first_choice
-        self._failover = Failover(digest, descriptor.size, start=start, end=end)
+        self._failover = Failover(
+            digest,
+            descriptor.size,
+            start=start,
+            end=end,
+            policy=context.resource(RESUMPTION, ResumptionPolicy),
+        )
         self.progress = self._failover
         self._attempt: Attempt | None = None
         self._hash: RunningHash | None = None

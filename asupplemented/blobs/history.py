@@ -6,15 +6,16 @@ Decisions only: nothing here waits, reads a clock, or emits an event.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from asupplemented.abc import Served
+from asupplemented.abc import ResourceKey, Served
+from asupplemented.errors import ConfigurationError
 from asupplemented.limits import MIB
 
 if TYPE_CHECKING:
     from asupplemented.abc import BlobCandidate
 
-__all__ = ("Resumption", "ResumptionPolicy", "Resumptions", "ServedParts")
+__all__ = ("RESUMPTION", "Resumption", "ResumptionPolicy", "Resumptions", "ServedParts")
 
 
 class ServedParts:
@@ -74,7 +75,13 @@ def _append(parts: list[Served], part: Served) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ResumptionPolicy:
-    """How often the same source may be asked for the rest (rules RES-02 to RES-04)."""
+    """How often the same source may be asked for the rest (rules RES-02 to RES-04).
+
+    It is given to a session: ``Session(settings=[ResumptionPolicy(...)])``.
+
+    Raises:
+        ConfigurationError: A number is negative.
+    """
 
     progress: int = MIB
     """Bytes since the last resumption that justify another one."""
@@ -84,6 +91,20 @@ class ResumptionPolicy:
     """Seconds to wait before asking for the rest."""
     jitter: float = 0.1
     """The wait is longer by up to this fraction, so that not all readers come back at once."""
+
+    def __post_init__(self) -> None:
+        if not all(each >= 0 for each in (self.progress, self.interval, self.pause, self.jitter)):
+            message = f"the numbers of a resumption policy are 0 or more, unlike {self}"
+            raise ConfigurationError(message)
+
+    @property
+    def key(self) -> ResourceKey[ResumptionPolicy]:
+        """The key of this kind of setting."""
+        return RESUMPTION
+
+
+RESUMPTION: Final = ResourceKey["ResumptionPolicy"]("resumption policy")
+"""The policy of a session: the one among its settings, else the default."""
 
 
 class Resumption:
@@ -131,12 +152,16 @@ class Resumption:
 
 
 class Resumptions:
-    """The resumptions of all sources of one blob."""
+    """The resumptions of all sources of one blob.
+
+    Args:
+        policy: How often each source may be resumed.
+    """
 
     __slots__ = ("_each", "_policy")
 
-    def __init__(self) -> None:
-        self._policy = ResumptionPolicy()
+    def __init__(self, policy: ResumptionPolicy) -> None:
+        self._policy = policy
         self._each: list[tuple[BlobCandidate, Resumption]] = []
 
     def of(self, candidate: BlobCandidate) -> Resumption:

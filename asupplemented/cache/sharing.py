@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, BlobCandidate, ResourceKey
 from asupplemented.aio.closing import close_all, closing_on_error
-from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.blobs.attempts import CachedAttempt
 from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.blobs.verified import VerifiedStream

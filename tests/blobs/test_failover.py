@@ -18,6 +18,7 @@ from asupplemented.abc import Served
 from asupplemented.aio.breaker import BreakerState
 from asupplemented.blobs import failover
 from asupplemented.blobs.health import health_of
+from asupplemented.blobs.history import ResumptionPolicy
 from asupplemented.blobs.read_ahead import verified_files
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import (
@@ -34,6 +35,7 @@ from asupplemented.errors import (
 from asupplemented.events import AttemptFailed, BlobServed, BlobStarted, Event
 from asupplemented.limits import MIB, SMALL_BLOB
 from asupplemented.model.digest import Digest
+from asupplemented.session import Session
 from tests.breaking_sources import Source, Turn, claiming, copy_of, serve_serially, session_on
 from tests.candidates import Disk, Ledger, describe, drain, fail
 from tests.clocks import FakeClock
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import BlobCandidate, BlobFile
-    from asupplemented.session import Session
     from tests.breaking_sources import Kind
 
 TINY = bytes(range(24))
@@ -378,6 +379,18 @@ def test_the_same_world_ends_the_same_way(world: World) -> None:
 
 
 # Going on with the same source
+
+
+async def test_RES02_how_often_the_same_source_is_asked_is_a_setting(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    breaks = [Turn("reset", 5), Turn("reset", 9), SERVE]
+    source = Source(TINY, claiming(breaks, 24), ledger, "a", 0)
+    policy = ResumptionPolicy(progress=4, pause=2.0, jitter=0.0)
+    async with Session(settings=[clock.clock, policy]) as session:
+        assert await drain(VerifiedStream(describe(TINY), [source], session)) == TINY
+    assert ledger.asked == [("a", 0, None), ("a", 5, 24), ("a", 9, 24)]
+    assert clock.slept == [2.0, 2.0]
 
 
 async def test_RES02_the_same_source_is_asked_once_more_and_then_the_next(

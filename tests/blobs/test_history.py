@@ -7,9 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asupplemented.blobs.history import Resumption, ResumptionPolicy
+from asupplemented.errors import ConfigurationError
 from asupplemented.limits import MIB
 
 POLICY = ResumptionPolicy()
+
+
+@pytest.mark.parametrize("field", ["progress", "interval", "pause", "jitter"])
+def test_a_policy_has_no_negative_numbers(field: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{field}=-1"):
+        ResumptionPolicy(**{field: -1})
 
 
 def again_at(position: int, now: float) -> Resumption:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
-from asupplemented.aio.concurrency import Flights
+from asupplemented.aio.concurrency import SingleFlightMap
+from asupplemented.aio.lru import LRU
 from asupplemented.transports.registry.tokens import (
     TokenQuery,
     basic_header,
@@ -75,11 +76,11 @@ class Authenticator:
         self._registry_token = credential.registry_token if credential is not None else None
         self._identity_token = credential.identity_token if credential is not None else None
         self._usual = self._choose(offered)
-        self._authorizations: dict[str, Authorization] = {}
-        self._flights = Flights[TokenQuery, Authorization]()
+        self._authorizations = LRU[str, Authorization](KEPT)
+        self._flights = SingleFlightMap[TokenQuery, Authorization]()
 
     def __repr__(self) -> str:
-        return f"Authenticator({', '.join(self._authorizations)})"
+        return f"<Authenticator: {self._authorizations!r}, {self._flights!r}>"
 
     def current(self, scope: str) -> Authorization | None:
         """The authorization for a scope, None if `obtain` has to get one."""
@@ -137,7 +138,7 @@ class Authenticator:
         scopes = _more_scopes(used.scopes, choice)
         if scopes is None:
             return None
-        self._authorizations.pop(scope, None)
+        self._authorizations.pop(scope)
         challenge = before if choice.realm is None else choice
         return await self._answer(challenge, scope, scopes, request_context)
 
@@ -184,7 +185,7 @@ class Authenticator:
             authorization = await self._flights.run(
                 query, partial(self._fetch, query, challenge, request_context)
             )
-        self._keep(scope, authorization)
+        self._authorizations.put(scope, authorization)
         return authorization
 
     async def _fetch(
@@ -193,12 +194,6 @@ class Authenticator:
         token = await self._server.fetch(query, request_context)
         expires = self._clock.now() + token.life - EARLY
         return _authorize(f"Bearer {token.text}", challenge, query.scopes, expires)
-
-    def _keep(self, scope: str, authorization: Authorization) -> None:
-        self._authorizations.pop(scope, None)
-        while len(self._authorizations) >= KEPT:
-            del self._authorizations[next(iter(self._authorizations))]
-        self._authorizations[scope] = authorization
 
 
 def _authorize(

@@ -21,6 +21,7 @@ from multidict import CIMultiDict, istr
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.timers import WaitTimers
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
@@ -110,7 +111,7 @@ class Connections(AsyncResource):
         self._clients: dict[AddressScope | None, _Client] = {}
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._scopes: dict[str, AddressScope] = {}
+        self._scopes = LRU[str, AddressScope](MAX_HOSTS)
         # With our own connector, the wait for a head begins when a connection is ready.
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
         self._heads = WaitTimers(_sum(waits) if waits else timeouts.first_byte)
@@ -217,10 +218,8 @@ class Connections(AsyncResource):
         # the context of this error.
         raise failure
 
-    @property
-    def in_use(self) -> int:
-        """Requests that wait for the head of their response."""
-        return len(self._heads)
+    def __repr__(self) -> str:
+        return f"<Connections: {len(self._heads)} requests wait for an answer>"
 
     async def aclose(self) -> None:
         self._closed = True
@@ -383,7 +382,7 @@ class _Resolver(AbstractResolver):
     (rule SEC-01).
     """
 
-    def __init__(self, scopes: dict[str, AddressScope], limit: AddressScope | None) -> None:
+    def __init__(self, scopes: LRU[str, AddressScope], limit: AddressScope | None) -> None:
         self._inner = aiohttp.DefaultResolver()
         self._scopes = scopes
         self._limit = limit
@@ -394,7 +393,7 @@ class _Resolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         scopes = [_classify_result(result) for result in found]
         if self._limit is None:
-            self._remember(host.lower(), min(scopes, default=AddressScope.PUBLIC))
+            self._scopes.put(host.lower(), min(scopes, default=AddressScope.PUBLIC))
             return found
         admitted = [r for r, scope in zip(found, scopes, strict=True) if scope <= self._limit]
         if not admitted:
@@ -407,12 +406,6 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
-
-    def _remember(self, host: str, scope: AddressScope) -> None:
-        self._scopes.pop(host, None)
-        while len(self._scopes) >= MAX_HOSTS:
-            del self._scopes[next(iter(self._scopes))]
-        self._scopes[host] = scope
 
 
 def _classify_result(result: ResolveResult) -> AddressScope:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import ResourceKey
+from asupplemented.aio.lru import LRU
 from asupplemented.transports.registry.client import RegistryClient
 
 if TYPE_CHECKING:
@@ -55,16 +56,10 @@ class RegistryPool:
         self._deps = deps
         self._clients: dict[_Key, RegistryClient] = {}
         self._leases: dict[_Key, int] = {}
-        self._idle: dict[_Key, None] = {}
+        self._idle = LRU[_Key, None](deps.options.limits.idle_clients)
 
-    @property
-    def leased(self) -> int:
-        """Leases that were not released."""
-        return sum(self._leases.values())
-
-    def __len__(self) -> int:
-        """Clients that are kept, leased or idle."""
-        return len(self._clients)
+    def __repr__(self) -> str:
+        return f"<RegistryPool: {len(self._clients)} clients, {sum(self._leases.values())} leases>"
 
     def lease(
         self, config: EndpointConfig, credential: Credential | None, *, principal: str | None
@@ -81,7 +76,7 @@ class RegistryPool:
         if client is None:
             client = self._clients[key] = RegistryClient(config, credential, self._deps)
         self._leases[key] = self._leases.get(key, 0) + 1
-        self._idle.pop(key, None)
+        self._idle.pop(key)
         return ClientLease(self, key, client)
 
     def release(self, key: _Key) -> None:
@@ -90,10 +85,8 @@ class RegistryPool:
         if self._leases[key]:
             return
         del self._leases[key]
-        self._idle[key] = None
-        while len(self._idle) > self._deps.options.limits.idle_clients:
-            oldest = next(iter(self._idle))
-            del self._idle[oldest], self._clients[oldest]
+        for oldest in self._idle.put(key, None):
+            del self._clients[oldest]
 
 
 REGISTRIES: Final = ResourceKey["RegistryPool"]("registries")

@@ -16,7 +16,7 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from asupplemented.aio.concurrency import run_side_by_side
+from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import (
     BlobNotFoundError,
     DigestMismatchError,
@@ -188,7 +188,7 @@ class Signatures:
         async def fetch(layer: Descriptor) -> None:
             found[layer.digest] = await self._fetch_payload(layer)
 
-        await run_side_by_side(distinct, self._limits.bodies, fetch)
+        await for_each(distinct, fetch, limit=self._limits.bodies)
         return found
 
     async def _fetch_payload(self, layer: Descriptor) -> bytes:

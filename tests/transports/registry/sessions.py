@@ -68,14 +68,13 @@ class Watched:
             pool = self.pool
         except AssertionError:
             return  # Nothing was opened yet.
-        assert pool.leased == 0
+        assert repr(pool).endswith(" 0 leases>")
         for client in pool._clients.values():
             assert client.limiter.bodies.value == pool._deps.options.limits.bodies
             assert client._pings.idle
             if client._pinged is not None:
-                _, authenticator = client._pinged
-                assert authenticator._flights._flights == {}
-        assert self.connections.in_use == 0
+                assert "<SingleFlightMap of 0 keys>" in repr(client)
+        assert repr(self.connections) == "<Connections: 0 requests wait for an answer>"
         for client in self.connections._clients.values():
             connector = client.session.connector
             assert connector is not None
