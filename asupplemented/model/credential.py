@@ -24,8 +24,8 @@ __all__ = (
 
 AUTH_FILES: Final = "containers-auth.json"
 """In a list of credential helpers, the name that stands for the auth files (rule FILE-12)."""
-NO_PRINCIPAL: Final = "nobody"
-"""What `hash_principal` gives for None; it is in the paths of existing caches."""
+NO_PRINCIPAL: Final = "default"
+"""What `hash_principal` returns for None. It is in paths of caches, so it must not change."""
 
 _LOOKUP: Final = re.compile(r"(?!-)[!-.0-?A-~]++(?:/[!-.0-9;-?A-~]++)*+")
 """``host[:port]`` and the parts of a path, in visible ASCII: no user, tag, digest or scheme."""
