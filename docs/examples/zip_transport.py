@@ -8,20 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from zipfile import BadZipFile, ZipFile
 
 import asupplemented as asup
 from asupplemented.abc import RawManifest
-from asupplemented.limits import MAX_MANIFEST
+from asupplemented.limits import CHUNK_MAX, MAX_MANIFEST
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import IO
-
-BLOCK = 1024 * 1024
-"""Bytes that are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,10 @@ class ZipReference:
         return "zip"
 
     def open(self, session: asup.Context) -> asup.Opening[asup.Source]:
-        """Open the file; `open_verified` adds verification, limits and hooks."""
+        """Open the file. `open_verified` adds verification, limits and hooks."""
 
         async def opener() -> ZipSource:
-            try:
-                return ZipSource(await asyncio.to_thread(ZipFile, self.path))
-            except BadZipFile as error:
-                raise asup.LayoutError(str(error)) from error
+            return await asyncio.to_thread(ZipSource, self.path)
 
         return asup.open_verified(opener, self, session)
 
@@ -51,25 +47,28 @@ class ZipReference:
 
 
 class ZipSource:
-    """The adapter: raw bytes, nothing verified."""
+    """The adapter: raw bytes, nothing verified. The constructor blocks."""
 
-    def __init__(self, archive: ZipFile) -> None:
-        self._archive = archive
+    default_descriptor: asup.Descriptor
+    """What ``index.json`` says of the image; the default manifest is verified against it."""
+
+    def __init__(self, path: str) -> None:
+        with _mapped_errors():
+            self._archive = ZipFile(path)
+        try:
+            self.default_descriptor = _first_entry(self._read("index.json"))
+        except BaseException:
+            self._archive.close()
+            raise
 
     async def fetch_manifest(self, instance: asup.Digest | None) -> RawManifest:
-        """Read the manifest of a digest, or the first manifest that ``index.json`` lists."""
-        if instance is None:
-            index = json.loads(await asyncio.to_thread(self._read, "index.json"))
-            instance = asup.Digest(index["manifests"][0]["digest"])
-        return RawManifest(await asyncio.to_thread(self._read, _path_of(instance)), None)
+        """Read the manifest of a digest, or the default manifest."""
+        digest = instance or asup.Digest(self.default_descriptor.digest)
+        return RawManifest(await asyncio.to_thread(self._read, _path_of(digest)), None)
 
     def _read(self, name: str) -> bytes:
-        try:
-            with self._archive.open(name) as file:
-                return file.read(MAX_MANIFEST + 1)  # one byte too many is refused
-        except KeyError:
-            message = f"there is no {name} in the zip file"
-            raise asup.ManifestNotFoundError(message) from None
+        with _mapped_errors(asup.ManifestNotFoundError), self._archive.open(name) as file:
+            return file.read(MAX_MANIFEST + 1)  # With one byte too many it is refused.
 
     def open_blob(
         self,
@@ -79,7 +78,7 @@ class ZipSource:
         etag: str | None = None,  # noqa: ARG002 - a zip file has no validators
     ) -> ZipBlob:
         """Prepare to read ``[start, end)`` of a blob."""
-        return ZipBlob(self._archive, asup.Digest(blob.digest), start, end)
+        return ZipBlob(self._archive, _path_of(asup.Digest(blob.digest)), start, end)
 
     async def aclose(self) -> None:
         """Close the file."""
@@ -91,11 +90,10 @@ class ZipBlob:
 
     etag: str | None = None
 
-    def __init__(self, archive: ZipFile, digest: asup.Digest, start: int, end: int | None) -> None:
+    def __init__(self, archive: ZipFile, name: str, start: int, end: int | None) -> None:
         self._archive = archive
-        self._digest = digest
+        self._name = name
         self._end = end
-        self._left = 0
         self._file: IO[bytes] | None = None
         self.start = start
         self.size: int | None = None
@@ -105,18 +103,14 @@ class ZipBlob:
         return self
 
     def _open(self) -> IO[bytes]:
-        try:
-            size = self.size = self._archive.getinfo(_path_of(self._digest)).file_size
-        except KeyError:
-            message = "the blob is not in the zip file"
-            raise asup.BlobNotFoundError(message) from None
-        if self.start > size:
-            message = f"the range starts at {self.start}, the blob has {size} bytes"
-            raise asup.RangeError(message)
-        self._left = (size if self._end is None else min(self._end, size)) - self.start
-        file = self._archive.open(_path_of(self._digest))
-        file.seek(self.start)
-        return file
+        with _mapped_errors(asup.BlobNotFoundError):
+            size = self.size = self._archive.getinfo(self._name).file_size
+            if self.start > size:
+                message = f"the range starts at {self.start}, the blob has {size} bytes"
+                raise asup.RangeError(message)
+            file = self._archive.open(self._name)
+            file.seek(self.start)
+            return file
 
     async def __aexit__(
         self,
@@ -131,17 +125,44 @@ class ZipBlob:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._file is None or self._left <= 0:
-            raise StopAsyncIteration
-        chunk = await asyncio.to_thread(self._file.read, min(BLOCK, self._left))
+        chunk = await asyncio.to_thread(self._read)
         if not chunk:
             raise StopAsyncIteration
-        self._left -= len(chunk)
         return chunk
+
+    def _read(self) -> bytes:
+        file = self._file
+        if file is None:
+            return b""
+        with _mapped_errors():
+            left = CHUNK_MAX if self._end is None else self._end - file.tell()
+            return file.read(max(0, min(CHUNK_MAX, left)))
+
+
+def _first_entry(index: bytes) -> asup.Descriptor:
+    try:
+        entries = json.loads(index)["manifests"]
+        if entries:
+            entry = entries[0]
+            return asup.Descriptor(entry["mediaType"], entry["digest"], entry["size"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise asup.LayoutError("index.json is malformed") from error
+    raise asup.ImageNotFoundError("index.json lists no image")
 
 
 def _path_of(digest: asup.Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.encoded}"
+
+
+@contextmanager
+def _mapped_errors(missing: type[asup.NotFoundError] = asup.ImageNotFoundError) -> Iterator[None]:
+    """Raise errors of the library. It maps any OSError itself, but not to a miss."""
+    try:
+        yield
+    except (KeyError, FileNotFoundError) as error:
+        raise missing(str(error)) from error
+    except BadZipFile as error:
+        raise asup.SourceError(str(error)) from error
 
 
 async def show(path: str) -> None:
