@@ -27,7 +27,7 @@ IMAGE: web.AppKey[asup.SupplementedSource] = web.AppKey("image", asup.Supplement
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
-class KeptBlob(web.FileResponse):
+class CachedBlob(web.FileResponse):
     """A file of the cache. Its stream keeps it from being evicted, until it was sent."""
 
     def __init__(self, path: Path, blob: asup.BlobStream, headers: dict[str, str]) -> None:
@@ -63,7 +63,7 @@ async def send_blob(request: web.Request) -> web.StreamResponse:
         blob = await scope.enter_async_context(request.app[IMAGE].open_blob(digest))
         if (path := blob.take_path()) is not None:
             scope.pop_all()
-            return KeptBlob(path, blob, headers)
+            return CachedBlob(path, blob, headers)
         response = web.StreamResponse(headers=headers)
         response.content_length = blob.size
         await response.prepare(request)

@@ -18,7 +18,7 @@ from asupplemented.abc import RawManifest
 from asupplemented.limits import CHUNK_MAX, MAX_MANIFEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from types import TracebackType
     from typing import IO
 
@@ -155,7 +155,7 @@ def _path_of(digest: asup.Digest) -> str:
 
 
 @contextmanager
-def _mapped_errors(missing: type[asup.NotFoundError] = asup.ImageNotFoundError) -> Iterator[None]:
+def _mapped_errors(missing: type[asup.NotFoundError] = asup.ImageNotFoundError) -> Generator[None]:
     """Raise errors of the library. It maps any OSError itself, but not to a miss."""
     try:
         yield
