@@ -13,6 +13,7 @@ MODULES = (
     "opening",
     "registry",
     "streams",
+    "calls",
     "download",
     "overhead",
     "serving",

@@ -30,7 +30,7 @@ LAYERS = {
             ("errors", "limits", "model"),
             ("abc", "events"),
             (
-                *("aio", "resumption"),
+                "aio",
                 *("supplemented.lookahead", "supplemented.resolution", "supplemented.resolver"),
             ),
             ("blobs", "credentials", "hostconfig", "oci_layout", "transports"),

@@ -1,8 +1,8 @@
-"""Hashing beside the event loop.
+"""Hashing in threads, beside the event loop.
 
 A hop to a thread and back for each chunk of a body costs more than hashing it. So chunks are put
-into the queue of a thread of our own, and only whoever runs too far ahead of it waits. Small
-bodies are hashed where they are: handing them over would not pay.
+into the queue of a hashing thread, and a stream waits only if it is too far ahead of the thread.
+Small bodies are hashed on the event loop, because handing them over costs more than it saves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import AsyncResource, ResourceKey
-from asupplemented.aio.files import usable_cores
+from asupplemented.aio.threads import usable_cores
 from asupplemented.errors import ClosedError
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
@@ -179,7 +179,7 @@ class RunningHash:
         """Wait until everything is hashed.
 
         Returns:
-            The hash itself: whoever has it may update it, until the next call of a method here.
+            The hash itself. The caller may update it until the next call of a method here.
 
         Raises:
             ClosedError: The hash was discarded, or the session closed.
@@ -201,7 +201,7 @@ class RunningHash:
         return Digest(f"{self._digest.algorithm}:{hasher.hexdigest()}")
 
     def discard(self) -> None:
-        """Drop the hash. May be called at any time, again too; whoever waits for it fails."""
+        """Drop the hash. May be called at any time and again; callers that wait for it fail."""
         if self._discarded:
             return
         self._discarded = True
@@ -256,7 +256,7 @@ class RunningHash:
         reached = loop.create_future()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # The loop was closed meanwhile: nobody waits.
+            with suppress(RuntimeError):  # The loop was closed, and so no caller waits.
                 loop.call_soon_threadsafe(_resolve, reached)
 
         with self._lock:
@@ -275,7 +275,7 @@ class RunningHash:
 
 
 class _HashThread:
-    """A thread with a queue. It ends when it is stopped; the end of the process waits for none."""
+    """A daemon thread with a queue, until it is stopped."""
 
     __slots__ = ("_ended", "_loop", "_queue", "_thread", "bodies")
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
-from asupplemented.aio.concurrency import SingleFlight
+from asupplemented.aio.concurrency import SingleFlightMap
+from asupplemented.aio.lru import LRU
 from asupplemented.transports.registry.tokens import (
     TokenQuery,
     basic_header,
@@ -75,8 +76,8 @@ class Access:
         self._registry_token = credential.registry_token if credential is not None else None
         self._identity_token = credential.identity_token if credential is not None else None
         self._usual = self._choose(offered)
-        self._grants: dict[str, Grant] = {}
-        self._flights: dict[TokenQuery, SingleFlight[Grant]] = {}
+        self._grants = LRU[str, Grant](KEPT)
+        self._flights = SingleFlightMap[TokenQuery, Grant]()
 
     def current(self, scope: str) -> Grant | None:
         """What is known to let in, None if `obtain` has to find out."""
@@ -125,7 +126,7 @@ class Access:
         scopes = _widen(used.scopes, choice)
         if scopes is None:
             return None
-        self._grants.pop(scope, None)
+        self._grants.pop(scope)
         challenge = before if choice.realm is None else choice
         return await self._answer(challenge, scope, scopes, caller)
 
@@ -161,30 +162,19 @@ class Access:
             grant = _carry(f"Bearer {self._registry_token}", challenge)
         else:
             grant = await self._fetch(challenge, scopes, caller)
-        self._keep(scope, grant)
+        self._grants.put(scope, grant)
         return grant
 
     async def _fetch(self, challenge: Challenge, scopes: tuple[str, ...], caller: Caller) -> Grant:
         """Get a token; those who want the same one at the same time share it."""
         realm = self._server.locate(challenge.realm)
         query = TokenQuery(realm, challenge.service, tuple(sorted(set(scopes))))
-        flight = self._flights.setdefault(query, SingleFlight())
-        try:
-            return await flight.run(partial(self._ask, query, challenge, caller))
-        finally:
-            if flight.idle and self._flights.get(query) is flight:
-                del self._flights[query]
+        return await self._flights.run(query, partial(self._ask, query, challenge, caller))
 
     async def _ask(self, query: TokenQuery, challenge: Challenge, caller: Caller) -> Grant:
         token = await self._server.ask(query, caller)
         expires = self._clock.now() + token.life - EARLY
         return _carry(f"Bearer {token.text}", challenge, query.scopes, expires)
-
-    def _keep(self, scope: str, grant: Grant) -> None:
-        self._grants.pop(scope, None)
-        while len(self._grants) >= KEPT:
-            del self._grants[next(iter(self._grants))]
-        self._grants[scope] = grant
 
 
 def _carry(

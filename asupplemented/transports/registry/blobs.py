@@ -29,7 +29,7 @@ from asupplemented.errors import (
 )
 from asupplemented.model.media_type import NON_DISTRIBUTABLE
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.bodies import check_encoding, read_chunk, refuse
+from asupplemented.transports.registry.bodies import TimedBody, check_encoding, read_chunk, refuse
 from asupplemented.transports.registry.byteranges import (
     format_range,
     parse_content_range,
@@ -90,10 +90,13 @@ class HttpBlob:
         "_expected",
         "_hasty",
         "_holds_place",
+        "_limit",
         "_received",
         "_repository",
         "_response",
+        "_self_timed",
         "_start",
+        "_timed",
         "_validator",
         "etag",
         "size",
@@ -122,7 +125,10 @@ class HttpBlob:
         self._entered = False
         self._holds_place = False
         self._hasty = False
+        self._self_timed = True
+        self._timed: TimedBody | None = None
         self._empty = start == end
+        self._limit = client.means.options.limits.chunk
         self._received = 0
         self._expected: int | None = None
         """Bytes of the body, None if the server does not say."""
@@ -142,6 +148,10 @@ class HttpBlob:
         """Fail soon, for others may serve the blob as well; see ``RegistryOptions.haste``."""
         self._hasty = True
 
+    def leave_timing(self) -> None:
+        """Leave it to the reader to end waits that last too long."""
+        self._self_timed = False
+
     async def __aenter__(self) -> Self:
         if self._entered:
             message = "a body is entered once; open the blob again for another one"
@@ -152,8 +162,13 @@ class HttpBlob:
         if self._empty:
             return self
         try:
-            self._response = await self._ask()
-            self._inspect(self._response)
+            response = self._response = await self._ask()
+            self._inspect(response)
+            if self._self_timed:
+                means = self._client.means
+                self._timed = TimedBody(
+                    response, means.timeouts, limit=self._limit, now=means.clock.now
+                )
         except BaseException:
             self._hang_up()
             raise
@@ -176,7 +191,7 @@ class HttpBlob:
         Raises:
             TruncatedError: The body broke off, or ended before its announced size.
             NetworkError: The connection broke.
-            SourceTimeoutError: Nothing came for too long.
+            SourceTimeoutError: It came too slowly, unless the reader sees to that.
             MalformedResponseError: There are more bytes than were announced.
             ClosedError: The body was left already.
         """
@@ -185,8 +200,10 @@ class HttpBlob:
             raise StopAsyncIteration
         if response is None:
             raise ClosedError("the body of a blob is read after it was entered, until it is left")
-        limit = self._client.means.options.limits.chunk
-        chunk = await read_chunk(response, limit, self._received)
+        if self._timed is not None:
+            chunk = await self._timed.read()
+        else:
+            chunk = await read_chunk(response, self._limit, self._received)
         self._received += len(chunk)
         self._check_length(response, ended=not chunk)
         if chunk:
@@ -210,7 +227,6 @@ class HttpBlob:
             Inquiry(f"blob {self._digest}", BlobNotFoundError, self._digest),
             headers,
             _GOOD_FOR_RANGES if ranged else OK,
-            self._client.means.connections.body_timeout,
             patience=self._patience,
         )
 
@@ -279,6 +295,8 @@ class HttpBlob:
 
     def _hang_up(self) -> None:
         response, self._response = self._response, None
+        if self._timed is not None:
+            self._timed.close()
         if response is not None:
             response.close()
         if self._holds_place:
@@ -394,8 +412,7 @@ class ExternalBlob(HttpBlob):
 
     async def _try_at(self, url: URL, courier: Courier) -> aiohttp.ClientResponse:
         headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
-        timeout = self._client.means.connections.body_timeout
-        response, _ = await courier.deliver(Parcel(url, headers, headers, timeout=timeout))
+        response, _ = await courier.deliver(Parcel(url, headers, headers))
         if response.status == _OK:
             return response
         inquiry = Inquiry(f"blob {self._digest}", BlobNotFoundError, self._digest)

@@ -112,7 +112,6 @@ class Errand(NamedTuple):
     """Besides the usual ones, wherever a redirect leads."""
     good: Collection[int] = OK
     """Statuses that are an answer."""
-    timeout: aiohttp.ClientTimeout | None = None
     query: str = ""
     """What follows the path and a question mark, quoted as it is to be sent."""
     method: Literal["GET", "HEAD"] = "GET"
@@ -230,7 +229,6 @@ class RegistryClient:
             locate(home, errand, caller.namespace),
             method=errand.method,
             headers=_join(errand.headers, grant.headers),
-            timeout=errand.timeout,
         )
 
     async def _insist(
@@ -270,7 +268,6 @@ class RegistryClient:
             locate(site.home, errand, caller.namespace),
             _join(errand.headers, grant.headers),
             errand.headers,
-            timeout=errand.timeout,
             method=errand.method,
         )
         return await site.courier.follow(response, parcel)

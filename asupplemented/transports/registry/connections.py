@@ -21,6 +21,8 @@ from multidict import CIMultiDict, istr
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
+from asupplemented.aio.lru import LRU
+from asupplemented.aio.timers import WaitTimers
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
 from asupplemented.transports.registry.addresses import (
@@ -30,7 +32,6 @@ from asupplemented.transports.registry.addresses import (
     reach_of_host,
     redact,
 )
-from asupplemented.transports.registry.deadlines import Deadlines
 from asupplemented.transports.registry.endpoint import (
     DIRECT,
     NO_CERTIFICATES,
@@ -101,7 +102,6 @@ class Connections(AsyncResource):
         "_options",
         "_reaches",
         "_timeout",
-        "_timeouts",
         "_tls",
     )
 
@@ -115,16 +115,15 @@ class Connections(AsyncResource):
     ) -> None:
         self._borrowed = None if borrowed is None else _check(borrowed)
         self._options = options
-        self._timeouts = timeouts
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         self._tls = TLSContexts(in_thread)
         self._clients: dict[Reach | None, _Client] = {}
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._reaches: dict[str, Reach] = {}
+        self._reaches = LRU[str, Reach](MAX_HOSTS)
         # With connections of our own, the wait for a head begins when one is there.
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
-        self._heads = Deadlines(_sum(waits) if waits else timeouts.first_byte)
+        self._heads = WaitTimers(_sum(waits) if waits else timeouts.first_byte)
 
     async def open_channel(
         self,
@@ -182,7 +181,6 @@ class Connections(AsyncResource):
         method: str = "GET",
         headers: CIMultiDict[str] | None = None,
         form: Mapping[str, str] | None = None,
-        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109 - aiohttp's own
     ) -> aiohttp.ClientResponse:
         """Send one request and wait for the head of its answer, which the caller closes.
 
@@ -211,7 +209,6 @@ class Connections(AsyncResource):
                 ssl=channel.tls,
                 proxy=None if proxy is None else proxy.url,
                 proxy_headers=shown,
-                timeout=timeout or self._timeout,
             )
         except asyncio.CancelledError:
             if self._heads.end(task) and task.cancelling() <= cancelling:
@@ -228,24 +225,15 @@ class Connections(AsyncResource):
         # Not within the handler: what was caught there may hold secrets and would be kept.
         raise failure
 
-    @property
-    def body_timeout(self) -> aiohttp.ClientTimeout:
-        """For long bodies: they may take for ever, but not stop for longer than a stall."""
-        return aiohttp.ClientTimeout(
-            total=None, connect=self._timeouts.connect, sock_read=self._timeouts.stall
-        )
-
-    @property
-    def in_use(self) -> int:
-        """Requests that wait for the head of their answer."""
-        return len(self._heads)
-
     async def aclose(self) -> None:
         self._closed = True
         self._heads.close()
         clients = list(self._clients.values())
         self._clients.clear()
         await close_all(clients, "the connections to registries")
+
+    def __repr__(self) -> str:
+        return f"<Connections: {len(self._heads)} requests wait for an answer>"
 
     def _make_client(self, reach: Reach | None) -> _Client:
         if self._borrowed is not None:
@@ -373,7 +361,7 @@ class _PlainRequest(aiohttp.ClientRequest):
 class _Connector(aiohttp.TCPConnector):
     """Tells when a connection is there: from then on the answer is waited for."""
 
-    def __init__(self, heads: Deadlines, resolver: _Resolver, keep_alive: float) -> None:
+    def __init__(self, heads: WaitTimers, resolver: _Resolver, keep_alive: float) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - aiohttp types it in part
             limit=0, limit_per_host=0, resolver=resolver, keepalive_timeout=keep_alive
         )
@@ -397,7 +385,7 @@ class _Resolver(AbstractResolver):
     between (rule SEC-01).
     """
 
-    def __init__(self, reaches: dict[str, Reach], limit: Reach | None) -> None:
+    def __init__(self, reaches: LRU[str, Reach], limit: Reach | None) -> None:
         self._inner = aiohttp.DefaultResolver()
         self._reaches = reaches
         self._limit = limit
@@ -408,7 +396,7 @@ class _Resolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         reaches = [_reach_of_result(result) for result in found]
         if self._limit is None:
-            self._remember(host.lower(), min(reaches, default=Reach.PUBLIC))
+            self._reaches.put(host.lower(), min(reaches, default=Reach.PUBLIC))
             return found
         admitted = [r for r, reach in zip(found, reaches, strict=True) if reach <= self._limit]
         if not admitted:
@@ -418,12 +406,6 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
-
-    def _remember(self, host: str, reach: Reach) -> None:
-        self._reaches.pop(host, None)
-        while len(self._reaches) >= MAX_HOSTS:
-            del self._reaches[next(iter(self._reaches))]
-        self._reaches[host] = reach
 
 
 def _reach_of_result(result: ResolveResult) -> Reach:

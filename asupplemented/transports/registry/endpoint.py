@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from yarl import URL
 
-from asupplemented.aio.concurrency import Flights
+from asupplemented.aio.concurrency import SingleFlightMap
 from asupplemented.hostconfig.certificates import Certificates, make_context
 from asupplemented.hostconfig.proxies import Proxies
 
@@ -37,7 +37,7 @@ class TLSContexts:
     def __init__(self, in_thread: InThread) -> None:
         self._in_thread = in_thread
         self._made: dict[tuple[Certificates, bool], ssl.SSLContext] = {}
-        self._flights = Flights[tuple["Certificates", bool], "ssl.SSLContext"]()
+        self._flights = SingleFlightMap[tuple["Certificates", bool], "ssl.SSLContext"]()
 
     async def get(self, certificates: Certificates, *, verify: bool) -> ssl.SSLContext:
         """The context that checks certificates and host names, or the one that checks nothing.

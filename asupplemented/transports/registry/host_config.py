@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
-from asupplemented.aio.concurrency import Flights, SingleFlight
-from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.concurrency import SingleFlight, SingleFlightMap
+from asupplemented.aio.lru import LRU
+from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.hostconfig.certificates import (
     find_directory,
     read_certificates,
@@ -54,11 +55,11 @@ class System:
         self._tls_verify = tls_verify
         self._paths = options.configuration
         self._cache = None if self._paths is None else RegistriesCache(self._paths)
-        self._certificates: dict[str, Certificates] = {}
+        self._certificates = LRU[str, "Certificates"](KEPT)
         self._lookaside: Lookaside | None = None
         self._reading = SingleFlight[Registries]()
         self._finding = SingleFlight[Lookaside]()
-        self._trusting = Flights[str, "Certificates"]()
+        self._trusting = SingleFlightMap[str, "Certificates"]()
         self._rivals: set[str] = set()
 
     @classmethod
@@ -163,9 +164,7 @@ class System:
     ) -> Certificates:
         certificates = await read_certificates(await find_directory(registry, paths))
         _tell(certificates.warnings, warn)
-        while len(self._certificates) >= KEPT:
-            del self._certificates[next(iter(self._certificates))]
-        self._certificates[registry] = certificates
+        self._certificates.put(registry, certificates)
         return certificates
 
     async def _read_lookaside(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     ImageNotFoundError,
     InvalidDigestError,

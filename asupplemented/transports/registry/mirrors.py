@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from asupplemented.abc import RawManifest
 from asupplemented.aio.breaker import BreakerState, ReportOnce
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.threads import run_blocking
 from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ClosedError,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeVar
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from asupplemented.blobs.attempts import Pace
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -26,7 +25,7 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.bodies import check_encoding, read_chunk
+from asupplemented.transports.registry.bodies import TimedBody, check_encoding
 from asupplemented.transports.registry.byteranges import (
     ContentRange,
     Multipart,
@@ -50,11 +49,11 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.request import Caller
 
 __all__ = (
-    "Body",
     "Feed",
     "HttpPart",
     "HttpParts",
     "MultipartFeed",
+    "PartsBody",
     "Span",
     "StretchFeed",
     "check_ranges",
@@ -68,23 +67,10 @@ class Span(NamedTuple):
     end: int | None
 
 
-class Body:
-    """A body as it comes: not waited for for ever, and not at any pace (rule SEC-07)."""
+class PartsBody(TimedBody):
+    """The body that parts come in."""
 
-    def __init__(self, response: aiohttp.ClientResponse, client: RegistryClient) -> None:
-        self.response = response
-        self._limit = client.means.options.limits.chunk
-        self._pace = Pace(client.means.timeouts)
-        self._clock = client.means.clock
-        self._received = 0
-
-    async def pull(self) -> bytes:
-        """The next bytes, none at the end."""
-        began = self._clock.now()
-        chunk = await read_chunk(self.response, self._limit, self._received)
-        self._received += len(chunk)
-        self._pace.count(self._clock.now() - began, len(chunk))
-        return chunk
+    __slots__ = ()
 
     def malformed(self, fault: str) -> MalformedResponseError:
         """What to raise if the answer is not as it should be."""
@@ -93,13 +79,13 @@ class Body:
             f"{place} {fault}",
             status=self.response.status,
             url=place,
-            received=self._received or None,
+            received=self.received or None,
         )
 
     def truncated(self) -> TruncatedError:
         """What to raise if there should be more."""
         message = f"the parts from {redact(self.response.url)} broke off"
-        return TruncatedError(message, received=self._received)
+        return TruncatedError(message, received=self.received)
 
 
 class Feed(Protocol):
@@ -121,7 +107,7 @@ class Feed(Protocol):
 class StretchFeed:
     """Parts cut from one stretch of bytes."""
 
-    def __init__(self, body: Body, position: int) -> None:
+    def __init__(self, body: PartsBody, position: int) -> None:
         self._body = body
         self._position = position
         self._rest = b""
@@ -144,7 +130,7 @@ class StretchFeed:
 
     async def _take(self, end: int | None) -> bytes:
         """Bytes that come before an offset, as many as are there; none at the end of the body."""
-        data = self._rest or await self._body.pull()
+        data = self._rest or await self._body.read()
         size = None if end is None else end - self._position
         taken, self._rest = data[:size], b"" if size is None else data[size:]
         self._position += len(taken)
@@ -159,9 +145,9 @@ class MultipartFeed:
 
     def __init__(
         self,
-        body: Body,
+        body: PartsBody,
         parser: Multipart,
-        check: Callable[[Body, ContentRange, Span], Span],
+        check: Callable[[PartsBody, ContentRange, Span], Span],
     ) -> None:
         self._body = body
         self._parser = parser
@@ -203,7 +189,7 @@ class MultipartFeed:
                 return event
             if self._over:
                 raise self._body.truncated()
-            chunk = await self._body.pull()
+            chunk = await self._body.read()
             if chunk:
                 self._parser.feed(chunk)
             else:
@@ -315,6 +301,7 @@ class HttpParts:
     """
 
     __slots__ = (
+        "_body",
         "_caller",
         "_client",
         "_current",
@@ -346,6 +333,7 @@ class HttpParts:
             limit = client.means.options.limits.parts
             self._spans = check_ranges(ranges, blob.size, limit=limit)
         self._response: aiohttp.ClientResponse | None = None
+        self._body: PartsBody | None = None
         self._feed: Feed | None = None
         self._current: HttpPart | None = None
         self._taken = 0
@@ -427,7 +415,6 @@ class HttpParts:
             Inquiry(f"parts of blob {self._digest}", BlobNotFoundError, self._digest),
             headers,
             _ANSWERS,
-            self._client.means.connections.body_timeout,
         )
 
     def _choose(self, response: aiohttp.ClientResponse) -> Feed:
@@ -436,7 +423,10 @@ class HttpParts:
             message = f"{redact(response.url)} answered {response.status}, and gives no such parts"
             raise UnsupportedOperationError(f"{message}; read the blob as a whole")
         check_encoding(response)
-        body = Body(response, self._client)
+        means = self._client.means
+        limit = means.options.limits.chunk
+        body = PartsBody(response, means.timeouts, limit=limit, now=means.clock.now)
+        self._body = body
         content_type = response.headers.get(hdrs.CONTENT_TYPE, "")
         if response.status == _OK:
             return self._cut(body)
@@ -447,7 +437,7 @@ class HttpParts:
             raise body.malformed("sends parts without saying what is between them")
         return MultipartFeed(body, Multipart(boundary), self._check)
 
-    def _cut(self, body: Body) -> Feed:
+    def _cut(self, body: PartsBody) -> Feed:
         """The whole, from which the parts are cut."""
         self._note_size(body, body.response.content_length)
         limits = self._client.means.options.limits
@@ -462,7 +452,7 @@ class HttpParts:
             raise UnsupportedOperationError(message)
         return StretchFeed(body, 0)
 
-    def _take_one(self, body: Body) -> Feed:
+    def _take_one(self, body: PartsBody) -> Feed:
         """One part by itself, which is fine if there should be one."""
         given = parse_content_range(body.response.headers.getall(hdrs.CONTENT_RANGE, ()))
         if given is None or len(self._spans) != 1:
@@ -472,7 +462,7 @@ class HttpParts:
             raise body.malformed("announces two different lengths")
         return StretchFeed(body, given.start)
 
-    def _check(self, body: Body, given: ContentRange, span: Span) -> Span:
+    def _check(self, body: PartsBody, given: ContentRange, span: Span) -> Span:
         """Make sure that a range is the one asked for.
 
         Returns:
@@ -486,7 +476,7 @@ class HttpParts:
             raise body.malformed("sends another range than the one asked for")
         return Span(given.start, given.end)
 
-    def _note_size(self, body: Body, size: int | None) -> None:
+    def _note_size(self, body: PartsBody, size: int | None) -> None:
         if self.size is None:
             self.size = size
         elif size not in {None, self.size}:
@@ -496,6 +486,8 @@ class HttpParts:
 
     def _hang_up(self) -> None:
         self._feed = self._current = None
+        if self._body is not None:
+            self._body.close()
         response, self._response = self._response, None
         if response is not None:
             response.close()

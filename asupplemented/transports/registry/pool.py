@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import ResourceKey
+from asupplemented.aio.lru import LRU
 from asupplemented.transports.registry.client import RegistryClient
 
 if TYPE_CHECKING:
@@ -55,16 +56,7 @@ class RegistryPool:
         self._means = means
         self._clients: dict[_Key, RegistryClient] = {}
         self._leases: dict[_Key, int] = {}
-        self._idle: dict[_Key, None] = {}
-
-    @property
-    def leased(self) -> int:
-        """Leases that were not given back."""
-        return sum(self._leases.values())
-
-    def __len__(self) -> int:
-        """Clients that are known, used or not."""
-        return len(self._clients)
+        self._idle = LRU[_Key, None](means.options.limits.idle_clients)
 
     def lease(self, route: Route, credential: Credential | None, *, principal: str | None) -> Lease:
         """The client of a registry for an identity.
@@ -79,7 +71,7 @@ class RegistryPool:
         if client is None:
             client = self._clients[key] = RegistryClient(route, credential, self._means)
         self._leases[key] = self._leases.get(key, 0) + 1
-        self._idle.pop(key, None)
+        self._idle.pop(key)
         return Lease(self, key, client)
 
     def release(self, key: _Key) -> None:
@@ -88,10 +80,11 @@ class RegistryPool:
         if self._leases[key]:
             return
         del self._leases[key]
-        self._idle[key] = None
-        while len(self._idle) > self._means.options.limits.idle_clients:
-            oldest = next(iter(self._idle))
-            del self._idle[oldest], self._clients[oldest]
+        for oldest in self._idle.put(key, None):
+            del self._clients[oldest]
+
+    def __repr__(self) -> str:
+        return f"<RegistryPool: {len(self._clients)} clients, {sum(self._leases.values())} leases>"
 
 
 REGISTRIES: Final = ResourceKey["RegistryPool"]("registries")

@@ -153,7 +153,6 @@ class Parcel(NamedTuple):
     """The way to `url`, None to find it."""
     form: Mapping[str, str] | None = None
     """Sent by POST; such a request follows no redirects."""
-    timeout: aiohttp.ClientTimeout | None = None
     admit: Callable[[URL], None] | None = None
     """Raises if a redirect to this URL is not to be followed."""
     method: Literal["GET", "HEAD"] = "GET"
@@ -197,7 +196,6 @@ class Courier:
             method=parcel.method if parcel.form is None else "POST",
             headers=parcel.headers,
             form=parcel.form,
-            timeout=parcel.timeout,
         )
         if response.status in REDIRECTS:
             return await self.follow(response, parcel)
@@ -227,7 +225,6 @@ class Courier:
                 url,
                 method=parcel.method,
                 headers=parcel.headers if local else parcel.headers_away,
-                timeout=parcel.timeout,
             )
         return Delivery(response, local)
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     LimitExceededError,
     MalformedResponseError,

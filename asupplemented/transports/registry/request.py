@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from asupplemented.aio.files import WORKERS, Workers
 from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.errors import RegistryError, SupplementedError
 from asupplemented.events import RequestRetried, Warned
 from asupplemented.transports.registry.connections import CONNECTIONS, Connections

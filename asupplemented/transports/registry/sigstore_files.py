@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
-from asupplemented.aio.files import read_limited, run_blocking
+from asupplemented.aio.files import read_limited
 from asupplemented.aio.retry import retry
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     ConfigurationError,
     LayoutError,

@@ -11,7 +11,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from asupplemented.abc import Timeouts
-from asupplemented.aio.files import Workers
+from asupplemented.aio.threads import Workers
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -170,11 +170,10 @@ async def test_a_flood_of_hosts_keeps_the_last_ones(
 ) -> None:
     monkeypatch.setattr(module, "MAX_HOSTS", 2)
     await watched.try_open(fill(registry).replace("127.0.0.1", "localhost"))
-    resolver = watched.connections._clients[None]._resolver
-    assert resolver is not None
     for number in range(4):
-        resolver._remember(f"host-{number}", Reach.PRIVATE)
-    assert list(watched.connections._reaches) == ["host-2", "host-3"]
+        watched.connections._reaches.put(f"host-{number}", Reach.PRIVATE)
+    hosts = ("localhost", "host-0", "host-1", "host-2", "host-3")
+    assert [host for host in hosts if watched.connections.reach_of(host)] == ["host-2", "host-3"]
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(connect=None), Timeouts(first_byte=None)])

@@ -246,7 +246,7 @@ async def test_SEC01_a_public_registry_does_not_lead_to_loopback(
     registry.script(BLOBS, Redirect(url.replace("127.0.0.1", name)), forever=True)
     async with await watched.open(reference) as source:
         # Nobody in a test is public, so the registry is declared to be.
-        watched.connections._reaches["localhost"] = Reach.PUBLIC
+        watched.connections._reaches.put("localhost", Reach.PUBLIC)
         with pytest.raises(MalformedResponseError, match=why):
             async with source.open_blob(BLOB_DIGEST):
                 pass
