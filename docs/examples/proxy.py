@@ -56,7 +56,7 @@ async def send_manifest(request: web.Request) -> web.Response:
 
 
 async def send_blob(request: web.Request) -> web.StreamResponse:
-    """A blob: from the cache if it is there, else as it comes, whoever reads along."""
+    """A blob: from the cache if it is there, else as it comes from upstream."""
     digest = asup.Digest(request.match_info["digest"])
     headers = {"Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
     async with AsyncExitStack() as scope:
