@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = ROOT / "docs" / "examples"
 STREAMS = (ROOT / "docs" / "streams.md").read_text("utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
 
 def load(name: str) -> Any:
@@ -189,3 +190,21 @@ def test_damaged_content_of_a_zip_file_is_an_error_of_the_source(tmp_path: Path)
     path.write_bytes(data)
     with pytest.raises(asup.SourceError, match="CRC"):
         ZIP.ZipSource(str(path))
+
+
+# The page about the architecture
+
+
+def test_every_file_that_the_page_about_the_architecture_names_is_there() -> None:
+    found = [f"/{path.relative_to(ROOT)}" for path in ROOT.rglob("*.py")]
+    named = set(re.findall(r"[\w./]+\.py\b", ARCHITECTURE))
+    assert len(named) > 30
+    assert [name for name in named if not any(each.endswith(f"/{name}") for each in found)] == []
+
+
+def test_a_transport_is_registered_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asupplemented.transports._registered", {})
+    [block] = code_blocks(ARCHITECTURE, "python")
+    names: dict[str, Any] = {"asup": asup, "ZipReference": ZIP.ZipReference}
+    exec(block, names)  # noqa: S102 - our own page
+    assert names["reference"].references[1] == ZIP.ZipReference("/srv/app.zip")
