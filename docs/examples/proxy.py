@@ -1,8 +1,8 @@
 """A pull-through proxy in one page: a group of references, served through a cache.
 
 ``python docs/examples/proxy.py docker://registry.example/team/app:1.4`` serves the image as
-``localhost:5000/app:latest``. Each blob is fetched once, however many clients ask for it at the same
-time. A cached blob is sent by the kernel from its file.
+``localhost:5000/app:latest``. Each blob is fetched once, however many clients ask for it at once.
+A cached blob is sent by the kernel from its file.
 """
 
 from __future__ import annotations
