@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from asupplemented.aio.atomic import PREFIX, make_directory
 from asupplemented.aio.files import map_write_errors, read_limited
 from asupplemented.errors import InvalidDigestError, SupplementedError
+from asupplemented.model.credential import hash_principal
 from asupplemented.model.digest import ALGORITHMS, Digest
 from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.oci_layout import LayoutStore
@@ -157,9 +158,7 @@ def read_labels(directory: Path) -> Iterator[Digest]:
 
 def _name_of(principal: str | None) -> str:
     """A name for a principal that reveals nothing, and can be the name of a file."""
-    if principal is None:
-        return "nobody"
-    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return hash_principal(principal)[:32]
 
 
 class BlobUsage(NamedTuple):

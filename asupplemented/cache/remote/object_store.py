@@ -15,7 +15,6 @@ Nothing is ever listed.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ from asupplemented.cache.remote.object_blob import StoredBlob, ask
 from asupplemented.cache.remote.uploads import Read, put_object
 from asupplemented.errors import BlobNotFoundError, ConfigurationError, LimitExceededError
 from asupplemented.limits import MAX_MANIFEST
+from asupplemented.model.credential import NO_PRINCIPAL, hash_principal
 from asupplemented.oci_layout import INDEX_FILE, LAYOUT_FILE
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ __all__ = ("ANONYMOUS", "TIMEOUT", "ObjectStore", "namespace_of")
 TIMEOUT: Final = 5.0
 """Seconds to wait for one answer; a body that has begun is not bounded by it."""
 
-ANONYMOUS: Final = "nobody"
+ANONYMOUS: Final = NO_PRINCIPAL
 """The namespace of sessions without a principal. The name is stored, so it stays."""
 
 _FILES: Final = {
@@ -59,9 +59,7 @@ _BODY: Final = timedelta(hours=1)
 
 def namespace_of(principal: str | None) -> str:
     """The namespace of a principal. Its name is hashed, so that it fits into a key."""
-    if principal is None:
-        return ANONYMOUS
-    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()
+    return hash_principal(principal)
 
 
 class ObjectStore:
