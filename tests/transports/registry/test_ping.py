@@ -29,6 +29,7 @@ from asupplemented.testing import (
     Unauthorized,
 )
 from asupplemented.transports.registry.ping import contact_of
+from tests.clocks import let_pass
 from tests.transports.registry.raw_servers import free_port, serve_bytes
 from tests.transports.registry.sessions import IMAGE, LIMITS, fill, limited, watch
 
@@ -167,7 +168,7 @@ async def test_PING03_https_has_a_head_start_and_wins_if_it_answers(
         opening = asyncio.create_task(watched.try_open(fill(registry)))
         async with asyncio.timeout(5):
             await registry.wait_until(lambda: registry.in_flight == 1)
-        await asyncio.sleep(3 * LIMITS.head_start)  # http is asked by now, and not understood
+        await let_pass(3 * LIMITS.head_start)  # http is asked by now, and not understood
         go.set()
         await opening
 
