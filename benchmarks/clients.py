@@ -185,12 +185,12 @@ def crowd(
         for _ in range(clients):
             asking.append(_Client(address, head.encode(), size))
             scope.callback(asking[-1].socket.close)
-        crowd = scope.enter_context(_Crowd(asking, slow=bool(rate), stalled=rate == 0))
+        clients = scope.enter_context(_Crowd(asking, slow=bool(rate), stalled=rate == 0))
         started = time.perf_counter()
         for client in asking:
             client.ask()
         patience = PATIENCE if leave_after is None else leave_after
-        if not crowd.run(started + patience) and leave_after is None:
+        if not clients.run(started + patience) and leave_after is None:
             message = f"the server did not finish in {PATIENCE:g} s"
             raise RuntimeError(message)
         seconds = time.perf_counter() - started
