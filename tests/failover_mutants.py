@@ -192,7 +192,7 @@ DECISIONS = (
 TRUTH = (
     (
         "failover: wrong content never completes",
-        "test_only_the_right_bytes_complete_a_blob_and_faults_are_certain_of_one_source_only",
+        "test_one_source_that_served_wrong_bytes_is_at_fault",
         "Failover.check",
         "if actual != self._digest:",
         "if actual != self._digest and (not self.parts.suppliers):",
