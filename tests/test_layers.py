@@ -341,7 +341,7 @@ def test_a_wrong_import_is_found(importer: str, source: str, fault: str) -> None
     [
         ("asupplemented.model.digest", "import hashlib\nfrom asupplemented import errors"),
         ("asupplemented.model.manifest", "from .digest import Digest\nimport msgspec"),
-        ("asupplemented.blobs.verified", "import anyio.to_thread\nfrom ..aio import retry"),
+        ("asupplemented.blobs.stream", "import anyio.to_thread\nfrom ..aio import retry"),
         ("asupplemented.session", "async def f():\n    import aiohttp"),
         ("asupplemented.session", "if TYPE_CHECKING:\n    from aiohttp import ClientSession"),
         ("asupplemented.transports.registry.client", "import aiohttp\nimport yarl"),
