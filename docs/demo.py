@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 import asupplemented as asup
-from asupplemented.cli.console import ConsoleReporter, short
-from asupplemented.cli.output import draw_resolution, render, show_size, write_text
+from asupplemented.cli.console import ConsoleReporter
+from asupplemented.cli.output import draw_resolution, render, short, show_size, write_text
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
 
 if TYPE_CHECKING:

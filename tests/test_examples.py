@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import pytest
+from aiohttp import ClientPayloadError
 from aiohttp.test_utils import TestClient, TestServer
 
 import asupplemented as asup
 from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.health import health_of
 from asupplemented.cache.sharing import settle
-from asupplemented.testing import FakeRegistry, Slow, Status, build_image
+from asupplemented.testing import Cut, FakeRegistry, Slow, Status, build_image
 from tests.clocks import FakeClock
 from tests.modules import ROOT, code_blocks
 from tests.transports.contract import AMD64, CONTENTS, AdapterContract
@@ -107,6 +108,38 @@ async def test_the_proxy_fetches_each_blob_once_for_all_its_clients(tmp_path: Pa
         assert (await get("/v2/app/blobs/sha256:../../etc"))[0] == 404
         registry.script(built.config, Status(403), forever=True)
         assert (await get(f"/v2/app/blobs/{built.config}"))[0] == 502
+
+
+async def test_the_proxy_cuts_a_blob_that_breaks_off_and_answers_HEAD_from_the_manifest() -> None:
+    example = load("proxy")
+    built = build_image("linux/amd64", [bytes(range(256)) * 30_000], gzip=False)
+    [layer] = built.layers
+    async with AsyncExitStack() as scope:
+        registry = await scope.enter_async_context(FakeRegistry())
+        settings = [asup.ResumptionPolicy(pause=0)]
+        session = asup.Session(tls_verify=False, settings=settings)
+        await scope.enter_async_context(session)
+        group = asup.supplement(registry.add("team/app", built))
+        image = await scope.enter_async_context(group.open(session))
+        client = TestClient(TestServer(example.make_app(image)))
+        await scope.enter_async_context(client)
+        blob = f"/v2/app/blobs/{layer}"
+        async with client.head(blob) as response:
+            assert (response.status, response.content_length) == (200, len(built.blobs[layer]))
+        assert registry.count("*/blobs/*") == 0
+        registry.script(layer, Cut(6 << 20))
+        registry.script(layer, Status(404), forever=True)
+        received = bytearray()
+
+        async def download() -> None:
+            async with client.get(blob) as response:
+                assert response.status == 200
+                async for chunk in response.content.iter_any():
+                    received.extend(chunk)
+
+        with pytest.raises(ClientPayloadError):
+            await download()
+        assert built.blobs[layer].startswith(received)  # nothing follows the bytes of the blob
 
 
 def test_what_the_page_about_streams_shows_compiles() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.typedefs import Handler
 
 IMAGE: web.AppKey[asup.SupplementedSource] = web.AppKey("image", asup.SupplementedSource)
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
@@ -55,27 +56,42 @@ async def send_manifest(request: web.Request) -> web.Response:
     return web.Response(body=manifest.raw, content_type=manifest.media_type, headers=headers)
 
 
+async def find_blob(image: asup.SupplementedSource, digest: asup.Digest) -> asup.Descriptor:
+    """Find what a manifest of the image says about a blob. No blob is opened."""
+    if digest not in image.resolution.blobs:
+        message = "no manifest of the image names this blob"
+        raise asup.BlobNotFoundError(message, digest=digest)
+    manifest = await image.get_manifest(image.resolution.blobs[digest])
+    return next(blob for blob in manifest.parse_image().blobs if blob.digest == digest)
+
+
 async def send_blob(request: web.Request) -> web.StreamResponse:
     """A blob: from the cache if it is there, else as it comes from upstream."""
-    digest = asup.Digest(request.match_info["digest"])
+    image, digest = request.app[IMAGE], asup.Digest(request.match_info["digest"])
+    descriptor = await find_blob(image, digest)
     headers = {"Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
+    response = web.StreamResponse(headers=headers)
+    response.content_length = descriptor.size
+    if request.method == "HEAD":
+        return response
     async with AsyncExitStack() as scope:
-        blob = await scope.enter_async_context(request.app[IMAGE].open_blob(digest))
+        blob = await scope.enter_async_context(image.open_blob(descriptor))
         if (path := blob.take_path()) is not None:
             scope.pop_all()
             return CachedBlob(path, blob, headers)
-        response = web.StreamResponse(headers=headers)
-        response.content_length = blob.size
         await response.prepare(request)
-        if request.method != "HEAD":
-            # An error cuts the connection, so the client sees that the blob is incomplete.
+        try:
             async for chunk in blob:
                 await response.write(chunk)
+        except asup.SupplementedError:
+            # The status is out, so only a cut tells the client that the blob is incomplete.
+            if request.transport is not None:
+                request.transport.abort()
         return response
 
 
 @web.middleware
-async def map_errors(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+async def map_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Respond 404 if content is missing, and 502 if upstream fails."""
     try:
         return await handler(request)
