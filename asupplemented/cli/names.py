@@ -58,6 +58,7 @@ def configuration_paths(files: ConfigurationFiles) -> ConfigurationPaths:
     return replace(
         paths,
         registries=files.registries_conf or paths.registries,
+        registries_alone=paths.registries_alone and files.registries_conf is None,
         registries_directory=files.registries_conf_dir,
         certificates=files.cert_dir,
         lookaside=files.registries_d,
