@@ -7,6 +7,7 @@ digest or is malformed, 130 after SIGINT and 143 after SIGTERM.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
@@ -101,7 +102,7 @@ class HostCredentials:
         return await self._provider(name)
 
     async def _make_provider(self) -> CredentialProvider:
-        from asupplemented.credentials import AuthFileCredentials, default_auth_file
+        from asupplemented.credentials import AuthFileCredentials, AuthFiles
         from asupplemented.hostconfig import Registries
         from asupplemented.transports.registry.host_config import System
 
@@ -109,7 +110,7 @@ class HostCredentials:
         if self.context is not None:
             registries = await System.of(self.context).load_registries(self._warn)
         return AuthFileCredentials(
-            self._authfile or default_auth_file(),
+            self._authfile or AuthFiles.of_environment(os.environ),
             helpers=registries.credential_helpers,
             docker=True,
             warn=self._warn,

@@ -71,6 +71,7 @@ class Access:
     ) -> None:
         self._server = server
         self._clock = clock
+        self._credential = credential
         self._password = password_of(credential)
         self._registry_token = credential.registry_token if credential is not None else None
         self._identity_token = credential.identity_token if credential is not None else None
@@ -131,10 +132,10 @@ class Access:
 
     def secrets(self) -> list[str]:
         """Everything that the other side could repeat to us."""
-        known = [self._registry_token, self._identity_token, *(self._password or ())]
+        known = [] if self._credential is None else list(self._credential.spellings())
         sent = [grant.headers["Authorization"] for grant in self._grants.values() if grant.headers]
         known.extend(header.partition(" ")[2] for header in sent)
-        return [secret for secret in known if secret]
+        return known
 
     def _choose(self, offered: Sequence[Challenge]) -> Challenge | None:
         """The first usable challenge; bearer first if there is a token to use (CHAL-04)."""

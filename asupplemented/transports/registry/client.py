@@ -18,7 +18,13 @@ from yarl import URL
 
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import FirstFailure, retry
-from asupplemented.errors import SupplementedError, TooManyRequestsError
+from asupplemented.errors import (
+    ForbiddenError,
+    SupplementedError,
+    TooManyRequestsError,
+    UnauthorizedError,
+)
+from asupplemented.model.credential import Credential
 from asupplemented.transports.registry.auth import Access
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
@@ -35,7 +41,6 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
     from asupplemented.aio.retry import Clock, RetryPolicy
-    from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.auth import Grant
     from asupplemented.transports.registry.endpoint import Route
     from asupplemented.transports.registry.error_response import Inquiry
@@ -176,10 +181,24 @@ class RegistryClient:
             outcome = FirstFailure(error, start)
         # Beyond the handler, so that failures do not pile up as contexts of one another.
         if isinstance(outcome, FirstFailure):
-            outcome = await self._retry(errand, caller, outcome)
+            try:
+                outcome = await self._retry(errand, caller, outcome)
+            except SupplementedError as error:
+                self._name_trouble(error)
+                raise
         if isinstance(outcome, SupplementedError):
+            self._name_trouble(outcome)
             raise outcome
         return outcome
+
+    def _name_trouble(self, error: SupplementedError) -> None:
+        """Name the credential helper that failed in the error of denied access (rule FILE-01)."""
+        trouble = None if self._credential is None else self._credential.trouble
+        if not isinstance(error, UnauthorizedError | ForbiddenError) or trouble is None:
+            return
+        if trouble not in error.message:
+            error.message = f"{error.message}; a credential helper failed: {trouble}"
+            error.args = (error.message,)
 
     async def reach(self, caller: Caller) -> Site:
         """Make sure that the registry was reached: ping it, unless that was done before.
@@ -309,7 +328,9 @@ class RegistryClient:
             notify=partial(self._before_retry, caller),
         )
         home = greeting.home
-        if self._credential is not None and home.origin.scheme == "http":
+        if self._credential is not None and self._credential.trouble is not None:
+            caller.warn(f"a credential helper failed: {self._credential.trouble}")
+        if self._credential not in {None, Credential()} and home.origin.scheme == "http":
             caller.warn(f"credentials are sent to {home.origin} over plain http")
         policy = TokenServerPolicy(self.registry, home.origin, home.insecure, self._named())
         server = TokenServer(greeting.courier, policy, self._credential, self.means)

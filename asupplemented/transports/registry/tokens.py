@@ -78,6 +78,7 @@ class TokenServer:
         self._courier = courier
         self._policy = policy
         self._means = means
+        self._credential = credential
         self._password = password_of(credential)
         self._identity_token = credential.identity_token if credential is not None else None
         self._account = credential.username if credential is not None else None
@@ -153,7 +154,7 @@ class TokenServer:
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> RegistryError | NotFoundError:
         who = "with these credentials" if self._credentialed else "without credentials"
-        secrets = (self._identity_token or "", *(self._password or ()))
+        secrets = () if self._credential is None else self._credential.spellings()
         return await refuse(response, Inquiry(f"a token, asked {who}"), self._means, secrets)
 
 
@@ -162,10 +163,8 @@ def _wanted() -> CIMultiDict[str]:
 
 
 def password_of(credential: Credential | None) -> tuple[str, str] | None:
-    """User name and password, None unless there are both (rule TOK-01)."""
-    if credential is None or not credential.username or not credential.password:
-        return None
-    return credential.username, credential.password
+    """User name and password; None for no login (rule TOK-01)."""
+    return None if credential is None else credential.pair
 
 
 def basic_header(username: str, password: str) -> str:

@@ -101,10 +101,8 @@ async def test_CHAL05_without_credentials_there_is_no_header(
     assert basic.count("latest") == 1
 
 
-@pytest.mark.parametrize(
-    "credential", [Credential("bob"), Credential("bob", ""), Credential("", "x")]
-)
-async def test_CHAL05_half_a_credential_is_none(
+@pytest.mark.parametrize("credential", [Credential("bob"), Credential("", ""), Credential()])
+async def test_CHAL05_without_a_login_no_header_is_sent(
     basic: FakeRegistry, credential: Credential
 ) -> None:
     async with watch(**as_bob(basic, credential)) as watched:
@@ -150,7 +148,7 @@ async def test_TOK01_a_token_for_somebody(bearer: FakeRegistry) -> None:
     assert manifest.header("Authorization") == "Bearer fake-token-1"
 
 
-@pytest.mark.parametrize("credential", [Credential("bob"), Credential("bob", "")])
+@pytest.mark.parametrize("credential", [Credential("bob")])
 async def test_TOK01_a_user_without_a_password_is_an_account_only(
     bearer: FakeRegistry, credential: Credential
 ) -> None:
