@@ -113,6 +113,6 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Break each rule of the resolver and the relay in turn; the tests must notice every one."""
+    """Break each rule of the resolver and of failover in turn; the tests must notice every one."""
     install(session, "tests")
     session.run("python", "-m", "tests.mutants", *session.posargs)

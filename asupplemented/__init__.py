@@ -101,6 +101,7 @@ from asupplemented.supplemented.resolution import Explanation, Instance, Resolut
 from asupplemented.transports import parse_reference, register_transport
 
 if TYPE_CHECKING:
+    from asupplemented.blobs.history import ResumptionPolicy
     from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cache.remote.leases import LocalLease, RedisLease
     from asupplemented.cache.remote.object_store import ObjectStore
@@ -186,6 +187,7 @@ __all__ = (
     "RequestRetried",
     "Resolution",
     "ResolutionFinished",
+    "ResumptionPolicy",
     "RetryPolicy",
     "Selection",
     "Served",
@@ -236,6 +238,7 @@ _LAZY = {
     "RedisLease": "asupplemented.cache.remote.leases:RedisLease",
     "RegistryLimits": "asupplemented.transports.registry:RegistryLimits",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
+    "ResumptionPolicy": "asupplemented.blobs.history:ResumptionPolicy",
     "SignaturePlaces": "asupplemented.transports.registry:SignaturePlaces",
     "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
     "copy": "asupplemented.transfer.copy:copy",

@@ -11,19 +11,19 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import msgspec
 
-from asupplemented.aio.atomic import sync_directory, try_lock, write_file
-from asupplemented.aio.files import read_limited, run_blocking
-from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.aio.atomic import sync_directory, write_file
+from asupplemented.aio.files import read_limited
+from asupplemented.aio.locks import LockBusy, retry_while_locked, try_lock
 from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
     NotFoundError,
-    SourceTimeoutError,
 )
 from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model import strict_json
@@ -61,9 +61,8 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 """The annotation that names an entry of ``index.json``."""
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
-_LOCK_PAUSE: Final = 0.02
 _LOCK_PATIENCE: Final = 60.0
-"""Seconds to try for; a change takes milliseconds."""
+"""Seconds to try to get the lock; a change takes milliseconds."""
 
 Tree: TypeAlias = dict[str, Json]
 IndexChange: TypeAlias = Callable[[Tree], Tree]
@@ -77,7 +76,7 @@ class LayoutIndex(
     forbid_unknown_fields=True,
     rename="camel",
 ):
-    """What ``index.json`` says. Its entries are as written; their digests are unchecked text."""
+    """The content of ``index.json``. Entries are as written; their digests are unchecked text."""
 
     schema_version: int = 0
     media_type: str | None = None
@@ -94,7 +93,7 @@ class LayoutStore:
         root: The directory that holds ``index.json``.
         blobs: The directory that holds ``<algorithm>/<hex>``: ``blobs`` within `root`, or one
             that several layouts share (rule OC-09).
-        durable: Whether what is written has reached the disk when it is named.
+        durable: Whether the bytes of a file are on the disk before it is named.
     """
 
     root: Path
@@ -114,7 +113,7 @@ class LayoutStore:
         return f"{self.blobs}/{digest.algorithm}/{digest.encoded}"
 
     def is_marked(self) -> bool:
-        """Whether there is a file ``oci-layout``; what it says is not looked at."""
+        """Whether there is a file ``oci-layout``; its content is not read."""
         return os.access(self.root / LAYOUT_FILE, os.F_OK)
 
     def read_index(self) -> LayoutIndex | None:
@@ -144,35 +143,25 @@ class LayoutStore:
             change: Called in a thread.
 
         Raises:
-            SourceTimeoutError: Somebody else held the lock for a minute.
+            SourceTimeoutError: Another process held the lock for a minute.
             LimitExceededError: The file is or would be larger than ``MAX_MANIFEST``.
             MalformedManifestError: What is there is no index; it is left alone.
             SourceError: Reading or writing failed; what was there is still there.
         """
-        clock = context.resource(CLOCK, Clock)
-        deadline = clock.now() + _LOCK_PATIENCE
-        while not await run_blocking(context, self.try_update, change):
-            if clock.now() >= deadline:
-                message = (
-                    f"{self.root / LOCK_FILE} has been locked by another process for "
-                    f"{_LOCK_PATIENCE:g} s"
-                )
-                raise SourceTimeoutError(message)
-            await clock.sleep(_LOCK_PAUSE)
+        update = partial(self.try_update, change)
+        await retry_while_locked(context, self.root / LOCK_FILE, update, patience=_LOCK_PATIENCE)
 
-    def try_update(self, change: IndexChange) -> bool:
-        """The same as `update_index`, in a thread, without waiting for the lock.
-
-        Returns:
-            False if somebody else holds the lock, and nothing was done.
+    def try_update(self, change: IndexChange) -> None:
+        """Change ``index.json`` as `update_index` does, without waiting for the lock. Blocking.
 
         Raises:
+            LockBusy: The lock is held elsewhere, and nothing was done.
             SupplementedError: See `update_index`.
         """
         with try_lock(self.root / LOCK_FILE) as held:
-            if held:
-                self._update(change)
-        return held
+            if not held:
+                raise LockBusy
+            self._update(change)
 
     def _update(self, change: IndexChange) -> None:
         raw = self._read_index_file()
@@ -210,8 +199,8 @@ class LayoutStore:
 def add_entry(tree: Tree, entry: Descriptor) -> Tree:
     """An ``index.json`` with one more entry (rule OC-12).
 
-    An older entry of the same name loses its name and stays. A nameless entry of the same
-    digest, which it may just have become, gives up its place to the new one.
+    An older entry of the same name loses its name and stays. The new entry takes the place of a
+    nameless entry of the same digest, which the older entry may just have become.
 
     Args:
         tree: The document, which is not changed.
@@ -268,12 +257,12 @@ def _encode(tree: Tree, what: str) -> bytes:
     try:
         return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode("ascii")
     except ValueError as error:
-        message = f"{what} holds a number that is too large to be written again"
+        message = f"{what} holds a number that is too large to be written again; repair the file"
         raise MalformedManifestError(message) from error
 
 
 def list_entries(tree: Tree) -> list[Tree]:
-    """The entries of an ``index.json`` in order; what is no object is left out."""
+    """The entries of an ``index.json`` in order, without those that are no objects."""
     manifests = tree.get("manifests")
     if not isinstance(manifests, list):
         return []

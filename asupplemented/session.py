@@ -76,7 +76,7 @@ class Session(AsyncResource):
         share: Decides what principals (see `scoped`) share of what they fetch; None: nothing.
         hooks: Told of every `Event`.
         settings: Options of parts of the library, at most one of each kind, such as
-            `RegistryOptions` and `BreakerPolicy`.
+            `RegistryOptions`, `BreakerPolicy` and `ResumptionPolicy`.
 
     Raises:
         ConfigurationError: An argument is not what it should be.

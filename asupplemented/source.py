@@ -35,7 +35,8 @@ from asupplemented.abc import (
 )
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.concurrency import SingleFlight
-from asupplemented.aio.files import map_os_error, run_blocking, run_opening
+from asupplemented.aio.files import map_os_error
+from asupplemented.aio.threads import run_blocking, run_opening
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,
@@ -95,10 +96,14 @@ def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None)
     if actual > MAX_MANIFEST:
         message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
         raise LimitExceededError(message, limit=MAX_MANIFEST)
-    if size is not None and actual != size:
-        message = f"the manifest has {actual} bytes, but its descriptor says {size}"
-        raise SizeMismatchError(message, expected=size, actual=actual)
+    _check_size(actual, size)
     return Manifest.verified(raw.raw, raw.media_type, expected)
+
+
+def _check_size(actual: int, expected: int | None) -> None:
+    if expected is not None and actual != expected:
+        message = f"the manifest has {actual} bytes, but its descriptor says {expected}"
+        raise SizeMismatchError(message, expected=expected, actual=actual)
 
 
 def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
@@ -264,22 +269,28 @@ class VerifiedSource(Source):
         began = perf_counter()
         cached = self._session.cache is not None and not self.has_files
         with _located(self._reference, expected):
-            raw = None
+            manifest = None
             if cached and expected is not None:
-                raw = await self._find_kept(expected)
-            if raw is None:
+                manifest = await self._find_kept(expected)
+            if manifest is None:
                 raw = await self._adapter.fetch_manifest(instance)
-            if len(raw.raw) > OFFLOAD_BYTES:
-                manifest = await run_blocking(self._session, verify_and_parse, raw, expected, size)
+                manifest = await self._verify(raw, expected, size)
             else:
-                manifest = verify_manifest(raw, expected, size)
+                _check_size(manifest.size, size)  # The cache has verified all else.
         self._check_open()  # the source may have been closed while the adapter read
         if cached:
             self._keep(manifest, top=instance is None)
         self._tell(manifest, perf_counter() - began)
         return manifest
 
-    async def _find_kept(self, digest: Digest) -> RawManifest | None:
+    async def _verify(
+        self, raw: RawManifest, expected: Digest | None, size: int | None
+    ) -> Manifest:
+        if len(raw.raw) > OFFLOAD_BYTES:
+            return await run_blocking(self._session, verify_and_parse, raw, expected, size)
+        return verify_manifest(raw, expected, size)
+
+    async def _find_kept(self, digest: Digest) -> Manifest | None:
         from asupplemented.cache.manifests import find_manifest
 
         return await find_manifest(self._session, digest)

@@ -12,6 +12,7 @@ MODULES = (
     "opening",
     "registry",
     "streams",
+    "calls",
     "download",
     "overhead",
     "serving",

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self
 
 from asupplemented import Descriptor, Digest, Session
 from asupplemented.abc import BlobCandidate
-from asupplemented.aio.files import run_opening
-from asupplemented.blobs.blob_files import open_blob_file
+from asupplemented.aio.threads import run_opening
+from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.blobs.verified import VerifiedStream
 from benchmarks.harness import cpu_seconds, interleave, report, wall_seconds
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import pytest
 
 from asupplemented.abc import AsyncResource
-from asupplemented.aio.files import run_opening
-from asupplemented.blobs.blob_files import open_blob_file
+from asupplemented.aio.threads import run_opening
+from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.errors import SupplementedError
 from asupplemented.limits import CHUNK_MAX, MIB, SMALL_BLOB
 from asupplemented.model.descriptor import Descriptor

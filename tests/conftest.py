@@ -1,4 +1,4 @@
-"""What every test shares: a session, Hypothesis profiles, and the mark of the interop tests."""
+"""What tests share: a session, an authority, Hypothesis profiles, the mark of interop tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from asupplemented import Session
+from asupplemented.testing import Authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,3 +57,9 @@ async def session() -> AsyncIterator[Session]:
     """A session with nothing configured."""
     async with Session() as session:
         yield session
+
+
+@pytest.fixture
+def authority() -> Authority:
+    """A certificate authority that this host does not trust."""
+    return Authority()

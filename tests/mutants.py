@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.relay_mutants import RULES
+from tests.failover_mutants import FAILOVER
 from tests.resolver_mutants import RESOLVER
 
 if TYPE_CHECKING:
@@ -53,20 +53,10 @@ class Mutant(NamedTuple):
     """What takes the place of `old`; "pass" to remove a statement."""
 
 
-class TextMutant(NamedTuple):
-    """The former kind, which pins the exact text of a file; `RULES` has not been converted yet."""
-
-    rule: str
-    by: str
-    file: str
-    old: str
-    new: str
-
-
 class Verdict(NamedTuple):
     """What became of a mutant."""
 
-    mutant: Mutant | TextMutant
+    mutant: Mutant
     killed: bool
     reason: str
 
@@ -75,10 +65,7 @@ class UnfitError(Exception):
     """A mutant does not fit the code any more."""
 
 
-MUTANTS = (
-    *(Mutant(*each) for each in RESOLVER),
-    *(TextMutant(*each) for each in RULES),
-)
+MUTANTS = [Mutant(*each) for each in (*RESOLVER, *FAILOVER)]
 
 
 # Applying
@@ -158,16 +145,6 @@ def mutate(mutant: Mutant, directory: Path) -> tuple[str, str]:
     return files[0], ast.unparse(tree)
 
 
-def mutate_text(mutant: TextMutant, directory: Path) -> tuple[str, str]:
-    """The same for the former kind."""
-    file = f"asupplemented/{mutant.file}"
-    source = (directory / file).read_text("utf-8")
-    if (found := source.count(mutant.old)) != 1:
-        message = f"its piece is in the source {found} times"
-        raise UnfitError(message)
-    return file, source.replace(mutant.old, mutant.new)
-
-
 # Judging
 
 
@@ -203,15 +180,12 @@ def run_tests(directory: Path, *tests: str, limit: float | None) -> tuple[int | 
     return done.returncode, (done.stdout + done.stderr)[-800:]
 
 
-def judge(mutant: Mutant | TextMutant, directory: Path, limit: float) -> Verdict:
+def judge(mutant: Mutant, directory: Path, limit: float) -> Verdict:
     """Apply a mutant to a copy of the project, run its test, and put the source back."""
     if (file := find_tests().get(mutant.by)) is None:
         return Verdict(mutant, killed=False, reason=f"{mutant.by} is gone")
     try:
-        if isinstance(mutant, Mutant):
-            path, source = mutate(mutant, directory)
-        else:
-            path, source = mutate_text(mutant, directory)
+        path, source = mutate(mutant, directory)
     except UnfitError as error:
         return Verdict(mutant, killed=False, reason=str(error))
     before = (directory / path).read_text("utf-8")
@@ -234,7 +208,7 @@ def show(verdict: Verdict, width: int) -> None:
     sys.stdout.flush()
 
 
-def run(mutants: list[Mutant | TextMutant], home: Path, limit: float) -> list[Verdict]:
+def run(mutants: list[Mutant], home: Path, limit: float) -> list[Verdict]:
     """Judge mutants concurrently, each worker in its own copy of the project."""
     copies: SimpleQueue[Path] = SimpleQueue()
     for number in range(WORKERS):
@@ -242,7 +216,7 @@ def run(mutants: list[Mutant | TextMutant], home: Path, limit: float) -> list[Ve
         copies.put(home / str(number))
     width = max(len(mutant.rule) for mutant in mutants)
 
-    def work(mutant: Mutant | TextMutant) -> Verdict:
+    def work(mutant: Mutant) -> Verdict:
         directory = copies.get()
         try:
             return judge(mutant, directory, limit)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.aio.atomic import try_lock
+from asupplemented.aio.locks import try_lock
 from asupplemented.aio.retry import CLOCK
 from asupplemented.errors import (
     LimitExceededError,

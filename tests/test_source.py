@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.abc import BlobFile, Opening, RawManifest, Timeouts
-from asupplemented.blobs.blob_files import open_blob_file
+from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.errors import (
     AmbiguousManifestError,
     BlobNotFoundError,

@@ -36,6 +36,7 @@ __all__ = (
     "RawParts",
     "Referring",
     "Resumable",
+    "SelfTimed",
     "Signed",
     "SourceAdapter",
     "StreamsBlobs",
@@ -173,6 +174,18 @@ class Hasty(Protocol):
         """Another source can serve the blob, so fail soon rather than retry for long.
 
         Called before the body is entered, if at all.
+        """
+        ...
+
+
+@runtime_checkable
+class SelfTimed(Protocol):
+    """A `RawBlob` that ends its own waits when they last too long, unless its reader does that."""
+
+    def leave_timing(self) -> None:
+        """Leave it to the reader to end waits that last too long.
+
+        Called before the body is entered, if at all, so that each wait has one timer, not two.
         """
         ...
 

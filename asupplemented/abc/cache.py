@@ -11,7 +11,7 @@ from asupplemented.errors import ConfigurationError, UnsupportedOperationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asupplemented.abc.adapter import BlobFile, RawManifest
+    from asupplemented.abc.adapter import BlobFile
     from asupplemented.abc.blob import BlobCandidate
     from asupplemented.abc.context import Context
     from asupplemented.abc.source import Reference
@@ -107,8 +107,11 @@ class BlobCache(AsyncResource):
     @abc.abstractmethod
     async def find_manifest(
         self, session: Context, digest: Digest, *, shared: bool = False
-    ) -> RawManifest | None:
-        """A manifest by its digest, None if it is not there."""
+    ) -> Manifest | None:
+        """A manifest by its digest, None if it is not there.
+
+        The cache verifies it (`Manifest.verified`), away from the event loop. It is used as it is.
+        """
 
     @abc.abstractmethod
     async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
@@ -176,9 +179,9 @@ class BlobCache(AsyncResource):
 
 
 class Lease(AsyncResource):
-    """A lease that was acquired. Closing it gives it back at once, so that others need not wait.
+    """A lease that is held. Closing it releases it at once, so that other hosts need not wait.
 
-    Closing never raises what the other side says: a lease that cannot be given back lapses.
+    Closing raises no errors of the server: a lease that cannot be released ends with its time.
     """
 
     __slots__ = ()
@@ -187,27 +190,27 @@ class Lease(AsyncResource):
     async def renew(self) -> bool:
         """Say that the work goes on; call it whenever some of it was done.
 
-        The other side is not asked before a good part of the time is over.
+        The server is not asked before a good part of the time is over.
 
         Returns:
-            False once the lease is lost: another host may do the same work.
+            False once the lease is lost: another host may be at work, too.
         """
 
 
 class LeaseProvider(Protocol):
-    """Lets one of several hosts at a time do what all of them need.
+    """Gives leases, with which one of several hosts at a time does work that all of them need.
 
-    It saves work and guards nothing. What is made is named by its digest, so two hosts that make it
-    at once make the same, and no token has to fence off a host that lost its lease. So a provider
-    never fails the work: where it cannot be asked, every host goes on, and one event `Warned` tells
-    when that begins.
+    A lease saves work and protects nothing. Blobs are named by their digests, so two hosts that
+    fetch one at the same time store the same bytes, and no fencing token is needed. So it never
+    fails a fetch, either: if the server cannot be asked, every host goes on without a lease, with
+    an event `Warned` when that begins.
     """
 
     async def acquire(self, session: Context, key: str, /) -> Lease | None:
-        """Try to acquire the lease of a key, for a while.
+        """Try to get the lease of a key, for a while.
 
         Returns:
-            None if another host has it. If the other side cannot be asked, a lease that holds
-            nothing.
+            None if another host holds it. If the server cannot be asked, a lease that is held
+            nowhere.
         """
         ...

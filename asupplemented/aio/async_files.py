@@ -78,7 +78,8 @@ async def read_file(
     """
 
     def opener(name: str, _flags: int) -> int:
-        return open_regular(name, missing=missing, follow=follow)
+        fd, _ = open_regular(name, missing=missing, follow=follow)
+        return fd
 
     try:
         async with opened(aiofiles.open(path, "rb", opener=opener)) as file:

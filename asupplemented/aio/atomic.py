@@ -1,176 +1,116 @@
-"""Writing files so that nobody ever sees half of one.
+"""Writing files so that no reader ever sees half of one.
 
-A file is written under a name that no reader looks at, in the directory tree that it will live
-in, and renamed into place when it is whole. What a killed process leaves behind has such a name
-too; the next writer sweeps it away, told apart from a file in the making by its lock.
+A file is written under a name that no reader looks at, in the directory tree where it will live,
+and renamed when it is whole. What a killed process leaves behind has such a name, too. The next
+writer removes it, unless it is locked: a file in the making is locked by its writer.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import secrets
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
-from asupplemented.aio.files import run_blocking, run_closing, run_opening
-from asupplemented.errors import LayoutError, PermissionDeniedError, SourceError, UsageError
+from asupplemented.aio.files import SharedFile, map_write_errors
+from asupplemented.aio.locks import is_at, lock_file
+from asupplemented.aio.threads import run_blocking, run_closing, run_opening
+from asupplemented.errors import LayoutError, UsageError
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
     from asupplemented.abc import BlobStream, Context
 
 __all__ = (
     "PREFIX",
     "StagedFile",
-    "create_staged",
-    "drop_lock",
     "ingest",
-    "is_at",
-    "lock_file",
     "make_directory",
-    "map_write_errors",
     "remove_leftovers",
     "sync_directory",
-    "take_lock",
-    "try_lock",
     "write_file",
 )
 
 PREFIX: Final = ".asupplemented-"
-"""How the names of files in the making begin: what has such a name is ours to sweep."""
+"""How the names of files in the making begin; files with such names are removed as leftovers."""
 
-_REFUSED: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
-_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-_MISSHAPEN: Final = frozenset(
-    (
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EEXIST,
-        errno.ENOTEMPTY,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-    )
-)
-_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ATTEMPTS: Final = 100
-"""Names to try; more than one is needed only while another process sweeps."""
+"""Names to try; more than one is needed only while another process removes leftovers."""
 
 
-@contextmanager
-def map_write_errors(path: Path) -> Generator[None]:
-    """Turn what the operating system says about writing into errors of the library.
+class StagedFile(SharedFile):
+    """A file in the making: published under its name, or gone when it is closed.
 
-    Args:
-        path: What is written, for the message.
-
-    Raises:
-        PermissionDeniedError: No permission, or a read-only file system.
-        LayoutError: Something else is in the way: a file where a directory has to be.
-        SourceError: The disk is full, or failed.
-    """
-    try:
-        yield
-    except SourceError:
-        raise
-    except OSError as error:
-        raise _map(error, path) from error
-
-
-def _map(error: OSError, path: Path) -> SourceError:
-    message = f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}"
-    if error.errno in _REFUSED:
-        return PermissionDeniedError(
-            f"{message}; check its permissions, and whether it is mounted read-only"
-        )
-    if error.errno in _FULL:
-        return SourceError(f"{message}; make room and try again, what is whole is kept")
-    return LayoutError(message) if error.errno in _MISSHAPEN else SourceError(message)
-
-
-class StagedFile:
-    """A file in the making. Blocking; every method may be called from any thread.
-
-    It ends with `publish` or `discard`, whichever comes first; after that, both do nothing, and
-    a write in another thread has no effect.
+    Blocking; every method may be called from any thread.
     """
 
-    __slots__ = ("_durable", "_fd", "_lock", "_path", "size")
+    __slots__ = ("_naming", "_staged")
 
-    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+    def __init__(self, fd: int, path: Path) -> None:
+        super().__init__(fd, path)
+        self._naming = threading.Lock()
+        self._staged = True
+
+    @classmethod
+    def create(cls, directory: Path) -> Self:
         """Make the file.
 
         Args:
             directory: Where it lies until it is published: on the file system of its target.
-            durable: Whether `publish` waits until the bytes are on the disk.
 
         Raises:
-            SourceError: See `map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
-        self._durable = durable
-        self._lock = threading.Lock()
-        self.size = 0
-        """Bytes written so far."""
         with map_write_errors(directory):
-            self._fd, self._path = create_staged(directory)
+            return cls(*_create(directory))
 
-    @property
-    def path(self) -> Path:
-        """Where the file is until it is published."""
-        return self._path
-
-    def write(self, chunks: Sequence[bytes]) -> None:
-        """Append all of some chunks.
+    def sync(self) -> None:
+        """Wait until the bytes are on the disk.
 
         Raises:
-            SourceError: See `map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
-        with self._lock, map_write_errors(self._path):
-            for chunk in chunks:
-                view = memoryview(chunk)
-                while view and self._fd >= 0:
-                    written = os.write(self._fd, view)
-                    self.size += written
-                    view = view[written:]
+        with self.use() as fd, map_write_errors(self.path):
+            if fd is not None:
+                os.fsync(fd)
 
-    def publish(self, target: Path) -> None:
-        """Put the file in its place, instead of what is there.
+    def publish(self, target: Path, *, directory_mode: int = 0o777) -> bool:
+        """Rename the file to its target, in place of what is there.
 
-        The directory of `target` is made if it is not there.
+        Until the file is closed, a shared lock protects it: a cache does not evict it.
+
+        Args:
+            target: Its name from now on.
+            directory_mode: Permissions, less the umask, of its directory if that has to be made.
+
+        Returns:
+            False if the file was closed or published before, and nothing was done.
 
         Raises:
-            SourceError: See `map_write_errors`; the file is gone then.
+            SourceError: See `asupplemented.aio.files.map_write_errors`; then nothing was renamed.
         """
-        try:
-            with self._lock, map_write_errors(target):
-                if self._fd >= 0:
-                    if self._durable:
-                        os.fsync(self._fd)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    self._path.rename(target)
-                    self._close()
-        finally:
-            self.discard()
+        with self._naming, self.use() as fd, map_write_errors(target):
+            if fd is None or not self._staged:
+                return False
+            target.parent.mkdir(mode=directory_mode, parents=True, exist_ok=True)
+            self.path.rename(target)
+            self._staged = False
+            with suppress(OSError):  # Without locks, its descriptor keeps it readable.
+                lock_file(fd, shared=True)
+            return True
 
-    def discard(self) -> None:
-        """Remove the file, unless it was published. Never raises."""
-        with self._lock:
-            if self._fd >= 0:
+    def close(self) -> None:
+        """Close the file, and remove it unless it was published. May be called again."""
+        # Not while another thread renames it, because the name could be removed after that.
+        with self._naming:
+            if self._staged:
+                self._staged = False
                 with suppress(OSError):
-                    self._path.unlink()
-                self._close()
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        with suppress(OSError):
-            os.close(fd)
+                    self.path.unlink()
+        super().close()
 
 
 async def ingest(
@@ -181,54 +121,62 @@ async def ingest(
     staging: Path,
     durable: bool = True,
 ) -> int:
-    """Write an entered stream to its end, and put the file in place when it is verified.
+    """Write an entered stream to its end, and publish the file when it is verified.
 
     Args:
         context: The session, whose threads write.
-        stream: A whole blob, not a range of one; the stream is what verifies.
-        target: Where the file goes, instead of what is there.
+        stream: A whole blob, not a range of one. The stream verifies it.
+        target: Where the file goes, in place of what is there.
         staging: A directory of the same file system.
-        durable: See `StagedFile`.
+        durable: Whether the bytes are on the disk before the file is published.
 
     Returns:
         Bytes written.
 
     Raises:
         UsageError: The stream ended without having verified a whole blob.
-        SupplementedError: Whatever the stream raises, and see `map_write_errors`. On any error,
-            and on cancellation, nothing of the blob stays.
+        SupplementedError: What the stream raises, and see
+            `asupplemented.aio.files.map_write_errors`. On any error, and on cancellation,
+            nothing of the blob stays.
     """
-    make = partial(StagedFile, staging, durable=durable)
-    staged = await run_opening(context, make, StagedFile.discard)
+    staged = await run_opening(context, partial(StagedFile.create, staging), StagedFile.close)
     try:
-        await _drain(context, stream, staged)
+        size = await _drain(context, stream, staged)
         _check_whole(stream)
-        await run_blocking(context, staged.publish, target)
+        await run_blocking(context, _publish, staged, target, durable=durable)
     except BaseException:
-        # In a thread, because a write that has begun in another one has to end first.
-        await run_closing(context, staged.discard)
+        await run_closing(context, staged.close)
         raise
-    return staged.size
+    return size
 
 
 def write_file(target: Path, data: bytes, *, staging: Path, durable: bool = True) -> None:
-    """Write a small file whole, instead of what is there. Blocking.
+    """Write a small file whole, in place of what is there. Blocking.
 
     Args:
         target: Where it goes; its directory is made if it is not there.
         data: All of it.
         staging: A directory of the same file system.
-        durable: See `StagedFile`.
+        durable: Whether the bytes are on the disk before the file is published.
 
     Raises:
-        SourceError: See `map_write_errors`; what was there before still is.
+        SourceError: See `asupplemented.aio.files.map_write_errors`; what was there before still
+            is.
     """
-    staged = StagedFile(staging, durable=durable)
+    staged = StagedFile.create(staging)
     try:
-        staged.write((data,))
-        staged.publish(target)
+        staged.write(0, data)
+        _publish(staged, target, durable=durable)
     finally:
-        staged.discard()
+        staged.close()
+
+
+def _publish(staged: StagedFile, target: Path, *, durable: bool) -> None:
+    # Synced before it is renamed: otherwise a power failure may leave a name without bytes.
+    if durable:
+        staged.sync()
+    staged.publish(target)
+    staged.close()
 
 
 def make_directory(path: Path, *, mode: int = 0o755) -> None:
@@ -239,7 +187,7 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
         mode: Its permissions, less the umask, if it is made.
 
     Raises:
-        SourceError: See `map_write_errors`.
+        SourceError: See `asupplemented.aio.files.map_write_errors`.
     """
     with map_write_errors(path):
         path.mkdir(mode=mode, exist_ok=True)
@@ -249,7 +197,7 @@ def sync_directory(path: Path) -> None:
     """Wait until the names in a directory are on the disk. Blocking.
 
     Raises:
-        SourceError: See `map_write_errors`.
+        SourceError: See `asupplemented.aio.files.map_write_errors`.
     """
     with map_write_errors(path):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -262,81 +210,20 @@ def sync_directory(path: Path) -> None:
 def remove_leftovers(directory: Path) -> None:
     """Remove what killed writers left behind; files in the making stay. Blocking.
 
-    It does what it can: a file that cannot be removed is in nobody's way.
+    Errors are ignored, because a file that stays does no harm.
     """
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX) and entry.is_file(follow_symlinks=False):
                 with suppress(OSError):
-                    _sweep(Path(entry.path))
+                    _remove_unlocked(Path(entry.path))
 
 
-@contextmanager
-def try_lock(path: Path) -> Generator[bool]:
-    """Hold an exclusive lock between processes and threads, or not. Blocking, but never waits.
-
-    The lock is a file beside what it protects, and is gone when nobody holds it.
-
-    Args:
-        path: The file; nothing else may use this name.
-
-    Yields:
-        Whether the lock is held.
-
-    Raises:
-        SourceError: The file cannot be made or locked; see `map_write_errors`.
-    """
-    fd = take_lock(path)
-    try:
-        yield fd is not None
-    finally:
-        if fd is not None:
-            drop_lock(fd, path)
-
-
-def take_lock(path: Path) -> int | None:
-    """Take the lock that `try_lock` holds, for longer than a block lasts.
-
-    Returns:
-        The open file, to be given to `drop_lock`; None if somebody else holds the lock.
-
-    Raises:
-        SourceError: The file cannot be made or locked; see `map_write_errors`.
-    """
-    with map_write_errors(path):
-        fd = os.open(path, _LOCK_FLAGS, 0o644)
-        try:
-            held = lock_file(fd) and is_at(fd, path)
-        except BaseException:
-            os.close(fd)
-            raise
-    if held:
-        return fd
-    os.close(fd)
-    return None
-
-
-def drop_lock(fd: int, path: Path) -> None:
-    """Give back what `take_lock` took, and remove its file."""
-    try:
-        with suppress(OSError):
-            path.unlink()
-    finally:
-        os.close(fd)
-
-
-def create_staged(directory: Path) -> tuple[int, Path]:
-    """Make a file under a name that no reader looks at, locked against being swept.
-
-    Returns:
-        The file, open for reading and writing, and its name; both belong to the caller.
-
-    Raises:
-        OSError: It cannot be made; see `map_write_errors`.
-    """
+def _create(directory: Path) -> tuple[int, Path]:
     for _ in range(_ATTEMPTS):
         path = directory / (PREFIX + secrets.token_hex(8))
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        # Another process that removes leftovers may have locked or removed it before our lock.
         if _mark(fd) and is_at(fd, path):
             return fd, path
         os.close(fd)
@@ -344,47 +231,20 @@ def create_staged(directory: Path) -> tuple[int, Path]:
     raise LayoutError(message)
 
 
-def lock_file(fd: int, *, shared: bool = False) -> bool:
-    """Lock an open file until it is closed. Blocking, but never waits.
-
-    Args:
-        fd: The open file. A lock that it holds already is changed.
-        shared: Whether others may hold it, too.
-
-    Returns:
-        False if somebody else holds it.
-
-    Raises:
-        OSError: This file system has no locks.
-    """
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_at(fd: int, path: Path) -> bool:
-    """Whether the name still means the open file; it may be gone, or be another one's by now."""
-    try:
-        there = path.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(os.fstat(fd), there)
-
-
-async def _drain(context: Context, stream: BlobStream, staged: StagedFile) -> None:
-    """Write what a stream gives, in batches that are worth the hop to a thread."""
+async def _drain(context: Context, stream: BlobStream, staged: StagedFile) -> int:
+    """Write a stream to its end, in batches that are worth the hop to a thread."""
     batch: list[bytes] = []
-    pending = 0
+    written = pending = 0
     async for chunk in stream:
         batch.append(chunk)
         pending += len(chunk)
         if pending >= BLOCK:
-            await run_blocking(context, staged.write, batch)
+            await run_blocking(context, staged.write, written, *batch)
+            written += pending
             batch, pending = [], 0
     if batch:
-        await run_blocking(context, staged.write, batch)
+        await run_blocking(context, staged.write, written, *batch)
+    return written + pending
 
 
 def _check_whole(stream: BlobStream) -> None:
@@ -394,14 +254,14 @@ def _check_whole(stream: BlobStream) -> None:
 
 
 def _mark(fd: int) -> bool:
-    """Lock a file in the making; False if somebody was quicker."""
+    """Lock a file in the making; False if another process was faster."""
     try:
         return lock_file(fd)
     except OSError:
-        return True  # A file system without locks: then nobody can lock it to sweep it either.
+        return True  # A file system without locks: then no process can lock it to remove it.
 
 
-def _sweep(path: Path) -> None:
+def _remove_unlocked(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if lock_file(fd) and is_at(fd, path):

@@ -1,7 +1,7 @@
-"""Closing what was opened, on every path out.
+"""Closing resources on every path out.
 
-Cancellation must not stop a clean-up half way: everything is asked to close, within a time
-limit, and only then does the cancellation go on.
+Cancellation must not stop a clean-up half way. So all resources are closed first, within a time
+limit, and the cancellation is raised after that.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ async def closing_on_error(
 ) -> AsyncGenerator[None]:
     """Close resources if the body fails or is cancelled; the error of the body prevails.
 
-    Only a cancellation while closing goes before it: whoever asked for it waits for it.
+    Only a cancellation while closing is raised instead: the canceller waits for it.
 
     Args:
         resources: Gives what is open at the time of the failure.

@@ -1,6 +1,8 @@
-"""Doing things side by side, and giving up together.
+"""Running many actions at a time, and joining callers that want the same result.
 
-Single flight: many want the same, one fetches it (rules PING-04, TOK-07).
+`for_each` runs one action for each item of a collection, a limited number at a time.
+`SingleFlight` lets callers that want the same result at the same time wait for one of them
+(rules PING-04, TOK-07); `SingleFlightMap` does that for each of many keys.
 """
 
 from __future__ import annotations
@@ -13,20 +15,20 @@ from asupplemented.errors import SupplementedError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-__all__ = ("Flights", "SingleFlight", "run_side_by_side")
+__all__ = ("SingleFlight", "SingleFlightMap", "for_each")
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 
-async def run_side_by_side(
-    items: Collection[T], limit: int, action: Callable[[T], Awaitable[None]]
+async def for_each(
+    items: Collection[T], action: Callable[[T], Awaitable[None]], *, limit: int
 ) -> None:
-    """Do something with each item, `limit` at a time, beginning in order.
+    """Run an action for each item, at most `limit` at a time, started in order.
 
     Raises:
-        BaseException: The first failure. All others were cancelled by then; those that failed as
-            well are in its notes.
+        BaseException: The first failure. All other actions have been cancelled by then; those that
+            failed as well are in its notes.
     """
     waiting = iter(items)
 
@@ -46,11 +48,11 @@ async def run_side_by_side(
 
 
 class SingleFlight(Generic[T]):
-    """Joins callers that want the same thing at the same time.
+    """Joins callers that want the same result at the same time.
 
-    The first caller does the work in its own task, so there is no task to leak. Those who come
-    meanwhile wait: a result is theirs too, and so is an error, each getting a copy of it. If
-    the first one is cancelled, the next one does the work. Nothing is remembered beyond that.
+    The first caller does the work in its own task, so there is no task to leak. Callers that come
+    meanwhile wait. They get the same result, or each a copy of the same error. If the first
+    caller is cancelled, the next one does the work. Results are not kept.
     """
 
     __slots__ = ("_flight",)
@@ -60,17 +62,17 @@ class SingleFlight(Generic[T]):
 
     @property
     def idle(self) -> bool:
-        """Whether nobody is at work."""
+        """Whether no caller is doing the work."""
         return self._flight is None
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do the work, or wait for who does it.
+        """Do the work, or wait for the caller that is doing it.
 
         Raises:
             SupplementedError: What the work raised.
         """
         while self._flight is not None:
-            # Shielded, because who is cancelled while it awaits a future cancels the future.
+            # Shielded, because a task that is cancelled cancels the future that it awaits.
             outcome = await asyncio.shield(self._flight)
             if isinstance(outcome, SupplementedError):
                 raise outcome.twin()
@@ -80,7 +82,7 @@ class SingleFlight(Generic[T]):
 
     async def _lead(self, work: Callable[[], Awaitable[T]]) -> T:
         flight = self._flight = asyncio.get_running_loop().create_future()
-        outcome: list[T] | SupplementedError = []
+        outcome: list[T] | SupplementedError = []  # Empty: cancelled, the next caller takes over.
         try:
             result = await work()
             outcome = [result]
@@ -88,14 +90,15 @@ class SingleFlight(Generic[T]):
             outcome = error.twin()
             raise
         finally:
+            # Idle before the waiting callers wake up, so that one of them can take over.
             self._flight = None
             if not flight.done():
                 flight.set_result(outcome)
         return result
 
 
-class Flights(Generic[K, T]):
-    """A single flight for each of many things, by key."""
+class SingleFlightMap(Generic[K, T]):
+    """One `SingleFlight` for each key, kept while a caller uses it."""
 
     __slots__ = ("_flights",)
 
@@ -103,7 +106,7 @@ class Flights(Generic[K, T]):
         self._flights: dict[K, SingleFlight[T]] = {}
 
     async def run(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
-        """Do the work, or wait for who does it for the same key.
+        """Do the work, or wait for the caller that is doing it for the same key.
 
         Raises:
             SupplementedError: What the work raised.
@@ -114,3 +117,10 @@ class Flights(Generic[K, T]):
         finally:
             if flight.idle and self._flights.get(key) is flight:
                 del self._flights[key]
+
+    def __len__(self) -> int:
+        """Keys whose work is being done."""
+        return len(self._flights)
+
+    def __repr__(self) -> str:
+        return f"<SingleFlightMap of {len(self._flights)} keys>"

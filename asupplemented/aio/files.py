@@ -1,24 +1,20 @@
-"""Files, read off the event loop.
+"""Files: opened only if they are regular, and closed by their last user. Blocking, for threads.
 
-A hop to a thread costs about as much as reading 200 KiB, so work goes there in pieces that are
-worth it: a whole batch of small files, or a block of a large one. The threads are the
-session's own: those of the event loop are few, and names are looked up in them.
+`SharedFile` serves several threads at once. A file descriptor that one thread closes while another
+one reads may stand for another file by then, so closing is left to the last user.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
+import tempfile
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
 
-import anyio
-
-from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.errors import (
     ClosedError,
     LayoutError,
@@ -32,194 +28,42 @@ from asupplemented.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Future
-    from pathlib import Path
+    from collections.abc import Callable, Generator
 
-    from asupplemented.abc import Context
     from asupplemented.errors import SupplementedError
 
 __all__ = (
-    "WORKERS",
-    "Workers",
+    "SharedFile",
     "map_os_error",
+    "map_write_errors",
     "open_regular",
-    "open_with_status",
     "read_limited",
-    "run_blocking",
-    "run_closing",
-    "run_opening",
-    "usable_cores",
 )
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-"""A FIFO opens at once instead of waiting for a writer, a terminal takes nobody over (DI-07)."""
+"""A FIFO opens at once instead of waiting for a writer; no terminal takes control (rule DI-07)."""
 
-MAX_WORKERS: Final = 8
-"""Threads for files; more of them only wait for each other."""
-
-_MISSHAPEN: Final = frozenset((errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO))
-
-
-# Threads
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
-
-
-class Workers(AsyncResource):
-    """The threads of a session for blocking work: two for each core, 2 to 8 in all."""
-
-    __slots__ = ("_executor", "_readers", "_running")
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(
-            min(MAX_WORKERS, 2 * usable_cores()), thread_name_prefix="asupplemented-file"
-        )
-        self._running: set[Future[object]] = set()
-        self._readers = 0
-
-    def submit(self, func: Callable[[], T]) -> Future[T]:
-        """Start a call in a thread. May be called from such a thread, too.
-
-        Raises:
-            ClosedError: The session is closed.
-        """
-        try:
-            future = self._executor.submit(func)
-        except RuntimeError as error:
-            raise _closed() from error
-        self._running.add(cast("Future[object]", future))
-        future.add_done_callback(self._running.discard)
-        return future
-
-    @property
-    def running(self) -> int:
-        """Calls that have not ended, those that wait for a thread included."""
-        return len(self._running)
-
-    def enlist(self) -> int:
-        """Count one more file that is read at length, and tell how many there are now."""
-        self._readers += 1
-        return self._readers
-
-    def discharge(self) -> None:
-        """Count one less."""
-        self._readers -= 1
-
-    async def run(self, func: Callable[[], T]) -> T:
-        """Call a function in a thread and wait for it; see `run_blocking`.
-
-        Raises:
-            ClosedError: The session is closed.
-        """
-        return await _result(self.submit(func))
-
-    async def aclose(self) -> None:
-        """Wait for what is running, and end the threads. What has not begun never will."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        running = [asyncio.wrap_future(future) for future in tuple(self._running)]
-        await asyncio.gather(*running, return_exceptions=True)
-        self._executor.shutdown()  # Nothing runs any more, so this does not block.
+_NOT_A_FILE: Final = frozenset((errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENXIO))
+_REFUSED: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_IN_THE_WAY: Final = frozenset(
+    (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    )
+)
 
 
-WORKERS: Final = ResourceKey["Workers"]("threads for files")
-
-
-async def run_blocking(
-    context: Context, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    """Call a function in a worker thread.
-
-    When the caller is cancelled, a call that has begun runs to its end, and its result is
-    dropped: for results that must be released there is `run_opening`.
-
-    Args:
-        context: The session, whose threads are used.
-        func: What to call.
-        *args: Its arguments.
-        **kwargs: Its keyword arguments.
-
-    Raises:
-        ClosedError: The session is closed.
-    """
-    return await context.resource(WORKERS, Workers).run(partial(func, *args, **kwargs))
-
-
-async def run_opening(context: Context, func: Callable[[], T], release: Callable[[T], object]) -> T:
-    """Call a function in a worker thread that returns something to be released.
-
-    Args:
-        context: The session, whose threads are used.
-        func: Opens something.
-        release: Called with what arrives when the caller has been cancelled meanwhile, in any
-            thread.
-
-    Raises:
-        ClosedError: The session is closed.
-    """
-    future = context.resource(WORKERS, Workers).submit(func)
-
-    def drop(done: Future[T]) -> None:
-        if not done.cancelled() and done.exception() is None:
-            release(done.result())
-
-    try:
-        return await _result(future)
-    except BaseException:
-        # Also when it was delivered, but the caller was cancelled before it could take it.
-        future.add_done_callback(drop)
-        raise
-
-
-async def run_closing(context: Context, func: Callable[[], object]) -> None:
-    """Call a function that must be called, in a worker thread if there still is one.
-
-    It is called even if the caller is cancelled, or the session is closed, before its turn
-    comes; and it is waited for unless the caller is cancelled.
-
-    Args:
-        context: The session, whose threads are used.
-        func: Releases something, and does not raise.
-    """
-    try:
-        future = context.resource(WORKERS, Workers).submit(func)
-    except ClosedError:
-        func()
-        return
-    future.add_done_callback(lambda done: func() if done.cancelled() else None)
-    with anyio.CancelScope(shield=True), suppress(ClosedError):
-        await _result(future, lasting=True)
-
-
-async def _result(future: Future[T], *, lasting: bool = False) -> T:
-    """Wait for a call; if the caller is cancelled, it is not begun any more unless it lasts."""
-    waiting = asyncio.wrap_future(future)
-    try:
-        return await (asyncio.shield(waiting) if lasting else waiting)
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if future.cancelled() and task is not None and not task.cancelling():
-            raise _closed() from error  # It was still waiting for a thread.
-        raise
-
-
-def _closed() -> ClosedError:
-    return ClosedError("the session is closed, and reads no more files; make a new session")
-
-
-# Opening
+# Errors
 
 
 def map_os_error(error: OSError | EOFError, what: object) -> SourceError:
-    """The error of this library that says what an exception of the standard library says.
+    """Translate an exception of the standard library into an error of this one.
 
     Args:
         error: What was raised.
@@ -238,10 +82,44 @@ def map_os_error(error: OSError | EOFError, what: object) -> SourceError:
             return NetworkError(message)
         case EOFError():
             return TruncatedError(message)
-        case _ if error.errno in _MISSHAPEN:
+        case _ if error.errno in _NOT_A_FILE:
             return LayoutError(message)
         case _:
             return SourceError(message)
+
+
+@contextmanager
+def map_write_errors(path: Path) -> Generator[None]:
+    """Translate errors of the operating system about writing into errors of the library.
+
+    Args:
+        path: What is written, for the message.
+
+    Raises:
+        PermissionDeniedError: No permission, or a read-only file system.
+        LayoutError: Something else is there, such as a file in the place of a directory.
+        SourceError: The disk is full, or failed.
+    """
+    try:
+        yield
+    except SourceError:
+        raise
+    except OSError as error:
+        raise _map_write_error(error, path) from error
+
+
+def _map_write_error(error: OSError, path: Path) -> SourceError:
+    message = f"cannot write {path}: {os.strerror(error.errno) if error.errno else error}"
+    if error.errno in _REFUSED:
+        return PermissionDeniedError(
+            f"{message}; check its permissions, and whether it is mounted read-only"
+        )
+    if error.errno in _FULL:
+        return SourceError(f"{message}; make room and try again, whole blobs are kept")
+    return LayoutError(message) if error.errno in _IN_THE_WAY else SourceError(message)
+
+
+# Opening and reading
 
 
 def open_regular(
@@ -249,8 +127,8 @@ def open_regular(
     *,
     missing: Callable[[str], SupplementedError] = NotFoundError,
     follow: bool = True,
-) -> int:
-    """Open a regular file for reading, and nothing else (rule DI-07). Blocking, but never waits.
+) -> tuple[int, os.stat_result]:
+    """Open a regular file for reading, and nothing else (rule DI-07). Never waits.
 
     Args:
         path: The file.
@@ -258,7 +136,7 @@ def open_regular(
         follow: Whether the last part of the path may be a symbolic link.
 
     Returns:
-        The file descriptor, to be closed by the caller.
+        The file descriptor, to be closed by the caller, and the status of the open file.
 
     Raises:
         SupplementedError: What `missing` made.
@@ -266,17 +144,6 @@ def open_regular(
         LayoutError: It is a directory, FIFO, device or socket, or a link where none may be.
         SourceError: It cannot be opened for another reason.
     """
-    fd, _ = open_with_status(path, missing=missing, follow=follow)
-    return fd
-
-
-def open_with_status(
-    path: str | Path,
-    *,
-    missing: Callable[[str], SupplementedError] = NotFoundError,
-    follow: bool = True,
-) -> tuple[int, os.stat_result]:
-    """The same as `open_regular`, and what the operating system says about the open file."""
     try:
         fd = os.open(path, _FLAGS if follow else _FLAGS | os.O_NOFOLLOW)
     except FileNotFoundError as error:
@@ -308,7 +175,7 @@ def read_limited(
     missing: Callable[[str], SupplementedError] = NotFoundError,
     follow: bool = True,
 ) -> bytes:
-    """Read a small file whole. Blocking.
+    """Read a small file whole.
 
     Args:
         path: A regular file.
@@ -320,10 +187,10 @@ def read_limited(
         LimitExceededError: It has more than `limit` bytes.
         SupplementedError: See `open_regular`.
     """
-    fd, status = open_with_status(path, missing=missing, follow=follow)
+    fd, status = open_regular(path, missing=missing, follow=follow)
     try:
         data = os.read(fd, min(status.st_size, limit) + 1)
-        if len(data) != status.st_size:  # Else that was the end: one call less for each file.
+        if len(data) != status.st_size:  # Otherwise that was the end, and one call is saved.
             while len(data) <= limit and (more := os.read(fd, limit + 1 - len(data))):
                 data += more
     except OSError as error:
@@ -334,3 +201,127 @@ def read_limited(
         message = f"{path} exceeded maximum allowed size of {limit} bytes"
         raise LimitExceededError(message, limit=limit)
     return data
+
+
+class SharedFile:
+    """An open file that several threads read and write by position; its last user closes it.
+
+    Closing never waits: calls that other threads have begun end first, and the last one closes the
+    file. Later calls find it closed.
+
+    Args:
+        fd: The open file; it belongs to this object from now on.
+        path: Its name, for messages; it may be gone.
+        offset: Where position 0 lies within the file.
+        close: Closes `fd`; None for `os.close`.
+    """
+
+    __slots__ = ("_closed", "_fd", "_lock", "_offset", "_release", "_users", "path")
+
+    def __init__(
+        self, fd: int, path: Path, *, offset: int = 0, close: Callable[[], None] | None = None
+    ) -> None:
+        self.path = path
+        self._fd = fd
+        self._offset = offset
+        self._release = close
+        self._lock = threading.Lock()
+        self._users = 0
+        self._closed = False
+
+    @classmethod
+    def temporary(cls, directory: str | Path | None = None) -> Self:
+        """Make a file without a name, which is gone when it is closed.
+
+        Args:
+            directory: Where its bytes lie, None for the system's directory for such files.
+
+        Raises:
+            SourceError: See `map_write_errors`.
+        """
+        with map_write_errors(Path(directory or "the directory for temporary files")):
+            fd, name = tempfile.mkstemp(dir=directory)
+            try:
+                os.unlink(name)  # noqa: PTH108 - a name from the system is a string
+            except BaseException:
+                os.close(fd)
+                raise
+        return cls(fd, Path(name))
+
+    def read(self, start: int, size: int) -> bytes:
+        """Read up to `size` bytes from `start` on; none behind the end, or if it is closed.
+
+        Raises:
+            SourceError: The disk failed.
+        """
+        with self.use() as fd:
+            try:
+                return b"" if fd is None else os.pread(fd, size, self._offset + start)
+            except OSError as error:
+                raise map_os_error(error, self.path) from error
+
+    def write(self, start: int, *chunks: bytes) -> None:
+        """Write all chunks, one behind the other, from `start` on.
+
+        On a failure, some of it may be there.
+
+        Raises:
+            ClosedError: The file was closed.
+            SourceError: See `map_write_errors`.
+        """
+        position = self._offset + start
+        with self.use() as fd, map_write_errors(self.path):
+            if fd is None:
+                message = f"{self.path} was closed while it was being written; open the blob again"
+                raise ClosedError(message)
+            for chunk in chunks:
+                view = memoryview(chunk)
+                while view:
+                    written = os.pwrite(fd, view, position)
+                    position += written
+                    view = view[written:]
+
+    def status(self) -> os.stat_result | None:
+        """The status of the file now; None if it is closed.
+
+        Raises:
+            SourceError: The operating system does not tell.
+        """
+        with self.use() as fd:
+            try:
+                return None if fd is None else os.fstat(fd)
+            except OSError as error:
+                raise map_os_error(error, self.path) from error
+
+    @contextmanager
+    def use(self) -> Generator[int | None]:
+        """Keep the file open meanwhile; gives its descriptor, None if it is closed."""
+        with self._lock:
+            usable = not self._closed
+            self._users += usable
+        try:
+            yield self._fd if usable else None
+        finally:
+            with self._lock:
+                self._users -= usable
+                last = usable and self._closed and not self._users
+            if last:
+                self._close_now()
+
+    def close(self) -> None:
+        """Close the file, now or after the calls that are running. May be called again."""
+        with self._lock:
+            closing = not self._closed and not self._users
+            self._closed = True
+        if closing:
+            self._close_now()
+
+    def _close_now(self) -> None:
+        if self._release is not None:
+            self._release()
+            return
+        with suppress(OSError):  # An error of the disk concerns a file that is dropped anyway.
+            os.close(self._fd)
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,12 +1,8 @@
-"""Trying again: the loop that sleeps as `asupplemented.aio.retry` says.
+"""Retrying: when to try again, and the loop that does (rules RET-06, RET-08).
 
-Clock, sleep and randomness come from outside, so that tests need not wait.
-
-When to try again: a retry schedule without clock, sleep or randomness of its own.
-
-Rules RET-06 and RET-08. The schedule is told that an attempt failed and answers how long to
-pause, or that it is enough. Times are seconds on a clock of the caller's choice, as long as it
-is the same one throughout.
+`Backoff` is a schedule without clock, sleep or randomness of its own: it counts failures and gives
+the pause before the next attempt, or None if there is none. `retry` is the loop that pauses and
+tries again. Its `Clock` is an argument, so that tests need not wait.
 """
 
 from __future__ import annotations
@@ -43,9 +39,9 @@ _LONGEST_DATE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How patient to be.
+    """How often and for how long to retry.
 
-    Without advice from the other side the pause after failure n is random between 0 and
+    Without ``Retry-After`` the pause after failure n is random between 0 and
     ``base * 2 ** n`` seconds ("full jitter"), so that clients that failed together do not
     come back together.
     """
@@ -55,7 +51,7 @@ class RetryPolicy:
     base: float = 1.0
     """Seconds; half of the longest possible first pause."""
     longest: float = 60.0
-    """Seconds that one pause may last. Advice to wait longer ends the attempts at once."""
+    """Seconds that one pause may last. A longer ``Retry-After`` ends the attempts at once."""
     budget: float = 120.0
     """Seconds from the start of the first attempt to the start of the last one."""
 
@@ -69,7 +65,7 @@ class Backoff:
     """The schedule of one operation.
 
     Args:
-        policy: How patient to be.
+        policy: How often and for how long to retry.
         start: When the first attempt began, in seconds.
         random: Gives numbers in ``[0, 1)``.
     """
@@ -90,11 +86,11 @@ class Backoff:
     def next_delay(
         self, now: float, *, advice: float | None = None, attempts: int | None = None
     ) -> float | None:
-        """Count a failed attempt and say how long to pause before the next one.
+        """Count a failed attempt; gives the pause before the next one.
 
         Args:
             now: The time, in seconds.
-            advice: Seconds that the other side asked to wait, None if it did not say.
+            advice: Seconds that the server asked to wait, None if it did not.
             attempts: A limit for this kind of failure, where it is lower than the policy's.
 
         Returns:
@@ -177,13 +173,13 @@ class Retry(NamedTuple):
     """A failure that may pass if the operation is tried again."""
 
     after: float | None = None
-    """Seconds that the other side asked to wait, None if it did not say."""
+    """Seconds that the server asked to wait, None if it did not."""
     attempts: int | None = None
     """Attempts that this kind of failure is worth, None for as many as the policy allows."""
 
 
 class FirstFailure(NamedTuple):
-    """An attempt that was made, and failed, before there was any talk of another one."""
+    """The first attempt, which has already failed."""
 
     error: SupplementedError
     start: float
@@ -199,17 +195,17 @@ async def retry(
     notify: Callable[[SupplementedError, int, float], None],
     first: FirstFailure | None = None,
 ) -> T:
-    """Run an operation until it succeeds, fails for good, or patience ends.
+    """Run an operation until it succeeds, fails for good, or the policy ends the attempts.
 
     Cancellation ends it at once, asleep or not.
 
     Args:
         operation: One attempt.
         judge: Decides whether a failure is worth another attempt; None for no.
-        policy: How patient to be.
+        policy: How often and for how long to retry.
         clock: Where time comes from.
-        notify: Told of the error, of the number of the attempt that failed (from 1), and of
-            the seconds until the next one, before each pause.
+        notify: Called before each pause, with the error, the number of the attempt that failed
+            (from 1), and the seconds until the next one.
         first: The first attempt, if it was made already; None to make it here.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Streams of blobs: fetched from whoever serves them, verified, and handed out.
+"""Streams of blobs: fetched from their sources, verified, and handed out.
 
-From the inside out: how bytes are hashed (`hashing`), how files are read (`blob_files`,
-`read_ahead`), one source that is asked (`attempts`, with `patience`), who is asked (`candidates`)
-and who is fit to be (`health`), one blob from one source after another (`relay`, with `service`),
-and what readers see (`verified`).
+From the inside out: how bytes are hashed (`hashing`), how files are read (`blob_file`,
+`read_ahead`), one source that was asked (`attempts`), which source is asked (`candidates`) and
+which ones failed lately (`health`), what to do when a source fails (`failover` decides with what
+`history` records, `failover_reader` acts), and what callers see (`verified`).
 """

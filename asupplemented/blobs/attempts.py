@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING
 
-from asupplemented.abc import AsyncResource, Hasty, Resumable
-from asupplemented.aio.files import run_blocking
+from asupplemented.abc import AsyncResource, Resumable
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.blobs.blob_files import BlockReader
-from asupplemented.blobs.patience import Watch
+from asupplemented.aio.threads import run_blocking
+from asupplemented.aio.timers import MinRate, WaitTimer
+from asupplemented.blobs.blob_file import identify, share_blob_file
 from asupplemented.blobs.read_ahead import ReadAhead, verified_files
-from asupplemented.errors import SizeMismatchError, SourceTimeoutError
+from asupplemented.errors import SizeMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Served, Timeouts
-    from asupplemented.blobs.blob_files import FileIdentity
+    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Timeouts
+    from asupplemented.blobs.blob_file import FileIdentity
     from asupplemented.blobs.hashing import RunningHash
     from asupplemented.model.digest import Digest
 
-__all__ = ("Attempt", "FileAttempt", "Haste", "KeptAttempt", "Pace", "WireAttempt")
+__all__ = ("Attempt", "CachedAttempt", "FileAttempt", "WireAttempt")
 
 
 class Attempt(AsyncResource):
@@ -39,9 +38,6 @@ class Attempt(AsyncResource):
     """
 
     __slots__ = ("_candidate", "size", "start")
-
-    final: ClassVar[bool] = False
-    """Whether its failure is everybody's, so that nobody else is to be asked."""
 
     def __init__(self, candidate: BlobCandidate, size: int | None, start: int) -> None:
         self._candidate = candidate
@@ -66,7 +62,7 @@ class Attempt(AsyncResource):
             end: Offset behind the last byte, None for all there is.
             running: The hash of all bytes before the first one, fed on from here; None if
                 nothing is to be hashed.
-            size: Bytes of the whole blob, None if nobody knows.
+            size: Bytes of the whole blob, None if it is unknown.
         """
 
     @abc.abstractmethod
@@ -90,13 +86,8 @@ class Attempt(AsyncResource):
         return None
 
     @property
-    def served(self) -> Sequence[Served] | None:
-        """Who has served what, if the candidate is only one of those; None if it is the one."""
-        return None
-
-    @property
-    def proven(self) -> bool:
-        """Whether its bytes were verified before, so that they need not be hashed here."""
+    def preverified(self) -> bool:
+        """Whether it reads a file that was verified before, so that no hash is needed."""
         return False
 
     @property
@@ -113,31 +104,10 @@ class Attempt(AsyncResource):
         """Every byte of the blob was read, hashed, and found right."""
 
 
-class Haste:
-    """Whether a source is to be patient, and whether it was told otherwise.
-
-    Args:
-        wanted: Others are fit to serve the blob as well.
-    """
-
-    __slots__ = ("heeded", "wanted")
-
-    def __init__(self, *, wanted: bool = False) -> None:
-        self.wanted = wanted
-        self.heeded = False
-        """Somebody was hurried who would have been patient."""
-
-    def urge(self, raw: RawBlob) -> None:
-        """Tell a body that is about to be entered, if there is a reason to."""
-        if self.wanted and isinstance(raw, Hasty):
-            raw.hurry()
-            self.heeded = True
-
-
 class FileAttempt(Attempt):
     """A local file: read and hashed ahead in a thread."""
 
-    __slots__ = ("_blocks", "_context", "_digest", "_known", "_reader")
+    __slots__ = ("_blocks", "_context", "_digest", "_file", "_known", "_reader")
 
     def __init__(
         self,
@@ -150,22 +120,23 @@ class FileAttempt(Attempt):
         super().__init__(candidate, file.size, start)
         self._context = context
         self._digest = digest
-        self._reader = BlockReader(file)
+        self._file = file
+        self._reader = share_blob_file(file)
         self._blocks: ReadAhead | None = None
         self._known: FileIdentity | None = None
 
     async def look(self) -> None:
         known = verified_files(self._context).recall(self._digest)
-        file = self._reader.file
+        file = self._file
         if known is not None and (file.offset, file.size) == (0, known.size):
-            found = await run_blocking(self._context, self._reader.identify)
+            found = await run_blocking(self._context, identify, self._reader)
             self._known = known if found == known else None
 
     async def begin(
         self, end: int | None, running: RunningHash | None, size: int | None = None
     ) -> None:
         hasher = None if running is None else await running.settle()
-        file = self._reader.file
+        file = self._file
         last = min(limit for limit in (file.size, end, size) if limit is not None)
         self._blocks = ReadAhead(self._context, self._reader, self.start, last, hasher)
 
@@ -173,12 +144,12 @@ class FileAttempt(Attempt):
         return b"" if self._blocks is None else await self._blocks.read()
 
     @property
-    def proven(self) -> bool:
+    def preverified(self) -> bool:
         return self._known is not None
 
     @property
     def path(self) -> Path | None:
-        return self._reader.file.path if self._known is not None else None
+        return self._file.path if self._known is not None else None
 
     @property
     def trusted(self) -> bool:
@@ -187,10 +158,10 @@ class FileAttempt(Attempt):
         return self._blocks.identity == self._known
 
     def confirm(self) -> None:
-        file = self._reader.file
+        file = self._file
         identity = None if self._blocks is None else self._blocks.identity
         if identity is None or self.start != 0:
-            return  # What comes before the start was somebody else's.
+            return  # Another source served the bytes before the start.
         if file.offset == 0 and identity.size == file.size:
             verified_files(self._context).remember(self._digest, identity)
 
@@ -200,74 +171,61 @@ class FileAttempt(Attempt):
             self._blocks.close()
 
 
-class KeptAttempt(FileAttempt):
-    """A file that was verified when it was stored, by who keeps it."""
+class CachedAttempt(FileAttempt):
+    """A file in the cache, which verified it when it was stored."""
 
     __slots__ = ()
 
     async def look(self) -> None:
-        self._known = await run_blocking(self._context, self._reader.identify)
+        self._known = await run_blocking(self._context, identify, self._reader)
 
 
 class WireAttempt(Attempt):
-    """Whatever an adapter streams: hashed beside the event loop, and not waited for for ever."""
+    """A body that an adapter streams: hashed beside the event loop, and limited in time."""
 
     __slots__ = (
         "_asked",
         "_chunks",
-        "_clock",
         "_closed",
+        "_exact",
+        "_hash",
         "_left",
-        "_pace",
+        "_now",
+        "_rate",
         "_raw",
-        "_room",
-        "_running",
         "_size",
         "_skip",
-        "_watch",
+        "_timer",
     )
 
     def __init__(
-        self, candidate: BlobCandidate, clock: Clock, pace: Pace, raw: RawBlob, asked: int
+        self,
+        candidate: BlobCandidate,
+        context: Context,
+        raw: RawBlob,
+        asked: int,
+        after: Attempt | None,
     ) -> None:
         super().__init__(candidate, raw.size, raw.start)
         self._raw = raw
         self._chunks = aiter(raw)
-        self._pace = pace
-        self._watch = Watch()
-        self._clock = clock
+        self._rate = after.rate if isinstance(after, WireAttempt) else _rate_of(context.timeouts)
+        self._timer = WaitTimer()
+        self._now = context.resource(CLOCK, Clock).now
         self._closed = False
         self._asked = asked
-        self._running: RunningHash | None = None
+        self._hash: RunningHash | None = None
         self._skip = asked - raw.start
         self._left: int | None = None
         """Bytes that are wanted and did not come yet; None for all there is."""
+        self._exact = True
+        """Whether the body has to end there, so that more bytes are an error."""
         self._size: int | None = None
-        self._room: int | None = None
-        """Bytes that the blob has left; None if nobody knows its size."""
-
-    @classmethod
-    async def open(
-        cls,
-        candidate: BlobCandidate,
-        context: Context,
-        start: int,
-        end: int | None,
-        after: Attempt | None,
-        haste: Haste,
-    ) -> Self:
-        clock = context.resource(CLOCK, Clock)
-        # Who breaks off has not got more time for it.
-        pace = after.pace if isinstance(after, WireAttempt) else Pace(context.timeouts)
-        raw = candidate.open(start, end, None if after is None else after.etag)
-        haste.urge(raw)
-        await raw.__aenter__()
-        return cls(candidate, clock, pace, raw, start)
 
     @property
-    def pace(self) -> Pace:
-        """Whether it comes fast enough."""
-        return self._pace
+    def rate(self) -> MinRate:
+        """How fast it has to come. A source that is resumed does not get more time for it."""
+        return self._rate
 
     @property
     def resumable(self) -> bool:
@@ -280,108 +238,62 @@ class WireAttempt(Attempt):
     async def begin(
         self, end: int | None, running: RunningHash | None, size: int | None = None
     ) -> None:
-        self._left = None if end is None else end - self._asked
+        self._exact = end is None or (size is not None and size < end)
+        last = size if self._exact else end
+        self._left = None if last is None else last - self._asked
         self._size = size
-        self._room = None if size is None else size - self._asked
-        self._running = running
+        self._hash = running
 
     async def read(self) -> bytes:
-        if self._left == 0:
+        if self._closed or (self._left == 0 and not self._exact):
             return b""
-        chunk = await self._wait()
+        chunk = await self._read_raw()
         while chunk and self._skip:
             skipped = min(self._skip, len(chunk))
             self._skip -= skipped
-            chunk = chunk[skipped:] or await self._wait()
+            chunk = chunk[skipped:] or await self._read_raw()
         if self._left is not None:
-            chunk = chunk[: self._left]
+            if len(chunk) > self._left:
+                chunk = self._cut(chunk, self._left)
             self._left -= len(chunk)
-        if self._room is not None:
-            self._room -= len(chunk)
-            self._check_room()
-        if self._running is not None and chunk:
-            await self._running.update(chunk)
+        if self._hash is not None and chunk:
+            await self._hash.update(chunk)
         return chunk
 
-    def _check_room(self) -> None:
-        if self._size is not None and self._room is not None and self._room < 0:
+    def _cut(self, chunk: bytes, left: int) -> bytes:
+        """The bytes of a chunk that are wanted, where it has more of them."""
+        if self._exact and self._size is not None:
             message = f"the blob is longer than the {self._size} bytes that were announced"
-            actual = self._size - self._room
+            actual = self._size + len(chunk) - left
             raise SizeMismatchError(message, expected=self._size, actual=actual)
+        return chunk[:left]
 
-    async def _wait(self) -> bytes:
+    async def _read_raw(self) -> bytes:
         """The next chunk as it comes; none at the end, or when it was closed meanwhile."""
+        rate, timer, now = self._rate, self._timer, self._now
         while not self._closed:
-            began = self._clock.now()
-            self._watch.begin(self._pace.patience)
+            began = now()
+            timer.begin(rate.limit)
             try:
                 chunk = await anext(self._chunks, None)
             except asyncio.CancelledError as error:
-                if self._watch.end():
-                    raise self._pace.give_up() from error
+                if timer.end():
+                    raise rate.give_up() from error
                 raise
             finally:
-                self._watch.end()
+                timer.end()
             if chunk is None:
                 return b""
-            self._pace.count(self._clock.now() - began, len(chunk))
+            rate.count(now() - began, len(chunk))
             if chunk:
                 return chunk
         return b""
 
     async def aclose(self) -> None:
         self._closed = True
-        self._watch.close()
+        self._timer.close()
         await self._raw.__aexit__(None, None, None)
 
 
-class Pace:
-    """Whether a body comes fast enough (rule SEC-07).
-
-    Only the time spent waiting for it counts, so that a slow reader is not held against it. It
-    is judged in windows of ``timeouts.stall`` seconds of waiting: in each, ``min_rate`` bytes
-    per second have to come. Once they have, only a wait as long as the window is too long.
-    """
-
-    __slots__ = ("_came", "_quota", "_waited", "_window")
-
-    def __init__(self, timeouts: Timeouts) -> None:
-        self._window = timeouts.stall
-        self._quota = 0.0 if self._window is None else timeouts.min_rate * self._window
-        self._waited = 0.0
-        self._came = 0
-
-    @property
-    def patience(self) -> float | None:
-        """Seconds that the next wait may last, None for any time."""
-        if self._window is None or self._came >= self._quota:
-            return self._window
-        return self._window - self._waited
-
-    def count(self, seconds: float, size: int) -> None:
-        """Take note of a wait, and of the bytes that it gave.
-
-        Raises:
-            SourceTimeoutError: The window is over, and too few bytes came.
-        """
-        if self._window is None:
-            return
-        self._waited += seconds
-        self._came += size
-        if self._waited < self._window:
-            return
-        if self._came < self._quota:
-            raise self.give_up()
-        self._waited, self._came = 0.0, 0
-
-    def give_up(self) -> SourceTimeoutError:
-        """What is wrong when patience ends; it begins anew then, should anybody go on."""
-        if self._came >= self._quota:
-            message = f"the body stalled: nothing came for {self._window} s; see Timeouts.stall"
-        else:
-            message = (
-                f"the body is too slow: {self._came} bytes in {self._window} s, where "
-                f"{self._quota:.0f} were due; see Timeouts.min_rate"
-            )
-        self._waited, self._came = 0.0, 0
-        return SourceTimeoutError(message)
+def _rate_of(timeouts: Timeouts) -> MinRate:
+    return MinRate(timeouts.stall, timeouts.min_rate)

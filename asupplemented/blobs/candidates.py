@@ -1,12 +1,13 @@
-"""Candidates of a blob: asked one at a time, in order, for as long as somebody may serve it."""
+"""Candidates of a blob: asked one at a time, in order, until one serves it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.abc import Hasty, SelfTimed
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.files import map_os_error
-from asupplemented.blobs.attempts import FileAttempt, Haste, WireAttempt
+from asupplemented.blobs.attempts import FileAttempt, WireAttempt
 from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -29,11 +30,11 @@ from asupplemented.limits import MIB
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asupplemented.abc import BlobCandidate, Context
+    from asupplemented.abc import BlobCandidate, Context, RawBlob
     from asupplemented.blobs.attempts import Attempt
     from asupplemented.model.digest import Digest
 
-__all__ = ("MAX_DISCARD", "Candidates", "is_transient", "located", "open_attempt")
+__all__ = ("MAX_DISCARD", "Candidates", "is_transient", "locate_failure")
 
 MAX_DISCARD: Final = 64 * MIB
 """Bytes to skip where a source cannot start in the middle (rule RES-06)."""
@@ -108,7 +109,7 @@ class Candidates:
         self._hurried: list[BlobCandidate] = []
         """Who failed, and might not have if it had been patient."""
         self._calm = False
-        """Everybody had a chance, so that there is no reason to hurry any more."""
+        """Every candidate was asked, so there is no reason to hurry any more."""
         self._tired: list[tuple[BlobCandidate, int]] = []
         """Who failed and may do better, and how many bytes of the blob had come then."""
 
@@ -120,7 +121,7 @@ class Candidates:
     async def open_next(
         self, *, size: int | None, start: int, end: int | None, progress: int = 0
     ) -> Attempt:
-        """The next attempt that succeeds; for the arguments see `open_attempt`.
+        """The next attempt that succeeds.
 
         Args:
             size: Bytes of the whole blob, None if unknown.
@@ -130,7 +131,7 @@ class Candidates:
 
         Raises:
             UsageError: A candidate cannot be asked, because it is closed.
-            SupplementedError: Nobody is left; see `verdict`.
+            SupplementedError: No candidate is left; see `verdict`.
         """
         while self._waiting or self._wake(progress):
             candidate = self._waiting.pop(self._health.choose(self._waiting))
@@ -149,37 +150,64 @@ class Candidates:
         progress: int | None = None,
         after: Attempt | None = None,
     ) -> Attempt | None:
-        """Ask one candidate; None if it fails, which is noted.
+        """Ask one candidate for ``[start, end)``.
 
-        For the arguments see `open_attempt` and `blame`.
+        It fails too if it claims another size, if it claims that `start` is behind the end, or if
+        it has something else by now than what it began with (rule RES-06).
+
+        Args:
+            candidate: The candidate.
+            size: Bytes of the whole blob, None if unknown.
+            start: Offset of the first byte.
+            end: Offset behind the last byte, None for the end of the blob.
+            progress: See `blame`.
+            after: The attempt of the same candidate that this one resumes.
+
+        Returns:
+            None if it fails, which is recorded; nothing stays open then.
 
         Raises:
             UsageError: It cannot be asked, because it is closed.
         """
-        haste = Haste(wanted=not self._calm and self._health.has_usable(self._waiting))
+        hurried = False
         try:
-            return await open_attempt(
-                candidate,
-                self._context,
-                self._digest,
-                size=size,
-                start=start,
-                end=end,
-                after=after,
-                haste=haste,
-            )
-        except UsageError:
-            self._health.release(candidate.reference)
-            raise
-        except SupplementedError as error:
-            early = haste.heeded and is_transient(error)
-            self.blame(candidate, error, progress=None if early else progress)
+            file = await candidate.open_file()
+            if file is None:
+                raw = candidate.open(start, end, None if after is None else after.etag)
+                hurried = self._hurry(raw)
+                if isinstance(raw, SelfTimed):
+                    raw.leave_timing()
+                await raw.__aenter__()
+                attempt: Attempt = WireAttempt(candidate, self._context, raw, start, after)
+            else:
+                attempt = FileAttempt(candidate, self._context, self._digest, file, start)
+            async with closing_on_error(lambda: (attempt,), "what was opened"):
+                _check_claims(attempt, size, start)
+                _check_same(attempt, after)
+                await attempt.look()
+        except (SupplementedError, OSError, EOFError) as error:
+            failure = locate_failure(error, candidate, self._digest)
+            if isinstance(failure, UsageError):
+                self._health.release(candidate.reference)
+                raise
+            early = hurried and is_transient(failure)
+            self.blame(candidate, failure, progress=None if early else progress)
             if early:
                 self._hurried.append(candidate)
             return None
         except BaseException:
             self._health.release(candidate.reference)
             raise
+        return attempt
+
+    def _hurry(self, raw: RawBlob) -> bool:
+        """Tell a body to fail soon if other candidates are fit; whether it was told."""
+        if self._calm or not isinstance(raw, Hasty):
+            return False
+        if not self._health.has_usable(self._waiting):
+            return False
+        raw.hurry()
+        return True
 
     def blame(
         self,
@@ -196,7 +224,7 @@ class Candidates:
             failure: What happened.
             progress: Bytes of the blob that had come by then, so that it may be asked again when
                 there are more; None if it is not to be.
-            alone: Whether it is the fault of nobody else, for sure.
+            alone: Whether no other source can have caused it.
         """
         self._note(failure)
         if alone and (self._promised or not isinstance(failure, SizeMismatchError)):
@@ -223,7 +251,7 @@ class Candidates:
         self._waiting = [*candidates, *self._waiting]
 
     def forget(self) -> None:
-        """Drop everything: nobody will be asked any more."""
+        """Drop everything: no candidate will be asked any more."""
         self._waiting.clear()
         self._hurried.clear()
         self._tired.clear()
@@ -249,12 +277,12 @@ class Candidates:
         """The one error for all that happened.
 
         If all attempts but one were misses, it is that one: an authentication failure, say. If
-        all were, nobody has the blob. If all say that the range lies outside of the blob, it does.
+        all were, no source has the blob. If all say that the range lies outside, it does.
         Otherwise it is a `FailoverError` that has them all.
         """
         failures = self._failures
         if not failures:
-            message = f"nobody is known to have blob {self._digest}"
+            message = f"no source is known to have blob {self._digest}"
             return BlobNotFoundError(message, digest=self._digest)
         hard = [error for error in failures if not isinstance(error, NotFoundError)]
         ranges = all(isinstance(error, RangeError) for error in hard)
@@ -265,7 +293,7 @@ class Candidates:
             if error is not chosen:
                 chosen.add_note(f"another attempt failed as well: {error}")
         if isinstance(chosen, NotFoundError) and not isinstance(chosen, BlobNotFoundError):
-            missing = BlobNotFoundError(f"nobody has blob {self._digest}", digest=self._digest)
+            missing = BlobNotFoundError(f"no source has blob {self._digest}", digest=self._digest)
             missing.__cause__ = chosen
             return missing
         return chosen
@@ -274,56 +302,12 @@ class Candidates:
         told = "; ".join(f"{error.reference}: {error.message}" for error in self._failures)
         if self._untold:
             told += f"; and {self._untold} more"
-        message = f"nobody serves blob {self._digest}: {told}"
+        message = f"no source serves blob {self._digest}: {told}"
         joined = FailoverError(
             message, attempts=self._failures, digest=self._digest, received=progress or None
         )
         joined.__cause__ = cause
         return joined
-
-
-async def open_attempt(
-    candidate: BlobCandidate,
-    context: Context,
-    digest: Digest,
-    *,
-    size: int | None,
-    start: int = 0,
-    end: int | None = None,
-    after: Attempt | None = None,
-    haste: Haste | None = None,
-) -> Attempt:
-    """Ask a candidate for ``[start, end)`` of a blob.
-
-    Args:
-        candidate: Whom to ask.
-        context: The session.
-        digest: Name of the blob.
-        size: Bytes of the whole blob, None if unknown.
-        start: Offset of the first byte.
-        end: Offset behind the last byte, None for the end of the blob.
-        after: The attempt that this one goes on with, if it is the same candidate's.
-        haste: Whether to be patient; None is patient.
-
-    Raises:
-        SizeMismatchError: The candidate claims another size.
-        RangeError: It claims that `start` is behind the end.
-        SourceError: It has something else by now than what it began with (rule RES-06).
-        SupplementedError: What the candidate raised. Nothing stays open then.
-    """
-    with located(candidate, digest):
-        file = await candidate.open_file()
-        if file is None:
-            attempt: Attempt = await WireAttempt.open(
-                candidate, context, start, end, after, haste or Haste()
-            )
-        else:
-            attempt = FileAttempt(candidate, context, digest, file, start)
-        async with closing_on_error(lambda: (attempt,), "what was opened"):
-            _check_claims(attempt, size, start)
-            _check_same(attempt, after)
-            await attempt.look()
-        return attempt
 
 
 def _check_claims(attempt: Attempt, size: int | None, start: int) -> None:
@@ -346,31 +330,13 @@ def _check_same(attempt: Attempt, after: Attempt | None) -> None:
         raise SourceError(message)
 
 
-class located:  # noqa: N801 - it is used as a function
-    """Say where an error happened, and turn strays of the standard library into ours.
-
-    Every chunk of a blob passes through it, so it is no generator.
-    """
-
-    __slots__ = ("_candidate", "_digest")
-
-    def __init__(self, candidate: BlobCandidate, digest: Digest) -> None:
-        self._candidate = candidate
-        self._digest = digest
-
-    def __enter__(self) -> None:
-        """Nothing is to be prepared."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        if isinstance(error, SupplementedError):
-            self._locate(error)
-        elif isinstance(error, (OSError, EOFError)):
-            raise self._locate(map_os_error(error, f"blob {self._digest}")) from error
-
-    def _locate(self, error: SupplementedError) -> SupplementedError:
-        candidate = self._candidate
-        return error.locate(
-            reference=candidate.reference, digest=self._digest, member=candidate.member
-        )
+def locate_failure(
+    error: SupplementedError | OSError | EOFError, candidate: BlobCandidate, digest: Digest
+) -> SupplementedError:
+    """Say where an error happened, and turn errors of the standard library into ours."""
+    if isinstance(error, SupplementedError):
+        failure = error
+    else:
+        failure = map_os_error(error, f"blob {digest}")
+        failure.__cause__ = error
+    return failure.locate(reference=candidate.reference, digest=digest, member=candidate.member)

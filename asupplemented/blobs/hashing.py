@@ -1,8 +1,8 @@
-"""Hashing beside the event loop.
+"""Hashing in threads, beside the event loop.
 
 A hop to a thread and back for each chunk of a body costs more than hashing it. So chunks are put
-into the queue of a thread of our own, and only whoever runs too far ahead of it waits. Small
-bodies are hashed where they are: handing them over would not pay.
+into the queue of a hashing thread, and a stream waits only if it is too far ahead of the thread.
+Small bodies are hashed on the event loop, because handing them over costs more than it saves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import AsyncResource, ResourceKey
-from asupplemented.aio.files import usable_cores
+from asupplemented.aio.threads import usable_cores
 from asupplemented.errors import ClosedError
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.model.digest import Hasher
 
-__all__ = ("HASHING", "Hashing", "RunningHash", "start_hash")
+__all__ = ("HASHING", "Hashing", "RunningHash", "resolve_future", "start_hash")
 
 MAX_THREADS: Final = 4
 """Threads that hash; beyond that the event loop cannot feed them."""
@@ -179,7 +179,7 @@ class RunningHash:
         """Wait until everything is hashed.
 
         Returns:
-            The hash itself: whoever has it may update it, until the next call of a method here.
+            The hash itself. The caller may update it until the next call of a method here.
 
         Raises:
             ClosedError: The hash was discarded, or the session closed.
@@ -201,7 +201,7 @@ class RunningHash:
         return Digest(f"{self._digest.algorithm}:{hasher.hexdigest()}")
 
     def discard(self) -> None:
-        """Drop the hash. May be called at any time, again too; whoever waits for it fails."""
+        """Drop the hash. May be called at any time and again; callers that wait for it fail."""
         if self._discarded:
             return
         self._discarded = True
@@ -256,8 +256,8 @@ class RunningHash:
         reached = loop.create_future()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # The loop was closed meanwhile: nobody waits.
-                loop.call_soon_threadsafe(_resolve, reached)
+            with suppress(RuntimeError):  # The loop was closed, and so no caller waits.
+                loop.call_soon_threadsafe(resolve_future, reached)
 
         with self._lock:
             if self._ahead <= threshold:
@@ -275,7 +275,7 @@ class RunningHash:
 
 
 class _HashThread:
-    """A thread with a queue. It ends when it is stopped; the end of the process waits for none."""
+    """A daemon thread with a queue, until it is stopped."""
 
     __slots__ = ("_ended", "_loop", "_queue", "_thread", "bodies")
 
@@ -307,10 +307,11 @@ class _HashThread:
             work[0].work(work[1])
             del work  # The chunk must not stay alive until there is another one.
         with suppress(RuntimeError):  # The loop was closed without closing the session.
-            self._loop.call_soon_threadsafe(_resolve, self._ended)
+            self._loop.call_soon_threadsafe(resolve_future, self._ended)
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def resolve_future(future: asyncio.Future[None]) -> None:
+    """Resolve a future that may be done already, for ``call_soon_threadsafe``."""
     if not future.done():
         future.set_result(None)
 

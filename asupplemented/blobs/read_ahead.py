@@ -1,20 +1,23 @@
-"""Reading large files: blocks that are read and hashed ahead of whoever asks for them.
+"""Reading large files: a thread reads and hashes blocks ahead of the stream.
 
-A thread goes on by itself as long as its reader keeps up, so that neither waits for the other's
-turn; one hop then serves many blocks.
+The thread goes on by itself as long as the stream keeps up, so that neither waits for the other,
+and one hop serves many blocks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import ResourceKey
-from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.aio.threads import WORKERS, Workers
+from asupplemented.blobs.blob_file import identify
+from asupplemented.blobs.hashing import resolve_future
 from asupplemented.errors import ClosedError
 from asupplemented.limits import BLOCK
 
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from asupplemented.abc import Context
-    from asupplemented.blobs.blob_files import BlockReader, FileIdentity
+    from asupplemented.aio.files import SharedFile
+    from asupplemented.blobs.blob_file import FileIdentity
     from asupplemented.model.digest import Digest, Hasher
 
 __all__ = ("VERIFIED", "ReadAhead", "VerifiedFiles", "verified_files")
@@ -40,41 +44,38 @@ SMALL_BLOCK: Final = 256 * 1024
 """A block when many files are read at once: slower, but memory is for all of them."""
 
 TURN: Final = 8
-"""Blocks that a thread reads at most before it looks after other work."""
+"""Blocks that a thread reads in one turn at most, before other work has its turn."""
 
 SETTLED: Final = 2.0
 """Seconds after which a change of a file is sure to change its timestamps."""
 
 MAX_REMEMBERED: Final = 4096
-"""Files that a session remembers to have verified."""
+"""Verified files that a session remembers."""
 
 
 class VerifiedFiles:
-    """Files of which every byte was hashed and found right, and that have not changed since.
+    """Files that were hashed and found right, by digest.
 
     Args:
-        clock: Tells how old a file is: one that was changed just now may change again without
-            showing it, and is not remembered.
+        clock: Tells how old a file is. A file that changed just now may change again without a
+            change of its timestamps, so it is not remembered.
     """
 
     __slots__ = ("_clock", "_known")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._known: OrderedDict[Digest, FileIdentity] = OrderedDict()
+        self._known = LRU["Digest", "FileIdentity"](MAX_REMEMBERED)
 
     def remember(self, digest: Digest, identity: FileIdentity) -> None:
-        """Take note of a file that holds one blob and nothing else."""
+        """Remember a file that holds one blob and nothing else."""
         age = self._clock.wall() - max(identity.modified, identity.changed) / 1e9
         if age < SETTLED:
             return
-        self._known[digest] = identity
-        self._known.move_to_end(digest)
-        if len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.put(digest, identity)
 
     def recall(self, digest: Digest) -> FileIdentity | None:
-        """What the file of a blob was when it was verified, None if none was."""
+        """The identity that a blob's file had when it was verified, None if it was not."""
         return self._known.get(digest)
 
 
@@ -118,14 +119,14 @@ class ReadAhead:
     )
 
     def __init__(
-        self, context: Context, reader: BlockReader, start: int, end: int, hasher: Hasher | None
+        self, context: Context, reader: SharedFile, start: int, end: int, hasher: Hasher | None
     ) -> None:
         self._workers = context.resource(WORKERS, Workers)
         self._loop = asyncio.get_running_loop()
         self._reader = reader
         self._end = end
         self._hasher = hasher
-        few = self._workers.enlist() <= FEW
+        few = self._workers.add_reader() <= FEW
         self._block = BLOCK if few else SMALL_BLOCK
         self._ahead = AHEAD if few else 1
         self._batch = BATCH if few else 1
@@ -175,10 +176,10 @@ class ReadAhead:
                 return
             self._closed = True
             self._blocks.clear()
-        self._workers.discharge()
+        self._workers.remove_reader()
         self._reader.close()
         if self._waiter is not None:
-            _resolve(self._waiter)
+            resolve_future(self._waiter)
 
     # Under the lock
 
@@ -207,7 +208,7 @@ class ReadAhead:
             self._post(b"", ClosedError(message))
 
     def _work(self) -> None:
-        """Read on until the reader is far enough behind, or others should have their turn."""
+        """Read on until enough blocks are ready, or the turn is over."""
         for _ in range(TURN):
             if not self._work_once():
                 return
@@ -222,13 +223,13 @@ class ReadAhead:
 
     def _read_block(self) -> bytes:
         if self._identity is None:
-            self._identity = self._reader.identify()
+            self._identity = identify(self._reader)
         length = min(self._block, self._end - self._position)
         block = self._reader.read(self._position, length)
         if self._hasher is not None:
             self._hasher.update(block)
         self._position += len(block)
-        if self._position >= self._end and self._reader.identify() != self._identity:
+        if self._position >= self._end and identify(self._reader) != self._identity:
             self._identity = None
         return block
 
@@ -245,11 +246,6 @@ class ReadAhead:
                 return True
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            with suppress(RuntimeError):  # The loop was closed meanwhile: nobody waits.
-                self._loop.call_soon_threadsafe(_resolve, waiter)
+            with suppress(RuntimeError):  # The loop was closed, and so no stream waits.
+                self._loop.call_soon_threadsafe(resolve_future, waiter)
         return going
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

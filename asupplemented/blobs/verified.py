@@ -1,7 +1,7 @@
 """Blob streams: what is handed out in full is right.
 
-A stream hands out what a relay of candidates brings (`asupplemented.blobs.relay`), which hashes
-it on the way, and keeps the end of it back until everything is verified.
+A stream hands out what its reader fetches and hashes (`asupplemented.blobs.failover_reader`), and
+keeps the last chunk back until everything is verified.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobStream
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.blobs.relay import Relay
+from asupplemented.blobs.failover_reader import FailoverReader
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,
@@ -27,12 +27,12 @@ from asupplemented.limits import CHUNK_MAX
 from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import Self
 
     from asupplemented.abc import BlobCandidate, Context, Served
-    from asupplemented.blobs.attempts import Attempt
+    from asupplemented.blobs.failover_reader import BlobReader, FirstChoice
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("VerifiedStream",)
@@ -58,7 +58,7 @@ class VerifiedStream(BlobStream):
         context: The session.
         start: Offset of the first byte.
         end: Offset behind the last byte; None, or anything larger, is the end of the blob.
-        front: Asked before all candidates; None, or what it gives, has them asked.
+        first_choice: Tried first. If it is None or returns None, the candidates are asked.
 
     Raises:
         InvalidDigestError: The descriptor has no valid digest.
@@ -71,13 +71,15 @@ class VerifiedStream(BlobStream):
         "_context",
         "_descriptor",
         "_digest",
+        "_end",
         "_ended",
         "_failure",
         "_lent",
         "_on_progress",
+        "_open_reader",
         "_pending",
+        "_reader",
         "_received",
-        "_relay",
         "_start",
         "_state",
     )
@@ -90,20 +92,29 @@ class VerifiedStream(BlobStream):
         *,
         start: int = 0,
         end: int | None = None,
-        front: Callable[[], Awaitable[Attempt | None]] | None = None,
+        first_choice: FirstChoice | None = None,
     ) -> None:
         self._digest = Digest(descriptor.digest)
         self._descriptor = descriptor
         self._context = context
         self._start = start
+        self._end = end
         if start < 0 or (end is not None and end < start):
             message = f"no range of bytes goes from {start} to {end}"
             raise RangeError(message, digest=self._digest)
         if end is not None and descriptor.size is not None:
-            end = min(end, descriptor.size)
-        self._relay = Relay(
-            descriptor, self._digest, candidates, context, start=start, end=end, front=front
+            self._end = end = min(end, descriptor.size)
+        first_reader = FailoverReader(
+            descriptor,
+            self._digest,
+            candidates,
+            context,
+            start=start,
+            end=end,
+            first_choice=first_choice,
         )
+        self._open_reader = first_reader.open
+        self._reader: BlobReader = first_reader
         self._state = _State.NEW
         self._busy = False
         self._failure: SupplementedError | None = None
@@ -124,7 +135,7 @@ class VerifiedStream(BlobStream):
 
     @property
     def size(self) -> int | None:
-        return self._relay.size
+        return self._reader.progress.size
 
     @property
     def received(self) -> int:
@@ -132,23 +143,23 @@ class VerifiedStream(BlobStream):
 
     @property
     def member(self) -> int | None:
-        candidate = self._relay.candidate
+        candidate = self._reader.candidate
         return None if candidate is None else candidate.member
 
     @property
     def reference(self) -> str | None:
         """The reference of who serves the bytes now, None before the first one answers."""
-        candidate = self._relay.candidate
+        candidate = self._reader.candidate
         return None if candidate is None else candidate.reference
 
     @property
     def served(self) -> tuple[Served, ...]:
-        return tuple(self._relay.list_served())
+        return tuple(self._reader.list_served())
 
     @property
     def verified(self) -> bool | None:
         if self._ended:
-            return self._relay.right
+            return self._reader.progress.verified
         if self._lent:
             return True
         return False if self._state is _State.CLOSED or self._failure is not None else None
@@ -169,7 +180,7 @@ class VerifiedStream(BlobStream):
             UsageError: The stream was entered before; each reading takes a stream of its own.
             RangeError: The range starts behind the end of the blob.
             BlobNotFoundError: No candidate has the blob.
-            FailoverError: Several candidates failed, and nobody is left.
+            FailoverError: Several candidates failed, and none is left.
             SupplementedError: What the only candidate said that did not merely lack it.
         """
         if self._state is not _State.NEW:
@@ -177,17 +188,24 @@ class VerifiedStream(BlobStream):
             raise UsageError(message, digest=self._digest)
         self._state = _State.OPEN
         async with closing_on_error(lambda: (self,), "the blob"):
-            await self._relay.open()
+            self._reader = await self._open_reader()
         return self
 
     # Reading
 
     async def __anext__(self) -> bytes:
-        self._check_readable()
+        if self._state is not _State.OPEN or self._failure is not None or self._busy or self._lent:
+            self._check_readable()
+        reader, pending = self._reader, self._pending
+        progress = reader.progress
         self._busy = True
         try:
-            while self._relay.right is None and not self._may_release():
-                self._take(await self._relay.read())
+            while progress.verified is None and not (pending and self._may_release()):
+                for block in await reader.read():
+                    if len(block) <= CHUNK_MAX:
+                        pending.append(block)
+                    else:
+                        pending.extend(_split(block))
         except SupplementedError as error:
             self._break(error)
             if self._state is _State.CLOSED and not isinstance(error, ClosedError):
@@ -199,7 +217,15 @@ class VerifiedStream(BlobStream):
             raise
         finally:
             self._busy = False
-        return self._release()
+        if not pending:
+            self._ended = True
+            raise StopAsyncIteration
+        chunk = pending.popleft()
+        self._received += len(chunk)
+        self._ended = progress.verified is not None and not pending
+        if self._on_progress is not None:
+            self._on_progress(self._received)
+        return chunk
 
     def _check_readable(self) -> None:
         if self._state is _State.NEW:
@@ -224,41 +250,23 @@ class VerifiedStream(BlobStream):
         self._failure = failure
         self._pending.clear()
         if isinstance(failure, SourceError) and failure.received is None:
-            failure.received = self._relay.position - self._start
+            failure.received = self._reader.progress.position - self._start
 
     def _may_release(self) -> bool:
-        """Whether there is a chunk that certainly does not hold the last byte of the blob."""
-        if not self._pending:
-            return False
-        if not self._relay.is_whole or len(self._pending) > 1:
+        """Whether the next chunk certainly does not hold the last byte of the blob."""
+        progress = self._reader.progress
+        if not progress.is_whole or len(self._pending) > 1:
             return True
-        size = self._relay.size
+        size = progress.size
         return size is not None and self._received + len(self._pending[0]) < size
-
-    def _release(self) -> bytes:
-        if not self._pending:
-            self._ended = True
-            raise StopAsyncIteration
-        chunk = self._pending.popleft()
-        self._received += len(chunk)
-        self._ended = self._relay.right is not None and not self._pending
-        if self._on_progress is not None:
-            self._on_progress(self._received)
-        return chunk
-
-    def _take(self, blocks: Sequence[bytes]) -> None:
-        for block in blocks:
-            if len(block) <= CHUNK_MAX:
-                self._pending.append(block)
-            else:
-                starts = range(0, len(block), CHUNK_MAX)
-                self._pending.extend(block[at : at + CHUNK_MAX] for at in starts)
 
     async def read_all(self, limit: int) -> bytes:
         self._check_readable()
-        due = self._relay.due
-        if due is not None and due - self._start - self._received > limit:
-            raise self._too_much(limit)
+        size = self._reader.progress.size
+        if size is not None:
+            end = size if self._end is None else min(self._end, size)
+            if end - self._start - self._received > limit:
+                raise self._too_much(limit)
         chunks: list[bytes] = []
         total = 0
         async for chunk in self:
@@ -271,10 +279,9 @@ class VerifiedStream(BlobStream):
     def take_path(self) -> Path | None:
         """Take the file that this session verified before, if it has not changed since."""
         self._check_readable()
-        attempt = self._relay.attempt
-        if attempt is None or not self._relay.is_whole or self._received or self._pending:
+        if not self._reader.progress.is_whole or self._received or self._pending:
             return None
-        path = attempt.path
+        path = self._reader.path
         self._lent = path is not None
         return path
 
@@ -295,12 +302,12 @@ class VerifiedStream(BlobStream):
         self._state = _State.CLOSED
         self._pending.clear()
         try:
-            await self._relay.aclose()
+            await self._reader.aclose()
         finally:
             self._tell_end()
 
     def _tell_end(self) -> None:
-        candidate = self._relay.candidate
+        candidate = self._reader.candidate
         if candidate is None or not self._context.observed:
             return
         self._context.emit(
@@ -310,7 +317,7 @@ class VerifiedStream(BlobStream):
                 start=self._start,
                 received=self._received,
                 member=self.member,
-                verified=self.verified is True and self._relay.is_whole,
+                verified=self.verified is True and self._reader.progress.is_whole,
                 error=None if self._failure is None else type(self._failure).__name__,
             )
         )
@@ -322,3 +329,8 @@ class VerifiedStream(BlobStream):
 
     def __repr__(self) -> str:
         return f"<VerifiedStream of {self._digest}, {self._state.name.lower()}>"
+
+
+def _split(block: bytes) -> Iterator[bytes]:
+    """Cut a block into chunks of at most ``CHUNK_MAX`` bytes."""
+    return (block[at : at + CHUNK_MAX] for at in range(0, len(block), CHUNK_MAX))

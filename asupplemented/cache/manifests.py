@@ -1,78 +1,72 @@
-"""Manifests and the cache of a session: found by digest, and kept while nobody waits."""
+"""Manifests and the cache of a session: found by digest, and kept in the background."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import CLOSE_TIMEOUT
-from asupplemented.aio.files import WORKERS, Workers
-from asupplemented.errors import SupplementedError
+from asupplemented.aio.lru import LRU
+from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.events import Warned
-from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:
-    from asupplemented.abc import BlobCache, Context, RawManifest
+    from asupplemented.abc import BlobCache, Context
     from asupplemented.model.digest import Digest
+    from asupplemented.model.manifest import Manifest
 
 __all__ = ("KEEPER", "Keeper", "find_manifest", "keep_manifest")
 
 MAX_WRITING: Final = 64
-"""Manifests that wait to be written; who reads more of them does not wait, they are not kept."""
+"""Manifests that wait to be written; further ones are not kept, so that readers never wait."""
 
 MAX_NOTED: Final = 4096
-"""Manifests of which is remembered that they were kept; it spares telling the cache again."""
+"""Manifests that are known to be kept, so that the cache is not called again for them."""
 
 
-async def find_manifest(context: Context, digest: Digest) -> RawManifest | None:
-    """A manifest from the cache of a session, None if there is none that is right."""
+async def find_manifest(context: Context, digest: Digest) -> Manifest | None:
+    """A manifest from the cache of a session, which has verified it; None if there is none."""
     cache = context.cache
     found = None if cache is None else await cache.find_manifest(context, digest)
-    if found is None:
-        return None
-    try:
-        Manifest.verified(found.raw, found.media_type, digest)
-    except SupplementedError as error:
-        message = f"what the cache keeps as manifest {digest} is none: {error.message}"
+    if found is not None and found.digest != digest:
+        message = f"the cache gave another manifest for {digest}; repair or replace the cache"
         context.emit(Warned(str(cache), message))
         return None
     return found
 
 
 def keep_manifest(context: Context, manifest: Manifest, *, top: bool) -> None:
-    """Have a verified manifest kept by the cache of a session, if it has one. Does not wait.
+    """Have the cache of a session, if it has one, keep a verified manifest. Does not wait.
 
     Args:
-        context: For whom.
-        manifest: What to keep.
+        context: The session.
+        manifest: The manifest.
         top: Whether it is the default manifest of a reference.
     """
     if context.cache is None:
         return
-    context.resource(WORKERS, Workers)  # made before the keeper, and so closed after it
+    # Made before the keeper, and so closed after it: the keeper writes in its threads.
+    context.resource(WORKERS, Workers)
     context.resource(KEEPER, Keeper).keep(context, context.cache, manifest, top=top)
 
 
 class Keeper(AsyncResource):
-    """Tells the cache of manifests, one after another, while the session goes on."""
+    """Writes manifests to the cache, one after another, in the background."""
 
     def __init__(self) -> None:
-        self._noted: OrderedDict[tuple[str | None, Digest, bool], None] = OrderedDict()
+        self._noted = LRU[tuple[str | None, "Digest", bool], None](MAX_NOTED)
         self._writing: set[asyncio.Task[None]] = set()
         self._turn = anyio.Lock()
 
     def keep(self, context: Context, cache: BlobCache, manifest: Manifest, *, top: bool) -> None:
-        """Begin to keep a manifest, unless that was done before."""
+        """Start to keep a manifest, unless that was done before."""
         note = (context.principal, manifest.digest, top)
         if note in self._noted or len(self._writing) >= MAX_WRITING:
             return
-        self._noted[note] = None
-        if len(self._noted) > MAX_NOTED:
-            self._noted.popitem(last=False)
+        self._noted.put(note, None)
         task = asyncio.create_task(self._write(context, cache, manifest, top=top))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
@@ -80,12 +74,12 @@ class Keeper(AsyncResource):
     async def _write(
         self, context: Context, cache: BlobCache, manifest: Manifest, *, top: bool
     ) -> None:
-        # A cache raises nothing; one that does is told of by the event loop.
+        # A cache raises nothing. If one does, the event loop logs the error of the task.
         async with self._turn:
             await cache.keep_manifest(context, manifest, top=top)
 
     async def aclose(self) -> None:
-        """Wait for what is being written, but not for long."""
+        """Wait for writes that are running, but not for long."""
         if not self._writing:
             return
         _, late = await asyncio.wait(self._writing, timeout=CLOSE_TIMEOUT / 2)

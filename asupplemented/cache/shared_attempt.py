@@ -1,20 +1,21 @@
-"""One reader of a shared fetch, as an attempt of its stream."""
+"""One reader of a shared fetch, as its stream reads it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from asupplemented.blobs.attempts import Attempt
+from asupplemented.blobs.failover import BlobProgress
+from asupplemented.blobs.failover_reader import BlobReader
 from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.errors import ClosedError, SupplementedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asupplemented.abc import BlobCandidate, Context, Served
-    from asupplemented.blobs.hashing import RunningHash
     from asupplemented.model.descriptor import Descriptor
 
-__all__ = ("Followed", "SharedAttempt")
+__all__ = ("Followed", "SharedReader")
 
 
 class Followed(Protocol):
@@ -22,38 +23,51 @@ class Followed(Protocol):
 
     @property
     def reference(self) -> str:
-        """Whom it reads from, or did at last; empty before the first one answers."""
+        """The source it reads from, or read from last; empty before the first one answers."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the blob, None if unknown."""
         ...
 
     @property
     def served(self) -> Sequence[Served]:
-        """Who has served what."""
+        """The parts that each source has served."""
         ...
 
-    async def read(self, reader: SharedAttempt) -> bytes | None:
-        """The next bytes for a reader, none at the end; None if it has to go on alone."""
+    async def read(self, reader: SharedReader) -> bytes | None:
+        """The next bytes for a reader, none at the end; None if it has to read by itself."""
         ...
 
-    def advance(self, reader: SharedAttempt, size: int) -> None:
-        """Take note that a reader has read on."""
-        ...
-
-    async def leave(self, reader: SharedAttempt) -> None:
+    async def leave(self, reader: SharedReader) -> None:
         """A reader goes."""
         ...
 
 
-class SharedAttempt(Attempt):
-    """One reader of a shared fetch.
+class SharedReader(BlobReader):
+    """Reads a blob that a shared fetch verifies. Failover is up to the fetch.
+
+    Args:
+        fetch: The fetch; it moves ``progress.position`` on.
+        candidates: The reader's own, in case that it has to read by itself.
+        context: The session.
+        descriptor: The blob.
 
     Attributes:
-        position: Offset of the next byte.
-        detached: It lost touch, and goes on with a fetch of its own.
+        detached: It can no longer follow the fetch, and reads by itself.
     """
 
-    __slots__ = ("_candidates", "_context", "_descriptor", "_fetch", "_own", "detached", "position")
-
-    final: ClassVar[bool] = True
+    __slots__ = (
+        "_candidates",
+        "_closed",
+        "_context",
+        "_descriptor",
+        "_fetch",
+        "_own",
+        "detached",
+        "progress",
+    )
 
     def __init__(
         self,
@@ -62,29 +76,27 @@ class SharedAttempt(Attempt):
         context: Context,
         descriptor: Descriptor,
     ) -> None:
-        super().__init__(candidates[0], None, 0)
         self._fetch = fetch
         self._candidates = candidates
         self._context = context
         self._descriptor = descriptor
         self._own: VerifiedStream | None = None
-        self.position = 0
+        self._closed = False
         self.detached = False
-
-    async def begin(
-        self, end: int | None, running: RunningHash | None, size: int | None = None
-    ) -> None:
-        """Do nothing: all of it was asked for, and is verified."""
+        self.progress = BlobProgress(0, descriptor.size, is_whole=True)
 
     @property
     def candidate(self) -> BlobCandidate:
-        """Whom the fetch reads from, if it is one of the reader's own, else the best of those."""
+        """The candidate that the fetch reads from if the reader has it, else the reader's best."""
         reference = self._fetch.reference
         own = (each for each in self._candidates if each.reference == reference)
         return next(own, self._candidates[0])
 
     @property
-    def served(self) -> Sequence[Served]:
+    def path(self) -> None:
+        """None: the file of a fetch grows."""
+
+    def list_served(self) -> Sequence[Served]:
         served = self._fetch.served if self._own is None else self._own.served
         return tuple(part._replace(member=self._find_member(part.reference)) for part in served)
 
@@ -93,40 +105,45 @@ class SharedAttempt(Attempt):
         numbers = (c.member for c in self._candidates if c.reference == reference)
         return next(numbers, None)
 
-    @property
-    def proven(self) -> bool:
-        return True
-
-    @property
-    def trusted(self) -> bool:
-        return True
-
-    async def read(self) -> bytes:
-        if self._own is None:
-            block = await self._fetch.read(self)
-            if block is not None:
-                self._fetch.advance(self, len(block))
-                return block
-            await self._detach()
-        return await self._read_own()
-
-    async def _detach(self) -> None:
-        """Go on alone: from the first byte, for only the whole of it can be verified."""
-        self._own = VerifiedStream(self._descriptor, self._candidates, self._context)
-        await self._own.__aenter__()
-        await self._fetch.leave(self)
+    async def read(self) -> list[bytes]:
+        try:
+            block = await self._fetch.read(self) if self._own is None else None
+            if self._closed:
+                raise self._closed_error()
+            if block is None:
+                block = await self._read_own()
+        except SupplementedError as error:
+            source = self.candidate
+            error.locate(
+                reference=source.reference, digest=self._descriptor.digest, member=source.member
+            )
+            raise
+        if block:
+            return [block]
+        self.progress.size = self.progress.position
+        self.progress.verified = True
+        return []
 
     async def _read_own(self) -> bytes:
+        """Read by itself: from the first byte, since only the whole blob can be verified."""
         own = self._own
         if own is None:
-            return b""
-        while (chunk := await anext(own, b"")) and own.received <= self.position:
+            own = self._own = VerifiedStream(self._descriptor, self._candidates, self._context)
+            await own.__aenter__()
+            await self._fetch.leave(self)
+        progress = self.progress
+        while (chunk := await anext(own, b"")) and own.received <= progress.position:
             pass
-        fresh = own.received - self.position
-        self.position = max(self.position, own.received)
+        fresh = own.received - progress.position
+        progress.position = max(progress.position, own.received)
         return chunk[len(chunk) - fresh :] if chunk else b""
 
+    def _closed_error(self) -> ClosedError:
+        message = "the blob stream has been closed; open the blob again"
+        return ClosedError(message, digest=self._descriptor.digest)
+
     async def aclose(self) -> None:
+        self._closed = True
         try:
             await self._fetch.leave(self)
         finally:

@@ -1,7 +1,7 @@
 """One fetch of a blob for any number of readers.
 
 It writes into a spool as fast as its sources give; each reader follows at a pace of its own, so
-that a slow one costs disk and not memory, and stalls nobody. What is in the spool was released by
+that a slow one costs disk and not memory, and stalls no other. What is in the spool was released by
 a verifying stream, so readers need not verify, and none sees the end before it is right.
 """
 
@@ -16,7 +16,7 @@ from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.overflow import Overflow
-from asupplemented.cache.shared_attempt import SharedAttempt
+from asupplemented.cache.shared_attempt import SharedReader
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, MIB
@@ -50,7 +50,7 @@ class SharedFetch(AsyncResource):
         candidates: Who may serve it, best first; they are held until the fetch ends.
         context: The session, as the first reader sees it.
         claim: Gives the spool.
-        ended: Called when nobody can join any more; may be called again.
+        ended: Called when no reader can join any more; may be called again.
         gone: Called when nothing is left to be closed; may be called again.
     """
 
@@ -102,20 +102,20 @@ class SharedFetch(AsyncResource):
         """The fetch has ended, well or not."""
         self._failure: Exception | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self.readers: set[SharedAttempt] = set()
+        self.readers: set[SharedReader] = set()
         self._holds: list[AsyncResource] = []
         self._task: asyncio.Task[None] | None = None
 
     @property
     def open(self) -> bool:
-        """Whether somebody who begins at the first byte may join."""
+        """Whether a reader that begins at the first byte may join."""
         if self._failure is not None or (self._over and not self.readers):
             return False
         return self._overflow is None or self._overflow.reaches_back
 
     @property
     def size(self) -> int | None:
-        """Bytes of the blob, None as long as nobody said so."""
+        """Bytes of the blob, None until it is known."""
         return self._descriptor.size if self._stream is None else self._stream.size
 
     @property
@@ -131,7 +131,7 @@ class SharedFetch(AsyncResource):
     # The fetch itself
 
     def start(self) -> None:
-        """Begin; the candidates are held from now on, before anybody can close them."""
+        """Begin; the candidates are held from now on, before their owner can close them."""
         try:
             for candidate in self._candidates:
                 self._holds.append(candidate.hold())
@@ -142,7 +142,7 @@ class SharedFetch(AsyncResource):
     async def _run(self) -> None:
         try:
             await self._fetch()
-        except Exception as error:  # noqa: BLE001 - raised by whoever reads
+        except Exception as error:  # noqa: BLE001 - raised by the readers
             self._fail(error)
         except BaseException:
             message = "the blob is not fetched any more, because its session or its reader left"
@@ -202,7 +202,7 @@ class SharedFetch(AsyncResource):
         on alone.
         """
         while overflow.size + len(chunk) > WINDOW:
-            positions = [reader.position for reader in self.readers if not reader.detached]
+            positions = [r.progress.position for r in self.readers if not r.detached]
             if all(at >= overflow.second for at in positions) or self.stored in positions:
                 overflow.drop()
             else:
@@ -224,7 +224,7 @@ class SharedFetch(AsyncResource):
                 self._context.emit(Warned(self.reference, f"{group.message} failed: {told}"))
 
     def _let_go(self) -> list[AsyncResource]:
-        """What is to be closed when nobody reads any more."""
+        """What is to be closed when no reader is left."""
         self._ended()
         self._gone()
         spool, self._spool = self._spool, None
@@ -232,23 +232,23 @@ class SharedFetch(AsyncResource):
 
     # Readers
 
-    async def join(self, candidates: Sequence[BlobCandidate]) -> SharedAttempt:
-        """Follow the fetch from the first byte on; gives once somebody answers.
+    async def join(self, candidates: Sequence[BlobCandidate]) -> SharedReader:
+        """Follow the fetch from the first byte on; returns once a source answers.
 
         Args:
             candidates: The reader's own, in case that it has to go on alone.
 
         Raises:
-            SupplementedError: Nobody serves the blob: the same for all who wait.
+            SupplementedError: No source serves the blob: the same for all readers.
         """
-        reader = SharedAttempt(self, candidates, self._context, self._descriptor)
+        reader = SharedReader(self, candidates, self._context, self._descriptor)
         self.readers.add(reader)
         try:
             await self._until_opened()
         except BaseException:
             await self.leave(reader)
             raise
-        reader.size = self.size
+        reader.progress.size = self.size
         return reader
 
     async def _until_opened(self) -> None:
@@ -257,45 +257,47 @@ class SharedFetch(AsyncResource):
         if self._failure is not None and not self.stored:
             raise _twin(self._failure)
 
-    async def read(self, reader: SharedAttempt) -> bytes | None:
+    async def read(self, reader: SharedReader) -> bytes | None:
         """The next bytes for a reader, none at the end; None if it has to go on alone.
 
         Raises:
             SupplementedError: What the fetch ended with, the same for all.
         """
+        progress = reader.progress
         while not reader.detached:
-            spool, position = self._spool, reader.position
-            if spool is not None and position < min(spool.length, self.stored):
-                try:
-                    return await spool.read(position, self._block)
-                except SourceError:
+            spool, position = self._spool, progress.position
+            block: bytes | None = b""
+            if position < self.stored:
+                if spool is not None and position < spool.length:
+                    limit = BLOCK if len(self.readers) <= FEW else SMALL_BLOCK
+                    try:
+                        block = await spool.read(position, limit)
+                    except SourceError:
+                        break
+                elif self._overflow is not None:
+                    block = self._overflow.read(position)
+                if block is None:
                     break
-            if position < self.stored and self._overflow is not None:
-                chunk = self._overflow.read(position)
-                if chunk is None:
-                    break
-                return chunk
-            if self._failure is not None:
-                raise _twin(self._failure)
-            if self._whole:
+            if block:
+                progress.position += len(block)
+                if self._overflow is not None:
+                    self._wake()
+                return block
+            if self._has_ended():
                 return b""
             await self._wait()
         reader.detached = True
         self._wake()
         return None
 
-    def advance(self, reader: SharedAttempt, size: int) -> None:
-        """Take note that a reader has read on."""
-        reader.position += size
-        if self._overflow is not None:
-            self._wake()
+    def _has_ended(self) -> bool:
+        """Whether no more bytes will come; raises what the fetch ended with if it failed."""
+        if self._failure is not None:
+            raise _twin(self._failure)
+        return self._whole
 
-    @property
-    def _block(self) -> int:
-        return BLOCK if len(self.readers) <= FEW else SMALL_BLOCK
-
-    async def leave(self, reader: SharedAttempt) -> None:
-        """A reader goes; the last one ends a fetch that nobody wants, and waits for that."""
+    async def leave(self, reader: SharedReader) -> None:
+        """A reader goes; the last one ends a fetch that is not wanted, and waits for that."""
         self.readers.discard(reader)
         self._wake()
         if self.readers or self._task is None:
@@ -312,7 +314,7 @@ class SharedFetch(AsyncResource):
     async def stop(self) -> None:
         """End the fetch, and wait until it has let go of everything.
 
-        What came whole is kept first, for a while: nobody should have to fetch it again.
+        What came whole is kept first, for a while: it need not be fetched again then.
         """
         if self._task is None:
             return
@@ -330,7 +332,7 @@ class SharedFetch(AsyncResource):
             await asyncio.wait((self._task,), timeout=KEEPING)
 
     async def aclose(self) -> None:
-        """End the fetch and drop its bytes, whoever reads; what is whole is kept first."""
+        """End the fetch and drop its bytes, also while it is read; what is whole is kept first."""
         await self.stop()
         await close_all(self._let_go(), f"the spool of blob {self._descriptor.digest}")
 

@@ -1,4 +1,4 @@
-"""Sharing: who reads a blob that somebody reads already follows, and what is kept is not fetched.
+"""Sharing: several readers of one blob follow one fetch, and what is cached is not fetched.
 
 The fetches of a session belong to the session: an image that is closed does not end those that
 others follow. They are told apart by principal, for the digest of a blob is no permission to read
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, BlobCandidate, ResourceKey
 from asupplemented.aio.closing import close_all, closing_on_error
-from asupplemented.aio.files import WORKERS, Workers
-from asupplemented.blobs.attempts import KeptAttempt
+from asupplemented.aio.threads import WORKERS, Workers
+from asupplemented.blobs.attempts import CachedAttempt
 from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.shared_fetch import SharedFetch
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import BlobFile, Context, RawBlob, Spool
     from asupplemented.blobs.attempts import Attempt
+    from asupplemented.blobs.failover_reader import BlobReader, FirstChoice
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("SHARING", "Sharing", "open_stream", "settle")
@@ -45,7 +46,7 @@ def open_stream(
     """A stream over ``[start, end)`` of a blob, not yet opened.
 
     If all of the blob is asked for, and its best candidate is not on this machine, the fetch is
-    shared with everybody else who reads it in this session. A part of a blob is never shared;
+    shared with all others that read it in this session. A part of a blob is never shared;
     it comes from the cache, or from the candidates.
 
     Args:
@@ -54,21 +55,23 @@ def open_stream(
         context: The session.
         start: Offset of the first byte.
         end: Offset behind the last byte; None is the end of the blob.
-        shared: False asks the candidates and nobody else.
+        shared: False asks the candidates only.
 
     Raises:
         InvalidDigestError: The descriptor has no valid digest.
         RangeError: The range ends before it starts, or starts before the blob.
     """
-    front = None
+    first_choice: FirstChoice | None = None
     if shared and candidates and not candidates[0].local:
         size = descriptor.size
         whole = start == 0 and (end is None or (size is not None and end >= size))
         if whole:
-            front = partial(_join, descriptor, candidates, context)
+            first_choice = partial(_join, descriptor, candidates, context)
         elif context.cache is not None:
-            front = partial(_find_part, descriptor, candidates, context, start)
-    return VerifiedStream(descriptor, candidates, context, start=start, end=end, front=front)
+            first_choice = partial(_find_part, descriptor, candidates, context, start)
+    return VerifiedStream(
+        descriptor, candidates, context, start=start, end=end, first_choice=first_choice
+    )
 
 
 async def settle(context: Context) -> None:
@@ -78,7 +81,7 @@ async def settle(context: Context) -> None:
 
 async def _join(
     descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
-) -> Attempt | None:
+) -> Attempt | BlobReader | None:
     return await _sharing_of(context).join(descriptor, candidates, context)
 
 
@@ -99,7 +102,7 @@ class Sharing(AsyncResource):
     def __init__(self) -> None:
         self._fetches: dict[_Key, SharedFetch] = {}
         self._running: set[SharedFetch] = set()
-        """Those too that nobody can join any more."""
+        """Fetches, also those that cannot be joined any more."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -108,14 +111,14 @@ class Sharing(AsyncResource):
 
     async def join(
         self, descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
-    ) -> Attempt | None:
+    ) -> Attempt | BlobReader | None:
         """All of a blob: from the cache, or from a fetch, which begins unless there is one.
 
         Returns:
-            None if the candidates should be asked without anybody else.
+            None if the candidates should be asked for this reader alone.
 
         Raises:
-            SupplementedError: Nobody serves the blob: the same for all who wait.
+            SupplementedError: No source serves the blob: the same for all readers.
         """
         fetch = self._find(descriptor, context)
         if fetch is None:
@@ -123,7 +126,7 @@ class Sharing(AsyncResource):
             kept = await _find_kept(descriptor, context, 0, shared=shared)
             if kept is not None:
                 return kept
-            # Meanwhile somebody else may have begun.
+            # Meanwhile another reader may have begun a fetch.
             fetch = self._find(descriptor, context)
             if fetch is None and shared:
                 fetch = self._find_any(descriptor)
@@ -256,7 +259,7 @@ async def _find_kept(
         file.close()
         return None
     digest = Digest(descriptor.digest)
-    attempt = KeptAttempt(_Kept(str(cache), file), context, digest, file, start)
+    attempt = CachedAttempt(_Kept(str(cache), file), context, digest, file, start)
     async with closing_on_error(lambda: (attempt,), "the file in the cache"):
         await attempt.look()
     return attempt

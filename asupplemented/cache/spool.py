@@ -1,7 +1,7 @@
 """Spools: blobs in the making, written by one fetch and followed by any number of readers.
 
-What came last stays in memory for a while. A reader that keeps up is served from there, without
-a hop to a thread; who is further behind reads the file.
+The newest bytes stay in memory for a while. A reader that keeps up is served from there, without a
+hop to a thread. A reader that is further behind reads the file.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import Spool
-from asupplemented.aio.files import WORKERS, Workers, run_blocking, run_closing, run_opening
+from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.cache.spool_file import SpoolFile
+from asupplemented.aio.threads import WORKERS, Workers, run_blocking, run_closing, run_opening
 from asupplemented.errors import (
     ClosedError,
     SourceError,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ("FileSpool", "MemorySpool", "TemporarySpool", "make_spool")
 
 RECENT: Final = BLOCK
-"""Bytes that stay in memory for readers who keep up."""
+"""Bytes that stay in memory for readers that keep up."""
 
 WRITE: Final = BLOCK
 """Bytes that are written at once: a hop to a thread takes longer than to write 100 KiB."""
@@ -42,14 +42,14 @@ FEW: Final = 4
 """Files that are written or read at the same time in large batches; else these get smaller."""
 
 SMALL_WRITE: Final = 256 * KIB
-"""The same when there are many, for memory is for all of them; or when others wait for it."""
+"""A batch when there are many files, which share the memory, or when other processes read it."""
 
 MAX_CHUNKS: Final = 64
-"""Chunks that are kept apart in memory: a source that sends single bytes fills no more."""
+"""Chunks that are kept in memory, so that a source of single bytes does not fill it."""
 
 
 def make_spool(context: Context, size: int | None, directory: str | Path | None = None) -> Spool:
-    """A spool for a blob that nobody keeps. Nothing is opened before it is needed.
+    """A spool for a blob that no cache keeps. Nothing is opened before it is needed.
 
     Args:
         context: The session, in whose threads files are written and read.
@@ -82,7 +82,7 @@ class MemorySpool(Spool):
         return bytes(memoryview(data)[start : start + size])
 
     async def commit(self) -> None:
-        """Do nothing: nobody keeps what is in memory."""
+        """Do nothing: the blob is not kept."""
 
     async def aclose(self) -> None:
         self._data = None
@@ -96,15 +96,15 @@ class MemorySpool(Spool):
 class FileSpool(Spool):
     """A spool in a file that is made when there is enough to be written.
 
-    Bytes are written in batches. Where a file cannot be written any more, the next one goes on.
-    A write that fails for good takes only the newest chunk with it: what was appended before it
+    Bytes are written in batches. If a file cannot be written any more, the rest goes to the next
+    file. A write that fails in all files loses only the newest chunk: what was appended before it
     stays readable, in memory if need be.
 
     Args:
         context: The session, in whose threads the files are written and read.
         *openers: Each makes a file; blocking, called in a thread, in order.
         delay: Seconds after which the next chunk is written even if it is small, so that
-            others see the file grow; None if nobody else looks at it, and batches may be larger.
+            other processes see the file grow; None if none reads it, and batches may be larger.
     """
 
     __slots__ = (
@@ -114,6 +114,7 @@ class FileSpool(Spool):
         "_context",
         "_delay",
         "_end",
+        "_now",
         "_openers",
         "_parts",
         "_tail",
@@ -126,21 +127,22 @@ class FileSpool(Spool):
     def __init__(
         self,
         context: Context,
-        *openers: Callable[[], SpoolFile],
+        *openers: Callable[[], SharedFile],
         delay: float | None = None,
     ) -> None:
         self._context = context
         self._openers = deque(openers)
         self._workers = context.resource(WORKERS, Workers)
-        few = self._workers.enlist() <= FEW
+        few = self._workers.add_reader() <= FEW
         self._batch = WRITE if few and delay is None else SMALL_WRITE
         self._delay = delay
-        self._parts: list[tuple[int, SpoolFile]] = []
+        self._parts: list[tuple[int, SharedFile]] = []
         """The files, each with the offset at which it begins."""
         self._closed = False
         self._end = 0
         self._written = 0
         """Offset behind the last byte that is surely in the file; a chunk ends there."""
+        self._now = context.resource(CLOCK, Clock).now
         self._wrote_at = self._now()
         self._tail: deque[bytes] = deque()
         """The newest chunks: those that are not written, and some that are."""
@@ -161,8 +163,8 @@ class FileSpool(Spool):
                 self._tail.pop()
             raise
         except BaseException:
-            # The thread may be writing it still, so that it counts: nothing else may ever be
-            # written at this place.
+            # Cancelled, and the thread may still be writing the chunk. So it counts, and no other
+            # bytes are ever written at its place.
             self._end += len(chunk)
             raise
         self._end += len(chunk)
@@ -176,23 +178,26 @@ class FileSpool(Spool):
         data = await run_blocking(self._context, file.read, offset, length)
         if not data:
             self._check_open()
-            message = "the file of a blob in the making became shorter; somebody else cut it off"
+            message = (
+                "another program truncated the file of a blob that is being fetched; "
+                "open the blob again"
+            )
             raise TruncatedError(message)
         return data
 
     async def commit(self) -> None:
-        """Do nothing: nobody keeps this file."""
+        """Do nothing: the blob is not kept."""
 
     async def aclose(self) -> None:
         if not self._closed:
-            self._workers.discharge()
+            self._workers.remove_reader()
         self._closed = True
         self._tail.clear()
         if self._parts:
             await run_closing(self._context, self._close_files)
 
     def _close_files(self) -> None:
-        # In a thread: the disk may take its time to free what nobody needs any more.
+        # In a thread, because freeing a large file takes a while.
         for _, file in self._parts:
             file.close()
 
@@ -217,12 +222,12 @@ class FileSpool(Spool):
             else:
                 return
 
-    async def _move_on(self, error: SourceError) -> None:  # noqa: ARG002 - for who wants to tell
-        """Go on in the next file, because the last one cannot be written any more."""
+    async def _move_on(self, error: SourceError) -> None:  # noqa: ARG002 - for subclasses
+        """Go on in the next file, because the last one failed."""
         await self._open_next()
 
     async def _open_next(self) -> None:
-        file = await run_opening(self._context, self._openers[0], SpoolFile.close)
+        file = await run_opening(self._context, self._openers[0], SharedFile.close)
         self._openers.popleft()
         self._parts.append((self._written, file))
         if self._closed:
@@ -247,7 +252,7 @@ class FileSpool(Spool):
         return chunks
 
     def _trim(self) -> None:
-        """Let go of what need not stay in memory."""
+        """Drop chunks that are written and need not stay in memory."""
         size = self._written - self._tail_start
         while size > RECENT or len(self._tail) > MAX_CHUNKS // 2:
             dropped = len(self._tail.popleft())
@@ -256,7 +261,7 @@ class FileSpool(Spool):
 
     # Reading
 
-    def _locate(self, start: int, size: int) -> tuple[SpoolFile, int, int]:
+    def _locate(self, start: int, size: int) -> tuple[SharedFile, int, int]:
         """Which file holds what was written at `start`, where, and how much of it at most."""
         end = start + size
         for begin, file in reversed(self._parts):
@@ -276,9 +281,6 @@ class FileSpool(Spool):
     def _check_open(self) -> None:
         if self._closed:
             raise _closed()
-
-    def _now(self) -> float:
-        return self._context.resource(CLOCK, Clock).now()
 
     def __del__(self) -> None:
         if getattr(self, "_parts", None) and not self._closed:
@@ -301,7 +303,7 @@ class TemporarySpool(FileSpool):
     __slots__ = ()
 
     def __init__(self, context: Context, directory: str | Path | None = None) -> None:
-        super().__init__(context, partial(SpoolFile.temporary, directory))
+        super().__init__(context, partial(SharedFile.temporary, directory))
 
 
 def _check_start(start: int, length: int) -> None:

@@ -19,8 +19,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from asupplemented.aio.async_files import opened
-from asupplemented.aio.atomic import StagedFile, map_write_errors
-from asupplemented.aio.files import run_blocking, run_closing, run_opening
+from asupplemented.aio.atomic import StagedFile
+from asupplemented.aio.files import map_write_errors
+from asupplemented.aio.threads import run_blocking, run_closing, run_opening
 from asupplemented.errors import SourceError
 
 if TYPE_CHECKING:
@@ -115,16 +116,17 @@ async def open_output(
                 yield partial(_write_all, file)
         return
     target = await run_blocking(context, path.resolve)
-    make = partial(StagedFile, target.parent)
-    staged = await run_opening(context, make, StagedFile.discard)
+    make = partial(StagedFile.create, target.parent)
+    staged = await run_opening(context, make, StagedFile.close)
     try:
         with map_write_errors(path):
             # Not "wb": an open that a cancelled caller left behind would create the file again.
             async with opened(aiofiles.open(staged.path, "r+b", buffering=0)) as file:
                 yield partial(_write_all, file)
+        await run_blocking(context, staged.sync)
         await run_blocking(context, staged.publish, target)
     finally:
-        await run_closing(context, staged.discard)
+        await run_closing(context, staged.close)
 
 
 async def _write_all(file: AsyncFileIO, data: bytes) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio.to_thread
 import msgspec
 
-from asupplemented.aio.concurrency import SingleFlight
+from asupplemented.aio.concurrency import SingleFlightMap
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import Clock
 from asupplemented.credentials.auth_json import (
     decode_secrets,
@@ -96,8 +97,8 @@ class CredentialHelpers:
         self._environ = environ
         self._limits = limits or HelperLimits()
         self._clock = clock or Clock()
-        self._answers: dict[_Key, _CachedAnswer] = {}
-        self._flights: dict[_Key, SingleFlight[Credential | None]] = {}
+        self._answers = LRU[_Key, _CachedAnswer](self._limits.max_answers)
+        self._flights = SingleFlightMap[_Key, "Credential | None"]()
 
     async def get(self, suffix: str, server: str) -> Credential | None:
         """Ask ``docker-credential-SUFFIX`` for the credential of a server.
@@ -119,12 +120,7 @@ class CredentialHelpers:
         known = self._answers.get(key)
         if known is not None and self._clock.now() < known.expires:
             return known.credential
-        flight = self._flights.setdefault(key, SingleFlight())
-        try:
-            return await flight.run(partial(self._ask, key))
-        finally:
-            if flight.idle and self._flights.get(key) is flight:
-                del self._flights[key]
+        return await self._flights.run(key, partial(self._ask, key))
 
     async def _ask(self, key: _Key) -> Credential | None:
         program = await self._find_program(key)
@@ -165,14 +161,11 @@ class CredentialHelpers:
         return found
 
     def _remember(self, key: _Key, credential: Credential | None) -> None:
-        now = self._clock.now()
-        self._answers = {key: known for key, known in self._answers.items() if now < known.expires}
-        while len(self._answers) >= self._limits.max_answers:
-            del self._answers[next(iter(self._answers))]
-        self._answers[key] = _CachedAnswer(credential, now + self._limits.ttl)
+        expires = self._clock.now() + self._limits.ttl
+        self._answers.put(key, _CachedAnswer(credential, expires))
 
     def __repr__(self) -> str:
-        return f"<helpers, {len(self._answers)} answers kept, {len(self._flights)} asked>"
+        return f"<CredentialHelpers with {len(self._answers)} cached answers>"
 
 
 def check_suffix(suffix: str) -> str:

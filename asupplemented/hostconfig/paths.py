@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("ConfigurationPaths",)
+__all__ = ("ConfigurationPaths", "find_absolute")
 
 _SHORT_NAMES: Final = "containers/short-name-aliases.conf"
 _SIGNATURES: Final = "containers/sigstore"
@@ -76,8 +76,8 @@ class ConfigurationPaths:
             root: The directory that contains ``etc``, ``usr`` and ``var``.
             superuser: None for whether the user is root outside of a user namespace.
         """
-        home = home or _absolute(environ, "HOME")
-        cache = _absolute(environ, "XDG_CACHE_HOME")
+        home = home or find_absolute(environ, "HOME")
+        cache = find_absolute(environ, "XDG_CACHE_HOME")
         named = environ.get("CONTAINERS_REGISTRIES_CONF")
         override = environ.get("CONTAINERS_REGISTRIES_CONF_OVERRIDE")
         uid = _find_uid(environ)
@@ -87,7 +87,7 @@ class ConfigurationPaths:
             registries_override=Path(override) if override else None,
             root=root,
             home=home,
-            config=_absolute(environ, "XDG_CONFIG_HOME"),
+            config=find_absolute(environ, "XDG_CONFIG_HOME"),
             cache=cache or (None if home is None else home / ".cache"),
             superuser=uid == 0 if superuser is None else superuser,
             uid=uid,
@@ -138,7 +138,7 @@ class ConfigurationPaths:
         return None if self.home is None else self.home / ".local/share" / _SIGNATURES
 
 
-def _absolute(environ: Mapping[str, str], name: str) -> Path | None:
+def find_absolute(environ: Mapping[str, str], name: str) -> Path | None:
     """The path in a variable; None if the variable is not set or the path is relative."""
     path = Path(environ.get(name, ""))
     return path if path.is_absolute() else None

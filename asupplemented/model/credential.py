@@ -1,4 +1,4 @@
-"""Credentials of registries, and the names under which they are looked up.
+"""Credentials of registries, the names under which they are looked up, and principals.
 
 Their reprs and errors never show a secret.
 """
@@ -6,6 +6,7 @@ Their reprs and errors never show a secret.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,10 +15,19 @@ from urllib.parse import quote, quote_plus
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import MAX_NAME
 
-__all__ = ("AUTH_FILES", "Credential", "check_lookup", "lookup_order")
+__all__ = (
+    "AUTH_FILES",
+    "NO_PRINCIPAL",
+    "Credential",
+    "check_lookup",
+    "hash_principal",
+    "lookup_order",
+)
 
 AUTH_FILES: Final = "containers-auth.json"
 """In a list of credential helpers, the name that stands for the auth files (rule FILE-12)."""
+NO_PRINCIPAL: Final = "nobody"
+"""What `hash_principal` gives for None; it is in the paths of existing caches."""
 
 _LOOKUP: Final = re.compile(r"(?!-)[!-.0-?A-~]++(?:/[!-.0-9;-?A-~]++)*+")
 """``host[:port]`` and the parts of a path, in visible ASCII: no user, tag, digest or scheme."""
@@ -141,3 +151,10 @@ def lookup_order(name: str) -> tuple[str, ...]:
     """
     parts = name.split("/")
     return tuple("/".join(parts[:count]) for count in range(len(parts), 0, -1))
+
+
+def hash_principal(principal: str | None) -> str:
+    """A name for a principal in paths and keys, which does not reveal it."""
+    if principal is None:
+        return NO_PRINCIPAL
+    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()

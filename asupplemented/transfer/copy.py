@@ -24,7 +24,7 @@ from asupplemented.abc import (
     Source,
     WritableReference,
 )
-from asupplemented.aio.concurrency import run_side_by_side
+from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
@@ -257,11 +257,11 @@ class _Transfer:
         self._warn_of_plan()
         # What a manifest names is written before the manifest, and the top last (rule K-01): a copy
         # that ends early leaves no manifest whose parts are not there.
-        await run_side_by_side(plan.layers, self.limit, self._copy_blob)
-        await run_side_by_side(plan.configs, self.limit, self._copy_blob)
+        await for_each(plan.layers, self._copy_blob, limit=self.limit)
+        await for_each(plan.configs, self._copy_blob, limit=self.limit)
         with self._writing():
             for level in plan.levels:
-                await run_side_by_side(level, self.limit, self.output.put_manifest)
+                await for_each(level, self.output.put_manifest, limit=self.limit)
             await self._put_signatures()
             self._list_extras()
             await self.output.commit(plan.top, platform=plan.platform)

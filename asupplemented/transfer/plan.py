@@ -20,7 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import GroupSource
-from asupplemented.aio.concurrency import run_side_by_side
+from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import (
     InstanceNotFoundError,
     LimitExceededError,
@@ -263,9 +263,9 @@ class ManifestWalker:
                 take(digest, outcome)
 
         if self.source.batched:
-            await run_side_by_side(list(_batches(digests)), 1, read_batch)
+            await for_each(list(_batches(digests)), read_batch, limit=1)
         else:
-            await run_side_by_side(digests, self.concurrency, read_one)
+            await for_each(digests, read_one, limit=self.concurrency)
         # Only now, in the order of the lists: requests finish in any order.
         found = {digest: read[digest] for digest in digests if digest in read}
         self.missing.update((digest, None) for digest in digests if digest not in read)
@@ -438,7 +438,7 @@ async def _read_signatures(
         asked = None if digest == default.digest else digest
         found[digest] = await walker.source.get_signatures(asked)
 
-    await run_side_by_side(walker.found, walker.concurrency, read)
+    await for_each(walker.found, read, limit=walker.concurrency)
     return tuple(
         Signed(None if digest == top.digest else digest, found[digest])
         for digest in walker.found

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.aio.concurrency import run_side_by_side
+from asupplemented.aio.concurrency import for_each
 from asupplemented.cache.sharing import settle
 from asupplemented.errors import BlobNotFoundError, ConfigurationError
 from asupplemented.events import (
@@ -83,7 +83,7 @@ async def prefetch(
     blobs = _list_blobs(walker.found.values())
     reader = _BlobReader(source, progress or _ignore)
     reader.progress(CopyPlanned(len(walker.found), len(blobs), sum_sizes(blobs)))
-    await run_side_by_side(blobs, concurrency, reader.read)
+    await for_each(blobs, reader.read, limit=concurrency)
     report = PrefetchReport(
         digest=top.digest,
         manifests=len(walker.found),

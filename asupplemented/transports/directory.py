@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import Opening
-from asupplemented.aio.atomic import PREFIX, map_write_errors, sync_directory, write_file
-from asupplemented.aio.files import map_os_error, read_limited, run_blocking
+from asupplemented.aio.atomic import PREFIX, sync_directory, write_file
+from asupplemented.aio.files import map_os_error, map_write_errors, read_limited
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     ImageNotFoundError,
     LayoutError,
@@ -174,7 +175,7 @@ class DirectorySource(DiskSource):
 
     @classmethod
     async def find(cls, reference: DirectoryReference, session: Context) -> Self:
-        """See that there is a directory of a version that can be read (rule DI-03)."""
+        """Check that there is a directory of a version that can be read (rule DI-03)."""
         await run_blocking(session, _check_directory, reference.path)
         return cls(reference, session)
 
@@ -277,11 +278,11 @@ class DirectoryDestination(DiskDestination):
         return self._root / name
 
     def prepare(self) -> None:
-        """See that the directory is an image or empty (rule DI-06), make it, and mark it."""
+        """Check that the directory is an image or empty (rule DI-06), make it, and mark it."""
         version = read_version(str(self._root))
         if version is None and _is_occupied(self._root):
             message = (
-                f"{self._root} is not an image directory, and what is in it may be important; "
+                f"{self._root} is not an image directory, and its files may be important; "
                 "give a new or empty directory"
             )
             raise LayoutError(message)
@@ -336,7 +337,7 @@ class DirectoryDestination(DiskDestination):
 
     def _publish(self, top: Manifest) -> None:
         path = self._path(MANIFEST_FILE)
-        # The signatures of another image must never seem to be of this one.
+        # Signatures before the manifest: those of another image must never stand beside this one.
         if self._signatures is not None or not holds(path, top.raw):
             self._write_signatures(self._signatures or (), None)
         if self._algorithms - {"sha256"} and read_version(str(self._root)) != _NEWEST:

@@ -1,7 +1,7 @@
-"""What the transports of directories share: manifests and blobs are files, one each.
+"""What `dir:` and `oci:` share: manifests and blobs are files, one each.
 
-A source says which files to try; a destination says where files go. How they are read, written
-and verified is the same for all.
+A source says which files to try, and a destination where files go. Reading, writing and verifying
+is the same for both.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from asupplemented.aio.atomic import (
     write_file,
 )
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.aio.files import read_limited, run_blocking, run_opening
-from asupplemented.blobs.blob_files import BlockReader, open_blob_file
+from asupplemented.aio.files import read_limited
+from asupplemented.aio.threads import run_blocking, run_opening
+from asupplemented.blobs.blob_file import open_blob_file, share_blob_file
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, Reference
+    from asupplemented.aio.files import SharedFile
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Hasher
     from asupplemented.model.manifest import Manifest
@@ -62,11 +64,11 @@ __all__ = (
 T = TypeVar("T")
 
 _HASH_BLOCK: Final = 4 * BLOCK
-"""Bytes to read and hash in one hop; between two hops the check can be cancelled."""
+"""Bytes to read and hash in one hop to a thread; the check can be cancelled between two hops."""
 
 
 def check_path(path: str) -> None:
-    """See that a path can be one.
+    """Check that a path can be used.
 
     Raises:
         InvalidReferenceError: It is empty, holds NUL, or cannot be encoded for the file system.
@@ -95,18 +97,18 @@ class DiskSource(abc.ABC):
     def __init__(self, session: Context, *, follow: bool) -> None:
         self._session = session
         self._follow = follow
-        # Made once: a batch reads thousands of manifests.
+        # Made once, because a batch reads thousands of manifests.
         read = partial(read_limited, limit=MAX_MANIFEST, follow=follow)
         self._read_default = partial(read, missing=_no_image)
         self._read_instance = partial(read, missing=ManifestNotFoundError)
 
     @abc.abstractmethod
     def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
-        """Where a manifest may be, the likeliest place first."""
+        """The files to try for a manifest, the likeliest first."""
 
     @abc.abstractmethod
     def blob_paths(self, digest: Digest) -> Iterable[str]:
-        """Where a blob may be, the likeliest place first."""
+        """The files to try for a blob, the likeliest first."""
 
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
         return await run_blocking(self._session, self.read_manifest, instance)
@@ -124,7 +126,7 @@ class DiskSource(abc.ABC):
         return outcomes
 
     def read_manifest(self, instance: Digest | None) -> RawManifest:
-        """Read one manifest, with its type if the place knows it. Blocking."""
+        """Read one manifest, with its media type if that is known. Blocking."""
         return RawManifest(self.read_bytes(instance), None)
 
     def read_bytes(self, instance: Digest | None) -> bytes:
@@ -151,7 +153,7 @@ def first_found(paths: Iterable[str], read: Callable[[str], T]) -> T:
     """Read the first file that is there.
 
     Raises:
-        NotFoundError: None is; the error is that of the first place.
+        NotFoundError: There is none; the error is that of the first file.
         SupplementedError: What `read` raises otherwise.
     """
     absent: NotFoundError | None = None
@@ -160,13 +162,13 @@ def first_found(paths: Iterable[str], read: Callable[[str], T]) -> T:
             return read(path)
         except NotFoundError as error:
             absent = absent or error
-    raise absent or NotFoundError("there is no place to look")
+    raise absent or NotFoundError("there is no file to try")
 
 
 async def is_whole(
     session: Context, path: Path, digest: Digest, size: int | None, *, follow: bool = True
 ) -> bool:
-    """Whether a file holds just what a digest names; it is read to its end to know.
+    """Whether a file holds exactly the bytes that a digest names. It is read to its end.
 
     Args:
         session: The session, whose threads read.
@@ -180,7 +182,7 @@ async def is_whole(
         file = await run_opening(session, opener, lambda late: late.close())
     except (NotFoundError, SourceError):
         return False
-    reader = BlockReader(file)
+    reader = share_blob_file(file)
     try:
         if size is not None and file.size != size:
             return False
@@ -195,14 +197,14 @@ async def is_whole(
     return hasher.hexdigest() == digest.encoded
 
 
-def _hash_block(reader: BlockReader, hasher: Hasher, position: int) -> int:
+def _hash_block(reader: SharedFile, hasher: Hasher, position: int) -> int:
     block = reader.read(position, _HASH_BLOCK)
     hasher.update(block)
     return len(block)
 
 
 class DiskDestination(Destination):
-    """Writes manifests and blobs as files, so that none is seen before it is whole.
+    """Writes manifests and blobs as files that become visible when they are whole.
 
     Args:
         reference: Where it writes, as the user gave it.
@@ -236,7 +238,7 @@ class DiskDestination(Destination):
         self._made: list[Path] = []
         self._closed = False
 
-    # What the kinds differ in
+    # Different in each kind
 
     @abc.abstractmethod
     def blob_path(self, digest: Digest) -> Path:
@@ -248,10 +250,10 @@ class DiskDestination(Destination):
 
     @abc.abstractmethod
     async def publish(self, top: Manifest, platform: Platform | None) -> None:
-        """Make the image visible; all that it needs has been written and is on the disk."""
+        """Make the image visible. All that it references has been written before."""
 
     def prepare(self) -> None:
-        """See that the place can be written, and make its directories. Blocking."""
+        """Check that the directory can be written, and make it. Blocking."""
         for directory in dict.fromkeys((self._root, self._staging)):
             if not os.access(directory, os.F_OK):
                 self._made.append(directory)
@@ -264,7 +266,7 @@ class DiskDestination(Destination):
             with suppress(OSError):
                 directory.rmdir()
 
-    # What they share
+    # The same in all kinds
 
     async def start(self) -> Self:
         """Prepare, and return the destination; on failure and cancellation nothing stays."""
@@ -317,7 +319,7 @@ class DiskDestination(Destination):
             await self.publish(top, platform)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a small file, unless it is there with these bytes. Blocking."""
+        """Write a small file, unless it has these bytes already. Blocking."""
         if not holds(path, data):
             write_file(path, data, staging=self._staging, durable=self._durable)
         self._touched.add(path.parent)
@@ -328,7 +330,7 @@ class DiskDestination(Destination):
         for directory in {name for touched in self._touched for name in self._up(touched)}:
             sync_directory(directory)
         for directory in self._made:
-            with suppress(SourceError):  # It need not be ours, nor be readable.
+            with suppress(SourceError):  # It may belong to another user, and be unreadable.
                 sync_directory(directory.parent)
 
     def _up(self, directory: Path) -> Iterator[Path]:
@@ -373,7 +375,7 @@ class DiskDestination(Destination):
 
 
 def holds(path: Path, data: bytes) -> bool:
-    """Whether a file holds just these bytes; it need not be there. Blocking."""
+    """Whether there is a file with exactly these bytes. Blocking."""
     try:
         return read_limited(path, len(data)) == data
     except SupplementedError:

@@ -1,6 +1,6 @@
-"""Images in memory: a source for tests, and for programs that make images as they go.
+"""Images in memory: a source for tests, and for programs that make images.
 
-A memory reference has no text form, because text cannot carry an image: make it, and pass it
+A memory reference has no text form, because text cannot carry an image. Make one, and pass it
 wherever a reference goes.
 """
 
@@ -39,7 +39,7 @@ CHUNK: Final = 64 * 1024
 class MemoryReference:
     """An image, or several, held in memory. Two of them are never equal, whatever they hold.
 
-    What the mappings hold is served as it is, lies included: verification is for those who read.
+    What the mappings hold is served as it is, wrong bytes included: the source verifies it.
 
     Attributes:
         name: For people; it shows in errors and plans.

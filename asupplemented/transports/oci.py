@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import Opening, RawManifest
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     ImageNotFoundError,
     InvalidReferenceError,
@@ -342,7 +342,7 @@ class LayoutDestination(DiskDestination):
         """List images in ``index.json``, without a name, unless they are listed already.
 
         Returns:
-            False if the image itself has no name: who asks without one needs a sole entry (OC-05).
+            False if the image itself has no name: it has to be the only entry then (OC-05).
         """
         if self._image is None:
             return False

@@ -15,19 +15,12 @@ from asupplemented.aio.atomic import (
     StagedFile,
     ingest,
     make_directory,
-    map_write_errors,
     remove_leftovers,
     sync_directory,
-    try_lock,
     write_file,
 )
-from asupplemented.errors import (
-    ClosedError,
-    LayoutError,
-    PermissionDeniedError,
-    SourceError,
-    UsageError,
-)
+from asupplemented.aio.locks import try_lock
+from asupplemented.errors import ClosedError, LayoutError, SourceError, UsageError
 from asupplemented.limits import MIB
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -67,12 +60,11 @@ class Stream:
 
 def test_a_file_is_seen_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "er" / "file"
-    staged = StagedFile(tmp_path)
-    staged.write([b"one ", b"", b"two"])
-    staged.write([b" three"])
+    staged = StagedFile.create(tmp_path)
+    staged.write(0, b"one ", b"", b"two")
+    staged.write(7, b" three")
     [name] = names(tmp_path)
     assert name.startswith(PREFIX)
-    assert staged.size == 13
     staged.publish(target)
     assert target.read_bytes() == b"one two three"
     assert names(tmp_path) == ["deep"]
@@ -96,13 +88,14 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 
 def test_after_its_end_a_file_does_nothing(tmp_path: Path) -> None:
     before = count_open_files()
-    published, discarded = StagedFile(tmp_path), StagedFile(tmp_path)
-    published.publish(tmp_path / "a")
-    discarded.discard()
+    published, discarded = StagedFile.create(tmp_path), StagedFile.create(tmp_path)
+    assert published.publish(tmp_path / "a")
+    discarded.close()
     for staged in (published, discarded):
-        staged.discard()
-        staged.write([b"late"])
-        staged.publish(tmp_path / "b")
+        staged.close()
+        with pytest.raises(ClosedError):
+            staged.write(0, b"late")
+        assert not staged.publish(tmp_path / "b")
     assert names(tmp_path) == ["a"]
     assert (tmp_path / "a").read_bytes() == b""
     assert count_open_files() == before
@@ -131,70 +124,35 @@ def test_a_write_in_another_thread_ends_before_the_file_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writing, proceed = threading.Event(), threading.Event()
-    real = os.write
+    real = os.pwrite
 
-    def slow(fd: int, data: bytes) -> int:
+    def slow(fd: int, data: bytes, position: int) -> int:
         writing.set()
         assert proceed.wait(60)
-        return real(fd, data)
+        return real(fd, data, position)
 
-    staged = StagedFile(tmp_path)
-    monkeypatch.setattr(os, "write", slow)
-    writer = threading.Thread(target=staged.write, args=([b"x"],))
+    before = count_open_files()
+    staged = StagedFile.create(tmp_path)
+    monkeypatch.setattr(os, "pwrite", slow)
+    writer = threading.Thread(target=staged.write, args=(0, b"x"))
     writer.start()
     assert writing.wait(60)
-    closer = threading.Thread(target=staged.discard)
-    closer.start()
-    assert names(tmp_path) != []
+    staged.close()
+    assert names(tmp_path) == []
+    assert count_open_files() == before + 1
     proceed.set()
     writer.join()
-    closer.join()
-    assert names(tmp_path) == []
+    assert count_open_files() == before
 
 
 def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:3]))
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:3], at))
     write_file(tmp_path / "file", b"0123456789", staging=tmp_path)
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
-# Errors
-
-
-@pytest.mark.parametrize(
-    ("code", "kind", "words"),
-    [
-        (errno.EACCES, PermissionDeniedError, "permissions"),
-        (errno.EPERM, PermissionDeniedError, "permissions"),
-        (errno.EROFS, PermissionDeniedError, "read-only"),
-        (errno.ENOSPC, SourceError, "No space left on device; make room"),
-        (errno.EDQUOT, SourceError, "make room"),
-        (errno.EFBIG, SourceError, "make room"),
-        (errno.EIO, SourceError, "Input/output error"),
-        (errno.ENOTDIR, LayoutError, "Not a directory"),
-        (errno.EISDIR, LayoutError, "Is a directory"),
-        (errno.ENAMETOOLONG, LayoutError, "too long"),
-        (errno.ELOOP, LayoutError, "symbolic links"),
-    ],
-)
-def test_what_the_system_says_becomes_a_typed_error(
-    tmp_path: Path, code: int, kind: type[SourceError], words: str
-) -> None:
-    cause = OSError(code, os.strerror(code))
-    with pytest.raises(SourceError) as caught, map_write_errors(tmp_path):
-        raise cause
-    assert type(caught.value) is kind
-    assert f"cannot write {tmp_path}: " in str(caught.value)
-    assert words in str(caught.value)
-    assert caught.value.__cause__ is cause
-
-
-def test_an_error_of_ours_is_mapped_once(tmp_path: Path) -> None:
-    error = LayoutError("mine")
-    with pytest.raises(LayoutError) as caught, map_write_errors(tmp_path):
-        raise error
-    assert caught.value is error
+# Directories
 
 
 def test_a_directory_is_made_with_all_bits_for_its_owner(tmp_path: Path) -> None:
@@ -211,7 +169,7 @@ def test_a_directory_is_made_with_all_bits_for_its_owner(tmp_path: Path) -> None
 
 
 def test_leftovers_are_swept_and_nothing_else(tmp_path: Path) -> None:
-    living = StagedFile(tmp_path)
+    living = StagedFile.create(tmp_path)
     [name] = names(tmp_path)
     (tmp_path / f"{PREFIX}dead").write_text("half")
     (tmp_path / f"{PREFIX}directory").mkdir()
@@ -234,7 +192,8 @@ def test_a_killed_process_leaves_nothing_for_long(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys, pathlib\n"
         "from asupplemented.aio.atomic import StagedFile\n"
-        "StagedFile(pathlib.Path(sys.argv[1])).write([b'half'])\n"
+        "staged = StagedFile.create(pathlib.Path(sys.argv[1]))\n"
+        "staged.write(0, b'half')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
@@ -256,10 +215,10 @@ def test_a_file_that_is_swept_as_it_is_made_is_made_again(
         real(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", sweep_first)
-    staged = StagedFile(tmp_path)
+    staged = StagedFile.create(tmp_path)
     [name] = names(tmp_path)
     assert name not in taken
-    staged.discard()
+    staged.close()
 
 
 def test_a_directory_that_swallows_every_file_is_given_up(
@@ -272,7 +231,7 @@ def test_a_directory_that_swallows_every_file_is_given_up(
 
     monkeypatch.setattr(fcntl, "flock", busy)
     with pytest.raises(LayoutError, match="taken away"):
-        StagedFile(tmp_path)
+        StagedFile.create(tmp_path)
     assert count_open_files() == before
 
 
@@ -291,58 +250,6 @@ def test_a_file_system_without_locks_is_written_all_the_same(
         pytest.fail("nothing was locked")
 
 
-# Locks
-
-
-def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path: Path) -> None:
-    before = count_open_files()
-    with try_lock(tmp_path / "lock") as first:
-        assert first is True
-        with try_lock(tmp_path / "lock") as second:
-            assert second is False
-        assert names(tmp_path) == ["lock"]
-    assert names(tmp_path) == []
-    with try_lock(tmp_path / "lock") as third:
-        assert third is True
-    assert count_open_files() == before
-
-
-def test_a_lock_is_free_again_after_a_failure(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), try_lock(tmp_path / "lock"):
-        raise KeyError
-    assert names(tmp_path) == []
-
-
-def test_a_lock_file_that_was_left_behind_can_be_locked(tmp_path: Path) -> None:
-    (tmp_path / "lock").touch()
-    with try_lock(tmp_path / "lock") as held:
-        assert held is True
-
-
-def test_a_lock_on_a_file_that_is_gone_is_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = fcntl.flock
-
-    def release_first(fd: int, operation: int) -> None:
-        (tmp_path / "lock").unlink()
-        (tmp_path / "lock").touch()
-        real(fd, operation)
-
-    monkeypatch.setattr(fcntl, "flock", release_first)
-    with try_lock(tmp_path / "lock") as held:
-        assert held is False
-    assert names(tmp_path) == ["lock"]
-
-
-@pytest.mark.parametrize("make", [os.mkdir, lambda path: path.symlink_to("/dev/null")])
-def test_what_is_no_file_cannot_be_locked(tmp_path: Path, make: object) -> None:
-    assert callable(make)
-    make(tmp_path / "lock")
-    with pytest.raises(LayoutError), try_lock(tmp_path / "lock"):
-        pytest.fail("it was locked")
-
-
 # Streams
 
 
@@ -352,9 +259,9 @@ async def test_a_stream_is_written_in_large_pieces(
     sizes: list[int] = []
     real = StagedFile.write
 
-    def spy(staged: StagedFile, chunks: list[bytes]) -> None:
+    def spy(staged: StagedFile, start: int, *chunks: bytes) -> None:
         sizes.append(sum(map(len, chunks)))
-        real(staged, chunks)
+        real(staged, start, *chunks)
 
     monkeypatch.setattr(StagedFile, "write", spy)
     chunks = [bytes([n % 256]) * 65_536 for n in range(40)]

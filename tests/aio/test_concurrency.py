@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asupplemented.aio.concurrency import run_side_by_side
+from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import LimitExceededError
 
 
@@ -17,5 +17,5 @@ async def test_side_by_side_begins_in_order_and_stops_at_the_first_failure() -> 
             raise LimitExceededError("enough")
 
     with pytest.raises(LimitExceededError, match="enough"):
-        await run_side_by_side([1, 2, 3, 4], 1, act)
+        await for_each([1, 2, 3, 4], act, limit=1)
     assert begun == [1, 2]

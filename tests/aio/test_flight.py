@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from asupplemented.aio.concurrency import Flights, SingleFlight
+from asupplemented.aio.concurrency import SingleFlight, SingleFlightMap
 from asupplemented.errors import NetworkError
 
 
@@ -114,17 +114,17 @@ async def test_a_failure_of_another_kind_is_not_shared() -> None:
 
 
 async def test_flights_are_told_apart_by_key_and_forgotten_once_they_landed() -> None:
-    flights, work = Flights[str, int](), Work()
+    flights, work = SingleFlightMap[str, int](), Work()
     tasks = [asyncio.create_task(flights.run(key, work)) for key in "aabba"]
     await asyncio.sleep(0)
-    assert set(flights._flights) == {"a", "b"}
+    assert repr(flights) == "<SingleFlightMap of 2 keys>"
     work.go.set()
     assert await asyncio.gather(*tasks) == [1, 1, 2, 2, 1]
-    assert flights._flights == {}
+    assert repr(flights) == "<SingleFlightMap of 0 keys>"
 
 
 async def test_a_flight_that_failed_or_was_cancelled_is_forgotten_too() -> None:
-    flights, work = Flights[str, int](), Work()
+    flights, work = SingleFlightMap[str, int](), Work()
     first, second = (asyncio.create_task(flights.run("a", work)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
@@ -136,4 +136,4 @@ async def test_a_flight_that_failed_or_was_cancelled_is_forgotten_too() -> None:
     with pytest.raises(NetworkError):
         await second
     assert first.cancelled()
-    assert flights._flights == {}
+    assert repr(flights) == "<SingleFlightMap of 0 keys>"

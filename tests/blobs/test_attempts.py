@@ -8,7 +8,6 @@ import pytest
 
 from asupplemented.abc import Timeouts
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.blobs.attempts import Pace
 from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import SourceTimeoutError, SupplementedError
@@ -105,25 +104,3 @@ async def test_the_deadline_of_the_caller_stays_the_callers(ledger: Ledger) -> N
                 await anext(s)
     assert not isinstance(caught.value, SupplementedError)
     assert ledger.left_open == 0
-
-
-def test_SEC07_a_window_that_was_good_says_nothing_about_the_next() -> None:
-    pace = Pace(Timeouts(stall=60, min_rate=1000))
-    pace.count(59, 60_000)
-    assert pace.patience == 60
-    pace.count(1, 0)
-    assert pace.patience == 60
-    pace.count(50, 59_999)
-    assert pace.patience == 10
-    with pytest.raises(SourceTimeoutError, match="59999 bytes in 60 s, where 60000"):
-        pace.count(10, 0)
-
-
-def test_SEC07_the_next_wait_may_last_as_long_as_the_window_does() -> None:
-    pace = Pace(Timeouts(stall=60))
-    assert pace.patience == 60
-    pace.count(45, 1)
-    assert pace.patience == 15
-    pace.count(0, 60 * 1024)
-    assert pace.patience == 60
-    assert Pace(Timeouts(stall=None)).patience is None

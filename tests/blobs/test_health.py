@@ -37,8 +37,8 @@ from asupplemented.errors import (
     UnexpectedStatusError,
 )
 from asupplemented.session import Session
+from tests.breaking_sources import Source, Turn, claiming, session_on
 from tests.candidates import DATA, Ledger, describe, drain, fail
-from tests.relaying import Source, Turn, claiming, session_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.aio.files import MAX_WORKERS, WORKERS, Workers
+from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import Clock
+from asupplemented.aio.threads import MAX_WORKERS, WORKERS, Workers
 from asupplemented.blobs import read_ahead
-from asupplemented.blobs.blob_files import BlockReader, FileIdentity, open_blob_file
+from asupplemented.blobs.blob_file import (
+    FileIdentity,
+    identify,
+    open_blob_file,
+    share_blob_file,
+)
 from asupplemented.blobs.read_ahead import ReadAhead, VerifiedFiles
 from asupplemented.errors import ClosedError, SourceError
 from asupplemented.limits import BLOCK
@@ -38,25 +44,25 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Watched(BlockReader):
+class Watched(SharedFile):
     """Counts what is read, and waits where it is told to."""
 
     def __init__(self, path: Path, wait_at: int | None = None) -> None:
-        super().__init__(open_blob_file(path))
+        super().__init__(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
         self.reads: list[int] = []
         self.go_on = threading.Event()
         self.wait_at = wait_at
 
-    def read(self, start: int, length: int) -> bytes:
-        self.reads.append(length)
+    def read(self, start: int, size: int) -> bytes:
+        self.reads.append(size)
         if start == self.wait_at:
             assert self.go_on.wait(60)
-        return super().read(start, length)
+        return super().read(start, size)
 
 
 def start(
     session: Session,
-    reader: BlockReader,
+    reader: SharedFile,
     begin: int = 0,
     end: int = len(DATA),
     hasher: Hasher | None = None,
@@ -78,7 +84,7 @@ async def test_blocks_come_in_order_and_are_hashed(
     session: Session, path: Path, begin: int, end: int
 ) -> None:
     hasher = hashlib.sha256()
-    blocks = start(session, BlockReader(open_blob_file(path)), begin, end, hasher)
+    blocks = start(session, share_blob_file(open_blob_file(path)), begin, end, hasher)
     found = await drain(blocks)
     assert b"".join(found) == DATA[begin:end]
     assert all(len(block) == BLOCK for block in found[:-1])
@@ -102,7 +108,7 @@ async def test_the_thread_stays_a_few_blocks_ahead_and_no_more(
 
 
 async def test_many_files_are_read_in_small_blocks(session: Session, path: Path) -> None:
-    crowd = [start(session, BlockReader(open_blob_file(path))) for _ in range(read_ahead.FEW)]
+    crowd = [start(session, share_blob_file(open_blob_file(path))) for _ in range(read_ahead.FEW)]
     reader = Watched(path)
     late = start(session, reader)
     assert b"".join(await drain(late)) == DATA
@@ -121,8 +127,8 @@ async def test_no_file_keeps_a_thread_from_the_others(
     session: Session, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One thread, and a reader that never falls behind: others get their turn all the same.
-    monkeypatch.setattr("asupplemented.aio.files.usable_cores", lambda: 1)
-    monkeypatch.setattr("asupplemented.aio.files.MAX_WORKERS", 1)
+    monkeypatch.setattr("asupplemented.aio.threads.usable_cores", lambda: 1)
+    monkeypatch.setattr("asupplemented.aio.threads.MAX_WORKERS", 1)
     reader = Watched(path, wait_at=BLOCK)
     blocks = start(session, reader)
     taking = asyncio.create_task(drain(blocks))
@@ -145,7 +151,7 @@ async def test_a_file_that_cannot_be_read_fails_after_the_blocks_that_could(
         return original(fd, length, offset)
 
     monkeypatch.setattr(os, "pread", pread)
-    blocks = start(session, BlockReader(open_blob_file(path)))
+    blocks = start(session, share_blob_file(open_blob_file(path)))
     for n in range(3):
         assert (await blocks.read())[0] == n
     for _ in range(2):
@@ -172,7 +178,7 @@ async def test_closing_in_the_middle_of_a_read_closes_the_file_after_it(
 
 async def test_without_the_session_no_block_is_read(path: Path) -> None:
     async with Session() as session:
-        reader = BlockReader(open_blob_file(path))
+        reader = share_blob_file(open_blob_file(path))
         blocks = start(session, reader)
     with pytest.raises(ClosedError):
         await blocks.read()
@@ -202,7 +208,7 @@ async def test_a_session_that_ends_before_the_first_turn_is_told_to_the_reader(
     workers = session.resource(WORKERS, Workers)
     busy = threading.Event()
     turns = [workers.submit(lambda: busy.wait(60)) for _ in range(MAX_WORKERS)]
-    blocks = start(session, BlockReader(open_blob_file(path)))
+    blocks = start(session, share_blob_file(open_blob_file(path)))
     reading = asyncio.create_task(blocks.read())
     await asyncio.sleep(0)
     closing = asyncio.create_task(session.aclose())
@@ -219,14 +225,14 @@ async def test_the_identity_is_that_of_a_file_that_stayed_the_same(
 ) -> None:
     path = tmp_path / "blob"
     path.write_bytes(DATA)
-    reader = BlockReader(open_blob_file(path))
-    expected = reader.identify()
+    reader = share_blob_file(open_blob_file(path))
+    expected = identify(reader)
     blocks = start(session, reader)
     assert blocks.identity is None
     await drain(blocks)
     assert blocks.identity == expected
     blocks.close()
-    changing = start(session, BlockReader(open_blob_file(path)))
+    changing = start(session, share_blob_file(open_blob_file(path)))
     await changing.read()
     os.utime(path, ns=(1, 1))
     await drain(changing)

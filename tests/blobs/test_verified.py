@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.blobs import relay, verified
+from asupplemented.blobs import failover, verified
 from asupplemented.blobs.hashing import HASHING, WINDOW_MAX, Hashing
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import (
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small blobs are handed out as large ones are, and chunks are tiny."""
-    monkeypatch.setattr(relay, "SMALL_BLOB", -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", -1)
     monkeypatch.setattr(verified, "CHUNK_MAX", 16)
 
 
@@ -263,7 +263,7 @@ async def test_BLOB05_a_surplus_byte_is_an_error_and_not_handed_out(
 async def test_BLOB05_an_endless_body_of_unknown_size_meets_the_cap(
     session: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "MAX_BLOB", 1000)
+    monkeypatch.setattr(failover, "MAX_BLOB", 1000)
     exact = Wire(DATA[:1000], ledger, sizes=(10,), claims=None)
     assert len(await drain(VerifiedStream(describe(DATA[:1000], sized=False), [exact], session)))
     more = Wire(DATA, ledger, sizes=(10,), claims=None)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asupplemented.abc import BlobCache, BlobFile, RawManifest, Spool
+from asupplemented.abc import BlobCache, BlobFile, Spool
 from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.remote.object_store import ObjectStore
@@ -81,7 +81,7 @@ class Shelf(BlobCache):
     forgets: bool = False
     nearer: Sequence[BlobCandidate] = ()
     blobs: dict[tuple[str | None, str], bytes] = field(default_factory=dict)
-    manifests: dict[tuple[str | None, str], RawManifest] = field(default_factory=dict)
+    manifests: dict[tuple[str | None, str], Manifest] = field(default_factory=dict)
     spools: list[Buffer] = field(default_factory=list)
     files: int = 0
 
@@ -109,12 +109,12 @@ class Shelf(BlobCache):
 
     async def find_manifest(
         self, context: Context, digest: Digest, *, shared: bool = False
-    ) -> RawManifest | None:
+    ) -> Manifest | None:
         return self.manifests.get((context.principal, digest))
 
     async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
         key = context.principal, manifest.digest
-        self.manifests[key] = RawManifest(manifest.raw, manifest.media_type)
+        self.manifests[key] = manifest
 
     async def aclose(self) -> None:
         """Hold nothing open."""

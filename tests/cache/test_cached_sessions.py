@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.sharing import SHARING
 from asupplemented.events import BlobCopied, BlobReused, CopyPlanned, CopyProgress
 from asupplemented.limits import MIB, SMALL_BLOB
+from asupplemented.model import digest as digests
 from asupplemented.testing import (
     Cut,
     FakeRegistry,
@@ -124,6 +126,27 @@ async def test_a_manifest_that_was_spoiled_on_disk_is_fetched_again(
         path.chmod(0o600)
         path.write_bytes(path.read_bytes().replace(b"linux", b"Linux"))
     assert registry.count(f"*/manifests/{INDEX.digest}") == 2
+
+
+async def test_a_manifest_in_the_cache_is_hashed_once(
+    registry: FakeRegistry, cache: LayoutCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = registry.reference("team/app", "1")
+    for _ in range(2):  # The second time, the cache reads what the index references.
+        async with new_session(cache) as session, await open_image(reference, session) as image:
+            await image.get_manifest(ARM64.digest)
+    hashed: list[bytes] = []
+
+    def count(data: bytes = b"") -> Any:
+        hashed.append(data)
+        return hashlib.sha256(data)
+
+    monkeypatch.setitem(digests._CONSTRUCTORS, "sha256", count)
+    async with new_session(cache) as session, await open_image(reference, session) as image:
+        hashed.clear()
+        assert (await image.get_manifest(ARM64.digest)).raw == ARM64.raw
+    assert hashed.count(ARM64.raw) == 1
+    assert registry.count(f"*/manifests/{ARM64.digest}") == 1
 
 
 async def test_prefetch_brings_everything_and_says_so(

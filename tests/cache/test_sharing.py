@@ -297,7 +297,7 @@ def test_200_readers_join_and_leave_at_random(seed: int) -> None:
             assert ledger.left_open == ledger.holds == 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asupplemented.blobs.relay.SMALL_BLOB", -1)
+        patch.setattr("asupplemented.blobs.failover.SMALL_BLOB", -1)
         asyncio.run(run())
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.spool import (
     FEW,
@@ -26,7 +27,6 @@ from asupplemented.cache.spool import (
     TemporarySpool,
     make_spool,
 )
-from asupplemented.cache.spool_file import SpoolFile
 from asupplemented.errors import ClosedError, SourceError, TruncatedError, UsageError
 from asupplemented.limits import KIB, SMALL_BLOB
 from asupplemented.session import Session
@@ -50,7 +50,7 @@ async def spool(request: pytest.FixtureRequest, session: Session) -> AsyncIterat
         yield spool
 
 
-class Full(SpoolFile):
+class Full(SharedFile):
     """A file on a disk that has no more room."""
 
     room = 0
@@ -125,7 +125,7 @@ async def test_what_is_recent_is_read_without_a_thread(
         for chunk in chunks_of(CONTENT, 64 * KIB):
             await spool.append(chunk)
             with monkeypatch.context() as patch:
-                patch.setattr(SpoolFile, "read", None)
+                patch.setattr(SharedFile, "read", None)
                 assert await spool.read(spool.length - len(chunk), RECENT) == chunk
 
 
@@ -140,7 +140,7 @@ async def test_little_stays_in_memory(session: Session, size: int) -> None:
 
 
 async def test_a_small_blob_never_makes_its_file(session: Session) -> None:
-    def refuse() -> SpoolFile:
+    def refuse() -> SharedFile:
         raise AssertionError
 
     async with FileSpool(session, refuse) as spool:
@@ -164,7 +164,7 @@ async def test_many_spools_write_in_small_batches(session: Session) -> None:
 
 
 async def test_what_others_wait_for_is_written_in_small_batches(session: Session) -> None:
-    async with FileSpool(session, SpoolFile.temporary, delay=3600) as spool:
+    async with FileSpool(session, SharedFile.temporary, delay=3600) as spool:
         await spool.append(CONTENT[:SMALL_WRITE])
         assert len(spool._parts) == 1
 
@@ -172,8 +172,8 @@ async def test_what_others_wait_for_is_written_in_small_batches(session: Session
 async def test_others_see_the_file_grow_when_the_delay_is_over(tmp_path: Path) -> None:
     path, clock = tmp_path / "file", FakeClock()
 
-    def make() -> SpoolFile:
-        return SpoolFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC), path)
+    def make() -> SharedFile:
+        return SharedFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC), path)
 
     async with Session() as session:
         session.resource(CLOCK, lambda: clock.clock)
@@ -237,7 +237,7 @@ async def test_a_full_disk_takes_only_the_newest_chunk(
 async def test_another_file_goes_on_where_one_is_full(session: Session, room: int) -> None:
     full = Full.temporary()
     full.room = room
-    async with FileSpool(session, lambda: full, SpoolFile.temporary) as spool:
+    async with FileSpool(session, lambda: full, SharedFile.temporary) as spool:
         for chunk in chunks_of(CONTENT, 40_000):
             await spool.append(chunk)
             assert await read_all(spool, 300_000) == CONTENT[: spool.length]
@@ -304,9 +304,9 @@ async def test_closed_while_its_file_is_made(session: Session) -> None:
     before = count_open_files()
     loop = asyncio.get_running_loop()
 
-    def make() -> SpoolFile:
+    def make() -> SharedFile:
         asyncio.run_coroutine_threadsafe(spool.aclose(), loop).result(10)
-        return SpoolFile.temporary()
+        return SharedFile.temporary()
 
     spool = FileSpool(session, make)
     with pytest.raises(ClosedError):

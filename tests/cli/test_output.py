@@ -9,17 +9,10 @@ import pytest
 
 from asupplemented.cli.output import open_output, printable, show_size
 from asupplemented.errors import NetworkError, SourceError
-from asupplemented.session import Session
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[Session]:
-    async with Session() as opened:
-        yield opened
+    from asupplemented.session import Session
 
 
 @pytest.mark.parametrize(

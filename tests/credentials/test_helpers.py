@@ -311,7 +311,7 @@ async def test_HELP03_only_so_many_answers_are_kept(shelf: Shelf) -> None:
     asked = helpers(shelf, max_answers=2)
     for server in ("a", "b", "c"):
         await asked.get("x", server)
-    assert repr(asked) == "<helpers, 2 answers kept, 0 asked>"
+    assert repr(asked) == "<CredentialHelpers with 2 cached answers>"
     await asked.get("x", "c")
     await asked.get("x", "b")
     assert shelf.runs("x") == 3
@@ -326,7 +326,8 @@ async def test_HELP03_old_answers_are_forgotten(shelf: Shelf) -> None:
     await asked.get("x", "quay.io")
     clock.time += 300
     await asked.get("x", "ghcr.io")
-    assert repr(asked) == "<helpers, 1 answers kept, 0 asked>"
+    await asked.get("x", "quay.io")
+    assert shelf.runs("x") == 3
 
 
 async def test_HELP03_who_asks_at_the_same_time_shares_the_answer(shelf: Shelf) -> None:
@@ -335,7 +336,6 @@ async def test_HELP03_who_asks_at_the_same_time_shares_the_answer(shelf: Shelf) 
     found = await asyncio.gather(*(asked.get("x", "quay.io") for _ in range(10)))
     assert found == [Credential("user", "pass")] * 10
     assert shelf.runs("x") == 1
-    assert repr(asked) == "<helpers, 1 answers kept, 0 asked>"
 
 
 async def test_HELP03_and_the_failure(shelf: Shelf) -> None:
@@ -371,7 +371,6 @@ async def test_SEC16_cancelled_at_every_await_a_helper_can_be_asked_again(shelf:
 
     async def check() -> None:
         await wait_until(shelf.is_quiet, every=0.005)
-        assert repr(asked).endswith("0 asked>")
 
     asked = helpers(shelf, ttl=0)
     awaits = await cancel_at_every_await(lambda: asked.get("x", "quay.io"), check)
@@ -410,4 +409,4 @@ async def test_CRED07_its_repr_shows_no_answers(shelf: Shelf) -> None:
     shelf.add_user("x", USER_SENTINEL, SECRET_SENTINEL)
     asked = helpers(shelf)
     await asked.get("x", "quay.io")
-    assert secrets_in(f"{asked!r} {asked._answers!r}") == []
+    assert secrets_in(f"{asked!r} {asked._answers!r} {asked._answers.values()!r}") == []

@@ -14,7 +14,7 @@ import pytest
 
 import asupplemented as asup
 from asupplemented.cache.remote.leases import RedisLease, UnheldLease
-from asupplemented.cache.remote.object_store import NOBODY, ObjectStore
+from asupplemented.cache.remote.object_store import ANONYMOUS, ObjectStore
 from asupplemented.cache.remote.uploads import PART
 from asupplemented.errors import BlobNotFoundError, NetworkError, RangeError
 from asupplemented.events import Warned
@@ -129,9 +129,9 @@ async def test_a_redis_that_dies_stops_nobody(tmp_path: Path) -> None:
 
 async def test_a_blob_comes_back_from_s3_as_it_went(bucket: Bucket) -> None:
     storage = bucket.open()
-    assert not await storage.has(NOBODY, DIGEST)
-    await storage.put_blob(NOBODY, DIGEST, len(HUGE), read)
-    assert await storage.has(NOBODY, DIGEST)
+    assert not await storage.has(ANONYMOUS, DIGEST)
+    await storage.put_blob(ANONYMOUS, DIGEST, len(HUGE), read)
+    assert await storage.has(ANONYMOUS, DIGEST)
     assert await drain(storage) == HUGE
     assert await drain(storage, PART, PART + 10) == HUGE[PART : PART + 10]
     assert await drain(storage, len(HUGE)) == b""
@@ -139,7 +139,7 @@ async def test_a_blob_comes_back_from_s3_as_it_went(bucket: Bucket) -> None:
         await drain(storage, len(HUGE) + 1)
     assert sorted(bucket.keys()) == [
         f"blobs/sha256/{DIGEST.encoded}",
-        f"grants/{NOBODY}/sha256/{DIGEST.encoded}",
+        f"grants/{ANONYMOUS}/sha256/{DIGEST.encoded}",
         "index.json",
         "oci-layout",
     ]
@@ -156,7 +156,7 @@ async def test_an_upload_to_s3_that_is_cancelled_leaves_nothing(bucket: Bucket) 
         return await read(start, size)
 
     storage = bucket.open()
-    upload = asyncio.create_task(storage.put_blob(NOBODY, DIGEST, len(HUGE), stuck))
+    upload = asyncio.create_task(storage.put_blob(ANONYMOUS, DIGEST, len(HUGE), stuck))
     await reached.wait()
     await wait_until(lambda: bool(bucket.uploads()))
     upload.cancel()
@@ -169,11 +169,11 @@ async def test_an_upload_to_s3_that_is_cancelled_leaves_nothing(bucket: Bucket) 
 async def test_s3_that_is_not_there_is_told_without_secrets(bucket: Bucket) -> None:
     elsewhere = Bucket("http://127.0.0.1:1", "bucket").open()
     with pytest.raises(NetworkError, match="could not be asked") as caught:
-        await elsewhere.has(NOBODY, DIGEST)
+        await elsewhere.has(ANONYMOUS, DIGEST)
     assert "hunter2" not in repr(caught.value)
     missing = Bucket(bucket.endpoint, "missing").open()
     with pytest.raises(BlobNotFoundError, match="no such bucket"):
-        await missing.put_blob(NOBODY, DIGEST, len(HUGE), read)
+        await missing.put_blob(ANONYMOUS, DIGEST, len(HUGE), read)
 
 
 # Hosts
@@ -264,6 +264,6 @@ async def test_wrong_bytes_of_an_object_store_are_replaced(redis: str, bucket: B
     async def wrong(start: int, size: int) -> bytes:
         return bytes(size)
 
-    await storage.put_blob(NOBODY, DIGEST, len(HUGE), wrong)
-    await storage.put_blob(NOBODY, DIGEST, len(HUGE), read, replace=True)
+    await storage.put_blob(ANONYMOUS, DIGEST, len(HUGE), wrong)
+    await storage.put_blob(ANONYMOUS, DIGEST, len(HUGE), read, replace=True)
     assert await drain(storage) == HUGE

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from asupplemented.aio.atomic import PREFIX
-from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.errors import (
     ClosedError,
     DigestMismatchError,
@@ -395,7 +395,7 @@ class DestinationContract:
 
     @pytest.mark.parametrize(
         ("function", "code"),
-        [("write", errno.ENOSPC), ("fsync", errno.EIO), ("rename", errno.EACCES)],
+        [("pwrite", errno.ENOSPC), ("fsync", errno.EIO), ("rename", errno.EACCES)],
     )
     async def test_a_failure_at_any_step_leaves_the_image_as_it_was(
         self,
@@ -453,7 +453,7 @@ class DestinationContract:
 
         async def check() -> None:
             # A call that had begun in a thread runs to its end.
-            await wait_until(lambda: not session.resource(WORKERS, Workers).running)
+            await wait_until(lambda: "0 calls" in repr(session.resource(WORKERS, Workers)))
             assert not leftovers(path)
             assert not open_files(path)
             file = place.blob(path, SMALL_DIGEST)

@@ -225,7 +225,7 @@ async def test_no_more_signatures_than_can_be_read(path: Path, session: Session)
 
 async def test_signatures_that_cannot_be_written(path: Path, session: Session) -> None:
     async with DirectoryReference(str(path)).create(session) as destination:
-        with failing("write", errno.ENOSPC), pytest.raises(SourceError) as caught:
+        with failing("pwrite", errno.ENOSPC), pytest.raises(SourceError) as caught:
             await destination.put_signatures([ONE], ARM64.digest)
         assert caught.value.digest == ARM64.digest
         assert not list(path.glob("*signature*"))

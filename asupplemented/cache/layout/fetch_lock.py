@@ -1,9 +1,9 @@
-"""Leads: which process is fetching a blob, and what the others do about it. Blocking.
+"""Which process fetches a blob into a cache, and reading along with it. Blocking.
 
-Who holds the lock on the lead file of a blob fetches it, and names its file in there; who does
-not reads that file while it grows. When the lock is free and the blob is not there, the process
-that held it is gone, and whoever takes the lock next goes on in its stead. What another process
-wrote is never believed: each reader hashes for itself.
+The process that holds the lock on the lock file of a blob fetches it, and writes the name of its
+file in the making there. Other processes read that file while it grows. If the lock is free and the
+blob is not there, the process that held it is gone, and the next process to take the lock fetches
+instead. What another process wrote is never trusted: each reader verifies it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import enum
 import os
 import re
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.abc import BlobFile
-from asupplemented.aio.atomic import PREFIX, drop_lock, map_write_errors, take_lock
-from asupplemented.aio.files import open_with_status, read_limited
-from asupplemented.blobs.blob_files import BlockReader
-from asupplemented.cache.spool_file import IngestFile
+from asupplemented.aio.atomic import PREFIX, StagedFile
+from asupplemented.aio.files import SharedFile, map_write_errors, open_regular, read_limited
+from asupplemented.aio.locks import acquire_lock, release_lock
+from asupplemented.blobs.blob_file import share_blob_file
 from asupplemented.errors import NotFoundError, SupplementedError
 from asupplemented.limits import BLOCK
 
@@ -27,140 +25,153 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ("Claim", "News", "Trail", "read_name")
+    from asupplemented.abc import BlobFile
+
+__all__ = ("FetchLock", "FollowState", "FollowedFile", "read_name")
 
 MAX_NAME: Final = 64
-_TRIES: Final = 100
-"""More than anybody needs who only sweeps."""
+
+_ATTEMPTS: Final = 100
+"""More than a process needs that only removes leftovers, and holds each lock for a moment."""
+
 _NAME: Final = re.compile(re.escape(PREFIX) + "[0-9a-f]{16}")
 
 
-class Claim:
-    """One fetch of a blob by this process: its file, and the lead if it has it.
+class FetchLock:
+    """One fetch of a blob by this process: its file in the making, and the lock if it is held.
 
     Methods may be called from any thread.
 
     Args:
         ingest: Where files in the making lie.
-        lead: The lead file of the blob.
+        path: The lock file of the blob.
     """
 
-    __slots__ = ("_dropped", "_held", "_lead", "_lock", "file")
+    __slots__ = ("_closed", "_fd", "_lock", "_path", "file")
 
-    def __init__(self, ingest: Path, lead: Path) -> None:
-        self._lead = lead
+    def __init__(self, ingest: Path, path: Path) -> None:
+        self._path = path
         self._lock = threading.Lock()
-        self._held: int | None = None
-        self._dropped = False
-        self.file = IngestFile.create(ingest)
+        self._fd: int | None = None
+        self._closed = False
+        self.file = StagedFile.create(ingest)
 
     @property
-    def leads(self) -> bool:
-        """Whether this process is the one that fetches."""
-        return self._held is not None
+    def held(self) -> bool:
+        """Whether this process holds the lock, and so is the one that fetches."""
+        return self._fd is not None
 
-    def begin(self) -> bool:
-        """Take the lead, unless another process has it; gives whether it is ours.
+    def acquire(self) -> bool:
+        """Take the lock, unless another process fetches the blob; gives whether it is held.
 
-        Who looks for what dead processes left behind holds the lock of each lead file for a
-        moment, and removes the file, too. It signs nothing, though, and a process that leads does.
+        A process that removes leftovers holds the lock of each lock file for a moment, and then
+        removes the file. It writes no name there, and a process that fetches does.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
-        for _ in range(_TRIES):
-            if self.take_lead() or read_name(self._lead) is not None:
+        for _ in range(_ATTEMPTS):
+            if self.try_acquire() or read_name(self._path) is not None:
                 break
             os.sched_yield()
-        return self.leads
+        return self.held
 
-    def take_lead(self) -> bool:
-        """Take the lead if nobody has it; gives whether it is ours now.
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free; gives whether it is held now.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         with self._lock:
-            if self._dropped:
+            if self._closed:
                 return False
-            if self._held is None:
-                self._held = take_lock(self._lead)
-                if self._held is not None:
-                    self._sign(self._held)
-            return self._held is not None
+            if self._fd is None:
+                self._fd = acquire_lock(self._path)
+                if self._fd is not None:
+                    self._write_name(self._fd)
+            return self._fd is not None
 
-    def _sign(self, fd: int) -> None:
-        with map_write_errors(self._lead):
+    def _write_name(self, fd: int) -> None:
+        with map_write_errors(self._path):
             os.ftruncate(fd, 0)
             os.pwrite(fd, self.file.path.name.encode("ascii"), 0)
 
-    def let_go(self) -> None:
-        """Give the lead back, if it is ours. May be called again."""
+    def release(self) -> None:
+        """Release the lock if it is held. May be called again."""
         with self._lock:
-            self._let_go()
+            self._release()
 
-    def _let_go(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            drop_lock(held, self._lead)
+    def _release(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            release_lock(fd, self._path)
 
-    def drop(self) -> None:
-        """End the fetch: give the lead back, and close the file. May be called again."""
+    def close(self) -> None:
+        """End the fetch: release the lock, and close the file. May be called again."""
         with self._lock:
-            self._dropped = True
-            self._let_go()
+            self._closed = True
+            self._release()
         self.file.close()
 
     def __del__(self) -> None:
         if hasattr(self, "file"):
-            self.drop()
+            self.close()
 
 
-class News(enum.Enum):
-    """What a look at the fetch of another process told, if not bytes."""
+class FollowState(enum.Enum):
+    """What a look at the fetch of another process gives, if not bytes."""
 
     WAIT = enum.auto()
-    """Nothing new."""
+    """There is nothing new."""
     CHANGED = enum.auto()
     """Another process has taken over: look again."""
     END = enum.auto()
     """The blob is whole, and was read to its end."""
     GONE = enum.auto()
-    """The other process is gone, and this one leads now."""
+    """The other process is gone, and this process holds the lock now."""
 
 
-class Trail:
-    """What other processes have fetched so far of one blob.
+class FollowedFile:
+    """What other processes have fetched of one blob so far.
 
-    Looking is done by one thread at a time; closing may be done from another one.
+    One thread at a time looks; another one may close it.
 
     Args:
-        claim: The fetch of this process, which takes the lead when it is free.
-        lead: The lead file of the blob.
+        fetch_lock: The fetch of this process, which takes the lock when it is free.
+        path: The lock file of the blob.
         ingest: Where files in the making lie.
-        finished: Opens the whole blob, if it is there and this principal may have it.
+        find_whole: Opens the whole blob, if it is there and this principal may have it.
     """
 
-    __slots__ = ("_claim", "_closed", "_finished", "_ingest", "_lead", "_lock", "_name", "_reader")
+    __slots__ = (
+        "_closed",
+        "_fetch_lock",
+        "_find_whole",
+        "_ingest",
+        "_lock",
+        "_name",
+        "_path",
+        "_reader",
+    )
 
     def __init__(
         self,
-        claim: Claim,
-        lead: Path,
+        fetch_lock: FetchLock,
+        path: Path,
         ingest: Path,
-        finished: Callable[[], BlobFile | None],
+        find_whole: Callable[[], BlobFile | None],
     ) -> None:
-        self._claim = claim
-        self._lead = lead
+        self._fetch_lock = fetch_lock
+        self._path = path
         self._ingest = ingest
-        self._finished: Callable[[], BlobFile | None] | None = finished
+        self._find_whole: Callable[[], BlobFile | None] | None = find_whole
         self._lock = threading.Lock()
         self._closed = False
         self._name: str | None = None
-        self._reader: BlockReader | None = None
+        self._reader: SharedFile | None = None
 
-    def look(self, position: int) -> bytes | News:
-        """The bytes from a position on, or how things stand.
+    def look(self, position: int) -> bytes | FollowState:
+        """The bytes from a position on, or why there are none.
 
         Raises:
             SupplementedError: A file cannot be read.
@@ -168,23 +179,24 @@ class Trail:
         data = b"" if self._reader is None else self._reader.read(position, BLOCK)
         if data:
             return data
-        if self._finished is None or self._closed:
-            return News.END
+        if self._find_whole is None or self._closed:
+            return FollowState.END
         return self._look_around(position)
 
-    def _look_around(self, position: int) -> bytes | News:
-        if self._claim.leads:
-            return News.GONE
-        if self._turn_to_whole():
+    def _look_around(self, position: int) -> bytes | FollowState:
+        if self._fetch_lock.held:
+            return FollowState.GONE
+        if self._open_whole():
             return self.look(position)
-        if self._turn_to_leader():
-            return News.CHANGED
-        if not self._claim.take_lead():
-            return News.WAIT
-        if self._turn_to_whole():  # It came between the two looks.
-            self._claim.let_go()
+        if self._open_staged():
+            return FollowState.CHANGED
+        if not self._fetch_lock.try_acquire():
+            return FollowState.WAIT
+        # The lock is free, because the other process added the blob since, or died.
+        if self._open_whole():
+            self._fetch_lock.release()
             return self.look(position)
-        return News.GONE
+        return FollowState.GONE
 
     def close(self) -> None:
         """Close the file that is being read. May be called again."""
@@ -194,30 +206,30 @@ class Trail:
         if reader is not None:
             reader.close()
 
-    def _turn_to_whole(self) -> bool:
-        file = None if self._finished is None else self._finished()
+    def _open_whole(self) -> bool:
+        """Go on in the whole blob, if it is there."""
+        file = None if self._find_whole is None else self._find_whole()
         if file is None:
             return False
-        self._finished = None
-        self._turn_to(file)
+        self._find_whole = None
+        self._go_on_in(share_blob_file(file))
         return True
 
-    def _turn_to_leader(self) -> bool:
-        """Open the file that the lead file names, if that is another one than before."""
-        name = read_name(self._lead)
+    def _open_staged(self) -> bool:
+        """Go on in the file that the lock file names, if that is another one than before."""
+        name = read_name(self._path)
         if name is None or name == self._name:
             return False
         path = self._ingest / name
         try:
-            fd, status = open_with_status(path, follow=False)
+            fd, _ = open_regular(path, follow=False)
         except NotFoundError:
             return False
         self._name = name
-        self._turn_to(BlobFile(fd, path, 0, status.st_size, partial(os.close, fd)))
+        self._go_on_in(SharedFile(fd, path))
         return True
 
-    def _turn_to(self, file: BlobFile) -> None:
-        reader = BlockReader(file)
+    def _go_on_in(self, reader: SharedFile) -> None:
         with self._lock:
             before, self._reader = self._reader, reader
             closed = self._closed
@@ -227,10 +239,10 @@ class Trail:
             reader.close()
 
 
-def read_name(lead: Path) -> str | None:
-    """The file that whoever leads writes to, None if nobody has signed a lead file. Blocking."""
+def read_name(path: Path) -> str | None:
+    """The file in the making that a lock file names, None if it names none. Blocking."""
     try:
-        raw = read_limited(lead, MAX_NAME, follow=False)
+        raw = read_limited(path, MAX_NAME, follow=False)
     except SupplementedError:
         return None
     name = raw.decode("ascii", "replace")

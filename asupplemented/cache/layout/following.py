@@ -1,6 +1,9 @@
-"""Following: reading along while another process fetches a blob into the cache.
+"""Filling a cache while several processes want the same blob.
 
-The spool of a blob that is to be kept in a cache.
+`CachedSpool` is the spool of a blob that will be added to the cache; other processes see its file
+grow. `FollowedCandidate` reads the file of another process that fetches the blob. When that process
+dies, one of those that follow it takes the fetch lock and goes on at the same byte, and the others
+follow that one.
 """
 
 from __future__ import annotations
@@ -8,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import BlobCandidate
-from asupplemented.aio.files import run_blocking
+from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.cache.layout.fetch_lock import News, Trail
+from asupplemented.aio.threads import run_blocking
+from asupplemented.cache.layout.fetch_lock import FollowedFile, FollowState
 from asupplemented.cache.spool import FileSpool
-from asupplemented.cache.spool_file import SpoolFile
 from asupplemented.errors import SourceError
 
 if TYPE_CHECKING:
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asupplemented.abc import Context
-    from asupplemented.cache.layout.fetch_lock import Claim
-    from asupplemented.cache.spool_file import IngestFile
+    from asupplemented.aio.atomic import StagedFile
+    from asupplemented.cache.layout.fetch_lock import FetchLock
 
 __all__ = ("CachedSpool", "FollowedBlob", "FollowedCandidate")
 
@@ -32,25 +35,28 @@ PAUSE: Final = 0.01
 MAX_PAUSE: Final = 0.05
 """Seconds between two looks: short at first, longer while nothing comes."""
 
+DELAY: Final = 0.05
+"""Seconds after which a batch is written for other processes to see, even if it is small."""
+
 
 class FollowedCandidate(BlobCandidate):
     """Another process that is fetching a blob, as a candidate to read it from.
 
     Args:
         context: The session.
-        name: What to call it in errors and events.
-        make_trail: Makes a trail of the other process.
+        name: Its name in errors and events.
+        make_file: Makes a view of the file of the other process.
         size: Bytes of the blob, None if unknown.
     """
 
-    __slots__ = ("_context", "_make_trail", "_name", "_size")
+    __slots__ = ("_context", "_make_file", "_name", "_size")
 
     def __init__(
-        self, context: Context, name: str, make_trail: Callable[[], Trail], size: int | None
+        self, context: Context, name: str, make_file: Callable[[], FollowedFile], size: int | None
     ) -> None:
         self._context = context
         self._name = name
-        self._make_trail = make_trail
+        self._make_file = make_file
         self._size = size
 
     @property
@@ -67,31 +73,31 @@ class FollowedCandidate(BlobCandidate):
         end: int | None = None,
         etag: str | None = None,  # noqa: ARG002 - what is at an offset never changes
     ) -> FollowedBlob:
-        return FollowedBlob(self._context, self._make_trail(), self._size, start, end)
+        return FollowedBlob(self._context, self._make_file(), self._size, start, end)
 
 
 class FollowedBlob:
     """``[start, end)`` of a blob that another process is fetching, as a `RawBlob`.
 
     It fails with a `SourceError` when that process is gone, or adds nothing for `PATIENCE`
-    seconds: then the next candidate goes on where this one stopped.
+    seconds. The next candidate then goes on at the same byte.
 
     Args:
         context: The session.
-        trail: What the other process has fetched; closed with this.
+        file: What the other process has fetched; closed with this.
         size: Bytes of the blob, None if unknown.
         start: Offset of the first byte.
         end: Offset behind the last byte; None is the end of the blob.
     """
 
-    __slots__ = ("_clock", "_context", "_end", "_first", "_position", "_size", "_start", "_trail")
+    __slots__ = ("_clock", "_context", "_end", "_file", "_first", "_position", "_size", "_start")
 
     def __init__(
-        self, context: Context, trail: Trail, size: int | None, start: int, end: int | None
+        self, context: Context, file: FollowedFile, size: int | None, start: int, end: int | None
     ) -> None:
         self._context = context
         self._clock = context.resource(CLOCK, Clock)
-        self._trail = trail
+        self._file = file
         self._size = size
         self._start = self._position = start
         self._end = size if end is None else end
@@ -111,11 +117,11 @@ class FollowedBlob:
 
     async def __aenter__(self) -> Self:
         try:
-            news = await self._look()
+            found = await self._look()
         except BaseException:
-            self._trail.close()
+            self._file.close()
             raise
-        self._first = news if isinstance(news, bytes) else None
+        self._first = found if isinstance(found, bytes) else None
         return self
 
     async def __aexit__(
@@ -124,7 +130,7 @@ class FollowedBlob:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._trail.close()
+        self._file.close()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -144,12 +150,12 @@ class FollowedBlob:
         """The next bytes, as soon as there are any."""
         pause, began = PAUSE, self._clock.now()
         while True:
-            news = await self._look()
-            if isinstance(news, bytes):
-                return news
-            if news is News.END:
+            found = await self._look()
+            if isinstance(found, bytes):
+                return found
+            if found is FollowState.END:
                 raise StopAsyncIteration
-            if news is News.CHANGED:
+            if found is FollowState.CHANGED:
                 pause, began = PAUSE, self._clock.now()
                 continue
             if self._clock.now() - began >= PATIENCE:
@@ -157,51 +163,48 @@ class FollowedBlob:
                     f"the process that is fetching the blob added nothing for {PATIENCE:g} s; "
                     "going on without it"
                 )
-                raise SourceError(message)  # A timeout would have the same one asked again.
+                # Not a timeout, after which this candidate would be asked again.
+                raise SourceError(message)
             await self._clock.sleep(pause)
             pause = min(MAX_PAUSE, 2 * pause)
 
-    async def _look(self) -> bytes | News:
-        news = await run_blocking(self._context, self._trail.look, self._position)
-        if news is News.GONE:
-            message = "the process that was fetching the blob is gone; going on in its stead"
+    async def _look(self) -> bytes | FollowState:
+        found = await run_blocking(self._context, self._file.look, self._position)
+        if found is FollowState.GONE:
+            message = "the process that was fetching the blob is gone; this one fetches the rest"
             raise SourceError(message)
-        return news
-
-
-DELAY: Final = 0.05
-"""Seconds after which other processes see what has come, even if it is little."""
+        return found
 
 
 class CachedSpool(FileSpool):
-    """A spool in the ingest directory of a cache, which keeps it when it is committed.
+    """A spool in the ingest directory of a cache, added to the cache when it is committed.
 
-    When the disk of the cache is full, a temporary file elsewhere goes on: then the blob is not
-    kept, but everybody gets it.
+    If the disk of the cache is full, the rest goes to a temporary file elsewhere. The blob is then
+    not added to the cache, but all its readers get it.
 
     Args:
         context: The session.
-        claim: The fetch; dropped with the spool.
+        fetch_lock: The fetch; closed with the spool.
         candidates: Another process that is fetching the same blob, if there is one.
-        keep: Puts the whole file in its place; never raises but when it is cancelled.
-        warn: Told why the blob cannot be kept.
+        add: Adds the whole file to the cache; raises only if it is cancelled.
+        warn: Called with the reason why the blob cannot be added.
     """
 
-    __slots__ = ("_candidates", "_claim", "_keep", "_settled", "_warn")
+    __slots__ = ("_add", "_candidates", "_fetch_lock", "_settled", "_warn")
 
     def __init__(
         self,
         context: Context,
-        claim: Claim,
+        fetch_lock: FetchLock,
         candidates: Sequence[BlobCandidate],
-        keep: Callable[[IngestFile, int], Awaitable[None]],
+        add: Callable[[StagedFile, int], Awaitable[None]],
         warn: Callable[[SourceError], None],
     ) -> None:
-        super().__init__(context, SpoolFile.temporary, delay=DELAY)
-        self._parts.append((0, claim.file))
-        self._claim = claim
+        super().__init__(context, SharedFile.temporary, delay=DELAY)
+        self._parts.append((0, fetch_lock.file))
+        self._fetch_lock = fetch_lock
         self._candidates = tuple(candidates)
-        self._keep = keep
+        self._add = add
         self._warn = warn
         self._settled = False
 
@@ -224,20 +227,21 @@ class CachedSpool(FileSpool):
             self._warn(error)
         else:
             if not self._settled:
-                await self._keep(self._claim.file, self._end)
+                await self._add(self._fetch_lock.file, self._end)
         await self._settle()
 
     async def _move_on(self, error: SourceError) -> None:
+        # Before the bytes go elsewhere: other processes must not wait for more in the first file.
         if not self._settled:
             self._warn(error)
             await self._settle()
         await super()._move_on(error)
 
     async def _settle(self) -> None:
-        """The blob is kept, or never will be: whoever follows need not wait any longer."""
+        """Release the lock: the blob is in the cache now, or will not be added by this fetch."""
         self._settled = True
-        await run_blocking(self._context, self._claim.let_go)
+        await run_blocking(self._context, self._fetch_lock.release)
 
     def _close_files(self) -> None:
-        self._claim.drop()
+        self._fetch_lock.close()
         super()._close_files()

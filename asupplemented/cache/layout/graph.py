@@ -1,16 +1,15 @@
-"""What a manifest in a cache reaches: everything it names, and everything that this names.
+"""What a manifest in a cache references, directly and transitively. Blocking.
 
-Content never changes under its digest, so that what a manifest names is read once and
-remembered; only whether it is there is looked up again and again. Blocking.
+Content never changes under its digest, so the references of a manifest are read once and kept in
+memory. Whether the referenced blobs are there is looked up every time.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.aio.files import read_limited
+from asupplemented.aio.lru import LRU
 from asupplemented.errors import (
     LimitExceededError,
     ManifestError,
@@ -18,7 +17,7 @@ from asupplemented.errors import (
     SupplementedError,
 )
 from asupplemented.limits import MAX_INSTANCES, MAX_MANIFEST, MAX_NESTING
-from asupplemented.model import media_type as kinds
+from asupplemented.model import media_type as types
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import Index
 from asupplemented.model.manifest import Manifest
@@ -26,27 +25,25 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asupplemented.cache.layout.paths import Places, Records
+    from asupplemented.cache.layout.paths import BlobMetadata, CachePaths
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.image_manifest import ImageManifest
 
-__all__ = ("Links", "Names", "Reach")
-
-T = TypeVar("T")
+__all__ = ("Closure", "ManifestGraph", "References")
 
 MAX_REMEMBERED: Final = 500_000
-"""Digests that are remembered as the names in manifests, and as many as what tops reach."""
+"""Digests that are kept in memory: so many as references, and so many as closures."""
 
 
-class Names(NamedTuple):
-    """What one manifest names."""
+class References(NamedTuple):
+    """What one manifest references."""
 
     manifests: tuple[tuple[Digest, str], ...] = ()
     """Manifests with their media types."""
     blobs: tuple[Digest, ...] = ()
-    """All else that has to be there."""
+    """All other blobs that a complete image has."""
     optional: tuple[Digest, ...] = ()
-    """What need not be: layers that are fetched elsewhere, and must not be passed on."""
+    """Blobs that may be missing: layers that are fetched elsewhere, and must not be passed on."""
 
     @property
     def total(self) -> int:
@@ -54,180 +51,160 @@ class Names(NamedTuple):
         return 1 + len(self.manifests) + len(self.blobs) + len(self.optional)
 
 
-class Reach(NamedTuple):
-    """What a top needs."""
+class Closure(NamedTuple):
+    """What a manifest references transitively."""
 
     manifests: tuple[Digest, ...]
-    """Those that are there, the top first."""
+    """The manifests that are there, beginning with the manifest itself."""
     blobs: frozenset[Digest]
-    """Whatever else it names, there or not."""
+    """All other references, there or not."""
     missing: frozenset[Digest]
-    """What is not there; what those would name is unknown."""
-    known: bool
-    """Whether all manifests are there, so that nothing else can ever belong to it."""
+    """References that a complete image has and that are not there."""
+    final: bool
+    """Whether all manifests are there, so that the closure will never grow."""
 
     @property
-    def everything(self) -> frozenset[Digest]:
-        """All that is to be there, as far as it is known."""
+    def digests(self) -> frozenset[Digest]:
+        """All digests of the closure, as far as they are known."""
         return self.blobs.union(self.manifests)
 
 
-class Links:
-    """Reads what manifests name.
+class ManifestGraph:
+    """The references between the manifests of a cache. For any thread.
 
     Args:
-        places: The paths of the cache.
-        records: Which manifest is of which kind.
+        paths: The paths of the cache.
+        metadata: Tells the media types of manifests.
     """
 
-    __slots__ = ("_known", "_places", "_records", "_whole")
+    __slots__ = ("_closures", "_metadata", "_paths", "_references")
 
-    def __init__(self, places: Places, records: Records) -> None:
-        self._places = places
-        self._records = records
-        self._whole = _Memory[frozenset[Digest]]()
-        self._known = _Memory["Names | SupplementedError"]()
+    def __init__(self, paths: CachePaths, metadata: BlobMetadata) -> None:
+        self._paths = paths
+        self._metadata = metadata
+        self._closures = LRU[Digest, frozenset[Digest]](MAX_REMEMBERED, len)
+        self._references = LRU[Digest, "References | SupplementedError"](MAX_REMEMBERED, _weigh)
 
-    def reach(self, top: Digest, kind: str | None) -> Reach:
-        """Everything that a manifest needs.
+    def closure(self, top: Digest, media_type: str | None) -> Closure:
+        """Everything that a manifest references transitively.
 
         Args:
             top: Its digest.
-            kind: Its media type, None to take that of its record.
+            media_type: Its media type, None to take that of its metadata.
 
         Raises:
-            LimitExceededError: It names too much.
-            SupplementedError: A manifest below it is none, or cannot be read.
+            LimitExceededError: It references too many manifests, or nests them too deeply.
+            SupplementedError: A manifest of the closure is malformed, or cannot be read.
         """
         found: dict[Digest, None] = {}
         blobs: set[Digest] = set()
         missing: set[Digest] = set()
-        known = True
-        for digest, names in self._walk(top, kind):
-            if names is None:
+        final = True
+        for digest, references in self._walk(top, media_type):
+            if references is None:
                 missing.add(digest)
-                known = False
+                final = False
                 continue
             found[digest] = None
-            missing.update(blob for blob in names.blobs if not self._is_there(blob, blobs))
-            blobs.update(names.blobs, names.optional)
-        return Reach(tuple(found), frozenset(blobs), frozenset(missing), known)
+            missing.update(blob for blob in references.blobs if not self._is_there(blob, blobs))
+            blobs.update(references.blobs, references.optional)
+        return Closure(tuple(found), frozenset(blobs), frozenset(missing), final)
 
-    def _walk(self, top: Digest, kind: str | None) -> Iterator[tuple[Digest, Names | None]]:
-        """Manifests, each once, with what they name; None for what is not there."""
+    def _walk(
+        self, top: Digest, media_type: str | None
+    ) -> Iterator[tuple[Digest, References | None]]:
+        """Manifests, each once and level by level, with their references; None if not there."""
         seen = {top}
-        level = [(top, kind)]
+        level = [(top, media_type)]
         for _ in range(MAX_NESTING + 1):
             below: list[tuple[Digest, str | None]] = []
-            for digest, its_kind in level:
-                names = self.names(digest, its_kind)
-                yield digest, names
-                fresh = (
-                    [entry for entry in names.manifests if entry[0] not in seen] if names else ()
-                )
+            for digest, its_type in level:
+                references = self.references(digest, its_type)
+                yield digest, references
+                entries = references.manifests if references else ()
+                fresh = [entry for entry in entries if entry[0] not in seen]
                 below.extend(fresh)
                 seen.update(digest for digest, _ in fresh)
                 if len(seen) > MAX_INSTANCES:
-                    message = f"{top} reaches more than {MAX_INSTANCES} manifests"
+                    message = f"{top} references more than {MAX_INSTANCES} manifests"
                     raise LimitExceededError(message, limit=MAX_INSTANCES, digest=top)
             if not below:
                 return
             level = below
-        message = f"{top} nests more than {MAX_NESTING} lists"
+        message = f"{top} nests more than {MAX_NESTING} indexes"
         raise LimitExceededError(message, limit=MAX_NESTING, digest=top)
 
-    def names(self, digest: Digest, kind: str | None = None) -> Names | None:
-        """What a manifest names; None if it is not there.
+    def references(self, digest: Digest, media_type: str | None = None) -> References | None:
+        """What one manifest references; None if it is not there.
 
         Raises:
-            SupplementedError: It is no manifest, or cannot be read.
+            SupplementedError: It is malformed, or cannot be read.
         """
-        if not self._places.has(digest):
+        if not self._paths.has(digest):
             return None
-        known = self._known.recall(digest)
+        known = self._references.get(digest)
         if known is None:
             try:
-                known = self._read(digest, kind or self._records.kind(digest))
+                known = self._read(digest, media_type or self._metadata.media_type(digest))
             except (ManifestError, LimitExceededError) as error:
-                known = error
+                known = error  # Kept, too: the same bytes will be malformed next time.
             if known is None:
                 return None
-            weight = 1 if isinstance(known, SupplementedError) else known.total
-            self._known.remember(digest, known, weight)
+            self._references.put(digest, known)
         if isinstance(known, SupplementedError):
             raise type(known)(known.message, digest=digest) from known
         return known
 
-    def _read(self, digest: Digest, kind: str | None) -> Names | None:
+    def _read(self, digest: Digest, media_type: str | None) -> References | None:
         try:
-            raw = read_limited(self._places.blob(digest), MAX_MANIFEST, follow=False)
+            raw = read_limited(self._paths.blob(digest), MAX_MANIFEST, follow=False)
         except NotFoundError:
             return None
-        parsed = Manifest.verified(raw, kind, digest).parse()
-        return _names_of_index(parsed) if isinstance(parsed, Index) else _names_of_image(parsed)
+        parsed = Manifest.verified(raw, media_type, digest).parse()
+        if isinstance(parsed, Index):
+            return _references_of_index(parsed)
+        return _references_of_image(parsed)
 
     def _is_there(self, digest: Digest, known: set[Digest]) -> bool:
-        return digest in known or self._places.has(digest)
+        return digest in known or self._paths.has(digest)
 
-    def try_everything(self, digest: Digest) -> frozenset[Digest]:
-        """What a digest needs as far as it can be told, itself included. Never raises."""
-        whole = self._whole.recall(digest)
-        if whole is not None:
-            return whole
+    def known_closure(self, digest: Digest) -> frozenset[Digest]:
+        """The digests of a closure as far as they are known, itself included. Never raises."""
+        known = self._closures.get(digest)
+        if known is not None:
+            return known
         try:
-            reach = self.reach(digest, None)
+            closure = self.closure(digest, None)
         except SupplementedError:
             return frozenset((digest,))
-        everything = reach.everything | {digest}
-        if reach.known:
-            self._whole.remember(digest, everything, len(everything))
-        return everything
+        digests = closure.digests | {digest}
+        if closure.final:
+            self._closures.put(digest, digests)
+        return digests
 
 
-class _Memory(Generic[T]):
-    """What was found out about digests, the newest of it. For any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[Digest, tuple[T, int]] = OrderedDict()
-        self._weight = 0
-
-    def recall(self, digest: Digest) -> T | None:
-        with self._lock:
-            entry = self._entries.get(digest)
-            if entry is None:
-                return None
-            self._entries.move_to_end(digest)
-            return entry[0]
-
-    def remember(self, digest: Digest, value: T, weight: int) -> None:
-        with self._lock:
-            _, before = self._entries.pop(digest, (None, 0))
-            self._entries[digest] = value, weight
-            self._weight += weight - before
-            while self._weight > MAX_REMEMBERED:
-                _, (_, gone) = self._entries.popitem(last=False)
-                self._weight -= gone
+def _weigh(known: References | SupplementedError) -> int:
+    return 1 if isinstance(known, SupplementedError) else known.total
 
 
-def _names_of_index(index: Index) -> Names:
+def _references_of_index(index: Index) -> References:
     manifests: list[tuple[Digest, str]] = []
     blobs: list[Digest] = []
     for entry in index.manifests:
-        if entry.media_type is not None and entry.media_type in kinds.KNOWN_MANIFESTS:
+        if entry.media_type is not None and entry.media_type in types.KNOWN_MANIFESTS:
             manifests.append((Digest(entry.digest), entry.media_type))
         else:
             blobs.append(Digest(entry.digest))
-    return Names(tuple(manifests), tuple(blobs))
+    return References(tuple(manifests), tuple(blobs))
 
 
-def _names_of_image(manifest: ImageManifest) -> Names:
+def _references_of_image(manifest: ImageManifest) -> References:
     needed: list[Digest] = []
     optional: list[Digest] = []
     for blob in manifest.blobs:
         (optional if _is_elsewhere(blob) else needed).append(Digest(blob.digest))
-    return Names(blobs=tuple(needed), optional=tuple(optional))
+    return References(blobs=tuple(needed), optional=tuple(optional))
 
 
 def _is_elsewhere(blob: Descriptor) -> bool:
-    return bool(blob.urls) and blob.media_type in kinds.NON_DISTRIBUTABLE
+    return bool(blob.urls) and blob.media_type in types.NON_DISTRIBUTABLE

@@ -1,10 +1,14 @@
-"""Tops: the images of a cache that are whole, listed in ``index.json`` for all to read.
+"""The complete images of a cache, listed in ``index.json`` for all tools to read.
 
-A top that is not whole yet waits for one of the blobs that it lacks, whichever comes last by
-digest: when that one arrives, from whatever process, the top is looked at again. So a blob that
-arrives costs a look into one directory, and a top is looked at a few times, however large it is.
+A *top* is a manifest that a reference was opened with. It is listed once it is complete: once all
+that it references is there. A top that is not complete waits for one missing blob, the one with the
+greatest digest; any fixed choice works. When that blob is added, by whatever process, the top is
+examined again. So adding a blob costs one look into one directory, and a top is examined a few
+times, however large it is.
 
-Everything here runs while the ledger is held, and blocks.
+Before a blob is evicted, every top that references it is taken from the list.
+
+Everything here runs while the quota lock is held, and blocks.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.aio.atomic import map_write_errors, sync_directory
+from asupplemented.aio.atomic import sync_directory
+from asupplemented.aio.files import map_write_errors
 from asupplemented.cache.layout.paths import label, read_labels
 from asupplemented.errors import InvalidDigestError, SupplementedError
 from asupplemented.model.descriptor import Descriptor
@@ -26,167 +31,165 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from asupplemented.cache.layout.graph import Links, Reach
-    from asupplemented.cache.layout.paths import Places, Records
+    from asupplemented.cache.layout.graph import Closure, ManifestGraph
+    from asupplemented.cache.layout.paths import BlobMetadata, CachePaths
     from asupplemented.model.strict_json import Json
     from asupplemented.oci_layout import LayoutIndex
 
-__all__ = ("Busy", "Tops")
+__all__ = ("IndexMaintainer",)
 
 MAX_LISTED: Final = 2048
-"""Tops in ``index.json``: half a MiB of the 4 MiB that readers accept; the oldest go first."""
+"""Tops in ``index.json``: half a MiB of the 4 MiB that readers accept. The oldest are removed."""
 
 
-class Busy(Exception):  # noqa: N818 - not an error: try again a little later
-    """Somebody else holds a lock."""
-
-
-class Tops:
-    """Lists tops when they are whole, and takes them from the list before they are not.
+class IndexMaintainer:
+    """Lists tops when they are complete, and takes them from the list before they are not.
 
     Args:
-        places: The paths of the cache.
-        records: Which manifest is of which kind.
-        links: What manifests name.
+        paths: The paths of the cache.
+        metadata: Tells the media types of manifests.
+        graph: Tells what manifests reference.
     """
 
-    __slots__ = ("_links", "_places", "_records")
+    __slots__ = ("_graph", "_metadata", "_paths")
 
-    def __init__(self, places: Places, records: Records, links: Links) -> None:
-        self._places = places
-        self._records = records
-        self._links = links
+    def __init__(self, paths: CachePaths, metadata: BlobMetadata, graph: ManifestGraph) -> None:
+        self._paths = paths
+        self._metadata = metadata
+        self._graph = graph
 
-    def examine(self, top: Digest) -> None:
-        """List a top if it is whole, else have it wait for something that it lacks.
+    def list_if_complete(self, top: Digest) -> None:
+        """List a top if it is complete; otherwise it waits for a blob that is missing.
 
-        One that cannot be read to its leaves is never whole.
+        A top with a malformed manifest is never complete.
 
         Raises:
-            Busy: ``index.json`` is being changed; all can be called again.
-            SupplementedError: The list cannot be read or written.
+            LockBusy: ``index.json`` is being changed; call it again.
+            SupplementedError: ``index.json`` cannot be read or written.
         """
-        kind = self._records.kind(top)
-        if kind is None:
+        media_type = self._metadata.media_type(top)
+        if media_type is None:
             return
         try:
-            reach = self._links.reach(top, kind)
+            closure = self._graph.closure(top, media_type)
         except SupplementedError:
             return
-        if reach.missing:
-            self._wait(top, max(reach.missing))
+        if closure.missing:
+            self._wait(top, max(closure.missing))
         elif not self._is_listed(top):
-            self._list(top, kind, reach)
+            self._list(top, media_type, closure)
 
-    def arrived(self, digest: Digest) -> None:
-        """Look again at the tops that wait for a blob, now that it is there.
+    def blob_added(self, digest: Digest) -> None:
+        """Examine the tops again that wait for a blob, now that it is there.
 
         Raises:
-            Busy: See `examine`; who was not looked at still waits.
-            SupplementedError: See `examine`.
+            LockBusy: See `list_if_complete`; tops that were not examined still wait.
+            SupplementedError: See `list_if_complete`.
         """
-        directory = self._places.waiting_for(digest)
+        directory = self._paths.waiting_for(digest)
         for top in read_labels(directory):
-            self.examine(top)
-            _forget(directory, top)
+            # In this order: a process that dies in between leaves a top that waits once more.
+            self.list_if_complete(top)
+            _stop_waiting(directory, top)
         with suppress(OSError):
             directory.rmdir()
 
-    def withdraw(self, victims: Collection[Digest]) -> None:
-        """Take every top from the list that reaches one of some blobs; they are to go.
+    def unlist(self, victims: Collection[Digest]) -> None:
+        """Take every top from the list that references one of some blobs, which will be evicted.
 
-        What we listed waits for its return, unless it goes itself.
+        The tops wait for the blobs to come back, unless they are evicted themselves.
 
         Raises:
-            Busy: See `examine`.
+            LockBusy: See `list_if_complete`.
             SupplementedError: The list cannot be read or written.
         """
-        index = self._places.layout.read_index()
+        index = self._paths.layout.read_index()
         affected = {} if index is None else self._affected(index, victims)
         if not affected:
             return
         self._change(partial(_without, digests=affected.keys()))
         for top, lost in affected.items():
-            if top not in victims and self._records.kind(top) is not None:
-                with suppress(SupplementedError):  # No room to wait on a full disk: it goes.
+            if top not in victims and self._metadata.media_type(top) is not None:
+                with suppress(SupplementedError):  # A full disk: then the top is not listed again.
                     self._wait(top, lost)
 
     def _affected(self, index: LayoutIndex, victims: Collection[Digest]) -> dict[Digest, Digest]:
-        """Who reaches a victim, and which."""
+        """The listed tops that reference a victim, each with one of its victims."""
         affected: dict[Digest, Digest] = {}
-        going = frozenset(victims)
+        evicted = frozenset(victims)
         for entry in index.manifests:
             with suppress(InvalidDigestError):
                 top = Digest(entry.digest)
-                lost = going & self._links.try_everything(top)
+                lost = evicted & self._graph.known_closure(top)
                 if lost:
                     affected[top] = max(lost)
         return affected
 
     def _is_listed(self, top: Digest) -> bool:
-        index = self._places.layout.read_index()
+        index = self._paths.layout.read_index()
         return index is not None and any(
             entry.digest == top and entry.annotations.get(REF_NAME) == top
             for entry in index.manifests
         )
 
-    def _list(self, top: Digest, kind: str, reach: Reach) -> None:
-        if self._places.durable:
-            self._sync(reach)
-        size = self._places.blob(top).stat().st_size
-        entry = Descriptor(media_type=kind, digest=top, size=size, annotations={REF_NAME: str(top)})
+    def _list(self, top: Digest, media_type: str, closure: Closure) -> None:
+        if self._paths.durable:
+            self._sync(closure)
+        size = self._paths.blob(top).stat().st_size
+        name = {REF_NAME: str(top)}
+        entry = Descriptor(media_type=media_type, digest=top, size=size, annotations=name)
         self._change(partial(_with_top, entry=entry))
 
-    def _sync(self, reach: Reach) -> None:
-        """Have the disk know all that the list will name; blobs were synced when they came."""
-        for digest in reach.manifests:
-            path = self._places.blob(digest)
+    def _sync(self, closure: Closure) -> None:
+        """Sync the manifests that the top references; blobs were synced when they were added."""
+        for digest in closure.manifests:
+            path = self._paths.blob(digest)
             with map_write_errors(path):
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     os.fsync(fd)
                 finally:
                     os.close(fd)
-        for algorithm in {digest.algorithm for digest in reach.everything}:
-            sync_directory(self._places.root / "blobs" / algorithm)
+        for algorithm in {digest.algorithm for digest in closure.digests}:
+            sync_directory(self._paths.root / "blobs" / algorithm)
 
-    def _wait(self, top: Digest, lacks: Digest) -> None:
-        directory = self._places.waiting_for(lacks)
+    def _wait(self, top: Digest, missing: Digest) -> None:
+        directory = self._paths.waiting_for(missing)
         with map_write_errors(directory):
             directory.mkdir(exist_ok=True)
             (directory / label(top)).touch()
 
     def _change(self, change: partial[Tree]) -> None:
-        if not self._places.layout.try_update(change):
-            raise Busy
+        self._paths.layout.try_update(change)
 
-    def forget_lost(self) -> None:
-        """Drop who waits and is not there any more. It does what it can."""
+    def remove_lost(self) -> None:
+        """Remove tops that wait and are not there any more. Errors are ignored."""
         with suppress(OSError):
-            for directory in self._places.waiting.iterdir():
+            for directory in self._paths.waiting.iterdir():
                 for top in read_labels(directory):
-                    if self._records.kind(top) is None:
-                        _forget(directory, top)
+                    if self._metadata.media_type(top) is None:
+                        _stop_waiting(directory, top)
                 with suppress(OSError):
                     directory.rmdir()
 
 
-def _forget(directory: Path, top: Digest) -> None:
+def _stop_waiting(directory: Path, top: Digest) -> None:
     with suppress(OSError):
         (directory / label(top)).unlink()
 
 
 def _with_top(tree: Tree, *, entry: Descriptor) -> Tree:
-    """An ``index.json`` that lists a top, and no more tops than fit."""
+    """An ``index.json`` that lists one top more, and at most `MAX_LISTED` of them."""
     changed = add_entry(tree, entry)
     entries = list_entries(changed)
-    ours = [other for other in entries if _is_ours(other)]
-    dropped = {id(other) for other in ours[: max(0, len(ours) - MAX_LISTED)]}
+    tops = [other for other in entries if _is_top(other)]
+    dropped = {id(other) for other in tops[: max(0, len(tops) - MAX_LISTED)]}
     kept: list[Json] = [other for other in entries if id(other) not in dropped]
     return {**changed, "manifests": kept}
 
 
-def _is_ours(entry: Tree) -> bool:
+def _is_top(entry: Tree) -> bool:
+    """Whether this module added an entry: its name is its digest."""
     return entry.get("mediaType") in KNOWN_MANIFESTS and name_of(entry) == entry.get("digest")
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from asupplemented.abc import BlobCache
-from asupplemented.aio.files import run_blocking, run_opening
+from asupplemented.aio.atomic import StagedFile
+from asupplemented.aio.locks import retry_while_locked
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.cache.layout.fetch_lock import Claim, Trail
+from asupplemented.aio.threads import run_blocking, run_opening
+from asupplemented.cache.layout.fetch_lock import FetchLock, FollowedFile
 from asupplemented.cache.layout.following import CachedSpool, FollowedCandidate
-from asupplemented.cache.layout.lookup import Finder
-from asupplemented.cache.layout.paths import Places
-from asupplemented.cache.layout.store import Stock
-from asupplemented.cache.layout.trouble import Warnings, when_free
-from asupplemented.cache.spool_file import IngestFile
+from asupplemented.cache.layout.lookup import Lookup
+from asupplemented.cache.layout.paths import CachePaths
+from asupplemented.cache.layout.store import CacheStore
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -25,59 +26,103 @@ from asupplemented.errors import (
     SupplementedError,
     UsageError,
 )
+from asupplemented.events import Warned
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import SCHEMA1
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-    from asupplemented.abc import BlobCandidate, BlobFile, Context, RawManifest, Spool
+    from asupplemented.abc import BlobCandidate, BlobFile, Context, Spool
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.manifest import Manifest
 
-__all__ = ("LayoutCache",)
+__all__ = ("LayoutCache", "ThrottledWarnings")
 
+T = TypeVar("T")
+
+LOCK_PATIENCE: Final = 10.0
+"""Seconds to try to get a lock of the cache; after that the cache is passed by."""
+
+WARN_AGAIN: Final = 60.0
+"""Seconds in which one kind of trouble is warned of once."""
 
 SWEEP_AGAIN: Final = 600.0
-"""Seconds after which the left-overs of dead processes are looked for again."""
+"""Seconds after which leftovers of dead processes are removed again."""
+
+
+class ThrottledWarnings:
+    """Warns hooks of errors of the disk, once a minute for each kind of error.
+
+    May be used from any thread and event loop.
+
+    Args:
+        path: The directory of the cache.
+    """
+
+    __slots__ = ("_lock", "_path", "_warned")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._warned: dict[str, float] = {}
+
+    def warn(self, context: Context, problem: str, error: SupplementedError) -> None:
+        """Warn of an error, unless there was a warning of its kind within the last minute.
+
+        Args:
+            context: The session, whose hooks get the warning.
+            problem: The kind of error, as the end of a sentence about the cache.
+            error: What happened.
+        """
+        if self._is_due(problem, context.resource(CLOCK, Clock).now()) and context.observed:
+            message = f"the cache {self._path} {problem}, and is passed by: {error}"
+            context.emit(Warned(f"oci:{self._path}", message))
+
+    def _is_due(self, problem: str, now: float) -> bool:
+        with self._lock:
+            last = self._warned.get(problem)
+            if last is not None and 0 <= now - last < WARN_AGAIN:
+                return False
+            self._warned[problem] = now
+            return True
 
 
 class LayoutCache(BlobCache):
     """Keeps blobs and manifests in an OCI layout, within a limit of bytes.
 
     Any number of sessions and processes may use one directory at the same time; each makes its
-    own `LayoutCache`, or shares one. It owns no threads: work is done in those of the session that
-    asks. Nothing is written before first use.
+    own `LayoutCache`, or shares one. It owns no threads: the threads of the calling session do
+    the work. Nothing is written before first use.
 
-    Trouble with the disk never fails a pull: the cache is passed by, and an event
-    `Warned` tells why, once a minute for each kind of trouble.
+    Errors of the disk never fail a pull. The pull goes on without the cache, and an event
+    `Warned` gives the reason, once a minute for each kind of error.
 
     Args:
-        path: The directory. It is made, for this user alone, if it is not there; its parent is
-            not.
+        path: The directory. If it is not there, it is made for this user alone; its parent has
+            to be there.
         max_bytes: The most bytes that all blobs and manifests may have together, by their
-            apparent size. What is being fetched comes on top. A larger blob is not kept.
-        durable: Whether a blob has reached the disk before it counts as there. Without that,
-            each file is hashed before its first use, because a power failure may have
-            spoiled it.
+            apparent size. Blobs that are being fetched come on top. A larger blob is not kept.
+        durable: Whether a blob is on the disk before it counts as there. If not, each file is
+            hashed before its first use, because a power failure may have damaged it.
         verify_on_read: Whether each file is hashed before it is served, once for as long as it
-            does not change, even if only this user could have written it. Files that others
-            could have written are hashed in any case.
-        fills: Whether who reads a part of a blob that is not there has all of it fetched
-            meanwhile, for those who come later.
+            does not change, even if only this user could have written it. Files that other
+            users could have written are hashed in any case.
+        fills: Whether reading a part of a blob that is not there fetches all of it in the
+            background, for later readers.
 
     Raises:
-        ConfigurationError: An argument is not what it should be.
+        ConfigurationError: `max_bytes` is not a number above 0.
     """
 
     __slots__ = (
         "_closed",
         "_fills",
-        "_finder",
+        "_lookup",
         "_max_bytes",
-        "_places",
+        "_paths",
         "_prepared",
-        "_stock",
+        "_store",
         "_swept",
         "_warnings",
     )
@@ -92,19 +137,19 @@ class LayoutCache(BlobCache):
         fills: bool = False,
     ) -> None:
         self._max_bytes = _check_limit(max_bytes)
-        self._places = Places(Path(path), durable)
-        self._stock = Stock(self._places, max_bytes)
-        self._finder = Finder(self._stock, verify=verify_on_read or not durable)
+        self._paths = CachePaths(Path(path), durable)
+        self._store = CacheStore(self._paths, max_bytes)
+        self._lookup = Lookup(self._store, verify=verify_on_read or not durable)
         self._prepared = False
         self._swept = 0.0
-        self._warnings = Warnings(self._places.root)
+        self._warnings = ThrottledWarnings(self._paths.root)
         self._fills = fills
         self._closed = False
 
     @property
     def path(self) -> Path:
         """The directory of the layout."""
-        return self._places.root
+        return self._paths.root
 
     @property
     def max_bytes(self) -> int:
@@ -122,33 +167,33 @@ class LayoutCache(BlobCache):
     ) -> BlobFile | None:
         """The file of a blob; see `BlobCache.find`.
 
-        Others who use the directory leave the file and its name alone until it is closed.
+        Other users of the directory neither remove nor rename the file until it is closed.
         """
         digest, principal = Digest(blob.digest), session.principal
         wall = _clock_of(session).wall()
 
         def look() -> BlobFile | None:
-            if not self._finder.may_have(digest, principal, shared=shared):
+            if not self._lookup.is_granted(digest, principal, shared=shared):
                 return None
-            return self._finder.open(digest, blob.size, wall)
+            return self._lookup.open(digest, blob.size, wall)
 
-        with self._passing_by(session, "cannot be read"):
+        with self._bypass_on_error(session, "cannot be read"):
             if not self._closed:
                 return await run_opening(session, look, _close)
         return None
 
     async def find_manifest(
         self, session: Context, digest: Digest, *, shared: bool = False
-    ) -> RawManifest | None:
+    ) -> Manifest | None:
         """A manifest by its digest, verified; see `BlobCache.find_manifest`."""
         principal, wall = session.principal, _clock_of(session).wall()
 
-        def look() -> RawManifest | None:
-            if not self._finder.may_have(digest, principal, shared=shared):
+        def look() -> Manifest | None:
+            if not self._lookup.is_granted(digest, principal, shared=shared):
                 return None
-            return self._finder.read_manifest(digest, wall)
+            return self._lookup.read_manifest(digest, wall)
 
-        with self._passing_by(session, "cannot be read"):
+        with self._bypass_on_error(session, "cannot be read"):
             if not self._closed:
                 return await run_blocking(session, look)
         return None
@@ -159,43 +204,44 @@ class LayoutCache(BlobCache):
         """Prepare to fetch a blob; see `BlobCache.claim`.
 
         If another process is fetching it for the same principal, that process is the candidate
-        of the spool; and when it dies, one of those who follow it takes over.
+        of the spool. When it dies, one of the processes that follow it takes over.
         """
         digest, principal = Digest(blob.digest), session.principal
         if self._closed or (blob.size is not None and blob.size > self._max_bytes):
             return None
-        with self._passing_by(session, "cannot be written"):
+        with self._bypass_on_error(session, "cannot be written"):
             await self._prepare(session)
-            start = partial(self._start, digest, principal)
-            claim = await run_opening(session, start, Claim.drop)
+            begin = partial(self._begin_fetch, digest, principal)
+            fetch_lock = await run_opening(session, begin, FetchLock.close)
             return CachedSpool(
                 session,
-                claim,
-                () if claim.leads else (self._follow(session, claim, blob),),
-                partial(self._keep_blob, session, digest, principal),
-                partial(self._warnings.tell, session, "cannot be written"),
+                fetch_lock,
+                () if fetch_lock.held else (self._follow(session, fetch_lock, blob),),
+                partial(self._add_blob, session, digest, principal),
+                partial(self._warnings.warn, session, "cannot be written"),
             )
         return None
 
     async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
         """Keep a verified manifest; see `BlobCache.keep_manifest`.
 
-        A top is listed in ``index.json``, by its digest, as soon as all that it names is there.
+        A top is listed in ``index.json``, by its digest, once all that it references is there.
         Manifests of schema 1 are not kept, because a layout cannot hold them.
         """
         if self._closed or manifest.media_type in SCHEMA1:
             return
         principal, wall = session.principal, _clock_of(session).wall()
-        with self._passing_by(session, "cannot be written"):
+        with self._bypass_on_error(session, "cannot be written"):
             await self._prepare(session)
-            put = partial(self._put_manifest, manifest, principal, wall, top=top)
-            if not await when_free(session, self.path, put):
+            add = partial(self._add_manifest, manifest, principal, wall, top=top)
+            if not await self._retry(session, add):
                 self._warn_full(session, manifest.digest)
 
     async def pin_digests(self, session: Context, *digests: Digest) -> None:
         """Never evict some blobs or manifests; see `BlobCache.pin_digests`.
 
-        Pins outlive this object and its process, and hold for all that share the directory.
+        Pins outlive this object and its process, and hold for all processes that share the
+        directory.
 
         Raises:
             SupplementedError: The pins cannot be written.
@@ -203,7 +249,7 @@ class LayoutCache(BlobCache):
         await self._set_pinned(session, digests, pinned=True)
 
     async def unpin(self, session: Context, *digests: Digest) -> None:
-        """Take pins away; those of other digests stay.
+        """Remove pins; those of other digests stay.
 
         Raises:
             SupplementedError: The pins cannot be written.
@@ -211,10 +257,10 @@ class LayoutCache(BlobCache):
         await self._set_pinned(session, digests, pinned=False)
 
     async def aclose(self) -> None:
-        """Find and keep nothing any more. Spools and files that were given out go on."""
+        """Find and add nothing any more. Spools and files that are open stay usable."""
         self._closed = True
 
-    # How
+    # Helpers
 
     async def _set_pinned(
         self, session: Context, digests: tuple[Digest, ...], *, pinned: bool
@@ -223,93 +269,100 @@ class LayoutCache(BlobCache):
             message = f"the cache {self.path} was closed; make another one to change its pins"
             raise ClosedError(message)
         await self._prepare(session)
-        await when_free(session, self.path, partial(self._stock.set_pinned, digests, pinned=pinned))
+        await self._retry(session, partial(self._store.set_pinned, digests, pinned=pinned))
+
+    async def _retry(self, session: Context, func: Callable[[], T]) -> T:
+        return await retry_while_locked(session, self.path, func, patience=LOCK_PATIENCE)
 
     async def _prepare(self, session: Context) -> None:
         clock = _clock_of(session)
         if not self._prepared:
-            await when_free(session, self.path, partial(self._stock.prepare, clock.wall()))
+            await self._retry(session, partial(self._store.prepare, clock.wall()))
             self._prepared, self._swept = True, clock.now()
         elif clock.now() - self._swept >= SWEEP_AGAIN:
             self._swept = clock.now()
-            await run_blocking(session, self._stock.sweep)
+            await run_blocking(session, self._store.sweep)
 
-    def _start(self, digest: Digest, principal: str | None) -> Claim:
-        claim = Claim(self._places.ingest, self._places.lead(digest, principal))
+    def _begin_fetch(self, digest: Digest, principal: str | None) -> FetchLock:
+        fetch_lock = FetchLock(self._paths.ingest, self._paths.fetch_lock(digest, principal))
         try:
-            claim.begin()
-            if self._places.has(digest) and self._finder.may_have(digest, principal, shared=False):
-                claim.let_go()  # It came since it was looked for: who follows reads the file.
+            fetch_lock.acquire()
+            if self._paths.has(digest) and self._lookup.is_granted(digest, principal, shared=False):
+                # It was added after `find` looked for it: without the lock, the file is read.
+                fetch_lock.release()
         except BaseException:
-            claim.drop()
+            fetch_lock.close()
             raise
-        return claim
+        return fetch_lock
 
-    def _follow(self, session: Context, claim: Claim, blob: Descriptor) -> BlobCandidate:
+    def _follow(self, session: Context, fetch_lock: FetchLock, blob: Descriptor) -> BlobCandidate:
         digest, principal = Digest(blob.digest), session.principal
-        lead = self._places.lead(digest, principal)
+        path = self._paths.fetch_lock(digest, principal)
         wall = _clock_of(session).wall()
 
         def find_whole() -> BlobFile | None:
-            if not self._finder.may_have(digest, principal, shared=False):
+            if not self._lookup.is_granted(digest, principal, shared=False):
                 return None
-            return self._finder.open(digest, blob.size, wall)
+            return self._lookup.open(digest, blob.size, wall)
 
         return FollowedCandidate(
             session,
             f"{self}@{digest}",
-            lambda: Trail(claim, lead, self._places.ingest, find_whole),
+            lambda: FollowedFile(fetch_lock, path, self._paths.ingest, find_whole),
             blob.size,
         )
 
-    async def _keep_blob(
-        self, session: Context, digest: Digest, principal: str | None, file: IngestFile, size: int
+    async def _add_blob(
+        self, session: Context, digest: Digest, principal: str | None, file: StagedFile, size: int
     ) -> None:
         wall = _clock_of(session).wall()
-        with self._passing_by(session, "cannot be written"):
-            if self._places.durable:
+        with self._bypass_on_error(session, "cannot be written"):
+            if self._paths.durable:
                 await run_blocking(session, file.sync)
-            put = partial(self._stock.keep, file, digest, size, principal, wall)
-            if not await when_free(session, self.path, put):
+            add = partial(self._store.add, file, digest, size, principal, wall)
+            if not await self._retry(session, add):
                 self._warn_full(session, digest)
 
-    def _put_manifest(
+    def _add_manifest(
         self, manifest: Manifest, principal: str | None, wall: float, *, top: bool
     ) -> bool:
         # Not synced: a manifest is verified each time it is read, and synced when it is listed.
-        file = IngestFile.create(self._places.ingest)
+        file = StagedFile.create(self._paths.ingest)
         try:
             file.write(0, manifest.raw)
-            return self._stock.keep(
+            return self._store.add(
                 file,
                 manifest.digest,
                 manifest.size,
                 principal,
                 wall,
-                kind=manifest.media_type,
+                media_type=manifest.media_type,
                 top=top,
             )
         finally:
             file.close()
 
-    # Trouble
+    # Errors
 
     @contextmanager
-    def _passing_by(self, session: Context, trouble: str) -> Generator[None]:
-        """Warn about trouble with the disk, and go on."""
+    def _bypass_on_error(self, session: Context, problem: str) -> Generator[None]:
+        """Turn errors of the disk into a warning, so that the caller goes on without the cache."""
         try:
             yield
         except UsageError:
             raise
         except SupplementedError as error:
             if isinstance(error, LayoutError):
-                self._prepared = False  # The directory may be gone, and can be made again.
-            self._warnings.tell(session, trouble, error)
+                self._prepared = False  # The directory may be gone; the next call makes it.
+            self._warnings.warn(session, problem, error)
 
     def _warn_full(self, session: Context, digest: Digest) -> None:
-        message = "the blob is larger than the limit, or all the rest is pinned or being read"
+        message = (
+            "the blob is larger than the limit, or all other blobs are pinned or being read; "
+            "raise max_bytes or unpin something"
+        )
         error = LimitExceededError(message, limit=self._max_bytes, digest=digest)
-        self._warnings.tell(session, "has no room", error)
+        self._warnings.warn(session, "has no room", error)
 
     def __str__(self) -> str:
         return f"oci:{self.path}"

@@ -1,149 +1,148 @@
-"""Finding what a cache holds, and deciding whether it can be believed. Blocking, for threads.
+"""Finding a blob in a cache, and deciding whether its file can be trusted. Blocking, for threads.
 
-A blob was verified when it came, and only our user can change its file: so a hit is served as
-it is. Where somebody else could have changed it, or the caller wants no trust at all, it is hashed
-once, and again when its file has changed.
+A blob was verified when it came. If only this user can have changed its file since, it is served as
+it is. If other users could have, or the cache was made with `verify_on_read`, the file is hashed
+once, and again whenever it has changed.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
-from collections import OrderedDict
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.abc import BlobFile, RawManifest
-from asupplemented.aio.atomic import is_at, lock_file
-from asupplemented.aio.files import map_os_error, open_with_status, read_limited
-from asupplemented.blobs.blob_files import FileIdentity
+from asupplemented.abc import BlobFile
+from asupplemented.aio.files import map_os_error, open_regular, read_limited
+from asupplemented.aio.locks import LockBusy, is_at, lock_file
+from asupplemented.aio.lru import LRU
+from asupplemented.blobs.blob_file import FileIdentity
 from asupplemented.blobs.read_ahead import MAX_REMEMBERED, SETTLED
-from asupplemented.cache.layout.index_json import Busy
-from asupplemented.errors import NotFoundError, SupplementedError
+from asupplemented.errors import ManifestError, NotFoundError, SupplementedError, VerificationError
 from asupplemented.limits import BLOCK, MAX_MANIFEST
+from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from asupplemented.cache.layout.store import Stock
+    from asupplemented.cache.layout.store import CacheStore
     from asupplemented.model.digest import Digest
 
-__all__ = ("Finder",)
+__all__ = ("Lookup",)
 
 _WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
-class Finder:
+class Lookup:
     """Opens blobs and reads manifests of a cache.
 
     Args:
-        stock: What the cache holds.
-        verify: Whether every file is hashed before it is served, even if only we could have
-            written it.
+        store: The blobs and manifests.
+        verify: Whether every file is hashed before it is served, even if only this user could
+            have written it.
     """
 
-    __slots__ = ("_lock", "_stock", "_verified", "_verify")
+    __slots__ = ("_store", "_verified", "_verify")
 
-    def __init__(self, stock: Stock, *, verify: bool) -> None:
-        self._stock = stock
+    def __init__(self, store: CacheStore, *, verify: bool) -> None:
+        self._store = store
         self._verify = verify
-        self._lock = threading.Lock()
-        self._verified: OrderedDict[Digest, FileIdentity] = OrderedDict()
+        self._verified = LRU["Digest", FileIdentity](MAX_REMEMBERED)
 
-    def may_have(self, digest: Digest, principal: str | None, *, shared: bool) -> bool:
-        """Whether somebody may have a blob, if it is there."""
-        return shared or self._stock.records.is_granted(digest, principal)
+    def is_granted(self, digest: Digest, principal: str | None, *, shared: bool) -> bool:
+        """Whether a principal may have a blob, if it is there."""
+        return shared or self._store.metadata.is_granted(digest, principal)
 
     def open(self, digest: Digest, size: int | None, wall: float) -> BlobFile | None:
         """Open a blob, and keep it from being evicted until it is closed.
 
         Args:
             digest: The blob.
-            size: How many bytes it is said to have, None if nobody says.
+            size: The size that its descriptor gives, None if it gives none.
             wall: Seconds since the epoch.
 
         Returns:
-            None if it is not there, or is not what it should be.
+            None if it is not there, or its file is corrupt or of another size.
 
         Raises:
             SupplementedError: The file cannot be read.
         """
-        path = self._stock.places.blob(digest)
+        path = self._store.paths.blob(digest)
         try:
-            fd, status = open_with_status(path, follow=False)
+            fd, status = open_regular(path, follow=False)
         except NotFoundError:
             return None
         with ExitStack() as closing:
             closing.callback(os.close, fd)
-            if not _lease(fd, path):
+            if not _protect(fd, path):
                 return None
             fits = size is None or size == status.st_size
-            believed = fits and not self._verify and self._is_ours(path, status)
-            if believed or self._is_true(fd, FileIdentity.of(status), digest, wall):
+            trusted = fits and not self._verify and self._is_private(path, status)
+            if trusted or self._matches(fd, FileIdentity.of(status), digest, wall):
                 if not fits:
-                    return None  # Who told the size was wrong, and the file is right.
+                    return None  # The file is right, so the size of the descriptor is wrong.
                 closing.pop_all()
-                self._stock.records.touch(digest, wall)
+                self._store.metadata.touch(digest, wall)
                 return BlobFile(fd, path, 0, status.st_size, partial(os.close, fd))
         self._remove(digest)
         return None
 
-    def read_manifest(self, digest: Digest, wall: float) -> RawManifest | None:
-        """Read a manifest. It is small, so it is verified each time.
+    def read_manifest(self, digest: Digest, wall: float) -> Manifest | None:
+        """Read a manifest, and verify it: manifests are small, so that is done each time.
 
         Raises:
-            SupplementedError: The file cannot be read.
+            SupplementedError: The file cannot be read, or is malformed.
         """
-        kind = self._stock.records.kind(digest)
-        if kind is None:
+        media_type = self._store.metadata.media_type(digest)
+        if media_type is None:
             return None
         try:
-            raw = read_limited(self._stock.places.blob(digest), MAX_MANIFEST, follow=False)
+            raw = read_limited(self._store.paths.blob(digest), MAX_MANIFEST, follow=False)
         except NotFoundError:
             return None
-        if not digest.matches(raw):
+        try:
+            manifest = Manifest.verified(raw, media_type, digest)
+        except VerificationError:
             self._remove(digest)
             return None
-        self._stock.records.touch(digest, wall)
-        return RawManifest(raw, kind)
+        with suppress(ManifestError):  # Raised again where it is used; parsed here, in a thread.
+            manifest.parse()
+        self._store.metadata.touch(digest, wall)
+        return manifest
 
-    def _is_ours(self, path: Path, status: os.stat_result) -> bool:
-        """Whether nobody but our user, and root, can have put a file in its place."""
-        root = self._stock.places.root
+    def _is_private(self, path: Path, status: os.stat_result) -> bool:
+        """Whether only this user and root can have put the file where it is."""
+        root = self._store.paths.root
         above = (path.parent, path.parent.parent, root)
         return _is_owned(status) and all(_is_owned(directory.stat()) for directory in above)
 
-    def _is_true(self, fd: int, identity: FileIdentity, digest: Digest, wall: float) -> bool:
-        """Whether a file has the digest that names it: hashed, unless we know it."""
-        with self._lock:
-            if self._verified.get(digest) == identity:
-                return True
+    def _matches(self, fd: int, identity: FileIdentity, digest: Digest, wall: float) -> bool:
+        """Whether a file has its digest: hashed, unless it was hashed and has not changed."""
+        if self._verified.get(digest) == identity:
+            return True
         if not _hash(fd, digest):
             return False
+        # A file that changed just now may change again without a change of its timestamps.
         if wall - max(identity.modified, identity.changed) / 1e9 >= SETTLED:
-            with self._lock:
-                self._verified[digest] = identity
-                if len(self._verified) > MAX_REMEMBERED:
-                    self._verified.popitem(last=False)
+            self._verified.put(digest, identity)
         return True
 
     def _remove(self, digest: Digest) -> None:
-        with suppress(Busy, SupplementedError):  # Else the next one who meets it removes it.
-            self._stock.remove(digest)
+        with suppress(LockBusy, SupplementedError):  # The next lookup tries again.
+            self._store.remove(digest)
 
 
-def _lease(fd: int, path: Path) -> bool:
-    """Keep a file from being evicted as long as it is open; False if it just was."""
+def _protect(fd: int, path: Path) -> bool:
+    """Keep a file from being evicted as long as it is open; False if it was evicted just now."""
     try:
         return lock_file(fd, shared=True) and is_at(fd, path)
     except OSError:
-        return True  # No locks here: what is open can be read to its end all the same.
+        return True  # No locks here, but an open file can be read to its end all the same.
 
 
 def _is_owned(status: os.stat_result) -> bool:
-    """Whether nobody but our user, and root, can write a file or directory."""
+    """Whether only this user and root can write a file or directory."""
     return status.st_uid in {os.geteuid(), 0} and not status.st_mode & _WRITABLE
 
 

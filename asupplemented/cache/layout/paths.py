@@ -1,10 +1,10 @@
-"""Where things are in the directory of a cache: an OCI layout, and beside it what only we read.
+"""The files of a cache: where they are, and what is known of each blob beside its bytes.
 
-What a cache knows of each blob beside its bytes. Blocking.
-
-The record of a blob is a directory: its time of change tells when the blob was last used, and
-its files tell who has fetched it and what kind of manifest it is. The blob's own file is never
-touched, so that a file once verified can be known again by its timestamps.
+The directory is an OCI layout that any tool can read. Within it, `PRIVATE` holds what only this
+library reads. The metadata of a blob is a directory there: its time of change tells when the blob
+was last used, and its files tell which principals fetched the blob and, for a manifest, its media
+type. A blob's own file is never touched, so that a file that was verified once can be recognised
+by its timestamps.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asupplemented.aio.atomic import PREFIX, make_directory, map_write_errors
-from asupplemented.aio.files import read_limited
+from asupplemented.aio.atomic import PREFIX, make_directory
+from asupplemented.aio.files import map_write_errors, read_limited
 from asupplemented.errors import InvalidDigestError, SupplementedError
+from asupplemented.model.credential import hash_principal
 from asupplemented.model.digest import ALGORITHMS, Digest
 from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.oci_layout import LayoutStore
@@ -26,19 +27,28 @@ from asupplemented.oci_layout import LayoutStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ("Item", "Places", "Records", "label", "read_labels")
+__all__ = ("BlobMetadata", "BlobUsage", "CachePaths", "label", "read_labels")
 
 PRIVATE: Final = ".asupplemented"
 """The directory within the layout that other tools have no reason to look into."""
 
+FRESH: Final = 60.0
+"""Seconds in which a second use of a blob is not written down again."""
+
+MAX_MEDIA_TYPE: Final = 256
+"""Bytes of a media type."""
+
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class CachePaths:
     """The paths of a cache. Methods block where they say so; the others only make names.
+
+    The names on disk are older than those of the properties, and stay, so that caches that are
+    filled already are still read.
 
     Attributes:
         root: The directory of the layout.
-        durable: Whether what is written has reached the disk when it is named.
+        durable: Whether the bytes of a file are on the disk before it is named.
     """
 
     root: Path
@@ -46,7 +56,7 @@ class Places:
 
     @property
     def layout(self) -> LayoutStore:
-        """What any tool reads."""
+        """The OCI layout, which any tool reads."""
         return LayoutStore.at(self.root, durable=self.durable)
 
     @property
@@ -55,13 +65,13 @@ class Places:
         return self.root / PRIVATE / "ingest"
 
     @property
-    def leads(self) -> Path:
-        """Who is fetching what."""
+    def fetch_locks(self) -> Path:
+        """The lock files of blobs that are being fetched."""
         return self.root / PRIVATE / "leads"
 
     @property
-    def records(self) -> Path:
-        """What is known of each blob: who may have it, when it was used, what kind it is."""
+    def metadata(self) -> Path:
+        """The metadata of blobs."""
         return self.root / PRIVATE / "records"
 
     @property
@@ -71,72 +81,72 @@ class Places:
 
     @property
     def pins(self) -> Path:
-        """What must not be evicted."""
+        """Blobs that must not be evicted."""
         return self.root / PRIVATE / "pins"
 
     @property
-    def ledger(self) -> Path:
-        """The sum of all sizes."""
+    def quota(self) -> Path:
+        """The file that holds the sum of all sizes."""
         return self.root / PRIVATE / "ledger"
 
     def blob(self, digest: Digest) -> Path:
-        """A blob or manifest."""
+        """The file of a blob or manifest."""
         return Path(self.layout.blob_path(digest))
 
     def has(self, digest: Digest) -> bool:
         """Whether a blob or manifest is there. Blocking, but never raises."""
         return os.access(self.layout.blob_path(digest), os.F_OK)
 
-    def record(self, digest: Digest) -> Path:
-        """What is known of a blob; a directory, last changed when the blob was last used."""
-        return self.records / digest.algorithm / digest.encoded
+    def metadata_of(self, digest: Digest) -> Path:
+        """The metadata of a blob: a directory, last changed when the blob was last used."""
+        return self.metadata / digest.algorithm / digest.encoded
 
-    def kind(self, digest: Digest) -> Path:
-        """The media type of a manifest; only what was kept as a manifest has one."""
-        return self.record(digest) / "media-type"
+    def media_type(self, digest: Digest) -> Path:
+        """The media type of a manifest; only what was added as a manifest has one."""
+        return self.metadata_of(digest) / "media-type"
 
     def grant(self, digest: Digest, principal: str | None) -> Path:
-        """Says that a principal has fetched a blob by itself (rule SEC-13)."""
-        return self.record(digest) / f"grant-{_name_of(principal)}"
+        """The file that says that a principal fetched a blob itself (rule SEC-13)."""
+        return self.metadata_of(digest) / f"grant-{_name_of(principal)}"
 
-    def lead(self, digest: Digest, principal: str | None) -> Path:
-        """Locked by the process that is fetching a blob for a principal, and names its file."""
+    def fetch_lock(self, digest: Digest, principal: str | None) -> Path:
+        """The lock file of the process that fetches a blob for a principal."""
         name = hashlib.sha256(f"{_name_of(principal)} {digest}".encode()).hexdigest()
-        return self.leads / (PREFIX + name[:32])
+        return self.fetch_locks / (PREFIX + name[:32])
 
     def waiting_for(self, digest: Digest) -> Path:
-        """The tops that wait for a blob: a directory of names."""
+        """The tops that wait for a blob: a directory of labels."""
         return self.waiting / label(digest)
 
     def pin(self, digest: Digest) -> Path:
-        """Says that a blob is pinned."""
+        """The file that says that a blob is pinned."""
         return self.pins / label(digest)
 
     def make(self) -> None:
         """Make the directories that are not there. Blocking.
 
-        The layout's own is for the user of this process alone, if it is made here.
+        If the layout's own directory is made here, only the user of this process may use it.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         if not os.access(self.root, os.F_OK):
             make_directory(self.root, mode=0o700)
         for path in (
             self.root / "blobs",
             self.root / PRIVATE,
-            *(self.ingest, self.leads, self.records, self.waiting, self.pins),
+            *(self.ingest, self.fetch_locks, self.metadata, self.waiting, self.pins),
         ):
             make_directory(path)
 
 
 def label(digest: Digest) -> str:
-    """A digest as one name, without the colon that some tools split paths at."""
+    """A digest as the name of a file, without the colon at which some tools split paths."""
     return f"{digest.algorithm}-{digest.encoded}"
 
 
 def read_labels(directory: Path) -> Iterator[Digest]:
-    """The digests that names in a directory stand for; none if it is not there."""
+    """The digests whose labels are in a directory; none if there is no such directory."""
     try:
         names = os.listdir(directory)  # noqa: PTH208 - a snapshot, and of names only
     except OSError:
@@ -147,21 +157,12 @@ def read_labels(directory: Path) -> Iterator[Digest]:
 
 
 def _name_of(principal: str | None) -> str:
-    """A name for a principal that tells nothing, and can be the name of a file."""
-    if principal is None:
-        return "nobody"
-    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    """A name for a principal that reveals nothing, and can be the name of a file."""
+    return hash_principal(principal)[:32]
 
 
-FRESH: Final = 60.0
-"""Seconds in which a second use of a blob is not written down again."""
-
-MAX_KIND: Final = 256
-"""Bytes of a media type."""
-
-
-class Item(NamedTuple):
-    """A blob on disk. Items compare by use: the one that is to go first is the smallest."""
+class BlobUsage(NamedTuple):
+    """A blob on disk. Usages compare by last use: the least recently used blob is the smallest."""
 
     used: int
     """When it was last used, nanoseconds since the epoch."""
@@ -170,115 +171,115 @@ class Item(NamedTuple):
     """Bytes of its file, as it appears."""
 
 
-class Records:
-    """The records of a cache.
+class BlobMetadata:
+    """The metadata of all blobs of a cache. Blocking.
 
     Args:
-        places: The paths of the cache.
+        paths: The paths of the cache.
     """
 
-    __slots__ = ("_places",)
+    __slots__ = ("_paths",)
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, paths: CachePaths) -> None:
+        self._paths = paths
 
-    def scan(self) -> Iterator[Item]:
+    def scan(self) -> Iterator[BlobUsage]:
         """Every blob that is there, in no order."""
         for algorithm in ALGORITHMS:
             with suppress(FileNotFoundError):
-                yield from self._scan(self._places.root / "blobs" / algorithm, algorithm)
+                yield from self._scan(self._paths.root / "blobs" / algorithm, algorithm)
 
-    def _scan(self, directory: Path, algorithm: str) -> Iterator[Item]:
+    def _scan(self, directory: Path, algorithm: str) -> Iterator[BlobUsage]:
         with os.scandir(directory) as entries:
             for entry in entries:
                 with suppress(InvalidDigestError, FileNotFoundError):
                     digest = Digest(f"{algorithm}:{entry.name}")
                     if entry.is_file(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
-                        used = self.used(digest) or status.st_mtime_ns
-                        yield Item(used, digest, status.st_size)
+                        used = self.last_used(digest) or status.st_mtime_ns
+                        yield BlobUsage(used, digest, status.st_size)
 
-    def used(self, digest: Digest) -> int | None:
-        """When a blob was last used, nanoseconds since the epoch; None without a record."""
+    def last_used(self, digest: Digest) -> int | None:
+        """When a blob was last used, nanoseconds since the epoch; None without metadata."""
         try:
-            return self._places.record(digest).stat().st_mtime_ns
+            return self._paths.metadata_of(digest).stat().st_mtime_ns
         except OSError:
             return None
 
     def touch(self, digest: Digest, wall: float) -> None:
-        """Note that a blob is used, unless that was noted within the last minute.
+        """Record that a blob is used, unless that was recorded within the last minute.
 
         Args:
             digest: The blob.
             wall: Seconds since the epoch.
         """
-        used = self.used(digest)
+        used = self.last_used(digest)
         if used is not None and wall - used / 1e9 < FRESH:
             return
         with suppress(OSError):  # A cache that can only be read serves all the same.
             self.set_used(digest, wall)
 
     def set_used(self, digest: Digest, wall: float) -> None:
-        """Note that a blob is used now.
+        """Record that a blob is used now.
 
         Raises:
-            OSError: The record cannot be written.
+            OSError: The metadata cannot be written.
         """
-        record = self._places.record(digest)
-        record.mkdir(parents=True, exist_ok=True)
+        directory = self._paths.metadata_of(digest)
+        directory.mkdir(parents=True, exist_ok=True)
         moment = round(wall * 1e9)
-        os.utime(record, ns=(moment, moment))
+        os.utime(directory, ns=(moment, moment))
 
     def is_granted(self, digest: Digest, principal: str | None) -> bool:
-        """Whether a principal has fetched a blob by itself."""
-        return os.access(self._places.grant(digest, principal), os.F_OK)
+        """Whether a principal fetched a blob itself."""
+        return os.access(self._paths.grant(digest, principal), os.F_OK)
 
-    def note(
-        self, digest: Digest, principal: str | None, wall: float, kind: str | None = None
+    def add_grant(
+        self, digest: Digest, principal: str | None, wall: float, media_type: str | None = None
     ) -> None:
-        """Note that a principal has fetched a blob.
+        """Record that a principal fetched a blob, and that the blob is used now.
 
         Args:
             digest: The blob.
             principal: For whom it was fetched.
             wall: Seconds since the epoch.
-            kind: Its media type, if it is a manifest.
+            media_type: Its media type, if it is a manifest.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
-        record = self._places.record(digest)
-        with map_write_errors(record):
-            record.mkdir(parents=True, exist_ok=True)
-            self._places.grant(digest, principal).touch()
-            if kind is not None and self.kind(digest) != kind:
-                self._places.kind(digest).write_text(kind, "ascii")
-            self.set_used(digest, wall)
+        directory = self._paths.metadata_of(digest)
+        with map_write_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._paths.grant(digest, principal).touch()
+            if media_type is not None and self.media_type(digest) != media_type:
+                self._paths.media_type(digest).write_text(media_type, "ascii")
+            self.set_used(digest, wall)  # Last, because the files above change the time as well.
 
-    def kind(self, digest: Digest) -> str | None:
-        """The media type of a manifest, None for what is none."""
+    def media_type(self, digest: Digest) -> str | None:
+        """The media type of a manifest, None for other blobs."""
         try:
-            raw = read_limited(self._places.kind(digest), MAX_KIND, follow=False)
+            raw = read_limited(self._paths.media_type(digest), MAX_MEDIA_TYPE, follow=False)
         except SupplementedError:
             return None
-        kind = raw.decode("ascii", "replace")
-        return kind if kind in KNOWN_MANIFESTS else None
+        media_type = raw.decode("ascii", "replace")
+        return media_type if media_type in KNOWN_MANIFESTS else None
 
-    def forget(self, digest: Digest) -> None:
-        """Drop the record of a blob. It does what it can."""
-        record = self._places.record(digest)
+    def remove(self, digest: Digest) -> None:
+        """Remove the metadata of a blob. Errors are ignored."""
+        directory = self._paths.metadata_of(digest)
         with suppress(OSError):
-            with os.scandir(record) as entries:
+            with os.scandir(directory) as entries:
                 for entry in entries:
                     os.unlink(entry.path)  # noqa: PTH108 - entries have strings
-            record.rmdir()
+            directory.rmdir()
 
-    def forget_lost(self) -> None:
-        """Drop the records of blobs that are not there, because somebody else removed them."""
+    def remove_lost(self) -> None:
+        """Remove the metadata of blobs that another program removed. Errors are ignored."""
         for algorithm in ALGORITHMS:
-            with suppress(OSError), os.scandir(self._places.records / algorithm) as entries:
+            with suppress(OSError), os.scandir(self._paths.metadata / algorithm) as entries:
                 for entry in entries:
                     with suppress(InvalidDigestError):
                         digest = Digest(f"{algorithm}:{entry.name}")
-                        if not self._places.has(digest):
-                            self.forget(digest)
+                        if not self._paths.has(digest):
+                            self.remove(digest)

@@ -1,14 +1,13 @@
-"""The ledger: the sum of all blobs of a cache, and the lock under which that sum changes.
+"""The quota of a cache: the sum of all sizes, the lock under which it changes, and what to evict.
 
-It is written before a blob comes and after one has gone, so that a process that dies in between
-leaves a sum that is too large: the next count puts it right, and no limit was broken meanwhile.
+The sum is written before a blob comes and after one has gone. A process that dies in between leaves
+a sum that is too large, never one that is too small; the next count corrects it, and the limit is
+kept meanwhile.
 
-Eviction: which blobs go when there is no more room. Decisions only, no files.
-
-The queue is made of one look at the whole directory and lasts for many evictions. What has come
-or been used since that look was used later than all the rest; it is not in the queue, or leaves it
-when its turn comes. So each choice is the least recently used blob, until the queue is empty and
-it takes another look.
+Eviction removes the least recently used blob first. `EvictionQueue` decides that without touching
+files. It is made from one scan of the whole directory and lasts for many evictions: blobs that came
+or were used after the scan were used later than all others, so they are not in the queue, or leave
+it when their turn comes. When the queue is empty, the directory is scanned again.
 """
 
 from __future__ import annotations
@@ -18,59 +17,62 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.aio.atomic import lock_file, map_write_errors
+from asupplemented.aio.files import map_write_errors
+from asupplemented.aio.locks import lock_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
-    from asupplemented.cache.layout.paths import Item
+    from asupplemented.cache.layout.paths import BlobUsage
     from asupplemented.model.digest import Digest
 
-__all__ = ("Account", "EvictionQueue", "Ledger")
+__all__ = ("EvictionQueue", "Quota", "QuotaLock")
 
 BATCH: Final = 64
-"""Blobs that are chosen at once: each is locked until it is gone."""
+"""Blobs that are chosen at once; each is locked until it is removed."""
+
+_DIGITS: Final = 20
 
 
 class EvictionQueue:
-    """Blobs, those first that were not used for longest.
+    """Blobs in order of last use, the least recently used first.
 
     Args:
-        items: What there is.
+        usages: The blobs that there are.
     """
 
     __slots__ = ("_heap",)
 
-    def __init__(self, items: Iterable[Item]) -> None:
-        self._heap = list(items)
+    def __init__(self, usages: Iterable[BlobUsage]) -> None:
+        self._heap = list(usages)
         heapq.heapify(self._heap)
 
     def choose(
         self,
         excess: int,
         *,
-        look: Callable[[Digest], Item | None],
-        take: Callable[[Item], bool],
-    ) -> list[Item]:
+        look_up: Callable[[Digest], BlobUsage | None],
+        may_evict: Callable[[BlobUsage], bool],
+    ) -> list[BlobUsage]:
         """Take blobs from the front until enough bytes are free, or there are `BATCH` of them.
 
         Args:
             excess: Bytes to free, more than 0.
-            look: What a blob is now; None if it is gone.
-            take: Decides whether a blob may go; False leaves it where it is.
+            look_up: Gives the usage of a blob now; None if it is gone.
+            may_evict: Decides whether a blob may be evicted; if not, it stays in the queue.
 
         Returns:
-            What was taken, in the order in which it is to go; nothing if nothing may.
+            The chosen blobs, in the order in which to evict them; none if none may be evicted.
         """
-        chosen: list[Item] = []
-        spared: list[Item] = []
+        chosen: list[BlobUsage] = []
+        spared: list[BlobUsage] = []
         while self._heap and excess > 0 and len(chosen) < BATCH:
-            item = heapq.heappop(self._heap)
-            current = look(item.digest)
-            if current is None or current.used > item.used:
-                continue
-            if take(current):
+            usage = heapq.heappop(self._heap)
+            current = look_up(usage.digest)
+            if current is None or current.used > usage.used:
+                continue  # Gone, or used since the scan, and so newer than all others here.
+            if may_evict(current):
                 chosen.append(current)
                 excess -= current.size
             else:
@@ -78,20 +80,17 @@ class EvictionQueue:
         self.put_back(spared)
         return chosen
 
-    def put_back(self, items: Iterable[Item]) -> None:
-        """Have blobs in the queue again that did not go."""
-        for item in items:
-            heapq.heappush(self._heap, item)
+    def put_back(self, usages: Iterable[BlobUsage]) -> None:
+        """Put blobs into the queue again that were not evicted."""
+        for usage in usages:
+            heapq.heappush(self._heap, usage)
 
 
-_DIGITS: Final = 20
-
-
-class Account:
-    """The sum, as long as the lock is held. Blocking.
+class QuotaLock:
+    """The sum of all sizes, while its lock is held. Blocking.
 
     Attributes:
-        total: Bytes of all blobs; None if nobody knows, and they have to be counted.
+        total: Bytes of all blobs; None if that is not known, and they have to be counted.
     """
 
     __slots__ = ("_fd", "_path", "total")
@@ -105,7 +104,7 @@ class Account:
         """Write a new sum.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         self.total = max(0, total)
         with map_write_errors(self._path):
@@ -114,10 +113,10 @@ class Account:
             os.ftruncate(self._fd, len(line))
 
     def add(self, size: int) -> None:
-        """Write the sum that `size` bytes more make, or less if it is negative.
+        """Add to the sum; a negative size takes from it.
 
         Raises:
-            SourceError: See `asupplemented.aio.atomic.map_write_errors`.
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         self.set((self.total or 0) + size)
 
@@ -129,11 +128,11 @@ class Account:
         return int(digits) if len(digits) == _DIGITS and digits.isdigit() else None
 
 
-class Ledger:
-    """The file that holds the sum.
+class Quota:
+    """The file that holds the sum of all sizes.
 
     Args:
-        path: Where it is.
+        path: The file.
     """
 
     __slots__ = ("_path",)
@@ -142,11 +141,11 @@ class Ledger:
         self._path = path
 
     @contextmanager
-    def try_hold(self) -> Generator[Account | None]:
+    def try_lock(self) -> Generator[QuotaLock | None]:
         """Hold the lock, between processes and threads. Blocking, but never waits.
 
         Yields:
-            The account; None if somebody else holds it.
+            The sum; None if the lock is held elsewhere.
 
         Raises:
             SourceError: The file cannot be made or locked.
@@ -157,6 +156,6 @@ class Ledger:
         try:
             with map_write_errors(self._path):
                 held = lock_file(fd)
-            yield Account(fd, self._path) if held else None
+            yield QuotaLock(fd, self._path) if held else None
         finally:
             os.close(fd)

@@ -1,7 +1,7 @@
-"""The stock: what a cache holds, kept within its limit. Blocking, for worker threads.
+"""The blobs and manifests of a cache, kept within its limit. Blocking, for worker threads.
 
-Whatever changes the sum of sizes happens while the ledger is held: making room, linking in,
-listing tops. So the limit holds at every moment, whichever process adds.
+Whatever changes the sum of sizes happens while the quota lock is held: evicting, adding, listing
+images. So the limit holds at every moment, whichever process adds.
 """
 
 from __future__ import annotations
@@ -10,106 +10,106 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.aio.atomic import (
-    is_at,
-    lock_file,
-    map_write_errors,
-    remove_leftovers,
-)
-from asupplemented.aio.files import open_with_status
-from asupplemented.cache.layout.graph import Links
-from asupplemented.cache.layout.index_json import Busy, Tops
-from asupplemented.cache.layout.paths import Item, Places, Records, read_labels
-from asupplemented.cache.layout.quota import Account, EvictionQueue, Ledger
+from asupplemented.aio.atomic import remove_leftovers
+from asupplemented.aio.files import map_write_errors, open_regular
+from asupplemented.aio.locks import LockBusy, is_at, lock_file
+from asupplemented.cache.layout.graph import ManifestGraph
+from asupplemented.cache.layout.index_json import IndexMaintainer
+from asupplemented.cache.layout.paths import BlobMetadata, BlobUsage, CachePaths, read_labels
+from asupplemented.cache.layout.quota import EvictionQueue, Quota, QuotaLock
 from asupplemented.errors import SourceError, SupplementedError
 from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from asupplemented.cache.spool_file import IngestFile
+    from asupplemented.aio.atomic import StagedFile
     from asupplemented.oci_layout import Tree
 
-__all__ = ("Stock",)
+__all__ = ("CacheStore",)
 
 COUNT_AGAIN: Final = 60.0
 """Seconds after which the files are counted again before any is evicted."""
 
 
-class Stock:
-    """The blobs and manifests of a cache.
+class CacheStore:
+    """Adds, evicts and pins the blobs and manifests of a cache.
 
     Args:
-        places: The paths of the cache.
-        max_bytes: The most that all files of blobs and manifests may have together.
+        paths: The paths of the cache.
+        max_bytes: The most bytes that all files of blobs and manifests may have together.
+
+    Attributes:
+        metadata: What is known of each blob.
+        index: Lists complete images.
     """
 
     __slots__ = (
         "_counted",
-        "_ledger",
-        "_links",
+        "_graph",
         "_queue",
+        "_quota",
+        "index",
         "max_bytes",
-        "places",
-        "records",
-        "tops",
+        "metadata",
+        "paths",
     )
 
-    def __init__(self, places: Places, max_bytes: int) -> None:
-        self.places = places
+    def __init__(self, paths: CachePaths, max_bytes: int) -> None:
+        self.paths = paths
         self.max_bytes = max_bytes
-        self.records = Records(places)
-        self._links = Links(places, self.records)
-        self.tops = Tops(places, self.records, self._links)
-        self._ledger = Ledger(places.ledger)
-        # Used while the ledger is held, and only then:
+        self.metadata = BlobMetadata(paths)
+        self._graph = ManifestGraph(paths, self.metadata)
+        self.index = IndexMaintainer(paths, self.metadata, self._graph)
+        self._quota = Quota(paths.quota)
+        # Used only while the quota lock is held:
         self._queue = EvictionQueue(())
         self._counted: float | None = None
 
     def prepare(self, wall: float) -> None:
-        """Make what is not there, drop what dead processes left, and hold to the limit.
+        """Make what is not there, remove what dead processes left, and evict down to the limit.
 
         Args:
             wall: Seconds since the epoch.
 
         Raises:
-            Busy: Somebody else holds a lock; to be called again.
+            LockBusy: A lock is held elsewhere; call it again.
             SupplementedError: The directory cannot be used.
         """
-        self.places.make()
-        if not self.places.layout.is_marked() and not self.places.layout.try_update(_begin):
-            raise Busy
+        self.paths.make()
+        if not self.paths.layout.is_marked():
+            self.paths.layout.try_update(_begin)
         self.sweep()
-        with self._hold() as account:
-            self.records.forget_lost()
-            self.tops.forget_lost()
-            self._count(account, wall)
-            self._make_room(account, 0, wall)
+        with self._locked() as quota:
+            self.metadata.remove_lost()
+            self.index.remove_lost()
+            self._count(quota, wall)
+            self._make_room(quota, 0, wall)
 
     def sweep(self) -> None:
-        """Drop what dead processes left behind. It does what it can."""
-        remove_leftovers(self.places.ingest)
-        remove_leftovers(self.places.leads)
+        """Remove what dead processes left behind. Errors are ignored."""
+        remove_leftovers(self.paths.ingest)
+        remove_leftovers(self.paths.fetch_locks)
 
     def size_of(self, digest: Digest) -> int | None:
         """Bytes of a blob's file, None if it is not there."""
         try:
-            return self.places.blob(digest).stat(follow_symlinks=False).st_size
+            return self.paths.blob(digest).stat(follow_symlinks=False).st_size
         except OSError:
             return None
 
-    def keep(
+    def add(
         self,
-        file: IngestFile,
+        file: StagedFile,
         digest: Digest,
         size: int,
         principal: str | None,
         wall: float,
         *,
-        kind: str | None = None,
+        media_type: str | None = None,
         top: bool = False,
     ) -> bool:
-        """Put a whole, verified file in its place; may be called again after `Busy`.
+        """Publish a whole, verified file as a blob; may be called again after `LockBusy`.
 
         If the blob is there already, the file is left alone.
 
@@ -117,157 +117,164 @@ class Stock:
             file: Holds all bytes, synced if need be.
             digest: Their digest.
             size: How many there are.
-            principal: Who fetched them.
+            principal: The principal that fetched them.
             wall: Seconds since the epoch.
-            kind: The media type, if it is a manifest.
-            top: Whether it is to be listed when all that it names is there.
+            media_type: The media type, if it is a manifest.
+            top: Whether to list it in ``index.json`` when all that it references is there.
 
         Returns:
             Whether the blob is there now; False if there is no room for it.
 
         Raises:
-            Busy: Somebody else holds a lock.
+            LockBusy: A lock is held elsewhere.
             SupplementedError: The directory cannot be used.
         """
-        with self._hold() as account:
-            if self.size_of(digest) != size and not self._add(account, file, digest, size, wall):
+        with self._locked() as quota:
+            if self.size_of(digest) != size and not self._publish(quota, file, digest, size, wall):
                 return False
-            self.records.note(digest, principal, wall, kind)
-            self.tops.arrived(digest)
+            # Granted after the file is there, and listed last: readers never see less than that.
+            self.metadata.add_grant(digest, principal, wall, media_type)
+            self.index.blob_added(digest)
             if top:
-                self.tops.examine(digest)
+                self.index.list_if_complete(digest)
         return True
 
     def remove(self, digest: Digest) -> None:
-        """Remove a blob that is not what it should be, if nobody uses it just now.
+        """Remove a corrupt blob, unless it is being read.
 
         Raises:
-            Busy: Somebody else holds a lock.
+            LockBusy: A lock is held elsewhere.
             SupplementedError: The directory cannot be used.
         """
-        with self._hold() as account, ExitStack() as locks:
+        with self._locked() as quota, ExitStack() as locks:
             size = self.size_of(digest)
             if size is not None and self._lock(digest, locks):
-                self.tops.withdraw((digest,))
-                self._remove(account, [Item(0, digest, size)])
+                self.index.unlist((digest,))
+                self._remove(quota, [BlobUsage(0, digest, size)])
 
     def set_pinned(self, digests: tuple[Digest, ...], *, pinned: bool) -> None:
-        """Pin blobs, and whatever they reach if they are manifests; or pin them no longer.
+        """Pin blobs, and with manifests all that they reference; or take the pins away.
 
         Raises:
-            Busy: Somebody else holds a lock.
+            LockBusy: A lock is held elsewhere.
             SupplementedError: The directory cannot be used.
         """
-        with self._hold():
+        with self._locked():
             for digest in digests:
-                path = self.places.pin(digest)
+                path = self.paths.pin(digest)
                 if pinned:
                     path.touch()
                 else:
                     path.unlink(missing_ok=True)
 
-    # While the ledger is held
+    # While the quota lock is held
 
     @contextmanager
-    def _hold(self) -> Generator[Account]:
-        with map_write_errors(self.places.root), self._ledger.try_hold() as account:
-            if account is None:
-                raise Busy
-            yield account
+    def _locked(self) -> Generator[QuotaLock]:
+        with map_write_errors(self.paths.root), self._quota.try_lock() as quota:
+            if quota is None:
+                raise LockBusy
+            yield quota
 
-    def _add(
-        self, account: Account, file: IngestFile, digest: Digest, size: int, wall: float
+    def _publish(
+        self, quota: QuotaLock, file: StagedFile, digest: Digest, size: int, wall: float
     ) -> bool:
-        wrong = self.size_of(digest) or 0  # Another one's file of a wrong size is replaced.
-        if not self._make_room(account, size - wrong, wall):
+        replaced = self.size_of(digest) or 0  # A file of a wrong size, which is replaced.
+        if not self._make_room(quota, size - replaced, wall):
             return False
-        account.add(size - wrong)
+        # The sum first: a process that dies in between leaves a sum that is too large.
+        quota.add(size - replaced)
         try:
-            return file.publish(self.places.blob(digest))
+            # Not for other users to write: then it could not be trusted without being hashed.
+            return file.publish(self.paths.blob(digest), directory_mode=0o755)
         except SourceError:
-            account.add(wrong - size)
+            quota.add(replaced - size)
             raise
 
-    def _make_room(self, account: Account, size: int, wall: float) -> bool:
+    def _make_room(self, quota: QuotaLock, size: int, wall: float) -> bool:
         """Evict until `size` bytes more fit; gives whether they do."""
         if size > self.max_bytes:
             return False
-        if account.total is None:
-            self._count(account, wall)
-        if self._excess(account, size) <= 0:
+        if quota.total is None:
+            self._count(quota, wall)
+        if self._excess(quota, size) <= 0:
             return True
         if self._counted is None or not 0 <= wall - self._counted < COUNT_AGAIN:
-            self._count(account, wall)
+            self._count(quota, wall)
         protected = self._protected()
         if size > self.max_bytes - sum(self.size_of(digest) or 0 for digest in protected):
             return False
         again = True
-        while self._excess(account, size) > 0:
-            if not self._evict(account, size, protected):
+        while self._excess(quota, size) > 0:
+            if not self._evict(quota, size, protected):
                 if not again:
                     return False
                 again = False
-                self._count(account, wall)  # What others have added meanwhile may go.
+                self._count(quota, wall)  # Other processes may have added blobs since.
         return True
 
-    def _excess(self, account: Account, size: int) -> int:
-        return (account.total or 0) + size - self.max_bytes
+    def _excess(self, quota: QuotaLock, size: int) -> int:
+        return (quota.total or 0) + size - self.max_bytes
 
-    def _count(self, account: Account, wall: float) -> None:
-        items = list(self.records.scan())
-        account.set(sum(item.size for item in items))
-        self._queue = EvictionQueue(items)
+    def _count(self, quota: QuotaLock, wall: float) -> None:
+        usages = list(self.metadata.scan())
+        quota.set(sum(usage.size for usage in usages))
+        self._queue = EvictionQueue(usages)
         self._counted = wall
 
     def _protected(self) -> frozenset[Digest]:
-        pinned = read_labels(self.places.pins)
-        return frozenset[Digest]().union(*map(self._links.try_everything, pinned))
+        pinned = read_labels(self.paths.pins)
+        return frozenset[Digest]().union(*map(self._graph.known_closure, pinned))
 
-    def _evict(self, account: Account, size: int, protected: frozenset[Digest]) -> bool:
-        """Evict some blobs; gives whether there were any that may go."""
+    def _evict(self, quota: QuotaLock, size: int, protected: frozenset[Digest]) -> bool:
+        """Evict some blobs; gives whether any may be evicted."""
         with ExitStack() as locks:
             chosen = self._queue.choose(
-                self._excess(account, size),
-                look=self._look,
-                take=lambda item: item.digest not in protected and self._lock(item.digest, locks),
+                self._excess(quota, size),
+                look_up=self._look_up,
+                may_evict=lambda usage: (
+                    usage.digest not in protected and self._lock(usage.digest, locks)
+                ),
             )
             try:
-                self.tops.withdraw({item.digest for item in chosen})
-                self._remove(account, chosen)
+                # Unlisted first: what index.json lists is complete at every moment.
+                self.index.unlist({usage.digest for usage in chosen})
+                self._remove(quota, chosen)
             except BaseException:
                 self._queue.put_back(chosen)
                 raise
         return bool(chosen)
 
-    def _look(self, digest: Digest) -> Item | None:
+    def _look_up(self, digest: Digest) -> BlobUsage | None:
         try:
-            status = self.places.blob(digest).stat(follow_symlinks=False)
+            status = self.paths.blob(digest).stat(follow_symlinks=False)
         except OSError:
             return None
-        return Item(self.records.used(digest) or status.st_mtime_ns, digest, status.st_size)
+        used = self.metadata.last_used(digest) or status.st_mtime_ns
+        return BlobUsage(used, digest, status.st_size)
 
     def _lock(self, digest: Digest, locks: ExitStack) -> bool:
-        """Make sure that nobody relies on the name of a file, until the locks are given back."""
-        path = self.places.blob(digest)
+        """Lock a file, so that no reader relies on its name until the locks are released."""
+        path = self.paths.blob(digest)
         try:
-            fd, _ = open_with_status(path, follow=False)
+            fd, _ = open_regular(path, follow=False)
         except SupplementedError:
-            return True  # It is gone, or none that we may read: nobody here does.
+            return True  # It is gone, or cannot be read, so no reader here has it open.
         with ExitStack() as ours:
             ours.callback(os.close, fd)
-            with suppress(OSError):  # Without locks, who reads it keeps it by its descriptor.
+            with suppress(OSError):  # Without locks, readers keep the file by its descriptor.
                 if not lock_file(fd) or not is_at(fd, path):
                     return False
             locks.push(ours.pop_all())
         return True
 
-    def _remove(self, account: Account, items: list[Item]) -> None:
-        for item in items:
-            path = self.places.blob(item.digest)
+    def _remove(self, quota: QuotaLock, usages: list[BlobUsage]) -> None:
+        for usage in usages:
+            path = self.paths.blob(usage.digest)
             with map_write_errors(path), suppress(FileNotFoundError):
                 path.unlink()
-            self.records.forget(item.digest)
-            account.add(-item.size)
+            self.metadata.remove(usage.digest)
+            quota.add(-usage.size)  # The sum last; see `_publish`.
 
 
 def _begin(tree: Tree) -> Tree:

@@ -1,7 +1,6 @@
-"""Caches over several hosts: object storage that they share, and a lease on who fetches.
+"""Caches over several hosts: object storage that they share, and leases for fetching.
 
-`leases` and `redis_lease` say who fetches; `object_store`, with `object_requests`, `object_body`
-and `object_upload`, is the storage; `tiered` puts a cache of this host in front of it, with
-`remote_tier`, `uploads` and `tiered_spool`. A server that failed is not asked for a while
-(`asupplemented.aio.breaker`).
+`tiered` puts a cache of this host before object storage. `remote` is the storage behind breakers
+(`asupplemented.aio.breaker`), with `uploads` in the background; `object_store` is its layout in a
+bucket, and `object_blob` a stored blob as a candidate. `leases` decide which host fetches.
 """

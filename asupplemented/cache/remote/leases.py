@@ -1,8 +1,8 @@
-"""Leases: who of several hosts fetches, while the others wait for what it brings.
+"""Leases: one of several hosts fetches a blob, while the others wait for what it uploads.
 
-What all kinds of them share is here, and the kind that needs no server.
-
-Leases in Redis: one key for each, with an owner and a time to live.
+A lease is held for a time, and renewed while its holder works. `LocalLease` keeps leases in memory.
+`RedisLease` keeps each in one key with an owner and a time to live; scripts on the server compare
+the owner and act in one step, so a host that lost a lease cannot renew or delete that of another.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ PAUSE: Final = 10.0
 """Seconds for which a server that failed is not asked."""
 
 TTL: Final = 30.0
-"""Seconds after which the lease of somebody who died is free again."""
+"""Seconds after which the lease of a host that died is free again."""
 
 _RENEWALS: Final = 3
 """Renewals within one time to live: two of them may fail without harm."""
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
-    """Make sure that an argument is a time; arguments come from untyped code, too.
+    """Check that an argument is a number of seconds; callers may be untyped.
 
     Args:
-        name: Of the argument.
-        value: What was given for it.
+        name: Name of the argument, for the error.
+        value: Its value.
         zero: Whether it may be 0.
 
     Raises:
-        ConfigurationError: It is not.
+        ConfigurationError: It is no such number.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
@@ -88,17 +88,17 @@ class Observer:
         return cls(session.resource(CLOCK, Clock), session.emit)
 
     def warn(self, name: str, message: str) -> None:
-        """Tell the hooks what the operator should know of a server."""
+        """Warn the hooks of a server."""
         self.emit(Warned(name, message))
 
 
 class UnheldLease(Lease):
-    """A lease of a provider that cannot be asked: it holds nothing."""
+    """The lease of a server that does not answer: it is held nowhere, so several hosts may work."""
 
     __slots__ = ()
 
     async def renew(self) -> bool:
-        """Say yes: no other host is known to hold the lease."""
+        """Return True: no other holder is known."""
         return True
 
     async def aclose(self) -> None:
@@ -106,7 +106,7 @@ class UnheldLease(Lease):
 
 
 class TimedLease(Lease):
-    """A lease that is renewed when a third of its time is over, and lapses with it.
+    """A lease that is renewed when a third of its time is over, and is lost when all of it is.
 
     Args:
         clock: Where time comes from.
@@ -139,15 +139,15 @@ class TimedLease(Lease):
             return
         self._closed = True
         if not self._lost:
-            await self._give_back()
+            await self._release()
 
     @abc.abstractmethod
     async def _extend(self) -> bool | None:
-        """Hold the lease for the whole time again: whether it was ours, None if nobody says."""
+        """Restart the time of the lease: whether it was held here, None if that is not known."""
 
     @abc.abstractmethod
-    async def _give_back(self) -> None:
-        """Let go of the lease, if it is still ours. Never raises what the other side says."""
+    async def _release(self) -> None:
+        """Release the lease, if it is still held here. Errors of the server are not raised."""
 
 
 class LocalLease:
@@ -157,34 +157,34 @@ class LocalLease:
         ttl: Seconds after which a lease that is not renewed is free again.
 
     Raises:
-        ConfigurationError: `ttl` is no time.
+        ConfigurationError: `ttl` is not a number of seconds above 0.
     """
 
     def __init__(self, *, ttl: float = TTL) -> None:
         self._ttl = check_seconds("ttl", ttl)
-        self._holders: dict[str, tuple[_HeldLocalLease, float]] = {}
+        self._holders: dict[str, tuple[_LocalHeldLease, float]] = {}
 
     async def acquire(self, session: Context, key: str) -> Lease | None:
         clock = session.resource(CLOCK, Clock)
         _, ends = self._holders.get(key, (None, -math.inf))
         if clock.now() < ends:
             return None
-        held = _HeldLocalLease(clock, self._ttl, self._holders, key)
-        self._holders[key] = held, clock.now() + self._ttl
-        return held
+        lease = _LocalHeldLease(clock, self._ttl, self._holders, key)
+        self._holders[key] = lease, clock.now() + self._ttl
+        return lease
 
     def __repr__(self) -> str:
         return f"<LocalLease ttl={self._ttl:g}, {len(self._holders)} held>"
 
 
-class _HeldLocalLease(TimedLease):
+class _LocalHeldLease(TimedLease):
     __slots__ = ("_holders", "_key")
 
     def __init__(
         self,
         clock: Clock,
         ttl: float,
-        holders: dict[str, tuple[_HeldLocalLease, float]],
+        holders: dict[str, tuple[_LocalHeldLease, float]],
         key: str,
     ) -> None:
         super().__init__(clock, ttl)
@@ -192,35 +192,35 @@ class _HeldLocalLease(TimedLease):
         self._key = key
 
     async def _extend(self) -> bool | None:
-        if not self._is_ours():
+        if not self._is_held():
             return False
         self._holders[self._key] = self, self._clock.now() + self._ttl
         return True
 
-    async def _give_back(self) -> None:
-        if self._is_ours():
+    async def _release(self) -> None:
+        if self._is_held():
             del self._holders[self._key]
 
-    def _is_ours(self) -> bool:
+    def _is_held(self) -> bool:
         holder, _ = self._holders.get(self._key, (None, 0.0))
         return holder is self
 
 
 PREFIX: Final = "asupplemented:lease:"
 TIMEOUT: Final = 1.0
-"""Seconds: Redis answers in less than one thousandth of that, or it is of no help."""
+"""Seconds to wait for an answer. Redis usually takes less than one thousandth of that."""
 
 _CONNECTIONS: Final = 8
 _WHAT: Final = "Redis"
 
-# Whoever has lost a lease must not touch it, and between asking and acting it may be lost.
+# Compared on the server, because the lease may be lost between a question and the next command.
 _EXTEND: Final = """
 if redis.call("get", KEYS[1]) == ARGV[1] then
     return redis.call("pexpire", KEYS[1], ARGV[2])
 end
 return 0
 """
-_GIVE_BACK: Final = """
+_RELEASE: Final = """
 if redis.call("get", KEYS[1]) == ARGV[1] then
     return redis.call("del", KEYS[1])
 end
@@ -229,7 +229,7 @@ return 0
 
 
 class RedisClient(Protocol):
-    """What is needed of a ``redis.asyncio.Redis``."""
+    """The methods of a ``redis.asyncio.Redis`` that are used."""
 
     def execute_command(self, *arguments: str | int) -> Awaitable[object]: ...
 
@@ -239,18 +239,19 @@ class RedisClient(Protocol):
 class RedisLease(AsyncResource):
     """Leases in Redis, for all hosts that use the same server and prefix.
 
-    A server that is down or slow fails and delays nobody for long: a question is given up after
-    `timeout`, no other one is asked for `pause` seconds, and meanwhile nobody leads.
+    A server that is down or slow fails no fetch and delays none for long: a request is given up
+    after `timeout`, and for the next `pause` seconds no other one is sent. Meanwhile every host
+    fetches for itself.
 
     Args:
-        client: A client to borrow; it is not closed. See `from_url` for one of its own.
+        client: A client to borrow; it is not closed here. `from_url` makes one.
         prefix: How the keys begin.
         ttl: Seconds after which a lease that is not renewed is free again.
         timeout: Seconds to wait for one answer.
         pause: Seconds for which a server that did not answer is not asked.
 
     Raises:
-        ConfigurationError: An argument is no time.
+        ConfigurationError: An argument is not a number of seconds above 0.
     """
 
     __slots__ = ("_client", "_owned", "_prefix", "_server", "_ttl")
@@ -285,11 +286,11 @@ class RedisLease(AsyncResource):
         """Leases in the Redis at ``redis://[user:password@]host[:port][/database]``.
 
         ``rediss://`` speaks TLS, and ``unix://[user:password@]/path`` uses a socket. Nothing is
-        connected before the first lease is taken. The client belongs to the lease.
+        connected before the first lease is acquired. The client is closed by `aclose`.
 
         Raises:
-            ConfigurationError: The URL is none; it is not repeated, since it may hold a password.
-                Or the extra ``redis`` is not installed.
+            ConfigurationError: The URL is malformed; the message does not repeat it, because it
+                may hold a password. Or the extra ``redis`` is not installed.
         """
         client = _connect(url, check_seconds("timeout", timeout))
         lease = cls(client, prefix=prefix, ttl=ttl, timeout=timeout, pause=pause)
@@ -301,10 +302,10 @@ class RedisLease(AsyncResource):
         name, owner = self._prefix + key, secrets.token_hex(16)
         time = max(1, round(self._ttl * 1000))
         try:
-            taken = await self._server.ask(observer, "SET", name, owner, "NX", "PX", time)
+            acquired = await self._server.ask(observer, "SET", name, owner, "NX", "PX", time)
         except SourceError:
             return UnheldLease()
-        return _HeldRedisLease(self._server, observer, self._ttl, name, owner) if taken else None
+        return _RedisHeldLease(self._server, observer, self._ttl, name, owner) if acquired else None
 
     async def aclose(self) -> None:
         if self._owned:
@@ -334,14 +335,14 @@ class _Server:
         self._trouble = ReportOnce()
 
     async def ask(self, observer: Observer, *command: str | int) -> object:
-        """Have the server carry out a command.
+        """Send a command to the server.
 
         Raises:
             SourceError: The server did not, or its breaker is open. The message repeats nothing
                 of its answer, which may hold secrets.
         """
         if self._breaker.state(observer.clock.now()) is BreakerState.OPEN:
-            message = "Redis did not answer a moment ago"
+            message = "Redis failed a moment ago, and is not asked again yet"
             raise NetworkError(message)
         failure: SourceError
         try:
@@ -349,7 +350,7 @@ class _Server:
                 reply = await self._client.execute_command(*command)
         except TimeoutError:
             failure = SourceTimeoutError(f"it did not answer within {self._timeout:g} s")
-        except Exception as error:  # noqa: BLE001 - whatever a client raises, nobody is stopped
+        except Exception as error:  # noqa: BLE001 - no error of a client may fail a fetch
             failure = NetworkError(f"it could not be asked ({type(error).__name__})")
         else:
             self._breaker.record_success()
@@ -361,7 +362,7 @@ class _Server:
         raise failure
 
 
-class _HeldRedisLease(TimedLease):
+class _RedisHeldLease(TimedLease):
     __slots__ = ("_name", "_observer", "_owner", "_server")
 
     def __init__(
@@ -380,9 +381,9 @@ class _HeldRedisLease(TimedLease):
         except SourceError:
             return None
 
-    async def _give_back(self) -> None:
-        with suppress(SourceError):  # It lapses then.
-            await self._eval(_GIVE_BACK)
+    async def _release(self) -> None:
+        with suppress(SourceError):  # Then it ends with its time to live.
+            await self._eval(_RELEASE)
 
     async def _eval(self, script: str, *arguments: int) -> object:
         return await self._server.ask(
@@ -405,11 +406,11 @@ def _connect(url: str, patience: float) -> RedisClient:
             timeout=patience,
             socket_timeout=patience,
             socket_connect_timeout=patience,
-            retry=Retry(NoBackoff(), 1),  # a connection that broke while nobody used it
+            retry=Retry(NoBackoff(), 1),  # a connection that broke while it was idle
         )
     except (ValueError, TypeError):
-        pool = None  # Not chained: what is wrong with a URL is told by repeating parts of it.
+        pool = None  # Not chained: the error may repeat the URL.
     if pool is None:
-        message = "this is no URL of a Redis; one is like redis://user:password@host:6379/0"
+        message = "the URL of Redis is malformed; write one like redis://user:password@host:6379/0"
         raise ConfigurationError(message)
     return Redis.from_pool(pool)

@@ -1,9 +1,8 @@
-"""Reading a blob from object storage, as one of those who may serve it.
+"""A blob in object storage as a candidate, and requests to object storage.
 
-Requests to object storage: bounded in time, and their errors made ours.
-
-What storage says when it fails may hold keys, signed URLs and whole answers. So nothing of it
-is repeated or chained: an error tells the kind of failure, and the status if there was one.
+Requests are bounded in time, and their errors are translated into those of this library. The
+messages of storage may hold keys, signed URLs and whole answers, so nothing of them is repeated or
+chained: an error gives the kind of failure, and the status if there was one.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ async def ask(request: Awaitable[T], seconds: float | None) -> T:
     """Wait for the answer to a request.
 
     Args:
-        request: What obstore does.
+        request: A call of obstore.
         seconds: How long to wait; None leaves that to the caller.
 
     Raises:
@@ -65,13 +64,13 @@ async def ask(request: Awaitable[T], seconds: float | None) -> T:
     except FileNotFoundError:
         failure = BlobNotFoundError("object storage has no such object, or no such bucket")
     except TimeoutError:
-        failure = SourceTimeoutError(_tell_time(seconds))
-    except Exception as error:  # noqa: BLE001 - each store of obstore raises what it likes
+        failure = SourceTimeoutError(_timeout_message(seconds))
+    except Exception as error:  # noqa: BLE001 - each store of obstore has its own errors
         failure = _map(error)
-    raise failure  # Here, because an error that is raised while another is handled keeps it.
+    raise failure  # Raised here, outside of the handlers, so that the original is not its context.
 
 
-def _tell_time(seconds: float | None) -> str:
+def _timeout_message(seconds: float | None) -> str:
     within = "in time" if seconds is None else f"within {seconds:g} s"
     return f"object storage did not answer {within}"
 
@@ -88,16 +87,16 @@ def _map(error: Exception) -> SourceError:
 
 
 _CHUNK: Final = 256 * KIB
-"""Bytes that are worth the hop from the threads of obstore; it sends more, not less."""
+"""Least bytes of a chunk: what is worth the hop from the threads of obstore."""
 
 
 class StoredBlob(BlobCandidate):
     """A blob in object storage, as a `BlobCandidate`. What comes is as untrusted as from any.
 
     Args:
-        store: Where it is.
+        store: The store.
         key: The name of the object.
-        reference: What the store is called.
+        reference: The name of the store in errors and events.
         patience: Seconds to wait until the body begins.
     """
 
@@ -142,7 +141,7 @@ class StoredBlob(BlobCandidate):
 
 
 class _StoredBody:
-    """One answer. Nothing has to be closed but by forgetting it: obstore ends it then."""
+    """The body of one answer. Dropping the reference closes it; obstore has no `close`."""
 
     __slots__ = ("_blob", "_chunk", "_chunks", "_end", "_position", "_size", "_start", "_taken")
 
@@ -174,7 +173,7 @@ class _StoredBody:
         try:
             answer = await self._blob.get(self._options())
         except SourceError:
-            # A range behind the last byte is an error there, and its size is not told.
+            # A range behind the last byte is an error that does not give the size.
             if not self._start or await self._measure() > self._start:
                 raise
             return self

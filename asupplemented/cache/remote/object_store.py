@@ -3,19 +3,18 @@
 ::
 
     oci-layout
-    index.json                              names nothing
+    index.json                              lists nothing
     blobs/<algorithm>/<hex>                 blobs and manifests, each once
-    grants/<namespace>/<algorithm>/<hex>    who brought it
+    grants/<namespace>/<algorithm>/<hex>    which principal uploaded them
 
-A grant is a small object that says that a principal has fetched that content itself; it is
-written after the content, and holds the media type of a manifest. Content is stored once, however
-many bring it, and looking for a grant costs the one question that looking for the content would.
+A grant is a small object that says that a principal fetched that content itself. It is written
+after the content, and holds the media type of a manifest. Content is stored once, however many
+principals upload it. Looking for a grant takes one request, as looking for the content would.
 Nothing is ever listed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ from asupplemented.cache.remote.object_blob import StoredBlob, ask
 from asupplemented.cache.remote.uploads import Read, put_object
 from asupplemented.errors import BlobNotFoundError, ConfigurationError, LimitExceededError
 from asupplemented.limits import MAX_MANIFEST
+from asupplemented.model.credential import NO_PRINCIPAL, hash_principal
 from asupplemented.oci_layout import INDEX_FILE, LAYOUT_FILE
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
 
-__all__ = ("NOBODY", "TIMEOUT", "ObjectStore", "namespace_of")
+__all__ = ("ANONYMOUS", "TIMEOUT", "ObjectStore", "namespace_of")
 
 TIMEOUT: Final = 5.0
-"""Seconds to wait for one answer; a body, once begun, takes its time."""
+"""Seconds to wait for one answer; a body that has begun is not bounded by it."""
 
-NOBODY: Final = "nobody"
-"""The namespace of those who are no principal."""
+ANONYMOUS: Final = NO_PRINCIPAL
+"""The namespace of sessions without a principal. The name is stored, so it stays."""
 
 _FILES: Final = {
     LAYOUT_FILE: b'{"imageLayoutVersion":"1.0.0"}',
@@ -58,24 +58,22 @@ _BODY: Final = timedelta(hours=1)
 
 
 def namespace_of(principal: str | None) -> str:
-    """Where the grants of a principal are; its name is hashed, so that it fits into a key."""
-    if principal is None:
-        return NOBODY
-    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()
+    """The namespace of a principal. Its name is hashed, so that it fits into a key."""
+    return hash_principal(principal)
 
 
 class ObjectStore:
     """An OCI layout in object storage, with grants; it holds nothing open.
 
-    Methods raise errors of this library, which repeat nothing that storage said.
+    Methods raise errors of this library, which repeat nothing of the messages of storage.
 
     Args:
         store: Any store of obstore; its prefix is the root of the layout.
-        name: What it is called in events and errors.
+        name: Its name in events and errors.
         timeout: Seconds to wait for one answer.
 
     Raises:
-        ConfigurationError: `timeout` is no time.
+        ConfigurationError: `timeout` is not a number of seconds above 0.
     """
 
     __slots__ = ("_marked", "_name", "_store", "_timeout")
@@ -121,36 +119,36 @@ class ObjectStore:
 
     @property
     def name(self) -> str:
-        """What it is called in events and errors."""
+        """Its name in events and errors."""
         return self._name
 
     def blob(self, digest: Digest) -> StoredBlob:
-        """A blob as a candidate; whether it is there is seen when it is opened."""
+        """A blob as a candidate. Opening it fails if it is not there."""
         return StoredBlob(self._store, _content(digest), self._name, self._timeout)
 
     async def has(self, namespace: str, digest: Digest) -> bool:
-        """Whether a principal has brought some content.
+        """Whether a principal uploaded some content.
 
         Raises:
-            SourceError: Storage does not say.
+            SourceError: Storage failed.
         """
         return await self._measure(_grant(namespace, digest)) is not None
 
     async def put_blob(
         self, namespace: str, digest: Digest, size: int, read: Read, *, replace: bool = False
     ) -> None:
-        """Store a blob unless it is there, and grant it.
+        """Store a blob unless it is there, and add a grant.
 
         Args:
-            namespace: Whose it is.
-            digest: Its name.
+            namespace: The namespace of the grant.
+            digest: Its digest.
             size: Bytes that it has.
             read: Gives them.
-            replace: Whether to store it anew, because what is there is wrong.
+            replace: Whether to store it again, because what is there is corrupt.
 
         Raises:
-            SupplementedError: See `asupplemented.cache.remote.uploads.put_object`; then it is
-                not granted.
+            SupplementedError: See `asupplemented.cache.remote.uploads.put_object`; then there is
+                no grant.
         """
         await self._mark()
         key = _content(digest)
@@ -159,11 +157,11 @@ class ObjectStore:
         await self._write(_grant(namespace, digest), b"")
 
     async def get_manifest(self, namespace: str | None, digest: Digest) -> RawManifest | None:
-        """Read a manifest that a principal has brought. Nothing is verified.
+        """Read a manifest that a principal uploaded. It is not verified.
 
         Args:
-            namespace: Whose it is; None for anybody's, and then its media type is not told.
-            digest: Its name.
+            namespace: The namespace of its grant; None for any, and then without a media type.
+            digest: Its digest.
 
         Raises:
             LimitExceededError: It is larger than ``MAX_MANIFEST``.
@@ -181,7 +179,7 @@ class ObjectStore:
     async def put_manifest(
         self, namespace: str, manifest: Manifest, *, replace: bool = False
     ) -> None:
-        """Store a manifest unless it is there, and grant it; see `put_blob`."""
+        """Store a manifest unless it is there, and add a grant; see `put_blob`."""
         grant = _grant(namespace, manifest.digest)
         if not replace and await self._measure(grant) is not None:
             return
@@ -190,7 +188,7 @@ class ObjectStore:
         await self._write(grant, manifest.media_type.encode("ascii", "replace"))
 
     async def _mark(self) -> None:
-        """Make it a layout that other tools can read, unless it is one."""
+        """Write the files that make it a layout for other tools, unless they are there."""
         if not self._marked:
             for key, data in _FILES.items():
                 if await self._measure(key) is None:
@@ -243,7 +241,7 @@ def _open(url: str, options: Mapping[str, str], client: ClientConfig) -> tuple[S
         return store, _name_of(url)
     except (BaseError, ValueError, TypeError, OSError) as error:
         kind = type(error).__name__
-    # Not chained, because what is wrong is told by repeating it.
+    # Not chained: the error may repeat the URL and the options.
     message = f"the URL of the object storage, or one of its options, is not understood ({kind})"
     raise ConfigurationError(message)
 

@@ -1,9 +1,9 @@
-"""Object storage as a cache may use it: it fails nobody, and delays nobody for long."""
+"""Object storage behind breakers, so that it fails no pull and delays none for long."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.breaker import Breaker, BreakerPolicy, BreakerState, ReportOnce
 from asupplemented.aio.closing import close_all
-from asupplemented.aio.files import Workers
+from asupplemented.aio.lru import LRU
+from asupplemented.aio.threads import Workers
 from asupplemented.cache.remote.leases import Observer
 from asupplemented.cache.remote.object_store import namespace_of
 from asupplemented.cache.remote.uploads import FileReader, Uploads, UploadSource
@@ -28,13 +29,13 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from asupplemented.abc import BlobFile, Context, Lease
+    from asupplemented.abc import BlobFile, Context, Lease, RawManifest
     from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.uploads import Read
     from asupplemented.model.digest import Digest
 
-__all__ = ("RemoteTier", "Visit")
+__all__ = ("RemoteTier", "ScopedDigest")
 
 T = TypeVar("T")
 
@@ -43,8 +44,8 @@ _DROPPED: Final = "was not uploaded before the cache was closed"
 _TASK: Final = 64 * KIB
 """What a small upload weighs besides its bytes."""
 
-MAX_DISTRUSTED: Final = 4096
-"""Objects known to be wrong that are kept in mind; the oldest are tried again."""
+MAX_CORRUPT: Final = 4096
+"""Corrupt objects that are remembered; the oldest are tried again."""
 
 GRACE: Final = 0.1
 """Seconds that obstore has when all is done. Its threads touch Python a moment longer than a
@@ -52,8 +53,11 @@ request lasts, and abort the process if the interpreter ends in that moment."""
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """Who asks for what; it may outlast the session."""
+class ScopedDigest:
+    """A digest, the namespace of the principal that asks for it, and the observer of its session.
+
+    It may outlast the session.
+    """
 
     observer: Observer
     namespace: str
@@ -61,28 +65,28 @@ class Visit:
 
     @classmethod
     def of(cls, context: Context, digest: Digest) -> Self:
-        """A visit in the name of a session's principal."""
+        """A digest that the principal of a session asks for."""
         return cls(Observer.of(context), namespace_of(context.principal), digest)
 
     @property
     def key(self) -> str:
-        """What a lease is for. Principals neither wait for each other, nor see each other wait."""
+        """The key of its lease. Principals neither wait for each other, nor see each other wait."""
         return f"{self.namespace}/{self.digest}"
 
 
 class RemoteTier(AsyncResource):
-    """Object storage behind a guard: what it cannot do is a warning, and is not tried for a while.
+    """Object storage behind breakers: a failure is a warning, and opens a breaker for a while.
 
-    It uploads in the background. Closing it waits for that; the storage itself stays as it is.
+    Uploads run in the background. Closing waits for them; the storage itself is not closed.
 
     Args:
         store: The object storage.
-        pause: Seconds for which it is left alone after it failed.
+        pause: Seconds for which it is not asked after it failed.
         patience: Seconds to wait for uploads when closing.
     """
 
     __slots__ = (
-        "_distrusted",
+        "_corrupt",
         "_pause",
         "_reading",
         "_store",
@@ -100,93 +104,92 @@ class RemoteTier(AsyncResource):
         self._reading = Breaker(policy)
         self._writing = Breaker(policy)
         self._trouble = ReportOnce()
-        self._distrusted: OrderedDict[Digest, None] = OrderedDict()
+        self._corrupt = LRU["Digest", None](MAX_CORRUPT)
         self._uploads = Uploads(patience)
         self._workers = Workers()
         self._used = False
-        """Whether the storage was ever asked."""
+        """Whether the storage was asked at all."""
 
-    def answers(self, visit: Visit) -> bool:
-        """Whether it may be asked, and what it has under that name may be used."""
-        return visit.digest not in self._distrusted and not _is_open(visit, self._reading)
+    def is_readable(self, scoped: ScopedDigest) -> bool:
+        """Whether it may be read, and its object of that digest is not known to be corrupt."""
+        return scoped.digest not in self._corrupt and not _is_open(scoped, self._reading)
 
-    def takes(self, visit: Visit) -> bool:
-        """Whether it may be given anything; what cannot be read cannot be written, either."""
-        return not _is_open(visit, self._reading, self._writing)
+    def is_writable(self, scoped: ScopedDigest) -> bool:
+        """Whether it may be written; storage that cannot be read cannot be written, either."""
+        return not _is_open(scoped, self._reading, self._writing)
 
-    def serves(self, visit: Visit) -> bool:
-        """Whether it can bring a blob from one host to another at present."""
-        return self.answers(visit) and self.takes(visit)
+    def is_usable(self, scoped: ScopedDigest) -> bool:
+        """Whether one host can hand a blob to another through it now."""
+        return self.is_readable(scoped) and self.is_writable(scoped)
 
-    def blob(self, visit: Visit) -> StoredBlob:
+    def blob(self, scoped: ScopedDigest) -> StoredBlob:
         """The blob as a candidate."""
-        return self._store.blob(visit.digest)
+        return self._store.blob(scoped.digest)
 
-    async def has(self, visit: Visit) -> bool:
+    async def has(self, scoped: ScopedDigest) -> bool:
         """Whether the blob is there for this principal."""
-        if not self.answers(visit):
+        if not self.is_readable(scoped):
             return False
         found = await self._guard(
-            visit, self._reading, self._store.has(visit.namespace, visit.digest)
+            scoped, self._reading, self._store.has(scoped.namespace, scoped.digest)
         )
         return found is True
 
-    def distrust(self, visit: Visit) -> None:
-        """What is there has turned out to be wrong: use it no more, and replace it."""
-        self._distrusted[visit.digest] = None
-        self._distrusted.move_to_end(visit.digest)
-        while len(self._distrusted) > MAX_DISTRUSTED:
-            self._distrusted.popitem(last=False)
+    def mark_corrupt(self, scoped: ScopedDigest) -> None:
+        """Remember that an object is corrupt: the next upload replaces it, and no read uses it."""
+        self._corrupt.put(scoped.digest, None)
 
-    async def find_manifest(self, visit: Visit, *, shared: bool) -> Manifest | None:
-        """A manifest, verified, if it is there for this principal, or for anybody if `shared`."""
-        if not self.answers(visit):
+    async def find_manifest(self, scoped: ScopedDigest, *, shared: bool) -> Manifest | None:
+        """A verified manifest that this principal uploaded, or any principal if `shared`."""
+        if not self.is_readable(scoped):
             return None
-        namespace = None if shared else visit.namespace
+        namespace = None if shared else scoped.namespace
         found = await self._guard(
-            visit, self._reading, self._store.get_manifest(namespace, visit.digest)
+            scoped, self._reading, self._store.get_manifest(namespace, scoped.digest)
         )
         if found is None:
             return None
-        verify = partial(Manifest.verified, found.raw, found.media_type, visit.digest)
+        verify = partial(_verify, found, scoped.digest)
         try:
             if len(found.raw) <= OFFLOAD_BYTES:
                 return verify()
             return await asyncio.wrap_future(self._workers.submit(verify))
         except (ManifestError, VerificationError) as error:
-            self.distrust(visit)
-            self._warn(visit, f"what is kept there is not used: {error}")
+            self.mark_corrupt(scoped)
+            self._warn(scoped, f"a manifest in it is corrupt, and not used: {error}")
             return None
 
     def reader(self, file: BlobFile) -> FileReader:
-        """What uploads a file, which it closes; sessions may end meanwhile."""
+        """A reader of a file for an upload, which may outlast the session; it closes the file."""
         return FileReader(self._workers, file)
 
-    def begin_blob(self, visit: Visit, size: int, source: UploadSource, held: Lease | None) -> bool:
+    def begin_blob(
+        self, scoped: ScopedDigest, size: int, source: UploadSource, lease: Lease | None
+    ) -> bool:
         """Begin to upload a blob, unless it is there.
 
         Args:
-            visit: Who brought it.
+            scoped: The blob, and the principal that fetched it.
             size: Bytes that it has.
-            source: Gives them; closed in the end.
-            held: Renewed meanwhile, and given back in the end; None if there is none.
+            source: Gives them; closed when the upload ends.
+            lease: Renewed meanwhile, and released when the upload ends; None if there is none.
 
         Returns:
-            False if it cannot be; then what was given is the caller's still.
+            False if it cannot begin; the caller then still owns `source` and `lease`.
         """
 
         async def read(start: int, length: int) -> bytes:
-            if held is not None:
-                await held.renew()
+            if lease is not None:
+                await lease.renew()
             return await source.read(start, length)
 
-        resources = (source,) if held is None else (source, held)
-        return self._begin(visit, partial(self._put_blob, visit, size, read), resources, BLOCK)
+        resources = (source,) if lease is None else (source, lease)
+        return self._begin(scoped, partial(self._put_blob, scoped, size, read), resources, BLOCK)
 
-    def begin_manifest(self, visit: Visit, manifest: Manifest) -> None:
+    def begin_manifest(self, scoped: ScopedDigest, manifest: Manifest) -> None:
         """Begin to upload a manifest, unless it is there."""
-        work = partial(self._put_manifest, visit, manifest)
-        self._begin(visit, work, (), manifest.size + _TASK)
+        work = partial(self._put_manifest, scoped, manifest)
+        self._begin(scoped, work, (), manifest.size + _TASK)
 
     async def aclose(self) -> None:
         try:
@@ -199,63 +202,72 @@ class RemoteTier(AsyncResource):
 
     def _begin(
         self,
-        visit: Visit,
+        scoped: ScopedDigest,
         work: Callable[[], Coroutine[object, object, None]],
         resources: tuple[AsyncResource, ...],
         weight: int,
     ) -> bool:
-        if not self.takes(visit):
+        if not self.is_writable(scoped):
             return False
-        dropped = partial(self._warn, visit, f"{visit.digest} {_DROPPED}")
+        dropped = partial(self._warn, scoped, f"{scoped.digest} {_DROPPED}")
         begun = self._uploads.start(work, resources, weight=weight, dropped=dropped)
         if not begun and not self._uploads.closed:
-            self._fail(visit, self._writing, "more is to be uploaded than it takes")
+            self._fail(scoped, self._writing, "more is to be uploaded than it takes")
         return begun
 
-    async def _put_blob(self, visit: Visit, size: int, read: Read) -> None:
-        replace = visit.digest in self._distrusted
-        request = self._store.put_blob(visit.namespace, visit.digest, size, read, replace=replace)
-        await self._put(visit, request)
+    async def _put_blob(self, scoped: ScopedDigest, size: int, read: Read) -> None:
+        replace = scoped.digest in self._corrupt
+        request = self._store.put_blob(scoped.namespace, scoped.digest, size, read, replace=replace)
+        await self._put(scoped, request)
 
-    async def _put_manifest(self, visit: Visit, manifest: Manifest) -> None:
-        replace = visit.digest in self._distrusted
-        request = self._store.put_manifest(visit.namespace, manifest, replace=replace)
-        await self._put(visit, request)
+    async def _put_manifest(self, scoped: ScopedDigest, manifest: Manifest) -> None:
+        replace = scoped.digest in self._corrupt
+        request = self._store.put_manifest(scoped.namespace, manifest, replace=replace)
+        await self._put(scoped, request)
 
-    async def _put(self, visit: Visit, request: Awaitable[None]) -> None:
-        if await self._guard(visit, self._writing, _done(request)):
-            self._distrusted.pop(visit.digest, None)
+    async def _put(self, scoped: ScopedDigest, request: Awaitable[None]) -> None:
+        if await self._guard(scoped, self._writing, _done(request)):
+            self._corrupt.pop(scoped.digest)
 
-    async def _guard(self, visit: Visit, breaker: Breaker, request: Awaitable[T]) -> T | None:
+    async def _guard(
+        self, scoped: ScopedDigest, breaker: Breaker, request: Awaitable[T]
+    ) -> T | None:
         """The answer to a request; None, and a warning, if it fails."""
         self._used = True
         try:
             answer = await request
-        except (SourceError, NotFoundError) as error:  # Nothing else is missed but a bucket.
-            self._fail(visit, breaker, error.message)
+        except (SourceError, NotFoundError) as error:  # Only a bucket can be missing here.
+            self._fail(scoped, breaker, error.message)
             return None
         except SupplementedError as error:
-            self._warn(visit, str(error.locate(digest=visit.digest)))
+            self._warn(scoped, str(error.locate(digest=scoped.digest)))
             return None
         breaker.record_success()
-        now = visit.observer.clock.now()
-        # Reads may succeed while every upload fails, which is one trouble all the same.
+        now = scoped.observer.clock.now()
+        # Reads may succeed while every upload fails, which is one problem all the same.
         if self._reading.state(now) is self._writing.state(now) is BreakerState.CLOSED:
             self._trouble.end()
         return answer
 
-    def _fail(self, visit: Visit, breaker: Breaker, reason: str) -> None:
-        breaker.record_failure(visit.observer.clock.now())
+    def _fail(self, scoped: ScopedDigest, breaker: Breaker, reason: str) -> None:
+        breaker.record_failure(scoped.observer.clock.now())
         message = f"{reason}; it is not asked for {self._pause:g} s"
-        self._trouble.report(partial(self._warn, visit), message)
+        self._trouble.report(partial(self._warn, scoped), message)
 
-    def _warn(self, visit: Visit, message: str) -> None:
-        visit.observer.warn(self._store.name, message)
+    def _warn(self, scoped: ScopedDigest, message: str) -> None:
+        scoped.observer.warn(self._store.name, message)
 
 
-def _is_open(visit: Visit, *breakers: Breaker) -> bool:
-    now = visit.observer.clock.now()
+def _is_open(scoped: ScopedDigest, *breakers: Breaker) -> bool:
+    now = scoped.observer.clock.now()
     return any(breaker.state(now) is BreakerState.OPEN for breaker in breakers)
+
+
+def _verify(found: RawManifest, digest: Digest) -> Manifest:
+    manifest = Manifest.verified(found.raw, found.media_type, digest)
+    with suppress(ManifestError):  # Raised again where it is used; parsed here, in a thread.
+        manifest.parse()
+    return manifest
 
 
 async def _done(request: Awaitable[None]) -> bool:

@@ -1,6 +1,7 @@
-"""A cache in two tiers: what this host keeps, and what several hosts share in object storage.
+"""A cache of two tiers: a cache on this host, and object storage that several hosts share.
 
-A spool whose blob is kept on this host, and then where other hosts find it.
+A blob that neither tier has is fetched from upstream into a `TieredSpool`. When it is committed, it
+is added to the cache on this host, and then uploaded for the other hosts.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from asupplemented.abc import BlobCache, RawManifest, Spool
+from asupplemented.abc import BlobCache, Spool
 from asupplemented.aio.closing import close_all, closing_on_error
 from asupplemented.cache.remote.leases import PAUSE, check_seconds
-from asupplemented.cache.remote.remote import RemoteTier, Visit
+from asupplemented.cache.remote.remote import RemoteTier, ScopedDigest
 from asupplemented.cache.remote.uploads import UploadSource
 from asupplemented.cache.spool import make_spool
 from asupplemented.model.digest import Digest
@@ -35,40 +36,40 @@ if TYPE_CHECKING:
 __all__ = ("PATIENCE", "TieredCache", "TieredSpool")
 
 PATIENCE: Final = 15.0
-"""Seconds to wait for what another host fetches; then both do."""
+"""Seconds to wait for another host that fetches the same blob; after that, both fetch it."""
 
 UPLOAD_PATIENCE: Final = 30.0
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
-"""Seconds between two looks: they double, since what takes long may take longer."""
+"""Seconds between two looks; each pause is twice as long as the one before."""
 
 
 class TieredCache(BlobCache):
-    """A cache over one of this host's, and object storage that several hosts share.
+    """A cache over a cache on this host, and object storage that several hosts share.
 
-    A blob that this host does not have is read from object storage, if somebody brought it
-    there, and from upstream otherwise; it is verified either way. What came from upstream is
-    uploaded in the background. With a lease, one host fetches and the others wait for it, for a
-    while. Whatever of that does not work is passed by, with a warning.
+    A blob that this host does not have is read from object storage if it is there, and from
+    upstream otherwise; it is verified either way. Blobs from upstream are uploaded in the
+    background. With leases, one host fetches a blob while the others wait for it, for a while.
+    If object storage or leases fail, the fetch goes on without them, with a warning.
 
-    What it is made of is not closed with it: close it first, and them afterwards.
+    It does not close its parts: close it first, and them afterwards.
 
     Args:
         local: The cache of this host.
         remote: The object storage.
-        lease: Who fetches; None lets every host fetch what it does not find.
-        patience: Seconds to wait for what another host fetches; 0 does not wait.
+        lease: Gives leases; with None, every host fetches the blobs that it does not find.
+        patience: Seconds to wait for a blob that another host fetches; 0 does not wait.
         upload_patience: Seconds to wait for uploads when it is closed.
-        pause: Seconds for which object storage is left alone after it failed.
-        spools: Makes a spool where `local` has none to give, from the session and the size of
-            the blob, None if unknown.
+        pause: Seconds for which object storage is not asked after it failed.
+        spools: Makes a spool if `local` gives none, from the session and the size of the blob,
+            None if unknown.
 
     Raises:
-        ConfigurationError: A time is none.
+        ConfigurationError: An argument is not a number of seconds.
     """
 
-    __slots__ = ("_lease", "_local", "_patience", "_remote", "_spools", "_tier")
+    __slots__ = ("_leases", "_local", "_patience", "_remote", "_spools", "_tier")
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class TieredCache(BlobCache):
     ) -> None:
         self._local = local
         self._remote = remote
-        self._lease = lease
+        self._leases = lease
         self._patience = check_seconds("patience", patience, zero=True)
         self._spools = spools
         self._tier = RemoteTier(
@@ -106,29 +107,29 @@ class TieredCache(BlobCache):
         if spool is None:
             spool = self._spools(session, blob.size)
         if spool.candidates:
-            return spool  # Who is nearer than object storage brings the blob there, too.
-        visit = Visit.of(session, Digest(blob.digest))
+            return spool  # A process on this host is fetching the blob, and will upload it.
+        scoped = ScopedDigest.of(session, Digest(blob.digest))
         async with closing_on_error(lambda: (spool,), "a spool"):
-            stored, held = await self._approach(session, visit)
+            stored, lease = await self._look(session, scoped)
         find = partial(self._local.find, session, blob)
-        return TieredSpool(spool, visit, self._tier, find=find, stored=stored, held=held)
+        return TieredSpool(spool, scoped, self._tier, find=find, stored=stored, lease=lease)
 
     async def find_manifest(
         self, session: Context, digest: Digest, *, shared: bool = False
-    ) -> RawManifest | None:
+    ) -> Manifest | None:
         found = await self._local.find_manifest(session, digest, shared=shared)
         if found is not None:
             return found
-        manifest = await self._tier.find_manifest(Visit.of(session, digest), shared=shared)
+        manifest = await self._tier.find_manifest(ScopedDigest.of(session, digest), shared=shared)
         if manifest is None:
             return None
-        if not shared:  # What somebody else has brought is not this principal's own by that.
+        if not shared:  # A manifest of another principal must not become this one's own.
             await self._local.keep_manifest(session, manifest, top=False)
-        return RawManifest(manifest.raw, manifest.media_type)
+        return manifest
 
     async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
         await self._local.keep_manifest(session, manifest, top=top)
-        self._tier.begin_manifest(Visit.of(session, manifest.digest), manifest)
+        self._tier.begin_manifest(ScopedDigest.of(session, manifest.digest), manifest)
 
     async def pin_digests(self, session: Context, *digests: Digest) -> None:
         await self._local.pin_digests(session, *digests)
@@ -137,79 +138,81 @@ class TieredCache(BlobCache):
         await self._local.unpin(session, *digests)
 
     async def aclose(self) -> None:
-        """Wait for uploads, and end those that take too long. Nothing else is closed."""
+        """Wait for uploads, and cancel those that take too long. Nothing else is closed."""
         await self._tier.aclose()
 
     def __str__(self) -> str:
-        """The cache of this host: files come from there only."""
+        """The cache of this host, from which all files come."""
         return str(self._local)
 
     def __repr__(self) -> str:
         return f"<TieredCache of {self._local!r} and {self._remote!r}>"
 
-    async def _approach(
-        self, session: Context, visit: Visit
+    async def _look(
+        self, session: Context, scoped: ScopedDigest
     ) -> tuple[StoredBlob | None, Lease | None]:
-        """Look for a blob; if it is not there, lead, or wait for who leads, or give up."""
-        clock = visit.observer.clock
+        """Look for a blob in storage. If it is not there, get its lease, or wait for the holder."""
+        clock = scoped.observer.clock
         deadline = clock.now() + self._patience
         pause = _FIRST_PAUSE
         while True:
-            if await self._tier.has(visit):
-                return self._tier.blob(visit), None
-            if self._lease is None or not self._tier.serves(visit):
+            if await self._tier.has(scoped):
+                return self._tier.blob(scoped), None
+            if self._leases is None or not self._tier.is_usable(scoped):
                 return None, None
-            held = await self._lease.acquire(session, visit.key)
-            if held is not None:
-                return await self._lead(visit, held)
+            lease = await self._leases.acquire(session, scoped.key)
+            if lease is not None:
+                return await self._look_again(scoped, lease)
             if clock.now() >= deadline:
                 return None, None
             await clock.sleep(min(pause, deadline - clock.now()))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _lead(self, visit: Visit, held: Lease) -> tuple[StoredBlob | None, Lease | None]:
-        """Look again: who had the lease before may have brought the blob meanwhile."""
-        async with closing_on_error(lambda: (held,), "a lease"):
-            if not await self._tier.has(visit):
-                return None, held
-            await held.aclose()
-            return self._tier.blob(visit), None
+    async def _look_again(
+        self, scoped: ScopedDigest, lease: Lease
+    ) -> tuple[StoredBlob | None, Lease | None]:
+        """Look again: the host that held the lease before may have uploaded the blob meanwhile."""
+        async with closing_on_error(lambda: (lease,), "a lease"):
+            if not await self._tier.has(scoped):
+                return None, lease
+            await lease.aclose()
+            return self._tier.blob(scoped), None
 
 
 class TieredSpool(Spool):
-    """A spool over one of this host's.
+    """A spool over one of this host, whose blob is uploaded when it is committed.
 
-    A lease is renewed while the blob grows. It is given back after the upload; or at once, if
-    the fetch ends without one.
+    The lease is renewed while the blob grows. It is released after the upload, or when the fetch
+    ends without one.
 
     Args:
-        spool: Where the bytes go; it belongs to this one.
-        visit: Who asks for what.
+        spool: Takes the bytes; closed with this one.
+        scoped: The blob, and the principal that asks for it.
         tier: Object storage.
-        find: Finds the file in which this host has kept the blob, None if it has not.
+        find: Finds the file of the blob in the cache of this host, None if it is not there.
         stored: The blob in object storage, None if it is not there.
-        held: The lease, None if this host does not lead; it belongs to the spool.
+        lease: The lease, None if this host holds none; closed with this spool.
     """
 
-    __slots__ = ("_closed", "_find", "_held", "_shared", "_spool", "_stored", "_tier", "_visit")
+    __slots__ = ("_closed", "_find", "_lease", "_scoped", "_shared", "_spool", "_stored", "_tier")
 
     def __init__(
         self,
         spool: Spool,
-        visit: Visit,
+        scoped: ScopedDigest,
         tier: RemoteTier,
         *,
         find: Callable[[], Awaitable[BlobFile | None]],
         stored: StoredBlob | None,
-        held: Lease | None,
+        lease: Lease | None,
     ) -> None:
         self._spool = spool
         self._shared = _SharedSpool(spool)
-        self._visit = visit
+        self._scoped = scoped
         self._tier = tier
         self._find = find
         self._stored = stored
-        self._held = held
+        self._lease = lease
         self._closed = False
 
     @property
@@ -226,8 +229,8 @@ class TieredSpool(Spool):
         return self._spool.wanted
 
     async def append(self, chunk: bytes) -> None:
-        if self._held is not None:
-            await self._held.renew()
+        if self._lease is not None:
+            await self._lease.renew()
         await self._spool.append(chunk)
 
     async def read(self, start: int, size: int) -> bytes:
@@ -244,23 +247,23 @@ class TieredSpool(Spool):
             return
         self._closed = True
         if self._stored is not None and self._stored.ended:
-            # All of it came from there, and it was not what it should be.
-            self._tier.distrust(self._visit)
+            # All of it came from there, and the spool was not committed: it was corrupt.
+            self._tier.mark_corrupt(self._scoped)
         mine: list[AsyncResource] = [self._shared]
-        if self._held is not None:
-            mine.append(self._held)
+        if self._lease is not None:
+            mine.append(self._lease)
         await close_all(mine, "a spool")
 
     async def _begin_upload(self) -> None:
         file = await self._find()
-        source = self._shared.lend() if file is None else self._tier.reader(file)
-        held, self._held = self._held, None
-        if not self._tier.begin_blob(self._visit, self._spool.length, source, held):
-            await close_all((source, *filter(None, (held,))), "an upload")
+        source = self._shared.share() if file is None else self._tier.reader(file)
+        lease, self._lease = self._lease, None
+        if not self._tier.begin_blob(self._scoped, self._spool.length, source, lease):
+            await close_all((source, *filter(None, (lease,))), "an upload")
 
 
 class _SharedSpool(UploadSource):
-    """A spool that its readers and an upload hold; it is closed when both have closed it."""
+    """A spool that its readers and an upload share; closed by the last of them."""
 
     __slots__ = ("_holders", "_spool")
 
@@ -268,8 +271,8 @@ class _SharedSpool(UploadSource):
         self._spool = spool
         self._holders = 1
 
-    def lend(self) -> Self:
-        """Itself, once more."""
+    def share(self) -> Self:
+        """Count one holder more; gives itself."""
         self._holders += 1
         return self
 

@@ -1,6 +1,7 @@
-"""Uploads that go on behind the back of those who have what they wanted.
+"""Uploads to object storage, in the background and all or nothing.
 
-Writing objects so that nobody ever sees half of one, and nothing of an aborted one stays.
+An object becomes visible when it is whole, and an upload that is aborted leaves no parts behind.
+`Uploads` runs a few uploads at a time, within a budget of memory, while readers go on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import anyio
 
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import CLOSE_TIMEOUT, close_all
-from asupplemented.blobs.blob_files import BlockReader
+from asupplemented.blobs.blob_file import share_blob_file
 from asupplemented.cache.remote.object_blob import ask
 from asupplemented.errors import TruncatedError
 from asupplemented.limits import BLOCK, KIB, MIB
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Store
 
     from asupplemented.abc import BlobFile
-    from asupplemented.aio.files import Workers
+    from asupplemented.aio.threads import Workers
 
 __all__ = (
     "AT_ONCE",
@@ -40,7 +41,7 @@ __all__ = (
 )
 
 PART: Final = 8 * MIB
-"""What is larger is uploaded in parts of this size, and what is not, in one piece."""
+"""Larger objects are uploaded in parts of this size, others in one piece."""
 
 _PARTS_AT_ONCE: Final = 2
 _MOST_PARTS: Final = 9000
@@ -49,19 +50,19 @@ ABORT_PATIENCE: Final = 5.0
 """Seconds for an upload to remove its parts; what stays then is for the rules of the bucket."""
 
 _SLOWEST: Final = 128 * KIB
-"""Bytes per second: an upload that is slower than that is of no use to anybody."""
+"""Bytes per second; a slower upload is given up."""
 
 Read: TypeAlias = Callable[[int, int], Awaitable[bytes]]
 """Gives up to so many bytes from an offset on, at least one; see `asupplemented.abc.Spool`."""
 
 
 async def put_object(store: Store, key: str, size: int, read: Read, patience: float) -> None:
-    """Write an object from its first byte to its last, instead of what is there.
+    """Write an object whole, in place of what is there.
 
     It becomes visible when it is whole. At most three parts are in memory at once.
 
     Args:
-        store: Where to.
+        store: The store.
         key: The name of the object.
         size: Bytes that it has.
         read: Gives them, in blocks of at most 1 MiB.
@@ -88,12 +89,12 @@ async def _put_parts(store: Store, key: str, size: int, blocks: _Blocks) -> None
     try:
         await asyncio.shield(upload)
     except asyncio.CancelledError:
-        # Cancelled itself, it would leave its parts behind: only one that fails removes them.
+        # An upload removes its parts if it fails, not if it is cancelled. So it is made to fail.
         blocks.abort()
         with anyio.move_on_after(ABORT_PATIENCE, shield=True):
             await asyncio.wait((upload,))
         if not upload.cancel():
-            upload.exception()  # Nobody else asks for it.
+            upload.exception()  # Retrieved, or asyncio would log it.
         raise
 
 
@@ -140,11 +141,11 @@ AT_ONCE: Final = 4
 """Uploads under way; each may have three parts of a blob in memory."""
 
 BUDGET: Final = 64 * MIB
-"""What all that wait and run may weigh: manifests by their size, blobs by their block."""
+"""Bytes that all uploads may hold in memory: a manifest its size, a blob one block."""
 
 
 class UploadSource(AsyncResource):
-    """What is uploaded."""
+    """The bytes of one upload."""
 
     __slots__ = ()
 
@@ -158,29 +159,29 @@ class UploadSource(AsyncResource):
 
 
 class FileReader(UploadSource):
-    """Reads the file of a blob in threads that outlast a session.
+    """Reads the file of a blob in threads that may outlast a session.
 
     Args:
         workers: The threads.
         file: What to read; it is closed with the reader.
     """
 
-    __slots__ = ("_blocks", "_workers")
+    __slots__ = ("_file", "_workers")
 
     def __init__(self, workers: Workers, file: BlobFile) -> None:
         self._workers = workers
-        self._blocks = BlockReader(file)
+        self._file = share_blob_file(file)
 
     async def read(self, start: int, size: int) -> bytes:
-        reading = partial(self._blocks.read, start, min(size, BLOCK))
+        reading = partial(self._file.read, start, min(size, BLOCK))
         return await asyncio.wrap_future(self._workers.submit(reading))
 
     async def aclose(self) -> None:
-        self._blocks.close()
+        self._file.close()
 
 
 class Uploads(AsyncResource):
-    """Tasks in the background, a few at a time. Closing waits for them, and then ends them.
+    """Uploads in the background, a few at a time. Closing waits for them, and then cancels them.
 
     Args:
         patience: Seconds to wait for them when closing.
@@ -206,14 +207,14 @@ class Uploads(AsyncResource):
         """Begin an upload, now or when others have ended.
 
         Args:
-            work: Uploads, and says itself what went wrong.
-            resources: What it needs; closed when it has ended, however it ends.
-            weight: What it holds in memory, in bytes.
-            dropped: Called if it is ended by `aclose`, begun or not.
+            work: Uploads, and reports its own failures.
+            resources: What it needs; closed when it ends, in whatever way.
+            weight: Bytes that it holds in memory.
+            dropped: Called if `aclose` cancels it, started or not.
 
         Returns:
-            False if there is too much to do already, or no more is begun; then the resources
-            are the caller's still.
+            False if the budget is used up, or this is closed. The caller then still owns the
+            resources.
         """
         if self._closed or self._weight + weight > BUDGET:
             return False
@@ -225,13 +226,8 @@ class Uploads(AsyncResource):
 
     @property
     def closed(self) -> bool:
-        """Whether no more is begun."""
+        """Whether no more uploads are started."""
         return self._closed
-
-    @property
-    def count(self) -> int:
-        """Uploads that wait or run."""
-        return len(self._tasks)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -244,6 +240,9 @@ class Uploads(AsyncResource):
                 task.cancel()
             with anyio.move_on_after(2 * CLOSE_TIMEOUT, shield=True):
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    def __repr__(self) -> str:
+        return f"<Uploads: {len(self._tasks)} wait or run>"
 
     async def _run(
         self,
@@ -260,4 +259,4 @@ class Uploads(AsyncResource):
             raise
         finally:
             self._weight -= weight
-            await close_all(resources, "what an upload needed")
+            await close_all(resources, "the resources of an upload")

@@ -7,80 +7,143 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs
 
+from asupplemented.aio.timers import MinRate, WaitTimer
 from asupplemented.errors import MalformedResponseError, SourceError, SourceTimeoutError
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.error_response import Answer, describe
+from asupplemented.transports.registry.error_response import ErrorResponse, describe
 from asupplemented.transports.registry.failures import FOREIGN_IN_BODY, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import aiohttp
 
     from asupplemented.abc import Timeouts
     from asupplemented.errors import NotFoundError, RegistryError
-    from asupplemented.transports.registry.error_response import Inquiry
-    from asupplemented.transports.registry.request import Means
+    from asupplemented.transports.registry.error_response import Target
+    from asupplemented.transports.registry.request import ClientDeps
 
-__all__ = ("check_encoding", "read_chunk", "read_whole", "refuse")
+__all__ = ("TimedBody", "check_encoding", "read_chunk", "read_whole", "refuse")
 
 
 def check_encoding(response: aiohttp.ClientResponse) -> None:
     """Refuse a body that is not sent as it is (rule BLOB-07).
 
     Raises:
-        MalformedResponseError: It is compressed, although nobody asked for that.
+        MalformedResponseError: It is compressed, although identity was asked for.
     """
     encoding = response.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
         place = redact(response.url)
-        message = f"{place} sent a compressed answer, although only identity was asked for"
+        message = f"{place} sent a compressed response, although only identity was asked for"
         raise MalformedResponseError(message, status=response.status, url=place)
 
 
 async def refuse(
-    response: aiohttp.ClientResponse, inquiry: Inquiry, means: Means, secrets: Iterable[str] = ()
+    response: aiohttp.ClientResponse,
+    target: Target,
+    deps: ClientDeps,
+    secrets: Iterable[str] = (),
 ) -> RegistryError | NotFoundError:
-    """The error that an answer is; its body is read for that, and the answer closed."""
+    """The error for a response. Its body is read for that, and it is closed."""
     body: bytes | None = b""
     try:
         if 400 <= response.status < 500:  # noqa: PLR2004
-            limit = means.options.limits.error_body
-            body = await read_whole(response, limit, means.timeouts)
+            limit = deps.options.limits.error_body
+            body = await read_whole(response, limit, deps.timeouts)
     except SourceError:
         body = b""  # the status says enough
     finally:
         response.close()
-    answer = Answer(response.status, response.headers, body, redact(response.url))
-    return describe(answer, inquiry, now=means.clock.wall(), secrets=secrets)
+    error_response = ErrorResponse(response.status, response.headers, body, redact(response.url))
+    return describe(error_response, target, now=deps.clock.wall(), secrets=secrets)
 
 
 async def read_chunk(response: aiohttp.ClientResponse, limit: int, received: int) -> bytes:
     """The next bytes of a long body, as many as are there; none at its end.
 
     Args:
-        response: An answer.
+        response: A response.
         limit: The most bytes to take.
         received: Bytes of the body before, for errors.
 
     Raises:
-        SourceError: The body broke off, or nothing came for too long.
+        SourceError: The body broke off.
     """
     try:
         return await response.content.read(limit)
     except FOREIGN_IN_BODY as error:
         failure = translate(error, response.url, received=received)
-    # Not within the handler: what was caught there may hold secrets and would be kept.
+    # Raised outside the handler: what was caught there may hold secrets, and would be its context.
     raise failure
+
+
+class TimedBody:
+    """A body whose waits end when they last too long, or when it is too slow (rule SEC-07).
+
+    Args:
+        response: A response of which only the head was read.
+        timeouts: How long to wait.
+        limit: The most bytes to read at once.
+        now: The clock, in seconds; None is the clock of the event loop.
+
+    Attributes:
+        response: The same response.
+        received: Bytes of the body that were read.
+    """
+
+    __slots__ = ("_limit", "_now", "_rate", "_timer", "received", "response")
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        timeouts: Timeouts,
+        *,
+        limit: int,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self.response = response
+        self.received = 0
+        self._limit = limit
+        self._now = now or asyncio.get_running_loop().time
+        self._rate = MinRate(timeouts.stall, timeouts.min_rate)
+        self._timer = WaitTimer()
+
+    async def read(self) -> bytes:
+        """The next bytes; see `read_chunk`."""
+        began = self._now()
+        self._timer.begin(self._rate.limit)
+        try:
+            chunk = await read_chunk(self.response, self._limit, self.received)
+        except asyncio.CancelledError:
+            if self._timer.end():
+                raise self._locate(self._rate.give_up()) from None
+            raise
+        finally:
+            self._timer.end()
+        self.received += len(chunk)
+        try:
+            self._rate.count(self._now() - began, len(chunk))
+        except SourceTimeoutError as error:
+            raise self._locate(error) from None
+        return chunk
+
+    def _locate(self, error: SourceTimeoutError) -> SourceTimeoutError:
+        message = f"{redact(self.response.url)}: {error.message}"
+        return SourceTimeoutError(message, received=self.received)
+
+    def close(self) -> None:
+        """Cancel the timer."""
+        self._timer.close()
 
 
 async def read_whole(
     response: aiohttp.ClientResponse, limit: int, timeouts: Timeouts
 ) -> bytes | None:
-    """Read a body to its end. Whatever happens, the answer is closed then.
+    """Read a body to its end. The response is closed on every path out.
 
     Args:
-        response: An answer whose body nobody has begun to read.
+        response: A response of which only the head was read.
         limit: The most bytes to accept, whatever length was announced.
         timeouts: The time limit is that of a body that stalls, or that is slower than the
             least rate; it does not help to send a byte now and then.
@@ -97,43 +160,16 @@ async def read_whole(
     if content.is_eof():  # small bodies come along with the head
         body = content.read_nowait()
         return body if len(body) <= limit else None
+    timed = TimedBody(response, timeouts, limit=limit + 1)
+    chunks: list[bytes] = []
     try:
         if response.content_length is not None and response.content_length > limit:
             return None
-        return await _read_slowly(response, limit, timeouts)
-    finally:
-        response.close()
-
-
-async def _read_slowly(
-    response: aiohttp.ClientResponse, limit: int, timeouts: Timeouts
-) -> bytes | None:
-    chunks: list[bytes] = []
-    received = 0
-    start = asyncio.get_running_loop().time()
-    try:
-        async with asyncio.timeout(timeouts.stall) as deadline:
-            while chunk := await response.content.readany():
-                chunks.append(chunk)
-                received += len(chunk)
-                if received > limit:
-                    return None
-                deadline.reschedule(_next_deadline(start, received, timeouts))
-    except TimeoutError:
-        message = f"the answer of {redact(response.url)} came too slowly"
-        raise SourceTimeoutError(message, received=received) from None
-    except FOREIGN_IN_BODY as error:
-        failure = translate(error, response.url, received=received)
-    else:
+        while chunk := await timed.read():
+            chunks.append(chunk)
+            if timed.received > limit:
+                return None
         return b"".join(chunks)
-    raise failure
-
-
-def _next_deadline(start: float, received: int, timeouts: Timeouts) -> float | None:
-    """When the next bytes must have come, in the time of the loop; None for never."""
-    if timeouts.stall is None:
-        return None
-    stalled = asyncio.get_running_loop().time() + timeouts.stall
-    if not timeouts.min_rate:
-        return stalled
-    return min(stalled, start + timeouts.stall + received / timeouts.min_rate)
+    finally:
+        timed.close()
+        response.close()

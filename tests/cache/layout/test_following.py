@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.aio.atomic import take_lock
+from asupplemented.aio.locks import acquire_lock
 from asupplemented.aio.retry import CLOCK
-from asupplemented.blobs.blob_files import open_blob_file
+from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.cache.layout import fetch_lock as leads
-from asupplemented.cache.layout.fetch_lock import Claim, News, Trail
+from asupplemented.cache.layout.fetch_lock import FetchLock, FollowedFile, FollowState
 from asupplemented.cache.layout.following import PATIENCE, CachedSpool
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.errors import SourceError
@@ -160,7 +160,7 @@ async def test_when_the_leader_is_gone_one_follower_leads_and_the_others_follow_
         await wait_until(lambda: any(reading.task.done() for reading in readings.values()))
         [heir] = [spool for spool, reading in readings.items() if reading.task.done()]
         [rest] = {second, third} - {heir}
-        with pytest.raises(SourceError, match="is gone; going on in its stead"):
+        with pytest.raises(SourceError, match="is gone; this one fetches the rest"):
             await readings[heir].task
         for chunk in chunks_of(LARGE):  # What came by following, and the rest from upstream.
             await heir.append(chunk)
@@ -225,9 +225,9 @@ async def test_a_leader_whose_disk_is_full_lets_others_lead(
         reading = Reading(other)
         await leader.append(LARGE[:1_000_000])
         await reading.until(1_000_000)
-        fill_disk(monkeypatch, leader._claim.file.path)
+        fill_disk(monkeypatch, leader._fetch_lock.file.path)
         await fill(leader, LARGE[1_000_000:])
-        with pytest.raises(SourceError, match="going on in its stead"):
+        with pytest.raises(SourceError, match="this one fetches the rest"):
             await reading.task
         await leader.commit()
         assert await read_all(leader) == LARGE
@@ -294,36 +294,36 @@ def test_SEC_01_a_lead_file_names_a_file_in_its_directory_or_none(
     tmp_path: Path, content: bytes
 ) -> None:
     lead = tmp_path / ".asupplemented-lead"
-    holder, follower = Claim(tmp_path, lead), Claim(tmp_path, lead)
-    assert holder.take_lead()
+    holder, follower = FetchLock(tmp_path, lead), FetchLock(tmp_path, lead)
+    assert holder.try_acquire()
     lead.write_bytes(content)
-    trail = Trail(follower, lead, tmp_path, lambda: None)
-    assert trail.look(0) is News.WAIT
-    trail.close()
-    follower.drop()
-    holder.drop()
+    followed = FollowedFile(follower, lead, tmp_path, lambda: None)
+    assert followed.look(0) is FollowState.WAIT
+    followed.close()
+    follower.close()
+    holder.close()
 
 
 def test_what_came_between_two_looks_is_read_and_the_lead_given_back(tmp_path: Path) -> None:
     lead, whole = tmp_path / ".asupplemented-lead", tmp_path / "whole"
     whole.write_bytes(b"all of it")
     looks = [None, open_blob_file(whole)]
-    claim = Claim(tmp_path, lead)
-    trail = Trail(claim, lead, tmp_path, lambda: looks.pop(0))
-    assert trail.look(4) == b"of it"
+    lock = FetchLock(tmp_path, lead)
+    followed = FollowedFile(lock, lead, tmp_path, lambda: looks.pop(0))
+    assert followed.look(4) == b"of it"
     assert looks == []
-    assert not claim.leads
-    assert trail.look(9) is News.END
-    trail.close()
-    claim.drop()
+    assert not lock.held
+    assert followed.look(9) is FollowState.END
+    followed.close()
+    lock.close()
 
 
 def test_a_claim_that_was_dropped_takes_no_lead(tmp_path: Path) -> None:
     before = count_open_files()
-    claim = Claim(tmp_path, tmp_path / ".asupplemented-lead")
-    claim.drop()
-    claim.drop()
-    assert not claim.take_lead()
+    lock = FetchLock(tmp_path, tmp_path / ".asupplemented-lead")
+    lock.close()
+    lock.close()
+    assert not lock.try_acquire()
     assert list(tmp_path.iterdir()) == []
     assert count_open_files() == before
 
@@ -388,9 +388,9 @@ async def test_who_only_sweeps_does_not_lead(
         if looks == 1:
             path.touch()
             return None
-        return take_lock(path)
+        return acquire_lock(path)
 
-    monkeypatch.setattr(leads, "take_lock", take)
+    monkeypatch.setattr(leads, "acquire_lock", take)
     async with await claim(caches[0], session) as leader:
         assert list(leader.candidates) == []
         async with await claim(caches[1], session) as other:

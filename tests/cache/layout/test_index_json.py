@@ -60,7 +60,7 @@ async def test_a_manifest_is_found_with_its_media_type(
 ) -> None:
     assert await cache.find_manifest(session, built.digest) is None
     await cache.keep_manifest(session, manifest_of(built), top=False)
-    assert await cache.find_manifest(session, built.digest) == (built.raw, built.media_type)
+    assert await cache.find_manifest(session, built.digest) == manifest_of(built)
     assert await get(cache, session, built.digest) == built.raw
 
 
@@ -244,7 +244,7 @@ async def test_an_index_json_that_is_no_index_is_left_alone(
     (path / "index.json").write_text("{nonsense")
     await put_image(cache, session, AMD)
     assert (path / "index.json").read_text() == "{nonsense"
-    assert await cache.find_manifest(session, AMD.digest) == (AMD.raw, AMD.media_type)
+    assert await cache.find_manifest(session, AMD.digest) == manifest_of(AMD)
     for digest, data in AMD.blobs.items():
         assert await get(cache, session, digest) == data
     assert len(events.messages) == 1

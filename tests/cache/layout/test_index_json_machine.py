@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from asupplemented.cache.layout.paths import Places
-from asupplemented.cache.layout.store import Stock
-from asupplemented.cache.spool_file import IngestFile
+from asupplemented.aio.atomic import StagedFile
+from asupplemented.cache.layout.paths import CachePaths
+from asupplemented.cache.layout.store import CacheStore
 from asupplemented.model.digest import Digest
 from asupplemented.testing import build_image, build_index
 from tests.cache.driving import held, listed, weigh
@@ -37,10 +37,10 @@ class TopsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp())
-        self.stocks = [Stock(Places(self.root, durable=False), LIMIT) for _ in range(2)]
+        self.stores = [CacheStore(CachePaths(self.root, durable=False), LIMIT) for _ in range(2)]
         self.wall = 1_700_000_000.0
         self.opened: set[Digest] = set()
-        """Tops that somebody opened, as long as their manifests stay."""
+        """Tops that were opened, as long as their manifests stay."""
         self.ever_opened: set[Digest] = set()
 
     def teardown(self) -> None:
@@ -48,17 +48,17 @@ class TopsMachine(RuleBasedStateMachine):
 
     @initialize()
     def prepare(self) -> None:
-        for stock in self.stocks:
-            stock.prepare(self.wall)
+        for store in self.stores:
+            store.prepare(self.wall)
 
     def put(self, which: int, data: bytes, kind: str | None = None, *, top: bool = False) -> None:
         self.wall += 1
-        stock = self.stocks[which]
-        file = IngestFile.create(stock.places.ingest)
+        store = self.stores[which]
+        file = StagedFile.create(store.paths.ingest)
         try:
             file.write(0, data)
             digest = Digest.of(data)
-            assert stock.keep(file, digest, len(data), None, self.wall, kind=kind, top=top)
+            assert store.add(file, digest, len(data), None, self.wall, media_type=kind, top=top)
         finally:
             file.close()
         self.opened &= held(self.root)
@@ -89,8 +89,8 @@ class TopsMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def restart(self, which: int) -> None:
-        self.stocks[which] = Stock(Places(self.root, durable=False), LIMIT)
-        self.stocks[which].prepare(self.wall)
+        self.stores[which] = CacheStore(CachePaths(self.root, durable=False), LIMIT)
+        self.stores[which].prepare(self.wall)
 
     @invariant()
     def what_is_listed_is_whole_and_what_is_whole_is_listed(self) -> None:

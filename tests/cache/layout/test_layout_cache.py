@@ -297,14 +297,11 @@ async def test_SEC_13_manifests_too(cache: LayoutCache, session: Session) -> Non
     ann, bob = Scoped(session, "ann"), Scoped(session, "bob")
     image = build_image()
     await cache.keep_manifest(ann, manifest_of(image), top=True)
-    assert await cache.find_manifest(ann, image.digest) == (image.raw, image.media_type)
+    assert await cache.find_manifest(ann, image.digest) == manifest_of(image)
     assert await cache.find_manifest(bob, image.digest) is None
-    assert await cache.find_manifest(bob, image.digest, shared=True) == (
-        image.raw,
-        image.media_type,
-    )
+    assert await cache.find_manifest(bob, image.digest, shared=True) == manifest_of(image)
     await cache.keep_manifest(bob, manifest_of(image), top=False)
-    assert await cache.find_manifest(bob, image.digest) == (image.raw, image.media_type)
+    assert await cache.find_manifest(bob, image.digest) == manifest_of(image)
 
 
 async def test_SEC_13_what_was_evicted_is_granted_to_nobody(session: Session, path: Path) -> None:

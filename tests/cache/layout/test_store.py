@@ -1,4 +1,4 @@
-"""The stock as a machine: whatever is done in whatever order, the right blobs are there."""
+"""The store as a machine: whatever is done in whatever order, the right blobs are there."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hypothesis.stateful import (
     rule,
 )
 
-from asupplemented.cache.layout.index_json import Busy
-from asupplemented.cache.layout.lookup import Finder
-from asupplemented.cache.layout.paths import Item, Places, read_labels
-from asupplemented.cache.layout.quota import BATCH, EvictionQueue, Ledger
-from asupplemented.cache.layout.store import Stock
-from asupplemented.cache.spool_file import IngestFile
+from asupplemented.aio.atomic import StagedFile
+from asupplemented.aio.locks import LockBusy
+from asupplemented.cache.layout.lookup import Lookup
+from asupplemented.cache.layout.paths import BlobUsage, CachePaths, read_labels
+from asupplemented.cache.layout.quota import BATCH, EvictionQueue, Quota
+from asupplemented.cache.layout.store import CacheStore
 from asupplemented.model.digest import Digest
 from tests.cache.driving import held, weigh
 
@@ -45,8 +45,8 @@ class StockMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp())
-        self.stocks = [Stock(Places(self.root, durable=False), LIMIT) for _ in range(2)]
-        self.finders = [Finder(stock, verify=False) for stock in self.stocks]
+        self.stores = [CacheStore(CachePaths(self.root, durable=False), LIMIT) for _ in range(2)]
+        self.finders = [Lookup(store, verify=False) for store in self.stores]
         self.wall = START
         self.used: dict[Digest, float] = {}
         self.pinned: set[Digest] = set()
@@ -59,8 +59,8 @@ class StockMachine(RuleBasedStateMachine):
 
     @initialize()
     def prepare(self) -> None:
-        for stock in self.stocks:
-            stock.prepare(self.wall)
+        for store in self.stores:
+            store.prepare(self.wall)
 
     # What the model says
 
@@ -87,10 +87,10 @@ class StockMachine(RuleBasedStateMachine):
     def keep(self, digest: Digest, which: int) -> None:
         self.wall += 0.001  # What happens at once may go in any order.
         expected = digest in self.used or self.expect_room(digest)
-        file = IngestFile.create(self.stocks[which].places.ingest)
+        file = StagedFile.create(self.stores[which].paths.ingest)
         try:
             file.write(0, BLOBS[digest])
-            kept = self.stocks[which].keep(file, digest, len(BLOBS[digest]), None, self.wall)
+            kept = self.stores[which].add(file, digest, len(BLOBS[digest]), None, self.wall)
         finally:
             file.close()
         assert kept is expected
@@ -119,7 +119,7 @@ class StockMachine(RuleBasedStateMachine):
 
     @rule(digest=some_blob, which=st.integers(0, 1), pinned=st.booleans())
     def pin(self, digest: Digest, which: int, *, pinned: bool) -> None:
-        self.stocks[which].set_pinned((digest,), pinned=pinned)
+        self.stores[which].set_pinned((digest,), pinned=pinned)
         (self.pinned.add if pinned else self.pinned.discard)(digest)
 
     @rule(seconds=st.sampled_from([0.5, 30.0, 61.0, 1000.0]))
@@ -128,9 +128,9 @@ class StockMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def restart(self, which: int) -> None:
-        self.stocks[which] = Stock(Places(self.root, durable=False), LIMIT)
-        self.stocks[which].prepare(self.wall)
-        self.finders[which] = Finder(self.stocks[which], verify=False)
+        self.stores[which] = CacheStore(CachePaths(self.root, durable=False), LIMIT)
+        self.stores[which].prepare(self.wall)
+        self.finders[which] = Lookup(self.stores[which], verify=False)
 
     # What is always true
 
@@ -167,13 +167,13 @@ TestStock.settings = settings(deadline=None, stateful_step_count=30)
 def test_the_queue_gives_the_least_recently_used_that_may_go(
     times: list[int], excess: int, kept: set[int], gone: set[int]
 ) -> None:
-    items = [Item(used, Digest.of(bytes([n])), 10) for n, used in enumerate(times)]
+    items = [BlobUsage(used, Digest.of(bytes([n])), 10) for n, used in enumerate(times)]
     number = {item.digest: n for n, item in enumerate(items)}
     queue = EvictionQueue(items)
     chosen = queue.choose(
         excess,
-        look=lambda digest: None if number[digest] in gone else items[number[digest]],
-        take=lambda item: number[item.digest] not in kept,
+        look_up=lambda digest: None if number[digest] in gone else items[number[digest]],
+        may_evict=lambda item: number[item.digest] not in kept,
     )
     may_go = sorted(item for n, item in enumerate(items) if n not in kept | gone)
     assert chosen == may_go[: min(BATCH, -(-excess // 10))]
@@ -182,28 +182,28 @@ def test_the_queue_gives_the_least_recently_used_that_may_go(
 def test_what_was_used_meanwhile_leaves_the_queue() -> None:
     old, new = Digest.of(b"old"), Digest.of(b"new")
     used = {old: 5, new: 2}
-    queue = EvictionQueue([Item(1, old, 10), Item(2, new, 10)])
+    queue = EvictionQueue([BlobUsage(1, old, 10), BlobUsage(2, new, 10)])
 
-    def look(digest: Digest) -> Item:
-        return Item(used[digest], digest, 10)
+    def look(digest: Digest) -> BlobUsage:
+        return BlobUsage(used[digest], digest, 10)
 
-    assert queue.choose(20, look=look, take=lambda _: True) == [Item(2, new, 10)]
-    assert queue.choose(20, look=look, take=lambda _: True) == []
+    assert queue.choose(20, look_up=look, may_evict=lambda _: True) == [BlobUsage(2, new, 10)]
+    assert queue.choose(20, look_up=look, may_evict=lambda _: True) == []
 
 
 # The ledger
 
 
 def test_the_ledger_is_held_by_one(tmp_path: Path) -> None:
-    first, second = Ledger(tmp_path / "ledger"), Ledger(tmp_path / "ledger")
-    with first.try_hold() as account:
+    first, second = Quota(tmp_path / "ledger"), Quota(tmp_path / "ledger")
+    with first.try_lock() as account:
         assert account is not None
         assert account.total is None
         account.set(7)
         account.add(-10)
-        with second.try_hold() as other:
+        with second.try_lock() as other:
             assert other is None
-    with second.try_hold() as account:
+    with second.try_lock() as account:
         assert account is not None
         assert account.total == 0
         account.add(12)
@@ -213,7 +213,7 @@ def test_the_ledger_is_held_by_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "12\n", "x" * 20, "-" + "1" * 19, "1" * 21, " " * 20])
 def test_a_ledger_that_says_nothing_is_not_believed(tmp_path: Path, text: str) -> None:
     (tmp_path / "ledger").write_text(text)
-    with Ledger(tmp_path / "ledger").try_hold() as account:
+    with Quota(tmp_path / "ledger").try_lock() as account:
         assert account is not None
         assert account.total is None
 
@@ -221,34 +221,34 @@ def test_a_ledger_that_says_nothing_is_not_believed(tmp_path: Path, text: str) -
 def test_a_process_that_died_in_between_leaves_a_sum_that_is_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stock = Stock(Places(tmp_path), LIMIT)
-    stock.prepare(START)
+    store = CacheStore(CachePaths(tmp_path), LIMIT)
+    store.prepare(START)
 
     class Killed(BaseException):
         pass
 
-    def die(file: IngestFile, target: Path) -> bool:
+    def die(file: StagedFile, target: Path, *, directory_mode: int) -> bool:
         raise Killed
 
-    file = IngestFile.create(stock.places.ingest)
+    file = StagedFile.create(store.paths.ingest)
     file.write(0, b"x" * 600)
-    monkeypatch.setattr(IngestFile, "publish", die)
+    monkeypatch.setattr(StagedFile, "publish", die)
     with pytest.raises(Killed):
-        stock.keep(file, Digest.of(b"x" * 600), 600, None, START)
+        store.add(file, Digest.of(b"x" * 600), 600, None, START)
     file.close()
-    with Ledger(tmp_path / ".asupplemented" / "ledger").try_hold() as account:
+    with Quota(tmp_path / ".asupplemented" / "ledger").try_lock() as account:
         assert account is not None
         assert account.total == 600
-    other = Stock(Places(tmp_path), LIMIT)
+    other = CacheStore(CachePaths(tmp_path), LIMIT)
     other.prepare(START)
-    with Ledger(tmp_path / ".asupplemented" / "ledger").try_hold() as account:
+    with Quota(tmp_path / ".asupplemented" / "ledger").try_lock() as account:
         assert account is not None
         assert account.total == 0
 
 
 def test_whoever_meets_a_held_ledger_tries_again_later(tmp_path: Path) -> None:
-    stock = Stock(Places(tmp_path), LIMIT)
-    stock.prepare(START)
-    with Ledger(tmp_path / ".asupplemented" / "ledger").try_hold(), pytest.raises(Busy):
-        stock.set_pinned((Digest.of(b"x"),), pinned=True)
+    store = CacheStore(CachePaths(tmp_path), LIMIT)
+    store.prepare(START)
+    with Quota(tmp_path / ".asupplemented" / "ledger").try_lock(), pytest.raises(LockBusy):
+        store.set_pinned((Digest.of(b"x"),), pinned=True)
     assert list(read_labels(tmp_path / ".asupplemented" / "pins")) == []

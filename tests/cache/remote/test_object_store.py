@@ -13,7 +13,7 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore
 
 from asupplemented.blobs.verified import VerifiedStream
-from asupplemented.cache.remote.object_store import NOBODY, ObjectStore, namespace_of
+from asupplemented.cache.remote.object_store import ANONYMOUS, ObjectStore, namespace_of
 from asupplemented.cache.remote.uploads import PART
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -72,7 +72,7 @@ def open_storage(store: Any, **options: Any) -> ObjectStore:
     return ObjectStore(store, name="s3://bucket", **options)
 
 
-async def put(storage: ObjectStore, data: bytes, namespace: str = NOBODY) -> Digest:
+async def put(storage: ObjectStore, data: bytes, namespace: str = ANONYMOUS) -> Digest:
     digest = Digest.of(data)
     await storage.put_blob(namespace, digest, len(data), reader(data))
     return digest
@@ -97,7 +97,7 @@ async def test_it_is_an_oci_layout_with_grants(flaky: FlakyStore, storage: Objec
         f"blobs/sha256/{DIGEST.encoded}",
         *sorted(
             f"grants/{namespace}/sha256/{DIGEST.encoded}"
-            for namespace in (NOBODY, namespace_of("clara"))
+            for namespace in (ANONYMOUS, namespace_of("clara"))
         ),
         "index.json",
         "oci-layout",
@@ -115,7 +115,7 @@ async def test_what_makes_it_a_layout_is_left_alone_if_it_is_there(flaky: FlakyS
 
 
 def test_SEC_13_namespaces_are_hashes_that_cannot_be_mistaken() -> None:
-    names = [None, "", NOBODY, "clara", "../clara", "\udcff"]
+    names = [None, "", ANONYMOUS, "clara", "../clara", "\udcff"]
     namespaces = [namespace_of(name) for name in names]
     assert len(set(namespaces)) == len(names)
     assert all(space.isalnum() for space in namespaces)
@@ -125,7 +125,7 @@ async def test_SEC_13_what_one_brought_is_not_there_for_another(storage: ObjectS
     await put(storage, DATA, namespace_of("clara"))
     assert await storage.has(namespace_of("clara"), DIGEST)
     assert not await storage.has(namespace_of("bruno"), DIGEST)
-    assert not await storage.has(NOBODY, DIGEST)
+    assert not await storage.has(ANONYMOUS, DIGEST)
     await storage.put_manifest(namespace_of("clara"), MANIFEST)
     assert await storage.get_manifest(namespace_of("bruno"), MANIFEST.digest) is None
     shared = await storage.get_manifest(None, MANIFEST.digest)
@@ -146,7 +146,7 @@ async def test_what_is_wrong_is_replaced(flaky: FlakyStore, storage: ObjectStore
     await put(storage, DATA)
     assert flaky.read(key) == DATA, "the size told that it was wrong"
     flaky.inner.put(key, bytes(len(DATA)))
-    await storage.put_blob(NOBODY, DIGEST, len(DATA), reader(DATA), replace=True)
+    await storage.put_blob(ANONYMOUS, DIGEST, len(DATA), reader(DATA), replace=True)
     assert flaky.read(key) == DATA
 
 
@@ -286,8 +286,8 @@ def test_storage_that_does_not_answer_is_given_up(method: str) -> None:
         storage = open_storage(flaky, timeout=3)
         flaky.hanging = {method}
         calls: dict[str, Callable[[], Awaitable[object]]] = {
-            "head": lambda: storage.has(NOBODY, DIGEST),
-            "get": lambda: storage.get_manifest(NOBODY, DIGEST),
+            "head": lambda: storage.has(ANONYMOUS, DIGEST),
+            "get": lambda: storage.get_manifest(ANONYMOUS, DIGEST),
             "put": lambda: storage._write("key", DATA),
         }
         with pytest.raises(SourceTimeoutError, match="did not answer within 3"):
@@ -305,12 +305,12 @@ async def test_a_large_blob_goes_up_in_parts(flaky: FlakyStore, storage: ObjectS
     digest = Digest.of(HUGE)
     key = f"blobs/sha256/{digest.encoded}"
     await wait_until(lambda: key in flaky.parts)
-    assert not await storage.has(NOBODY, digest)
+    assert not await storage.has(ANONYMOUS, digest)
     assert key not in flaky.names(), "it is visible before it is whole"
     flaky.gate.set()
     await upload
     assert flaky.read(key) == HUGE
-    assert await storage.has(NOBODY, digest)
+    assert await storage.has(ANONYMOUS, digest)
 
 
 @pytest.mark.parametrize("data", [DATA, HUGE], ids=["whole", "parts"])
@@ -327,7 +327,7 @@ async def test_an_upload_can_be_cancelled_at_any_await(data: bytes) -> None:
         key = f"blobs/sha256/{digest.encoded}"
         keys = stores[-1].names()
         assert key not in keys or stores[-1].read(key) == data
-        assert f"grants/{NOBODY}/sha256/{digest.encoded}" not in keys or key in keys
+        assert f"grants/{ANONYMOUS}/sha256/{digest.encoded}" not in keys or key in keys
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     assert await cancel_at_every_await(run, check) > 8
@@ -349,7 +349,7 @@ async def test_a_cancelled_upload_is_ended_in_the_middle_of_a_read(
         raise AssertionError
 
     digest = Digest.of(HUGE)
-    upload = asyncio.create_task(storage.put_blob(NOBODY, digest, len(HUGE), stuck))
+    upload = asyncio.create_task(storage.put_blob(ANONYMOUS, digest, len(HUGE), stuck))
     await reached.wait()
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -366,7 +366,7 @@ async def test_a_source_that_ends_too_soon_leaves_nothing(
         return b"?" if start == 0 else b""
 
     with pytest.raises(TruncatedError, match="after 1 of"):
-        await storage.put_blob(NOBODY, DIGEST, size, short)
+        await storage.put_blob(ANONYMOUS, DIGEST, size, short)
     assert flaky.names() == ["index.json", "oci-layout"]
 
 
@@ -376,7 +376,7 @@ async def test_a_disk_that_fails_is_named(flaky: FlakyStore, storage: ObjectStor
         raise SourceError(message)
 
     with pytest.raises(SourceError, match="the disk failed"):
-        await storage.put_blob(NOBODY, Digest.of(HUGE), len(HUGE), broken)
+        await storage.put_blob(ANONYMOUS, Digest.of(HUGE), len(HUGE), broken)
     assert flaky.parts == {}
 
 
@@ -384,16 +384,16 @@ async def test_a_disk_that_fails_is_named(flaky: FlakyStore, storage: ObjectStor
 
 
 async def test_a_manifest_keeps_its_media_type(flaky: FlakyStore, storage: ObjectStore) -> None:
-    assert await storage.get_manifest(NOBODY, MANIFEST.digest) is None
-    await storage.put_manifest(NOBODY, MANIFEST)
-    assert await storage.get_manifest(NOBODY, MANIFEST.digest) == (
+    assert await storage.get_manifest(ANONYMOUS, MANIFEST.digest) is None
+    await storage.put_manifest(ANONYMOUS, MANIFEST)
+    assert await storage.get_manifest(ANONYMOUS, MANIFEST.digest) == (
         MANIFEST.raw,
         MANIFEST.media_type,
     )
     puts = flaky.count("put")
-    await storage.put_manifest(NOBODY, MANIFEST)
+    await storage.put_manifest(ANONYMOUS, MANIFEST)
     assert flaky.count("put") == puts, "it was there already"
-    await storage.put_manifest(NOBODY, MANIFEST, replace=True)
+    await storage.put_manifest(ANONYMOUS, MANIFEST, replace=True)
     assert flaky.count("put") > puts
 
 
@@ -406,9 +406,9 @@ async def test_L01_a_manifest_that_is_too_large_is_not_read(
     flaky.inner.put(f"blobs/sha256/{DIGEST.encoded}", bytes(MAX_MANIFEST + 1))
     with pytest.raises(LimitExceededError):
         await storage.get_manifest(None, DIGEST)
-    flaky.inner.put(f"grants/{NOBODY}/sha256/{DIGEST.encoded}", bytes(256))
+    flaky.inner.put(f"grants/{ANONYMOUS}/sha256/{DIGEST.encoded}", bytes(256))
     with pytest.raises(LimitExceededError):
-        await storage.get_manifest(NOBODY, DIGEST)
+        await storage.get_manifest(ANONYMOUS, DIGEST)
 
 
 # Opening

@@ -273,7 +273,7 @@ async def test_its_own_client_is_closed_with_it(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_url_that_is_none_is_not_repeated(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="no URL of a Redis") as caught:
+    with pytest.raises(ConfigurationError, match="the URL of Redis is malformed") as caught:
         RedisLease.from_url(url)
     shown = "".join(traceback.format_exception(caught.value)[-1:]) + repr(caught.value)
     assert HIDDEN not in shown

@@ -10,8 +10,8 @@ import pytest
 from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.remote import uploads as object_upload
 from asupplemented.cache.remote.leases import LocalLease
-from asupplemented.cache.remote.object_store import NOBODY, ObjectStore, namespace_of
-from asupplemented.cache.remote.remote import RemoteTier, Visit
+from asupplemented.cache.remote.object_store import ANONYMOUS, ObjectStore, namespace_of
+from asupplemented.cache.remote.remote import RemoteTier, ScopedDigest
 from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.cache.remote.uploads import BUDGET, PART
 from asupplemented.cache.sharing import open_stream
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BLOB = describe(DATA)
 KEY = f"blobs/sha256/{Digest(BLOB.digest).encoded}"
-GRANT = f"grants/{NOBODY}/sha256/{Digest(BLOB.digest).encoded}"
+GRANT = f"grants/{ANONYMOUS}/sha256/{Digest(BLOB.digest).encoded}"
 MANIFEST = manifest_of(build_index([]))
 
 
@@ -143,7 +143,7 @@ async def test_a_lease_is_held_until_the_upload_is_done(store: FlakyStore, ledge
     async with open_host(store, lease=lease) as host:
         await host.pull(describe(data), Wire(data, ledger))
         await wait_until(lambda: bool(store.parts))
-        assert lease.held == {f"{NOBODY}/{Digest.of(data)}"}
+        assert lease.held == {f"{ANONYMOUS}/{Digest.of(data)}"}
         store.gate.set()
     assert lease.held == set()
 
@@ -158,7 +158,7 @@ async def test_a_lease_is_renewed_while_the_blob_grows(store: FlakyStore, ledger
             for start in range(0, len(LARGE), 1 << 18):
                 host.clock.time += 20
                 await spool.append(LARGE[start : start + (1 << 18)])
-                assert await lease.acquire(host.session, f"{NOBODY}/{blob.digest}") is None
+                assert await lease.acquire(host.session, f"{ANONYMOUS}/{blob.digest}") is None
             await spool.commit()
     assert lease.held == set()
 
@@ -169,7 +169,7 @@ async def test_a_lease_that_was_lost_stops_nothing(store: FlakyStore, upstream: 
         spool = await host.cache.claim(host.session, BLOB)
         assert spool is not None
         host.clock.time += 31
-        taken = await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}")
+        taken = await lease.acquire(host.session, f"{ANONYMOUS}/{BLOB.digest}")
         assert taken is not None
         async with spool:
             await spool.append(DATA)
@@ -203,7 +203,7 @@ async def test_who_waits_goes_on_when_the_leader_gives_up(
 ) -> None:
     lease = Leases()
     async with open_host(store, lease=lease) as one:
-        held = await lease.acquire(one.session, f"{NOBODY}/{BLOB.digest}")
+        held = await lease.acquire(one.session, f"{ANONYMOUS}/{BLOB.digest}")
         assert held is not None
         async with open_host(store, lease=lease, patience=10**6) as other:
             pulling = asyncio.create_task(other.pull(BLOB, upstream))
@@ -216,7 +216,7 @@ async def test_who_waits_goes_on_when_the_leader_gives_up(
 async def test_who_waits_goes_on_when_the_leader_is_dead(store: FlakyStore, upstream: Wire) -> None:
     lease, clock = Leases(ttl=30), FakeClock()
     async with open_host(store, lease=lease, patience=10**6, clock=clock) as host:
-        assert await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}") is not None
+        assert await lease.acquire(host.session, f"{ANONYMOUS}/{BLOB.digest}") is not None
         assert await host.pull(BLOB, upstream) == DATA
         assert 30 <= clock.time < 32
 
@@ -227,7 +227,7 @@ async def test_patience_ends_and_then_both_fetch(
 ) -> None:
     lease, clock = Leases(), FakeClock()
     async with open_host(store, lease=lease, patience=patience, clock=clock) as host:
-        assert await lease.acquire(host.session, f"{NOBODY}/{BLOB.digest}") is not None
+        assert await lease.acquire(host.session, f"{ANONYMOUS}/{BLOB.digest}") is not None
         assert await host.pull(BLOB, upstream) == DATA
         assert clock.time == pytest.approx(patience)
         assert len(clock.slept) < 20
@@ -296,7 +296,7 @@ async def test_SEC_13_a_manifest_is_its_principals_unless_it_is_shared(store: Fl
         assert await cache.find_manifest(bruno, digest) is None
         assert await cache.find_manifest(bruno, digest, shared=True) is not None
         assert await cache.find_manifest(bruno, digest) is None, "sharing once is not having"
-        assert await cache.find_manifest(clara, digest) == (MANIFEST.raw, MANIFEST.media_type)
+        assert await cache.find_manifest(clara, digest) == MANIFEST
         asked = len(store.asked)
         assert await cache.find_manifest(clara, digest) is not None
         assert len(store.asked) == asked, "this host has it by now"
@@ -489,7 +489,7 @@ async def test_wrong_bytes_of_a_large_blob_are_used_once_and_replaced(
     blob, digest = describe(LARGE), Digest.of(LARGE)
     key = f"blobs/sha256/{digest.encoded}"
     store.inner.put(key, bytes(len(LARGE)))
-    store.inner.put(f"grants/{NOBODY}/sha256/{digest.encoded}", b"")
+    store.inner.put(f"grants/{ANONYMOUS}/sha256/{digest.encoded}", b"")
     async with open_host(store, lease=Leases()) as host:
         with pytest.raises(DigestMismatchError):
             await host.pull(blob, Wire(LARGE, ledger))
@@ -504,7 +504,7 @@ async def test_a_manifest_with_wrong_bytes_is_passed_by_and_replaced(store: Flak
     digest = MANIFEST.digest
     key = f"blobs/sha256/{digest.encoded}"
     store.inner.put(key, b"{}")
-    store.inner.put(f"grants/{NOBODY}/sha256/{digest.encoded}", b"")
+    store.inner.put(f"grants/{ANONYMOUS}/sha256/{digest.encoded}", b"")
     async with open_host(store) as host:
         assert await host.cache.find_manifest(host.session, digest) is None
         assert len(host.warnings) == 1
@@ -521,7 +521,7 @@ async def test_a_manifest_of_any_size_comes_back(padding: int, store: FlakyStore
         await host.cache.keep_manifest(host.session, manifest, top=False)
     async with open_host(store) as other:
         found = await other.cache.find_manifest(other.session, manifest.digest)
-    assert found == (manifest.raw, manifest.media_type)
+    assert found == manifest
 
 
 async def test_too_many_uploads_are_dropped_with_a_warning(
@@ -581,7 +581,7 @@ def test_closing_waits_for_uploads_as_long_as_it_was_told() -> None:
         slow: Any = Slow()
         tier = RemoteTier(slow, pause=10, patience=30)
         async with Session() as session:
-            tier.begin_manifest(Visit.of(session, MANIFEST.digest), MANIFEST)
+            tier.begin_manifest(ScopedDigest.of(session, MANIFEST.digest), MANIFEST)
             await tier.aclose()
         assert slow.took >= 25
 

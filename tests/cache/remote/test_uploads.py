@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from asupplemented.abc import AsyncResource
-from asupplemented.aio.files import Workers
-from asupplemented.blobs.blob_files import open_blob_file
+from asupplemented.aio.threads import Workers
+from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.cache.remote.uploads import AT_ONCE, BUDGET, FileReader, Uploads
 from asupplemented.limits import MIB
 from tests.suspending import count_open_files
@@ -59,11 +59,12 @@ async def test_few_run_at_a_time_and_closing_waits_for_all() -> None:
     assert all(uploads.start(work, [thing], weight=1, dropped=fail) for thing in things)
     closing = asyncio.create_task(uploads.aclose())
     await anyio.wait_all_tasks_blocked()
-    assert uploads.count == 20
+    assert repr(uploads) == "<Uploads: 20 wait or run>"
     assert not closing.done()
     work.gate.set()
     await closing
-    assert (work.peak, work.done, uploads.count) == (AT_ONCE, 20, 0)
+    assert (work.peak, work.done) == (AT_ONCE, 20)
+    assert repr(uploads) == "<Uploads: 0 wait or run>"
     assert {thing.closed for thing in things} == {1}
 
 
@@ -94,7 +95,8 @@ async def test_patience_ends_and_then_all_of_them_end(cancelled: bool) -> None: 
         closing.cancel()
     outcome = await asyncio.gather(closing, return_exceptions=True)
     assert isinstance(outcome[0], asyncio.CancelledError) is cancelled
-    assert (work.running, work.done, uploads.count) == (0, 0, 0)
+    assert (work.running, work.done) == (0, 0)
+    assert repr(uploads) == "<Uploads: 0 wait or run>"
     assert len(dropped) == len(things)
     assert {thing.closed for thing in things} == {1}
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.testing import Authority, FakeRegistry
+from asupplemented.testing import FakeRegistry
 from tests.transports.registry.sessions import Watched, watch
 
 if TYPE_CHECKING:
@@ -28,9 +28,3 @@ async def other() -> AsyncIterator[FakeRegistry]:
 async def watched() -> AsyncIterator[Watched]:
     async with watch() as opened:
         yield opened
-
-
-@pytest.fixture
-def authority() -> Authority:
-    """One that the machine does not trust."""
-    return Authority()

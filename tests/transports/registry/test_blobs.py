@@ -37,13 +37,14 @@ from asupplemented.testing import (
     Stall,
     Status,
     WrongRange,
+    build_image,
 )
 from asupplemented.transports.registry.reference import open_adapter
 from tests.suspending import settle
 from tests.transports.registry.sessions import BLOB, BLOB_DIGEST, fill, watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from asupplemented.transports.registry.adapter import RegistryAdapter
     from tests.transports.registry.sessions import Watched
@@ -288,7 +289,7 @@ async def test_RES06_a_part_of_something_else_is_refused(
     registry: FakeRegistry, adapter: RegistryAdapter, etag: str
 ) -> None:
     registry.script(BLOBS, Headers({"ETag": etag}))
-    with pytest.raises(MalformedResponseError, match="something else") as caught:
+    with pytest.raises(MalformedResponseError, match="another version") as caught:
         await read(adapter.open_blob(SIZED, 5, 10, ETAG))
     assert caught.value.status == 206
 
@@ -468,6 +469,35 @@ async def test_a_stalled_body_times_out_here_too(registry: FakeRegistry) -> None
         assert isinstance(error, SourceTimeoutError)
         assert (data, error.received) == (BLOB[:10], 10)
         await adapter.aclose()
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["by itself", "as a stream"])
+async def test_SEC07_a_body_sets_one_timer_however_many_chunks_come(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    built = build_image(layers=[bytes(5 << 20)])
+    big, layer = registry.add("team/app", built), built.layers[0]
+    loop = asyncio.get_running_loop()
+    timers: list[float] = []
+    call_at = loop.call_at
+
+    def note(when: float, callback: Callable[..., object], *args: object) -> asyncio.TimerHandle:
+        timers.append(when - loop.time())
+        return call_at(when, callback, *args)
+
+    async with watch(timeouts=Timeouts(stall=7777)) as watched, await watched.open(big) as image:
+        name = ImageName.parse(f"{registry.host}/team/app")
+        adapter = await open_adapter(name, "x", watched.session)
+        monkeypatch.setattr(loop, "call_at", note)
+        if alone:
+            async with adapter.open_blob(Descriptor(digest=layer)) as body:
+                chunks = len([chunk async for chunk in body])
+        else:
+            async with image.open_blob(layer, shared=False) as stream:
+                chunks = len([chunk async for chunk in stream])
+        await adapter.aclose()
+    assert chunks > 5
+    assert len([seconds for seconds in timers if 7000 < seconds < 8000]) == 1
 
 
 async def test_chunks_are_not_larger_than_the_limit(

@@ -10,7 +10,7 @@ import pytest
 
 from asupplemented.abc import Served, Timeouts
 from asupplemented.aio.breaker import BreakerState
-from asupplemented.blobs import relay
+from asupplemented.blobs import failover
 from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ClosedError,
@@ -89,7 +89,7 @@ async def brief() -> AsyncIterator[Watched]:
 def held_back(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the blob counts as small, and so is verified before its first byte."""
     small = request.param == "small"
-    monkeypatch.setattr(relay, "SMALL_BLOB", 1 << 20 if small else -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", 1 << 20 if small else -1)
     return small
 
 
@@ -375,7 +375,7 @@ async def test_three_kinds_of_members_make_one_blob(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relay, "SMALL_BLOB", -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", -1)
     for how in ("fin", "rst"):
         brief.clock.time += 1000
         registry.clear_scripts()

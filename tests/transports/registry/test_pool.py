@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asupplemented.model.credential import Credential
-from asupplemented.transports.registry.endpoint import Route
+from asupplemented.transports.registry.endpoint import EndpointConfig
 from tests.transports.registry.sessions import fill, limited, watch
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def lease(
     credential: Credential | None = None,
     principal: str | None = None,
 ) -> Lease:
-    return pool.lease(Route(host), credential, principal=principal)
+    return pool.lease(EndpointConfig(host), credential, principal=principal)
 
 
 async def test_SRC03_sources_of_one_registry_share_a_client(
@@ -28,15 +28,15 @@ async def test_SRC03_sources_of_one_registry_share_a_client(
 ) -> None:
     one = await watched.open(fill(registry, "a"))
     two = await watched.open(fill(registry, "b"))
-    assert (len(watched.pool), watched.pool.leased) == (1, 2)
+    assert repr(watched.pool) == "<RegistryPool: 1 clients, 2 leases>"
     await one.aclose()
     await one.aclose()
-    assert watched.pool.leased == 1
+    assert repr(watched.pool).endswith(" 1 leases>")
     await two.get_manifest()
     async with await watched.open(fill(registry, "a")):
         pass
     await two.aclose()
-    assert (len(watched.pool), watched.pool.leased) == (1, 0)
+    assert repr(watched.pool) == "<RegistryPool: 1 clients, 0 leases>"
 
 
 async def test_SRC03_a_client_that_nobody_uses_is_kept_for_the_next(
@@ -53,11 +53,11 @@ async def test_SRC03_but_not_too_many(registry: FakeRegistry) -> None:
         await watched.try_open(fill(registry))
         pool = watched.pool
         leases = [lease(pool, "host", Credential(str(number), "x")) for number in range(5)]
-        assert (len(pool), pool.leased) == (6, 5)
+        assert repr(pool) == "<RegistryPool: 6 clients, 5 leases>"
         for each in leases:
             each.release()
             each.release()
-        assert (len(pool), pool.leased) == (2, 0)
+        assert repr(pool) == "<RegistryPool: 2 clients, 0 leases>"
         again = lease(pool, "host", Credential("4", "x"))
         assert again.client is leases[4].client
         again.release()

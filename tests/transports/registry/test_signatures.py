@@ -520,7 +520,7 @@ async def test_SEC16_cancelled_anywhere(
             await source.get_signatures()
 
         async def check() -> None:
-            assert watched.connections.in_use == 0
+            assert repr(watched.connections) == "<Connections: 0 requests wait for an answer>"
             [client] = watched.pool._clients.values()
             assert client.limiter.bodies.value == 6
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from asupplemented.abc import Served
 from asupplemented.aio.breaker import BreakerState
-from asupplemented.blobs import relay
+from asupplemented.blobs import failover
 from asupplemented.blobs.health import health_of
+from asupplemented.blobs.history import ResumptionPolicy
 from asupplemented.blobs.read_ahead import verified_files
 from asupplemented.blobs.verified import VerifiedStream
 from asupplemented.errors import (
@@ -34,9 +35,10 @@ from asupplemented.errors import (
 from asupplemented.events import AttemptFailed, BlobServed, BlobStarted, Event
 from asupplemented.limits import MIB, SMALL_BLOB
 from asupplemented.model.digest import Digest
+from asupplemented.session import Session
+from tests.breaking_sources import Source, Turn, claiming, copy_of, serve_serially, session_on
 from tests.candidates import Disk, Ledger, describe, drain, fail
 from tests.clocks import FakeClock
-from tests.relaying import Source, Turn, claiming, copy_of, relay_serially, session_on
 from tests.suspending import cancel_at_every_await, count_open_files
 
 if TYPE_CHECKING:
@@ -44,8 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import BlobCandidate, BlobFile
-    from asupplemented.session import Session
-    from tests.relaying import Kind
+    from tests.breaking_sources import Kind
 
 TINY = bytes(range(24))
 LARGE = random.Random(3).randbytes(SMALL_BLOB + 2 * MIB + 11)
@@ -55,7 +56,7 @@ SERVE = Turn()
 @pytest.fixture
 def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small blobs are handed out as large ones are."""
-    monkeypatch.setattr(relay, "SMALL_BLOB", -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", -1)
 
 
 held_or_not = pytest.mark.parametrize("held_back", [True, False], ids=["small", "large"])
@@ -117,7 +118,7 @@ async def test_RES07_cut_at_every_byte_in_every_order_nothing_is_lost_or_doubled
     held_back: bool,
     sized: bool,
 ) -> None:
-    monkeypatch.setattr(relay, "SMALL_BLOB", 1000 if held_back else -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", 1000 if held_back else -1)
     clock.epoch = 1e11  # files are old, so what was verified is believed
     path = tmp_path / "blob"
     for name in ("blob", "proven"):
@@ -163,7 +164,7 @@ def test_everybody_is_asked_as_the_serial_model_says(
         Source(data, script, ledger, name=f"s{n}", member=n, chunk=chunk)
         for n, script in enumerate(turns)
     ]
-    expected = relay_serially(len(data), [(s.name, s.member, s.turns) for s in sources])
+    expected = serve_serially(len(data), [(s.name, s.member, s.turns) for s in sources])
     told: list[Event] = []
 
     async def run() -> None:
@@ -175,7 +176,7 @@ def test_everybody_is_asked_as_the_serial_model_says(
             assert list(stream.served) == expected.served
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(relay, "SMALL_BLOB", 1000 if held_back else -1)
+        patched.setattr(failover, "SMALL_BLOB", 1000 if held_back else -1)
         asyncio.run(run())
     assert [(name, start) for name, start, _ in ledger.asked] == expected.asked
     assert all(source.opened == source.closed for source in sources)
@@ -349,7 +350,7 @@ def test_either_the_exact_bytes_or_a_typed_error(world: World, *, held_back: boo
             check_blame(world, session)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(relay, "SMALL_BLOB", 1000 if held_back else -1)
+        patched.setattr(failover, "SMALL_BLOB", 1000 if held_back else -1)
         asyncio.run(run())
     assert all(source.opened == source.closed for source in world.sources)
 
@@ -378,6 +379,18 @@ def test_the_same_world_ends_the_same_way(world: World) -> None:
 
 
 # Going on with the same source
+
+
+async def test_RES02_how_often_the_same_source_is_asked_is_a_setting(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    breaks = [Turn("reset", 5), Turn("reset", 9), SERVE]
+    source = Source(TINY, claiming(breaks, 24), ledger, "a", 0)
+    policy = ResumptionPolicy(progress=4, pause=2.0, jitter=0.0)
+    async with Session(settings=[clock.clock, policy]) as session:
+        assert await drain(VerifiedStream(describe(TINY), [source], session)) == TINY
+    assert ledger.asked == [("a", 0, None), ("a", 5, 24), ("a", 9, 24)]
+    assert clock.slept == [2.0, 2.0]
 
 
 async def test_RES02_the_same_source_is_asked_once_more_and_then_the_next(
@@ -588,7 +601,7 @@ async def test_bytes_of_several_that_do_not_fit_condemn_nobody_and_each_serves_a
 async def test_who_supplied_nothing_is_not_to_blame_and_gets_its_turn(
     ledger: Ledger, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, *, held_back: bool
 ) -> None:
-    monkeypatch.setattr(relay, "SMALL_BLOB", 1000 if held_back else -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", 1000 if held_back else -1)
     # It gives all bytes and one of them wrong, and goes on; there is nothing left for the other.
     liar = Source(flip(TINY, 2), [Turn("long")], ledger, "liar", 0, chunk=24)
     honest = Source(TINY, claiming([SERVE], 24), ledger, "honest", 1)
@@ -875,7 +888,7 @@ CAST: list[Callable[[Ledger], list[Source]]] = [
 async def test_SEC16_cancelled_at_any_await_nothing_stays_open_and_nobody_is_stuck(
     monkeypatch: pytest.MonkeyPatch, cast: Callable[[Ledger], list[Source]], *, held_back: bool
 ) -> None:
-    monkeypatch.setattr(relay, "SMALL_BLOB", 1000 if held_back else -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", 1000 if held_back else -1)
     sources: list[Source] = []
 
     async def run() -> None:
@@ -909,7 +922,7 @@ async def test_closed_at_any_turn_the_reader_is_told_and_nothing_stays_open(
     *,
     held_back: bool,
 ) -> None:
-    monkeypatch.setattr(relay, "SMALL_BLOB", 1000 if held_back else -1)
+    monkeypatch.setattr(failover, "SMALL_BLOB", 1000 if held_back else -1)
     ended = 0
     async with session_on(clock) as session:
         for turns in itertools.count():

@@ -1,4 +1,4 @@
-"""Sources that break off by script, and what must come of it: a serial model of the relay."""
+"""Sources that break off by script, and what must come of it: a serial model of failover."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Expected(NamedTuple):
     """Whether the last byte came, and the end behind it."""
 
 
-def relay_serially(
+def serve_serially(
     size: int, sources: Sequence[tuple[str, int | None, Sequence[Turn]]]
 ) -> Expected:
     """What becomes of a blob that is too small for anybody to be asked a third time.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented.abc import BlobFile
-from asupplemented.blobs.blob_files import BlockReader, open_blob_file
+from asupplemented.blobs.blob_file import identify, open_blob_file, share_blob_file
 from asupplemented.errors import SourceError
 from tests.suspending import count_open_files
 
@@ -36,7 +36,7 @@ def blob(tmp_path: Path) -> Path:
 
 def test_a_reader_reads_where_it_is_told(blob: Path) -> None:
     closed: list[int] = []
-    reader = BlockReader(counted(blob, closed))
+    reader = share_blob_file(counted(blob, closed))
     assert reader.read(10, 3) == bytes((10, 11, 12))
     assert reader.read(199, 100) == bytes((199,))
     assert reader.read(200, 100) == b""
@@ -44,12 +44,12 @@ def test_a_reader_reads_where_it_is_told(blob: Path) -> None:
     reader.close()
     assert len(closed) == 1
     assert reader.read(0, 1) == b""
-    assert reader.identify() is None
+    assert identify(reader) is None
 
 
 def test_a_blob_may_begin_within_its_file(blob: Path) -> None:
     file = open_blob_file(blob)
-    reader = BlockReader(BlobFile(file.fd, blob, 100, 50, file.close))
+    reader = share_blob_file(BlobFile(file.fd, blob, 100, 50, file.close))
     assert reader.read(0, 2) == bytes((100, 101))
     reader.close()
 
@@ -58,7 +58,7 @@ def test_closing_during_a_read_is_left_to_the_read(
     blob: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[int] = []
-    reader = BlockReader(counted(blob, closed))
+    reader = share_blob_file(counted(blob, closed))
 
     def pread(fd: int, length: int, offset: int) -> bytes:
         reader.close()
@@ -71,7 +71,7 @@ def test_closing_during_a_read_is_left_to_the_read(
 
 
 def test_a_failing_read_is_a_source_error(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = BlockReader(open_blob_file(blob))
+    reader = share_blob_file(open_blob_file(blob))
 
     def pread(fd: int, length: int, offset: int) -> bytes:
         raise OSError(errno.EIO, "x")
@@ -83,17 +83,17 @@ def test_a_failing_read_is_a_source_error(blob: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_identity_of_a_file_changes_with_its_content(blob: Path) -> None:
-    reader = BlockReader(open_blob_file(blob))
-    before = reader.identify()
+    reader = share_blob_file(open_blob_file(blob))
+    before = identify(reader)
     assert before is not None
-    assert before == reader.identify()
+    assert before == identify(reader)
     assert before.size == 200
     os.utime(blob, ns=(0, before.modified + 1))
-    assert reader.identify() != before
+    assert identify(reader) != before
     reader.close()
 
 
 def test_a_forgotten_reader_closes_its_file(blob: Path) -> None:
     before = count_open_files()
-    BlockReader(open_blob_file(blob))
+    share_blob_file(open_blob_file(blob))
     assert count_open_files() == before

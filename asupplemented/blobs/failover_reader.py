@@ -1,0 +1,350 @@
+"""The reader that carries out what `asupplemented.blobs.failover` decides."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from asupplemented.abc import AsyncResource
+from asupplemented.aio.closing import close_all
+from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.blobs.candidates import Candidates, locate_failure
+from asupplemented.blobs.failover import Failover, Proof, Raise, Resume, StartOver
+from asupplemented.blobs.hashing import start_hash
+from asupplemented.blobs.history import RESUMPTION, ResumptionPolicy
+from asupplemented.errors import (
+    ClosedError,
+    RangeError,
+    SourceError,
+    SupplementedError,
+    UsageError,
+)
+from asupplemented.events import BlobServed, BlobStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from asupplemented.abc import BlobCandidate, Context, Served
+    from asupplemented.blobs.attempts import Attempt
+    from asupplemented.blobs.failover import BlobProgress, Decision, Fault
+    from asupplemented.blobs.hashing import RunningHash
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.digest import Digest
+
+__all__ = ("BlobReader", "FailoverReader", "FirstChoice")
+
+MAX_PIECES: Final = 1024
+"""Chunks of a small blob that are kept apart. Many tiny ones cost far more than their bytes."""
+
+
+class BlobReader(AsyncResource):
+    """What a stream reads from: the bytes of one blob, in order, each once."""
+
+    __slots__ = ()
+
+    progress: BlobProgress
+    """How far it has read."""
+
+    @property
+    @abc.abstractmethod
+    def candidate(self) -> BlobCandidate | None:
+        """The candidate that serves the bytes, or served the last ones; None before the first."""
+
+    @property
+    @abc.abstractmethod
+    def path(self) -> Path | None:
+        """A file that holds the blob and nothing else, and was verified before."""
+
+    @abc.abstractmethod
+    async def read(self) -> list[bytes]:
+        """The next chunks; none at the end, when ``progress.verified`` is set.
+
+        Raises:
+            DigestMismatchError: The content is not what the digest names.
+            SupplementedError: No source serves the rest.
+            ClosedError: The reader was closed.
+        """
+
+    @abc.abstractmethod
+    def list_served(self) -> Sequence[Served]:
+        """The parts that each source has served up to now, in order."""
+
+
+FirstChoice: TypeAlias = "Callable[[], Awaitable[Attempt | BlobReader | None]]"
+"""Finds something better than the candidates: an attempt to begin with, or another reader."""
+
+
+class FailoverReader(BlobReader):
+    """Fetches ``[start, end)`` of a blob from its candidates, as `Failover` decides.
+
+    Args:
+        descriptor: The blob; its digest was validated.
+        digest: The same digest.
+        candidates: The candidates, best first.
+        context: The session.
+        start: Offset of the first byte.
+        end: Offset behind the last byte; None is the end of the blob.
+        first_choice: Tried first. If it is None or returns None, the candidates are asked.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_candidates",
+        "_clock",
+        "_closed",
+        "_context",
+        "_digest",
+        "_failover",
+        "_first_choice",
+        "_hash",
+        "progress",
+    )
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        digest: Digest,
+        candidates: Sequence[BlobCandidate],
+        context: Context,
+        *,
+        start: int,
+        end: int | None,
+        first_choice: FirstChoice | None = None,
+    ) -> None:
+        promised = descriptor.size is not None
+        self._candidates = Candidates(candidates, context, digest, promised=promised)
+        self._clock = context.resource(CLOCK, Clock)
+        self._context = context
+        self._digest = digest
+        self._first_choice = first_choice
+        self._failover = Failover(
+            digest,
+            descriptor.size,
+            start=start,
+            end=end,
+            policy=context.resource(RESUMPTION, ResumptionPolicy),
+        )
+        self.progress = self._failover
+        self._attempt: Attempt | None = None
+        self._hash: RunningHash | None = None
+        self._closed = False
+
+    @property
+    def candidate(self) -> BlobCandidate | None:
+        return self._failover.candidate
+
+    @property
+    def path(self) -> Path | None:
+        return None if self._attempt is None else self._attempt.path
+
+    def list_served(self) -> Sequence[Served]:
+        return self._failover.list_served()
+
+    # Opening
+
+    async def open(self) -> BlobReader:
+        """Ask the candidates until one answers. An empty range asks none.
+
+        Returns:
+            The reader to read from: this one, or what `first_choice` found.
+
+        Raises:
+            RangeError: The range starts behind the end of the blob.
+            SupplementedError: No candidate answers; see `Candidates.verdict`.
+        """
+        failover = self._failover
+        size = failover.size
+        if size is not None and failover.position > size:
+            message = f"the range starts at {failover.position}, and the blob has {size} bytes"
+            raise RangeError(message, digest=self._digest)
+        if failover.is_empty:
+            failover.verified = False
+            return self
+        found = None if self._first_choice is None else await self._first_choice()
+        if isinstance(found, BlobReader):
+            if self._closed:
+                await found.aclose()
+                raise self._closed_error()
+            return found
+        if found is None:
+            await self._ask_next(failover.position, failover.end_to_ask)
+        else:
+            await self._use(found)
+        return self
+
+    async def _ask_next(self, start: int, end: int | None) -> None:
+        failover = self._failover
+        attempt = await self._candidates.open_next(
+            size=failover.size, start=start, end=end, progress=failover.received
+        )
+        await self._use(attempt)
+
+    async def _use(self, attempt: Attempt) -> None:
+        failover, candidate = self._failover, attempt.candidate
+        self._attempt = attempt
+        failover.begin(candidate, attempt.size, preverified=attempt.preverified)
+        if self._closed:
+            self._candidates.leave(candidate)
+            await self._drop_attempt()
+            raise self._closed_error()
+        if failover.proof is Proof.HASHED and self._hash is None:
+            self._hash = start_hash(self._context, self._digest)
+        await attempt.begin(failover.end_of_range, self._hash, failover.size)
+        if self._context.observed:
+            start, member = failover.position, candidate.member
+            self._context.emit(BlobStarted(candidate.reference, self._digest, start, member))
+
+    # Reading
+
+    async def read(self) -> list[bytes]:
+        failover = self._failover
+        blocks: list[bytes] = []
+        while failover.verified is None:
+            attempt = self._attempt
+            if attempt is None:
+                raise self._closed_error()
+            try:
+                block = await attempt.read()
+                if self._closed:
+                    raise self._closed_error()
+                if block:
+                    blocks.append(block)
+                    if failover.receive(len(block)):
+                        return blocks
+                    if len(blocks) > MAX_PIECES:
+                        blocks = [b"".join(blocks)]
+                else:
+                    await self._finish(attempt)
+                continue
+            except (SupplementedError, OSError, EOFError) as error:
+                failure = locate_failure(error, attempt.candidate, self._digest)
+                if isinstance(failure, UsageError):
+                    raise
+            # Beyond the handler, so that failures do not pile up as contexts of one another.
+            if await self._go_on(attempt, failure):
+                blocks.clear()
+        return blocks
+
+    async def _finish(self, attempt: Attempt) -> None:
+        """The body has ended: verify what can be verified."""
+        self._record_part()
+        self._failover.end(trusted=attempt.trusted)
+        if self._hash is not None:
+            self._failover.check(await self._hash.finish())
+            self._hash = None
+            attempt.confirm()
+        self._candidates.praise(attempt.candidate)
+
+    async def _go_on(self, attempt: Attempt, failure: SupplementedError) -> bool:
+        """Carry out what is decided after a failure.
+
+        Returns:
+            Whether it starts over, so that all bytes so far are void.
+        """
+        if self._attempt is None:
+            raise failure
+        failover, clock = self._failover, self._clock
+        self._record_part()
+        if isinstance(failure, SourceError):
+            failure.received = failover.received
+        decision = failover.fail(
+            failure, resumable=attempt.resumable, now=clock.now(), chance=clock.random()
+        )
+        self._record_fault(decision.fault, attempt.candidate, failure)
+        if isinstance(decision, Raise):
+            raise decision.error
+        await self._drop_attempt(failure)
+        if isinstance(decision, Resume):
+            if await self._resume(decision, attempt):
+                return False
+            decision = failover.refuse()
+        return await self._replace(decision)
+
+    async def _resume(self, decision: Resume, attempt: Attempt) -> bool:
+        """Ask the same source for the rest; False if it does not serve it."""
+        await self._clock.sleep(decision.pause)
+        if self._closed:
+            raise self._closed_error()
+        again = await self._candidates.ask(
+            attempt.candidate,
+            size=self._failover.size,
+            start=decision.start,
+            end=decision.end,
+            progress=self._failover.received,
+            after=attempt,
+        )
+        if again is None:
+            return False
+        await self._use(again)
+        return True
+
+    async def _replace(self, decision: Decision) -> bool:
+        """Ask another source; True if it starts over."""
+        if isinstance(decision, Raise):
+            raise decision.error
+        starts_over = isinstance(decision, StartOver)
+        if isinstance(decision, StartOver):
+            self._discard_hash()
+            self._candidates.put_first(decision.first)
+        await self._ask_next(decision.start, decision.end)
+        return starts_over
+
+    def _record_fault(
+        self, fault: Fault | None, last: BlobCandidate, failure: SupplementedError
+    ) -> None:
+        if fault is None:
+            return
+        self._candidates.blame(
+            fault.candidate, failure, progress=fault.progress, alone=fault.certain
+        )
+        if fault.candidate is not last:
+            self._candidates.leave(last)
+
+    def _record_part(self) -> None:
+        part = self._failover.record_part()
+        if part is not None and self._context.observed:
+            reference, member, start, end = part
+            self._context.emit(BlobServed(reference, self._digest, start, end, member))
+
+    def _discard_hash(self) -> None:
+        running, self._hash = self._hash, None
+        if running is not None:
+            running.discard()
+
+    async def _drop_attempt(self, failure: SupplementedError | None = None) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        try:
+            await close_all((attempt,), "its source")
+        except ExceptionGroup as group:
+            if failure is not None:
+                failure.add_note(f"{group.message} failed as well: {group.exceptions}")
+
+    # Closing
+
+    def _closed_error(self) -> ClosedError:
+        message = "the blob stream has been closed; open the blob again"
+        return ClosedError(message, digest=self._digest)
+
+    async def aclose(self) -> None:
+        """Release everything, also in the middle. May be called again.
+
+        Raises:
+            ExceptionGroup: The source did not close without an error.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._hash is not None:
+            self._hash.discard()
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            self._candidates.forget()
+            return
+        self._record_part()
+        if self._failover.verified is None:
+            self._candidates.leave(attempt.candidate)
+        self._candidates.forget()
+        await close_all((attempt,), f"blob {self._digest}")
