@@ -18,6 +18,7 @@ import typer
 
 from asupplemented.cli.console import ConsoleReporter
 from asupplemented.cli.names import make_registry_options
+from asupplemented.cli.wording import in_options
 from asupplemented.errors import (
     AmbiguousManifestError,
     InvalidDigestError,
@@ -133,6 +134,7 @@ class CommandRunner:
             session = Session(
                 lookahead=self.options.lookahead,
                 tls_verify=self.options.tls_verify,
+                timeouts=self.options.timeouts,
                 credentials=credentials,
                 hooks=(self.reporter,),
                 settings=self._settings(),
@@ -181,7 +183,7 @@ def running(
         typer.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
     reporter = ConsoleReporter(verbose=options.verbose)
-    with _reporting_errors(reporter):
+    with _reporting_errors(reporter), in_options():
         yield CommandRunner(options, reporter, cache)
 
 

@@ -12,7 +12,7 @@ registry itself authenticate once more and send again. Only then is the whole at
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import anyio
@@ -43,7 +43,7 @@ from asupplemented.transports.registry.request import join_headers
 from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection
+    from collections.abc import Awaitable
 
     import aiohttp
 
@@ -54,9 +54,6 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.request import ClientDeps, Request, RequestContext
 
 __all__ = ("Limiter", "RegistryClient", "resolve_url")
-
-_DOCKER_HUB: Final = "docker.io"
-_DOCKER_HUB_TOKENS: Final = ("https://auth.docker.io",)
 
 
 class Limiter:
@@ -324,18 +321,17 @@ class RegistryClient:
         if self._credential not in {None, Credential()} and origin.scheme == "http":
             request_context.warn(f"credentials are sent to {origin} over plain http")
         policy = TokenServerPolicy(
-            self.registry, origin, self._config.insecure, self._token_origins()
+            self.registry,
+            origin,
+            self._config.insecure,
+            self.deps.options.named_token_servers(self.registry),
+            self.deps.options.private_targets,
         )
         server = TokenServer(result.redirect_client, policy, self._credential, self.deps)
         authenticator = Authenticator(self._credential, result.challenges, server, self.deps.clock)
         self._pinged = result, authenticator
         self.signatures = result.signatures
         return self._pinged
-
-    def _token_origins(self) -> Collection[str]:
-        """Other origins that may be sent the credentials (rule CRED-02)."""
-        named = self.deps.options.token_servers.get(self.registry, ())
-        return (*named, *_DOCKER_HUB_TOKENS) if self.registry == _DOCKER_HUB else named
 
     def _before_retry(
         self,
