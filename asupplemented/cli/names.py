@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = (
     "ConfigurationFiles",
     "FirstAvailable",
+    "RegistrySettings",
     "configuration_paths",
     "make_registry_options",
     "resolve_name",

@@ -122,7 +122,7 @@ def parse_reference(text: str, *, allow_ipv6: bool = False) -> Reference:
         raise _unknown(scheme, rest)
     try:
         if allow_ipv6 and scheme == _REGISTRY:
-            factory = partial(factory, allow_ipv6=True)
+            factory = partial(cast("Callable[..., Reference]", factory), allow_ipv6=True)
         return factory(rest)
     except InvalidReferenceError as error:
         error.reference = _shown(scheme, rest)  # Whole, but for what may be a password.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import re
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
 
@@ -116,7 +117,7 @@ def parse_origin(text: str) -> Origin:
     """
     with suppress(ValueError):
         url = URL(text if "://" in text else f"https://{text}")
-        bare = url.raw_path in {"", "/"} and "@" not in url.raw_authority
+        bare = url.raw_path in {"", "/"} and not re.search(r"[@\s]", text)
         if url.scheme in DEFAULT_PORTS and bare and not url.raw_query_string:
             return origin_of(url)
     message = "is not host[:port], http://host[:port] or https://host[:port]"

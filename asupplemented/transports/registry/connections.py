@@ -400,8 +400,7 @@ class _Resolver(AbstractResolver):
         admitted = [r for r, scope in zip(found, scopes, strict=True) if scope <= self._limit]
         if not admitted:
             message = (
-                f"{host} has only addresses more private than those of the server that named it; "
-                "if that is right, set RegistryOptions.private_targets"
+                f"{host} has only addresses more private than those of the server that named it"
             )
             raise ForbiddenAddressError(message)
         return admitted

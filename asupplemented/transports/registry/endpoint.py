@@ -29,6 +29,7 @@ __all__ = (
     "NO_CERTIFICATES",
     "Endpoint",
     "EndpointConfig",
+    "FindCertificates",
     "InThread",
     "Proxy",
     "TLSContexts",

@@ -547,12 +547,13 @@ async def test_CRED02_an_address_that_is_not_public_is_not_asked(
     other: FakeRegistry,
     credentialed: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    access_of(bearer).realm = f"{other.url}/token"
+    elsewhere = other.url.replace("127.0.0.1", "127.0.0.2")
+    access_of(bearer).realm = f"{elsewhere}/token"
     settings = as_bob(bearer) if credentialed else {}
     async with watch(**settings) as watched:
         with pytest.raises(MalformedResponseError, match="token_servers") as caught:
             await try_open(watched, bearer)
-    assert f"{other.url}/token" in str(caught.value)
+    assert f"{elsewhere}/token" in str(caught.value)
     assert other.requests == []
 
 
@@ -585,7 +586,7 @@ async def test_CRED02_unless_the_caller_says_so(bearer: FakeRegistry, other: Fak
 async def test_CRED01_a_redirect_of_the_token_request_is_checked(
     bearer: FakeRegistry, other: FakeRegistry
 ) -> None:
-    bearer.script("/token", Redirect(f"{other.url}/token"))
+    bearer.script("/token", Redirect(f"{other.url}/token".replace("127.0.0.1", "127.0.0.2")))
     async with watch(**as_bob(bearer)) as watched:
         with pytest.raises(MalformedResponseError, match="not public"):
             await try_open(watched, bearer)
