@@ -313,11 +313,26 @@ class CommonOptions:
 
     @property
     def token_servers(self) -> dict[str, tuple[str, ...]]:
-        """Registry to the origins that may get its credentials; ``*`` for every registry."""
+        """Registry to the origins that may get its credentials; ``*`` for every registry.
+
+        A host without a scheme is reached by https; with ``--no-tls-verify``, by http as well.
+
+        Raises:
+            typer.BadParameter: One of them is malformed.
+        """
+        from asupplemented.transports.registry.addresses import parse_origin
+
         found: dict[str, tuple[str, ...]] = {}
         for text in self.token_server or ():
-            registry, _, origin = text.rpartition("=")
-            found[registry or "*"] = (*found.get(registry or "*", ()), origin)
+            registry, _, place = text.rpartition("=")
+            plain = self.tls_verify is False and "://" not in place
+            origins = (place, f"http://{place}") if plain else (place,)
+            try:
+                parsed = [str(parse_origin(origin)) for origin in origins]
+            except ValueError as error:
+                message = f"a token server {error}"
+                raise typer.BadParameter(message, param_hint="--token-server") from None
+            found[registry or "*"] = (*found.get(registry or "*", ()), *parsed)
         return found
 
 

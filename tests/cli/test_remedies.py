@@ -144,7 +144,8 @@ async def test_CRED02_the_command_line_says_how_to_allow_a_token_server(
     allowed = await called(*arguments, *advised(refused.err))
     assert (allowed.code, allowed.out.strip()) == (0, IMAGE.digest), allowed.err
     everywhere = bearer.url.replace("127.0.0.1", "localhost")
-    assert (await called(*arguments, "--token-server", everywhere)).code == 0
+    for text in (everywhere, everywhere.removeprefix("http://")):
+        assert (await called(*arguments, "--token-server", text)).code == 0
 
 
 async def test_CRED02_the_library_says_how_to_allow_a_token_server(bearer: FakeRegistry) -> None:
@@ -164,8 +165,9 @@ async def test_CRED02_the_library_says_how_to_allow_a_token_server(bearer: FakeR
 @pytest.mark.parametrize("text", ["", "ftp://a", "https://a/b", "https://u:p@a", "a b", "=", "x=/"])
 async def test_CRED02_a_token_server_that_is_none_is_refused(text: str) -> None:
     answer = await called("digest", "docker://127.0.0.1:9/a", "--token-server", text)
-    assert answer.code != 0
-    assert "token_servers" in answer.err
+    assert answer.code == 2
+    assert "--token-server" in answer.err
+    assert "is not host[:port]" in " ".join(answer.err.split())
     assert "u:p" not in answer.err
 
 

@@ -31,6 +31,7 @@ from asupplemented.model.credential import Credential
 from asupplemented.transports.registry.auth import Authenticator
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
+from asupplemented.transports.registry.error_response import hide_secrets
 from asupplemented.transports.registry.failures import (
     should_retry,
     should_retry_hurried,
@@ -43,7 +44,7 @@ from asupplemented.transports.registry.request import join_headers
 from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Collection
 
     import aiohttp
 
@@ -181,15 +182,23 @@ class RegistryClient:
                     first=outcome,
                 )
             except SupplementedError as error:
-                self._name_trouble(error)
+                self._finish_error(error)
                 raise
         if isinstance(outcome, SupplementedError):
-            self._name_trouble(outcome)
+            self._finish_error(outcome)
             raise outcome
         return outcome
 
-    def _name_trouble(self, error: SupplementedError) -> None:
-        """Name the credential helper that failed in the error of denied access (rule FILE-01)."""
+    def _secrets(self) -> Collection[str]:
+        """Every secret that was sent, and that a server could repeat."""
+        if self._pinged is not None:
+            return self._pinged[1].secrets()
+        return () if self._credential is None else self._credential.spellings()
+
+    def _finish_error(self, error: SupplementedError) -> None:
+        """Remove secrets (CRED-07); if access is denied, name a helper that failed (FILE-01)."""
+        account = None if self._credential is None else self._credential.username
+        hide_secrets(error, [secret for secret in self._secrets() if secret != account])
         trouble = None if self._credential is None else self._credential.trouble
         if not isinstance(error, UnauthorizedError | ForbiddenError) or trouble is None:
             return
@@ -228,7 +237,7 @@ class RegistryClient:
         url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
         response = await self._send_once(endpoint, url, request, authorization)
         if response.status in request.statuses:
-            self._notices.read(response.headers, request_context)
+            self._notices.read(response.headers, request_context, self._secrets)
             return response
         # The whole request is made only now: most requests end above.
         sent = request._replace(url=url, origin_headers=authorization.headers)
@@ -268,7 +277,7 @@ class RegistryClient:
     ) -> tuple[aiohttp.ClientResponse, bool]:
         """The response at the end of all redirects, and whether the registry itself sent it."""
         if response.status not in REDIRECTS:
-            self._notices.read(response.headers, request_context)
+            self._notices.read(response.headers, request_context, self._secrets)
             return response, True
         return await pinged.redirect_client.follow(response, sent)
 

@@ -212,3 +212,53 @@ async def test_CRED02_a_refused_realm_is_named_without_its_query(registry: FakeR
             await watched.open(reference)
     check(words_of(caught.value))
     assert "https://evil.example/token" in str(caught.value)
+
+
+def spelled(request: Request) -> str:
+    """The Authorization header of a request, fit for the path of a URL."""
+    return "/".join((request.header("Authorization") or "none").split())
+
+
+ECHOES = {
+    "location": lambda answer, request: Redirect(f"ftp://x/{spelled(request)}")(answer, request),
+    "location elsewhere": lambda answer, request: Redirect(
+        f"http://127.0.0.1:1/{spelled(request)}"
+    )(answer, request),
+    "realm": lambda answer, request: Status(
+        401, {"WWW-Authenticate": f'Bearer realm="ftp://x/{spelled(request)}",service="s"'}
+    )(answer, request),
+    "description": lambda answer, request: Status(
+        401,
+        {
+            "WWW-Authenticate": 'Bearer realm="x",error="invalid_token",'
+            f'error_description="{spelled(request)}"'
+        },
+    )(answer, request),
+    "warning": lambda answer, request: Headers({"Warning": f'299 - "{spelled(request)}"'})(
+        answer, request
+    ),
+    "body": repeat,
+    "text": repeat_plainly,
+}
+
+
+@pytest.mark.parametrize("echo_of", ECHOES)
+@pytest.mark.parametrize("path", ["/token", "*/manifests/*"])
+@pytest.mark.parametrize(
+    "credential", [Credential("bob", PASSWORD), Credential(registry_token=TOKEN)], ids=repr
+)
+async def test_CRED07_what_a_server_repeats_of_a_credential_is_not_told(
+    echo_of: str, path: str, credential: Credential
+) -> None:
+    basic = credential.password is not None and path != "/token"
+    access = Basic({"bob": PASSWORD}) if basic else Bearer({"bob": PASSWORD}, public=False)
+    async with FakeRegistry(access=access) as registry:
+        reference = fill(registry)
+        registry.script(path, ECHOES[echo_of], forever=True)
+        async with watch(credentials={registry.host: credential}) as watched:
+            said = ""
+            try:
+                await watched.try_open(reference)
+            except SupplementedError as error:
+                said = words_of(error)
+            check(f"{said} {watched.events}")
