@@ -259,12 +259,12 @@ def _find_entry(document: AuthDocument, name: str, *, legacy: bool) -> Entry | N
     return None
 
 
-def _parse_entry(tree: Any) -> Entry:  # noqa: ANN401 - any JSON
-    try:
-        if isinstance(tree, dict) or tree is None:
-            return _convert(tree or {}, Entry)
-    except MalformedManifestError:
-        pass
+def _parse_entry(tree: strict_json.Json) -> Entry:
+    with suppress(MalformedManifestError):
+        if tree is None:
+            return Entry()
+        if isinstance(tree, dict):
+            return _convert(tree, Entry)
     # Not within the handler: its exception quotes the entry, and would become the context.
     raise ConfigurationError("it is not an object of texts")
 

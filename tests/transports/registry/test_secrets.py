@@ -30,6 +30,8 @@ from asupplemented.testing import (
 from tests.transports.registry.sessions import BLOB, fill, watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asupplemented.testing import Request
     from tests.transports.registry.sessions import Watched
 
@@ -219,27 +221,21 @@ def spelled(request: Request) -> str:
     return "/".join((request.header("Authorization") or "none").split())
 
 
-ECHOES = {
-    "location": lambda answer, request: Redirect(f"ftp://x/{spelled(request)}")(answer, request),
-    "location elsewhere": lambda answer, request: Redirect(
-        f"http://127.0.0.1:1/{spelled(request)}"
-    )(answer, request),
-    "realm": lambda answer, request: Status(
-        401, {"WWW-Authenticate": f'Bearer realm="ftp://x/{spelled(request)}",service="s"'}
-    )(answer, request),
-    "description": lambda answer, request: Status(
-        401,
-        {
-            "WWW-Authenticate": 'Bearer realm="x",error="invalid_token",'
-            f'error_description="{spelled(request)}"'
-        },
-    )(answer, request),
-    "warning": lambda answer, request: Headers({"Warning": f'299 - "{spelled(request)}"'})(
-        answer, request
+ECHOES: dict[str, Callable[[str], Any]] = {
+    "location": lambda said: Redirect(f"ftp://x/{said}"),
+    "location elsewhere": lambda said: Redirect(f"http://127.0.0.1:1/{said}"),
+    "realm": lambda said: Status(
+        401, {"WWW-Authenticate": f'Bearer realm="ftp://x/{said}",service="s"'}
     ),
-    "body": repeat,
-    "text": repeat_plainly,
+    "description": lambda said: Status(
+        401,
+        {"WWW-Authenticate": f'Bearer realm="x",error="invalid_token",error_description="{said}"'},
+    ),
+    "warning": lambda said: Headers({"Warning": f'299 - "{said}"'}),
+    "body": lambda _said: repeat,
+    "text": lambda _said: repeat_plainly,
 }
+"""Faults that repeat a text."""
 
 
 @pytest.mark.parametrize("echo_of", ECHOES)
@@ -252,9 +248,13 @@ async def test_CRED07_what_a_server_repeats_of_a_credential_is_not_told(
 ) -> None:
     basic = credential.password is not None and path != "/token"
     access = Basic({"bob": PASSWORD}) if basic else Bearer({"bob": PASSWORD}, public=False)
+
+    def fault(answer: Any, request: Request) -> Any:
+        return ECHOES[echo_of](spelled(request))(answer, request)
+
     async with FakeRegistry(access=access) as registry:
         reference = fill(registry)
-        registry.script(path, ECHOES[echo_of], forever=True)
+        registry.script(path, fault, forever=True)
         async with watch(credentials={registry.host: credential}) as watched:
             said = ""
             try:
