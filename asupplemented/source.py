@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -51,9 +51,10 @@ from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
+from asupplemented.remedies import OPEN_TIMEOUT, advise
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from asupplemented.abc import (
         BlobFile,
@@ -74,6 +75,7 @@ __all__ = (
     "fetch_batch",
     "open_in_time",
     "open_verified",
+    "time_limit",
     "verify_and_parse",
     "verify_manifest",
 )
@@ -158,14 +160,31 @@ async def open_in_time(reference: Reference, session: Context) -> Source:
 
 
 async def _in_time(opening: Awaitable[Source], reference: Reference, session: Context) -> Source:
+    async with time_limit("opening", reference, session):
+        return await opening
+
+
+@asynccontextmanager
+async def time_limit(what: str, reference: Reference, session: Context) -> AsyncGenerator[None]:
+    """Limit the body to ``timeouts.open`` seconds.
+
+    Args:
+        what: What the body does, for the error.
+        reference: The reference that is read.
+        session: Its session.
+
+    Raises:
+        SourceTimeoutError: The body took longer.
+    """
     limit = session.timeouts.open
     try:
         async with asyncio.timeout(limit):
-            return await opening
+            yield
     except SupplementedError:
         raise  # a SourceTimeoutError from within is a TimeoutError, too
     except TimeoutError as error:
-        message = f"opening took longer than {limit} s"
+        message = f"{what} took longer than {limit} s"
+        message += advise("to wait for longer, set {}", OPEN_TIMEOUT)
         raise SourceTimeoutError(message, reference=reference) from error
 
 

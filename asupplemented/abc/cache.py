@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import ConfigurationError, UnsupportedOperationError
+from asupplemented.remedies import CACHE, advise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,7 +149,8 @@ class BlobCache(AsyncResource):
             SupplementedError: The image cannot be read, or the pin cannot be written.
         """
         if session.cache is not self:
-            message = f"this session has another cache than {self}; make it as Session(cache=...)"
+            message = f"this session has another cache than {self}"
+            message += advise("give it as {}", CACHE)
             raise ConfigurationError(message, reference=reference)
         async with reference.open(session) as image:
             top = await image.get_manifest()

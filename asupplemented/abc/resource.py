@@ -105,8 +105,9 @@ class Timeouts:
     """Within a body: for the next byte, and the window of `min_rate`."""
     min_rate: int = 1024
     """Bytes per second that a body must reach, averaged over `stall` seconds; 0 turns it off."""
-    open: float | None = None
-    """For opening one member: connection, access, and its default manifest."""
+    open: float | None = 300.0
+    """For opening one member: connection, tokens, redirects, retries, and its default manifest;
+    and for a list of tags or the digest of a tag, all pages together."""
 
 
 class ResourceKey(Generic[T]):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 
 from asupplemented.errors import SourceTimeoutError
+from asupplemented.remedies import MIN_RATE, STALL_TIMEOUT, advise
 
 __all__ = ("MinRate", "WaitTimer", "WaitTimers")
 
@@ -191,12 +192,13 @@ class MinRate:
     def give_up(self) -> SourceTimeoutError:
         """The error for a wait that lasted too long. A new window begins, for a resumption."""
         if self._came >= self._quota:
-            message = f"the body stalled: nothing came for {self._window} s; see Timeouts.stall"
+            message = f"the body stalled: nothing came for {self._window} s"
+            message += advise("to wait for longer, set {}", STALL_TIMEOUT)
         else:
             message = (
                 f"the body is too slow: {self._came} bytes in {self._window} s, where "
-                f"{self._quota:.0f} were due; see Timeouts.min_rate"
-            )
+                f"{self._quota:.0f} were due"
+            ) + advise("to accept that, set {}", MIN_RATE)
         self._waited, self._came = 0.0, 0
         self.limit = self._window
         return SourceTimeoutError(message)

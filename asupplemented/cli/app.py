@@ -240,7 +240,7 @@ app.command()(prefetch)
 
 def _parse_destination(text: str) -> Reference:
     with as_usage_error("--to"):
-        target = parse_reference(text)
+        target = parse_reference(text, allow_ipv6=True)
     if not isinstance(target, WritableReference):
         message = f"cannot copy to {target.transport}:, only to oci: and dir:"
         raise typer.BadParameter(message, param_hint="--to")

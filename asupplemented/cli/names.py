@@ -12,7 +12,7 @@ from asupplemented.errors import ConfigurationError, SupplementedError, UsageErr
 from asupplemented.transports import is_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from pathlib import Path
 
     from asupplemented.abc import Context, Reference, Source
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = (
     "ConfigurationFiles",
     "FirstAvailable",
+    "RegistrySettings",
     "configuration_paths",
     "make_registry_options",
     "resolve_name",
@@ -50,6 +51,19 @@ class ConfigurationFiles(Protocol):
     def registries_d(self) -> Path | None: ...
 
 
+class RegistrySettings(ConfigurationFiles, Protocol):
+    """Options of a command that say which refusals to lift."""
+
+    @property
+    def token_servers(self) -> Mapping[str, Collection[str]]: ...
+
+    @property
+    def private_targets(self) -> bool: ...
+
+    @property
+    def external_urls(self) -> bool: ...
+
+
 def configuration_paths(files: ConfigurationFiles) -> ConfigurationPaths:
     """The configuration files: those that the options name, else those of this host."""
     from asupplemented.transports.registry import ConfigurationPaths
@@ -58,22 +72,28 @@ def configuration_paths(files: ConfigurationFiles) -> ConfigurationPaths:
     return replace(
         paths,
         registries=files.registries_conf or paths.registries,
+        registries_alone=paths.registries_alone and files.registries_conf is None,
         registries_directory=files.registries_conf_dir,
         certificates=files.cert_dir,
         lookaside=files.registries_d,
     )
 
 
-def make_registry_options(files: ConfigurationFiles) -> RegistryOptions:
-    """Registry options from the configuration files and the proxies of the environment.
+def make_registry_options(options: RegistrySettings) -> RegistryOptions:
+    """Registry options from the options, the configuration files and the proxy variables.
 
     Raises:
-        ConfigurationError: A proxy variable of the environment is not the URL of a proxy.
+        ConfigurationError: A proxy variable of the environment is not the URL of a proxy, or a
+            token server is not an origin.
     """
     from asupplemented.transports.registry import Proxies, RegistryOptions
 
     return RegistryOptions(
-        configuration=configuration_paths(files), proxies=Proxies.from_environment(os.environ)
+        token_servers=options.token_servers,
+        private_targets=options.private_targets,
+        allow_external_urls=options.external_urls,
+        configuration=configuration_paths(options),
+        proxies=Proxies.from_environment(os.environ),
     )
 
 

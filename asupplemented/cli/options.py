@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from asupplemented.abc import Timeouts
 from asupplemented.cli.names import resolve_name
+from asupplemented.cli.wording import in_options
 from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
@@ -206,6 +208,61 @@ RegistriesD = Annotated[
         show_default=False,
     ),
 ]
+TokenServers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--token-server",
+        metavar="[REGISTRY=]HOST[:PORT]",
+        help="A token server that may get the credentials of a registry, by default of every "
+        "registry; write http://HOST for plain http; repeatable. Servers on the host and on the "
+        "site of a registry are allowed without it.",
+        show_default=False,
+    ),
+]
+PrivateTargets = Annotated[
+    bool,
+    typer.Option(
+        "--private-targets",
+        help="Let registries redirect to addresses that are more private than their own.",
+    ),
+]
+ExternalUrls = Annotated[
+    bool,
+    typer.Option(
+        "--external-urls",
+        help="Read layers that a registry must not distribute from the URLs that the image names.",
+    ),
+]
+OpenTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--open-timeout",
+        metavar="SECONDS",
+        min=0,
+        help="The longest time to open one reference; 0 for no limit.",
+        show_default=f"{Timeouts().open:g}",
+    ),
+]
+StallTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--stall-timeout",
+        metavar="SECONDS",
+        min=0,
+        help="The longest wait for the next bytes of a body; 0 for no limit.",
+        show_default=f"{Timeouts().stall:g}",
+    ),
+]
+MinRate = Annotated[
+    int | None,
+    typer.Option(
+        "--min-rate",
+        metavar="BYTES",
+        min=0,
+        help="The fewest bytes per second of a body, on average; 0 for no limit.",
+        show_default=str(Timeouts().min_rate),
+    ),
+]
 CacheOption = Annotated[
     Path | None,
     typer.Option(
@@ -235,8 +292,48 @@ class CommonOptions:
     registries_conf_dir: RegistriesConfDir = None
     cert_dir: CertDir = None
     registries_d: RegistriesD = None
+    token_server: TokenServers = None
+    private_targets: PrivateTargets = False
+    external_urls: ExternalUrls = False
+    open_timeout: OpenTimeout = None
+    stall_timeout: StallTimeout = None
+    min_rate: MinRate = None
     as_json: AsJson = False
     verbose: Verbose = False
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The timeouts of the library, with those that are given."""
+        usual = Timeouts()
+        return Timeouts(
+            stall=usual.stall if self.stall_timeout is None else self.stall_timeout or None,
+            min_rate=usual.min_rate if self.min_rate is None else self.min_rate,
+            open=usual.open if self.open_timeout is None else self.open_timeout or None,
+        )
+
+    @property
+    def token_servers(self) -> dict[str, tuple[str, ...]]:
+        """Registry to the origins that may get its credentials; ``*`` for every registry.
+
+        A host without a scheme is reached by https; with ``--no-tls-verify``, by http as well.
+
+        Raises:
+            typer.BadParameter: One of them is malformed.
+        """
+        from asupplemented.transports.registry.addresses import parse_origin
+
+        found: dict[str, tuple[str, ...]] = {}
+        for text in self.token_server or ():
+            registry, _, place = text.rpartition("=")
+            plain = self.tls_verify is False and "://" not in place
+            origins = (place, f"http://{place}") if plain else (place,)
+            try:
+                parsed = [str(parse_origin(origin)) for origin in origins]
+            except ValueError as error:
+                message = f"a token server {error}"
+                raise typer.BadParameter(message, param_hint="--token-server") from None
+            found[registry or "*"] = (*found.get(registry or "*", ()), *parsed)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,7 +465,8 @@ def as_usage_error(hint: str) -> Generator[None]:
         typer.BadParameter: The body raised a `SupplementedError`.
     """
     try:
-        yield
+        with in_options():
+            yield
     except SupplementedError as error:
         raise typer.BadParameter(str(error), param_hint=hint) from error
 
@@ -387,7 +485,7 @@ def _parse(text: str, hint: str, files: ConfigurationFiles) -> Reference:
     """Parse a reference, or a name without a transport."""
     with as_usage_error(hint):
         try:
-            return parse_reference(text)
+            return parse_reference(text, allow_ipv6=True)
         except InvalidReferenceError:
             found = resolve_name(text, files)
             if found is None:

@@ -7,6 +7,7 @@ digest or is malformed, 130 after SIGINT and 143 after SIGTERM.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ import typer
 
 from asupplemented.cli.console import ConsoleReporter
 from asupplemented.cli.names import make_registry_options
+from asupplemented.cli.wording import in_options
 from asupplemented.errors import (
     AmbiguousManifestError,
     InvalidDigestError,
@@ -101,7 +103,7 @@ class HostCredentials:
         return await self._provider(name)
 
     async def _make_provider(self) -> CredentialProvider:
-        from asupplemented.credentials import AuthFileCredentials, default_auth_file
+        from asupplemented.credentials import AuthFileCredentials, AuthFiles
         from asupplemented.hostconfig import Registries
         from asupplemented.transports.registry.host_config import HostConfig
 
@@ -109,7 +111,7 @@ class HostCredentials:
         if self.context is not None:
             registries = await HostConfig.of(self.context).load_registries(self._warn)
         return AuthFileCredentials(
-            self._authfile or default_auth_file(),
+            self._authfile or AuthFiles.of_environment(os.environ),
             helpers=registries.credential_helpers,
             docker=True,
             warn=self._warn,
@@ -132,6 +134,7 @@ class CommandRunner:
             session = Session(
                 lookahead=self.options.lookahead,
                 tls_verify=self.options.tls_verify,
+                timeouts=self.options.timeouts,
                 credentials=credentials,
                 hooks=(self.reporter,),
                 settings=self._settings(),
@@ -180,7 +183,7 @@ def running(
         typer.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
     reporter = ConsoleReporter(verbose=options.verbose)
-    with _reporting_errors(reporter):
+    with _reporting_errors(reporter), in_options():
         yield CommandRunner(options, reporter, cache)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from asupplemented.credentials.auth_files import (
     AuthFile,
     AuthFiles,
+    AuthVariable,
     default_auth_file,
 )
 from asupplemented.credentials.helpers import CredentialHelpers, HelperLimits
@@ -23,6 +24,7 @@ __all__ = (
     "AuthFile",
     "AuthFileCredentials",
     "AuthFiles",
+    "AuthVariable",
     "CredentialHelpers",
     "HelperLimits",
     "default_auth_file",

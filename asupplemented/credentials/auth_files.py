@@ -10,10 +10,9 @@ import errno
 import os
 import pwd
 import sys
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import aiofiles.os
 import anyio.to_thread
@@ -29,7 +28,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from os import PathLike
 
-__all__ = ("AuthFile", "AuthFiles", "default_auth_file")
+__all__ = ("AuthFile", "AuthFiles", "AuthVariable", "default_auth_file")
+
+_VARIABLE: Final = "DOCKER_AUTH_CONFIG"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthVariable:
+    """A variable of an environment that holds the text of a config.json. A value.
+
+    Attributes:
+        name: The variable.
+        text: Its value.
+    """
+
+    name: str
+    text: str = field(repr=False)
+
+    async def find(self, name: str, *, docker: bool = False) -> LookupResult:
+        """Look a credential up; see `AuthFile.find`.
+
+        Raises:
+            ConfigurationError: The name cannot have a credential (rule FILE-10), or the text is
+                malformed, or is larger than ``MAX_AUTH_FILE``.
+        """
+        check_lookup(name)
+        raw = self.text.encode("utf-8", "surrogateescape")
+        if len(raw) > MAX_AUTH_FILE:
+            message = f"{self} is larger than {MAX_AUTH_FILE} bytes"
+            raise ConfigurationError(message)
+        return await _search(raw, name, str(self), docker=docker)
+
+    def __str__(self) -> str:
+        return f"${self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +76,9 @@ class AuthFile:
     path: Path
     legacy: bool = False
     within: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     async def find(self, name: str, *, docker: bool = False) -> LookupResult:
         """Read the file and look a credential up.
@@ -63,10 +97,7 @@ class AuthFile:
         raw = await self._read()
         if raw is None:
             return LookupResult()
-        search = partial(self._search, raw, name, docker=docker)
-        if len(raw) <= OFFLOAD_BYTES:
-            return search()
-        return await anyio.to_thread.run_sync(search, abandon_on_cancel=True)
+        return await _search(raw, name, str(self), legacy=self.legacy, docker=docker)
 
     async def _read(self) -> bytes | None:
         try:
@@ -77,10 +108,17 @@ class AuthFile:
             message = f"an auth file cannot be read: {error.message}"
             raise ConfigurationError(message) from error
 
-    def _search(self, raw: bytes, name: str, *, docker: bool) -> LookupResult:
-        place = str(self.path)
-        document = parse_auth_file(raw, place, legacy=self.legacy)
-        return find_credential(document, name, place, legacy=self.legacy, docker=docker)
+
+async def _search(
+    raw: bytes, name: str, place: str, *, legacy: bool = False, docker: bool = False
+) -> LookupResult:
+    def search() -> LookupResult:
+        document = parse_auth_file(raw, place, legacy=legacy)
+        return find_credential(document, name, place, legacy=legacy, docker=docker)
+
+    if len(raw) <= OFFLOAD_BYTES:
+        return search()
+    return await anyio.to_thread.run_sync(search, abandon_on_cancel=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +129,7 @@ class AuthFiles:
         files: In the order of the search (rule FILE-01).
     """
 
-    files: tuple[AuthFile, ...] = ()
+    files: tuple[AuthFile | AuthVariable, ...] = ()
 
     @classmethod
     def explicit(
@@ -132,11 +170,13 @@ class AuthFiles:
     ) -> AuthFiles:
         """The files that podman, skopeo and docker use, in the order of the first two (FILE-01).
 
-        ``REGISTRY_AUTH_FILE`` is ignored here: see `default_auth_file`.
+        The value of ``DOCKER_AUTH_CONFIG``, the text of a config.json, is searched before all
+        files. ``REGISTRY_AUTH_FILE`` is ignored here: see `of_environment`.
 
         Args:
             environ: An environment like ``os.environ``. The variables ``HOME``,
-                ``XDG_RUNTIME_DIR``, ``XDG_CONFIG_HOME`` and ``DOCKER_CONFIG`` are read.
+                ``XDG_RUNTIME_DIR``, ``XDG_CONFIG_HOME``, ``DOCKER_CONFIG`` and
+                ``DOCKER_AUTH_CONFIG`` are read.
             home: The home directory; None for ``HOME``, else that of the user.
             root: A prefix of ``/run``, which is then used instead of ``XDG_RUNTIME_DIR``.
             uid: The user; None for that of this process.
@@ -149,7 +189,23 @@ class AuthFiles:
             persistent = (_locate_runtime(environ, root, uid), *persistent)
         elif home is not None:
             persistent = (AuthFile(home / ".config/containers/auth.json"), *persistent)
-        return cls(tuple(dict.fromkeys(persistent)))
+        return cls((*_read_variable(environ), *dict.fromkeys(persistent)))
+
+    @classmethod
+    def of_environment(cls, environ: Mapping[str, str]) -> AuthFiles:
+        """The files that podman and skopeo use if they are called with an environment (FILE-04).
+
+        ``$REGISTRY_AUTH_FILE`` alone; else ``$DOCKER_AUTH_CONFIG`` and the config.json in
+        ``$DOCKER_CONFIG``; else those of `default`.
+
+        Args:
+            environ: An environment like ``os.environ``.
+        """
+        named = default_auth_file(environ)
+        if named is None:
+            return cls.default(environ)
+        inline = () if environ.get("REGISTRY_AUTH_FILE") else _read_variable(environ)
+        return cls((*inline, AuthFile(named)))
 
 
 def default_auth_file(environ: Mapping[str, str] | None = None) -> Path | None:
@@ -162,13 +218,18 @@ def default_auth_file(environ: Mapping[str, str] | None = None) -> Path | None:
 
     Returns:
         ``$REGISTRY_AUTH_FILE``, else config.json in ``$DOCKER_CONFIG``: the only file to search.
-        None if neither is set: then `AuthFiles.default` gives the files.
+        None if neither is set. `AuthFiles.of_environment` gives all files.
     """
     environ = os.environ if environ is None else environ
     named, directory = environ.get("REGISTRY_AUTH_FILE"), environ.get("DOCKER_CONFIG")
     if named:
         return Path(named)
     return Path(directory, "config.json") if directory else None
+
+
+def _read_variable(environ: Mapping[str, str]) -> tuple[AuthVariable, ...]:
+    text = environ.get(_VARIABLE, "")
+    return (AuthVariable(_VARIABLE, text),) if text.strip() else ()
 
 
 def _locate_runtime(environ: Mapping[str, str], root: Path | None, uid: int) -> AuthFile:

@@ -1,5 +1,9 @@
 """The format of auth files, and which entry is used for a name (rules FILE-06 to FILE-11). No I/O.
 
+Other programs own these files, so only what is looked up has to be well-formed (rule FILE-01):
+unknown keys are ignored, a key in another case counts if the exact one is missing, of a key that
+is there twice the last value counts, and the entries of other registries are not looked at.
+
 Errors and reprs quote nothing of a document, because it holds secrets (rule CRED-07). The decoder
 serves the answers of credential helpers, too.
 """
@@ -10,7 +14,7 @@ import base64
 import json
 import re
 from contextlib import suppress
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -35,7 +39,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 def decode_secrets(
     raw: bytes, kind: type[T], what: str, *, field: str | None = None, trailing: bool = False
 ) -> T:
-    """Decode one JSON object strictly.
+    """Decode one JSON object. Its keys are read as other programs read them (rule FILE-01).
 
     Args:
         raw: The bytes of the document.
@@ -45,12 +49,12 @@ def decode_secrets(
         trailing: Ignore bytes after the object.
 
     Raises:
-        ConfigurationError: The document is malformed, or has a key twice or in the wrong case.
-            Neither the error nor its context holds a part of the document.
+        ConfigurationError: The document is malformed. Neither the error nor its context holds a
+            part of the document.
     """
     try:
-        tree = strict_json.load(raw, trailing=trailing)
-        return strict_json.convert(tree if field is None else {field: tree}, kind)
+        tree = strict_json.load(raw, trailing=trailing, duplicates=True)
+        return _convert(tree if field is None else {field: tree}, kind)
     except MalformedManifestError as error:
         fault = _describe(error.__cause__)
     # Not within the handler: its exception quotes the document, and would become the context.
@@ -61,7 +65,7 @@ def decode_secrets(
 def make_credential(
     username: str, password: str, *, identity_token: str = "", registry_token: str = ""
 ) -> Credential | None:
-    """Make a credential of fields. An empty field counts as not given.
+    """Make a credential of fields. An empty field counts as not given, except in half a login.
 
     Returns:
         None if all fields are empty.
@@ -73,7 +77,7 @@ def make_credential(
         return None
     return Credential(
         username if username or password else None,
-        password or None,
+        password if password or not (identity_token or registry_token) else None,
         registry_token or None,
         identity_token or None,
     )
@@ -86,7 +90,19 @@ def _describe(cause: BaseException | None) -> str:
         case msgspec.ValidationError():
             return f"has a value of the wrong type: {cause}"
         case _:
-            return "is not a JSON object, nests too deep, or has a key twice or in the wrong case"
+            return "is not a JSON object, or nests too deep"
+
+
+def _convert(tree: dict[str, strict_json.Json], kind: type[T]) -> T:
+    """Convert the fields of a struct: each by its exact key, else by the last one in another case.
+
+    Raises:
+        MalformedManifestError: A field has the wrong type.
+    """
+    names = {strict_json.fold(name): name for name in kind.__struct_encode_fields__}
+    found = {names[fold]: tree[key] for key in tree if (fold := strict_json.fold(key)) in names}
+    exact = {name: tree[name] for name in names.values() if name in tree}
+    return strict_json.convert(found | exact, kind)
 
 
 HUB: Final = "index.docker.io"
@@ -121,9 +137,10 @@ class Entry(
 class AuthDocument(msgspec.Struct, frozen=True, rename="camel"):
     """The fields of an auth.json or config.json that hold credentials."""
 
-    auths: dict[str, Entry] = {}
-    cred_helpers: dict[str, str] = {}
-    creds_store: str = ""
+    auths: dict[str, Any] = {}
+    """Entries as they are: `find_credential` converts the one that it needs."""
+    cred_helpers: dict[str, Any] = {}
+    creds_store: Any = ""
 
     def __repr__(self) -> str:
         return f"<AuthDocument with {len(self.auths)} entries>"
@@ -184,14 +201,15 @@ def find_credential(
         ConfigurationError: The entry for the name is malformed.
     """
     registry = name.partition("/")[0]
-    helper = _find_helper(document, registry, docker=docker)
-    if helper is not None:
-        return LookupResult(helper)
-    store = _find_default_helper(document, registry) if docker else None
-    entry = _find_entry(document, name, legacy=legacy)
-    if entry is None:
-        return LookupResult(store)
+    store = None
     try:
+        helper = _find_helper(document, registry, docker=docker)
+        if helper is not None:
+            return LookupResult(helper)
+        store = _find_default_helper(document, registry) if docker else None
+        entry = _find_entry(document, name, legacy=legacy)
+        if entry is None:
+            return LookupResult(store)
         credential, fault = _read_entry(entry, docker=docker)
     except ConfigurationError as error:
         message = f"the entry for {name} in {place} cannot be used: {error.message}"
@@ -203,19 +221,25 @@ def find_credential(
 def _find_helper(document: AuthDocument, registry: str, *, docker: bool) -> HelperCall | None:
     """The helper of exactly this registry (rule FILE-11)."""
     if registry in document.cred_helpers:
-        return HelperCall(document.cred_helpers[registry], registry)
+        return _call(document.cred_helpers[registry], registry)
     if docker and registry in _HUBS:
         for key in (HUB_URL, HUB):
             if key in document.cred_helpers:
-                return HelperCall(document.cred_helpers[key], HUB_URL)
+                return _call(document.cred_helpers[key], HUB_URL)
     return None
+
+
+def _call(suffix: object, server: str) -> HelperCall:
+    if not isinstance(suffix, str):
+        raise ConfigurationError("its helper is not a text")
+    return HelperCall(suffix, server)
 
 
 def _find_default_helper(document: AuthDocument, registry: str) -> HelperCall | None:
     """The helper of all registries, ``credsStore``."""
     if not document.creds_store:
         return None
-    return HelperCall(document.creds_store, HUB_URL if registry in _HUBS else registry)
+    return _call(document.creds_store, HUB_URL if registry in _HUBS else registry)
 
 
 def _find_entry(document: AuthDocument, name: str, *, legacy: bool) -> Entry | None:
@@ -227,12 +251,22 @@ def _find_entry(document: AuthDocument, name: str, *, legacy: bool) -> Entry | N
     registry = name.partition("/")[0]
     for key in (registry,) if legacy else lookup_order(name):
         if key in document.auths:
-            return document.auths[key]
+            return _parse_entry(document.auths[key])
     wanted = _normalize(registry)
     for key, entry in document.auths.items():
         if _host_of(key, legacy=legacy) == wanted:
-            return entry
+            return _parse_entry(entry)
     return None
+
+
+def _parse_entry(tree: strict_json.Json) -> Entry:
+    with suppress(MalformedManifestError):
+        if tree is None:
+            return Entry()
+        if isinstance(tree, dict):
+            return _convert(tree, Entry)
+    # Not within the handler: its exception quotes the entry, and would become the context.
+    raise ConfigurationError("it is not an object of texts")
 
 
 def _read_entry(entry: Entry, *, docker: bool) -> tuple[Credential | None, str | None]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.credentials.auth_files import AuthFiles
+from asupplemented.credentials.auth_json import HelperCall
 from asupplemented.credentials.helpers import CredentialHelpers, check_suffix
-from asupplemented.errors import SupplementedError
-from asupplemented.model.credential import AUTH_FILES, check_lookup
+from asupplemented.errors import ConfigurationError, SupplementedError
+from asupplemented.model.credential import AUTH_FILES, Credential, check_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from os import PathLike
 
     from asupplemented.aio.retry import Clock
-    from asupplemented.credentials.auth_files import AuthFile
     from asupplemented.credentials.helpers import HelperLimits
-    from asupplemented.model.credential import Credential
 
 __all__ = ("AuthFileCredentials",)
 
@@ -28,17 +28,20 @@ MAX_WARNINGS: Final = 64
 class AuthFileCredentials:
     """Credentials from auth files and helpers; give it to ``Session(credentials=...)``.
 
+    A helper that is missing or fails is a warning, and the search goes on without it: the
+    credential that is found, or anonymous access, tells of it in its `Credential.trouble`.
+
     Each lookup reads the files again, so a new login takes effect at once; the answers of helpers
     are cached for some minutes. Helpers are asked in order, with the files as one of them, and the
     first credential that is found is used. The files are searched in order, too, but a file that
-    is malformed ends their search (rule FILE-05).
+    is malformed ends their search and is an error if no helper has a credential (rule FILE-05).
 
     There is nothing to close. All sessions of one event loop may share it.
 
     Args:
         files: The files to search: the path of an auth.json, which is then the only file, or
             `AuthFiles`. None for `AuthFiles.default` of `environ`, which ignores
-            ``REGISTRY_AUTH_FILE``: programs pass `default_auth_file` (rule FILE-04).
+            ``REGISTRY_AUTH_FILE``: programs pass `AuthFiles.of_environment` (rule FILE-04).
         helpers: The helpers to ask, in this order: the ``NAME`` of ``docker-credential-NAME``,
             or `AUTH_FILES` for the files. It is ``credential-helpers`` of registries.conf.
         docker: Read files as docker does: with ``credsStore``, user names and passwords in plain
@@ -87,66 +90,60 @@ class AuthFileCredentials:
             name: A repository (``host[:port]/path``), a namespace above it, or a registry.
 
         Returns:
-            None if neither a file nor a helper has a credential, and none of them failed.
+            None if neither a file nor a helper has a credential, and no helper failed.
 
         Raises:
             ConfigurationError: The name cannot have a credential (rule FILE-10), or a file is
-                malformed, or a helper cannot be run.
-            SourceError: A helper failed or was too slow.
-            LimitExceededError: A helper printed too much.
+                malformed and no helper has a credential.
         """
         registry = check_lookup(name).partition("/")[0]
-        failures: list[SupplementedError] = []
+        failure: ConfigurationError | None = None
+        troubles: list[str] = []
         for helper in self._helpers:
-            try:
-                if helper == AUTH_FILES:
-                    found = await self._search_files(name)
-                else:
-                    found = await self._credential_helpers.get(helper, registry)
-            except SupplementedError as error:
-                failures.append(error)
-                continue
+            if helper != AUTH_FILES:
+                call = HelperCall(helper, registry)
+                found = await self._ask(call, "credential-helpers in registries.conf", troubles)
+            else:
+                try:
+                    found = await self._search_files(name, troubles)
+                except ConfigurationError as error:
+                    failure = error
+                    continue
             if found is not None:
-                return found
-        if failures:
-            raise _join(failures)
-        return None
+                return replace(found, trouble="; ".join(troubles)) if troubles else found
+        if failure is not None:
+            for trouble in troubles:
+                failure.add_note(trouble)
+            raise failure
+        return Credential(trouble="; ".join(troubles)) if troubles else None
 
     def __repr__(self) -> str:
-        places = ", ".join(str(file.path) for file in self._files.files)
+        places = ", ".join(map(str, self._files.files))
         return f"<AuthFileCredentials from {places or 'no file'}>"
 
-    async def _search_files(self, name: str) -> Credential | None:
+    async def _search_files(self, name: str, troubles: list[str]) -> Credential | None:
         """Search the files in order; an error of one ends the search."""
         for file in self._files.files:
-            found = await self._search_file(file, name)
+            finding = await file.find(name, docker=self._docker)
+            if finding.warning is not None:
+                self._warn_once(finding.warning)
+            found = finding.credential
+            if finding.helper is not None:
+                found = await self._ask(finding.helper, str(file), troubles) or found
             if found is not None:
                 return found
         return None
 
-    async def _search_file(self, file: AuthFile, name: str) -> Credential | None:
-        finding = await file.find(name, docker=self._docker)
-        if finding.warning is not None:
-            self._warn_once(finding.warning)
-        if finding.helper is None:
-            return finding.credential
+    async def _ask(self, call: HelperCall, origin: str, troubles: list[str]) -> Credential | None:
+        """Ask a helper. If that fails, it has no credential, and `troubles` says why."""
         try:
-            known = await self._credential_helpers.get(*finding.helper)
+            return await self._credential_helpers.get(*call)
         except SupplementedError as error:
-            error.add_note(f"{file.path} names this helper")
-            raise
-        return finding.credential if known is None else known
+            troubles.append(f"{error.message} (named by {origin})")
+            return None
 
     def _warn_once(self, warning: str) -> None:
         if self._warn is None or warning in self._warned or len(self._warned) >= MAX_WARNINGS:
             return
         self._warned.add(warning)
         self._warn(warning)
-
-
-def _join(failures: list[SupplementedError]) -> SupplementedError:
-    """The first failure, with the later ones as notes."""
-    first, *others = failures
-    for other in others:
-        first.add_note(f"another source of credentials failed, too: {other}")
-    return first

@@ -83,6 +83,7 @@ async def find_directory(registry: str, paths: ConfigurationPaths) -> Path | Non
     roots = (
         paths.user_path(_DIRECTORY),
         paths.system_path(_DIRECTORY),
+        paths.shipped_path(_DIRECTORY),
         paths.system_path(_DIRECTORY, "docker"),
     )
     for root in roots:

@@ -25,6 +25,7 @@ __all__ = (
     "convert",
     "is_visible",
     "list_documents",
+    "list_drop_ins",
     "list_readable",
     "parse_toml",
     "quote_location",
@@ -108,6 +109,23 @@ async def list_documents(directory: Path, *suffixes: str) -> tuple[Path, ...]:
         message = f"cannot list {directory}: permission denied; check its permissions"
         raise ConfigurationError(message)
     return found
+
+
+async def list_drop_ins(directories: Iterable[Path], *suffixes: str) -> tuple[Path, ...]:
+    """List the files of several directories as one list, sorted by file name (rule CONF-02).
+
+    Args:
+        directories: The lowest precedence first: of files with equal names, the last one is
+            listed.
+        *suffixes: The suffixes of names to list.
+
+    Raises:
+        ConfigurationError: See `list_documents`.
+    """
+    found: dict[str, Path] = {}
+    for directory in directories:
+        found.update((path.name, path) for path in await list_documents(directory, *suffixes))
+    return tuple(found[name] for name in sorted(found))
 
 
 async def list_readable(directory: Path, *suffixes: str) -> tuple[Path, ...] | None:

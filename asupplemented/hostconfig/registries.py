@@ -15,7 +15,7 @@ import anyio.to_thread
 from asupplemented.errors import ConfigurationError, InvalidReferenceError
 from asupplemented.hostconfig.documents import (
     is_visible,
-    list_documents,
+    list_drop_ins,
     quote_location,
     read_document,
 )
@@ -184,7 +184,6 @@ def _location_error(
 
 
 _MAIN: Final = "registries.conf"
-_DROP_INS: Final = "registries.conf.d"
 _SUFFIX: Final = ".conf"
 
 
@@ -212,42 +211,46 @@ class Registries:
 
     @classmethod
     async def load(cls, paths: ConfigurationPaths) -> Registries:
-        """Read the main file and its drop-ins (rules CONF-01, CONF-02).
+        """Read the main file, its drop-ins and the override (rules CONF-01, CONF-02).
 
         Args:
             paths: Where the files are.
 
         Raises:
-            ConfigurationError: A file cannot be read or is malformed, or the file that
+            ConfigurationError: A file cannot be read or is malformed, or a file that
                 `paths` names does not exist.
         """
-        main, directories = await _find_files(paths)
-        drop_ins = [path for each in directories for path in await list_documents(each, _SUFFIX)]
+        main, override = await _find_main(paths), None
+        directories = paths.drop_in_directories(_MAIN)
+        if paths.registries_directory is not None:
+            directories = (paths.registries_directory,)
+        else:
+            override = paths.registries_override
+            if paths.registries_alone:
+                directories = ()
         texts: list[tuple[Path, str]] = []
-        for path in (main, *drop_ins):
+        for path in (main, *await list_drop_ins(directories, _SUFFIX), override):
             text = None if path is None else await read_document(path)
             if path is not None and text is not None:
                 texts.append((path, text))
-            elif path is not None and path is paths.registries:
-                message = f"there is no file {path}, which was given as the registries.conf"
+            elif path is not None and path in {paths.registries, override}:
+                message = f"there is no file {path}, which was given as a registries.conf"
                 raise ConfigurationError(message)
-        return await anyio.to_thread.run_sync(cls.parse, texts, main, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(cls.parse, texts, abandon_on_cancel=True)
 
     @classmethod
-    def parse(cls, texts: Sequence[tuple[Path, str]], main: Path | None) -> Registries:
+    def parse(cls, texts: Sequence[tuple[Path, str]]) -> Registries:
         """Parse and merge files. Pure.
 
         Args:
             texts: Paths and texts; later files override earlier ones.
-            main: The path, as the same object, that is not a drop-in; None for none.
 
         Raises:
             ConfigurationError: A file is malformed.
         """
         registries = cls()
         for path, text in texts:
-            parsed = parse_registries_conf(text, path, drop_in=path is not main)
-            registries = registries.merge(parsed, path)
+            registries = registries.merge(parse_registries_conf(text, path), path)
         return registries
 
     def merge(self, parsed: RegistriesConf, path: Path) -> Registries:
@@ -354,14 +357,11 @@ class RegistriesCache:
         return self._current
 
 
-async def _find_files(paths: ConfigurationPaths) -> tuple[Path | None, tuple[Path, ...]]:
-    """The main file, None for none, and the directories of its drop-ins."""
-    of_user, of_system = paths.user_path(_MAIN), paths.system_path(_MAIN)
-    main = paths.registries or of_system
-    directories = [paths.system_path(_DROP_INS), paths.user_path(_DROP_INS)]
-    if paths.registries is None and of_user is not None and await is_visible(of_user):
-        main = of_user
-        del directories[0]
-    if paths.registries_directory is not None:
-        directories = [paths.registries_directory]
-    return main, tuple(directory for directory in directories if directory is not None)
+async def _find_main(paths: ConfigurationPaths) -> Path | None:
+    """The main file: the one that is given, else the first that exists (rule CONF-01)."""
+    if paths.registries is not None:
+        return paths.registries
+    for path in (paths.user_path(_MAIN), paths.system_path(_MAIN), paths.shipped_path(_MAIN)):
+        if path is not None and await is_visible(path):
+            return path
+    return None

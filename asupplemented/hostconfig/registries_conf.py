@@ -236,28 +236,19 @@ class _File(msgspec.Struct, rename="kebab"):
     aliases: dict[str, str] | None = None
     registries: _Version1 = _Version1()
 
-    @property
-    def is_version2(self) -> bool:
-        """Whether the file has any key of version 2."""
-        return any(
-            getattr(self, name) is not None
-            for name in self.__struct_fields__
-            if name != "registries"
-        )
 
-
-def parse_registries_conf(text: str, path: Path, *, drop_in: bool = False) -> RegistriesConf:
-    """Parse the text of one file, of version 2 or of the old version 1 (rule CONF-04). Pure.
+def parse_registries_conf(text: str, path: Path) -> RegistriesConf:
+    """Parse the text of one file. Pure.
 
     Args:
         text: The text.
         path: The file, for messages.
-        drop_in: Whether the file is a drop-in, which must be of version 2.
 
     Raises:
-        ConfigurationError: A setting is malformed; the message names the file and the key.
+        ConfigurationError: A setting is malformed; the message names the file and the key. Or
+            the file is of version 1 (rule CONF-04).
     """
-    file, warnings = _read(text, path, drop_in=drop_in)
+    file, warnings = _read(text, path)
     registries = [_check_table(table, n, path) for n, table in enumerate(file.registry or (), 1)]
     _check_agreement(registries, path)
     unique = _first_of_each_prefix(registries)
@@ -276,34 +267,20 @@ def parse_registries_conf(text: str, path: Path, *, drop_in: bool = False) -> Re
     )
 
 
-def _read(text: str, path: Path, *, drop_in: bool) -> tuple[_File, list[str]]:
-    """The file converted to version 2, and warnings about its keys."""
+def _read(text: str, path: Path) -> tuple[_File, list[str]]:
+    """The file, and warnings about its keys."""
     tree = parse_toml(text, path)
     file = convert(tree, _File, path)
     warnings = list(_check_known_keys(tree, path))
-    if not file.registries.is_used:
-        return file, warnings
-    if drop_in:
-        message = f"{path} is of version 1, but drop-ins must be of version 2: use [[registry]]"
+    if file.registries.is_used:
+        message = (
+            f"{path} is of version 1, which is no longer read; replace [registries.search] by "
+            "unqualified-search-registries = [...], and each entry of [registries.insecure] and "
+            '[registries.block] by a [[registry]] table with location = "host[:port]" and '
+            "insecure = true or blocked = true"
+        )
         raise ConfigurationError(message)
-    if file.is_version2:
-        message = f"{path} mixes versions 1 and 2; replace [registries.*] by [[registry]]"
-        raise ConfigurationError(message)
-    return _convert_version1(file.registries), warnings
-
-
-def _convert_version1(old: _Version1) -> _File:
-    """Convert version 1 to version 2: first the blocked registries, then the insecure ones."""
-    tables: dict[str, _RegistryTable] = {}
-    for name in old.block.registries or ():
-        location = name.rstrip("/")
-        tables.setdefault(location, _RegistryTable(location=location)).blocked = True
-    for name in old.insecure.registries or ():
-        location = name.rstrip("/")
-        tables.setdefault(location, _RegistryTable(location=location)).insecure = True
-    return _File(
-        registry=list(tables.values()), unqualified_search_registries=old.search.registries
-    )
+    return file, warnings
 
 
 def _check_known_keys(tree: _Tree, path: Path) -> Iterator[str]:

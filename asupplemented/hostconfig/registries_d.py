@@ -16,8 +16,7 @@ import anyio.to_thread
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.documents import (
     check_keys,
-    is_visible,
-    list_documents,
+    list_drop_ins,
     read_document,
 )
 from asupplemented.limits import KIB
@@ -92,18 +91,20 @@ class Lookaside:
     async def load(cls, paths: ConfigurationPaths) -> Lookaside:
         """Read a registries.d (rule SIG-04).
 
-        It is the directory that `paths` names, else that of the user if it exists, else that of
-        the system.
+        It is the directory that `paths` names, else all directories of the distribution, the
+        system and the user: of files with equal names, only the last one is read.
 
         Args:
-            paths: Where the directory is.
+            paths: Where the directories are.
 
         Raises:
             ConfigurationError: A file cannot be read or is malformed, two files configure the
                 same namespace, or PyYAML is not installed and a file needs it.
         """
-        directory = await _find_directory(paths)
-        found = () if directory is None else await list_documents(directory, _SUFFIX)
+        directories = paths.drop_in_directories("registries")
+        if paths.lookaside is not None:
+            directories = (paths.lookaside,)
+        found = await list_drop_ins(directories, _SUFFIX)
         texts = [(path, await read_document(path, MAX_YAML)) for path in found]
         signatures = paths.signatures
         fallback = None if signatures is None else f"file://{quote(str(signatures))}"
@@ -192,15 +193,6 @@ def locate_signature(url: str, name: ImageName, digest: Digest, number: int) -> 
     parts = urlsplit(url)
     path = f"{parts.path}/{name.path}@{digest.algorithm}={digest.encoded}/signature-{number}"
     return parts._replace(path=path).geturl()
-
-
-async def _find_directory(paths: ConfigurationPaths) -> Path | None:
-    if paths.lookaside is not None:
-        return paths.lookaside
-    of_user = paths.user_path("registries.d")
-    if of_user is not None and await is_visible(of_user):
-        return of_user
-    return paths.system_path("registries.d")
 
 
 def _check_url(url: str | None, section: Section) -> str:

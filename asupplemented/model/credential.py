@@ -5,10 +5,12 @@ Their reprs and errors never show a secret.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote, quote_plus
 
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import MAX_NAME
@@ -30,6 +32,8 @@ NO_PRINCIPAL: Final = "default"
 _LOOKUP: Final = re.compile(r"(?!-)[!-.0-?A-~]++(?:/[!-.0-9;-?A-~]++)*+")
 """``host[:port]`` and the parts of a path, in visible ASCII: no user, tag, digest or scheme."""
 
+_SECRETS: Final = ("username", "password", "registry_token", "identity_token")
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credential:
@@ -42,6 +46,9 @@ class Credential:
         password: The password of `username`. It may have several lines: some are whole files.
         registry_token: A bearer token, sent to the registry unchanged.
         identity_token: A refresh token, exchanged at the token server.
+        trouble: Why a better credential was not found: a helper that is missing or fails. It is
+            a warning, and part of the error if the registry denies access (rule FILE-01). It
+            does not count in comparisons.
 
     Raises:
         ConfigurationError: A field holds NUL; a field other than `password` holds a line break,
@@ -52,13 +59,14 @@ class Credential:
     password: str | None = None
     registry_token: str | None = None
     identity_token: str | None = None
+    trouble: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            refused = "\0" if field.name == "password" else "\r\n\0"
+        for name in _SECRETS:
+            value = getattr(self, name)
+            refused = "\0" if name == "password" else "\r\n\0"
             if value is not None and any(character in value for character in refused):
-                message = f"the {field.name} of a credential holds a line break or NUL"
+                message = f"the {name} of a credential holds a line break or NUL"
                 raise ConfigurationError(message)
         if self.password is not None and self.username is None:
             message = "a credential has a password but no username"
@@ -66,6 +74,25 @@ class Credential:
         if self.username is not None and ":" in self.username:
             message = "the username of a credential holds a colon, which basic access cannot say"
             raise ConfigurationError(message)
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """User name and password to send, one of which may be empty; None for no login.
+
+        Without a password, even an empty one, the user name is only the account of a token.
+        """
+        if self.password is None or not (self.username or self.password):
+            return None
+        return self.username or "", self.password
+
+    def spellings(self) -> tuple[str, ...]:
+        """Every text under which a secret of this credential may be repeated (rule CRED-07)."""
+        login = "" if self.pair is None else ":".join(self.pair)
+        encoded = base64.b64encode(login.encode("utf-8", "surrogatepass")).decode("ascii")
+        plain = [getattr(self, name) for name in _SECRETS] + [encoded, encoded.rstrip("=")]
+        known = [text for text in plain if text]
+        quoted = [spell(text, safe="") for text in known for spell in (quote, quote_plus)]
+        return tuple(dict.fromkeys((*known, *quoted)))
 
     @classmethod
     def of(cls, value: Credential | tuple[str, str] | str | None) -> Credential | None:
@@ -91,7 +118,7 @@ class Credential:
         raise ConfigurationError(message)
 
     def __repr__(self) -> str:
-        known = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        known = [name for name in _SECRETS if getattr(self, name) is not None]
         return f"<Credential with {', '.join(known) or 'nothing'}>"
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from asupplemented.errors import InvalidDigestError, InvalidReferenceError, excerpt
 from asupplemented.model.digest import Digest
+from asupplemented.remedies import ALLOW_IPV6, advise
 
 __all__ = ("DEFAULT_REGISTRY", "DEFAULT_TAG", "MAX_NAME", "ImageName", "is_tag")
 
@@ -168,7 +169,7 @@ def _parse(cls: type[ImageName], text: str, *, allow_ipv6: bool) -> ImageName:
     name, at, digest = text.partition("@")
     registry, rest = _split_registry(name)
     if registry.startswith("[") and not allow_ipv6:
-        raise _malformed("an IPv6 registry has to be allowed explicitly")
+        raise _malformed("an IPv6 registry has to be allowed" + advise("set {}", ALLOW_IPV6))
     path, colon, tag = rest.partition(":")
     if registry == DEFAULT_REGISTRY and path and "/" not in path:
         path = _OFFICIAL + path

@@ -36,7 +36,7 @@ from asupplemented.errors import MalformedManifestError, excerpt
 from asupplemented.limits import MAX_JSON_DEPTH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = (
     "Json",
@@ -108,8 +108,16 @@ def decode_quickly(raw: bytes, kind: type[T]) -> T | None:
     return value if isinstance(value, kind) else None
 
 
-def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[str, Json]:
+def load(
+    raw: bytes, *, what: str = "document", trailing: bool = False, duplicates: bool = False
+) -> dict[str, Json]:
     """Parse a whole JSON object as a tree.
+
+    Args:
+        raw: See `decode`.
+        what: See `decode`.
+        trailing: See `decode`.
+        duplicates: Accept a key that is there twice; the last value counts.
 
     Returns:
         The object with every key of the document; ``null`` gives an empty one (rule J-09).
@@ -117,8 +125,9 @@ def load(raw: bytes, *, what: str = "document", trailing: bool = False) -> dict[
     Raises:
         MalformedManifestError: See `decode`; the values of fields are not checked.
     """
+    pairs = dict if duplicates else _unique
     try:
-        tree = _parse(raw.decode("utf-8", "replace"), trailing=trailing)
+        tree = _parse(raw.decode("utf-8", "replace"), trailing=trailing, pairs=pairs)
     except MalformedManifestError as error:
         raise MalformedManifestError(f"{what}: {error.message}") from None
     except RecursionError as error:
@@ -155,10 +164,12 @@ def convert(tree: dict[str, Json], kind: type[T], *, what: str = "document") -> 
         raise MalformedManifestError(f"{what}: {error.message}") from None
 
 
-def _parse(text: str, *, trailing: bool) -> Json:
+def _parse(
+    text: str, *, trailing: bool, pairs: Callable[[list[tuple[str, Json]]], dict[str, Json]]
+) -> Json:
     if _ESCAPED_SURROGATE.search(text):
         text = _ESCAPE.sub(_without_lone_surrogate, text)
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
+    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=_refuse)
     if not trailing:
         return cast("Json", decoder.decode(text))
     start = len(text) - len(text.lstrip(" \t\r\n"))

@@ -25,6 +25,7 @@ from asupplemented.events import (
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import AllImages
 from asupplemented.model.manifest import ImageManifest
+from asupplemented.remedies import CACHE, advise
 from asupplemented.transfer.plan import ManifestWalker, sum_sizes
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def prefetch(
         SupplementedError: A source failed. What was fetched until then stays in the cache.
     """
     if session.cache is None:
-        message = "there is no cache to fetch into; make the session as Session(cache=...)"
+        message = "there is no cache to fetch into" + advise("give one as {}", CACHE)
         raise ConfigurationError(message, reference=source.reference)
     if concurrency < 1:
         message = f"concurrency is a number of requests, 1 or more, not {concurrency}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
@@ -19,6 +20,7 @@ from asupplemented.errors import (
     UnknownTransportError,
     excerpt,
 )
+from asupplemented.remedies import TRANSPORT, advise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,6 +77,7 @@ FOREIGN_TRANSPORTS: Final = frozenset(
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+", re.ASCII)
 _DIGEST_LIKE: Final = re.compile(r"[a-z0-9]++:[0-9a-fA-F]", re.ASCII)
+_REGISTRY: Final = "docker"
 _SHOWN: Final = 150
 """Characters of untrusted text that a message shows."""
 
@@ -92,7 +95,7 @@ class ReferenceType(Protocol):
         ...
 
 
-def parse_reference(text: str) -> Reference:
+def parse_reference(text: str, *, allow_ipv6: bool = False) -> Reference:
     """Read a reference: ``oci:PATH[:IMAGE|:@N]``, ``dir:PATH`` or ``docker://NAME``.
 
     Other schemes come from `register_transport` and from installed packages. Nothing is looked
@@ -100,6 +103,7 @@ def parse_reference(text: str) -> Reference:
 
     Args:
         text: The reference; ``str()`` of what is returned parses back to an equal value.
+        allow_ipv6: Accept a registry like ``[::1]:5000`` (rule REF-12).
 
     Raises:
         UnknownTransportError: No transport has the scheme.
@@ -117,6 +121,8 @@ def parse_reference(text: str) -> Reference:
     if factory is None:
         raise _unknown(scheme, rest)
     try:
+        if allow_ipv6 and scheme == _REGISTRY:
+            factory = partial(cast("Callable[..., Reference]", factory), allow_ipv6=True)
         return factory(rest)
     except InvalidReferenceError as error:
         error.reference = _shown(scheme, rest)  # Whole, but for what may be a password.
@@ -196,8 +202,8 @@ def _load_plug_in(scheme: str) -> TransportFactory | None:
     if others:
         message = (
             f"several packages offer the transport {scheme}: {', '.join(map(_origin, found))}; "
-            "uninstall all but one, or choose one with register_transport()"
-        )
+            "uninstall all but one"
+        ) + advise("or choose one with {}", TRANSPORT)
         raise ConfigurationError(message)
     try:
         factory: object = point.load()

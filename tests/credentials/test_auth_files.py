@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.credentials import AuthFile, AuthFiles, default_auth_file
+from asupplemented.credentials import (
+    AuthFile,
+    AuthFileCredentials,
+    AuthFiles,
+    AuthVariable,
+    default_auth_file,
+)
 from asupplemented.credentials.auth_json import HelperCall, LookupResult
 from asupplemented.errors import ConfigurationError
 from asupplemented.limits import MAX_AUTH_FILE
 from asupplemented.model.credential import Credential
-from tests.credentials.keepers import encode, entry, write_json
+from tests.credentials.keepers import (
+    SECRET_SENTINEL,
+    encode,
+    entry,
+    secrets_in,
+    words_of,
+    write_json,
+)
 from tests.transports.places import failing_open
 
 HOME = Path("/home/alice")
@@ -194,7 +208,7 @@ async def find(
         (encode("user:\0\0pa\tss\0"), Credential("user", "pa\tss")),
         (encode("usér:pässword"), Credential("usér", "pässword")),
         (encode("_json_key:{\n}\n"), Credential("_json_key", "{\n}\n")),
-        (encode("user:"), Credential("user")),
+        (encode("user:"), Credential("user", "")),
         (encode(":pass"), Credential("", "pass")),
         (f"{encode('user:pass')[:4]}\n{encode('user:pass')[4:]}\r\n", Credential("user", "pass")),
         (encode(":"), None),
@@ -374,7 +388,7 @@ async def test_FILE06_what_only_docker_knows_is_not_looked_at(path: Path) -> Non
         ({"registrytoken": "r"}, Credential(None, None, "r")),
         (entry("user:pass", registrytoken="r"), Credential("user", "pass", "r")),
         ({**entry("user:pass"), "username": "other"}, Credential("user", "pass")),
-        ({**entry("no colon"), "username": "user"}, Credential("user")),
+        ({**entry("no colon"), "username": "user"}, Credential("user", "")),
         ({}, None),
         ({"username": "", "password": None}, None),
     ],
@@ -447,13 +461,9 @@ async def test_FILE05_a_file_that_says_nothing(path: Path, text: str) -> None:
         (b'{"a":' + b"1" * 5000 + b"}", "not a JSON object"),
         (b'{"a": NaN}', "not a JSON object"),
         (b'{"auths": []}', "wrong type"),
-        (b'{"auths": {"quay.io": "dXNlcjpwYXNz"}}', "wrong type"),
-        (b'{"auths": {"quay.io": {"auth": 5}}}', "wrong type"),
-        (b'{"credHelpers": {"quay.io": ["pass"]}}', "wrong type"),
-        (b'{"auths": {"quay.io": {}, "quay.io": {}}}', "key twice"),
-        (b'{"auths": {}, "auths": {}}', "key twice"),
-        (b'{"Auths": {}}', "wrong case"),
-        (b'{"auths": {"quay.io": {"Auth": ""}}}', "wrong case"),
+        (b'{"auths": {"quay.io": "dXNlcjpwYXNz"}}', "the entry for quay.io .* not an object"),
+        (b'{"auths": {"quay.io": {"auth": 5}}}', "the entry for quay.io .* not an object of texts"),
+        (b'{"credHelpers": {"quay.io": ["pass"]}}', "the entry for quay.io .* its helper is not"),
     ],
 )
 async def test_FILE05_SEC06_a_file_that_is_broken(path: Path, raw: bytes, why: str) -> None:
@@ -465,8 +475,104 @@ async def test_FILE05_SEC06_a_file_that_is_broken(path: Path, raw: bytes, why: s
 
 async def test_FILE05_a_broken_legacy_file(path: Path) -> None:
     write_json(path, {"quay.io": "dXNlcjpwYXNz"})
-    with pytest.raises(ConfigurationError, match="wrong type"):
+    with pytest.raises(ConfigurationError, match=r"the entry for quay.io .* not an object"):
         await AuthFile(path, legacy=True).find("quay.io")
+
+
+AUTH, OTHER = encode("user:pass"), encode("other:pass")
+USER, STORE = Credential("user", "pass"), HelperCall("store", "quay.io")
+FOUND, HELPED = LookupResult(credential=USER), LookupResult(STORE)
+KEYS = [
+    (f'{{"auths": {{"quay.io": {{"auth": "{AUTH}", "new": [1]}}}}, "psFormat": {{}}}}', FOUND),
+    (f'{{"AUTHS": {{"quay.io": {{"Auth": "{AUTH}"}}}}}}', FOUND),
+    (f'{{"auths": {{"quay.io": {{"auth": "{AUTH}"}}}}, "Auths": {{}}, "aUths": 5}}', FOUND),
+    (f'{{"Auths": 5, "auths": {{"quay.io": {{"auth": "{AUTH}"}}}}}}', FOUND),
+    (f'{{"auths": {{"quay.io": {{"Auth": "{OTHER}", "auth": "{AUTH}", "AUTH": 5}}}}}}', FOUND),
+    (f'{{"auths": {{"quay.io": {{"auth": "{OTHER}", "auth": "{AUTH}"}}}}}}', FOUND),
+    (f'{{"auths": 5, "auths": {{"quay.io": 5, "quay.io": {{"auth": "{AUTH}"}}}}}}', FOUND),
+    (
+        f'{{"auths": {{"quay.io": {{"auth": "{AUTH}"}}, "a": 5, "b": [], "c": {{"auth": 5}}}}}}',
+        FOUND,
+    ),
+    (
+        f'{{"auths": {{"quay.io": {{"auth": "{AUTH}"}}}}, "credHelpers": {{"a": 5, "b": []}}}}',
+        FOUND,
+    ),
+    (
+        f'{{"auths": {{"quay.io": {{"auth": "{AUTH}"}}}}, "credSstore": "x", "credsStore": ""}}',
+        FOUND,
+    ),
+    (
+        f'{{"auths": {{"quay.io": {{"auth": "{AUTH}"}}}}, "credsStore": "", "credSstore": "x"}}',
+        FOUND,
+    ),
+    ('{"auths": {"quay.io": {"auth": "", "USERNAME": "user", "Password": "pass"}}}', FOUND),
+    ('{"CredsStore": "store", "HttpHeaders": null}', HELPED),
+    ('{"credsStore": "other", "credsStore": "store"}', HELPED),
+    ('{"CREDHELPERS": {"quay.io": "store"}}', HELPED),
+    ('{"credHelpers": {"quay.io": "store"}, "credhelpers": {"quay.io": "other"}}', HELPED),
+    ('{"auths": {"quay.io": null}, "auths": null}', LookupResult()),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), KEYS)
+async def test_FILE01_no_key_of_another_program_refuses_a_file(
+    path: Path, text: str, expected: LookupResult
+) -> None:
+    path.write_text(text)
+    assert await AuthFile(path).find("ghcr.io") == LookupResult()
+    assert await AuthFile(path).find("quay.io/team/app", docker=True) == expected
+    assert await AuthVariable("X", text).find("quay.io/team/app", docker=True) == expected
+
+
+@given(st.text(max_size=20), st.sampled_from(["auths", "credHelpers", "credsStore", "auth"]))
+async def test_FILE01_any_other_key_is_ignored(junk: str, near: str) -> None:
+    known: dict[str, object] = {
+        "auths": {"quay.io": {"auth": AUTH, junk: {near: 5}, near.upper(): 5}}
+    }
+    known |= {"credHelpers": {}, "credsStore": ""}
+    text = json.dumps({junk: [5], f"{near}x": 5, near.swapcase(): [], **known})
+    assert await AuthVariable("X", text).find("quay.io", docker=True) == FOUND
+
+
+ENVIRONMENTS = [
+    ({}, "runtime"),
+    ({"DOCKER_AUTH_CONFIG": "inline"}, "inline"),
+    ({"DOCKER_AUTH_CONFIG": " "}, "runtime"),
+    ({"DOCKER_AUTH_CONFIG": "{}"}, "runtime"),
+    ({"DOCKER_CONFIG": "docker"}, "docker"),
+    ({"DOCKER_AUTH_CONFIG": "inline", "DOCKER_CONFIG": "docker"}, "inline"),
+    ({"DOCKER_AUTH_CONFIG": "{}", "DOCKER_CONFIG": "docker"}, "docker"),
+    ({"DOCKER_AUTH_CONFIG": "inline", "REGISTRY_AUTH_FILE": "named.json"}, "named"),
+    ({"DOCKER_AUTH_CONFIG": "inline", "REGISTRY_AUTH_FILE": "empty.json"}, None),
+]
+
+
+@pytest.mark.parametrize(("variables", "expected"), ENVIRONMENTS)
+async def test_FILE01_FILE04_what_an_environment_says(
+    variables: dict[str, str], expected: str | None, tmp_path: Path
+) -> None:
+    def text(user: str) -> str:
+        return json.dumps({"auths": {"quay.io": entry(f"{user}:pass")}})
+
+    write_json(tmp_path / "empty.json", {})
+    for name in ("runtime/containers/auth.json", "docker/config.json", "named.json"):
+        write_json(tmp_path / name, {}).write_text(text(Path(name.partition("/")[0]).stem))
+    environ = {name: str(tmp_path / value) for name, value in variables.items()}
+    environ |= {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "runtime")}
+    value = variables.get("DOCKER_AUTH_CONFIG")
+    environ["DOCKER_AUTH_CONFIG"] = text("inline") if value == "inline" else value or ""
+    found = await AuthFileCredentials(AuthFiles.of_environment(environ))("quay.io/a")
+    assert found == (None if expected is None else Credential(expected, "pass"))
+
+
+async def test_FILE05_CRED07_a_broken_variable_is_named_and_not_shown() -> None:
+    files = AuthFiles.default({"DOCKER_AUTH_CONFIG": f'{{"auths": "{SECRET_SENTINEL}"'})
+    with pytest.raises(
+        ConfigurationError, match=r"the auth file \$DOCKER_AUTH_CONFIG is not JSON"
+    ) as caught:
+        await AuthFileCredentials(files)("quay.io")
+    assert secrets_in(words_of(caught.value) + repr(files)) == []
 
 
 async def test_FILE05_a_pipe_is_no_file_and_nobody_waits_for_it(path: Path) -> None:

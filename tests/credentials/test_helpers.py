@@ -149,7 +149,12 @@ async def test_a_helper_that_is_missing_or_cannot_run(shelf: Shelf) -> None:
         ({"Username": "u", "Secret": "s", "Extra": [1]}, Credential("u", "s")),
         ({"Username": "u", "Secret": "a:b\nc"}, Credential("u", "a:b\nc")),
         ('{"Username": "u", "Secret": "s"}\nand more', Credential("u", "s")),
-        ({"Username": "u"}, Credential("u")),
+        ({"Username": "u"}, Credential("u", "")),
+        ({"username": "u", "SECRET": "s"}, Credential("u", "s")),
+        (
+            '{"Username": "a", "username": "b", "Username": "u", "Secret": "s"}',
+            Credential("u", "s"),
+        ),
         ({"Username": "", "Secret": "s"}, Credential("", "s")),
         ({"Username": "", "Secret": ""}, None),
         ({"Username": None, "Secret": None}, None),
@@ -199,8 +204,6 @@ def test_HELP02_failures(text: str, status: int, how: str) -> None:
         "[]",
         "[" * 100_000,
         '{"Username": 5}',
-        '{"username": "u", "Secret": "s"}',
-        '{"Username": "a", "Username": "b"}',
         '{"Username": "a:b", "Secret": "s"}',
         '{"Username": "u", "Secret": "s\\u0000"}',
         '{"Username": "<token>", "Secret": "s\\n"}',
@@ -214,7 +217,7 @@ def test_HELP01_answers_that_are_none(text: str) -> None:
 SECRETS = json.dumps({"Username": USER_SENTINEL, "Secret": SECRET_SENTINEL}).encode()
 LEAKY = (
     f'{{"Username": {{"{SECRET_SENTINEL}": "{SECRET_SENTINEL}"}}}}',
-    f'{{"{SECRET_SENTINEL}": 1, "{SECRET_SENTINEL}": 1}}',
+    f'{{"Username": 1, "{SECRET_SENTINEL}": "{SECRET_SENTINEL}"}}',
     f'{{"Username": "{USER_SENTINEL}:", "Secret": "{SECRET_SENTINEL}"}}',
     f'{{"Username": "<token>", "Secret": "{SECRET_SENTINEL}\\n"}}',
     f'{{"Username": ["{SECRET_SENTINEL}"]}}',

@@ -1,4 +1,4 @@
-"""A machine for each test."""
+"""A machine and a certificate authority for each test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.testing.certificates import Authority
 from tests.hostconfig.machine import Machine
 
 if TYPE_CHECKING:
@@ -15,3 +16,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "root", tmp_path / "home")
+
+
+@pytest.fixture
+def authority() -> Authority:
+    return Authority()

@@ -25,7 +25,7 @@ from asupplemented.hostconfig.certificates import (
 )
 from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.testing.certificates import Authority
-from tests.hostconfig.machine import USER, forbid, write
+from tests.hostconfig.machine import forbid, write
 
 if TYPE_CHECKING:
     from tests.hostconfig.machine import Machine
@@ -86,19 +86,6 @@ async def test_TLS01_a_root_counts_whether_it_has_the_host_or_not(machine: Machi
     machine.write_system(f"containers/certs.d/{HOST}/ca.crt")
     paths = replace(machine.paths, certificates_root=Path("/y"))
     assert await find_directory(HOST, paths) == Path("/y") / HOST
-
-
-async def test_TLS01_the_first_that_exists_counts_alone(machine: Machine) -> None:
-    assert await find_directory(HOST, machine.paths) is None
-    last = machine.write_system(f"docker/certs.d/{HOST}/ca.crt").parent
-    assert await find_directory(HOST, machine.paths) == last
-    middle = machine.write_system(f"containers/certs.d/{HOST}/x").parent
-    assert await find_directory(HOST, machine.paths) == middle
-    assert await read_certificates(middle) == Certificates()
-    first = machine.write_user(f"certs.d/{HOST}/x").parent
-    assert (
-        await find_directory(HOST, machine.paths) == first == machine.home / USER / "certs.d" / HOST
-    )
 
 
 async def test_TLS01_what_may_not_be_seen_is_not_there(

@@ -26,7 +26,7 @@ def test_the_environment_is_the_one_that_is_given(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/eve/cache")
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", "/home/eve/registries.conf")
     assert ConfigurationPaths.default({}) == ConfigurationPaths(
-        root=Path("/"), superuser=os.geteuid() == 0
+        root=Path("/"), superuser=os.geteuid() == 0, uid=os.geteuid()
     )
 
 

@@ -82,26 +82,6 @@ async def test_CONF01_the_null_device_switches_the_main_file_off(machine: Machin
     assert (await Registries.load(paths)).search == ()
 
 
-async def test_CONF01_the_file_of_the_system_counts_unless_the_user_has_one(
-    machine: Machine,
-) -> None:
-    machine.write_system(SYSTEM_MAIN, search("system.com"))
-    assert (await Registries.load(machine.paths)).search == ("system.com",)
-    machine.write_user(MAIN, "")
-    assert (await Registries.load(machine.paths)).search == ()
-
-
-async def test_CONF01_with_a_main_file_of_the_user_drop_ins_of_the_system_do_not_count(
-    machine: Machine,
-) -> None:
-    machine.write_system(f"{SYSTEM_DROP_INS}/a.conf", table("system.com"))
-    machine.write_user("registries.conf.d/a.conf", table("user.com"))
-    found = [each.prefix for each in (await Registries.load(machine.paths)).tables]
-    assert found == ["system.com", "user.com"]
-    machine.write_user(MAIN, "")
-    assert [each.prefix for each in (await Registries.load(machine.paths)).tables] == ["user.com"]
-
-
 async def test_CONF01_a_home_that_is_not_ours_to_see_does_not_count(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,21 +93,6 @@ async def test_CONF01_a_home_that_is_not_ours_to_see_does_not_count(
 
     monkeypatch.setattr("aiofiles.os.access", see)
     assert (await Registries.load(machine.paths)).search == ("system.com",)
-
-
-async def test_CONF02_drop_ins_are_read_in_order_and_the_last_one_wins(machine: Machine) -> None:
-    machine.write_system(SYSTEM_MAIN, search("main.com"))
-    machine.write_user("registries.conf.d/10.conf", search("user.com"))
-    machine.write_system(f"{SYSTEM_DROP_INS}/20.conf", search("late.com"))
-    machine.write_system(f"{SYSTEM_DROP_INS}/10.conf", search("early.com"))
-    registries = await Registries.load(machine.paths)
-    assert registries.search == ("user.com",)
-    assert [path.relative_to(machine.root.parent).parts[-2:] for path in registries.files] == [
-        ("containers", MAIN),
-        ("registries.conf.d", "10.conf"),
-        ("registries.conf.d", "20.conf"),
-        ("registries.conf.d", "10.conf"),
-    ]
 
 
 async def test_CONF02_other_files_and_directories_within_do_not_count(machine: Machine) -> None:
@@ -159,15 +124,6 @@ async def test_CONF02_drop_ins_that_may_not_be_listed_are_an_error(
     forbid(monkeypatch, "scandir", path.parent)
     with pytest.raises(ConfigurationError, match=r"registries\.conf\.d: permission denied"):
         await Registries.load(machine.paths)
-
-
-async def test_CONF02_a_drop_in_of_version_1_is_an_error(machine: Machine) -> None:
-    machine.write_system(f"{SYSTEM_DROP_INS}/old.conf", "[registries.search]\nregistries = []")
-    with pytest.raises(ConfigurationError, match=r"old\.conf is of version 1"):
-        await Registries.load(machine.paths)
-    machine.write_system(f"{SYSTEM_DROP_INS}/old.conf", "")
-    machine.write_system(SYSTEM_MAIN, '[registries.search]\nregistries = ["a.com"]')
-    assert (await Registries.load(machine.paths)).search == ("a.com",)
 
 
 async def test_CONF03_a_table_is_replaced_whole(machine: Machine) -> None:

@@ -13,10 +13,10 @@ PATH = Path("/etc/containers/registries.conf")
 SECRET = "hunter2"  # noqa: S105 - that is what it stands for
 
 
-def refuse(text: str, *parts: str, drop_in: bool = False) -> None:
+def refuse(text: str, *parts: str) -> None:
     """Parsing fails, and the message names the file and each of the parts."""
     with pytest.raises(ConfigurationError) as caught:
-        parse_registries_conf(text, PATH, drop_in=drop_in)
+        parse_registries_conf(text, PATH)
     for part in (str(PATH), *parts):
         assert part in caught.value.message
 
@@ -85,51 +85,20 @@ def test_nothing_said_is_not_the_same_as_nothing_wanted() -> None:
     assert (empty.search, empty.helpers) == ((), ())
 
 
-def test_CONF04_version_1_is_converted() -> None:
-    fragment = parse_registries_conf(
-        """
-        [registries.search]
-        registries = ["a.com", "b.com"]
-        [registries.insecure]
-        registries = ["c.com/", "d.com"]
-        [registries.block]
-        registries = ["d.com/", "e.com"]
-        """,
-        PATH,
+@pytest.mark.parametrize("name", ["search", "insecure", "block"])
+@pytest.mark.parametrize("beside", ["", '[[registry]]\nlocation = "a.com"\n', "[aliases]\n"])
+def test_CONF04_version_1_is_refused_and_the_error_shows_version_2(name: str, beside: str) -> None:
+    refuse(
+        f"{beside}[registries.{name}]\nregistries = []",
+        "version 1",
+        f"[registries.{name}]",
+        "[[registry]]",
     )
-    assert fragment.search == ("a.com", "b.com")
-    assert fragment.registries == (
-        Registry("d.com", "d.com", insecure=True, blocked=True, origin=PATH),
-        Registry("e.com", "e.com", blocked=True, origin=PATH),
-        Registry("c.com", "c.com", insecure=True, origin=PATH),
-    )
-
-
-def test_CONF04_version_1_without_a_search_says_nothing_of_it() -> None:
-    assert parse_registries_conf('[registries.block]\nregistries = ["a.com"]', PATH).search is None
-
-
-@pytest.mark.parametrize(
-    "second",
-    [
-        '[[registry]]\nlocation = "a.com"',
-        "[aliases]",
-        "unqualified-search-registries = []",
-        "credential-helpers = []",
-        'short-name-mode = "disabled"',
-    ],
-)
-def test_CONF04_the_versions_are_not_mixed(second: str) -> None:
-    refuse(f"{second}\n[registries.search]\nregistries = []", "mixes versions 1 and 2")
 
 
 def test_CONF04_empty_tables_of_version_1_do_no_harm() -> None:
     text = '[registries]\n[registries.search]\n[[registry]]\nlocation = "a.com"'
     assert [table.prefix for table in parse_registries_conf(text, PATH).registries] == ["a.com"]
-
-
-def test_CONF02_version_1_is_no_drop_in() -> None:
-    refuse("[registries.search]\nregistries = []", "version 1", "[[registry]]", drop_in=True)
 
 
 def test_CONF04_unknown_keys_are_ignored_with_a_remark() -> None:
@@ -209,7 +178,6 @@ def test_CONF05_only_a_wildcard_may_lack_a_location() -> None:
         '[[registry]]\nlocation = "a.com"\nprefix = "{}://a.com"',
         '[[registry]]\nlocation = "a.com"\n[[registry.mirror]]\nlocation = "{}://b.com"',
         'unqualified-search-registries = ["{}://a.com"]',
-        '[registries.block]\nregistries = ["{}://a.com"]',
     ],
 )
 def test_CONF05_no_location_has_a_scheme(text: str, scheme: str) -> None:

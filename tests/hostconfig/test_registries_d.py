@@ -66,12 +66,6 @@ async def test_SIG04_one_directory_counts(machine: Machine) -> None:
     assert await url() == "https://mine"
 
 
-async def test_SIG04_an_empty_directory_of_the_user_counts(machine: Machine) -> None:
-    machine.write_system(f"{SYSTEM}/a.yaml", default("https://system"))
-    machine.write_user("registries.d/readme")
-    assert (await Lookaside.load(machine.paths)).default is None
-
-
 async def test_SIG04_only_yaml_counts(machine: Machine) -> None:
     for each in ("a.yml", "a.yaml.bak", "sub/a.yaml", "a.conf"):
         machine.write_system(f"{SYSTEM}/{each}", "{broken")

@@ -19,7 +19,12 @@ from asupplemented.errors import (
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.blobs import ExternalBlob, HttpBlob, find_urls
+from asupplemented.transports.registry.blobs import (
+    ExternalBlob,
+    HttpBlob,
+    advise_external_urls,
+    find_urls,
+)
 from asupplemented.transports.registry.documents import HTML, read_document
 from asupplemented.transports.registry.error_response import Target, parse_media_type
 from asupplemented.transports.registry.host_config import HostConfig
@@ -190,6 +195,7 @@ class RegistryAdapter:
             end=end,
             etag=etag,
             request_context=self._request_context,
+            advice=advise_external_urls(blob, client.deps.options),
         )
 
     def open_parts(self, blob: Descriptor, ranges: Sequence[tuple[int, int | None]]) -> HttpParts:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+import re
+from contextlib import suppress
+from typing import Final, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from yarl import URL
+from yarl import URL
 
 __all__ = (
     "AddressScope",
@@ -21,6 +22,7 @@ __all__ = (
     "classify_host",
     "is_same_site",
     "origin_of",
+    "parse_origin",
     "redact",
 )
 
@@ -105,6 +107,21 @@ class AddressScope(enum.IntEnum):
     LOOPBACK = 2
     NEVER = 3
     """Link-local (metadata services of clouds), multicast, and invalid addresses."""
+
+
+def parse_origin(text: str) -> Origin:
+    """Parse an origin as people write it: ``https://host[:port]``, or ``host[:port]`` for https.
+
+    Raises:
+        ValueError: It is no origin; the message completes "a text that ...", and quotes nothing.
+    """
+    with suppress(ValueError):
+        url = URL(text if "://" in text else f"https://{text}")
+        bare = url.raw_path in {"", "/"} and not re.search(r"[@\s]", text)
+        if url.scheme in DEFAULT_PORTS and bare and not url.raw_query_string:
+            return origin_of(url)
+    message = "is not host[:port], http://host[:port] or https://host[:port]"
+    raise ValueError(message)
 
 
 def origin_of(url: URL) -> Origin:

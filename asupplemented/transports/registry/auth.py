@@ -72,6 +72,7 @@ class Authenticator:
     ) -> None:
         self._server = server
         self._clock = clock
+        self._credential = credential
         self._password = password_of(credential)
         self._registry_token = credential.registry_token if credential is not None else None
         self._identity_token = credential.identity_token if credential is not None else None
@@ -144,12 +145,12 @@ class Authenticator:
 
     def secrets(self) -> list[str]:
         """Every secret that was sent, and that a server could repeat in an error."""
-        known = [self._registry_token, self._identity_token, *(self._password or ())]
+        known = [] if self._credential is None else list(self._credential.spellings())
         sent = [
             each.headers["Authorization"] for each in self._authorizations.values() if each.headers
         ]
         known.extend(header.partition(" ")[2] for header in sent)
-        return [secret for secret in known if secret]
+        return known
 
     def _choose(self, offered: Sequence[Challenge]) -> Challenge | None:
         """The first usable challenge; bearer first if there is a token to use (CHAL-04)."""

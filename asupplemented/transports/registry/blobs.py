@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
@@ -31,6 +32,7 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.model.media_type import NON_DISTRIBUTABLE
+from asupplemented.remedies import EXTERNAL_URLS, advise
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.bodies import TimedBody, check_encoding, read_chunk, refuse
 from asupplemented.transports.registry.byteranges import (
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.redirects import RedirectClient
     from asupplemented.transports.registry.request import RequestContext
 
-__all__ = ("ExternalBlob", "HttpBlob", "HttpBody", "find_urls")
+__all__ = ("ExternalBlob", "HttpBlob", "HttpBody", "advise_external_urls", "find_urls")
 
 _OK: Final = 200
 _PARTIAL: Final = 206
@@ -174,6 +176,7 @@ class HttpBlob(HttpBody):
     """
 
     __slots__ = (
+        "_advice",
         "_empty",
         "_end",
         "_expected",
@@ -199,8 +202,10 @@ class HttpBlob(HttpBody):
         end: int | None,
         etag: str | None = None,
         request_context: RequestContext,
+        advice: str = "",
     ) -> None:
         super().__init__(client, repository, digest, request_context=request_context)
+        self._advice = advice
         self._start_wanted = start
         self._end = end
         self._validator = _find_strong(etag)
@@ -287,7 +292,7 @@ class HttpBlob(HttpBody):
 
     @property
     def _target(self) -> Target:
-        return Target(f"blob {self._digest}", BlobNotFoundError, self._digest)
+        return Target(f"blob {self._digest}", BlobNotFoundError, self._digest, self._advice)
 
     @property
     def _retry_policy(self) -> RetryPolicy:
@@ -356,6 +361,15 @@ class HttpBlob(HttpBody):
 def _find_strong(etag: str | None) -> str | None:
     """The validator if it is strong and can be sent back, else None."""
     return etag if etag is not None and _STRONG_ETAG.fullmatch(etag) else None
+
+
+def advise_external_urls(blob: Descriptor, options: RegistryOptions) -> str:
+    """The advice to allow external URLs, if only the options keep a blob from having them."""
+    if options.allow_external_urls or not find_urls(
+        blob, replace(options, allow_external_urls=True)
+    ):
+        return ""
+    return advise("the image names other URLs of it: allow them with {}", EXTERNAL_URLS)
 
 
 def find_urls(blob: Descriptor, options: RegistryOptions) -> tuple[URL, ...]:

@@ -12,7 +12,7 @@ registry itself authenticate once more and send again. Only then is the whole at
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import anyio
@@ -21,10 +21,17 @@ from yarl import URL
 
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import FirstFailure, retry
-from asupplemented.errors import SupplementedError, TooManyRequestsError
+from asupplemented.errors import (
+    ForbiddenError,
+    SupplementedError,
+    TooManyRequestsError,
+    UnauthorizedError,
+)
+from asupplemented.model.credential import Credential
 from asupplemented.transports.registry.auth import Authenticator
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
+from asupplemented.transports.registry.error_response import hide_secrets
 from asupplemented.transports.registry.failures import (
     should_retry,
     should_retry_hurried,
@@ -42,16 +49,12 @@ if TYPE_CHECKING:
     import aiohttp
 
     from asupplemented.aio.retry import Clock
-    from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.auth import Authorization
     from asupplemented.transports.registry.endpoint import Endpoint, EndpointConfig
     from asupplemented.transports.registry.ping import PingResult
     from asupplemented.transports.registry.request import ClientDeps, Request, RequestContext
 
 __all__ = ("Limiter", "RegistryClient", "resolve_url")
-
-_DOCKER_HUB: Final = "docker.io"
-_DOCKER_HUB_TOKENS: Final = ("https://auth.docker.io",)
 
 
 class Limiter:
@@ -167,17 +170,41 @@ class RegistryClient:
             outcome = FirstFailure(error, start)
         # Retried outside the handler, so that failures do not become contexts of one another.
         if isinstance(outcome, FirstFailure):
-            outcome = await retry(
-                partial(self._attempt, request, request_context),
-                judge=should_retry_hurried if request_context.has_alternatives else should_retry,
-                policy=request.retry or self.deps.options.retry,
-                clock=self.deps.clock,
-                notify=partial(self._before_retry, request_context),
-                first=outcome,
-            )
+            try:
+                outcome = await retry(
+                    partial(self._attempt, request, request_context),
+                    judge=should_retry_hurried
+                    if request_context.has_alternatives
+                    else should_retry,
+                    policy=request.retry or self.deps.options.retry,
+                    clock=self.deps.clock,
+                    notify=partial(self._before_retry, request_context),
+                    first=outcome,
+                )
+            except SupplementedError as error:
+                self._finish_error(error)
+                raise
         if isinstance(outcome, SupplementedError):
+            self._finish_error(outcome)
             raise outcome
         return outcome
+
+    def _secrets(self) -> Collection[str]:
+        """Every secret that was sent, and that a server could repeat."""
+        if self._pinged is not None:
+            return self._pinged[1].secrets()
+        return () if self._credential is None else self._credential.spellings()
+
+    def _finish_error(self, error: SupplementedError) -> None:
+        """Remove secrets (CRED-07); if access is denied, name a helper that failed (FILE-01)."""
+        account = None if self._credential is None else self._credential.username
+        hide_secrets(error, [secret for secret in self._secrets() if secret != account])
+        trouble = None if self._credential is None else self._credential.trouble
+        if not isinstance(error, UnauthorizedError | ForbiddenError) or trouble is None:
+            return
+        if trouble not in error.message:
+            error.message = f"{error.message}; a credential helper failed: {trouble}"
+            error.args = (error.message,)
 
     async def ensure_pinged(self, request_context: RequestContext) -> PingResult:
         """Ping the registry, unless that was done before.
@@ -210,7 +237,7 @@ class RegistryClient:
         url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
         response = await self._send_once(endpoint, url, request, authorization)
         if response.status in request.statuses:
-            self._notices.read(response.headers, request_context)
+            self._notices.read(response.headers, request_context, self._secrets)
             return response
         # The whole request is made only now: most requests end above.
         sent = request._replace(url=url, origin_headers=authorization.headers)
@@ -250,7 +277,7 @@ class RegistryClient:
     ) -> tuple[aiohttp.ClientResponse, bool]:
         """The response at the end of all redirects, and whether the registry itself sent it."""
         if response.status not in REDIRECTS:
-            self._notices.read(response.headers, request_context)
+            self._notices.read(response.headers, request_context, self._secrets)
             return response, True
         return await pinged.redirect_client.follow(response, sent)
 
@@ -298,21 +325,22 @@ class RegistryClient:
             notify=partial(self._before_retry, request_context),
         )
         origin = result.redirect_client.endpoint.origin
-        if self._credential is not None and origin.scheme == "http":
+        if self._credential is not None and self._credential.trouble is not None:
+            request_context.warn(f"a credential helper failed: {self._credential.trouble}")
+        if self._credential not in {None, Credential()} and origin.scheme == "http":
             request_context.warn(f"credentials are sent to {origin} over plain http")
         policy = TokenServerPolicy(
-            self.registry, origin, self._config.insecure, self._token_origins()
+            self.registry,
+            origin,
+            self._config.insecure,
+            self.deps.options.named_token_servers(self.registry),
+            self.deps.options.private_targets,
         )
         server = TokenServer(result.redirect_client, policy, self._credential, self.deps)
         authenticator = Authenticator(self._credential, result.challenges, server, self.deps.clock)
         self._pinged = result, authenticator
         self.signatures = result.signatures
         return self._pinged
-
-    def _token_origins(self) -> Collection[str]:
-        """Other origins that may be sent the credentials (rule CRED-02)."""
-        named = self.deps.options.token_servers.get(self.registry, ())
-        return (*named, *_DOCKER_HUB_TOKENS) if self.registry == _DOCKER_HUB else named
 
     def _before_retry(
         self,

@@ -124,6 +124,7 @@ class Connections(AsyncResource):
         max_scope: AddressScope | None,
         certificates: Certificates = NO_CERTIFICATES,
         proxies: Proxies = DIRECT,
+        own: bool = False,
     ) -> Endpoint:
         """How requests to the origin of a URL are sent.
 
@@ -134,6 +135,7 @@ class Connections(AsyncResource):
                 does not apply to proxies, which resolve names themselves.
             certificates: What to trust and to send there, besides the system's.
             proxies: The proxies to choose from.
+            own: See `Endpoint`.
 
         Raises:
             ConfigurationError: A client certificate cannot be used, or a proxy could not be
@@ -153,7 +155,7 @@ class Connections(AsyncResource):
         tls: ssl.SSLContext | bool = True
         if url.scheme == "https" and not uses_lenders_tls:
             tls = await self._tls.get(certificates, verify=verify)
-        return Endpoint(url, origin_of(url), client.session, tls, proxy)
+        return Endpoint(url, origin_of(url), client.session, tls, proxy, own)
 
     def find_scope(self, host: str) -> AddressScope | None:
         """The address scope of a host: the least private one if it has several addresses.
@@ -207,7 +209,7 @@ class Connections(AsyncResource):
                 raise SourceTimeoutError(f"{redact(url)} did not answer in time") from None
             raise
         except FOREIGN as error:
-            failure = translate(error, url)
+            failure = translate(error, url, own=endpoint.own)
         except RuntimeError as error:
             if not endpoint.client.closed:
                 raise
@@ -398,8 +400,7 @@ class _Resolver(AbstractResolver):
         admitted = [r for r, scope in zip(found, scopes, strict=True) if scope <= self._limit]
         if not admitted:
             message = (
-                f"{host} has only addresses more private than those of the server that named it; "
-                "if that is right, set RegistryOptions.private_targets"
+                f"{host} has only addresses more private than those of the server that named it"
             )
             raise ForbiddenAddressError(message)
         return admitted

@@ -29,11 +29,15 @@ __all__ = (
     "NO_CERTIFICATES",
     "Endpoint",
     "EndpointConfig",
+    "FindCertificates",
     "InThread",
     "Proxy",
     "TLSContexts",
     "find_proxy",
 )
+
+FindCertificates: TypeAlias = "Callable[[str], Awaitable[Certificates]]"
+"""Gives the certificates of the ``host[:port]`` of another server (rule TLS-01)."""
 
 InThread: TypeAlias = "Callable[[Callable[[], ssl.SSLContext]], Awaitable[ssl.SSLContext]]"
 """Runs a blocking function in a worker thread."""
@@ -61,6 +65,7 @@ class EndpointConfig:
     insecure: bool = False
     certificates: Certificates = NO_CERTIFICATES
     proxies: Proxies = DIRECT
+    find_certificates: FindCertificates | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class Endpoint:
     client: aiohttp.ClientSession
     tls: ssl.SSLContext | bool
     proxy: Proxy | None = None
+    own: bool = False
+    """Whether the setting ``tls_verify`` applies to it: it is on the host of a registry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,25 +27,28 @@ from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.transports.registry.challenge import parse_challenges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from multidict import CIMultiDictProxy
 
-    from asupplemented.errors import NotFoundError
+    from asupplemented.errors import NotFoundError, SupplementedError
     from asupplemented.model.strict_json import Json
 
 __all__ = (
     "ErrorResponse",
     "HostileDocumentError",
     "Target",
+    "censor",
     "decode_document",
     "describe",
+    "hide_secrets",
     "parse_media_type",
     "parse_warning",
 )
 
 _SHOWN: Final = 200
 _EXCERPT: Final = 50
+_SHORTEST: Final = 4
 _ERRORS: Final = 16
 
 _KNOWN_CODES: Final = frozenset(
@@ -106,6 +109,8 @@ class Target(NamedTuple):
     not_found: Callable[..., NotFoundError] | None = None
     """Makes the error if it does not exist; None if it cannot be missing."""
     digest: str | None = None
+    advice: str = ""
+    """The end of the message if it does not exist."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -144,7 +149,7 @@ def describe(
     """
     body = _censor(_parse_body(response), secrets)
     if target.not_found is not None and _is_absent(response.status, body):
-        message = f"{response.url} holds no {target.description}{_quote(body)}"
+        message = f"{response.url} holds no {target.description}{_quote(body)}{target.advice}"
         return target.not_found(message, digest=target.digest)
     kind, body = _classify(response, body, secrets)
     error = kind(
@@ -238,15 +243,28 @@ def _quote(body: _ErrorBody) -> str:
 
 def _censor(body: _ErrorBody, secrets: Iterable[str]) -> _ErrorBody:
     """Remove our secrets from the text of a server (rule CRED-07)."""
-    known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+    known = tuple(secrets)
+    errors = tuple((code, censor(message, known)[:_SHOWN]) for code, message in body.errors)
+    return _ErrorBody(body.code, censor(body.message, known), errors, body.hostile)
 
-    def clean(text: str) -> str:
-        for secret in known:
-            text = text.replace(secret, "***")
-        return text
 
-    errors = tuple((code, clean(message)[:_SHOWN]) for code, message in body.errors)
-    return _ErrorBody(body.code, clean(body.message), errors, body.hostile)
+def censor(text: str, secrets: Iterable[str]) -> str:
+    """Replace our secrets in a text that a server may have written (rule CRED-07)."""
+    for secret in sorted({secret for secret in secrets if secret}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def hide_secrets(error: SupplementedError, secrets: Collection[str]) -> None:
+    """Replace our secrets in an error: a server may repeat them in a URL or a challenge.
+
+    The message has words of ours, too, so very short secrets are left.
+    """
+    secrets = [secret for secret in secrets if len(secret) >= _SHORTEST]
+    error.message = censor(error.message, secrets)
+    error.args = (error.message,)
+    if isinstance(error, RegistryError) and error.url is not None:
+        error.url = censor(error.url, secrets)
 
 
 def decode_document(body: bytes) -> dict[str, Json]:

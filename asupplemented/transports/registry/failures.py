@@ -21,6 +21,7 @@ from asupplemented.errors import (
     TooManyRequestsError,
     TruncatedError,
 )
+from asupplemented.remedies import PRIVATE_TARGETS, TLS_VERIFY, advise
 from asupplemented.transports.registry.addresses import origin_of, redact
 
 if TYPE_CHECKING:
@@ -68,21 +69,24 @@ class ForbiddenAddressError(OSError):
     """A name resolved only to addresses that are too private (rule SEC-01)."""
 
 
-def translate(error: Exception, url: URL, *, received: int | None = None) -> SourceError:
+def translate(
+    error: Exception, url: URL, *, received: int | None = None, own: bool = False
+) -> SourceError:
     """The error for a foreign exception, which becomes its cause unless it shows secrets.
 
     Args:
         error: One of `FOREIGN`, or of `FOREIGN_IN_BODY`.
         url: The URL of the request.
         received: Bytes of the body that had arrived, None if the head had not.
+        own: Whether the setting ``tls_verify`` applies to the server.
     """
-    ours = _translate(error, url, received)
+    ours = _translate(error, url, received, own=own)
     if not isinstance(error, _SHOWING_SECRETS):
         ours.__cause__ = error
     return ours
 
 
-def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
+def _translate(error: Exception, url: URL, received: int | None, *, own: bool) -> SourceError:
     place = redact(url)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return _UnreachedTimeoutError(f"no connection to {origin_of(url)} in time")
@@ -95,7 +99,7 @@ def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
     fault = _find_fault(error, url)
     if fault is not None:
         return MalformedResponseError(fault, url=place, received=received)
-    return NetworkError(_complain(error, url), received=received)
+    return NetworkError(_complain(error, url, own=own), received=received)
 
 
 def _find_fault(error: Exception, url: URL) -> str | None:
@@ -108,7 +112,8 @@ def _find_fault(error: Exception, url: URL) -> str | None:
     if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(
         cause, ForbiddenAddressError
     ):
-        return f"refused to connect to {origin_of(url)}: {cause}"
+        message = f"refused to connect to {origin_of(url)}: {cause}"
+        return message + advise("if that is right, allow it with {}", PRIVATE_TARGETS)
     return None
 
 
@@ -131,14 +136,15 @@ class _ProxyRefusalError(NetworkError):
         return error
 
 
-def _complain(error: Exception, url: URL) -> str:
+def _complain(error: Exception, url: URL, *, own: bool) -> str:
     origin = _other_side(error, url)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = getattr(error.certificate_error, "verify_message", "") or "it is not trusted"
-        return (
-            f"the certificate of {origin} was refused: {why}; "
-            "install its authority, or set tls_verify=False for a registry that you trust anyway"
-        )
+        message = f"the certificate of {origin} was refused: {why}; install its authority"
+        if own and origin == str(origin_of(url)):
+            text = "or, for a registry that you trust anyway, give {}"
+            message += advise(text, TLS_VERIFY)
+        return message
     if isinstance(error, aiohttp.ClientSSLError):
         return f"no TLS with {origin}: {_words(error)}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):

@@ -6,6 +6,7 @@ opened (rule CONF-21).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -116,16 +117,31 @@ class HostConfig:
             ConfigurationError: Its certificates cannot be read, or half of a pair is missing.
         """
         registry = candidate.name.registry
+        find = None if self._paths is None else self.find_certificates
         verify = self._tls_verify
         insecure = candidate.insecure if verify is None else not verify
         proxies = Proxies.only(candidate.proxy) if candidate.proxy else self._options.proxies
         if self._paths is None:
             return EndpointConfig(registry, insecure, NO_CERTIFICATES, proxies or DIRECT)
-        certificates = self._certificates.get(registry)
-        if certificates is None:
-            read = partial(self._read_certificates, registry, self._paths, warn)
-            certificates = await self._certificate_flights.run(registry, read)
-        return EndpointConfig(registry, insecure, certificates, proxies or DIRECT)
+        certificates = await self._get_certificates(registry, self._paths, warn)
+        return EndpointConfig(registry, insecure, certificates, proxies or DIRECT, find)
+
+    async def find_certificates(self, place: str) -> Certificates:
+        """The certificates of a server that a registry leads to (rule TLS-01).
+
+        A directory that is configured for every registry gives its authorities only: a client
+        certificate identifies the user to registries, not to other servers.
+
+        Args:
+            place: Its ``host[:port]``, as in its URL.
+
+        Raises:
+            ConfigurationError: They cannot be read, or half of a pair is missing.
+        """
+        if self._paths is None:
+            return NO_CERTIFICATES
+        found = await self._get_certificates(place, self._paths, lambda _: None)
+        return found if self._paths.certificates is None else replace(found, pairs=())
 
     async def find_places(self, warn: Callable[[str], None]) -> SignaturePlaces | None:
         """Where signatures are kept beside registries; None for nowhere (rule SIG-04).
@@ -160,6 +176,15 @@ class HostConfig:
         registries = await cache.get()
         _warn_of(registries.warnings, warn)
         return registries
+
+    async def _get_certificates(
+        self, registry: str, paths: ConfigurationPaths, warn: Callable[[str], None]
+    ) -> Certificates:
+        certificates = self._certificates.get(registry)
+        if certificates is None:
+            read = partial(self._read_certificates, registry, paths, warn)
+            certificates = await self._certificate_flights.run(registry, read)
+        return certificates
 
     async def _read_certificates(
         self, registry: str, paths: ConfigurationPaths, warn: Callable[[str], None]

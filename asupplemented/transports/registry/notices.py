@@ -9,10 +9,10 @@ from aiohttp import hdrs
 from multidict import istr
 
 from asupplemented.events import RateLimitTold
-from asupplemented.transports.registry.error_response import parse_warning
+from asupplemented.transports.registry.error_response import censor, parse_warning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from multidict import CIMultiDictProxy
 
@@ -49,21 +49,28 @@ class HeaderNotices:
         self._warnings: set[str] = set()
         self._allowances: tuple[Allowance | None, Allowance | None] = (None, None)
 
-    def read(self, headers: CIMultiDictProxy[str], request_context: RequestContext) -> None:
-        """Emit events for the headers of a response."""
+    def read(
+        self,
+        headers: CIMultiDictProxy[str],
+        request_context: RequestContext,
+        secrets: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """Emit events for the headers of a response, without what `secrets` returns."""
         if hdrs.WARNING in headers:
-            self._emit_warnings(headers.getall(hdrs.WARNING), request_context)
+            self._emit_warnings(headers.getall(hdrs.WARNING), request_context, secrets())
         if _REMAINING in headers or _LIMIT in headers:
             self._emit_rate_limit(headers, request_context)
 
-    def _emit_warnings(self, values: Sequence[str], request_context: RequestContext) -> None:
+    def _emit_warnings(
+        self, values: Sequence[str], request_context: RequestContext, secrets: Collection[str]
+    ) -> None:
         """Emit the warnings of a registry, each text once (rule ERR-10)."""
         for value in values:
             text = parse_warning(value)
             if text is None or text in self._warnings or len(self._warnings) >= MAX_WARNINGS:
                 continue
             self._warnings.add(text)
-            request_context.warn(f"{self._registry} warns: {text}")
+            request_context.warn(f"{self._registry} warns: {censor(text, secrets)}")
 
     def _emit_rate_limit(
         self, headers: CIMultiDictProxy[str], request_context: RequestContext

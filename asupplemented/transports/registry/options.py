@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from asupplemented.abc import ResourceKey
 from asupplemented.aio.retry import RetryPolicy
+from asupplemented.errors import ConfigurationError
 from asupplemented.limits import (
     CHUNK_MAX,
     KIB,
@@ -17,6 +18,7 @@ from asupplemented.limits import (
     MAX_TOKEN_BODY,
     MIB,
 )
+from asupplemented.transports.registry.addresses import Origin, parse_origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from asupplemented.model.name import ImageName
 
 __all__ = ("OPTIONS", "RegistryLimits", "RegistryOptions", "SignaturePlaces")
+
+_DOCKER_HUB: Final = "docker.io"
+_DOCKER_HUB_TOKENS: Final = Origin("https", "auth.docker.io", 443)
 
 
 class SignaturePlaces(Protocol):
@@ -98,8 +103,9 @@ class RegistryOptions:
     token_servers: Mapping[str, Collection[str]] = field(
         default_factory=dict[str, "Collection[str]"], hash=False
     )
-    """Maps a registry (``host[:port]``) to the origins (``https://host[:port]``) that may get its
-    credentials, besides the registry itself and its own site (rule CRED-02)."""
+    """Maps a registry (``host[:port]``, or ``*`` for every registry) to the origins
+    (``https://host[:port]``) that may get its credentials, besides those on its own host and site
+    (rule CRED-02). They may have any address."""
     private_targets: bool = False
     """Follow redirects, and get tokens, at addresses more private than the registry's own
     (rule SEC-01)."""
@@ -119,6 +125,24 @@ class RegistryOptions:
     """Where signatures are kept beside the registry; None for where `configuration` says."""
     user_agent: str | None = None
     """The ``User-Agent`` header; None for the name and version of this library."""
+
+    def __post_init__(self) -> None:
+        for registry in self.token_servers:
+            self.named_token_servers(registry)
+
+    def named_token_servers(self, registry: str) -> frozenset[Origin]:
+        """The origins that may get the credentials of a registry (rule CRED-02).
+
+        Raises:
+            ConfigurationError: One of `token_servers` is no origin.
+        """
+        named = {*self.token_servers.get(registry, ()), *self.token_servers.get("*", ())}
+        try:
+            origins = frozenset(map(parse_origin, named))
+        except ValueError as error:
+            message = f"one of token_servers for {registry} {error}"
+            raise ConfigurationError(message) from None
+        return origins | {_DOCKER_HUB_TOKENS} if registry == _DOCKER_HUB else origins
 
     @property
     def key(self) -> ResourceKey[RegistryOptions]:

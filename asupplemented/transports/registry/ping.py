@@ -122,6 +122,7 @@ async def _ping_scheme(
         max_scope=None,
         certificates=config.certificates,
         proxies=config.proxies,
+        own=True,
     )
     client = RedirectClient(
         deps.connections,
@@ -129,6 +130,8 @@ async def _ping_scheme(
         endpoint,
         insecure=config.insecure,
         proxies=config.proxies,
+        config=config,
+        named=deps.options.named_token_servers(config.registry),
     )
     target = Target("its version")
     response, same_origin = await client.send(Request(url.with_path("/v2/", encoded=True), target))

@@ -6,6 +6,7 @@ No URL is re-quoted: a pre-signed location works only as it was written.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urljoin
 
@@ -13,22 +14,25 @@ from aiohttp import hdrs
 from yarl import URL
 
 from asupplemented.errors import MalformedResponseError
+from asupplemented.remedies import PRIVATE_TARGETS, TLS_VERIFY, advise
 from asupplemented.transports.registry.addresses import (
     AddressScope,
     classify_host,
     origin_of,
     redact,
 )
-from asupplemented.transports.registry.endpoint import DIRECT
+from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import aiohttp
 
+    from asupplemented.hostconfig.certificates import Certificates
     from asupplemented.hostconfig.proxies import Proxies
+    from asupplemented.transports.registry.addresses import Origin
     from asupplemented.transports.registry.connections import Connections
-    from asupplemented.transports.registry.endpoint import Endpoint
+    from asupplemented.transports.registry.endpoint import Endpoint, EndpointConfig
     from asupplemented.transports.registry.options import RegistryOptions
     from asupplemented.transports.registry.request import Request
 
@@ -40,7 +44,9 @@ _VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+:", re.ASCII)
 
 
-def next_url(visited: Sequence[URL], location: str | None, *, limit: int, insecure: bool) -> URL:
+def next_url(
+    visited: Sequence[URL], location: str | None, *, limit: int, insecure: bool, own: bool = False
+) -> URL:
     """The URL that a redirect leads to, if it may be followed.
 
     Args:
@@ -48,6 +54,7 @@ def next_url(visited: Sequence[URL], location: str | None, *, limit: int, insecu
         location: The ``Location`` header, None if there is none.
         limit: Redirects that are followed.
         insecure: Whether https may be left for http.
+        own: Whether the setting ``tls_verify`` would change that.
 
     Raises:
         MalformedResponseError: The redirect must not be followed. The message and URL of the
@@ -61,7 +68,8 @@ def next_url(visited: Sequence[URL], location: str | None, *, limit: int, insecu
     except ValueError as error:
         raise _refuse(current, f"to a location that {error}") from None
     if current.scheme == "https" and target.scheme == "http" and not insecure:
-        raise _refuse(current, f"from https to plain http at {redact(target)}")
+        advice = advise("if that is right, allow it with {}", TLS_VERIFY) if own else ""
+        raise _refuse(current, f"from https to plain http at {redact(target)}{advice}")
     if target in visited:
         raise _refuse(current, f"in a circle, to {redact(target)} again")
     if len(visited) > limit:
@@ -138,9 +146,21 @@ class RedirectClient:
         endpoint: The server whose redirects are followed, such as a registry.
         insecure: Whether https may be left for http.
         proxies: The proxies for where redirects lead (rule TLS-07).
+        config: The registry of the endpoint; None if it is no registry. On its host, its TLS
+            settings apply to every port (rule TLS-05), and the certificates of other servers
+            are looked up as it says (rule TLS-01).
+        named: Origins that the caller allows, whatever their address.
     """
 
-    __slots__ = ("_connections", "_insecure", "_options", "_proxies", "endpoint")
+    __slots__ = (
+        "_config",
+        "_connections",
+        "_insecure",
+        "_named",
+        "_options",
+        "_proxies",
+        "endpoint",
+    )
 
     def __init__(
         self,
@@ -150,17 +170,22 @@ class RedirectClient:
         *,
         insecure: bool = False,
         proxies: Proxies = DIRECT,
+        config: EndpointConfig | None = None,
+        named: Collection[Origin] = (),
     ) -> None:
         self._connections = connections
         self._options = options
         self._insecure = insecure
         self._proxies = proxies
+        self._config = config
+        self._named = named
         self.endpoint = endpoint
 
     def without_insecure(self) -> RedirectClient:
         """The same client, which never leaves https for http."""
+        config = None if self._config is None else replace(self._config, insecure=False)
         return RedirectClient(
-            self._connections, self._options, self.endpoint, proxies=self._proxies
+            self._connections, self._options, self.endpoint, proxies=self._proxies, config=config
         )
 
     async def send(self, request: Request) -> Response:
@@ -220,6 +245,7 @@ class RedirectClient:
                 response.headers.get(hdrs.LOCATION),
                 limit=0 if request.form is not None else self._options.limits.redirects,
                 insecure=self._insecure,
+                own=self._config is not None and self.endpoint.own,
             )
             if request.check_redirect is not None:
                 request.check_redirect(url)
@@ -238,18 +264,31 @@ class RedirectClient:
         home = self.endpoint
         if origin_of(url) == home.origin:
             return home
-        limit = None if self._options.private_targets else self._max_scope()
+        allowed = self._options.private_targets or origin_of(url) in self._named
+        limit = None if allowed else self._max_scope()
         scope = classify_host(url.raw_host or "")
         if limit is not None and scope is not None and scope > limit:
             place = redact(url)
             message = (
-                f"{home.origin} leads to {place}, an address more private than its own; "
-                "if that is right, set RegistryOptions.private_targets"
-            )
+                f"{home.origin} leads to {place}, an address more private than its own"
+            ) + advise("if that is right, allow it with {}", PRIVATE_TARGETS)
             raise MalformedResponseError(message, url=place)
+        own = self._config is not None and url.raw_host == home.url.raw_host
         return await self._connections.open_endpoint(
-            url, verify=True, max_scope=limit, proxies=self._proxies
+            url,
+            verify=not (own and self._insecure),
+            max_scope=limit,
+            certificates=await self._find_certificates(url),
+            proxies=self._proxies,
+            own=own,
         )
+
+    async def _find_certificates(self, url: URL) -> Certificates:
+        """The certificates that are configured for another origin."""
+        find = None if self._config is None else self._config.find_certificates
+        if find is None or url.scheme != "https":
+            return NO_CERTIFICATES
+        return await find(url.raw_authority)
 
     def _max_scope(self) -> AddressScope | None:
         """The most private address that a redirect may lead to, None for any."""

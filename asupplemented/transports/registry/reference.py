@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from asupplemented.errors import InvalidReferenceError, SupplementedError, excerpt
 from asupplemented.model.name import ImageName
-from asupplemented.source import open_verified
+from asupplemented.source import open_verified, time_limit
 from asupplemented.transports.registry.adapter import RegistryAdapter, enter
 from asupplemented.transports.registry.host_config import HostConfig
 from asupplemented.transports.registry.mirrors import MirroredAdapter, MirrorEndpoint
@@ -159,7 +159,7 @@ class RegistryReference:
             LimitExceededError: The list is too long.
             SourceError: The registry failed or refused, or its list cannot be followed.
         """
-        async with self._open_registry(session) as adapter:
+        async with self._open_registry("listing tags", session) as adapter:
             return await adapter.list_tags()
 
     async def get_digest(self, session: Context) -> Digest:
@@ -175,17 +175,18 @@ class RegistryReference:
             ImageNotFoundError: There is no such image.
             SourceError: The registry failed or refused, or names no digest.
         """
-        async with self._open_registry(session) as adapter:
+        async with self._open_registry("finding the digest", session) as adapter:
             return await adapter.fetch_digest()
 
     @asynccontextmanager
-    async def _open_registry(self, session: Context) -> AsyncGenerator[RegistryAdapter]:
+    async def _open_registry(self, what: str, session: Context) -> AsyncGenerator[RegistryAdapter]:
         try:
-            adapter = await open_registry(self.name, str(self), session)
-            try:
-                yield adapter
-            finally:
-                await adapter.aclose()
+            async with time_limit(what, self, session):
+                adapter = await open_registry(self.name, str(self), session)
+                try:
+                    yield adapter
+                finally:
+                    await adapter.aclose()
         except SupplementedError as error:
             error.locate(reference=self)
             raise

@@ -20,6 +20,7 @@ from yarl import URL
 
 from asupplemented.aio.retry import retry
 from asupplemented.errors import MalformedResponseError
+from asupplemented.remedies import TOKEN_SERVERS, advise
 from asupplemented.transports.registry.addresses import (
     AddressScope,
     Origin,
@@ -80,6 +81,7 @@ class TokenServer:
         self._redirect_client = redirect_client
         self._policy = policy
         self._deps = deps
+        self._credential = credential
         self._password = password_of(credential)
         self._identity_token = credential.identity_token if credential is not None else None
         self._account = credential.username if credential is not None else None
@@ -160,7 +162,7 @@ class TokenServer:
         return parse_token(body, now=now, longest=limits.token_life, place=place)
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> RegistryError | NotFoundError:
-        secrets = (self._identity_token or "", *(self._password or ()))
+        secrets = () if self._credential is None else self._credential.spellings()
         return await refuse(response, self._target, self._deps, secrets)
 
 
@@ -169,10 +171,8 @@ def _accept_json() -> CIMultiDict[str]:
 
 
 def password_of(credential: Credential | None) -> tuple[str, str] | None:
-    """User name and password, None unless there are both (rule TOK-01)."""
-    if credential is None or not credential.username or not credential.password:
-        return None
-    return credential.username, credential.password
+    """User name and password; None for no login (rule TOK-01)."""
+    return None if credential is None else credential.pair
 
 
 def basic_header(username: str, password: str) -> str:
@@ -237,18 +237,20 @@ class TokenQuery:
 class TokenServerPolicy:
     """Which token servers a registry may send us to (rules CRED-01, CRED-02).
 
-    Without credentials, to any https URL (and to http if the registry is insecure), but not to
-    a literal address that is not public, unless it has the registry's own host and port. With
-    credentials, only to the registry's own origin, to https within its site, or to an origin
-    that the caller named.
+    To the registry's own host, on any port, if the scheme is no weaker than the registry's, and
+    to an origin that the caller named. Otherwise, without credentials, to any https URL (and to
+    http if the registry is insecure), but not to a literal address that is not public. With
+    credentials, only to https within the registry's site.
     """
 
     registry: str
     """``host[:port]``, for messages."""
     home: Origin
     insecure: bool
-    named: Collection[str] = ()
+    named: Collection[Origin] = ()
     """Origins that the caller trusts with the credentials of this registry."""
+    private: bool = False
+    """Whether a realm may have any address."""
 
     def check(self, realm: str | None, *, credentialed: bool) -> URL:
         """The URL of a realm that may be asked.
@@ -270,13 +272,16 @@ class TokenServerPolicy:
     def check_url(self, url: URL, *, credentialed: bool) -> None:
         """Check a URL that is parsed already, such as that of a redirect, like `check`."""
         origin = origin_of(url)
-        if origin == self.home or str(origin) in self.named:
+        weaker = (self.home.scheme, origin.scheme) == ("https", "http")
+        if origin in self.named or (origin.host == self.home.host and not weaker):
             return
         fault = self._fault(origin, credentialed=credentialed)
         if fault is not None:
-            message = (
-                f"{self.registry} demands a token from {redact(url)}, {fault}; if that is right,"
-                f" add {origin} to RegistryOptions.token_servers for {self.registry}"
+            message = (f"{self.registry} demands a token from {redact(url)}, {fault}") + advise(
+                "if that is right, allow it with {}",
+                TOKEN_SERVERS,
+                registry=self.registry,
+                origin=str(origin),
             )
             raise MalformedResponseError(message, url=redact(url))
 
@@ -284,7 +289,8 @@ class TokenServerPolicy:
         if origin.scheme != "https" and not self.insecure:
             return "which is plain http"
         scope = classify_host(origin.host)
-        if scope not in {None, AddressScope.PUBLIC} and origin[1:] != self.home[1:]:
+        private = scope not in {None, AddressScope.PUBLIC} and origin.host != self.home.host
+        if private and not self.private:
             return "which is an address that is not public"
         if not credentialed:
             return None

@@ -101,10 +101,8 @@ async def test_CHAL05_without_credentials_there_is_no_header(
     assert basic.count("latest") == 1
 
 
-@pytest.mark.parametrize(
-    "credential", [Credential("bob"), Credential("bob", ""), Credential("", "x")]
-)
-async def test_CHAL05_half_a_credential_is_none(
+@pytest.mark.parametrize("credential", [Credential("bob"), Credential("", ""), Credential()])
+async def test_CHAL05_without_a_login_no_header_is_sent(
     basic: FakeRegistry, credential: Credential
 ) -> None:
     async with watch(**as_bob(basic, credential)) as watched:
@@ -150,7 +148,7 @@ async def test_TOK01_a_token_for_somebody(bearer: FakeRegistry) -> None:
     assert manifest.header("Authorization") == "Bearer fake-token-1"
 
 
-@pytest.mark.parametrize("credential", [Credential("bob"), Credential("bob", "")])
+@pytest.mark.parametrize("credential", [Credential("bob")])
 async def test_TOK01_a_user_without_a_password_is_an_account_only(
     bearer: FakeRegistry, credential: Credential
 ) -> None:
@@ -549,12 +547,13 @@ async def test_CRED02_an_address_that_is_not_public_is_not_asked(
     other: FakeRegistry,
     credentialed: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    access_of(bearer).realm = f"{other.url}/token"
+    elsewhere = other.url.replace("127.0.0.1", "127.0.0.2")
+    access_of(bearer).realm = f"{elsewhere}/token"
     settings = as_bob(bearer) if credentialed else {}
     async with watch(**settings) as watched:
         with pytest.raises(MalformedResponseError, match="token_servers") as caught:
             await try_open(watched, bearer)
-    assert f"{other.url}/token" in str(caught.value)
+    assert f"{elsewhere}/token" in str(caught.value)
     assert other.requests == []
 
 
@@ -587,7 +586,7 @@ async def test_CRED02_unless_the_caller_says_so(bearer: FakeRegistry, other: Fak
 async def test_CRED01_a_redirect_of_the_token_request_is_checked(
     bearer: FakeRegistry, other: FakeRegistry
 ) -> None:
-    bearer.script("/token", Redirect(f"{other.url}/token"))
+    bearer.script("/token", Redirect(f"{other.url}/token".replace("127.0.0.1", "127.0.0.2")))
     async with watch(**as_bob(bearer)) as watched:
         with pytest.raises(MalformedResponseError, match="not public"):
             await try_open(watched, bearer)

@@ -433,3 +433,20 @@ async def test_SEC16_cancelled_anywhere(
             allowed.check_quiet()
 
     assert await cancel_at_every_await(run, check) >= 5
+
+
+async def test_BLOB02_external_urls_are_advised_until_they_are_allowed(
+    allowed: Watched, watched: Watched
+) -> None:
+    async def miss(session: Watched, blob: Descriptor) -> str:
+        async with FakeRegistry() as registry:
+            with pytest.raises((BlobNotFoundError, NetworkError)) as caught:
+                await read(session, registry, blob)
+        return str(caught.value)
+
+    url = f"http://127.0.0.1:{free_port()}/layer"
+    advice = "RegistryOptions(allow_external_urls=True)"
+    assert advice in await miss(watched, layer(url))
+    assert advice not in await miss(allowed, layer(url))
+    assert advice not in await miss(watched, layer())
+    assert advice not in await miss(watched, layer(url, media_type=OCI_LAYER))

@@ -159,7 +159,8 @@ async def test_a_certificate_that_nobody_trusts(
     registry: FakeRegistry, brief: Watched, members: Members
 ) -> None:
     async with FakeRegistry(tls=Authority().server_context()) as untrusted:
-        registry.script(BLOB, Redirect(untrusted.put_file("/layer", DATA)), forever=True)
+        elsewhere = untrusted.put_file("/layer", DATA).replace("127.0.0.1", "localhost")
+        registry.script(BLOB, Redirect(elsewhere), forever=True)
         data, stream = await read(brief, members)
         assert data == DATA
         assert stream.member == 1

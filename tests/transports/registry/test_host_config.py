@@ -84,9 +84,9 @@ async def test_CONF21_files_are_parsed_once_in_a_worker_thread(
     threads: list[threading.Thread] = []
     parse = Registries.parse
 
-    def count(texts: Sequence[tuple[Path, str]], main: Path | None) -> Registries:
+    def count(texts: Sequence[tuple[Path, str]]) -> Registries:
         threads.append(threading.current_thread())
-        return parse(texts, main)
+        return parse(texts)
 
     monkeypatch.setattr(Registries, "parse", count)
     system.write_registries(table(registry.host))

@@ -184,16 +184,20 @@ async def test_REDIR04_not_from_https_to_http(other: FakeRegistry) -> None:
     assert other.requests == []
 
 
-async def test_TLS05_only_the_registry_itself_goes_unverified(registry: FakeRegistry) -> None:
+async def test_TLS05_only_the_host_of_the_registry_goes_unverified(registry: FakeRegistry) -> None:
     from asupplemented.errors import NetworkError
 
     reference = fill(registry)
     async with FakeRegistry(tls=Authority().server_context()) as storage:
-        registry.script(BLOBS, Redirect(storage.put_file("/storage", BLOB)), forever=True)
+        own = storage.put_file("/storage", BLOB)
+        registry.script(BLOBS, Redirect(own.replace("127.0.0.1", "localhost")))
         async with watch() as watched:
             with pytest.raises(NetworkError, match="certificate"):
                 await read_blob(watched, reference)
         assert storage.requests == []
+        registry.script(BLOBS, Redirect(own), forever=True)
+        async with watch() as watched:
+            assert await read_blob(watched, reference) == BLOB
 
 
 async def test_REDIR05_errors_from_a_signed_place_show_no_query(

@@ -30,6 +30,8 @@ from asupplemented.testing import (
 from tests.transports.registry.sessions import BLOB, fill, watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asupplemented.testing import Request
     from tests.transports.registry.sessions import Watched
 
@@ -212,3 +214,51 @@ async def test_CRED02_a_refused_realm_is_named_without_its_query(registry: FakeR
             await watched.open(reference)
     check(words_of(caught.value))
     assert "https://evil.example/token" in str(caught.value)
+
+
+def spelled(request: Request) -> str:
+    """The Authorization header of a request, fit for the path of a URL."""
+    return "/".join((request.header("Authorization") or "none").split())
+
+
+ECHOES: dict[str, Callable[[str], Any]] = {
+    "location": lambda said: Redirect(f"ftp://x/{said}"),
+    "location elsewhere": lambda said: Redirect(f"http://127.0.0.1:1/{said}"),
+    "realm": lambda said: Status(
+        401, {"WWW-Authenticate": f'Bearer realm="ftp://x/{said}",service="s"'}
+    ),
+    "description": lambda said: Status(
+        401,
+        {"WWW-Authenticate": f'Bearer realm="x",error="invalid_token",error_description="{said}"'},
+    ),
+    "warning": lambda said: Headers({"Warning": f'299 - "{said}"'}),
+    "body": lambda _said: repeat,
+    "text": lambda _said: repeat_plainly,
+}
+"""Faults that repeat a text."""
+
+
+@pytest.mark.parametrize("echo_of", ECHOES)
+@pytest.mark.parametrize("path", ["/token", "*/manifests/*"])
+@pytest.mark.parametrize(
+    "credential", [Credential("bob", PASSWORD), Credential(registry_token=TOKEN)], ids=repr
+)
+async def test_CRED07_what_a_server_repeats_of_a_credential_is_not_told(
+    echo_of: str, path: str, credential: Credential
+) -> None:
+    basic = credential.password is not None and path != "/token"
+    access = Basic({"bob": PASSWORD}) if basic else Bearer({"bob": PASSWORD}, public=False)
+
+    def fault(answer: Any, request: Request) -> Any:
+        return ECHOES[echo_of](spelled(request))(answer, request)
+
+    async with FakeRegistry(access=access) as registry:
+        reference = fill(registry)
+        registry.script(path, fault, forever=True)
+        async with watch(credentials={registry.host: credential}) as watched:
+            said = ""
+            try:
+                await watched.try_open(reference)
+            except SupplementedError as error:
+                said = words_of(error)
+            check(f"{said} {watched.events}")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from asupplemented.errors import MalformedResponseError
-from asupplemented.transports.registry.addresses import Origin
+from asupplemented.transports.registry.addresses import Origin, parse_origin
 from asupplemented.transports.registry.tokens import (
     TokenQuery,
     TokenServerPolicy,
@@ -205,7 +205,8 @@ def test_TOK08_scopes_split_at_the_first_and_last_colon(scope: str, good: bool) 
 
 
 def policy(home: Origin = HOME, *named: str, insecure: bool = False) -> TokenServerPolicy:
-    return TokenServerPolicy("registry.example.com", home, insecure, named)
+    origins = frozenset(map(parse_origin, named))
+    return TokenServerPolicy("registry.example.com", home, insecure, origins)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_CRED02_credentials_go_to_the_registry_and_its_site(realm: str) -> None:
     ],
 )
 def test_CRED02_SEC02_credentials_go_nowhere_else(realm: str) -> None:
-    with pytest.raises(MalformedResponseError, match=r"RegistryOptions\.token_servers") as caught:
+    with pytest.raises(MalformedResponseError, match=r"RegistryOptions\(token_servers=") as caught:
         policy().check(realm, credentialed=True)
     assert realm in str(caught.value)
     policy().check(realm, credentialed=False)
@@ -284,13 +285,42 @@ def test_CRED02_an_insecure_registry_may_have_a_plain_realm() -> None:
     insecure = policy(home, insecure=True)
     insecure.check("http://10.0.0.5:5000/token", credentialed=True)
     insecure.check("http://auth.example.net/token", credentialed=False)
-    for realm in ("http://10.0.0.5:5001/token", "http://10.0.0.6:5000/token"):
+    for realm in ("http://10.0.0.6:5000/token", "http://10.0.0.50:5000/token"):
         with pytest.raises(MalformedResponseError):
             insecure.check(realm, credentialed=False)
     with pytest.raises(MalformedResponseError):
         insecure.check("http://auth.example.net/token", credentialed=True)
 
 
-def test_CRED02_the_same_port_by_another_scheme_is_the_registry_for_anonymous_only() -> None:
-    insecure = policy(Origin("http", "10.0.0.5", 5000), insecure=True)
-    insecure.check("https://10.0.0.5:5000/token", credentialed=False)
+OWN_HOST = [
+    ("https://10.0.0.5:5000", "https://10.0.0.5:5000", True),
+    ("https://10.0.0.5:5000", "https://10.0.0.5:5001", True),
+    ("https://10.0.0.5:5000", "https://10.0.0.5", True),
+    ("https://10.0.0.5:5000", "http://10.0.0.5:5000", False),
+    ("https://10.0.0.5:5000", "http://10.0.0.5:5001", False),
+    ("http://10.0.0.5:5000", "http://10.0.0.5:5001", True),
+    ("http://10.0.0.5:5000", "https://10.0.0.5:5001", True),
+    ("http://10.0.0.5:5000", "http://10.0.0.6:5000", False),
+    ("https://gitlab.internal:5050", "https://gitlab.internal", True),
+    ("https://gitlab.internal:5050", "https://GITLAB.internal:8443", True),
+    ("https://gitlab.internal:5050", "https://gitlab.internal.evil.com", False),
+    ("https://gitlab.internal:5050", "https://evil-gitlab.internal", False),
+    ("https://localhost:5000", "https://127.0.0.1:5001", False),
+    ("https://[::1]:5000", "https://[::1]:5001", True),
+    ("https://[::1]:5000", "https://[::2]:5001", False),
+]
+
+
+@pytest.mark.parametrize(("home", "realm", "allowed"), OWN_HOST)
+@pytest.mark.parametrize("insecure", [False, True])
+def test_CRED02_the_own_host_counts_on_every_port_with_a_scheme_no_weaker(
+    home: str, realm: str, *, allowed: bool, insecure: bool
+) -> None:
+    own = policy(parse_origin(home), insecure=insecure)
+    if allowed:
+        own.check(f"{realm}/token", credentialed=True)
+        return
+    with pytest.raises(MalformedResponseError):
+        own.check(f"{realm}/token", credentialed=True)
+    named = policy(parse_origin(home), realm, insecure=insecure)
+    named.check(f"{realm}/token", credentialed=True)

@@ -11,7 +11,7 @@ import pytest
 from asupplemented.errors import ConfigurationError, MalformedResponseError, NetworkError
 from asupplemented.events import Warned
 from asupplemented.hostconfig.paths import ConfigurationPaths
-from asupplemented.testing import Authority, Basic, FakeRegistry, Redirect
+from asupplemented.testing import Authority, Basic, Bearer, FakeRegistry, Redirect
 from tests.transports.registry.configuring import Configured, table
 from tests.transports.registry.sessions import BLOB, OPTIONS_HERE, fill
 from tests.transports.registry.test_mirrors import read
@@ -132,20 +132,53 @@ async def test_TLS03_what_is_odd_is_told_once(
     assert "other.crt" in warning.message
 
 
-async def test_TLS05_insecure_is_for_the_origin_of_the_registry_only(
+async def test_TLS05_insecure_is_for_the_host_of_the_registry_only(
     secure: FakeRegistry, registry: FakeRegistry, system: Configured
 ) -> None:
     fill(registry)
     system.write_registries(table(registry.host))
-    secure.put_file("/storage", BLOB)
-    registry.script("*/blobs/*", Redirect(f"{secure.url}/storage"))
+    own = secure.put_file("/storage", BLOB)
+    registry.script("*/blobs/*", Redirect(own.replace("127.0.0.1", "localhost")))
     async with (
         system.watch() as watched,
         await watched.open(registry.reference("team/app")) as source,
     ):
         with pytest.raises(NetworkError, match="certificate"):
             await read(source)
-    assert secure.requests == []
+        assert secure.requests == []
+        registry.script("*/blobs/*", Redirect(own))
+        assert await read(source) == BLOB
+
+
+@pytest.mark.parametrize("what", ["storage", "token server"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_TLS01_the_directory_of_another_server_is_read_for_it(
+    secure: FakeRegistry, authority: Authority, system: Configured, host: str, what: str
+) -> None:
+    async def pull() -> bytes:
+        async with (
+            system.watch() as watched,
+            await watched.open(registry.reference("team/app")) as source,
+        ):
+            return await read(source)
+
+    there = secure.url.replace("127.0.0.1", host)
+    async with FakeRegistry(tls=authority.server_context()) as registry:
+        authority.write(certs(system, registry.host))
+        if what == "storage":
+            secure.put_file("/storage", BLOB)
+            registry.script("*/blobs/*", Redirect(f"{there}/storage"), forever=True)
+        else:
+            access = secure.access = registry.access = Bearer(public=True)
+            access.realm = f"{there}/token"
+        fill(registry)
+        for place in (host, f"{host}:1"):
+            authority.write(certs(system, place))
+        with pytest.raises(NetworkError, match="certificate") as caught:
+            await pull()
+        assert "tls_verify" not in str(caught.value) or host == "127.0.0.1"
+        authority.write(certs(system, there.removeprefix("https://")))
+        assert await pull() == BLOB
 
 
 async def test_TLS05_what_a_registry_shows_and_trusts_is_for_its_origin_only(
