@@ -168,8 +168,8 @@ AuthFile = Annotated[
         "--authfile",
         metavar="FILE",
         help="Read credentials from this auth.json or config.json only. By default "
-        "$REGISTRY_AUTH_FILE or $DOCKER_CONFIG, else the files that podman, skopeo and docker "
-        "log in to.",
+        "$REGISTRY_AUTH_FILE, else the text in $DOCKER_AUTH_CONFIG, then $DOCKER_CONFIG or the "
+        "files that podman, skopeo and docker log in to.",
     ),
 ]
 RegistriesConf = Annotated[
