@@ -85,8 +85,15 @@ def test_a_device_is_written_and_not_replaced(group: tuple[str, ...]) -> None:
     [(signal.SIGINT, 130, b"interrupted"), (signal.SIGTERM, 143, b"terminated")],
 )
 async def test_a_signal_ends_a_copy_without_a_trace(
-    tmp_path: Path, number: signal.Signals, code: int, word: bytes
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    number: signal.Signals,
+    code: int,
+    word: bytes,
 ) -> None:
+    # A shell has what it starts in the background ignore SIGINT, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     async with FakeRegistry() as registry:
         reference = registry.add("team/app", TOP)
         registry.script(AMD.layers[1], Stall(after=1), forever=True)

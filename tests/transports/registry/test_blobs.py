@@ -462,7 +462,7 @@ async def test_BLOB07_a_body_until_the_end_cannot_be_checked_here(
 async def test_a_stalled_body_times_out_here_too(registry: FakeRegistry) -> None:
     fill(registry)
     registry.script(BLOBS, Stall(after=10))
-    async with watch(timeouts=Timeouts(stall=0.05)) as watched:
+    async with watch(timeouts=Timeouts(stall=0.5)) as watched:
         name = ImageName.parse(f"{registry.host}/team/app")
         adapter = await open_adapter(name, "x", watched.session)
         data, error = await read_until_error(adapter.open_blob(SIZED))

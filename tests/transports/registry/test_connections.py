@@ -125,7 +125,7 @@ async def test_the_lender_sees_its_traces(registry: FakeRegistry) -> None:
 async def test_a_borrowed_client_waits_as_long_for_a_head(registry: FakeRegistry) -> None:
     reference = fill(registry)
     registry.script("latest", Hold(asyncio.Event()), forever=True)
-    timeouts = Timeouts(connect=0.05, first_byte=0.05)
+    timeouts = Timeouts(connect=0.5, first_byte=0.5)
     async with aiohttp.ClientSession() as lent, watch(http=lent, timeouts=timeouts) as watched:
         with pytest.raises(SourceTimeoutError):
             await watched.open(reference)
@@ -190,7 +190,7 @@ async def test_the_first_byte_has_its_time_and_the_connection_its_own(
 ) -> None:
     reference = fill(registry)
     registry.script("latest", Hold(asyncio.Event()), forever=True)
-    async with watch(timeouts=Timeouts(connect=60, first_byte=0.05)) as watched:
+    async with watch(timeouts=Timeouts(connect=60, first_byte=0.5)) as watched:
         loop = asyncio.get_running_loop()
         began = loop.time()
         with pytest.raises(SourceTimeoutError):

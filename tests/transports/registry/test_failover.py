@@ -81,7 +81,7 @@ class Members(NamedTuple):
 @pytest.fixture
 async def brief() -> AsyncIterator[Watched]:
     """A session that does not wait for long where a body stalls."""
-    async with watch(timeouts=Timeouts(stall=0.05)) as opened:
+    async with watch(timeouts=Timeouts(stall=0.5)) as opened:
         yield opened
 
 

@@ -321,7 +321,7 @@ async def test_CONF16_a_mirror_that_dies_in_a_blob_is_asked_last_for_every_image
         images.append(fill(registry, f"team/{name}"))
         fill(mirror, f"copies/{name}")
     mirror.script("*/copies/app/blobs/*", *turns, forever=True)
-    timeouts = Timeouts(stall=0.05, first_byte=0.05)
+    timeouts = Timeouts(stall=1.5, first_byte=1.5)
     async with (
         system.watch(timeouts=timeouts) as watched,
         await watched.open(images[0]) as source,

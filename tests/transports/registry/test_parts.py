@@ -423,7 +423,7 @@ async def test_RES01_parts_that_break_off_are_not_resumed(
 async def test_SEC07_parts_may_not_stall(registry: FakeRegistry) -> None:
     registry.script(BLOBS, Stall(after=150))
     async with (
-        watch(timeouts=Timeouts(stall=0.05)) as watched,
+        watch(timeouts=Timeouts(stall=0.5)) as watched,
         await watched.open(fill(registry)) as source,
     ):
         with pytest.raises(SourceTimeoutError):

@@ -302,7 +302,7 @@ async def test_what_speaks_no_http_is_malformed(watched: Watched) -> None:
 
 async def test_a_registry_that_never_answers_is_given_up(registry: FakeRegistry) -> None:
     options = limited()
-    async with watch(timeouts=Timeouts(first_byte=0.05, connect=5), options=options) as watched:
+    async with watch(timeouts=Timeouts(first_byte=0.5, connect=5), options=options) as watched:
         registry.script("/v2/", Hold(asyncio.Event()), forever=True)
         with pytest.raises(SourceTimeoutError):
             await watched.open(fill(registry))

@@ -377,7 +377,7 @@ async def test_SEC07_a_manifest_that_stalls_is_given_up(
 ) -> None:
     reference = fill(registry)
     registry.script("latest", Stall(after=40))
-    async with watch(timeouts=Timeouts(stall=0.05, min_rate=min_rate)) as watched:
+    async with watch(timeouts=Timeouts(stall=0.5, min_rate=min_rate)) as watched:
         with pytest.raises(SourceTimeoutError) as caught:
             await watched.open(reference)
     assert caught.value.received == 40
