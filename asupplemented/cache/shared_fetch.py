@@ -1,22 +1,28 @@
 """One fetch of a blob for any number of readers.
 
-It writes into a spool as fast as its sources give; each reader follows at a pace of its own, so
-that a slow one costs disk and not memory, and stalls no other. What is in the spool was released by
-a verifying stream, so readers need not verify, and none sees the end before it is right.
+`SharedFetch` writes into a spool as fast as its sources give. Each `SharedReader` follows at its
+own pace, so that a slow reader costs disk and not memory, and delays no other. The bytes in the
+spool were released by a verifying stream, so readers need not verify them, and no reader sees the
+end before it is right.
+
+If the disk is full, the newest bytes stay in memory instead. The fetch then keeps the pace of its
+readers: it waits for all of them, unless one waits for more bytes. A reader that is left behind
+reads the blob by itself, from the first byte, because only a whole blob can be verified.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
+from asupplemented.blobs.failover import BlobProgress
+from asupplemented.blobs.failover_reader import BlobReader
 from asupplemented.blobs.verified import VerifiedStream
-from asupplemented.cache.overflow import Overflow
-from asupplemented.cache.shared_attempt import SharedReader
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, MIB
@@ -27,27 +33,27 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
     from asupplemented.model.descriptor import Descriptor
 
-__all__ = ("SharedFetch",)
+__all__ = ("SharedFetch", "SharedReader")
 
 FEW: Final = 4
 """Readers that are given whole blocks; with more of them, blocks get smaller."""
 
 SMALL_BLOCK: Final = 256 * KIB
-"""A block when there are many readers: memory is for all of them."""
+"""A block when there are many readers, which share the memory."""
 
 KEEPING: Final = 5.0
-"""Seconds that a cache has to keep a blob that came whole when its session is closed."""
+"""Seconds that a cache has to keep a whole blob when the session is closed."""
 
 WINDOW: Final = 4 * MIB
-"""What is kept in memory where there is no room on disk."""
+"""Bytes that are kept in memory if the disk is full."""
 
 
 class SharedFetch(AsyncResource):
-    """A fetch that is under way, or whose bytes are still being read.
+    """A fetch that is running, or whose bytes are still being read.
 
     Args:
         descriptor: The blob, all of it.
-        candidates: Who may serve it, best first; they are held until the fetch ends.
+        candidates: Its candidates, best first; they are held until the fetch ends.
         context: The session, as the first reader sees it.
         claim: Gives the spool.
         ended: Called when no reader can join any more; may be called again.
@@ -93,11 +99,11 @@ class SharedFetch(AsyncResource):
         self._spool: Spool | None = None
         self._stream: VerifiedStream | None = None
         self.stored = 0
-        """Bytes that came."""
-        self._overflow: Overflow | None = None
-        """In place of the spool, once that takes no more."""
+        """Bytes that were fetched."""
+        self._overflow: _Overflow | None = None
+        """In place of the spool, once that cannot be written."""
         self._whole = False
-        """All bytes came, and are right."""
+        """All bytes were fetched, and are right."""
         self._over = False
         """The fetch has ended, well or not."""
         self._failure: Exception | None = None
@@ -120,12 +126,12 @@ class SharedFetch(AsyncResource):
 
     @property
     def reference(self) -> str:
-        """Whom it reads from, or did at last; empty before the first one answers."""
+        """The source it reads from, or read from last; empty before the first one answers."""
         return "" if self._stream is None else self._stream.reference or ""
 
     @property
     def served(self) -> Sequence[Served]:
-        """Who has served what."""
+        """The parts that each source has served."""
         return () if self._stream is None else self._stream.served
 
     # The fetch itself
@@ -191,15 +197,15 @@ class SharedFetch(AsyncResource):
         return self._spool
 
     def _begin_overflow(self, error: SourceError) -> None:
-        self._overflow = Overflow(self.stored)
+        self._overflow = _Overflow(self.stored)
         message = f"a blob is fetched without a file, at the pace of its readers: {error.message}"
         self._context.emit(Warned(self.reference, message))
 
-    async def _keep_in_memory(self, overflow: Overflow, chunk: bytes) -> None:
-        """Keep a chunk, and wait for readers where that is too much.
+    async def _keep_in_memory(self, overflow: _Overflow, chunk: bytes) -> None:
+        """Keep a chunk in memory; if the window is full, first wait for readers or drop chunks.
 
-        Who waits for more is not held up by who does not read; the latter loses touch, and goes
-        on alone.
+        A reader that waits for more bytes does not wait for one that reads nothing. The latter
+        cannot follow any longer, and reads by itself.
         """
         while overflow.size + len(chunk) > WINDOW:
             positions = [r.progress.position for r in self.readers if not r.detached]
@@ -216,15 +222,15 @@ class SharedFetch(AsyncResource):
             resources = list(self._holds)
             self._holds.clear()
             if not self.readers:
-                resources += self._let_go()
+                resources += self._release()
             try:
                 await close_all(resources, f"the sources of blob {self._descriptor.digest}")
             except ExceptionGroup as group:
                 told = "; ".join(str(each) for each in group.exceptions)
                 self._context.emit(Warned(self.reference, f"{group.message} failed: {told}"))
 
-    def _let_go(self) -> list[AsyncResource]:
-        """What is to be closed when no reader is left."""
+    def _release(self) -> list[AsyncResource]:
+        """Resources to close when no reader is left."""
         self._ended()
         self._gone()
         spool, self._spool = self._spool, None
@@ -258,7 +264,7 @@ class SharedFetch(AsyncResource):
             raise _twin(self._failure)
 
     async def read(self, reader: SharedReader) -> bytes | None:
-        """The next bytes for a reader, none at the end; None if it has to go on alone.
+        """The next bytes for a reader, none at the end; None if it has to read by itself.
 
         Raises:
             SupplementedError: What the fetch ended with, the same for all.
@@ -291,13 +297,13 @@ class SharedFetch(AsyncResource):
         return None
 
     def _has_ended(self) -> bool:
-        """Whether no more bytes will come; raises what the fetch ended with if it failed."""
+        """Whether no more bytes will come; raises the error of the fetch if it failed."""
         if self._failure is not None:
             raise _twin(self._failure)
         return self._whole
 
     async def leave(self, reader: SharedReader) -> None:
-        """A reader goes; the last one ends a fetch that is not wanted, and waits for that."""
+        """Remove a reader. The last one ends a fetch that no cache wants, and waits for that."""
         self.readers.discard(reader)
         self._wake()
         if self.readers or self._task is None:
@@ -305,14 +311,14 @@ class SharedFetch(AsyncResource):
         if not self._over and not self._whole and not self._is_wanted:
             await self.stop()
         elif self._over:
-            await close_all(self._let_go(), f"the spool of blob {self._descriptor.digest}")
+            await close_all(self._release(), f"the spool of blob {self._descriptor.digest}")
 
     @property
     def _is_wanted(self) -> bool:
         return self._overflow is None and self._spool is not None and self._spool.wanted
 
     async def stop(self) -> None:
-        """End the fetch, and wait until it has let go of everything.
+        """End the fetch, and wait until it has closed everything.
 
         What came whole is kept first, for a while: it need not be fetched again then.
         """
@@ -334,7 +340,7 @@ class SharedFetch(AsyncResource):
     async def aclose(self) -> None:
         """End the fetch and drop its bytes, also while it is read; what is whole is kept first."""
         await self.stop()
-        await close_all(self._let_go(), f"the spool of blob {self._descriptor.digest}")
+        await close_all(self._release(), f"the spool of blob {self._descriptor.digest}")
 
     # Waiting
 
@@ -353,6 +359,160 @@ class SharedFetch(AsyncResource):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+class SharedReader(BlobReader):
+    """Reads a blob that a shared fetch verifies. Failover is up to the fetch.
+
+    Args:
+        fetch: The fetch; it moves ``progress.position`` on.
+        candidates: The reader's own, in case that it has to read by itself.
+        context: The session.
+        descriptor: The blob.
+
+    Attributes:
+        detached: It can no longer follow the fetch, and reads by itself.
+    """
+
+    __slots__ = (
+        "_candidates",
+        "_closed",
+        "_context",
+        "_descriptor",
+        "_fetch",
+        "_own",
+        "detached",
+        "progress",
+    )
+
+    def __init__(
+        self,
+        fetch: SharedFetch,
+        candidates: Sequence[BlobCandidate],
+        context: Context,
+        descriptor: Descriptor,
+    ) -> None:
+        self._fetch = fetch
+        self._candidates = candidates
+        self._context = context
+        self._descriptor = descriptor
+        self._own: VerifiedStream | None = None
+        self._closed = False
+        self.detached = False
+        self.progress = BlobProgress(0, descriptor.size, is_whole=True)
+
+    @property
+    def candidate(self) -> BlobCandidate:
+        """The candidate that the fetch reads from if the reader has it, else the reader's best."""
+        reference = self._fetch.reference
+        own = (each for each in self._candidates if each.reference == reference)
+        return next(own, self._candidates[0])
+
+    @property
+    def path(self) -> None:
+        """None: the file of a fetch grows."""
+
+    def list_served(self) -> Sequence[Served]:
+        served = self._fetch.served if self._own is None else self._own.served
+        return tuple(part._replace(member=self._find_member(part.reference)) for part in served)
+
+    def _find_member(self, reference: str) -> int | None:
+        """The number that a source of the fetch has among the reader's own."""
+        numbers = (c.member for c in self._candidates if c.reference == reference)
+        return next(numbers, None)
+
+    async def read(self) -> list[bytes]:
+        try:
+            block = await self._fetch.read(self) if self._own is None else None
+            if self._closed:
+                raise self._closed_error()
+            if block is None:
+                block = await self._read_own()
+        except SupplementedError as error:
+            source = self.candidate
+            error.locate(
+                reference=source.reference, digest=self._descriptor.digest, member=source.member
+            )
+            raise
+        if block:
+            return [block]
+        self.progress.size = self.progress.position
+        self.progress.verified = True
+        return []
+
+    async def _read_own(self) -> bytes:
+        """Read by itself: from the first byte, since only the whole blob can be verified."""
+        own = self._own
+        if own is None:
+            own = self._own = VerifiedStream(self._descriptor, self._candidates, self._context)
+            await own.__aenter__()
+            await self._fetch.leave(self)
+        progress = self.progress
+        while (chunk := await anext(own, b"")) and own.received <= progress.position:
+            pass
+        fresh = own.received - progress.position
+        progress.position = max(progress.position, own.received)
+        return chunk[len(chunk) - fresh :] if chunk else b""
+
+    def _closed_error(self) -> ClosedError:
+        message = "the blob stream has been closed; open the blob again"
+        return ClosedError(message, digest=self._descriptor.digest)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        try:
+            await self._fetch.leave(self)
+        finally:
+            own, self._own = self._own, None
+            if own is not None:
+                await own.aclose()
+
+
+class _Overflow:
+    """The newest bytes of a blob, in memory.
+
+    Args:
+        start: Offset of the first byte that is not in the spool.
+    """
+
+    __slots__ = ("_chunks", "_first", "_start", "size")
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+        self._first = start
+        """Offset of the first byte that was not dropped."""
+        self._chunks: deque[bytes] = deque()
+        self.size = 0
+
+    @property
+    def reaches_back(self) -> bool:
+        """Whether no bytes were dropped after those in the spool."""
+        return self._first == self._start
+
+    @property
+    def second(self) -> int:
+        """Offset behind the first chunk."""
+        return self._first + (len(self._chunks[0]) if self._chunks else 0)
+
+    def append(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self.size += len(chunk)
+
+    def drop(self) -> None:
+        """Drop the first chunk."""
+        self._first = self.second
+        self.size -= len(self._chunks.popleft())
+
+    def read(self, position: int) -> bytes | None:
+        """The bytes from an offset on, None if they were dropped."""
+        start = self._first
+        if position < start:
+            return None
+        for chunk in self._chunks:
+            if position < start + len(chunk):
+                return chunk[position - start :]
+            start += len(chunk)
+        return None
 
 
 def _twin(error: Exception) -> Exception:

@@ -51,7 +51,7 @@ def open_stream(
 
     Args:
         descriptor: The blob.
-        candidates: Who may serve it, best first.
+        candidates: Its candidates, best first.
         context: The session.
         start: Offset of the first byte.
         end: Offset behind the last byte; None is the end of the blob.
@@ -105,9 +105,8 @@ class Sharing(AsyncResource):
         """Fetches, also those that cannot be joined any more."""
         self._closed = False
 
-    def __len__(self) -> int:
-        """Fetches that can be joined."""
-        return len(self._fetches)
+    def __repr__(self) -> str:
+        return f"<Sharing: {len(self._running)} fetches, {len(self._fetches)} can be joined>"
 
     async def join(
         self, descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
@@ -154,7 +153,7 @@ class Sharing(AsyncResource):
                 self._begin(descriptor, candidates, context)
         return kept
 
-    # Who may join whom
+    # Joining
 
     def _find(self, descriptor: Descriptor, context: Context) -> SharedFetch | None:
         key = _Key(context.principal, Digest(descriptor.digest))
@@ -229,7 +228,7 @@ def _sharing_of(context: Context) -> Sharing:
 
 
 def _fitting(fetch: SharedFetch | None, descriptor: Descriptor) -> SharedFetch | None:
-    """A fetch that can be joined by who expects a blob of that size."""
+    """The fetch, if it can be joined and has the size of the descriptor."""
     if fetch is None or not fetch.open:
         return None
     return fetch if descriptor.size is None or fetch.size in {None, descriptor.size} else None
@@ -266,7 +265,7 @@ async def _find_kept(
 
 
 class _Kept(BlobCandidate):
-    """The cache as the one who serves a blob. It is asked for its file only."""
+    """The cache as a candidate, of which only the file is read."""
 
     __slots__ = ("_file", "_reference")
 

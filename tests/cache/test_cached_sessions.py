@@ -86,7 +86,7 @@ async def open_image(reference: str, session: asup.Session) -> asup.Source:
 async def settled(session: asup.Session) -> None:
     """Wait until what was read is kept."""
     sharing = session.resource(SHARING, pytest.fail)
-    await wait_until(lambda: not sharing._running)
+    await wait_until(lambda: repr(sharing).startswith("<Sharing: 0 fetches"))
 
 
 async def test_manifests_are_found_by_digest_and_tags_are_asked_for_again(
