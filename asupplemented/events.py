@@ -44,6 +44,8 @@ class ManifestFetched(NamedTuple):
     """Bytes."""
     seconds: float
     """Wall time from asking to verified; a batch reports its own time for each of its manifests."""
+    cached: bool = False
+    """Whether it came from the cache, and the source was not asked."""
 
 
 class BlobStarted(NamedTuple):
