@@ -142,13 +142,13 @@ class CacheStore:
         """
         with self._locked() as quota:
             self._release(quota, file)
-            published = self.size_of(digest) != size
-            if published and not self._publish(quota, file, digest, size, wall):
-                return False
-            if published:
-                self._record_identity(digest)
-            # Granted after the file is there, and listed last: readers never see less than that.
+            # Granted first: a file without a grant takes up room and is found by no reader. Listed
+            # last: what is listed is there.
             self.metadata.add_grant(digest, principal, wall, manifest)
+            if self.size_of(digest) != size:
+                if not self._publish(quota, file, digest, size, wall):
+                    return False
+                self._record_identity(digest)
             self.index.blob_added(digest)
             if top:
                 self.index.list_if_complete(digest)
