@@ -58,6 +58,8 @@ class BlobStarted(NamedTuple):
     """Offset of the first byte, from 0."""
     member: int | None
     """Member number within a group, None outside of one."""
+    cached: bool = False
+    """Whether it is read from a file of the cache: a hit."""
 
 
 class BlobJoined(NamedTuple):
@@ -81,6 +83,8 @@ class BlobServed(NamedTuple):
     end: int
     """Offset behind the last byte."""
     member: int | None
+    cached: bool = False
+    """Whether it came from a file of the cache."""
 
 
 class AttemptFailed(NamedTuple):
@@ -96,7 +100,10 @@ class AttemptFailed(NamedTuple):
 
 
 class BlobFinished(NamedTuple):
-    """A stream ended, whole or not."""
+    """A stream that a caller read ended, whole or not. What streams share is told by `BlobServed`.
+
+    The bytes of a blob whose file was taken in place of them (`BlobStream.take_path`) count too.
+    """
 
     reference: str
     digest: str
@@ -108,6 +115,8 @@ class BlobFinished(NamedTuple):
     """True only if the whole blob was read and its digest is right."""
     error: str | None
     """Name of the error class that ended it, None for a clean end or an early close."""
+    cached: bool = False
+    """Whether its last bytes came from a file of the cache."""
 
 
 class RateLimitTold(NamedTuple):

@@ -16,13 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobFile
-from asupplemented.aio.files import map_os_error, open_regular, read_limited
+from asupplemented.aio.files import open_regular, read_limited
 from asupplemented.aio.locks import LockBusy, is_at, lock_file
 from asupplemented.aio.lru import LRU
-from asupplemented.blobs.blob_file import FileIdentity
+from asupplemented.blobs.blob_file import FileIdentity, matches
 from asupplemented.blobs.read_ahead import MAX_REMEMBERED, SETTLED
 from asupplemented.errors import ManifestError, NotFoundError, SupplementedError, VerificationError
-from asupplemented.limits import BLOCK, MAX_MANIFEST
+from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Lookup:
         """Whether a file has its digest: hashed, unless it was hashed and has not changed."""
         if self._verified.get(digest) == identity:
             return True
-        if not _hash(fd, digest):
+        if not matches(fd, digest):
             return False
         # A file that changed just now may change again without a change of its timestamps.
         if wall - max(identity.modified, identity.changed) / 1e9 >= SETTLED:
@@ -155,14 +155,3 @@ def _protect(fd: int, path: Path) -> bool:
 def _is_owned(status: os.stat_result) -> bool:
     """Whether only this user and root can write a file or directory."""
     return status.st_uid in {os.geteuid(), 0} and not status.st_mode & _WRITABLE
-
-
-def _hash(fd: int, digest: Digest) -> bool:
-    hasher, position = digest.hasher(), 0
-    try:
-        while block := os.pread(fd, BLOCK, position):
-            hasher.update(block)
-            position += len(block)
-    except OSError as error:
-        raise map_os_error(error, f"blob {digest}") from error
-    return hasher.hexdigest() == digest.encoded

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.aio.atomic import PREFIX, make_directory
 from asupplemented.aio.files import map_write_errors, read_limited
-from asupplemented.blobs.blob_file import FileIdentity
 from asupplemented.errors import InvalidDigestError, SupplementedError
 from asupplemented.model.digest import ALGORITHMS, Digest
 from asupplemented.model.media_type import KNOWN_MANIFESTS
@@ -27,6 +26,8 @@ from asupplemented.oci_layout import LayoutStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from asupplemented.blobs.blob_file import FileIdentity
 
 __all__ = (
     "BlobMetadata",

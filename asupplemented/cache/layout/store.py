@@ -147,6 +147,8 @@ class CacheStore:
             self.metadata.add_grant(digest, principal, wall, manifest)
             if self.size_of(digest) != size:
                 if not self._publish(quota, file, digest, size, wall):
+                    if not self.paths.has(digest):
+                        self.metadata.remove(digest)
                     return False
                 self._record_identity(digest)
             self.index.blob_added(digest)

@@ -584,9 +584,9 @@ async def test_verifying_on_read_hashes_once_for_each_state_of_a_file(
     from asupplemented.cache.layout import lookup as finding
 
     hashed: list[str] = []
-    real = finding._hash
+    real = finding.matches
     monkeypatch.setattr(
-        finding, "_hash", lambda fd, digest: (hashed.append(digest), real(fd, digest))[1]
+        finding, "matches", lambda fd, digest: (hashed.append(digest), real(fd, digest))[1]
     )
     cache = LayoutCache(path, LIMIT, **options)
     await put(cache, session, SMALL)
