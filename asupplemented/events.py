@@ -231,7 +231,14 @@ class PrefetchReport(NamedTuple):
     bytes: int
     """Of these blobs."""
     reused_blobs: int
-    """Blobs that were there before: in the cache, or in files of this machine."""
+    """Blobs that were there before, whole and right: in the cache, or in local files."""
     missing: tuple[Digest, ...]
     """Manifests and blobs that no source supplied."""
     seconds: float
+    kept: tuple[Digest, ...] = ()
+    """Manifests and blobs of the image that the cache holds now."""
+    not_kept: tuple[Digest, ...] = ()
+    """Those that it does not hold, although it should: it has no room for them, or failed.
+
+    Blobs that files of local members hold are in neither of the two: they are on this machine.
+    """

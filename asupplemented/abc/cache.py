@@ -100,6 +100,17 @@ class BlobCache(AsyncResource):
         It is not evicted, or at least stays readable, until it is closed.
         """
 
+    async def holds(self, session: Context, blob: Descriptor) -> bool:
+        """Whether it holds a blob or manifest, whole, and this principal may have it.
+
+        Reports ask this. It counts as no use of the blob.
+        """
+        file = await self.find(session, blob)
+        if file is None:
+            return False
+        file.close()
+        return True
+
     @abc.abstractmethod
     async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
         """Prepare to fetch a blob, so that it is kept; None if it cannot or must not be."""

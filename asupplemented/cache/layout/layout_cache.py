@@ -193,6 +193,16 @@ class LayoutCache(BlobCache):
 
         Other users of the directory neither remove nor rename the file until it is closed.
         """
+        found = await self._find(session, blob, shared=shared)
+        self._count(hit=found is not None)
+        return found
+
+    async def holds(self, session: Context, blob: Descriptor) -> bool:
+        found = await self._find(session, blob, shared=False)
+        _close(found)
+        return found is not None
+
+    async def _find(self, session: Context, blob: Descriptor, *, shared: bool) -> BlobFile | None:
         digest, principal = Digest(blob.digest), session.principal
         wall = _clock_of(session).wall()
 
@@ -201,12 +211,10 @@ class LayoutCache(BlobCache):
                 return None
             return self._lookup.open(digest, blob.size, wall)
 
-        found = None
         with self._bypass_on_error(session, "cannot be read"):
             if not self._closed:
-                found = await run_opening(session, look, _close)
-        self._count(hit=found is not None)
-        return found
+                return await run_opening(session, look, _close)
+        return None
 
     async def find_manifest(
         self, session: Context, digest: Digest, *, source: str | None = None

@@ -102,6 +102,9 @@ class TieredCache(BlobCache):
     ) -> BlobFile | None:
         return await self._local.find(session, blob, shared=shared)
 
+    async def holds(self, session: Context, blob: Descriptor) -> bool:
+        return await self._local.holds(session, blob)
+
     async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
         spool = await self._local.claim(session, blob)
         if spool is None:
