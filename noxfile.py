@@ -1,4 +1,4 @@
-"""The chores of the project: ``nox -l`` lists them, ``nox -s NAME`` runs one."""
+"""The sessions of nox: ``nox -l`` lists them, ``nox -s NAME`` runs one."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ MODULES = (
     "resolver",
     "importing",
     "layout",
+    "files",
     "opening",
     "registry",
     "streams",

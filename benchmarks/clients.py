@@ -142,7 +142,7 @@ class _Crowd:
         self._selector.close()
 
     def run(self, until: float) -> bool:
-        """Read; returns whether everybody has everything."""
+        """Read; returns whether every client has everything."""
         while self._left and (left := until - time.perf_counter()) > 0:
             for key, _ in self._selector.select(min(left, PAUSE)):
                 self._read(key.data)
@@ -185,12 +185,12 @@ def crowd(
         for _ in range(clients):
             asking.append(_Client(address, head.encode(), size))
             scope.callback(asking[-1].socket.close)
-        everybody = scope.enter_context(_Crowd(asking, slow=bool(rate), stalled=rate == 0))
+        clients = scope.enter_context(_Crowd(asking, slow=bool(rate), stalled=rate == 0))
         started = time.perf_counter()
         for client in asking:
             client.ask()
         patience = PATIENCE if leave_after is None else leave_after
-        if not everybody.run(started + patience) and leave_after is None:
+        if not clients.run(started + patience) and leave_after is None:
             message = f"the server did not finish in {PATIENCE:g} s"
             raise RuntimeError(message)
         seconds = time.perf_counter() - started

@@ -55,7 +55,7 @@ def read_ours(offer: Offer, *, shared: bool) -> None:
 
 
 def read_by_shell(offer: Offer) -> None:
-    """The same with programs that everybody has."""
+    """The same with well-known programs."""
     command = f"curl -s {offer.blob_url} | openssl dgst -sha256"
     subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)  # noqa: S602 - our own words
 

@@ -112,7 +112,7 @@ def run_nginx(path: str, directory: Path, upstream: str) -> Generator[Program]:
         upstream: The URL of the blob, there and here.
     """
     directory.mkdir()
-    with socket.create_server((HOST, 0)) as listening:  # nobody else can take the port then
+    with socket.create_server((HOST, 0)) as listening:  # no other process can take the port then
         address = f"{HOST}:{listening.getsockname()[1]}"
         host, target = re.fullmatch(r"(http://[^/]+)(/.*)", upstream).groups()  # type: ignore[union-attr]
         configuration = directory / "nginx.conf"

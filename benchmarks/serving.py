@@ -1,4 +1,4 @@
-"""A proxy and 64 clients of one blob: nobody has it yet, or it is kept on disk.
+"""A proxy and 64 clients of one blob: it is not fetched yet, or it is on disk.
 
 The proxy is `benchmarks.proxy`, a handler of aiohttp. While the blob is cold its comparator is
 ``nginx`` with ``proxy_pass`` and no cache, which fetches as often as it is asked; once it is kept,
@@ -47,7 +47,7 @@ class Run:
 
     outcome: Outcome
     cpu: float
-    """Seconds of the server; 0 where nobody tells."""
+    """Seconds of the server; 0 if it is not known."""
 
     @property
     def rate(self) -> float:
@@ -164,7 +164,7 @@ def find_or_tell(name: str) -> str | None:
 
 
 def measure_cold(offer: Offer, scratch: Path) -> None:
-    """Nobody has the blob: one fetch for all, spooled only, or kept."""
+    """The blob is not there: one fetch for all clients, spooled only, or cached."""
     contest = Contest()
     cache = scratch / "cold"
     with contextlib.ExitStack() as running:

@@ -19,7 +19,7 @@ from asupplemented import Descriptor, Digest, Session
 from asupplemented.abc import BlobCandidate
 from asupplemented.aio.threads import run_opening
 from asupplemented.blobs.blob_file import open_blob_file
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from benchmarks.harness import cpu_seconds, interleave, report, wall_seconds
 
 if TYPE_CHECKING:

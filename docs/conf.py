@@ -14,7 +14,7 @@ myst_heading_anchors = 3
 
 # `Name` in a docstring is a link where the site has a page for it, else plain code
 default_role = "py:obj"
-# a class of the face is found under its own module, too; either page will do
+# a public name is found under its own module, too; either page will do
 suppress_warnings = ["ref.python"]
 
 autodoc_member_order = "bysource"

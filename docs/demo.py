@@ -1,4 +1,4 @@
-"""The demo: one image out of three places, copied whole, every blob verified.
+"""The demo: one image from three places, copied whole, every blob verified.
 
 It builds small multi-platform images, writes two of them to temporary OCI layouts, serves the
 third one from a registry in this process, and groups the three. It needs no network.
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 import asupplemented as asup
-from asupplemented.cli.console import ConsoleReporter, short
-from asupplemented.cli.output import draw_resolution, render, show_size, write_text
+from asupplemented.cli.console import ConsoleReporter
+from asupplemented.cli.output import draw_resolution, render, short, show_size, write_text
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 PLATFORMS = ("linux/amd64", "linux/arm64/v8", "linux/arm/v7", "linux/riscv64")
 LAYER = 512 * 1024
-"""Bytes of the program in each image, so that there is something to copy."""
+"""Bytes of the program in each image."""
 LATENCY = 0.02
-"""Seconds that the registry takes to answer, as one in the next town would."""
+"""Seconds that the registry takes to respond."""
 
 console = Console(highlight=False)
 
 
 class Verified(NamedTuple):
-    """What hashing the files of a layout showed."""
+    """What was verified in a layout."""
 
     files: int
     size: int
@@ -64,24 +64,24 @@ def build_places(scratch: Path, registry: FakeRegistry) -> tuple[str, str, str]:
 
 
 def say(text: str) -> None:
-    """Print a line, however long it is."""
+    """Print a line without wrapping it."""
     console.print(text, soft_wrap=True)
 
 
-def narrate(follow: Callable[[asup.CopyProgress], None]) -> Callable[[asup.CopyProgress], None]:
-    """Tell of each blob in a line, besides what the bars show on a terminal."""
+def with_lines(follow: Callable[[asup.CopyProgress], None]) -> Callable[[asup.CopyProgress], None]:
+    """Print a line for each blob, in addition to the progress bars of a terminal."""
 
-    def told(event: asup.CopyProgress) -> None:
+    def show_blob(event: asup.CopyProgress) -> None:
         follow(event)
         if isinstance(event, asup.BlobCopied):
             size = show_size(event.size)
             say(f"  {short(event.blob.digest)}  {size:>9}  from member {event.member}")
 
-    return told
+    return show_blob
 
 
 def verify(layout: Path, blobs: Collection[str]) -> Verified:
-    """Hash every file of a layout, compare it with its name, and see that no blob is missing."""
+    """Hash every file of a layout, compare it with its name, and check that no blob is missing."""
     found: dict[str, int] = {}
     for path in sorted(layout.glob("blobs/*/*")):
         with path.open("rb") as file:
@@ -95,22 +95,24 @@ def verify(layout: Path, blobs: Collection[str]) -> Verified:
 
 
 async def show(references: tuple[str, str, str], output: Path, session: asup.Session) -> None:
-    """Group the places, show the plan, copy the whole and verify the copy."""
+    """Group the places, show which serves what, copy the image and verify the copy."""
     group = asup.supplement(*references)
     async with group.open(session) as image:
         plan = image.resolution
-        say("\n[bold]The plan[/bold]: who serves what")
+        say("\n[bold]The plan[/bold]: which member serves what")
         write_text(render(draw_resolution(plan)))
         say("\n[bold]Why[/bold], for one of them")
         write_text(str(plan.explain(image.find("linux/riscv64").digest)))
         say(f"\n[bold]Copying[/bold] to oci:{output}:1.4")
         with ConsoleReporter().copy_progress() as follow:
-            report = await asup.copy(image, f"oci:{output}:1.4", session, progress=narrate(follow))
-    conclude(plan, report, await asyncio.to_thread(verify, output, plan.blobs))
+            report = await asup.copy(
+                image, f"oci:{output}:1.4", session, progress=with_lines(follow)
+            )
+    summarize(plan, report, await asyncio.to_thread(verify, output, plan.blobs))
 
 
-def conclude(plan: asup.Resolution, report: asup.CopyReport, verified: Verified) -> None:
-    """Say in three lines what happened."""
+def summarize(plan: asup.Resolution, report: asup.CopyReport, verified: Verified) -> None:
+    """Print a summary."""
     instances = sum(not instance.is_index for instance in plan.instances())
     say(
         f"\nGrouped  {len(plan.members)} places into one image of {instances} platforms; "
@@ -127,7 +129,7 @@ def conclude(plan: asup.Resolution, report: asup.CopyReport, verified: Verified)
 
 
 async def main() -> None:
-    """Run the demo in a scratch directory that is gone afterwards."""
+    """Run the demo in a temporary directory."""
     with TemporaryDirectory(prefix="asupplemented-demo-") as directory:
         scratch = Path(directory)
         # tls_verify=False: the registry of this demo speaks plain http.

@@ -103,7 +103,7 @@ GOING_ON = (
     (
         "failover: who failed in passing is asked again after progress",
         "test_who_failed_is_asked_again_when_others_have_brought_the_blob_on",
-        "Candidates.blame",
+        "Candidates.record_failure",
         "if progress is not None and is_transient(failure):",
         "if progress and is_transient(failure):",
     ),
@@ -117,7 +117,7 @@ GOING_ON = (
     (
         "failover: an answer is final",
         "test_an_answer_is_not_asked_for_twice",
-        "Candidates.blame",
+        "Candidates.record_failure",
         "if progress is not None and is_transient(failure):",
         "if progress is not None:",
     ),
@@ -192,7 +192,7 @@ DECISIONS = (
 TRUTH = (
     (
         "failover: wrong content never completes",
-        "test_only_the_right_bytes_complete_a_blob_and_faults_are_certain_of_one_source_only",
+        "test_one_source_that_served_wrong_bytes_is_at_fault",
         "Failover.check",
         "if actual != self._digest:",
         "if actual != self._digest and (not self.parts.suppliers):",
@@ -256,7 +256,7 @@ TRUTH = (
     (
         "failover: a size that others claim condemns nobody",
         "test_a_size_that_only_another_source_claims_condemns_nobody",
-        "Candidates.blame",
+        "Candidates.record_failure",
         " and (self._promised or not isinstance(failure, SizeMismatchError))",
         "",
     ),

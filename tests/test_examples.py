@@ -6,35 +6,50 @@ import ast
 import asyncio
 import importlib.util
 import re
-from contextlib import AsyncExitStack
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
+import pytest
+from aiohttp import ClientPayloadError
 from aiohttp.test_utils import TestClient, TestServer
 
 import asupplemented as asup
 from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.health import health_of
 from asupplemented.cache.sharing import settle
-from asupplemented.testing import FakeRegistry, Slow, Status, build_image
+from asupplemented.testing import Cut, FakeRegistry, Slow, Status, build_image
 from tests.clocks import FakeClock
 from tests.modules import ROOT, code_blocks
+from tests.transports.contract import AMD64, CONTENTS, AdapterContract
+from tests.transports.places import open_files
+from tests.worlds import Contents, write_layout
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    import pytest
+    from asupplemented.abc import Reference
+    from tests.transports.contract import World
 
 EXAMPLES = ROOT / "docs" / "examples"
 STREAMS = (ROOT / "docs" / "streams.md").read_text("utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
 
 def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"docs_examples_{name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+ZIP = load("zip_transport")
 
 
 async def test_two_of_three_die_and_the_blob_comes_whole(
@@ -95,6 +110,38 @@ async def test_the_proxy_fetches_each_blob_once_for_all_its_clients(tmp_path: Pa
         assert (await get(f"/v2/app/blobs/{built.config}"))[0] == 502
 
 
+async def test_the_proxy_cuts_a_blob_that_breaks_off_and_answers_HEAD_from_the_manifest() -> None:
+    example = load("proxy")
+    built = build_image("linux/amd64", [bytes(range(256)) * 30_000], gzip=False)
+    [layer] = built.layers
+    async with AsyncExitStack() as scope:
+        registry = await scope.enter_async_context(FakeRegistry())
+        settings = [asup.ResumptionPolicy(pause=0)]
+        session = asup.Session(tls_verify=False, settings=settings)
+        await scope.enter_async_context(session)
+        group = asup.supplement(registry.add("team/app", built))
+        image = await scope.enter_async_context(group.open(session))
+        client = TestClient(TestServer(example.make_app(image)))
+        await scope.enter_async_context(client)
+        blob = f"/v2/app/blobs/{layer}"
+        async with client.head(blob) as response:
+            assert (response.status, response.content_length) == (200, len(built.blobs[layer]))
+        assert registry.count("*/blobs/*") == 0
+        registry.script(layer, Cut(6 << 20))
+        registry.script(layer, Status(404), forever=True)
+        received = bytearray()
+
+        async def download() -> None:
+            async with client.get(blob) as response:
+                assert response.status == 200
+                async for chunk in response.content.iter_any():
+                    received.extend(chunk)
+
+        with pytest.raises(ClientPayloadError):
+            await download()
+        assert built.blobs[layer].startswith(received)  # nothing follows the bytes of the blob
+
+
 def test_what_the_page_about_streams_shows_compiles() -> None:
     assert len(code_blocks(STREAMS, "python")) == 4
     for block in code_blocks(STREAMS, "python"):
@@ -111,3 +158,86 @@ async def test_how_long_a_source_is_asked_last_is_set_as_the_page_says() -> None
         health = health_of(session)
         health.record_failure("a", asup.NetworkError("x"))
         assert health.remaining("a") == 2
+
+
+# A transport of a user's own
+
+
+def write_zip(root: Path, contents: Contents) -> Path:
+    write_layout(root, contents)
+    with ZipFile(root.with_suffix(".zip"), "w") as archive:
+        for file in root.rglob("*"):
+            archive.write(file, file.relative_to(root))
+    return root.with_suffix(".zip")
+
+
+class ZipWorld:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._numbers = count()
+
+    @asynccontextmanager
+    async def serve(self, contents: Contents) -> AsyncIterator[Reference]:
+        yield ZIP.ZipReference(str(write_zip(self._root / str(next(self._numbers)), contents)))
+
+
+class TestZipTransport(AdapterContract):
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> Iterator[World]:
+        yield ZipWorld(tmp_path)
+        assert open_files(tmp_path) == []
+
+
+async def test_the_zip_transport_shows_the_layers_of_an_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asupplemented.transports._registered", {})
+    await ZIP.show(str(write_zip(tmp_path / "app", Contents.of(AMD64))))
+    out = capsys.readouterr().out
+    assert out.splitlines() == [f"{digest} {len(AMD64.blobs[digest])}" for digest in AMD64.layers]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        pytest.param(b"no zip file", asup.SourceError, id="no zip file"),
+        pytest.param(None, asup.NotFoundError, id="no file"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_raises_an_error_of_the_library(
+    tmp_path: Path, data: bytes | None, kind: type[asup.SupplementedError]
+) -> None:
+    path = tmp_path / "app.zip"
+    if data is not None:
+        path.write_bytes(data)
+    async with asup.Session() as session:
+        with pytest.raises(kind, match="zip"):
+            await ZIP.ZipReference(str(path)).open(session)
+
+
+def test_damaged_content_of_a_zip_file_is_an_error_of_the_source(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "app", CONTENTS)
+    data = bytearray(path.read_bytes())
+    at = data.index(b'{"schemaVersion": 2, "manifests"')
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(asup.SourceError, match="CRC"):
+        ZIP.ZipSource(str(path))
+
+
+# The page about the architecture
+
+
+def test_every_file_that_the_page_about_the_architecture_names_is_there() -> None:
+    found = [f"/{path.relative_to(ROOT)}" for path in ROOT.rglob("*.py")]
+    named = set(re.findall(r"[\w./]+\.py\b", ARCHITECTURE))
+    assert len(named) > 30
+    assert [name for name in named if not any(each.endswith(f"/{name}") for each in found)] == []
+
+
+def test_a_transport_is_registered_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asupplemented.transports._registered", {})
+    [block] = code_blocks(ARCHITECTURE, "python")
+    names: dict[str, Any] = {"asup": asup, "ZipReference": ZIP.ZipReference}
+    exec(block, names)  # noqa: S102 - our own page
+    assert names["reference"].references[1] == ZIP.ZipReference("/srv/app.zip")

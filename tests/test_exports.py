@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-FACE = frozenset(
+NAMES = frozenset(
     {
         *(
             "AllImages",
@@ -125,7 +125,7 @@ def test_all_names_what_exists() -> None:
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
-FOR_USERS = frozenset({PACKAGE, f"{PACKAGE}.abc", f"{PACKAGE}.testing"})
+FOR_USERS = frozenset({PACKAGE, *(f"{PACKAGE}.{name}" for name in ("abc", "limits", "testing"))})
 """The modules that pages and examples import from."""
 
 
@@ -136,18 +136,18 @@ def test_documentation_imports_from_the_modules_for_users(path: Path) -> None:
     assert imported <= FOR_USERS
 
 
-def test_what_hooks_and_progress_callbacks_are_told_is_of_the_face() -> None:
-    face = importlib.import_module(PACKAGE)
+def test_what_hooks_and_progress_callbacks_are_told_is_public() -> None:
+    package = importlib.import_module(PACKAGE)
     events = importlib.import_module(f"{PACKAGE}.events")
-    assert set(events.__all__) <= set(face.__all__)
+    assert set(events.__all__) <= set(package.__all__)
 
 
-def test_the_face_is_sorted_and_offers_what_users_type() -> None:
-    face = importlib.import_module(PACKAGE)
+def test_the_public_names_are_sorted_and_are_what_users_type() -> None:
+    package = importlib.import_module(PACKAGE)
     errors = importlib.import_module(f"{PACKAGE}.errors")
-    assert face.__all__ == tuple(sorted(face.__all__))
+    assert package.__all__ == tuple(sorted(package.__all__))
     raised = set(errors.__all__) - {"excerpt"}
-    assert raised.union(FACE).difference(face.__all__) == set()
+    assert raised.union(NAMES).difference(package.__all__) == set()
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ LAYERS = {f"asupplemented.{unit}": layer for unit, layer in LAYERS.items()}
 LAYERS["asupplemented"] = max(LAYERS.values())
 """The public names; a module that only this prefix fits has no unit."""
 
+REGISTRY = "asupplemented.transports.registry"
+
 ANYIO_FROM = 2
 """The lowest layer that may import anyio."""
 
@@ -209,6 +211,30 @@ def faults(imports: Iterable[Import]) -> list[str]:
     ]
 
 
+def layers_of_registry() -> dict[str, int]:
+    """Module -> layer, from the table in the docstring of ``transports.registry``."""
+    docstring = ast.get_docstring(ast.parse(MODULES[REGISTRY].source)) or ""
+    rows = re.findall(r"^    \w+: (.+)$", docstring, re.MULTILINE)
+    return {
+        f"{REGISTRY}.{module}": layer
+        for layer, modules in enumerate(rows)
+        for module in modules.split(", ")
+    }
+
+
+def module_graph(imports: Iterable[Import]) -> dict[str, set[str]]:
+    """Which modules a module imports, those of functions and for types included.
+
+    The contracts of ``abc`` name one another, for types only.
+    """
+    graph: defaultdict[str, set[str]] = defaultdict(set)
+    for found in imports:
+        within_abc = unit_of(found.importer) == unit_of(found.target) == f"{PACKAGE}.abc"
+        if found.target in MODULES and not (within_abc and found.lazy):
+            graph[found.importer].add(found.target)
+    return graph
+
+
 def unit_graph(imports: Iterable[Import]) -> dict[str, set[str]]:
     """Unit -> the other units that it imports."""
     graph: defaultdict[str, set[str]] = defaultdict(set)
@@ -251,6 +277,18 @@ def test_the_table_of_layers_in_the_docs_is_true() -> None:
 def test_packages_do_not_import_in_a_circle() -> None:
     order = TopologicalSorter(unit_graph(imports_of_package())).static_order()
     assert set(order) <= set(LAYERS)
+
+
+def test_modules_do_not_import_in_a_circle() -> None:
+    TopologicalSorter(module_graph(imports_of_package())).prepare()
+
+
+def test_modules_of_the_registry_keep_to_their_layers() -> None:
+    layers = layers_of_registry()
+    modules = {name for name in MODULES if name.startswith(f"{REGISTRY}.")}
+    assert set(layers) == modules, "the table in the docstring of the package is out of date"
+    inner = [each for each in imports_of_package() if {each.importer, each.target} <= modules]
+    assert [str(each) for each in inner if layers[each.target] > layers[each.importer]] == []
 
 
 @pytest.mark.parametrize(
@@ -303,7 +341,7 @@ def test_a_wrong_import_is_found(importer: str, source: str, fault: str) -> None
     [
         ("asupplemented.model.digest", "import hashlib\nfrom asupplemented import errors"),
         ("asupplemented.model.manifest", "from .digest import Digest\nimport msgspec"),
-        ("asupplemented.blobs.verified", "import anyio.to_thread\nfrom ..aio import retry"),
+        ("asupplemented.blobs.stream", "import anyio.to_thread\nfrom ..aio import retry"),
         ("asupplemented.session", "async def f():\n    import aiohttp"),
         ("asupplemented.session", "if TYPE_CHECKING:\n    from aiohttp import ClientSession"),
         ("asupplemented.transports.registry.client", "import aiohttp\nimport yarl"),
@@ -320,6 +358,16 @@ def test_a_relative_import_starts_at_the_package_of_its_module() -> None:
     in_module = find_imports("asupplemented.cache.spool", "from .. import blobs")
     assert [found.target for found in in_package] == ["asupplemented.cache.spool"]
     assert [found.target for found in in_module] == ["asupplemented.blobs"]
+
+
+def test_a_circle_of_modules_is_found() -> None:
+    source = "asupplemented.source"
+    circle = [
+        *find_imports("asupplemented.image", f"def f():\n    import {source}", known=MODULES),
+        *find_imports(source, "from asupplemented.image import Image", known=MODULES),
+    ]
+    with pytest.raises(CycleError):
+        TopologicalSorter(module_graph(circle)).prepare()
 
 
 def test_a_circle_of_packages_is_found() -> None:

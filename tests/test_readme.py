@@ -27,9 +27,9 @@ def test_the_examples_compile() -> None:
 
 def test_the_example_of_credentials_per_request_makes_a_view() -> None:
     [example] = [each for each in code_blocks(README, "python") if "scoped" in each]
-    room = {"asup": asupplemented, "hmac": hmac, "SECRET": b"key"}
-    exec(example, room)  # noqa: S102 - our own readme
-    make: Any = room["as_user"]
+    names: dict[str, Any] = {"asup": asupplemented, "hmac": hmac, "SECRET": b"key"}
+    exec(example, names)  # noqa: S102 - our own readme
+    make: Any = names["as_user"]
     views = [make(asupplemented.Session(), "alice", word) for word in ("one", "one", "two")]
     assert views[0].principal == views[1].principal != views[2].principal
 

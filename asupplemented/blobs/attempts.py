@@ -45,7 +45,7 @@ class Attempt(AsyncResource):
 
     @property
     def candidate(self) -> BlobCandidate:
-        """Who serves the bytes."""
+        """The candidate that serves the bytes."""
         return self._candidate
 
     async def look(self) -> None:

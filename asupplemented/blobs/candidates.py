@@ -41,10 +41,10 @@ MAX_DISCARD: Final = 64 * MIB
 """Bytes to skip where a source cannot start in the middle (rule RES-06)."""
 
 ROUND: Final = MIB
-"""Bytes that a blob has to come on before those who broke off are asked once more."""
+"""Bytes of progress after which a candidate that broke off may be asked once more."""
 
-MAX_TOLD: Final = 64
-"""Failures that are kept: the first ones and the last ones."""
+MAX_FAILURES: Final = 64
+"""Failures that are kept: half of them the first ones, half the last ones."""
 
 _TRANSIENT: Final = (
     NetworkError,
@@ -61,32 +61,32 @@ def is_transient(failure: SupplementedError) -> bool:
 
 
 class Candidates:
-    """Those who may be asked for a blob, and what became of the others.
+    """The candidates of one blob: which is asked next, and how each attempt ended.
 
-    Who is unfit (`asupplemented.blobs.health`) is asked last. As long as others that are fit
-    wait, nobody tries for long what fails. Who failed in a way that may pass is asked again when
-    nobody else is left: with all patience if it was in a hurry, or if others have brought the blob
-    on meanwhile.
+    A candidate whose breaker is open (`asupplemented.blobs.health`) is asked last. While other
+    usable candidates wait, a body is told to fail soon. When no candidate is left, those that
+    failed in a transient way are asked again: once without hurry if they were hurried, and
+    whenever other candidates have brought the blob on by `ROUND` bytes since they failed.
 
     Args:
-        candidates: Whom to ask, best first.
+        candidates: The candidates, best first.
         context: The session.
         digest: Name of the blob.
-        promised: Whether the descriptor says what size the blob has. Where nobody does but those
-            who serve it, none of them is condemned for saying something else.
+        promised: Whether the descriptor gives the size of the blob. If only the candidates give
+            it, a candidate that gives another size is not taken to be at fault.
     """
 
     __slots__ = (
         "_calm",
         "_context",
         "_digest",
+        "_dropped",
         "_failures",
         "_health",
         "_hurried",
         "_known",
         "_promised",
-        "_tired",
-        "_untold",
+        "_retryable",
         "_waiting",
     )
 
@@ -105,19 +105,19 @@ class Candidates:
         self._promised = promised
         self._health = health_of(context)
         self._failures: list[SupplementedError] = []
-        self._untold = 0
-        """Failures that were dropped, because there were so many."""
+        self._dropped = 0
+        """Number of failures beyond `MAX_FAILURES`, which are not kept."""
         self._hurried: list[BlobCandidate] = []
-        """Who failed, and might not have if it had been patient."""
+        """Candidates that failed after being hurried."""
         self._calm = False
-        """Every candidate was asked, so there is no reason to hurry any more."""
-        self._tired: list[tuple[BlobCandidate, int]] = []
-        """Who failed and may do better, and how many bytes of the blob had come then."""
+        """Every candidate was asked once, so no body is hurried any more."""
+        self._retryable: list[tuple[BlobCandidate, int]] = []
+        """Candidates that failed in a transient way, each with the progress at that time."""
 
     @property
     def failures(self) -> int:
         """Attempts that failed."""
-        return len(self._failures) + self._untold
+        return len(self._failures) + self._dropped
 
     async def open_next(
         self, *, size: int | None, start: int, end: int | None, progress: int = 0
@@ -199,7 +199,7 @@ class Candidates:
             size: Bytes of the whole blob, None if unknown.
             start: Offset of the first byte.
             end: Offset behind the last byte, None for the end of the blob.
-            progress: See `blame`.
+            progress: See `record_failure`.
             after: The attempt of the same candidate that this one resumes.
 
         Returns:
@@ -230,7 +230,7 @@ class Candidates:
                 self._health.release(candidate.reference)
                 raise
             early = hurried and is_transient(failure)
-            self.blame(candidate, failure, progress=None if early else progress)
+            self.record_failure(candidate, failure, progress=None if early else progress)
             if early:
                 self._hurried.append(candidate)
             return None
@@ -248,7 +248,7 @@ class Candidates:
         raw.hurry()
         return True
 
-    def blame(
+    def record_failure(
         self,
         candidate: BlobCandidate,
         failure: SupplementedError,
@@ -256,14 +256,14 @@ class Candidates:
         progress: int | None = None,
         alone: bool = True,
     ) -> None:
-        """Take note of why a candidate did not serve the blob, or not to its end.
+        """Record why a candidate did not serve the blob, or not to its end.
 
         Args:
-            candidate: Whose failure it is.
-            failure: What happened.
-            progress: Bytes of the blob that had come by then, so that it may be asked again when
-                there are more; None if it is not to be.
-            alone: Whether no other source can have caused it.
+            candidate: The candidate that failed.
+            failure: Its error.
+            progress: Bytes of the blob received so far; the candidate may be asked again after
+                further progress. None: it is not asked again.
+            alone: Whether no other source can have caused the failure.
         """
         self._note(failure)
         if alone and (self._promised or not isinstance(failure, SizeMismatchError)):
@@ -275,45 +275,45 @@ class Candidates:
             event = AttemptFailed(candidate.reference, self._digest, candidate.member, name, text)
             self._context.emit(event)
         if progress is not None and is_transient(failure):
-            self._tired.append((candidate, progress))
+            self._retryable.append((candidate, progress))
 
-    def praise(self, candidate: BlobCandidate) -> None:
-        """Take note that a candidate served what it was asked for."""
+    def record_success(self, candidate: BlobCandidate) -> None:
+        """Record that a candidate served what it was asked for."""
         self._health.record_success(candidate.reference)
 
-    def leave(self, candidate: BlobCandidate) -> None:
-        """Take note that a candidate was left before anything can be said of it."""
+    def release(self, candidate: BlobCandidate) -> None:
+        """Record that an attempt ended with no verdict about its candidate."""
         self._health.release(candidate.reference)
 
     def put_first(self, candidates: Iterable[BlobCandidate]) -> None:
-        """Have some asked before all others, be they asked again."""
+        """Ask these candidates before all others, even if they were asked before."""
         self._waiting = [*candidates, *self._waiting]
 
     def forget(self) -> None:
         """Drop everything: no candidate will be asked any more."""
         self._waiting.clear()
         self._hurried.clear()
-        self._tired.clear()
+        self._retryable.clear()
         self._failures.clear()
 
     def _note(self, failure: SupplementedError) -> None:
         # Its frames hold chunks, and a blob that breaks off often is long.
         self._failures.append(failure.with_traceback(None))
-        if len(self._failures) > MAX_TOLD:
-            del self._failures[MAX_TOLD // 2]
-            self._untold += 1
+        if len(self._failures) > MAX_FAILURES:
+            del self._failures[MAX_FAILURES // 2]
+            self._dropped += 1
 
     def _wake(self, progress: int) -> bool:
-        """Have those asked again who failed in haste, or before the blob came on."""
+        """Queue candidates that may be asked again; whether there are any."""
         self._waiting, self._hurried = self._hurried, []
         self._calm = self._calm or bool(self._waiting)
-        ready = [each for each, before in self._tired if progress - before >= ROUND]
-        self._tired = [each for each in self._tired if progress - each[1] < ROUND]
+        ready = [each for each, before in self._retryable if progress - before >= ROUND]
+        self._retryable = [each for each in self._retryable if progress - each[1] < ROUND]
         self._waiting += ready
         return bool(self._waiting)
 
     def verdict(self, progress: int = 0) -> SupplementedError:
-        """The one error for all that happened.
+        """The one error that stands for all failures.
 
         If all attempts but one were misses, it is that one: an authentication failure, say. If
         all were, no source has the blob. If all say that the range lies outside, it does.
@@ -339,8 +339,8 @@ class Candidates:
 
     def _join(self, cause: SupplementedError, progress: int) -> FailoverError:
         told = "; ".join(f"{error.reference}: {error.message}" for error in self._failures)
-        if self._untold:
-            told += f"; and {self._untold} more"
+        if self._dropped:
+            told += f"; and {self._dropped} more"
         message = f"no source serves blob {self._digest}: {told}"
         joined = FailoverError(
             message, attempts=self._failures, digest=self._digest, received=progress or None

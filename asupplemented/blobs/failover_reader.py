@@ -167,7 +167,7 @@ class FailoverReader(BlobReader):
         if attempt is not None and path is not None:
             self._failover.take()
             self._record_part()
-            self._candidates.praise(attempt.candidate)
+            self._candidates.record_success(attempt.candidate)
         return path
 
     def list_served(self) -> Sequence[Served]:
@@ -243,7 +243,7 @@ class FailoverReader(BlobReader):
         self._cached = attempt.cached
         failover.begin(candidate, attempt.size, preverified=attempt.preverified)
         if self._closed:
-            self._candidates.leave(candidate)
+            self._candidates.release(candidate)
             await self._drop_attempt()
             raise self._closed_error()
         if failover.proof is Proof.HASHED and self._hash is None:
@@ -305,7 +305,7 @@ class FailoverReader(BlobReader):
             self._failover.check(await self._hash.finish())
             self._hash = None
             attempt.confirm()
-        self._candidates.praise(attempt.candidate)
+        self._candidates.record_success(attempt.candidate)
 
     async def _go_on(self, attempt: Attempt, failure: SupplementedError) -> bool:
         """Carry out what is decided after a failure.
@@ -366,11 +366,11 @@ class FailoverReader(BlobReader):
     ) -> None:
         if fault is None:
             return
-        self._candidates.blame(
+        self._candidates.record_failure(
             fault.candidate, failure, progress=fault.progress, alone=fault.certain
         )
         if fault.candidate is not last:
-            self._candidates.leave(last)
+            self._candidates.release(last)
 
     def _record_part(self) -> None:
         part = self._failover.record_part()
@@ -418,6 +418,6 @@ class FailoverReader(BlobReader):
             return
         self._record_part()
         if self._failover.verified is None:
-            self._candidates.leave(attempt.candidate)
+            self._candidates.release(attempt.candidate)
         self._candidates.forget()
         await close_all((attempt,), f"blob {self._digest}")

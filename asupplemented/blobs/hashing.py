@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.model.digest import Hasher
 
-__all__ = ("HASHING", "Hashing", "RunningHash", "start_hash")
+__all__ = ("HASHING", "Hashing", "RunningHash", "resolve_future", "start_hash")
 
 MAX_THREADS: Final = 4
 """Threads that hash; beyond that the event loop cannot feed them."""
@@ -257,7 +257,7 @@ class RunningHash:
 
         def wake() -> None:
             with suppress(RuntimeError):  # The loop was closed, and so no caller waits.
-                loop.call_soon_threadsafe(_resolve, reached)
+                loop.call_soon_threadsafe(resolve_future, reached)
 
         with self._lock:
             if self._ahead <= threshold:
@@ -307,10 +307,11 @@ class _HashThread:
             work[0].work(work[1])
             del work  # The chunk must not stay alive until there is another one.
         with suppress(RuntimeError):  # The loop was closed without closing the session.
-            self._loop.call_soon_threadsafe(_resolve, self._ended)
+            self._loop.call_soon_threadsafe(resolve_future, self._ended)
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def resolve_future(future: asyncio.Future[None]) -> None:
+    """Resolve a future that may be done already, for ``call_soon_threadsafe``."""
     if not future.done():
         future.set_result(None)
 

@@ -17,6 +17,7 @@ from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.blobs.blob_file import identify, matches
+from asupplemented.blobs.hashing import resolve_future
 from asupplemented.errors import ClosedError, SourceError
 from asupplemented.limits import BLOCK
 
@@ -198,7 +199,7 @@ class ReadAhead:
         self._workers.remove_reader()
         self._reader.close()
         if self._waiter is not None:
-            _resolve(self._waiter)
+            resolve_future(self._waiter)
 
     # Under the lock
 
@@ -283,10 +284,5 @@ class ReadAhead:
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
             with suppress(RuntimeError):  # The loop was closed, and so no stream waits.
-                self._loop.call_soon_threadsafe(_resolve, waiter)
+                self._loop.call_soon_threadsafe(resolve_future, waiter)
         return going
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -29,7 +29,7 @@ from asupplemented.aio.closing import close_all
 from asupplemented.blobs.failover import BlobProgress
 from asupplemented.blobs.failover_reader import BlobReader
 from asupplemented.blobs.health import host_of
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
 from asupplemented.limits import BLOCK, KIB, MIB

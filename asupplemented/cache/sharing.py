@@ -16,7 +16,7 @@ from asupplemented.aio.closing import close_all, closing_on_error
 from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.blobs.attempts import CachedAttempt
 from asupplemented.blobs.hashing import HASHING, Hashing
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.cache.shared_fetch import SharedFetch
 from asupplemented.cache.spool import make_spool
 from asupplemented.errors import ClosedError, SupplementedError, UnsupportedOperationError

@@ -103,11 +103,11 @@ class HostCredentials:
     async def _make_provider(self) -> CredentialProvider:
         from asupplemented.credentials import AuthFileCredentials, default_auth_file
         from asupplemented.hostconfig import Registries
-        from asupplemented.transports.registry.host_config import System
+        from asupplemented.transports.registry.host_config import HostConfig
 
         registries = Registries()
         if self.context is not None:
-            registries = await System.of(self.context).load_registries(self._warn)
+            registries = await HostConfig.of(self.context).load_registries(self._warn)
         return AuthFileCredentials(
             self._authfile or default_auth_file(),
             helpers=registries.credential_helpers,

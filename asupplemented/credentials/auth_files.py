@@ -21,6 +21,7 @@ import anyio.to_thread
 from asupplemented.aio.async_files import read_file
 from asupplemented.credentials.auth_json import LookupResult, find_credential, parse_auth_file
 from asupplemented.errors import ConfigurationError, NotFoundError, SupplementedError
+from asupplemented.hostconfig.paths import find_absolute
 from asupplemented.limits import MAX_AUTH_FILE, OFFLOAD_BYTES
 from asupplemented.model.credential import check_lookup
 
@@ -142,7 +143,7 @@ class AuthFiles:
             platform: A value of `sys.platform`.
         """
         uid = os.getuid() if uid is None else uid
-        home = home or _absolute(environ, "HOME") or _home_of(uid)
+        home = home or find_absolute(environ, "HOME") or _home_of(uid)
         persistent = tuple(_locate_persistent(environ, home))
         if platform == "linux":
             persistent = (_locate_runtime(environ, root, uid), *persistent)
@@ -172,7 +173,7 @@ def default_auth_file(environ: Mapping[str, str] | None = None) -> Path | None:
 
 def _locate_runtime(environ: Mapping[str, str], root: Path | None, uid: int) -> AuthFile:
     """The file that ``podman login`` writes, in a directory that a restart empties."""
-    directory = _absolute(environ, "XDG_RUNTIME_DIR")
+    directory = find_absolute(environ, "XDG_RUNTIME_DIR")
     if root is None and directory is not None:
         return AuthFile(directory / "containers/auth.json", within=directory)
     return AuthFile((root or Path("/")) / "run/containers" / str(uid) / "auth.json")
@@ -180,7 +181,7 @@ def _locate_runtime(environ: Mapping[str, str], root: Path | None, uid: int) -> 
 
 def _locate_persistent(environ: Mapping[str, str], home: Path | None) -> Iterator[AuthFile]:
     """The files that outlive a restart."""
-    settings = _absolute(environ, "XDG_CONFIG_HOME") or (home and home / ".config")
+    settings = find_absolute(environ, "XDG_CONFIG_HOME") or (home and home / ".config")
     named = environ.get("DOCKER_CONFIG")
     docker = Path(named) if named else (home and home / ".docker")
     if settings is not None:
@@ -189,12 +190,6 @@ def _locate_persistent(environ: Mapping[str, str], home: Path | None) -> Iterato
         yield AuthFile(docker / "config.json")
     if home is not None:
         yield AuthFile(home / ".dockercfg", legacy=True)
-
-
-def _absolute(environ: Mapping[str, str], name: str) -> Path | None:
-    """The path in a variable, None if the variable is not set or the path is relative."""
-    path = Path(environ.get(name, ""))
-    return path if path.is_absolute() else None
 
 
 def _home_of(uid: int) -> Path | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("ConfigurationPaths",)
+__all__ = ("ConfigurationPaths", "find_absolute")
 
 _SHORT_NAMES: Final = "containers/short-name-aliases.conf"
 _SIGNATURES: Final = "containers/sigstore"
@@ -66,8 +66,8 @@ class ConfigurationPaths:
             root: The directory that contains ``etc`` and ``var``.
             superuser: None asks the operating system.
         """
-        home = home or _absolute(environ, "HOME")
-        cache = _absolute(environ, "XDG_CACHE_HOME")
+        home = home or find_absolute(environ, "HOME")
+        cache = find_absolute(environ, "XDG_CACHE_HOME")
         named = environ.get("CONTAINERS_REGISTRIES_CONF")
         return cls(
             registries=Path(named) if named else None,
@@ -102,7 +102,7 @@ class ConfigurationPaths:
         return None if self.home is None else self.home / ".local/share" / _SIGNATURES
 
 
-def _absolute(environ: Mapping[str, str], name: str) -> Path | None:
+def find_absolute(environ: Mapping[str, str], name: str) -> Path | None:
     """The path in a variable; None if the variable is not set or the path is relative."""
     path = Path(environ.get(name, ""))
     return path if path.is_absolute() else None

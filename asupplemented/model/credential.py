@@ -1,10 +1,11 @@
-"""Credentials of registries, and the names under which they are looked up.
+"""Credentials of registries, the names under which they are looked up, and principals.
 
 Their reprs and errors never show a secret.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, fields
 from typing import Final
@@ -12,10 +13,19 @@ from typing import Final
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import MAX_NAME
 
-__all__ = ("AUTH_FILES", "Credential", "check_lookup", "lookup_order")
+__all__ = (
+    "AUTH_FILES",
+    "NO_PRINCIPAL",
+    "Credential",
+    "check_lookup",
+    "hash_principal",
+    "lookup_order",
+)
 
 AUTH_FILES: Final = "containers-auth.json"
 """In a list of credential helpers, the name that stands for the auth files (rule FILE-12)."""
+NO_PRINCIPAL: Final = "default"
+"""What `hash_principal` returns for None. It is in paths of caches, so it must not change."""
 
 _LOOKUP: Final = re.compile(r"(?!-)[!-.0-?A-~]++(?:/[!-.0-9;-?A-~]++)*+")
 """``host[:port]`` and the parts of a path, in visible ASCII: no user, tag, digest or scheme."""
@@ -114,3 +124,10 @@ def lookup_order(name: str) -> tuple[str, ...]:
     """
     parts = name.split("/")
     return tuple("/".join(parts[:count]) for count in range(len(parts), 0, -1))
+
+
+def hash_principal(principal: str | None) -> str:
+    """A name for a principal in paths and keys, which does not reveal it."""
+    if principal is None:
+        return NO_PRINCIPAL
+    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()

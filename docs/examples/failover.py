@@ -1,7 +1,7 @@
-"""Failover: one blob out of three places, two of which die while it is read.
+"""Failover: one blob from three places, two of which die while it is read.
 
 Two registries and an OCI layout hold the same image. The registries are shut down in the middle
-of its layer, one after the other, and the reader notices nothing. It needs no network.
+of its layer, one after the other, and the reader gets the whole layer. It needs no network.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ async def read(image: asup.SupplementedSource, dying: list[FakeRegistry]) -> asu
             seen.update(chunk)
             if dying and blob.received >= DEATHS[-len(dying)]:
                 await dying.pop(0).aclose()
-    if LAYER.encoded != seen.hexdigest():  # the stream has made sure of it already
-        raise AssertionError("these are other bytes")
+    if LAYER.encoded != seen.hexdigest():  # the stream has verified it already
+        raise AssertionError("the bytes differ")
     return blob
 
 
@@ -55,9 +55,9 @@ async def show(session: asup.Session, scratch: Path) -> None:
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(FakeRegistry()) for _ in range(2)]
         for registry in (first, second):
-            # As fast as a network, so that there is a middle to die in.
+            # As slow as a network, so that it can die in the middle of the layer.
             registry.script(LAYER, Slow(64 * 1024, seconds=0.001), forever=True)
-        # The last one is asked first.
+        # The last supplement is asked first.
         group = asup.supplement(
             write_layout(scratch, IMAGE, name="1.4"),
             second.add("mirror/app", IMAGE, tag="1.4"),
@@ -72,7 +72,7 @@ async def show(session: asup.Session, scratch: Path) -> None:
 
 
 async def main() -> None:
-    """Run the example in a scratch directory that is gone afterwards."""
+    """Run the example in a temporary directory."""
     with TemporaryDirectory(prefix="asupplemented-failover-") as directory:
         # tls_verify=False: the registries of this example speak plain http.
         async with asup.Session(tls_verify=False, hooks=[tell]) as session:

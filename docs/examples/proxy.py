@@ -1,8 +1,8 @@
-"""A pull-through proxy in one page: a group of references, served from a cache that fills itself.
+"""A pull-through proxy in one page: a group of references, served through a cache.
 
 ``python docs/examples/proxy.py docker://registry.example/team/app:1.4`` serves the image as
-``localhost:5000/app:latest``. However many clients come at once, each blob is fetched once; what
-was fetched before is sent by the kernel, straight from the file.
+``localhost:5000/app:latest``. Each blob is fetched once, however many clients ask for it at once.
+A cached blob is sent by the kernel from its file.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.typedefs import Handler
 
 IMAGE: web.AppKey[asup.SupplementedSource] = web.AppKey("image", asup.SupplementedSource)
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 
 
-class KeptBlob(web.FileResponse):
-    """A file of the cache. Its stream keeps it from being evicted, until it was sent."""
+class CachedBlob(web.FileResponse):
+    """A file of the cache. Its stream protects it from eviction until it was sent."""
 
     def __init__(self, path: Path, blob: asup.BlobStream, headers: dict[str, str]) -> None:
         super().__init__(path, headers=headers)
         self._blob = blob
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send it all: that is what aiohttp does here."""
+        """Send the whole file; aiohttp does that here."""
         try:
             return await super().prepare(request)
         finally:
             await self._blob.aclose()
 
 
-async def greet(_: web.Request) -> web.Response:
+async def check_version(_: web.Request) -> web.Response:
     """Say that this is a registry."""
     return web.json_response({}, headers=VERSION)
 
@@ -55,28 +56,43 @@ async def send_manifest(request: web.Request) -> web.Response:
     return web.Response(body=manifest.raw, content_type=manifest.media_type, headers=headers)
 
 
+async def find_blob(image: asup.SupplementedSource, digest: asup.Digest) -> asup.Descriptor:
+    """Find what a manifest of the image says about a blob. No blob is opened."""
+    if digest not in image.resolution.blobs:
+        message = "no manifest of the image names this blob"
+        raise asup.BlobNotFoundError(message, digest=digest)
+    manifest = await image.get_manifest(image.resolution.blobs[digest])
+    return next(blob for blob in manifest.parse_image().blobs if blob.digest == digest)
+
+
 async def send_blob(request: web.Request) -> web.StreamResponse:
-    """A blob: from the cache if it is there, else as it comes, whoever reads along."""
-    digest = asup.Digest(request.match_info["digest"])
+    """A blob: from the cache if it is there, else as it comes from upstream."""
+    image, digest = request.app[IMAGE], asup.Digest(request.match_info["digest"])
+    descriptor = await find_blob(image, digest)
     headers = {"Docker-Content-Digest": digest, "Content-Type": "application/octet-stream"}
+    response = web.StreamResponse(headers=headers)
+    response.content_length = descriptor.size
+    if request.method == "HEAD":
+        return response
     async with AsyncExitStack() as scope:
-        blob = await scope.enter_async_context(request.app[IMAGE].open_blob(digest))
+        blob = await scope.enter_async_context(image.open_blob(descriptor))
         if (path := blob.take_path()) is not None:
             scope.pop_all()
-            return KeptBlob(path, blob, headers)
-        response = web.StreamResponse(headers=headers)
-        response.content_length = blob.size
+            return CachedBlob(path, blob, headers)
         await response.prepare(request)
-        if request.method != "HEAD":
-            # An error cuts the connection: the client sees that it has not got all of it.
+        try:
             async for chunk in blob:
                 await response.write(chunk)
+        except asup.SupplementedError:
+            # The status is out, so only a cut tells the client that the blob is incomplete.
+            if request.transport is not None:
+                request.transport.abort()
         return response
 
 
 @web.middleware
-async def tell_errors(request: web.Request, handler: web.Handler) -> web.StreamResponse:
-    """What is not there is 404; what cannot be had from upstream is 502."""
+async def map_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Respond 404 if content is missing, and 502 if upstream fails."""
     try:
         return await handler(request)
     except (asup.NotFoundError, asup.InvalidDigestError):
@@ -86,17 +102,17 @@ async def tell_errors(request: web.Request, handler: web.Handler) -> web.StreamR
 
 
 def make_app(image: asup.SupplementedSource) -> web.Application:
-    """The application, for an image that stays open as long as it runs."""
-    app = web.Application(middlewares=[tell_errors])
+    """Make the application for an image, which stays open as long as it runs."""
+    app = web.Application(middlewares=[map_errors])
     app[IMAGE] = image
-    app.router.add_get("/v2/", greet)
+    app.router.add_get("/v2/", check_version)
     app.router.add_get("/v2/{name:.+}/manifests/{reference}", send_manifest)
     app.router.add_get("/v2/{name:.+}/blobs/{digest}", send_blob)
     return app
 
 
 async def serve(references: Sequence[str], cache: Path, port: int) -> None:
-    """Open the group, and serve it until cancelled."""
+    """Open the group and serve it until cancelled."""
     async with AsyncExitStack() as scope:
         kept = await scope.enter_async_context(asup.LayoutCache(cache, max_bytes=10 << 30))
         session = await scope.enter_async_context(asup.Session(cache=kept))
@@ -110,7 +126,7 @@ async def serve(references: Sequence[str], cache: Path, port: int) -> None:
 
 
 def main() -> None:
-    """Read the arguments, and serve from a cache that is gone afterwards."""
+    """Read the arguments and serve through a temporary cache."""
     parser = argparse.ArgumentParser()
     parser.add_argument("references", nargs="+", metavar="REFERENCE")
     parser.add_argument("--port", type=int, default=5000)

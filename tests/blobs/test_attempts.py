@@ -9,7 +9,7 @@ import pytest
 from asupplemented.abc import Timeouts
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.blobs.hashing import HASHING, Hashing
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.errors import SourceTimeoutError, SupplementedError
 from asupplemented.limits import SMALL_BLOB
 from asupplemented.session import Session

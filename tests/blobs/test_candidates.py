@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,

@@ -20,7 +20,7 @@ from asupplemented.blobs import failover
 from asupplemented.blobs.health import health_of
 from asupplemented.blobs.history import ResumptionPolicy
 from asupplemented.blobs.read_ahead import verified_files
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.errors import (
     ClosedError,
     DigestMismatchError,

@@ -16,7 +16,7 @@ from asupplemented.blobs.health import (
     SourceHealth,
     health_of,
 )
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,

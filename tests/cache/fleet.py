@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asupplemented.abc import BlobCache, BlobFile, Spool
 from asupplemented.aio.retry import CLOCK
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.cache.remote.object_store import ObjectStore
 from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.events import Warned

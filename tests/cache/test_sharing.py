@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context
-    from asupplemented.blobs.verified import VerifiedStream
+    from asupplemented.blobs.stream import VerifiedStream
     from asupplemented.model.descriptor import Descriptor
 
 VERY_LARGE = random.Random(2).randbytes(12 * MIB)

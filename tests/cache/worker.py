@@ -14,7 +14,7 @@ import random
 import sys
 from typing import TYPE_CHECKING
 
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.session import Session
 from asupplemented.transports import parse_reference

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from asupplemented.aio.atomic import PREFIX, make_directory
 from asupplemented.aio.files import map_write_errors, read_limited
 from asupplemented.errors import InvalidDigestError, SupplementedError
+from asupplemented.model.credential import hash_principal
 from asupplemented.model.digest import ALGORITHMS, Digest
 from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.oci_layout import LayoutStore
@@ -122,7 +123,9 @@ class CachePaths:
 
     def manifest_grant(self, digest: Digest, principal: str | None, source: str | None) -> Path:
         """The media type of a manifest, as a principal read it from a source."""
-        name = hashlib.sha256(f"{_name_of(principal)} {source or ''}".encode()).hexdigest()
+        name = hashlib.sha256(
+            f"{_name_of(principal)} {source or ''}".encode("utf-8", "surrogatepass")
+        ).hexdigest()
         return self.metadata_of(digest) / f"manifest-{name[:32]}"
 
     def grant(self, digest: Digest, principal: str | None) -> Path:
@@ -197,9 +200,7 @@ def _show(identity: FileIdentity) -> str:
 
 def _name_of(principal: str | None) -> str:
     """A name for a principal that reveals nothing, and can be the name of a file."""
-    if principal is None:
-        return "nobody"
-    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return hash_principal(principal)[:32]
 
 
 class BlobUsage(NamedTuple):

@@ -17,7 +17,6 @@ Nothing is ever listed.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlsplit
@@ -28,6 +27,7 @@ from asupplemented.cache.remote.object_blob import StoredBlob, ask
 from asupplemented.cache.remote.uploads import Read, put_object
 from asupplemented.errors import BlobNotFoundError, ConfigurationError, LimitExceededError
 from asupplemented.limits import MAX_MANIFEST
+from asupplemented.model.credential import NO_PRINCIPAL, hash_principal
 from asupplemented.oci_layout import INDEX_FILE, LAYOUT_FILE
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ __all__ = ("ANONYMOUS", "TIMEOUT", "ObjectStore", "namespace_of")
 TIMEOUT: Final = 5.0
 """Seconds to wait for one answer; a body that has begun is not bounded by it."""
 
-ANONYMOUS: Final = "nobody"
+ANONYMOUS: Final = NO_PRINCIPAL
 """The namespace of sessions without a principal. The name is stored, so it stays."""
 
 _FILES: Final = {
@@ -61,9 +61,7 @@ _BODY: Final = timedelta(hours=1)
 
 def namespace_of(principal: str | None) -> str:
     """The namespace of a principal. Its name is hashed, so that it fits into a key."""
-    if principal is None:
-        return ANONYMOUS
-    return hashlib.sha256(principal.encode("utf-8", "surrogatepass")).hexdigest()
+    return hash_principal(principal)
 
 
 class ObjectStore:
@@ -230,7 +228,7 @@ def _grant(namespace: str, digest: Digest) -> str:
 
 
 def _manifest_grant(namespace: str, digest: Digest, source: str | None) -> str:
-    place = hashlib.sha256((source or "").encode()).hexdigest()[:32]
+    place = hash_principal(source or "")[:32]
     return f"manifests/{namespace}/{place}/{digest.algorithm}/{digest.encoded}"
 
 

@@ -1,12 +1,16 @@
 """Images in registries, read over HTTP: the transport ``docker:``.
 
-From the inside out: values and decisions without I/O (`addresses`, `answers`, `challenge`,
-`multipart`, `ranges`, `redirects`, `tokens`, `options`, `route`), what one request takes
-(`connections`, `faults`, `bodies`, `courier`), what a registry takes (`ping`, `token_server`,
-`access`, `notices`, `limiter`, `client`, `pool`), what one can ask it for (`letters`, `pages`,
-`tags`, `referrers`, `signatures` with `lookaside`, `blob` with `external`, `parts` with `feeds`),
-where an image is (`configuration`, `system`), what reads it from there (`source`,
-`mirrors`), and the face (`opening`, `reference`).
+The modules are in five layers, from the bottom up: values, headers and bodies without I/O
+(``wire``); one request and its response (``http``); one registry as one identity (``client``);
+what a registry can be asked for (``endpoints``); an image in one place or in several
+(``adapter``). A module imports from its own layer and from lower ones, for types as well;
+``tests/test_layers.py`` reads this table::
+
+    wire: addresses, byteranges, challenge, endpoint, error_response, options
+    http: bodies, connections, failures, redirects, request
+    client: auth, client, notices, ping, pool, tokens
+    endpoints: blobs, documents, listing, parts, referrers, signatures, sigstore_files
+    adapter: adapter, host_config, mirrors, reference
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Reading images from registries: the adapter, which is thin (rules HTTP-02 to HTTP-10)."""
+"""The adapter of one image in one registry, raw and unverified (rules HTTP-02 to HTTP-10)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs
+from yarl import URL
 
 from asupplemented.abc import RawManifest
 from asupplemented.errors import (
     ClosedError,
     ImageNotFoundError,
-    LimitExceededError,
     MalformedResponseError,
     ManifestNotFoundError,
     RangeError,
@@ -20,15 +20,14 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.blobs import ExternalBlob, HttpBlob, find_urls
-from asupplemented.transports.registry.bodies import check_encoding, read_whole
-from asupplemented.transports.registry.client import Errand
-from asupplemented.transports.registry.error_response import Inquiry, parse_media_type
-from asupplemented.transports.registry.host_config import System
+from asupplemented.transports.registry.documents import HTML, read_document
+from asupplemented.transports.registry.error_response import Target, parse_media_type
+from asupplemented.transports.registry.host_config import HostConfig
 from asupplemented.transports.registry.listing import fetch_digest, list_tags
 from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.pool import REGISTRIES, RegistryPool
 from asupplemented.transports.registry.referrers import fetch_referrers
-from asupplemented.transports.registry.request import Means
+from asupplemented.transports.registry.request import ClientDeps, Request
 from asupplemented.transports.registry.signatures import Signatures
 from asupplemented.transports.registry.tokens import pull_scope
 
@@ -36,43 +35,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import aiohttp
-    from yarl import URL
 
     from asupplemented.abc import Context
     from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
     from asupplemented.model.signature import Signature
-    from asupplemented.transports.registry.pool import Lease
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.pool import ClientLease
+    from asupplemented.transports.registry.request import RequestContext
 
 __all__ = ("RegistryAdapter", "enter")
 
-_HTML: Final = "text/html"
 
+async def enter(
+    candidate: ImageLocation, request_context: RequestContext, context: Context
+) -> RegistryAdapter:
+    """Take a client for an image in one place. No request is sent yet.
 
-async def enter(candidate: ImageLocation, caller: Caller, context: Context) -> RegistryAdapter:
-    """Take a client for an image in one place. Nothing is asked of the registry yet.
-
-    Who we are there is looked up by the name that the image has there: what is known for a
-    registry is not for its mirrors (rule CRED-04).
+    Credentials are looked up by the name of the image in that place: mirrors do not get the
+    credentials of the registry (rule CRED-04).
 
     Args:
         candidate: The image, and how it is reached.
-        caller: Who it is for.
+        request_context: The reference that it is for.
         context: The session.
 
     Raises:
-        ConfigurationError: The place is blocked, or what is configured for it cannot be used.
+        ConfigurationError: The place is blocked, or its configuration cannot be used.
     """
     candidate.check_allowed()
     name = candidate.name
-    means = Means.of(context)
-    route = await System.of(context).plan_route(candidate, caller.warn)
+    deps = ClientDeps.of(context)
+    config = await HostConfig.of(context).make_endpoint_config(candidate, request_context.warn)
     credential = await context.credentials(name.repository)
-    pool = context.resource(REGISTRIES, lambda: RegistryPool(means))
-    lease = pool.lease(route, credential, principal=context.principal)
-    return RegistryAdapter(name, lease, caller, context)
+    pool = context.resource(REGISTRIES, lambda: RegistryPool(deps))
+    lease = pool.lease(config, credential, principal=context.principal)
+    return RegistryAdapter(name, lease, request_context, context)
 
 
 class RegistryAdapter:
@@ -80,29 +78,31 @@ class RegistryAdapter:
 
     Args:
         name: The image; its digest is what is read, if it has one (rule REF-11).
-        lease: The client of the registry; given back on closing.
-        caller: Who it is for.
+        lease: The client of the registry; released on closing.
+        request_context: The reference that it is for.
         context: The session, in whose threads long lists and local files are read.
     """
 
     __slots__ = (
-        "_caller",
         "_context",
         "_default",
         "_lease",
         "_manifests",
         "_name",
         "_open",
+        "_request_context",
         "_scope",
     )
 
-    def __init__(self, name: ImageName, lease: Lease, caller: Caller, context: Context) -> None:
+    def __init__(
+        self, name: ImageName, lease: ClientLease, request_context: RequestContext, context: Context
+    ) -> None:
         self._name = name
         self._context = context
         self._default: RawManifest | None = None
-        """The default manifest as it came, so that signatures agree with it (rule HTTP-09)."""
+        """The default manifest that was read last, so that signatures fit it (rule HTTP-09)."""
         self._lease = lease
-        self._caller = caller
+        self._request_context = request_context
         self._manifests = f"/v2/{name.path}/manifests/"
         self._scope = pull_scope(name.path)
         self._open = True
@@ -119,16 +119,16 @@ class RegistryAdapter:
         """Read the default manifest (None), or that of a digest.
 
         The media type is that of the header, without its parameters (rule HTTP-04).
-        ``Docker-Content-Digest`` is not looked at: it proves nothing (rule HTTP-06).
+        ``Docker-Content-Digest`` is ignored: it proves nothing (rule HTTP-06).
 
         Args:
             instance: Which one.
-            begun: Called when the answer begins.
+            begun: Called when the head of the response is there.
 
         Raises:
-            ImageNotFoundError: There is no such tag, repository or image.
-            ManifestNotFoundError: There is no such instance.
-            LimitExceededError: It is larger than ``MAX_MANIFEST``.
+            ImageNotFoundError: The tag, repository or image does not exist.
+            ManifestNotFoundError: The instance does not exist.
+            LimitExceededError: It is larger than ``RegistryLimits.manifest``.
             SourceError: The registry failed or refused.
             ClosedError: The source was closed.
         """
@@ -136,12 +136,23 @@ class RegistryAdapter:
         missing = ImageNotFoundError if instance is None else ManifestNotFoundError
         digest = instance or self._name.digest
         which = digest or self._name.tag or ""
-        inquiry = Inquiry(f"manifest {which}", missing, digest)
-        errand = Errand(self._manifests + which, self._scope, inquiry)
-        response = await self._lease.client.send(errand, self._caller)
+        request = Request(
+            URL(self._manifests + which, encoded=True),
+            Target(f"manifest {which}", missing, digest),
+            scope=self._scope,
+        )
+        client = self._lease.client
+        response = await client.send(request, self._request_context)
         if begun is not None:
             begun()
-        raw = await self._read(response, which)
+        self._refuse_html(response)
+        document = await read_document(
+            response,
+            request.target.description,
+            limit=client.deps.options.limits.manifest,
+            timeouts=client.deps.timeouts,
+        )
+        raw = RawManifest(document.body, document.media_type)
         if instance is None:
             self._default = raw
         return raw
@@ -153,10 +164,10 @@ class RegistryAdapter:
         end: int | None = None,
         etag: str | None = None,
     ) -> HttpBlob:
-        """Prepare to read ``[start, end)`` of a blob, or to go on with one (rule RES-06).
+        """Prepare to read ``[start, end)`` of a blob, or to resume one (rule RES-06).
 
         Raises:
-            RangeError: No range goes from `start` to `end`.
+            RangeError: `start` is negative, or greater than `end`.
             ClosedError: The source was closed.
         """
         self._check_open()
@@ -168,9 +179,17 @@ class RegistryAdapter:
         client, path = self._lease.client, self._name.path
         urls = () if start or end is not None else self._find_urls(blob)
         if urls:
-            return ExternalBlob(client, path, blob.digest, urls=urls, caller=self._caller)
+            return ExternalBlob(
+                client, path, blob.digest, urls=urls, request_context=self._request_context
+            )
         return HttpBlob(
-            client, path, blob.digest, start=start, end=end, etag=etag, caller=self._caller
+            client,
+            path,
+            blob.digest,
+            start=start,
+            end=end,
+            etag=etag,
+            request_context=self._request_context,
         )
 
     def open_parts(self, blob: Descriptor, ranges: Sequence[tuple[int, int | None]]) -> HttpParts:
@@ -179,34 +198,37 @@ class RegistryAdapter:
         Raises:
             RangeError: The ranges are none, not sorted, or outside of the blob.
             LimitExceededError: There are too many of them.
-            UnsupportedOperationError: The blob is one that may be somewhere else.
+            UnsupportedOperationError: The blob may have to be read from an external URL.
             ClosedError: The source was closed.
         """
         self._check_open()
         client, path = self._lease.client, self._name.path
         if self._find_urls(blob):
-            message = "a blob that may be somewhere else is read as a whole"
+            message = "ranges of a blob with external URLs cannot be read; read it as a whole"
             raise UnsupportedOperationError(message, digest=blob.digest)
-        return HttpParts(client, path, blob, ranges, caller=self._caller)
+        return HttpParts(client, path, blob, ranges, request_context=self._request_context)
 
     async def fetch_signatures(self, instance: Digest | None) -> tuple[Signature, ...]:
         """The signatures of the default manifest (None), or of an instance.
 
         The digest of the default manifest is that of the reference if it is sha256, else that of
-        what was read, so that they agree while a tag moves (rules HTTP-09, SIG-03).
+        the bytes that were read, so that both agree while a tag moves (rules HTTP-09, SIG-03).
 
         Raises:
             SupplementedError: See `Signatures.fetch`.
             ClosedError: The source was closed.
         """
         self._check_open()
-        signatures = Signatures(self._lease.client, self._name, self._caller, self._context)
+        places = await HostConfig.of(self._context).find_places(self._request_context.warn)
+        signatures = Signatures(
+            self._lease.client, self._name, places, self._request_context, self._context
+        )
         return await signatures.fetch(instance or await self._find_default())
 
     def _find_urls(self, blob: Descriptor) -> tuple[URL, ...]:
-        """Where else a blob may be: all registries that have it are asked before (BLOB-02)."""
-        options = self._lease.client.means.options
-        return () if self._caller.rivals else find_urls(blob, options)
+        """The external URLs of a blob; only the last registry to ask uses them (BLOB-02)."""
+        options = self._lease.client.deps.options
+        return () if self._request_context.has_alternatives else find_urls(blob, options)
 
     async def _find_default(self) -> Digest:
         named = self._name.digest
@@ -218,7 +240,7 @@ class RegistryAdapter:
     async def fetch_referrers(
         self, subject: Digest, artifact_type: str | None
     ) -> tuple[Descriptor, ...]:
-        """What the repository holds that refers to a manifest (rules REFR-01 to REFR-04).
+        """The manifests of the repository that refer to a manifest (rules REFR-01 to REFR-04).
 
         Raises:
             SupplementedError: See `asupplemented.transports.registry.referrers`.
@@ -227,7 +249,7 @@ class RegistryAdapter:
         self._check_open()
         client, path = self._lease.client, self._name.path
         return await fetch_referrers(
-            client, path, subject, artifact_type, self._caller, self._context
+            client, path, subject, artifact_type, self._request_context, self._context
         )
 
     async def list_tags(self) -> tuple[str, ...]:
@@ -239,7 +261,7 @@ class RegistryAdapter:
         """
         self._check_open()
         client, path = self._lease.client, self._name.path
-        return await list_tags(client, path, self._caller, self._context)
+        return await list_tags(client, path, self._request_context, self._context)
 
     async def fetch_digest(self) -> Digest:
         """The digest of the default manifest, as the registry claims it (rule HTTP-11).
@@ -249,35 +271,21 @@ class RegistryAdapter:
             ClosedError: The source was closed.
         """
         self._check_open()
-        return await fetch_digest(self._lease.client, self._name, self._caller)
+        return await fetch_digest(self._lease.client, self._name, self._request_context)
 
     async def aclose(self) -> None:
-        """Give the client back. Bodies that are being read are left by those who entered them."""
+        """Release the client. Bodies that are entered stay open until they are left."""
         self._open = False
         self._lease.release()
 
-    async def _read(self, response: aiohttp.ClientResponse, which: str) -> RawManifest:
-        means = self._lease.client.means
-        limit = means.options.limits.manifest
-        media_type = parse_media_type(response.headers.get(hdrs.CONTENT_TYPE))
-        try:
-            check_encoding(response)
-            self._check_kind(response, media_type)
-            body = await read_whole(response, limit, means.timeouts)
-        except BaseException:
-            response.close()
-            raise
-        if body is None:
-            message = f"the manifest {which} is larger than {limit} bytes"
-            raise LimitExceededError(message, limit=limit)
-        return RawManifest(body, media_type)
-
-    def _check_kind(self, response: aiohttp.ClientResponse, media_type: str | None) -> None:
-        if media_type != _HTML:
+    def _refuse_html(self, response: aiohttp.ClientResponse) -> None:
+        """Refuse the pages of portals before they are read."""
+        if parse_media_type(response.headers.get(hdrs.CONTENT_TYPE)) != HTML:
             return
         place = redact(response.url)
+        response.close()
         message = (
-            f"{place} answered with a page for people; "
+            f"{place} answered with an HTML page; "
             f"is {self._name.registry} a registry, or is there a portal in between?"
         )
         raise MalformedResponseError(message, status=response.status, url=place)

@@ -1,8 +1,8 @@
-"""Where requests may go: origins, sites, and classes of addresses. No I/O.
+"""Origins, sites, and the scopes of addresses: where requests may go. No I/O.
 
-Two questions are answered here. May a *credential* meant for one host go to another
-(`is_same_site`, rule CRED-02)? And may a server send us to an *address* that it perhaps cannot
-reach itself, but we can (`reach_of`, rule SEC-01)?
+`is_same_site` says whether a *credential* for one host may go to another (rule CRED-02).
+`classify_address` says how private an *address* is, so that a server cannot send us to an address
+that only we can reach (rule SEC-01).
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from yarl import URL
 
-__all__ = ("Origin", "Reach", "is_same_site", "origin_of", "reach_of", "reach_of_host", "redact")
+__all__ = (
+    "AddressScope",
+    "Origin",
+    "classify_address",
+    "classify_host",
+    "is_same_site",
+    "origin_of",
+    "redact",
+)
 
 _IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -23,7 +31,7 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
 _METADATA: Final = frozenset((ipaddress.ip_address("fd00:ec2::254"),))
-"""Where clouds give out secrets, apart from link-local addresses."""
+"""Metadata services of clouds that are not at link-local addresses."""
 
 _LONGEST_SHARED_LABEL: Final = 3
 _SHARED_LABELS: Final = frozenset(("gouv", "gove", "info", "name", "asso", "nom", "firm"))
@@ -77,7 +85,7 @@ _SHARED_DOMAINS: Final = frozenset(
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port, in the one form that compares."""
+    """Scheme, host and port, normalized for comparing."""
 
     scheme: str
     host: str
@@ -89,21 +97,21 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{host}" if usual else f"{self.scheme}://{host}:{self.port}"
 
 
-class Reach(enum.IntEnum):
-    """How private an address is: what is reached only from here ranks above what all reach."""
+class AddressScope(enum.IntEnum):
+    """How private an address is; a greater value is more private."""
 
     PUBLIC = 0
     PRIVATE = 1
     LOOPBACK = 2
     NEVER = 3
-    """Link-local (where clouds keep their metadata), multicast, and what is no address."""
+    """Link-local (metadata services of clouds), multicast, and invalid addresses."""
 
 
 def origin_of(url: URL) -> Origin:
     """The origin of an absolute ``http`` or ``https`` URL.
 
     Raises:
-        ValueError: The URL has no host, or no port that exists.
+        ValueError: The URL has no host, or no valid port.
     """
     host, port = url.raw_host, url.port
     if not host or not port:
@@ -113,23 +121,23 @@ def origin_of(url: URL) -> Origin:
 
 
 def redact(url: URL) -> str:
-    """A URL fit for messages: without user, password, query and fragment (rule REDIR-05)."""
+    """A URL for messages, without user, password, query and fragment (rule REDIR-05)."""
     host = url.raw_host or ""
     place = f"[{host}]" if ":" in host else host
     port = "" if url.explicit_port is None else f":{url.explicit_port}"
     return f"{url.scheme}://{place}{port}{url.raw_path}"
 
 
-def reach_of_host(host: str) -> Reach | None:
-    """The reach of a host that is an address in its usual spelling, None for a name."""
+def classify_host(host: str) -> AddressScope | None:
+    """The scope of a host that is an address in its usual form, None for a name."""
     try:
-        return reach_of(ipaddress.ip_address(host.partition("%")[0]))
+        return classify_address(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:
         return None
 
 
-def reach_of(address: _IPAddress) -> Reach:
-    """Classify an address; one that stands for another, as ``::ffff:127.0.0.1``, by the other."""
+def classify_address(address: _IPAddress) -> AddressScope:
+    """The scope of an address; of the embedded one for addresses like ``::ffff:127.0.0.1``."""
     address = _unwrap(address)
     if (
         address.is_unspecified
@@ -138,10 +146,10 @@ def reach_of(address: _IPAddress) -> Reach:
         or address in _METADATA
         or (address.version == 4 and address in _THIS_NETWORK)  # noqa: PLR2004
     ):
-        return Reach.NEVER
+        return AddressScope.NEVER
     if address.is_loopback:
-        return Reach.LOOPBACK
-    return Reach.PUBLIC if address.is_global else Reach.PRIVATE
+        return AddressScope.LOOPBACK
+    return AddressScope.PUBLIC if address.is_global else AddressScope.PRIVATE
 
 
 def _unwrap(address: _IPAddress) -> _IPAddress:
@@ -153,13 +161,13 @@ def _unwrap(address: _IPAddress) -> _IPAddress:
 
 
 def is_same_site(one: str, other: str) -> bool:
-    """Whether two host names belong to one registrable domain, when in doubt not (rule CRED-02).
+    """Whether two host names belong to one registrable domain; False in doubt (rule CRED-02).
 
-    There is no list of public suffixes here, and none is needed to be strict. The site of a
-    name is its last two labels, and its last three below a country's domain if a short or
-    well-known label comes before it (``co.uk``, ``com.br``). A name that is no longer than
-    that has no site, nor has an address, nor a name below one of the domains under which
-    hosting companies give names to strangers. Who has no site is the same as itself only.
+    A strict answer needs no list of public suffixes. The site of a name is its last two labels,
+    or its last three below the domain of a country with a short or well-known label before it
+    (``co.uk``, ``com.br``). A name that is no longer than that has no site. Neither has an
+    address, nor a name below a domain under which hosting companies give names to customers.
+    A host without a site is the same site as itself only.
 
     Args:
         one: A host name in lowercase, without a port.
@@ -171,7 +179,7 @@ def is_same_site(one: str, other: str) -> bool:
 
 def _site_of(host: str) -> tuple[str, ...] | None:
     labels = host.split(".")
-    if reach_of_host(host) is not None or "" in labels or labels[-1].isdigit():
+    if classify_host(host) is not None or "" in labels or labels[-1].isdigit():
         return None
     if ".".join(labels[-2:]) in _SHARED_DOMAINS:
         return None

@@ -1,7 +1,7 @@
-"""Access: what a request carries to be let in, and what to do if that is not enough.
+"""Authentication: the credentials that a request carries, and what to try after a 401.
 
-One object per registry and identity. What it gets is kept here and nowhere else, so it never
-reaches another identity or registry (rules TOK-07, CRED-03, SEC-13).
+Each registry and identity has one `Authenticator`. Its authorizations are kept there and nowhere
+else, so they never reach another identity or registry (rules TOK-07, CRED-03, SEC-13).
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from asupplemented.aio.retry import Clock
     from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.challenge import Challenge
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import RequestContext
     from asupplemented.transports.registry.tokens import TokenServer
 
-__all__ = ("Access", "Grant")
+__all__ = ("Authenticator", "Authorization")
 
 EARLY: Final = 5.0
 """Seconds before its end that a token is renewed (rule TOK-04)."""
 KEPT: Final = 1024
-"""Repositories whose grants are kept."""
+"""Scopes whose authorizations are kept."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Grant:
-    """What a request for one scope carries."""
+class Authorization:
+    """The headers of requests for one scope. Its repr shows none of them."""
 
     headers: CIMultiDict[str] | None = None
-    """None where nothing is needed, so far as is known."""
+    """None if nothing is known to be needed."""
     challenge: Challenge | None = None
     """The challenge that it answers."""
     scopes: tuple[str, ...] = ()
@@ -53,12 +53,12 @@ class Grant:
     """By the clock, in seconds."""
 
 
-class Access:
-    """The ways into one registry for one identity.
+class Authenticator:
+    """Gets authorizations for one registry and one identity.
 
     Args:
         credential: The identity, None for anonymous.
-        offered: The challenges of the ping; none if the registry let us in.
+        offered: The challenges of the ping; none if it succeeded without credentials.
         server: Gives tokens.
         clock: Where time comes from.
     """
@@ -76,64 +76,78 @@ class Access:
         self._registry_token = credential.registry_token if credential is not None else None
         self._identity_token = credential.identity_token if credential is not None else None
         self._usual = self._choose(offered)
-        self._grants = LRU[str, Grant](KEPT)
-        self._flights = SingleFlightMap[TokenQuery, Grant]()
+        self._authorizations = LRU[str, Authorization](KEPT)
+        self._flights = SingleFlightMap[TokenQuery, Authorization]()
 
-    def current(self, scope: str) -> Grant | None:
-        """What is known to let in, None if `obtain` has to find out."""
-        grant = self._grants.get(scope)
-        return grant if grant is not None and self._clock.now() < grant.expires else None
+    def __repr__(self) -> str:
+        return f"<Authenticator: {self._authorizations!r}, {self._flights!r}>"
 
-    async def obtain(self, scope: str, caller: Caller) -> Grant:
-        """What a request for a scope should carry.
+    def current(self, scope: str) -> Authorization | None:
+        """The authorization for a scope, None if `obtain` has to get one."""
+        authorization = self._authorizations.get(scope)
+        if authorization is not None and self._clock.now() < authorization.expires:
+            return authorization
+        return None
+
+    async def obtain(self, scope: str, request_context: RequestContext) -> Authorization:
+        """The authorization for a scope; a token is fetched if one is needed.
 
         Raises:
-            SourceError: A token is needed, and there is none to be had.
+            SourceError: A token is needed, and the token server gives none.
         """
-        grant = self.current(scope)
-        if grant is not None:
-            return grant
-        known = self._grants.get(scope)
+        authorization = self.current(scope)
+        if authorization is not None:
+            return authorization
+        known = self._authorizations.get(scope)
         challenge = (known and known.challenge) or self._usual
         scopes = known.scopes if known is not None and known.scopes else (scope,)
-        return await self._answer(challenge, scope, scopes, caller)
+        return await self._answer(challenge, scope, scopes, request_context)
 
     async def renew(
-        self, scope: str, used: Grant, offered: Sequence[Challenge], caller: Caller
-    ) -> Grant | None:
-        """What to try after a 401 (rules PING-06, TOK-08).
+        self,
+        scope: str,
+        used: Authorization,
+        offered: Sequence[Challenge],
+        request_context: RequestContext,
+    ) -> Authorization | None:
+        """The authorization to try after a 401 (rules PING-06, TOK-08).
 
         Args:
             scope: What the request is for.
-            used: What it carried.
-            offered: The challenges of the answer.
-            caller: Who it is for.
+            used: The authorization that the request carried.
+            offered: The challenges of the response.
+            request_context: The reference that it is for.
 
         Returns:
             None if there is nothing better to try.
+
+        Raises:
+            SourceError: The token server gives no token.
         """
         choice = self._choose(offered)
         if choice is None:
             return None
         current = self.current(scope)
         if current is not None and current is not used:
-            return current  # another request was refused too, and was faster
+            return current  # another request was refused too, and has renewed it already
         before = used.challenge
         if before is None or before.scheme != choice.scheme:
-            return await self._answer(choice, scope, (scope,), caller)
+            return await self._answer(choice, scope, (scope,), request_context)
         if choice.scheme == "basic" or self._registry_token is not None:
             return None
-        scopes = _widen(used.scopes, choice)
+        scopes = _more_scopes(used.scopes, choice)
         if scopes is None:
             return None
-        self._grants.pop(scope)
+        self._authorizations.pop(scope)
         challenge = before if choice.realm is None else choice
-        return await self._answer(challenge, scope, scopes, caller)
+        return await self._answer(challenge, scope, scopes, request_context)
 
     def secrets(self) -> list[str]:
-        """Everything that the other side could repeat to us."""
+        """Every secret that was sent, and that a server could repeat in an error."""
         known = [self._registry_token, self._identity_token, *(self._password or ())]
-        sent = [grant.headers["Authorization"] for grant in self._grants.values() if grant.headers]
+        sent = [
+            each.headers["Authorization"] for each in self._authorizations.values() if each.headers
+        ]
         known.extend(header.partition(" ")[2] for header in sent)
         return [secret for secret in known if secret]
 
@@ -145,49 +159,54 @@ class Access:
         return usable[0] if usable else None
 
     def _is_usable(self, challenge: Challenge) -> bool:
-        # Without credentials there is no basic header, not even an empty one (rule CHAL-05).
+        # Without credentials no basic header is sent, not even an empty one (rule CHAL-05).
         return challenge.scheme == "bearer" or (
             challenge.scheme == "basic" and self._password is not None
         )
 
     async def _answer(
-        self, challenge: Challenge | None, scope: str, scopes: tuple[str, ...], caller: Caller
-    ) -> Grant:
-        """Answer a challenge, and keep the answer."""
+        self,
+        challenge: Challenge | None,
+        scope: str,
+        scopes: tuple[str, ...],
+        request_context: RequestContext,
+    ) -> Authorization:
+        """Answer a challenge, and keep the authorization for the scope."""
         if challenge is None:
-            grant = Grant()
+            authorization = Authorization()
         elif challenge.scheme == "basic" and self._password is not None:
-            grant = _carry(basic_header(*self._password), challenge)
+            authorization = _authorize(basic_header(*self._password), challenge)
         elif self._registry_token is not None:
-            grant = _carry(f"Bearer {self._registry_token}", challenge)
+            authorization = _authorize(f"Bearer {self._registry_token}", challenge)
         else:
-            grant = await self._fetch(challenge, scopes, caller)
-        self._grants.put(scope, grant)
-        return grant
+            # Requests that need the same token at the same time share one request for it.
+            realm = self._server.check_realm(challenge.realm)
+            query = TokenQuery(realm, challenge.service, tuple(sorted(set(scopes))))
+            authorization = await self._flights.run(
+                query, partial(self._fetch, query, challenge, request_context)
+            )
+        self._authorizations.put(scope, authorization)
+        return authorization
 
-    async def _fetch(self, challenge: Challenge, scopes: tuple[str, ...], caller: Caller) -> Grant:
-        """Get a token; those who want the same one at the same time share it."""
-        realm = self._server.locate(challenge.realm)
-        query = TokenQuery(realm, challenge.service, tuple(sorted(set(scopes))))
-        return await self._flights.run(query, partial(self._ask, query, challenge, caller))
-
-    async def _ask(self, query: TokenQuery, challenge: Challenge, caller: Caller) -> Grant:
-        token = await self._server.ask(query, caller)
+    async def _fetch(
+        self, query: TokenQuery, challenge: Challenge, request_context: RequestContext
+    ) -> Authorization:
+        token = await self._server.fetch(query, request_context)
         expires = self._clock.now() + token.life - EARLY
-        return _carry(f"Bearer {token.text}", challenge, query.scopes, expires)
+        return _authorize(f"Bearer {token.text}", challenge, query.scopes, expires)
 
 
-def _carry(
+def _authorize(
     header: str,
     challenge: Challenge,
     scopes: tuple[str, ...] = (),
     expires: float = math.inf,
-) -> Grant:
-    return Grant(CIMultiDict({"Authorization": header}), challenge, scopes, expires)
+) -> Authorization:
+    return Authorization(CIMultiDict({"Authorization": header}), challenge, scopes, expires)
 
 
-def _widen(scopes: tuple[str, ...], challenge: Challenge) -> tuple[str, ...] | None:
-    """What to ask for next; None if what the server misses was asked for already (TOK-08)."""
+def _more_scopes(scopes: tuple[str, ...], challenge: Challenge) -> tuple[str, ...] | None:
+    """The scopes to ask for next; None if the scope that is missing was asked for (TOK-08)."""
     if challenge.error != "insufficient_scope":
         return scopes
     wanted = parse_scope(challenge.scopes[0]) if len(challenge.scopes) == 1 else None

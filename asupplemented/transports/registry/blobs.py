@@ -1,20 +1,23 @@
-"""Bodies of blobs: one request, one body, as it comes from the wire.
+"""Bodies of blobs: one request and its body, from the registry or from a URL of the descriptor.
 
-Blobs that are somewhere else: the URLs in descriptors (rules BLOB-01, BLOB-02, RES-08).
+`HttpBody` is the life of such a request: entering it waits for a slot and sends the request,
+leaving it closes the response and frees the slot. `HttpBlob` reads a blob or one range of it.
 
-Layers that must not be distributed are not pushed; their descriptors say where to get them.
-Such a URL comes from whoever wrote the manifest, so nobody follows it unasked.
+`ExternalBlob` reads layers that must not be distributed (rules BLOB-01, BLOB-02, RES-08).
+Registries often do not hold them, and their descriptors say where to get them. The author of the
+manifest chose those URLs, so they are followed only if the options allow it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from aiohttp import hdrs
 from multidict import CIMultiDict
+from yarl import URL
 
 from asupplemented.aio.retry import retry
 from asupplemented.errors import (
@@ -35,39 +38,124 @@ from asupplemented.transports.registry.byteranges import (
     parse_content_range,
     parse_unsatisfied_range,
 )
-from asupplemented.transports.registry.client import OK, Errand
-from asupplemented.transports.registry.error_response import Inquiry
-from asupplemented.transports.registry.patience import judge
-from asupplemented.transports.registry.redirects import Courier, Parcel, parse_url
+from asupplemented.transports.registry.error_response import Target
+from asupplemented.transports.registry.failures import should_retry
+from asupplemented.transports.registry.redirects import parse_url
+from asupplemented.transports.registry.request import OK, Request
+from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     import aiohttp
-    from yarl import URL
 
     from asupplemented.aio.retry import RetryPolicy
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import RegistryOptions
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.redirects import RedirectClient
+    from asupplemented.transports.registry.request import RequestContext
 
-__all__ = ("ExternalBlob", "HttpBlob", "find_urls")
+__all__ = ("ExternalBlob", "HttpBlob", "HttpBody", "find_urls")
 
 _OK: Final = 200
 _PARTIAL: Final = 206
 _UNSATISFIED: Final = 416
-_GOOD_FOR_RANGES: Final = frozenset((_OK, _PARTIAL, _UNSATISFIED))
+_RANGE_STATUSES: Final = frozenset((_OK, _PARTIAL, _UNSATISFIED))
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,1024}"')
 
 
-class HttpBlob:
-    """One attempt to read a blob, or a range of it. Entering it asks, leaving it hangs up.
+class HttpBody(ABC):
+    """One request for (parts of) a blob. Entering it sends the request, leaving it closes.
 
-    It takes one of the places that a registry has for bodies (rule RET-07), from the moment of
-    asking until it is left. A server may send the whole for a range: `start` tells. It has to if
-    `etag` is given and it has something else by now (rule RES-06).
+    It holds one of the registry's slots for bodies (rule RET-07) from before the request is sent
+    until it is left.
+
+    Args:
+        client: The registry.
+        repository: The path of the repository.
+        digest: The blob, a valid digest.
+        request_context: The reference that it is for.
+    """
+
+    __slots__ = (
+        "_client",
+        "_digest",
+        "_entered",
+        "_holds_slot",
+        "_repository",
+        "_request_context",
+        "_response",
+    )
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository: str,
+        digest: str,
+        *,
+        request_context: RequestContext,
+    ) -> None:
+        self._client = client
+        self._repository = repository
+        self._digest = digest
+        self._request_context = request_context
+        self._response: aiohttp.ClientResponse | None = None
+        self._entered = False
+        self._holds_slot = False
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            message = "a body is entered once; open the blob again for another one"
+            raise UsageError(message)
+        self._entered = True
+        await self._client.limiter.bodies.acquire()
+        self._holds_slot = True
+        try:
+            await self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    @abstractmethod
+    async def _start(self) -> None:
+        """Send the request, keep the response, and check its head."""
+
+    def _make_request(
+        self, target: Target, headers: CIMultiDict[str], statuses: frozenset[int]
+    ) -> Request:
+        return Request(
+            URL(f"/v2/{self._repository}/blobs/{self._digest}", encoded=True),
+            target,
+            headers,
+            scope=pull_scope(self._repository),
+            statuses=statuses,
+        )
+
+    def _close(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
+        if self._holds_slot:
+            self._holds_slot = False
+            self._client.limiter.bodies.release()
+
+
+class HttpBlob(HttpBody):
+    """One attempt to read a blob, or a range of it.
+
+    A server may send the whole blob for a range; then `start` is 0. It has to do so if `etag` is
+    given and the blob is a different one by now (rule RES-06).
 
     Args:
         client: The registry.
@@ -75,27 +163,25 @@ class HttpBlob:
         digest: The blob, a valid digest.
         start: Offset of the first byte that is wanted.
         end: Offset behind the last one, None for the end of the blob.
-        etag: What the bytes before `start` came with, if they did; heeded if it is a strong
-            validator.
-        caller: Who it is for.
+        etag: The validator of the bytes before `start`, None if unknown. It is used if it is a
+            strong one.
+        request_context: The reference that it is for.
+
+    Attributes:
+        start: Offset of the first byte that the server sends.
+        size: Bytes of the whole blob as the server claims, None if it does not say.
+        etag: A strong validator, or None.
     """
 
     __slots__ = (
-        "_caller",
-        "_client",
-        "_digest",
         "_empty",
         "_end",
-        "_entered",
         "_expected",
-        "_hasty",
-        "_holds_place",
+        "_hurried",
         "_limit",
         "_received",
-        "_repository",
-        "_response",
         "_self_timed",
-        "_start",
+        "_start_wanted",
         "_timed",
         "_validator",
         "etag",
@@ -112,75 +198,36 @@ class HttpBlob:
         start: int,
         end: int | None,
         etag: str | None = None,
-        caller: Caller,
+        request_context: RequestContext,
     ) -> None:
-        self._client = client
-        self._repository = repository
-        self._digest = digest
-        self._start = start
+        super().__init__(client, repository, digest, request_context=request_context)
+        self._start_wanted = start
         self._end = end
         self._validator = _find_strong(etag)
-        self._caller = caller
-        self._response: aiohttp.ClientResponse | None = None
-        self._entered = False
-        self._holds_place = False
-        self._hasty = False
+        self._hurried = False
         self._self_timed = True
         self._timed: TimedBody | None = None
+        self._limit = client.deps.options.limits.chunk
         self._empty = start == end
-        self._limit = client.means.options.limits.chunk
         self._received = 0
         self._expected: int | None = None
         """Bytes of the body, None if the server does not say."""
         self.start = start
-        """Offset of the first byte that will come."""
         self.size: int | None = None
-        """Bytes of the whole blob as the server claims, None if it does not."""
         self.etag: str | None = None
-        """A strong validator, or None."""
 
     @property
     def resumable(self) -> bool:
-        """Whether the registry may be asked for the rest."""
+        """Whether the registry can be asked for the rest."""
         return True
 
     def hurry(self) -> None:
-        """Fail soon, for others may serve the blob as well; see ``RegistryOptions.haste``."""
-        self._hasty = True
+        """Use ``RegistryOptions.haste``: another source can serve the blob, so fail fast."""
+        self._hurried = True
 
     def leave_timing(self) -> None:
-        """Leave it to the reader to end waits that last too long."""
+        """Do not time the body: its reader ends waits that last too long."""
         self._self_timed = False
-
-    async def __aenter__(self) -> Self:
-        if self._entered:
-            message = "a body is entered once; open the blob again for another one"
-            raise UsageError(message)
-        self._entered = True
-        await self._client.limiter.bodies.acquire()
-        self._holds_place = True
-        if self._empty:
-            return self
-        try:
-            response = self._response = await self._ask()
-            self._inspect(response)
-            if self._self_timed:
-                means = self._client.means
-                self._timed = TimedBody(
-                    response, means.timeouts, limit=self._limit, now=means.clock.now
-                )
-        except BaseException:
-            self._hang_up()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._hang_up()
 
     def __aiter__(self) -> Self:
         return self
@@ -191,12 +238,12 @@ class HttpBlob:
         Raises:
             TruncatedError: The body broke off, or ended before its announced size.
             NetworkError: The connection broke.
-            SourceTimeoutError: It came too slowly, unless the reader sees to that.
+            SourceTimeoutError: It came too slowly, unless its reader times it.
             MalformedResponseError: There are more bytes than were announced.
-            ClosedError: The body was left already.
+            ClosedError: The body was not entered, or was left.
         """
         response = self._response
-        if self._empty and self._holds_place:
+        if self._empty and self._holds_slot:
             raise StopAsyncIteration
         if response is None:
             raise ClosedError("the body of a blob is read after it was entered, until it is left")
@@ -210,49 +257,61 @@ class HttpBlob:
             return chunk
         raise StopAsyncIteration
 
-    async def _ask(self) -> aiohttp.ClientResponse:
-        """Get the head of the answer."""
-        return await self._client.send(self._errand(), self._caller)
+    async def _start(self) -> None:
+        if self._empty:
+            return
+        response = self._response = await self._send()
+        self._inspect(response)
+        if self._self_timed:
+            deps = self._client.deps
+            self._timed = TimedBody(response, deps.timeouts, limit=self._limit, now=deps.clock.now)
 
-    def _errand(self) -> Errand:
+    def _close(self) -> None:
+        if self._timed is not None:
+            self._timed.close()
+        super()._close()
+
+    async def _send(self) -> aiohttp.ClientResponse:
+        """Get the head of the response."""
         headers = CIMultiDict({"Accept": "*/*"})
-        ranged = bool(self._start) or self._end is not None
+        ranged = bool(self._start_wanted) or self._end is not None
         if ranged:
-            headers["Range"] = format_range(self._start, self._end)
+            headers["Range"] = format_range(self._start_wanted, self._end)
             if self._validator is not None:
                 headers["If-Range"] = self._validator
-        return Errand(
-            f"/v2/{self._repository}/blobs/{self._digest}",
-            f"repository:{self._repository}:pull",
-            Inquiry(f"blob {self._digest}", BlobNotFoundError, self._digest),
-            headers,
-            _GOOD_FOR_RANGES if ranged else OK,
-            patience=self._patience,
+        statuses = _RANGE_STATUSES if ranged else OK
+        request = self._make_request(self._target, headers, statuses)
+        return await self._client.send(
+            request._replace(retry=self._retry_policy), self._request_context
         )
 
     @property
-    def _patience(self) -> RetryPolicy:
-        options = self._client.means.options
-        return options.haste if self._hasty else options.retry
+    def _target(self) -> Target:
+        return Target(f"blob {self._digest}", BlobNotFoundError, self._digest)
+
+    @property
+    def _retry_policy(self) -> RetryPolicy:
+        options = self._client.deps.options
+        return options.haste if self._hurried else options.retry
 
     def _inspect(self, response: aiohttp.ClientResponse) -> None:
-        """Take from the head of an answer what it says of the body (rules RES-05, RES-06)."""
+        """Take from the head of a response what it says of the body (rules RES-05, RES-06)."""
         check_encoding(response)
         self.etag = _find_strong(response.headers.get("ETag"))
         if response.status == _UNSATISFIED:
-            self._take_nothing(response)
+            self._inspect_unsatisfied(response)
         elif response.status == _PARTIAL:
-            self._take_part(response)
+            self._inspect_partial(response)
         else:
             self.start = 0
             self.size = self._expected = response.content_length
 
-    def _take_part(self, response: aiohttp.ClientResponse) -> None:
-        # Parts of different things are not put together (RFC 9110, section 15.3.7.3).
+    def _inspect_partial(self, response: aiohttp.ClientResponse) -> None:
+        # Parts of different representations must not be combined (RFC 9110, section 15.3.7.3).
         if self._validator not in {None, response.headers.get("ETag", self._validator)}:
-            raise self._malformed(response, "sends a part of something else than was begun")
+            raise self._malformed(response, "sends a part of another version of the blob")
         given = parse_content_range(response.headers.getall("Content-Range", ()))
-        if given is None or given.start != self._start:
+        if given is None or given.start != self._start_wanted:
             raise self._malformed(response, "does not say which range it sends")
         wanted = given.total if self._end is None else self._end
         if given.total is not None and wanted is not None:
@@ -264,12 +323,12 @@ class HttpBlob:
         if response.content_length not in {None, self._expected}:
             raise self._malformed(response, "announces two different lengths")
 
-    def _take_nothing(self, response: aiohttp.ClientResponse) -> None:
-        """Range not satisfiable: an empty rest is fine, and the only one that is."""
+    def _inspect_unsatisfied(self, response: aiohttp.ClientResponse) -> None:
+        """Accept 416 only if the blob ends at `start`, so that the range is empty."""
         total = parse_unsatisfied_range(response.headers.getall("Content-Range", ()))
-        if total is None or total != self._start:
+        if total is None or total != self._start_wanted:
             known = "" if total is None else f" of {total} bytes"
-            message = f"no byte {self._start} in blob {self._digest}{known}"
+            message = f"no byte {self._start_wanted} in blob {self._digest}{known}"
             raise RangeError(message, digest=self._digest)
         self.size = total
         self._empty = True
@@ -293,28 +352,18 @@ class HttpBlob:
             received=self._received or None,
         )
 
-    def _hang_up(self) -> None:
-        response, self._response = self._response, None
-        if self._timed is not None:
-            self._timed.close()
-        if response is not None:
-            response.close()
-        if self._holds_place:
-            self._holds_place = False
-            self._client.limiter.bodies.release()
-
 
 def _find_strong(etag: str | None) -> str | None:
-    """A validator that is strong and can be sent back, or None."""
+    """The validator if it is strong and can be sent back, else None."""
     return etag if etag is not None and _STRONG_ETAG.fullmatch(etag) else None
 
 
 def find_urls(blob: Descriptor, options: RegistryOptions) -> tuple[URL, ...]:
-    """Where a blob may be read from besides its registry, in order of preference.
+    """The URLs besides its registry that a blob may be read from, in order of preference.
 
     Returns:
-        Nothing unless the options allow it and the blob is a layer that must not be
-        distributed. URLs that are neither http nor https, or hold a user, are left out.
+        Empty unless the options allow it and the blob is a layer that must not be distributed.
+        URLs that are neither http nor https, or hold a user, are left out.
     """
     if not options.allow_external_urls or blob.media_type not in NON_DISTRIBUTABLE:
         return ()
@@ -330,21 +379,21 @@ def _read(text: str) -> URL | None:
 
 
 class ExternalBlob(HttpBlob):
-    """One attempt to read a whole blob: from its registry, or if that lacks it from elsewhere.
+    """One attempt to read a whole blob: from its registry, or from URLs if that lacks it.
 
-    Elsewhere nothing is told of us: no credentials, whatever is answered (rule CRED-03). An
-    address has to be as public as the registry's, and https is not left for http. A body from
-    there has no validator, since there is no going on with it in the middle (rule RES-08).
+    Other servers get no credentials, whatever they respond (rule CRED-03). Their addresses have
+    to be as public as the registry's, and https is not left for http. A body from there is
+    not resumed (rule RES-08), so it has no validator.
 
     Args:
         client: The registry.
         repository: The path of the repository.
         digest: The blob, a valid digest.
         urls: Where else it may be, in order of preference.
-        caller: Who it is for.
+        request_context: The reference that it is for.
     """
 
-    __slots__ = ("_abroad", "_urls")
+    __slots__ = ("_external", "_urls")
 
     def __init__(
         self,
@@ -353,67 +402,67 @@ class ExternalBlob(HttpBlob):
         digest: str,
         *,
         urls: Sequence[URL],
-        caller: Caller,
+        request_context: RequestContext,
     ) -> None:
-        super().__init__(client, repository, digest, start=0, end=None, caller=caller)
+        super().__init__(
+            client, repository, digest, start=0, end=None, request_context=request_context
+        )
         self._urls = urls
-        self._abroad = False
+        self._external = False
 
-    async def _ask(self) -> aiohttp.ClientResponse:
+    async def _send(self) -> aiohttp.ClientResponse:
         try:
-            return await super()._ask()
+            return await super()._send()
         except BlobNotFoundError as error:
             missing = error
-        self._abroad = True
-        return await self._ask_elsewhere(missing)
+        self._external = True
+        return await self._send_to_urls(missing)
 
     @property
     def resumable(self) -> bool:
         """Whether it came from the registry."""
-        return not self._abroad
+        return not self._external
 
     def _inspect(self, response: aiohttp.ClientResponse) -> None:
         super()._inspect(response)
-        if self._abroad:
+        if self._external:
             self.etag = None
 
-    async def _ask_elsewhere(self, missing: BlobNotFoundError) -> aiohttp.ClientResponse:
-        """Ask one after another.
+    async def _send_to_urls(self, missing: BlobNotFoundError) -> aiohttp.ClientResponse:
+        """Try the URLs in order.
 
         Raises:
-            SupplementedError: The first failure that is more than a miss, else `missing`.
+            SupplementedError: The first failure other than "not found", else `missing`.
         """
-        means = self._client.means
-        site = await self._client.reach(self._caller)
-        home = replace(site.home, insecure=False)
-        courier = Courier(means.connections, means.options, home)
+        ping_result = await self._client.ensure_pinged(self._request_context)
+        redirect_client = ping_result.redirect_client.without_insecure()
         failures: list[SupplementedError] = []
         for url in self._urls:
             try:
-                return await self._ask_at(url, courier)
+                return await self._send_to(url, redirect_client)
             except SupplementedError as error:
                 failures.append(error)
         hard = [each for each in failures if not isinstance(each, NotFoundError)]
-        verdict = hard[0] if hard else missing
+        raised = hard[0] if hard else missing
         for each in (missing, *failures):
-            if each is not verdict:
-                verdict.add_note(f"another place failed as well: {each}")
-        raise verdict
+            if each is not raised:
+                raised.add_note(f"another place failed as well: {each}")
+        raise raised
 
-    async def _ask_at(self, url: URL, courier: Courier) -> aiohttp.ClientResponse:
-        means = self._client.means
+    async def _send_to(self, url: URL, redirect_client: RedirectClient) -> aiohttp.ClientResponse:
         return await retry(
-            partial(self._try_at, url, courier),
-            judge=judge,
-            policy=self._patience,
-            clock=means.clock,
-            notify=self._caller.report_retry,
+            partial(self._send_to_once, url, redirect_client),
+            judge=should_retry,
+            policy=self._retry_policy,
+            clock=self._client.deps.clock,
+            notify=self._request_context.report_retry,
         )
 
-    async def _try_at(self, url: URL, courier: Courier) -> aiohttp.ClientResponse:
-        headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
-        response, _ = await courier.deliver(Parcel(url, headers, headers))
+    async def _send_to_once(
+        self, url: URL, redirect_client: RedirectClient
+    ) -> aiohttp.ClientResponse:
+        request = Request(url, self._target, CIMultiDict({hdrs.ACCEPT: "*/*"}))
+        response, _ = await redirect_client.send(request)
         if response.status == _OK:
             return response
-        inquiry = Inquiry(f"blob {self._digest}", BlobNotFoundError, self._digest)
-        raise await refuse(response, inquiry, self._client.means)
+        raise await refuse(response, request.target, self._client.deps)

@@ -10,7 +10,7 @@ from aiohttp import hdrs
 from asupplemented.aio.timers import MinRate, WaitTimer
 from asupplemented.errors import MalformedResponseError, SourceError, SourceTimeoutError
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.error_response import Answer, describe
+from asupplemented.transports.registry.error_response import ErrorResponse, describe
 from asupplemented.transports.registry.failures import FOREIGN_IN_BODY, translate
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Timeouts
     from asupplemented.errors import NotFoundError, RegistryError
-    from asupplemented.transports.registry.error_response import Inquiry
-    from asupplemented.transports.registry.request import Means
+    from asupplemented.transports.registry.error_response import Target
+    from asupplemented.transports.registry.request import ClientDeps
 
 __all__ = ("TimedBody", "check_encoding", "read_chunk", "read_whole", "refuse")
 
@@ -35,32 +35,35 @@ def check_encoding(response: aiohttp.ClientResponse) -> None:
     encoding = response.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
         place = redact(response.url)
-        message = f"{place} sent a compressed answer, although only identity was asked for"
+        message = f"{place} sent a compressed response, although only identity was asked for"
         raise MalformedResponseError(message, status=response.status, url=place)
 
 
 async def refuse(
-    response: aiohttp.ClientResponse, inquiry: Inquiry, means: Means, secrets: Iterable[str] = ()
+    response: aiohttp.ClientResponse,
+    target: Target,
+    deps: ClientDeps,
+    secrets: Iterable[str] = (),
 ) -> RegistryError | NotFoundError:
-    """The error that an answer is; its body is read for that, and the answer closed."""
+    """The error for a response. Its body is read for that, and it is closed."""
     body: bytes | None = b""
     try:
         if 400 <= response.status < 500:  # noqa: PLR2004
-            limit = means.options.limits.error_body
-            body = await read_whole(response, limit, means.timeouts)
+            limit = deps.options.limits.error_body
+            body = await read_whole(response, limit, deps.timeouts)
     except SourceError:
         body = b""  # the status says enough
     finally:
         response.close()
-    answer = Answer(response.status, response.headers, body, redact(response.url))
-    return describe(answer, inquiry, now=means.clock.wall(), secrets=secrets)
+    error_response = ErrorResponse(response.status, response.headers, body, redact(response.url))
+    return describe(error_response, target, now=deps.clock.wall(), secrets=secrets)
 
 
 async def read_chunk(response: aiohttp.ClientResponse, limit: int, received: int) -> bytes:
     """The next bytes of a long body, as many as are there; none at its end.
 
     Args:
-        response: An answer.
+        response: A response.
         limit: The most bytes to take.
         received: Bytes of the body before, for errors.
 
@@ -71,7 +74,7 @@ async def read_chunk(response: aiohttp.ClientResponse, limit: int, received: int
         return await response.content.read(limit)
     except FOREIGN_IN_BODY as error:
         failure = translate(error, response.url, received=received)
-    # Not within the handler: what was caught there may hold secrets and would be kept.
+    # Raised outside the handler: what was caught there may hold secrets, and would be its context.
     raise failure
 
 
@@ -79,13 +82,13 @@ class TimedBody:
     """A body whose waits end when they last too long, or when it is too slow (rule SEC-07).
 
     Args:
-        response: An answer of which only the head was read.
+        response: A response of which only the head was read.
         timeouts: How long to wait.
         limit: The most bytes to read at once.
         now: The clock, in seconds; None is the clock of the event loop.
 
     Attributes:
-        response: The same answer.
+        response: The same response.
         received: Bytes of the body that were read.
     """
 
@@ -137,10 +140,10 @@ class TimedBody:
 async def read_whole(
     response: aiohttp.ClientResponse, limit: int, timeouts: Timeouts
 ) -> bytes | None:
-    """Read a body to its end. Whatever happens, the answer is closed then.
+    """Read a body to its end. The response is closed on every path out.
 
     Args:
-        response: An answer of which only the head was read.
+        response: A response of which only the head was read.
         limit: The most bytes to accept, whatever length was announced.
         timeouts: The time limit is that of a body that stalls, or that is slower than the
             least rate; it does not help to send a byte now and then.

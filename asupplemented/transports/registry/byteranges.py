@@ -1,9 +1,9 @@
-"""Byte ranges on the wire: asking for one, and checking what came (rules RES-04 to RES-06).
+"""Byte ranges in headers and bodies, without I/O (rules RES-04 to RES-06, PART-02 to PART-05).
 
-Several ranges of one content in one body: ``multipart/byteranges`` (rules PART-02, -03, -05).
-
-A parser without I/O. It goes by lengths: each part says which range it is, so that its content
-is taken as it is, and never searched for a boundary. What is not content is small, or refused.
+The functions write ``Range`` headers and parse ``Content-Range``. `Multipart` parses a body of
+several ranges, ``multipart/byteranges``, line by line between the parts. Each part names its
+range, so its length is known: the parser counts its bytes, and never searches them for the
+boundary. More than `MAX_HEAD` bytes between two parts are refused.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = (
     "parse_unsatisfied_range",
 )
 
-# ASCII digits only: int() takes blanks, signs, underscores and the digits of other scripts.
+# ASCII digits only: int() accepts blanks, signs, underscores and digits of other scripts.
 _SATISFIED: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
 _UNSATISFIED: Final = re.compile(r"bytes \*/([0-9]{1,19})", re.ASCII)
 
 
 class ContentRange(NamedTuple):
-    """Which bytes an answer holds: ``[start, end)`` of `total`, None if that is not said."""
+    """The bytes in a response: ``[start, end)`` of `total`, which is None if unknown."""
 
     start: int
     end: int
@@ -46,16 +46,16 @@ def format_range(start: int, end: int | None) -> str:
 
 
 def format_ranges(ranges: Iterable[tuple[int, int | None]]) -> str:
-    """The ``Range`` header for several of them; only the last one may be without an end."""
+    """The ``Range`` header for several ranges; only the last one may have no end."""
     specs = (f"{start}-{'' if end is None else end - 1}" for start, end in ranges)
     return f"bytes={','.join(specs)}"
 
 
 def parse_content_range(values: Sequence[str]) -> ContentRange | None:
-    """Read the ``Content-Range`` headers of an answer with status 206.
+    """Read the ``Content-Range`` headers of a response with status 206.
 
     Returns:
-        None unless there is exactly one, in the one right form, that makes sense.
+        None unless there is exactly one, it is well-formed, and the range is within the total.
     """
     match = _SATISFIED.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
@@ -68,7 +68,7 @@ def parse_content_range(values: Sequence[str]) -> ContentRange | None:
 
 
 def parse_unsatisfied_range(values: Sequence[str]) -> int | None:
-    """The size of the whole, from the ``Content-Range`` of an answer with status 416."""
+    """The size of the blob, from the ``Content-Range`` of a response with status 416."""
     match = _UNSATISFIED.fullmatch(values[0]) if len(values) == 1 else None
     return None if match is None else int(match[1])
 
@@ -78,7 +78,7 @@ MAX_HEAD: Final = 8 * KIB
 
 _Event: TypeAlias = ContentRange | bytes | None
 
-# Colons belong in quotes, and a large network does without (rule PART-03).
+# RFC 2046 wants colons in quotes; a large CDN sends them without (rule PART-03).
 _BOUNDARY: Final = re.compile(
     r";[ \t]*+boundary=(?:\"([0-9A-Za-z'()+_,./:=? -]{1,70})\"|([0-9A-Za-z'+_./:=?-]{1,70}))"
     r"[ \t]*+(?:;|\Z)",
@@ -94,7 +94,7 @@ def is_multipart(content_type: str) -> bool:
 
 
 def parse_boundary(content_type: str) -> str | None:
-    """The boundary that a ``Content-Type`` names, None if it names none that could be one."""
+    """The boundary that a ``Content-Type`` names, None if it is absent or invalid."""
     match = _BOUNDARY.search(content_type)
     if match is None:
         return None
@@ -103,13 +103,13 @@ def parse_boundary(content_type: str) -> str | None:
 
 
 class Multipart:
-    """Takes a body apart: `feed` it, and `advance` until there is nothing more to be had.
+    """Parses a body: `feed` it bytes, and call `advance` until it returns None.
 
     Args:
-        boundary: What stands between the parts.
+        boundary: The boundary between the parts, without its hyphens.
 
     Attributes:
-        ended: Whether all parts are over. What comes after that does not count.
+        ended: Whether the closing boundary was read. All that follows is ignored.
     """
 
     __slots__ = (
@@ -129,34 +129,34 @@ class Multipart:
         self._closing = self._delimiter + b"--"
         self._buffer = b""
         self._head = 0
-        """Bytes since the content of the last part."""
+        """Bytes read since the content of the last part."""
         self._left = 0
-        """Bytes that the content of this part still has."""
+        """Bytes of this part that are not read yet."""
         self._line_end = b""
-        """What comes before the line feeds: some servers have nothing there."""
+        """The byte before line feeds: a carriage return, or nothing at some servers."""
         self._ranges: list[str] = []
         self._step: Callable[[bytes], _Event] = self._read_preamble
-        """What the next line is."""
+        """Reads the next line."""
         self.ended = False
 
     def feed(self, data: bytes) -> None:
-        """Take more of the body."""
+        """Add bytes of the body."""
         self._buffer = self._buffer + data if self._buffer else data
 
     def finish(self) -> None:
-        """Take note that the body is over: its last line may do without an end."""
+        """Note the end of the body; its last line may have no line feed."""
         if not self._left:
             self.feed(b"\n")
 
     def advance(self) -> ContentRange | bytes | None:
-        """Go on to what comes next.
+        """The next event.
 
         Returns:
-            A range if the part with that range begins; bytes of its content, never none; None
-            if it takes more of the body to tell, or if all parts are over.
+            A range if the part with that range begins; bytes of its content, never empty; None
+            if more of the body is needed, or if all parts were read.
 
         Raises:
-            ValueError: The body is no such parts; the message completes "parts that ...".
+            ValueError: The body is malformed; the message completes "parts that ...".
         """
         event: _Event = None
         while event is None and not self.ended:
@@ -190,7 +190,7 @@ class Multipart:
     # The kinds of lines
 
     def _read_preamble(self, line: bytes) -> None:
-        """A line before the first part: the boundary, or words for those who know no parts."""
+        """A line before the first part: the boundary, or text to ignore (RFC 2046)."""
         if line.rstrip(_BLANK) in {self._delimiter, self._closing}:
             self._line_end = b"\r" if line.endswith(b"\r") else b""
             self._read_delimiter(line)

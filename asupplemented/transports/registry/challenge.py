@@ -1,7 +1,7 @@
-"""Challenges: how a server says what it takes to be let in (RFC 9110, rules CHAL-01 to CHAL-04).
+"""A parser of ``WWW-Authenticate`` (RFC 9110, rules CHAL-01 to CHAL-04), without I/O.
 
-A parser of ``WWW-Authenticate``, without I/O. It never raises: a line is read up to its first
-fault, and what was read before that counts. Time is linear in the length of a line.
+It never raises: a line is read up to its first fault, and the challenges before that count. Time
+is linear in the length of a line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TOKEN68: Final = re.compile(r"[A-Za-z0-9._~+/-]++=*+(?=[ \t\r\n]*+(?:,|\Z))")
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way in. Scheme and names of parameters are in lowercase.
+    """One challenge. Its scheme and the names of its parameters are in lowercase.
 
     Attributes:
         scheme: "basic", "bearer", ...
@@ -42,7 +42,7 @@ class Challenge:
     parameters: tuple[tuple[str, str], ...] = ()
 
     def get(self, name: str) -> str | None:
-        """The value of a parameter, None if it is not there."""
+        """The value of a parameter, None if it is absent."""
         for known, value in self.parameters:
             if known == name:
                 return value
@@ -54,7 +54,7 @@ class Challenge:
 
     @property
     def service(self) -> str:
-        """What the token is for, "" if the server does not say."""
+        """The service that a token is for, "" if absent."""
         return self.get("service") or ""
 
     @property
@@ -64,20 +64,20 @@ class Challenge:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """What the server wants to see granted, empty if it does not say."""
+        """The scopes that a token needs, empty if absent."""
         return tuple((self.get("scope") or "").split())
 
 
 class ParsedChallenges(NamedTuple):
-    """What a server offered, in its order, and what of it could not be read."""
+    """The challenges of a response in their order, and the faults of its lines."""
 
     challenges: tuple[Challenge, ...]
     faults: tuple[str, ...]
-    """What is wrong with each line that is not wholly right."""
+    """The first fault of each malformed line."""
 
 
 def parse_challenges(lines: Iterable[str]) -> ParsedChallenges:
-    """Read the values of all ``WWW-Authenticate`` headers of an answer.
+    """Read the values of all ``WWW-Authenticate`` headers of a response.
 
     A line may hold several challenges (rule CHAL-02), and there may be several lines
     (rule CHAL-01). At most 16 challenges are read, with at most 32 parameters each.
@@ -109,7 +109,7 @@ class _Reader:
         return (Challenge(scheme, tuple(known.items())) for scheme, known in self._found)
 
     def read(self) -> str | None:
-        """Read on to the end or to the first fault, which is returned."""
+        """Read to the end, or to the first fault, which is returned."""
         if len(self._line) > MAX_LINE:
             return f"a challenge of more than {MAX_LINE} characters"
         while (self._skip(_SEPARATOR)) < len(self._line):
@@ -119,7 +119,7 @@ class _Reader:
         return None
 
     def _read_element(self) -> str | None:
-        """Read a parameter of the last challenge, or the beginning of the next one."""
+        """Read a parameter of the last challenge, or the scheme of the next one."""
         name = self._take(_TOKEN)
         if name is None:
             return "a character that begins nothing"
@@ -163,7 +163,7 @@ class _Reader:
         return match[0]
 
     def _skip(self, pattern: re.Pattern[str]) -> int:
-        """Pass over what may stand here, and return the new position."""
+        """Skip a match, and return the new position."""
         match = pattern.match(self._line, self._position)
         self._position = match.end() if match is not None else self._position
         return self._position

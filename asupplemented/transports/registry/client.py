@@ -1,15 +1,18 @@
-"""The client of one registry as one identity: ping, access, retries and limits in one place.
+"""The client of one registry for one identity: ping, authentication, retries and limits.
 
-The sources of a session share it: however many references of a registry are opened, there is
-one ping, one token for each repository, and one count of what is going on (rules SRC-03, -04).
+All sources of a session share it: however many references of a registry are opened, the registry
+is pinged once, each repository has one token, and bodies and pauses are counted once
+(rules SRC-03, SRC-04).
 
-How much at once, and when not at all: the limits of one registry (rule RET-07).
+One request goes through these steps, in this order: wait for a pause that the registry asked for,
+ping if that was not done, get an authorization, send, follow redirects, and after a 401 of the
+registry itself authenticate once more and send again. Only then is the whole attempt retried.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import anyio
@@ -19,35 +22,42 @@ from yarl import URL
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import FirstFailure, retry
 from asupplemented.errors import SupplementedError, TooManyRequestsError
-from asupplemented.transports.registry.auth import Access
+from asupplemented.transports.registry.auth import Authenticator
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
-from asupplemented.transports.registry.notices import Notices
-from asupplemented.transports.registry.patience import judge, judge_ping, judge_rival
+from asupplemented.transports.registry.failures import (
+    should_retry,
+    should_retry_hurried,
+    should_retry_ping,
+)
+from asupplemented.transports.registry.notices import HeaderNotices
 from asupplemented.transports.registry.ping import ping
-from asupplemented.transports.registry.redirects import REDIRECTS, Courier, Home, Parcel
+from asupplemented.transports.registry.redirects import REDIRECTS
+from asupplemented.transports.registry.request import join_headers
 from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
     import aiohttp
-    from multidict import CIMultiDict
 
-    from asupplemented.aio.retry import Clock, RetryPolicy
+    from asupplemented.aio.retry import Clock
     from asupplemented.model.credential import Credential
-    from asupplemented.transports.registry.auth import Grant
-    from asupplemented.transports.registry.endpoint import Route
-    from asupplemented.transports.registry.error_response import Inquiry
-    from asupplemented.transports.registry.request import Caller, Means
+    from asupplemented.transports.registry.auth import Authorization
+    from asupplemented.transports.registry.endpoint import Endpoint, EndpointConfig
+    from asupplemented.transports.registry.ping import PingResult
+    from asupplemented.transports.registry.request import ClientDeps, Request, RequestContext
 
-__all__ = ("Errand", "Limiter", "RegistryClient", "Site", "locate")
+__all__ = ("Limiter", "RegistryClient", "resolve_url")
+
+_DOCKER_HUB: Final = "docker.io"
+_DOCKER_HUB_TOKENS: Final = ("https://auth.docker.io",)
 
 
 class Limiter:
-    """Counts bodies, and holds back new requests while a registry asks for a pause.
+    """The limits of one registry: bodies at the same time, and pauses (rule RET-07).
 
-    Manifests take no place, so they never wait behind big blobs.
+    Manifests take no slot, so they never wait behind big blobs.
 
     Args:
         bodies: Blobs that may be read at the same time.
@@ -68,25 +78,25 @@ class Limiter:
 
     @property
     def paused(self) -> bool:
-        """Whether a pause was asked for, and nobody has seen its end yet."""
+        """Whether a pause was asked for; `wait` notices its end."""
         return self._paused_until is not None
 
-    async def wait(self, patience: float) -> None:
+    async def wait(self, budget: float) -> None:
         """Wait until requests may begin.
 
         Args:
-            patience: Seconds that this request waits for pauses to end.
+            budget: Seconds that this request waits for pauses, in all.
 
         Raises:
-            TooManyRequestsError: The registry asks for more than `patience` in all.
+            TooManyRequestsError: The registry asks for more than `budget`.
         """
-        deadline = self._clock.now() + patience
+        deadline = self._clock.now() + budget
         while self._paused_until is not None:
             now = self._clock.now()
             if self._paused_until <= now:
                 self._paused_until = None
             elif self._paused_until > deadline:
-                message = "the registry asks for one pause after another"
+                message = "the registry asks for one pause after another; try again later"
                 raise TooManyRequestsError(
                     message, status=429, retry_after=self._paused_until - now
                 )
@@ -94,247 +104,223 @@ class Limiter:
                 await self._clock.sleep(self._paused_until - now)
 
 
-OK: Final = frozenset((200,))
+def resolve_url(endpoint: Endpoint, url: URL, mirrored_registry: str | None = None) -> URL:
+    """The absolute URL of a request to a registry.
 
-_DOCKER_HUB: Final = "docker.io"
-_DOCKER_HUB_TOKENS: Final = ("https://auth.docker.io",)
-
-
-class Errand(NamedTuple):
-    """Something to get from a registry."""
-
-    path: str
-    """Below the origin; made of validated parts only (rule SEC-09)."""
-    scope: str
-    """What access it needs."""
-    inquiry: Inquiry
-    headers: CIMultiDict[str] | None = None
-    """Besides the usual ones, wherever a redirect leads."""
-    good: Collection[int] = OK
-    """Statuses that are an answer."""
-    query: str = ""
-    """What follows the path and a question mark, quoted as it is to be sent."""
-    method: Literal["GET", "HEAD"] = "GET"
-    patience: RetryPolicy | None = None
-    """With what precedes the body; None is the usual one."""
-
-
-class Site(NamedTuple):
-    """A registry that was reached, and the way into it."""
-
-    access: Access
-    courier: Courier
-    home: Home
-
-
-def locate(home: Home, errand: Errand, namespace: str | None = None) -> URL:
-    """The URL of what is to be got, which names the registry that is stood in for, if any."""
-    url = home.url.with_path(errand.path, encoded=True)
-    told = "" if namespace is None else f"ns={quote(namespace, safe='')}"
-    query = "&".join(filter(None, (errand.query, told)))
-    return URL(f"{url}?{query}", encoded=True) if query else url
+    Args:
+        endpoint: The registry.
+        url: Path and query at its origin.
+        mirrored_registry: The registry that it stands in for, if any, for ``ns``.
+    """
+    resolved = endpoint.url.with_path(url.raw_path, encoded=True)
+    namespace = "" if mirrored_registry is None else f"ns={quote(mirrored_registry, safe='')}"
+    query = "&".join(filter(None, (url.raw_query_string, namespace)))
+    return URL(f"{resolved}?{query}", encoded=True) if query else resolved
 
 
 class RegistryClient:
     """One registry, one identity.
 
     Args:
-        route: The registry, and how it is reached.
+        config: The registry, and how it is reached.
         credential: The identity, None for anonymous.
-        means: Connections, settings and time.
+        deps: Connections, settings and clock.
+
+    Attributes:
+        signatures: Whether the registry has the X-R-S-S extension (rule PING-07); known once it
+            was pinged.
     """
 
-    def __init__(self, route: Route, credential: Credential | None, means: Means) -> None:
-        self.registry = route.registry
-        self._route = route
-        self.means = means
-        options = means.options
-        self.limiter = Limiter(options.limits.bodies, clock=means.clock)
+    def __init__(
+        self, config: EndpointConfig, credential: Credential | None, deps: ClientDeps
+    ) -> None:
+        self.registry = config.registry
+        self.deps = deps
+        self.limiter = Limiter(deps.options.limits.bodies, clock=deps.clock)
         self.signatures = False
-        """Whether the registry speaks the X-R-S-S extension (rule PING-07); known when reached."""
-        self._connections = means.connections
+        self._config = config
         self._credential = credential
-        self._site: Site | None = None
-        self._pings = SingleFlight[Site]()
-        self._notices = Notices(route.registry)
+        self._pinged: tuple[PingResult, Authenticator] | None = None
+        self._pings = SingleFlight[tuple["PingResult", Authenticator]]()
+        self._notices = HeaderNotices(config.registry)
 
-    async def send(self, errand: Errand, caller: Caller) -> aiohttp.ClientResponse:
-        """Get the head of an answer with one of the good statuses; the caller closes it.
+    async def send(
+        self, request: Request, request_context: RequestContext
+    ) -> aiohttp.ClientResponse:
+        """Send a request, and return the head of a response with one of its statuses.
 
-        What precedes a body is tried again as rule RET-06 says.
+        Failures before the body are retried (rule RET-06). The caller closes the response.
+
+        Args:
+            request: Its URL is a path and a query.
+            request_context: The reference that it is for.
 
         Raises:
-            NotFoundError: It is not there, if the inquiry foresees that.
-            SourceError: The registry failed, refused, or answered what nobody understands.
+            NotFoundError: It does not exist, if the request's target can be missing.
+            SourceError: The registry failed, refused, or sent a response that cannot be read.
         """
-        start = self.means.clock.now()
+        start = self.deps.clock.now()
         outcome: aiohttp.ClientResponse | SupplementedError | FirstFailure
         try:
-            outcome = await self._attempt(errand, caller)
+            outcome = await self._attempt(request, request_context)
         except SupplementedError as error:
             outcome = FirstFailure(error, start)
-        # Beyond the handler, so that failures do not pile up as contexts of one another.
+        # Retried outside the handler, so that failures do not become contexts of one another.
         if isinstance(outcome, FirstFailure):
-            outcome = await self._retry(errand, caller, outcome)
+            outcome = await retry(
+                partial(self._attempt, request, request_context),
+                judge=should_retry_hurried if request_context.has_alternatives else should_retry,
+                policy=request.retry or self.deps.options.retry,
+                clock=self.deps.clock,
+                notify=partial(self._before_retry, request_context),
+                first=outcome,
+            )
         if isinstance(outcome, SupplementedError):
             raise outcome
         return outcome
 
-    async def reach(self, caller: Caller) -> Site:
-        """Make sure that the registry was reached: ping it, unless that was done before.
+    async def ensure_pinged(self, request_context: RequestContext) -> PingResult:
+        """Ping the registry, unless that was done before.
 
         Raises:
-            SourceError: It is not there, or does not answer as it should.
+            SourceError: It cannot be reached, or does not respond as a registry.
         """
-        return self._site or await self._pings.run(partial(self._arrive, caller))
+        ping_result, _ = await self._get_pinged(request_context)
+        return ping_result
 
-    async def _retry(
-        self, errand: Errand, caller: Caller, first: FirstFailure
-    ) -> aiohttp.ClientResponse | SupplementedError:
-        return await retry(
-            partial(self._attempt, errand, caller),
-            judge=judge_rival if caller.rivals else judge,
-            policy=errand.patience or self.means.options.retry,
-            clock=self.means.clock,
-            notify=partial(self._before_retry, caller),
-            first=first,
-        )
+    def __repr__(self) -> str:
+        endpoint = self._pinged and self._pinged[0].redirect_client.endpoint
+        authenticator = self._pinged and self._pinged[1]
+        return f"RegistryClient({self.registry}, {endpoint and endpoint.url}, {authenticator!r})"
 
     async def _attempt(
-        self, errand: Errand, caller: Caller
+        self, request: Request, request_context: RequestContext
     ) -> aiohttp.ClientResponse | SupplementedError:
-        """One attempt. An error that is returned has had its retries; one that is raised not."""
+        """Send a request once. Returned errors are final; raised errors may be retried."""
         try:
             if self.limiter.paused:
-                await self.limiter.wait((errand.patience or self.means.options.retry).budget)
-            site = self._site or await self.reach(caller)
-            grant = site.access.current(errand.scope)
-            if grant is None:
-                grant = await site.access.obtain(errand.scope, caller)
+                await self.limiter.wait((request.retry or self.deps.options.retry).budget)
+            pinged, authenticator = self._pinged or await self._get_pinged(request_context)
+            authorization = authenticator.current(request.scope)
+            if authorization is None:
+                authorization = await authenticator.obtain(request.scope, request_context)
         except SupplementedError as error:
-            return error
-        response = await self._ask(site, errand, grant, caller)
-        if response.status in errand.good:
-            self._notices.read(response.headers, caller)
+            return error  # pings and tokens were retried already
+        endpoint = pinged.redirect_client.endpoint
+        url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
+        response = await self._send_once(endpoint, url, request, authorization)
+        if response.status in request.statuses:
+            self._notices.read(response.headers, request_context)
             return response
-        return await self._insist(site, errand, grant, response, caller)
+        # The whole request is made only now: most requests end above.
+        sent = request._replace(url=url, origin_headers=authorization.headers)
+        response, same_origin = await self._follow(pinged, sent, response, request_context)
+        # A 401 of another origin is no challenge of the registry, so it gets no credentials.
+        if response.status == 401 and same_origin:  # noqa: PLR2004
+            renewed = await self._renew(
+                authenticator, request.scope, authorization, response, request_context
+            )
+            if isinstance(renewed, SupplementedError):
+                return renewed
+            if renewed is not None:
+                response = await self._send_once(endpoint, url, request, renewed)
+                sent = sent._replace(origin_headers=renewed.headers)
+                response, _ = await self._follow(pinged, sent, response, request_context)
+        if response.status in request.statuses:
+            return response
+        raise await refuse(response, request.target, self.deps, authenticator.secrets())
 
-    def _ask(
-        self, site: Site, errand: Errand, grant: Grant, caller: Caller
+    def _send_once(
+        self, endpoint: Endpoint, url: URL, request: Request, authorization: Authorization
     ) -> Awaitable[aiohttp.ClientResponse]:
-        """Send the request, and wait for the head of whatever is the answer."""
-        home = site.home
-        return self._connections.send(
-            home.channel,
-            locate(home, errand, caller.namespace),
-            method=errand.method,
-            headers=_join(errand.headers, grant.headers),
+        """Send a request to its absolute URL, and wait for the head of the response."""
+        return self.deps.connections.send(
+            endpoint,
+            url,
+            method=request.method,
+            headers=join_headers(request.headers, authorization.headers),
         )
-
-    async def _insist(
-        self,
-        site: Site,
-        errand: Errand,
-        grant: Grant,
-        response: aiohttp.ClientResponse,
-        caller: Caller,
-    ) -> aiohttp.ClientResponse | SupplementedError:
-        """Make the best of an answer that is not good: go where it sends us, be let in."""
-        response, local = await self._follow(site, errand, grant, response, caller)
-        if response.status == 401 and local:  # noqa: PLR2004
-            better = await self._renew(site, errand, grant, response, caller)
-            if isinstance(better, SupplementedError):
-                return better
-            if better is not None:
-                response = await self._ask(site, errand, better, caller)
-                response, local = await self._follow(site, errand, better, response, caller)
-        if response.status in errand.good:
-            return response
-        raise await refuse(response, errand.inquiry, self.means, site.access.secrets())
 
     async def _follow(
         self,
-        site: Site,
-        errand: Errand,
-        grant: Grant,
+        pinged: PingResult,
+        sent: Request,
         response: aiohttp.ClientResponse,
-        caller: Caller,
+        request_context: RequestContext,
     ) -> tuple[aiohttp.ClientResponse, bool]:
-        """The answer at the end of all redirects, and whether it is the registry's own."""
+        """The response at the end of all redirects, and whether the registry itself sent it."""
         if response.status not in REDIRECTS:
-            self._notices.read(response.headers, caller)
+            self._notices.read(response.headers, request_context)
             return response, True
-        parcel = Parcel(
-            locate(site.home, errand, caller.namespace),
-            _join(errand.headers, grant.headers),
-            errand.headers,
-            method=errand.method,
-        )
-        return await site.courier.follow(response, parcel)
+        return await pinged.redirect_client.follow(response, sent)
 
     async def _renew(
         self,
-        site: Site,
-        errand: Errand,
-        grant: Grant,
+        authenticator: Authenticator,
+        scope: str,
+        used: Authorization,
         response: aiohttp.ClientResponse,
-        caller: Caller,
-    ) -> Grant | SupplementedError | None:
-        """What to carry after a 401; None, with the answer still open, if that was all."""
-        better: Grant | SupplementedError | None = None
-        kept = False
+        request_context: RequestContext,
+    ) -> Authorization | SupplementedError | None:
+        """The authorization to try after a 401.
+
+        Returns:
+            None, with the response still open, if there is nothing better to try. An error is
+            final: token requests were retried already.
+        """
+        renewed: Authorization | SupplementedError | None = None
+        keeps_response = False
         try:
-            offered = parse_challenges(response.headers.getall(hdrs.WWW_AUTHENTICATE, ()))
-            better = await site.access.renew(errand.scope, grant, offered.challenges, caller)
-            kept = better is None
+            parsed = parse_challenges(response.headers.getall(hdrs.WWW_AUTHENTICATE, ()))
+            renewed = await authenticator.renew(scope, used, parsed.challenges, request_context)
+            keeps_response = renewed is None
         except SupplementedError as error:
-            better = error
+            renewed = error
         finally:
-            if not kept:
+            if not keeps_response:
                 response.close()
-        return better
+        return renewed
 
-    async def _arrive(self, caller: Caller) -> Site:
-        """Ping, with all patience; done once, and again only if it failed."""
-        if self._site is not None:
-            return self._site
-        greeting = await retry(
-            partial(ping, self._route, self.means, caller),
-            judge=judge_rival if caller.rivals else judge_ping,
-            policy=self.means.options.retry,
-            clock=self.means.clock,
-            notify=partial(self._before_retry, caller),
+    async def _get_pinged(
+        self, request_context: RequestContext
+    ) -> tuple[PingResult, Authenticator]:
+        return self._pinged or await self._pings.run(partial(self._ping, request_context))
+
+    async def _ping(self, request_context: RequestContext) -> tuple[PingResult, Authenticator]:
+        """Ping; done once, and again only if it failed."""
+        if self._pinged is not None:
+            return self._pinged
+        result = await retry(
+            partial(ping, self._config, self.deps, request_context),
+            judge=should_retry_hurried if request_context.has_alternatives else should_retry_ping,
+            policy=self.deps.options.retry,
+            clock=self.deps.clock,
+            notify=partial(self._before_retry, request_context),
         )
-        home = greeting.home
-        if self._credential is not None and home.origin.scheme == "http":
-            caller.warn(f"credentials are sent to {home.origin} over plain http")
-        policy = TokenServerPolicy(self.registry, home.origin, home.insecure, self._named())
-        server = TokenServer(greeting.courier, policy, self._credential, self.means)
-        clock = self.means.clock
-        access = Access(self._credential, greeting.challenges, server, clock)
-        self._site = Site(access, greeting.courier, home)
-        self.signatures = greeting.signatures
-        return self._site
+        origin = result.redirect_client.endpoint.origin
+        if self._credential is not None and origin.scheme == "http":
+            request_context.warn(f"credentials are sent to {origin} over plain http")
+        policy = TokenServerPolicy(
+            self.registry, origin, self._config.insecure, self._token_origins()
+        )
+        server = TokenServer(result.redirect_client, policy, self._credential, self.deps)
+        authenticator = Authenticator(self._credential, result.challenges, server, self.deps.clock)
+        self._pinged = result, authenticator
+        self.signatures = result.signatures
+        return self._pinged
 
-    def _named(self) -> Collection[str]:
-        """Token servers that may have the credentials because somebody said so (CRED-02)."""
-        named = self.means.options.token_servers.get(self.registry, ())
+    def _token_origins(self) -> Collection[str]:
+        """Other origins that may be sent the credentials (rule CRED-02)."""
+        named = self.deps.options.token_servers.get(self.registry, ())
         return (*named, *_DOCKER_HUB_TOKENS) if self.registry == _DOCKER_HUB else named
 
     def _before_retry(
-        self, caller: Caller, error: SupplementedError, attempt: int, delay: float
+        self,
+        request_context: RequestContext,
+        error: SupplementedError,
+        attempt: int,
+        delay: float,
     ) -> None:
         if isinstance(error, TooManyRequestsError):
             self.limiter.pause(delay)
-        caller.report_retry(error, attempt, delay)
-
-
-def _join(
-    everywhere: CIMultiDict[str] | None, at_home: CIMultiDict[str] | None
-) -> CIMultiDict[str] | None:
-    """All headers of a request, those that only the registry may see included."""
-    if everywhere is None or at_home is None:
-        return everywhere or at_home
-    joined = everywhere.copy()
-    joined.extend(at_home)
-    return joined
+        request_context.report_retry(error, attempt, delay)

@@ -1,8 +1,9 @@
-"""Connections: the aiohttp clients of a session, set up so that nothing happens by itself.
+"""Connections: the aiohttp clients of a session, with everything automatic turned off.
 
-No redirects, no cookies, no decompression, no limits, no time limit on a whole body, no
-environment and no ``.netrc``: all of that is decided elsewhere, or not at all (rule TLS-08).
-One request goes in, the head of its answer comes out, and every failure is one of ours.
+They follow no redirects, keep no cookies, decompress nothing, limit neither connections nor the
+time of a whole body, and read neither the environment nor ``.netrc`` (rule TLS-08): other modules
+decide all that. `Connections.send` sends one request, returns the head of its response, and
+raises only errors of this package.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
@@ -26,16 +26,16 @@ from asupplemented.aio.timers import WaitTimers
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
 from asupplemented.model.media_type import ACCEPT
 from asupplemented.transports.registry.addresses import (
-    Reach,
+    AddressScope,
+    classify_address,
+    classify_host,
     origin_of,
-    reach_of,
-    reach_of_host,
     redact,
 )
 from asupplemented.transports.registry.endpoint import (
     DIRECT,
     NO_CERTIFICATES,
-    Proxy,
+    Endpoint,
     TLSContexts,
     find_proxy,
 )
@@ -58,36 +58,27 @@ if TYPE_CHECKING:
     from asupplemented.abc import Timeouts
     from asupplemented.hostconfig.certificates import Certificates
     from asupplemented.hostconfig.proxies import Proxies
-    from asupplemented.transports.registry.endpoint import InThread
+    from asupplemented.transports.registry.endpoint import InThread, Proxy
     from asupplemented.transports.registry.options import RegistryOptions
 
-__all__ = ("CONNECTIONS", "Channel", "Connections", "default_user_agent")
+__all__ = ("CONNECTIONS", "Connections", "default_user_agent")
 
 API_VERSION: Final = (istr("Docker-Distribution-API-Version"), "registry/2.0")
 
 MAX_HOSTS: Final = 1024
-"""Hosts of which is remembered how private they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """What to send a request through: a client, how it speaks TLS, and by which proxy."""
-
-    client: aiohttp.ClientSession
-    tls: ssl.SSLContext | bool
-    proxy: Proxy | None = None
+"""Hosts whose address scope is kept."""
 
 
 class Connections(AsyncResource):
     """All connections to registries of a session.
 
     Args:
-        borrowed: A client whose connections are used in place of our own. Only those: its
-            headers, cookies and settings stay out of it, and it is never closed here. How it
-            resolves names and verifies certificates is its owner's affair.
+        borrowed: A client whose connector is used in place of our own. Its headers, cookies and
+            settings are not used, and it is never closed here. It resolves names and verifies
+            certificates in its own way.
         timeouts: How long to wait.
-        options: Caps, and the name that we go by.
-        in_thread: Reads certificates, away from the event loop.
+        options: Caps, and the ``User-Agent``.
+        in_thread: Runs a blocking function, which reads certificates, in a worker thread.
 
     Raises:
         ConfigurationError: `borrowed` cannot be used.
@@ -100,7 +91,7 @@ class Connections(AsyncResource):
         "_heads",
         "_loop",
         "_options",
-        "_reaches",
+        "_scopes",
         "_timeout",
         "_tls",
     )
@@ -117,32 +108,32 @@ class Connections(AsyncResource):
         self._options = options
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         self._tls = TLSContexts(in_thread)
-        self._clients: dict[Reach | None, _Client] = {}
+        self._clients: dict[AddressScope | None, _Client] = {}
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._reaches = LRU[str, Reach](MAX_HOSTS)
-        # With connections of our own, the wait for a head begins when one is there.
+        self._scopes = LRU[str, AddressScope](MAX_HOSTS)
+        # With our own connector, the wait for a head begins when a connection is ready.
         waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
         self._heads = WaitTimers(_sum(waits) if waits else timeouts.first_byte)
 
-    async def open_channel(
+    async def open_endpoint(
         self,
         url: URL,
         *,
         verify: bool,
-        reach: Reach | None,
+        max_scope: AddressScope | None,
         certificates: Certificates = NO_CERTIFICATES,
         proxies: Proxies = DIRECT,
-    ) -> Channel:
-        """The way to an origin.
+    ) -> Endpoint:
+        """How requests to the origin of a URL are sent.
 
         Args:
-            url: Where to.
+            url: A URL at that origin.
             verify: Whether certificates and host names are checked.
-            reach: The most private address to connect to (rule SEC-01); None for any. A proxy
-                looks names up by itself, and may be as near to us as it likes.
-            certificates: What to trust and to show there, besides what the system says.
-            proxies: Which proxy leads there.
+            max_scope: The most private address to connect to (rule SEC-01); None for any. It
+                does not apply to proxies, which resolve names themselves.
+            certificates: What to trust and to send there, besides the system's.
+            proxies: The proxies to choose from.
 
         Raises:
             ConfigurationError: A client certificate cannot be used, or a proxy could not be
@@ -154,59 +145,60 @@ class Connections(AsyncResource):
         proxy = find_proxy(url, proxies)
         _check_proxied(url, proxy, verify=verify)
         if self._borrowed is not None or proxy is not None:
-            reach = None
-        client = self._clients.get(reach)
+            max_scope = None
+        client = self._clients.get(max_scope)
         if client is None:
-            client = self._clients[reach] = self._make_client(reach)
-        lenders = self._borrowed is not None and verify and certificates == NO_CERTIFICATES
-        if url.scheme != "https" or lenders:
-            return Channel(client.session, tls=True, proxy=proxy)
-        tls = await self._tls.get(certificates, verify=verify)
-        return Channel(client.session, tls, proxy)
+            client = self._clients[max_scope] = self._make_client(max_scope)
+        uses_lenders_tls = self._borrowed is not None and verify and certificates == NO_CERTIFICATES
+        tls: ssl.SSLContext | bool = True
+        if url.scheme == "https" and not uses_lenders_tls:
+            tls = await self._tls.get(certificates, verify=verify)
+        return Endpoint(url, origin_of(url), client.session, tls, proxy)
 
-    def reach_of(self, host: str) -> Reach | None:
-        """How private the address of a host is: the least private one if it has several.
+    def find_scope(self, host: str) -> AddressScope | None:
+        """The address scope of a host: the least private one if it has several addresses.
 
         Returns:
-            None for a name that was not looked up here yet.
+            None for a name that was not resolved here yet.
         """
-        literal = reach_of_host(host)
-        return self._reaches.get(host) if literal is None else literal
+        literal = classify_host(host)
+        return self._scopes.get(host) if literal is None else literal
 
     async def send(
         self,
-        channel: Channel,
+        endpoint: Endpoint,
         url: URL,
         *,
         method: str = "GET",
         headers: CIMultiDict[str] | None = None,
         form: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
-        """Send one request and wait for the head of its answer, which the caller closes.
+        """Send one request and wait for the head of its response, which the caller closes.
 
         Raises:
-            NetworkError: No connection, or it broke.
-            SourceTimeoutError: No connection in time, or no whole head.
-            MalformedResponseError: The answer is not HTTP, or leads where it must not.
+            NetworkError: There is no connection, or it broke.
+            SourceTimeoutError: There was no connection in time, or no complete head.
+            MalformedResponseError: The response is not HTTP, or the name has only addresses
+                that are too private.
             ClosedError: The session is closed.
         """
         task = _current_task(self._loop)
         cancelling = task.cancelling()
         if self._borrowed is not None:
             self._heads.begin(task)
-        proxy, shown = channel.proxy, None
+        proxy, shown = endpoint.proxy, None
         if proxy is not None and proxy.authorization is not None:
             shown = {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
-            if url.scheme == "http":  # then the proxy is who gets the request itself
+            if url.scheme == "http":  # without a tunnel, the proxy reads the request itself
                 headers, shown = CIMultiDict(headers or (), **shown), None
         try:
-            return await channel.client.request(
+            return await endpoint.client.request(
                 method,
                 url,
                 headers=headers,
                 data=form,
                 allow_redirects=False,
-                ssl=channel.tls,
+                ssl=endpoint.tls,
                 proxy=None if proxy is None else proxy.url,
                 proxy_headers=shown,
             )
@@ -217,13 +209,17 @@ class Connections(AsyncResource):
         except FOREIGN as error:
             failure = translate(error, url)
         except RuntimeError as error:
-            if not channel.client.closed:
+            if not endpoint.client.closed:
                 raise
             raise ClosedError("the session is closed, or the client that it borrowed") from error
         finally:
             self._heads.end(task)
-        # Not within the handler: what was caught there may hold secrets and would be kept.
+        # Raised outside the handler: what was caught there may hold secrets, and would be kept as
+        # the context of this error.
         raise failure
+
+    def __repr__(self) -> str:
+        return f"<Connections: {len(self._heads)} requests wait for an answer>"
 
     async def aclose(self) -> None:
         self._closed = True
@@ -232,13 +228,10 @@ class Connections(AsyncResource):
         self._clients.clear()
         await close_all(clients, "the connections to registries")
 
-    def __repr__(self) -> str:
-        return f"<Connections: {len(self._heads)} requests wait for an answer>"
-
-    def _make_client(self, reach: Reach | None) -> _Client:
+    def _make_client(self, max_scope: AddressScope | None) -> _Client:
         if self._borrowed is not None:
             return _Client(self._make_session(self._borrowed.connector, self._borrowed), None)
-        resolver = _Resolver(self._reaches, reach)
+        resolver = _Resolver(self._scopes, max_scope)
         connector = _Connector(self._heads, resolver, self._options.limits.keep_alive)
         return _Client(self._make_session(connector, None), resolver)
 
@@ -261,6 +254,7 @@ class Connections(AsyncResource):
 
 
 CONNECTIONS: Final = ResourceKey["Connections"]("connections to registries")
+"""The connections of a session."""
 
 
 def default_user_agent() -> str:
@@ -272,7 +266,7 @@ def default_user_agent() -> str:
 
 
 def _default_headers(user_agent: str) -> CIMultiDict[str]:
-    """What every request carries (rules HTTP-01, HTTP-02)."""
+    """The headers of every request (rules HTTP-01, HTTP-02)."""
     return CIMultiDict(
         [
             *((hdrs.ACCEPT, media_type) for media_type in ACCEPT),
@@ -295,7 +289,10 @@ def _check(borrowed: object) -> aiohttp.ClientSession:
 
 
 def _check_proxied(url: URL, proxy: Proxy | None, *, verify: bool) -> None:
-    """What is not verified is not verified all the way, and a proxy is not meant by that."""
+    """Refuse an https proxy for an insecure registry.
+
+    aiohttp has one TLS setting for both, so the proxy would not be verified either.
+    """
     if proxy is not None and not verify and (url.scheme, proxy.url.scheme) == ("https", "https"):
         message = (
             f"{proxy.url} could not be verified on the way to {origin_of(url)}, which is insecure; "
@@ -310,16 +307,16 @@ def _sum(seconds: tuple[float | None, ...]) -> float | None:
 
 
 def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[object]:
-    # Without a loop it looks for one, and asks the system for that whether we were forked.
+    # Passing the loop saves a look-up, which makes a system call to detect forks.
     task: asyncio.Task[object] | None = asyncio.current_task(loop)
     if task is None:
-        message = "requests are sent from within a task"
+        message = "send requests from within a task"
         raise RuntimeError(message)
     return task
 
 
 class _Client(AsyncResource):
-    """One aiohttp client and what it stands on."""
+    """One aiohttp client and its resolver."""
 
     __slots__ = ("_resolver", "session")
 
@@ -338,9 +335,9 @@ class _Client(AsyncResource):
 class _PlainRequest(aiohttp.ClientRequest):
     """A request whose headers are complete when it is made.
 
-    What it leaves out is looking for what is not there: headers to complete, cookies to add.
-    That is a good part of what a small request costs. Were these methods called otherwise in
-    another aiohttp, requests would be as right as before, and a little slower.
+    It skips the search for missing headers and for cookies, a good part of the cost of a small
+    request. If another aiohttp names these methods differently, requests are still right, and a
+    little slower.
     """
 
     def update_headers(self, headers: LooseHeaders | None) -> None:
@@ -352,14 +349,14 @@ class _PlainRequest(aiohttp.ClientRequest):
         self.headers.extend(headers)
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
-        """Nothing is missing; see `_default_headers`."""
+        """Do nothing: `_default_headers` has them all."""
 
     def update_cookies(self, cookies: LooseCookies | None) -> None:
-        """There are none; see `aiohttp.DummyCookieJar`."""
+        """Do nothing: `aiohttp.DummyCookieJar` has none."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells when a connection is there: from then on the answer is waited for."""
+    """Starts the wait for the head of a response once its connection is ready."""
 
     def __init__(self, heads: WaitTimers, resolver: _Resolver, keep_alive: float) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - aiohttp types it in part
@@ -379,28 +376,31 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Resolver(AbstractResolver):
-    """Remembers how private the addresses of a name are, and keeps back those that are too much.
+    """Resolves names, records their address scope, and drops addresses that are too private.
 
-    The addresses that pass are the ones that are connected to: nothing is looked up again in
-    between (rule SEC-01).
+    The connection uses exactly the addresses that passed: no second look-up can return others
+    (rule SEC-01).
     """
 
-    def __init__(self, reaches: LRU[str, Reach], limit: Reach | None) -> None:
+    def __init__(self, scopes: LRU[str, AddressScope], limit: AddressScope | None) -> None:
         self._inner = aiohttp.DefaultResolver()
-        self._reaches = reaches
+        self._scopes = scopes
         self._limit = limit
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        reaches = [_reach_of_result(result) for result in found]
+        scopes = [_classify_result(result) for result in found]
         if self._limit is None:
-            self._reaches.put(host.lower(), min(reaches, default=Reach.PUBLIC))
+            self._scopes.put(host.lower(), min(scopes, default=AddressScope.PUBLIC))
             return found
-        admitted = [r for r, reach in zip(found, reaches, strict=True) if reach <= self._limit]
+        admitted = [r for r, scope in zip(found, scopes, strict=True) if scope <= self._limit]
         if not admitted:
-            message = f"{host} leads to an address that is not for those who were sent there"
+            message = (
+                f"{host} has only addresses more private than those of the server that named it; "
+                "if that is right, set RegistryOptions.private_targets"
+            )
             raise ForbiddenAddressError(message)
         return admitted
 
@@ -408,8 +408,8 @@ class _Resolver(AbstractResolver):
         await self._inner.close()
 
 
-def _reach_of_result(result: ResolveResult) -> Reach:
+def _classify_result(result: ResolveResult) -> AddressScope:
     try:
-        return reach_of(ipaddress.ip_address(result["host"].partition("%")[0]))
+        return classify_address(ipaddress.ip_address(result["host"].partition("%")[0]))
     except ValueError:
-        return Reach.NEVER
+        return AddressScope.NEVER

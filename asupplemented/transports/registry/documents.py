@@ -1,8 +1,8 @@
-"""Letters: answers small enough to be read whole (rules HTTP-05, SEC-07)."""
+"""Documents: responses small enough to be read whole (rules HTTP-05, SEC-07)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import hdrs
 
@@ -14,54 +14,62 @@ from asupplemented.transports.registry.error_response import parse_media_type
 if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDictProxy
+    from yarl import URL
 
     from asupplemented.abc import Timeouts
-    from asupplemented.transports.registry.client import Errand, RegistryClient
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.client import RegistryClient
+    from asupplemented.transports.registry.request import Request, RequestContext
 
-__all__ = ("Letter", "fetch_letter", "receive")
+__all__ = ("HTML", "Document", "fetch_document", "read_document")
+
+HTML: Final = "text/html"
+"""The media type of pages that portals and registries send to browsers."""
 
 
-class Letter(NamedTuple):
-    """An answer, whole and in memory."""
+class Document(NamedTuple):
+    """A response whose body is in memory."""
 
     body: bytes
     media_type: str | None
-    """Without its parameters; None if there is none that could be read (rule HTTP-04)."""
+    """Without its parameters; None if there is none that can be read (rule HTTP-04)."""
     headers: CIMultiDictProxy[str]
-    url: str
-    """Where it came from, redacted."""
+    url: URL
+
+    @property
+    def place(self) -> str:
+        """Where it came from, redacted, for messages."""
+        return redact(self.url)
 
 
-async def fetch_letter(
-    client: RegistryClient, errand: Errand, caller: Caller, *, limit: int
-) -> Letter:
-    """Get something small from a registry.
+async def fetch_document(
+    client: RegistryClient, request: Request, request_context: RequestContext, *, limit: int
+) -> Document:
+    """Get a document from a registry.
 
     Args:
         client: The registry.
-        errand: What to get.
-        caller: Who it is for.
+        request: What to get.
+        request_context: The reference that it is for.
         limit: The most bytes to accept.
 
     Raises:
         LimitExceededError: It is larger than `limit`.
-        NotFoundError: It is not there, if the errand's inquiry foresees that.
+        NotFoundError: It does not exist, if the request's target can be missing.
         SourceError: The registry failed or refused.
     """
-    response = await client.send(errand, caller)
-    what = errand.inquiry.what
-    return await receive(response, what, limit=limit, timeouts=client.means.timeouts)
+    response = await client.send(request, request_context)
+    what = request.target.description
+    return await read_document(response, what, limit=limit, timeouts=client.deps.timeouts)
 
 
-async def receive(
+async def read_document(
     response: aiohttp.ClientResponse, what: str, *, limit: int, timeouts: Timeouts
-) -> Letter:
-    """Read an answer to its end, and close it, whatever happens.
+) -> Document:
+    """Read a response to its end, and close it on every path out.
 
     Args:
-        response: An answer whose body nobody has begun to read.
-        what: What it is, for errors.
+        response: A response whose body is unread.
+        what: A description of it, for errors.
         limit: The most bytes to accept.
         timeouts: How long to wait.
 
@@ -80,4 +88,4 @@ async def receive(
         message = f"the {what} is larger than {limit} bytes"
         raise LimitExceededError(message, limit=limit)
     media_type = parse_media_type(response.headers.get(hdrs.CONTENT_TYPE))
-    return Letter(body, media_type, response.headers, redact(response.url))
+    return Document(body, media_type, response.headers, response.url)

@@ -1,6 +1,6 @@
-"""Routes: how a registry is reached, and by which proxy. Values, no I/O.
+"""Endpoints: how an origin is reached, with which TLS settings and through which proxy.
 
-TLS contexts, made off the event loop because that reads many files (rule TLS-06).
+`TLSContexts` makes TLS contexts in a worker thread, because that reads many files (rule TLS-06).
 """
 
 from __future__ import annotations
@@ -20,18 +20,95 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
+    import aiohttp
 
-__all__ = ("DIRECT", "NO_CERTIFICATES", "InThread", "Proxy", "Route", "TLSContexts", "find_proxy")
+    from asupplemented.transports.registry.addresses import Origin
+
+__all__ = (
+    "DIRECT",
+    "NO_CERTIFICATES",
+    "Endpoint",
+    "EndpointConfig",
+    "InThread",
+    "Proxy",
+    "TLSContexts",
+    "find_proxy",
+)
 
 InThread: TypeAlias = "Callable[[Callable[[], ssl.SSLContext]], Awaitable[ssl.SSLContext]]"
-"""Calls a function that blocks, and does not block."""
+"""Runs a blocking function in a worker thread."""
+
+NO_CERTIFICATES: Final = Certificates()
+"""Only the authorities of the system are trusted, and no client certificate is sent."""
+
+DIRECT: Final = Proxies()
+"""Every host is reached directly."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """How a registry is to be reached. Sources with equal ones share a client (rule SRC-03).
+
+    Attributes:
+        registry: ``host[:port]``, as in references.
+        insecure: Plain http and unverified TLS are allowed, at the registry's origin and nowhere
+            else (rule TLS-05).
+        certificates: Authorities to trust and client certificates to send, there only.
+        proxies: The proxies for the registry and for where it redirects (rule TLS-07).
+    """
+
+    registry: str
+    insecure: bool = False
+    certificates: Certificates = NO_CERTIFICATES
+    proxies: Proxies = DIRECT
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An origin, and what requests to it are sent through."""
+
+    url: URL
+    origin: Origin
+    client: aiohttp.ClientSession
+    tls: ssl.SSLContext | bool
+    proxy: Proxy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy to send a request through. No repr shows its password.
+
+    Attributes:
+        url: Without user and password, which would otherwise get into errors.
+        authorization: The ``Proxy-Authorization`` header for this proxy; None for none.
+    """
+
+    url: URL
+    authorization: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def at(cls, text: str) -> Proxy:
+        """The proxy at a URL, which may hold a user and a password; see `check_proxy`."""
+        url = URL(text)
+        if url.user is None and url.password is None:
+            return cls(url.origin())
+        secret = f"{url.user or ''}:{url.password or ''}"
+        return cls(url.origin(), f"Basic {b64encode(secret.encode()).decode()}")
+
+
+def find_proxy(url: URL, proxies: Proxies) -> Proxy | None:
+    """The proxy for an http or https URL, None to connect directly."""
+    text = proxies.find(url.scheme, url.raw_host or "", url.port)
+    return None if text is None else Proxy.at(text)
 
 
 class TLSContexts:
-    """One verifying and one trusting context for each set of certificates, made when needed.
+    """Two TLS contexts for each set of certificates, one that verifies and one that does not.
+
+    Each is made when it is first needed.
 
     Args:
-        in_thread: Calls a function in a worker thread.
+        in_thread: Runs a blocking function in a worker thread.
     """
 
     def __init__(self, in_thread: InThread) -> None:
@@ -40,11 +117,11 @@ class TLSContexts:
         self._flights = SingleFlightMap[tuple["Certificates", bool], "ssl.SSLContext"]()
 
     async def get(self, certificates: Certificates, *, verify: bool) -> ssl.SSLContext:
-        """The context that checks certificates and host names, or the one that checks nothing.
+        """The context for a set of certificates.
 
         Args:
-            certificates: What to trust and to show besides what the system says.
-            verify: Which of the two.
+            certificates: What to trust and to send besides the system's.
+            verify: Whether it checks certificates and host names.
 
         Raises:
             ConfigurationError: A client certificate cannot be used.
@@ -56,56 +133,3 @@ class TLSContexts:
             context = await self._flights.run(key, partial(self._in_thread, make))
             self._made[key] = context
         return context
-
-
-NO_CERTIFICATES: Final = Certificates()
-"""Those of the system count, and none is shown."""
-
-DIRECT: Final = Proxies()
-"""Every host is reached directly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How a registry is reached. Sources with equal routes may share a client (rule SRC-03).
-
-    Attributes:
-        registry: ``host[:port]``, as in references.
-        insecure: Plain http and unverified TLS are allowed, at its origin and nowhere else
-            (rule TLS-05).
-        certificates: What to trust and to show there, and nowhere else.
-        proxies: What leads there, and to where it sends us (rule TLS-07).
-    """
-
-    registry: str
-    insecure: bool = False
-    certificates: Certificates = NO_CERTIFICATES
-    proxies: Proxies = DIRECT
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A proxy to send a request through. Its password is shown nowhere.
-
-    Attributes:
-        url: Without user and password, which would get into errors otherwise.
-        authorization: What it is told of us, and nobody else is; None for nothing.
-    """
-
-    url: URL
-    authorization: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def at(cls, text: str) -> Proxy:
-        """That of a URL, which may hold user and password; see `check_proxy`."""
-        url = URL(text)
-        if url.user is None and url.password is None:
-            return cls(url.origin())
-        secret = f"{url.user or ''}:{url.password or ''}"
-        return cls(url.origin(), f"Basic {b64encode(secret.encode()).decode()}")
-
-
-def find_proxy(url: URL, proxies: Proxies) -> Proxy | None:
-    """The proxy that leads to an http or https URL, None to connect directly."""
-    text = proxies.find(url.scheme, url.raw_host or "", url.port)
-    return None if text is None else Proxy.at(text)

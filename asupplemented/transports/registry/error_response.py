@@ -1,7 +1,7 @@
-"""What a registry's answer means: errors, warnings and media types (rules ERR, HTTP-04).
+"""Error responses turned into our errors; warnings and media types (rules ERR, HTTP-04).
 
-No I/O. The status decides first, the code in the body second (rule ERR-08). What the other
-side writes is quoted, cut, and cleaned of our secrets before it gets into a message.
+No I/O. The status decides first, the code in the body second (rule ERR-08). Text of the server is
+cut, quoted, and cleaned of our secrets before it gets into a message.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from asupplemented.model.strict_json import Json
 
 __all__ = (
-    "Answer",
+    "ErrorResponse",
     "HostileDocumentError",
-    "Inquiry",
+    "Target",
     "decode_document",
     "describe",
     "parse_media_type",
@@ -95,22 +95,22 @@ _ESCAPE: Final = re.compile(r"\\(.)")
 
 
 class HostileDocumentError(ValueError):
-    """A document that was made to break its reader: too deep, or numbers too long."""
+    """A document made to exhaust its reader: nested too deep, or with numbers too long."""
 
 
-class Inquiry(NamedTuple):
-    """What was asked for, so far as errors want to know."""
+class Target(NamedTuple):
+    """What a request is for, for errors."""
 
-    what: str
+    description: str
     """For people: "manifest latest of library/busybox"."""
-    missing: Callable[..., NotFoundError] | None = None
-    """The error for what is not there; None where everything has to be there."""
+    not_found: Callable[..., NotFoundError] | None = None
+    """Makes the error if it does not exist; None if it cannot be missing."""
     digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Answer:
-    """An answer that is not the one hoped for, whole and in memory."""
+class ErrorResponse:
+    """A response with an unexpected status, its body in memory."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -121,95 +121,94 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """What the body of an error says."""
+class _ErrorBody:
+    """The parsed body of an error response."""
 
     code: str = ""
     message: str = ""
     errors: tuple[tuple[str, str], ...] = ()
     hostile: str | None = None
-    """Why it was not read to its end."""
+    """Why it was not parsed, None if it was."""
 
 
 def describe(
-    answer: Answer, inquiry: Inquiry, *, now: float, secrets: Iterable[str] = ()
+    response: ErrorResponse, target: Target, *, now: float, secrets: Iterable[str] = ()
 ) -> RegistryError | NotFoundError:
-    """The error that an answer is.
+    """The error for a response.
 
     Args:
-        answer: The answer; for a status outside of 400 to 499 its body is not looked at
-            (rule ERR-05).
-        inquiry: What was asked for.
+        response: Its body counts for a status from 400 to 499 (rule ERR-05).
+        target: What was asked for.
         now: Seconds since the epoch.
-        secrets: What must not occur in the error, even if the other side repeats it.
+        secrets: What must not occur in the error, even if the server repeats it.
     """
-    reading = _censor(_read(answer), secrets)
-    if inquiry.missing is not None and _is_absent(answer.status, reading):
-        message = f"{answer.url} holds no {inquiry.what}{_quote(reading)}"
-        return inquiry.missing(message, digest=inquiry.digest)
-    kind, reading = _classify(answer, reading, secrets)
+    body = _censor(_parse_body(response), secrets)
+    if target.not_found is not None and _is_absent(response.status, body):
+        message = f"{response.url} holds no {target.description}{_quote(body)}"
+        return target.not_found(message, digest=target.digest)
+    kind, body = _classify(response, body, secrets)
     error = kind(
-        f"{answer.url} answered {answer.status} for {inquiry.what}{_quote(reading)}",
-        status=answer.status,
-        code=reading.code,
-        errors=reading.errors,
-        url=answer.url,
-        digest=inquiry.digest,
-        retry_after=parse_retry_after(answer.headers.getall("Retry-After", ()), now=now),
+        f"{response.url} answered {response.status} for {target.description}{_quote(body)}",
+        status=response.status,
+        code=body.code,
+        errors=body.errors,
+        url=response.url,
+        digest=target.digest,
+        retry_after=parse_retry_after(response.headers.getall("Retry-After", ()), now=now),
     )
-    if reading.hostile is not None:
-        error.add_note(f"the body of the answer was not read: {reading.hostile}")
+    if body.hostile is not None:
+        error.add_note(f"the body of the response was not read: {body.hostile}")
     return error
 
 
 def _classify(
-    answer: Answer, reading: _Reading, secrets: Iterable[str]
-) -> tuple[type[RegistryError], _Reading]:
-    """The class of an error, and what is to be said of it (rules ERR-01, ERR-08)."""
-    status = answer.status
+    response: ErrorResponse, body: _ErrorBody, secrets: Iterable[str]
+) -> tuple[type[RegistryError], _ErrorBody]:
+    """The class of an error, and the code and text for it (rules ERR-01, ERR-08)."""
+    status = response.status
     if status == 401:  # noqa: PLR2004
-        challenges = parse_challenges(answer.headers.getall("WWW-Authenticate", ())).challenges
+        challenges = parse_challenges(response.headers.getall("WWW-Authenticate", ())).challenges
         for challenge in challenges:
             if challenge.scheme == "bearer" and challenge.error in _BY_CHALLENGE:
                 kind, code, usual = _BY_CHALLENGE[challenge.error]
                 text = challenge.get("error_description") or usual
-                return kind, _censor(_Reading(code, text, reading.errors), secrets)
-        return _BY_CODE.get(reading.code, UnauthorizedError), reading
+                return kind, _censor(_ErrorBody(code, text, body.errors), secrets)
+        return _BY_CODE.get(body.code, UnauthorizedError), body
     if status >= 500:  # noqa: PLR2004
-        return ServerError, reading
+        return ServerError, body
     if status in _BY_STATUS:
-        return _BY_STATUS[status], reading
-    if reading.hostile is not None:
-        return MalformedResponseError, reading
-    return _BY_CODE.get(reading.code, UnexpectedStatusError), reading
+        return _BY_STATUS[status], body
+    if body.hostile is not None:
+        return MalformedResponseError, body
+    return _BY_CODE.get(body.code, UnexpectedStatusError), body
 
 
-def _is_absent(status: int, reading: _Reading) -> bool:
-    """Whether an answer says that the thing is not there (rule ERR-06)."""
+def _is_absent(status: int, body: _ErrorBody) -> bool:
+    """Whether a response says that the target does not exist (rule ERR-06)."""
     if status == 404:  # noqa: PLR2004
         return True
-    return 400 <= status < 500 and status not in _BY_STATUS and reading.code in _ABSENT_CODES  # noqa: PLR2004
+    return 400 <= status < 500 and status not in _BY_STATUS and body.code in _ABSENT_CODES  # noqa: PLR2004
 
 
-def _read(answer: Answer) -> _Reading:
+def _parse_body(response: ErrorResponse) -> _ErrorBody:
     """Read the body of an error (rules ERR-02 to ERR-05, ERR-09)."""
-    if not 400 <= answer.status < 500:  # noqa: PLR2004
-        return _Reading()
-    if answer.body is None:
-        return _Reading(hostile="it is too large")
+    if not 400 <= response.status < 500:  # noqa: PLR2004
+        return _ErrorBody()
+    if response.body is None:
+        return _ErrorBody(hostile="it is too large")
     try:
-        document = decode_document(answer.body)
+        document = decode_document(response.body)
     except HostileDocumentError as error:
-        return _Reading(hostile=str(error))
+        return _ErrorBody(hostile=str(error))
     except ValueError:
-        return _unreadable(answer)
+        return _unreadable(response)
     legacy = document.get("details")
     if isinstance(legacy, str) and "errors" not in document:
-        code = _LEGACY_CODES.get(answer.status, "UNKNOWN")
-        return _Reading(code, legacy, ((code, legacy),))
+        code = _LEGACY_CODES.get(response.status, "UNKNOWN")
+        return _ErrorBody(code, legacy, ((code, legacy),))
     listed = document.get("errors")
     errors = tuple(_entries(listed)) if isinstance(listed, list) else ()
-    return _Reading(*errors[0], errors) if errors else _unreadable(answer)
+    return _ErrorBody(*errors[0], errors) if errors else _unreadable(response)
 
 
 def _entries(listed: list[Json]) -> Iterable[tuple[str, str]]:
@@ -223,22 +222,22 @@ def _entries(listed: list[Json]) -> Iterable[tuple[str, str]]:
             )
 
 
-def _unreadable(answer: Answer) -> _Reading:
-    """What remains of a body that is no error document (rule ERR-04)."""
-    if answer.status == 401:  # noqa: PLR2004
-        return _Reading("UNAUTHORIZED", "")
-    return _Reading("", (answer.body or b"").decode("utf-8", "replace"))
+def _unreadable(response: ErrorResponse) -> _ErrorBody:
+    """The parts to use of a body that is no error document (rule ERR-04)."""
+    if response.status == 401:  # noqa: PLR2004
+        return _ErrorBody("UNAUTHORIZED", "")
+    return _ErrorBody("", (response.body or b"").decode("utf-8", "replace"))
 
 
-def _quote(reading: _Reading) -> str:
-    limit = _SHOWN if reading.code else _EXCERPT
-    said = excerpt(reading.message, limit) if reading.message else ""
-    words = " ".join(filter(None, (reading.code, said)))
+def _quote(body: _ErrorBody) -> str:
+    limit = _SHOWN if body.code else _EXCERPT
+    said = excerpt(body.message, limit) if body.message else ""
+    words = " ".join(filter(None, (body.code, said)))
     return f": {words}" if words else ""
 
 
-def _censor(reading: _Reading, secrets: Iterable[str]) -> _Reading:
-    """Take our own secrets out of what the other side says (rule CRED-07)."""
+def _censor(body: _ErrorBody, secrets: Iterable[str]) -> _ErrorBody:
+    """Remove our secrets from the text of a server (rule CRED-07)."""
     known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
 
     def clean(text: str) -> str:
@@ -246,12 +245,12 @@ def _censor(reading: _Reading, secrets: Iterable[str]) -> _Reading:
             text = text.replace(secret, "***")
         return text
 
-    errors = tuple((code, clean(message)[:_SHOWN]) for code, message in reading.errors)
-    return _Reading(reading.code, clean(reading.message), errors, reading.hostile)
+    errors = tuple((code, clean(message)[:_SHOWN]) for code, message in body.errors)
+    return _ErrorBody(body.code, clean(body.message), errors, body.hostile)
 
 
 def decode_document(body: bytes) -> dict[str, Json]:
-    """Decode a small JSON object strictly: UTF-8 without a mark, one value (rule ERR-09).
+    """Decode a small JSON object strictly: UTF-8 without a byte order mark (rule ERR-09).
 
     Raises:
         HostileDocumentError: It is nested too deep, or holds a number that is too long.
@@ -275,14 +274,14 @@ def decode_document(body: bytes) -> dict[str, Json]:
 
 
 def parse_media_type(value: str | None) -> str | None:
-    """A ``Content-Type`` without its parameters; None if absent or not to be read (HTTP-04)."""
+    """A ``Content-Type`` without its parameters; None if absent or malformed (HTTP-04)."""
     if value in KNOWN_MANIFESTS:
-        return value  # as nearly all are
+        return value  # the common case, without the regular expression
     match = _MEDIA_TYPE.match(value) if value is not None else None
     return None if match is None else match[1]
 
 
 def parse_warning(value: str) -> str | None:
-    """The text of a ``Warning`` header of the one form that is meant for people (rule ERR-10)."""
+    """The text of a ``Warning`` header of code 299, None for any other form (rule ERR-10)."""
     match = _WARNING.fullmatch(value)
     return None if match is None else _ESCAPE.sub(r"\1", match[1])

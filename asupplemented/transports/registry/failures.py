@@ -1,7 +1,7 @@
-"""The one place where the exceptions of aiohttp become ours.
+"""Exceptions of aiohttp mapped to errors of this package, and which failures are retried.
 
-Some of them hold the URL with its query, or the headers of the request, and show them: those
-do not become the cause of ours, since a traceback prints causes (rules REDIR-05, CRED-07).
+Some of them show the URL with its query, or the headers of the request. Those do not become the
+cause of our errors, since a traceback prints causes (rules REDIR-05, CRED-07).
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from asupplemented.aio.retry import Retry
 from asupplemented.errors import (
     MalformedResponseError,
     NetworkError,
+    RegistryError,
     SourceTimeoutError,
+    TooManyRequestsError,
     TruncatedError,
 )
 from asupplemented.transports.registry.addresses import origin_of, redact
@@ -29,25 +32,31 @@ __all__ = (
     "FOREIGN",
     "FOREIGN_IN_BODY",
     "ForbiddenAddressError",
-    "is_passing",
+    "is_transient",
     "is_unreached",
+    "should_retry",
+    "should_retry_hurried",
+    "should_retry_ping",
     "translate",
 )
 
 FOREIGN: Final = (aiohttp.ClientError, OSError, UnicodeError)
-"""What a request, or reading its answer, may raise that is not ours."""
+"""Foreign exceptions that a request may raise."""
 
 FOREIGN_IN_BODY: Final = (*FOREIGN, RuntimeError)
-"""The same for reading a body: one whose connection was closed here raises a RuntimeError."""
+"""The same for reading a body: aiohttp raises RuntimeError if we closed its connection."""
 
-_TALKATIVE: Final = (
+_SHOWING_SECRETS: Final = (
     aiohttp.ClientResponseError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
 )
 _UNTRUSTED: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
-_WHO: Final = 407
-_OVERLOADED: Final = 500
+_PROXY_AUTHENTICATION: Final = 407
+_SERVER_ERROR: Final = 500
+_BUSY: Final = frozenset((429, 502, 503, 504))
+_ONCE: Final = frozenset((408, 500))
+"""Statuses that are retried once."""
 _UNKNOWN_NAME: Final = frozenset(
     code
     for name in ("EAI_NONAME", "EAI_NODATA", "EAI_FAIL", "EAI_ADDRFAMILY")
@@ -56,19 +65,19 @@ _UNKNOWN_NAME: Final = frozenset(
 
 
 class ForbiddenAddressError(OSError):
-    """A name that leads to an address where this request must not go (rule SEC-01)."""
+    """A name resolved only to addresses that are too private (rule SEC-01)."""
 
 
 def translate(error: Exception, url: URL, *, received: int | None = None) -> SourceError:
-    """Our error for a foreign one, its cause set if that keeps our secrets.
+    """The error for a foreign exception, which becomes its cause unless it shows secrets.
 
     Args:
         error: One of `FOREIGN`, or of `FOREIGN_IN_BODY`.
-        url: What was asked for.
+        url: The URL of the request.
         received: Bytes of the body that had arrived, None if the head had not.
     """
     ours = _translate(error, url, received)
-    if not isinstance(error, _TALKATIVE):
+    if not isinstance(error, _SHOWING_SECRETS):
         ours.__cause__ = error
     return ours
 
@@ -80,7 +89,7 @@ def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
     if isinstance(error, TimeoutError):
         return SourceTimeoutError(f"{place} did not answer in time", received=received)
     if isinstance(error, aiohttp.ClientPayloadError):
-        return TruncatedError(f"the answer of {place} broke off", received=received)
+        return TruncatedError(f"the response of {place} broke off", received=received)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _ProxyRefusalError.of(error.status, url)
     fault = _find_fault(error, url)
@@ -90,9 +99,9 @@ def _translate(error: Exception, url: URL, received: int | None) -> SourceError:
 
 
 def _find_fault(error: Exception, url: URL) -> str | None:
-    """What is wrong with an answer, or with where one sent us; None if the network is at fault."""
+    """What is wrong with a response or a redirect; None if the network failed."""
     if isinstance(error, aiohttp.InvalidURL):
-        return f"{redact(url)} is nothing that can be asked"
+        return f"{redact(url)} is not a valid URL for a request"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"{redact(url)} did not answer in valid HTTP"
     cause = error.__cause__
@@ -104,18 +113,20 @@ def _find_fault(error: Exception, url: URL) -> str | None:
 
 
 class _UnreachedTimeoutError(SourceTimeoutError):
-    """Not even a connection; its cause cannot say so, because it shows the URL."""
+    """There was no connection in time. Its cause shows the URL, so it is not kept."""
 
 
 class _ProxyRefusalError(NetworkError):
-    """A proxy that does not lead to where it should; its cause would show what it was told."""
+    """A proxy refused to connect. Its cause shows our headers, so it is not kept."""
 
     status: int | None = None
 
     @classmethod
     def of(cls, status: int, url: URL) -> _ProxyRefusalError:
-        why = "it wants to know who we are" if status == _WHO else f"it answered {status}"
-        error = cls(f"the proxy does not lead to {origin_of(url)}: {why}")
+        why = f"it answered {status}"
+        if status == _PROXY_AUTHENTICATION:
+            why = "it requires authentication; put user and password into the URL of the proxy"
+        error = cls(f"the proxy does not connect to {origin_of(url)}: {why}")
         error.status = status
         return error
 
@@ -140,16 +151,16 @@ def _complain(error: Exception, url: URL) -> str:
 
 
 def _other_side(error: Exception, url: URL) -> str:
-    """Whom we could not talk to: the origin, or the proxy that leads there."""
+    """The server that failed, for messages: the origin, or the proxy before it."""
     origin = origin_of(url)
     if not isinstance(error, aiohttp.ClientConnectorError):
         return str(origin)
     direct = (error.host, error.port) == (url.raw_host, url.port)
-    return str(origin) if direct else f"the proxy that leads to {origin}"
+    return str(origin) if direct else f"the proxy for {origin}"
 
 
 def _words(error: Exception) -> str:
-    """What the operating system says, without the wrappings."""
+    """The message of the operating system, without aiohttp's wrapping."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(inner, ssl.SSLError):
         return inner.reason or "the handshake failed"
@@ -158,12 +169,12 @@ def _words(error: Exception) -> str:
     return "it was closed"
 
 
-def is_passing(error: SupplementedError) -> bool:
-    """Whether a transport error may be gone the next time (rules RET-02, RET-06)."""
+def is_transient(error: SupplementedError) -> bool:
+    """Whether the same request may succeed the next time (rules RET-02, RET-06)."""
     if not isinstance(error, (NetworkError, SourceTimeoutError)):
         return False
     if isinstance(error, _ProxyRefusalError):
-        return error.status is not None and error.status >= _OVERLOADED
+        return error.status is not None and error.status >= _SERVER_ERROR
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         return cause.os_error.errno not in _UNKNOWN_NAME
@@ -175,3 +186,38 @@ def is_unreached(error: SupplementedError) -> bool:
     return isinstance(error, _UnreachedTimeoutError) or isinstance(
         error.__cause__, (aiohttp.ClientConnectorError, UnicodeError)
     )
+
+
+def should_retry(error: SupplementedError) -> Retry | None:
+    """How a request is retried after a failure, None if it is not (rule RET-06).
+
+    Statuses 429, 502, 503 and 504 are retried, 408 and 500 once, no other status. Transport
+    errors before the head of a response are retried unless they are permanent, like a certificate
+    that is not trusted or a name that does not exist.
+    """
+    if isinstance(error, RegistryError) and error.status is not None:
+        if error.status in _BUSY:
+            return Retry(after=error.retry_after)
+        return Retry(after=error.retry_after, attempts=2) if error.status in _ONCE else None
+    return Retry() if is_transient(error) and not _began(error) else None
+
+
+def should_retry_ping(error: SupplementedError) -> Retry | None:
+    """The same for the first request to a registry, which also fails at once without a connection.
+
+    An address that cannot be reached is most likely wrong, and the caller should know soon.
+    """
+    return None if is_unreached(error) else should_retry(error)
+
+
+def should_retry_hurried(error: SupplementedError) -> Retry | None:
+    """The same if another source can serve it: only a pause that the server asks for is kept.
+
+    So a mirror that is down costs one attempt, and the next one is asked (rule CONF-14).
+    """
+    return should_retry(error) if isinstance(error, TooManyRequestsError) else None
+
+
+def _began(error: SupplementedError) -> bool:
+    """Whether the body of a response had begun; then only its stream can resume it."""
+    return getattr(error, "received", None) is not None

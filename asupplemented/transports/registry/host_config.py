@@ -1,7 +1,7 @@
-"""What the system says about registries, for one session: read once, and kept.
+"""The host's configuration of registries: read once per session, and kept.
 
-Nothing is read unless ``RegistryOptions.configuration`` names files, and nothing before a
-reference is opened (rule CONF-21).
+Files are read only if ``RegistryOptions.configuration`` names them, and only once a reference is
+opened (rule CONF-21).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asupplemented.hostconfig.certificates import (
 from asupplemented.hostconfig.proxies import Proxies
 from asupplemented.hostconfig.registries import ImageLocation, Registries, RegistriesCache
 from asupplemented.hostconfig.registries_d import Lookaside
-from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, Route
+from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, EndpointConfig
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from asupplemented.model.name import ImageName
     from asupplemented.transports.registry.options import SignaturePlaces
 
-__all__ = ("System", "reload_configuration")
+__all__ = ("HostConfig", "reload_configuration")
 
 KEPT: Final = 1024
-"""Registries whose certificates are remembered."""
+"""Registries whose certificates are kept."""
 
 
-class System:
-    """Mirrors, certificates and lookaside signatures, as the files of a system have them.
+class HostConfig:
+    """Mirrors, certificates and signature locations from the configuration files of a host.
 
     Args:
-        options: Which files, and what is set without them.
+        options: Which files, and the settings that override them.
         workers: The threads in which they are read.
-        tls_verify: What the session says of TLS, None if it leaves that to the files.
+        tls_verify: The session's setting, which overrides the files; None to use theirs.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class System:
         self._lookaside: Lookaside | None = None
         self._reading = SingleFlight[Registries]()
         self._finding = SingleFlight[Lookaside]()
-        self._trusting = SingleFlightMap[str, "Certificates"]()
+        self._certificate_flights = SingleFlightMap[str, "Certificates"]()
         self._rivals: set[str] = set()
 
     @classmethod
-    def of(cls, context: Context) -> System:
-        """That of a session."""
-        # Nothing here keeps the context: it may be the view of somebody with credentials.
+    def of(cls, context: Context) -> HostConfig:
+        """The one of a session."""
+        # The context is not kept: it may be a scoped session, with the credentials of a principal.
         options = context.resource(OPTIONS, RegistryOptions)
         workers = context.resource(WORKERS, Workers)
         verify = context.tls_verify
-        return context.resource(SYSTEM, lambda: cls(options, workers, tls_verify=verify))
+        return context.resource(HOST_CONFIG, lambda: cls(options, workers, tls_verify=verify))
 
     async def list_candidates(
         self, name: ImageName, warn: Callable[[str], None]
@@ -77,8 +77,8 @@ class System:
         """The places to read an image from, in order; the last one is the registry itself.
 
         Args:
-            name: The image as it was asked for.
-            warn: Told of what is odd in the files, once.
+            name: The image as the reference names it.
+            warn: Called with each remark about the files, once.
 
         Raises:
             ConfigurationError: A file cannot be read or followed, or a location makes no name.
@@ -86,14 +86,14 @@ class System:
         if self._cache is None:
             return (ImageLocation(name),)
         registries = self._cache.current or await self.load_registries(warn)
-        self._tell_rivals(registries, name, warn)
+        self._warn_of_rivals(registries, name, warn)
         return registries.locations(name)
 
     async def load_registries(self, warn: Callable[[str], None]) -> Registries:
-        """All that registries.conf and its drop-ins say; nothing, if no files were named.
+        """The contents of registries.conf and its drop-ins; empty if no files are configured.
 
         Args:
-            warn: Told of what is odd in the files, once.
+            warn: Called with each remark about the files, once.
 
         Raises:
             ConfigurationError: A file cannot be read or followed.
@@ -103,12 +103,14 @@ class System:
         read = partial(self._read_registries, self._cache, warn)
         return self._cache.current or await self._reading.run(read)
 
-    async def plan_route(self, candidate: ImageLocation, warn: Callable[[str], None]) -> Route:
-        """How a candidate is reached. What the session says of TLS overrides what files say.
+    async def make_endpoint_config(
+        self, candidate: ImageLocation, warn: Callable[[str], None]
+    ) -> EndpointConfig:
+        """How a place is reached. The TLS setting of the session overrides the files.
 
         Args:
             candidate: A place.
-            warn: Told of what is odd in the directory of its certificates, once.
+            warn: Called with each remark about the directory of its certificates, once.
 
         Raises:
             ConfigurationError: Its certificates cannot be read, or half of a pair is missing.
@@ -118,18 +120,18 @@ class System:
         insecure = candidate.insecure if verify is None else not verify
         proxies = Proxies.only(candidate.proxy) if candidate.proxy else self._options.proxies
         if self._paths is None:
-            return Route(registry, insecure, NO_CERTIFICATES, proxies or DIRECT)
+            return EndpointConfig(registry, insecure, NO_CERTIFICATES, proxies or DIRECT)
         certificates = self._certificates.get(registry)
         if certificates is None:
             read = partial(self._read_certificates, registry, self._paths, warn)
-            certificates = await self._trusting.run(registry, read)
-        return Route(registry, insecure, certificates, proxies or DIRECT)
+            certificates = await self._certificate_flights.run(registry, read)
+        return EndpointConfig(registry, insecure, certificates, proxies or DIRECT)
 
     async def find_places(self, warn: Callable[[str], None]) -> SignaturePlaces | None:
-        """Where signatures lie that are not in registries; None for nowhere (rule SIG-04).
+        """Where signatures are kept beside registries; None for nowhere (rule SIG-04).
 
         Args:
-            warn: Told of what is odd in the files, once.
+            warn: Called with each remark about the files, once.
 
         Raises:
             ConfigurationError: A file cannot be read or followed.
@@ -141,7 +143,7 @@ class System:
         return await self._finding.run(partial(self._read_lookaside, self._paths, warn))
 
     async def reload(self) -> None:
-        """Read registries.conf again now, and all else when it is next needed.
+        """Read registries.conf again now, and the other files when they are next needed.
 
         Raises:
             ConfigurationError: A file cannot be read or followed. What was read before stays
@@ -156,14 +158,14 @@ class System:
         self, cache: RegistriesCache, warn: Callable[[str], None]
     ) -> Registries:
         registries = await cache.get()
-        _tell(registries.warnings, warn)
+        _warn_of(registries.warnings, warn)
         return registries
 
     async def _read_certificates(
         self, registry: str, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Certificates:
         certificates = await read_certificates(await find_directory(registry, paths))
-        _tell(certificates.warnings, warn)
+        _warn_of(certificates.warnings, warn)
         self._certificates.put(registry, certificates)
         return certificates
 
@@ -171,39 +173,39 @@ class System:
         self, paths: ConfigurationPaths, warn: Callable[[str], None]
     ) -> Lookaside:
         self._lookaside = lookaside = await Lookaside.load(paths)
-        _tell(lookaside.warnings, warn)
+        _warn_of(lookaside.warnings, warn)
         return lookaside
 
-    def _tell_rivals(
+    def _warn_of_rivals(
         self, registries: Registries, name: ImageName, warn: Callable[[str], None]
     ) -> None:
-        """Tell of prefixes that lost by their spelling alone, each once (rule CONF-10)."""
+        """Warn of prefixes that match equally well and are not used, each once (CONF-10)."""
         for rival in registries.find_ties(name):
             if rival.prefix not in self._rivals:
                 self._rivals.add(rival.prefix)
                 warn(
                     f"the prefix {rival.prefix} of {rival.origin} is as long as another one that "
-                    f"fits {name.repository}, and does not count for it"
+                    f"matches {name.repository}, and is not used for it"
                 )
 
 
-SYSTEM: Final = ResourceKey["System"]("configuration of registries")
-"""What a session knows of the system."""
+HOST_CONFIG: Final = ResourceKey["HostConfig"]("configuration of registries")
+"""The configuration of the host, as a session has read it."""
 
 
 async def reload_configuration(session: Context) -> None:
-    """Have a session read its configuration files again; images that are open stay as they are.
+    """Read the configuration files of a session again. Images that are open do not change.
 
     Args:
-        session: The session whose configuration it is.
+        session: The session.
 
     Raises:
         ConfigurationError: A file cannot be read or followed. What was read before stays in
             force.
     """
-    await System.of(session).reload()
+    await HostConfig.of(session).reload()
 
 
-def _tell(remarks: Iterable[str], warn: Callable[[str], None]) -> None:
+def _warn_of(remarks: Iterable[str], warn: Callable[[str], None]) -> None:
     for remark in remarks:
         warn(remark)

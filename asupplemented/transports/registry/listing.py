@@ -1,6 +1,7 @@
-"""Lists that come in pages, each of which says where the next one is (rules TAG-01, REFR-01).
+"""Lists of tags, the digest of a tag, and the paging that tags and referrers share.
 
-Tags: which ones a repository has, and what one points at (rules TAG-01, HTTP-11, HTTP-12).
+A page of a list names the next one in a ``Link`` header (rules TAG-01, REFR-01). `fetch_digest`
+asks for the digest of a tag by HEAD (rules HTTP-11, HTTP-12).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs
 from multidict import CIMultiDict
+from yarl import URL
 
 from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
@@ -23,23 +25,23 @@ from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
 from asupplemented.model.name import is_tag
 from asupplemented.transports.registry.addresses import origin_of, redact
-from asupplemented.transports.registry.client import Errand, locate
-from asupplemented.transports.registry.documents import fetch_letter
-from asupplemented.transports.registry.error_response import Inquiry, decode_document
+from asupplemented.transports.registry.client import resolve_url
+from asupplemented.transports.registry.documents import fetch_document
+from asupplemented.transports.registry.error_response import Target, decode_document
 from asupplemented.transports.registry.redirects import join_url
+from asupplemented.transports.registry.request import Request
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import aiohttp
-    from yarl import URL
 
     from asupplemented.abc import Context
     from asupplemented.model.name import ImageName
     from asupplemented.transports.registry.client import RegistryClient
-    from asupplemented.transports.registry.documents import Letter
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.documents import Document
+    from asupplemented.transports.registry.request import RequestContext
 
 __all__ = ("Pages", "fetch_digest", "find_next", "list_tags", "parse_tags")
 
@@ -47,7 +49,7 @@ _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE: Final = rf'(?:"(?:[^"\\]|\\.)*+"|{_WORD})'
 _PARAMETER: Final = rf"[ \t]*+;[ \t]*+(?:({_WORD})(?:[ \t]*+=[ \t]*+({_VALUE}))?+)?+"
 _LINK: Final = re.compile(
-    # Some write the target without brackets, and nobody minds.
+    # Some registries write the target without brackets, and clients accept that.
     rf"[ \t,]*+(?:<([^<>]*+)>|([^<>;,\s\"]++))((?:{_PARAMETER})*+)[ \t]*+(?:,|\Z)"
 )
 _BLANK: Final = re.compile(r"[ \t,]*+\Z")
@@ -59,25 +61,30 @@ class Pages:
 
     Args:
         client: The registry.
-        errand: Gets the first page.
-        caller: Who it is for.
+        request: Gets the first page.
+        request_context: The reference that it is for.
         page: The most bytes of one page.
     """
 
-    __slots__ = ("_caller", "_client", "_errand", "_left", "_limits", "_page", "_seen")
+    __slots__ = ("_client", "_left", "_limits", "_page", "_request", "_request_context", "_seen")
 
     def __init__(
-        self, client: RegistryClient, errand: Errand, caller: Caller, *, page: int
+        self,
+        client: RegistryClient,
+        request: Request,
+        request_context: RequestContext,
+        *,
+        page: int,
     ) -> None:
         self._client = client
-        self._caller = caller
-        self._errand: Errand | None = errand
+        self._request_context = request_context
+        self._request: Request | None = request
         self._page = page
-        self._limits = client.means.options.limits
+        self._limits = client.deps.options.limits
         self._left = self._limits.listing
         self._seen: set[URL] = set()
 
-    async def fetch(self) -> Letter | None:
+    async def fetch(self) -> Document | None:
         """Get the next page.
 
         Returns:
@@ -86,51 +93,51 @@ class Pages:
         Raises:
             LimitExceededError: There are too many pages, or they are too large.
             MalformedResponseError: A page leads to another origin, in a circle, or nowhere.
-            NotFoundError: The list is not there, if the errand's inquiry foresees that.
+            NotFoundError: The list does not exist, if the request's target can be missing.
             SourceError: The registry failed or refused.
         """
-        errand = self._errand
-        if errand is None:
+        request = self._request
+        if request is None:
             return None
         if len(self._seen) == self._limits.pages:
-            message = f"the {errand.inquiry.what} has more than {self._limits.pages} pages"
+            message = f"the {request.target.description} has more than {self._limits.pages} pages"
             raise LimitExceededError(message, limit=self._limits.pages)
         limit = min(self._page, self._left)
-        letter = await fetch_letter(self._client, errand, self._caller, limit=limit)
-        self._left -= len(letter.body)
-        self._errand = await self._turn(errand, letter)
-        return letter
+        document = await fetch_document(self._client, request, self._request_context, limit=limit)
+        self._left -= len(document.body)
+        self._request = await self._next_request(request, document)
+        return document
 
-    async def _turn(self, errand: Errand, letter: Letter) -> Errand | None:
-        """What gets the page after this one; None if it was the last."""
-        values = letter.headers.getall(hdrs.LINK, ())
+    async def _next_request(self, request: Request, document: Document) -> Request | None:
+        """The request for the page after this one; None if it was the last."""
+        values = document.headers.getall(hdrs.LINK, ())
         if not values:
             return None
-        site = await self._client.reach(self._caller)
-        current = locate(site.home, errand)
+        ping_result = await self._client.ensure_pinged(self._request_context)
+        current = resolve_url(ping_result.redirect_client.endpoint, request.url)
         self._seen.add(current)
         target = find_next(values, current)
         if target is None:
             return None
-        self._left -= len(str(target))  # what is remembered counts, too
+        self._left -= len(str(target))  # visited URLs are kept, so they count as well
         if target in self._seen or self._left < 0:
             how = "in a circle" if target in self._seen else "on and on"
-            message = f"the pages of the {errand.inquiry.what} go {how}, to {redact(target)}"
+            message = f"the pages of the {request.target.description} go {how}, to {redact(target)}"
             raise MalformedResponseError(message, url=redact(target))
-        return errand._replace(path=target.raw_path, query=target.raw_query_string)
+        return request._replace(url=target)
 
 
 def find_next(values: Iterable[str], current: URL) -> URL | None:
-    """Read the ``Link`` headers of an answer.
+    """Read the ``Link`` headers of a response.
 
-    A link counts if it is for the next page, or if it does not say what it is for.
+    A link counts if its relation is "next", or if it has none.
 
     Args:
         values: The headers.
-        current: The URL that was asked, for links that are relative to it.
+        current: The URL of this page, for links that are relative to it.
 
     Returns:
-        Where the next page is, at the same origin; None if no link says.
+        The URL of the next page, at the same origin; None if no link names one.
 
     Raises:
         MalformedResponseError: A header cannot be read, or the page is at another origin.
@@ -146,7 +153,7 @@ def _read_links(value: str, current: URL) -> Iterable[str]:
     while _BLANK.match(value, position) is None:
         match = _LINK.match(value, position)
         if match is None:
-            message = f"{redact(current)} sends a Link header that cannot be read"
+            message = f"{redact(current)} sends a Link header that is malformed"
             raise MalformedResponseError(message, url=redact(current))
         position = match.end()
         if _is_next(match[3]):
@@ -165,11 +172,11 @@ def _check(text: str, current: URL) -> URL:
     try:
         target = join_url(current, text)
     except ValueError as error:
-        message = f"{place} has its next page at a URL that {error}"
+        message = f"{place} names a URL for its next page that {error}"
         raise MalformedResponseError(message, url=place) from None
     if not text or origin_of(target) != origin_of(current):
-        where = redact(target) if text else "no place"
-        message = f"{place} has its next page at {where}, which is not at the same origin"
+        where = redact(target) if text else "an empty URL"
+        message = f"{place} names {where} for its next page, which is not at the same origin"
         raise MalformedResponseError(message, url=place)
     return target
 
@@ -179,35 +186,36 @@ _DIGEST: Final = "Docker-Content-Digest"
 
 
 async def list_tags(
-    client: RegistryClient, repository: str, caller: Caller, context: Context
+    client: RegistryClient, repository: str, request_context: RequestContext, context: Context
 ) -> tuple[str, ...]:
     """All tags of a repository, each once, in the order in which the registry gives them.
 
     Args:
         client: The registry.
         repository: The path of the repository.
-        caller: Who it is for.
-        context: The session, in whose threads long lists are read.
+        request_context: The reference that it is for.
+        context: The session, in whose threads long lists are parsed.
 
     Raises:
         ImageNotFoundError: There is no such repository.
         LimitExceededError: The list is too long.
-        MalformedResponseError: It holds what is no tag, or its pages lead astray.
+        MalformedResponseError: It holds something that is no tag, or its pages cannot be
+            followed.
         SourceError: The registry failed or refused.
     """
-    errand = Errand(
-        f"/v2/{repository}/tags/list",
-        pull_scope(repository),
-        Inquiry(f"list of tags of {repository}", ImageNotFoundError),
+    request = Request(
+        URL(f"/v2/{repository}/tags/list", encoded=True),
+        Target(f"list of tags of {repository}", ImageNotFoundError),
         CIMultiDict({hdrs.ACCEPT: _JSON}),
+        scope=pull_scope(repository),
     )
-    pages = Pages(client, errand, caller, page=client.means.options.limits.listing)
+    pages = Pages(client, request, request_context, page=client.deps.options.limits.listing)
     tags: dict[str, None] = {}
-    while (letter := await pages.fetch()) is not None:
-        if len(letter.body) > OFFLOAD_BYTES:
-            found = await run_blocking(context, parse_tags, letter.body, letter.url)
+    while (document := await pages.fetch()) is not None:
+        if len(document.body) > OFFLOAD_BYTES:
+            found = await run_blocking(context, parse_tags, document.body, document.place)
         else:
-            found = parse_tags(letter.body, letter.url)
+            found = parse_tags(document.body, document.place)
         tags.update(dict.fromkeys(found))
     return tuple(tags)
 
@@ -215,14 +223,14 @@ async def list_tags(
 def parse_tags(body: bytes, place: str) -> list[str]:
     """Read one page of tags.
 
-    What is empty is passed over, and so are digests, which some registries list (rule TAG-01).
+    Empty entries are skipped, and so are digests, which some registries list (rule TAG-01).
 
     Args:
         body: The page.
         place: Its redacted URL, for errors.
 
     Raises:
-        MalformedResponseError: It is none, or holds what is no tag.
+        MalformedResponseError: It is not one, or holds something that is no tag.
     """
     try:
         return list(_tags_of(body))
@@ -252,29 +260,31 @@ def _digest_of(value: object) -> Digest | None:
         return None
 
 
-async def fetch_digest(client: RegistryClient, name: ImageName, caller: Caller) -> Digest:
-    """Ask what a tag points at, or whether a digest is there, without reading the manifest.
+async def fetch_digest(
+    client: RegistryClient, name: ImageName, request_context: RequestContext
+) -> Digest:
+    """Ask for the digest of a tag, or whether a digest exists, without reading the manifest.
 
-    It is what the registry says: nothing was read that could prove it.
+    The digest is the registry's claim: only reading the manifest would prove it.
 
     Args:
         client: The registry.
         name: The image; its digest counts, if it has one.
-        caller: Who it is for.
+        request_context: The reference that it is for.
 
     Raises:
         ImageNotFoundError: There is no such image.
-        MalformedResponseError: The registry does not say, or names another digest.
+        MalformedResponseError: The registry names no digest, or another one.
         SourceError: The registry failed or refused.
     """
     which = name.digest or name.tag or ""
-    errand = Errand(
-        f"/v2/{name.path}/manifests/{which}",
-        pull_scope(name.path),
-        Inquiry(f"manifest {which}", ImageNotFoundError, name.digest),
+    request = Request(
+        URL(f"/v2/{name.path}/manifests/{which}", encoded=True),
+        Target(f"manifest {which}", ImageNotFoundError, name.digest),
         method="HEAD",
+        scope=pull_scope(name.path),
     )
-    response = await client.send(errand, caller)
+    response = await client.send(request, request_context)
     response.close()
     said = set(response.headers.getall(_DIGEST, ()))
     digest = _digest_of(said.pop()) if len(said) == 1 else None

@@ -37,7 +37,7 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.adapter import enter
 from asupplemented.transports.registry.blobs import HttpBlob
 from asupplemented.transports.registry.parts import HttpParts
-from asupplemented.transports.registry.request import Means
+from asupplemented.transports.registry.request import ClientDeps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from asupplemented.model.signature import Signature
     from asupplemented.transports.registry.adapter import RegistryAdapter
     from asupplemented.transports.registry.parts import HttpPart
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import RequestContext
 
 __all__ = ("MirrorBlob", "MirrorEndpoint", "MirrorParts", "MirroredAdapter")
 
@@ -65,15 +65,17 @@ class MirrorEndpoint:
 
     Args:
         candidate: The image there, and how the registry is reached.
-        caller: The reference that requests are made for.
+        request_context: The reference that requests are made for.
         context: The session.
     """
 
-    __slots__ = ("_adapter", "_context", "_open", "_trouble", "caller", "candidate")
+    __slots__ = ("_adapter", "_context", "_open", "_trouble", "candidate", "request_context")
 
-    def __init__(self, candidate: ImageLocation, caller: Caller, context: Context) -> None:
+    def __init__(
+        self, candidate: ImageLocation, request_context: RequestContext, context: Context
+    ) -> None:
         self.candidate = candidate
-        self.caller = caller
+        self.request_context = request_context
         self._context = context
         self._adapter: RegistryAdapter | None = None
         self._trouble = ReportOnce()
@@ -82,7 +84,7 @@ class MirrorEndpoint:
     @property
     def reference(self) -> str:
         """The image as it is called in this registry."""
-        return self.caller.reference
+        return self.request_context.reference
 
     async def enter(self) -> RegistryAdapter:
         """The adapter that reads from this registry.
@@ -92,7 +94,7 @@ class MirrorEndpoint:
             ClosedError: The endpoint was closed meanwhile.
         """
         if self._adapter is None:
-            await self._keep(await enter(self.candidate, self.caller, self._context))
+            await self._keep(await enter(self.candidate, self.request_context, self._context))
         if not self._open or self._adapter is None:
             raise ClosedError("the source was closed; open the reference again")
         return self._adapter
@@ -109,9 +111,9 @@ class MirrorEndpoint:
 
     def report_failure(self, error: SupplementedError) -> None:
         """Warn that a request failed, once, if another endpoint can be asked."""
-        if self.caller.rivals and not isinstance(error, _MISSES):
+        if self.request_context.has_alternatives and not isinstance(error, _MISSES):
             message = f"{self.reference} failed, so the next place is asked: {error.message}"
-            self._trouble.report(self.caller.warn, message)
+            self._trouble.report(self.request_context.warn, message)
 
     async def _keep(self, made: RegistryAdapter) -> None:
         """Keep an adapter, unless another task was faster or has closed the endpoint."""
@@ -154,7 +156,7 @@ class MirroredAdapter:
         self._context = context
         self._endpoints = tuple(endpoints)
         self._health = health_of(context)
-        self._limit = Means.of(context).options.limits.mirror
+        self._limit = ClientDeps.of(context).options.limits.mirror
         self._default: Manifest | None = None
         self._first: MirrorEndpoint | None = None
         """The endpoint that served the default manifest."""
@@ -237,7 +239,7 @@ class MirroredAdapter:
         async def fetch(endpoint: MirrorEndpoint) -> tuple[Descriptor, ...]:
             adapter = await endpoint.enter()
             found = await adapter.fetch_referrers(subject, artifact_type)
-            if not found and endpoint.caller.rivals:
+            if not found and endpoint.request_context.has_alternatives:
                 message = f"{endpoint.reference} has no referrers of {subject}"
                 raise NotFoundError(message, digest=subject)
             return found
@@ -272,7 +274,7 @@ class MirroredAdapter:
         self, endpoint: MirrorEndpoint, instance: Digest | None
     ) -> RawManifest:
         """Fetch a manifest; an endpoint that is not the last one must begin to answer in time."""
-        limit = self._limit if endpoint.caller.rivals else None
+        limit = self._limit if endpoint.request_context.has_alternatives else None
         try:
             async with asyncio.timeout(limit) as deadline:
                 adapter = await endpoint.enter()

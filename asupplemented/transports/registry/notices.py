@@ -1,4 +1,4 @@
-"""What a registry says beside its answers, for people and for meters (rules ERR-10, RET-09)."""
+"""Warning and RateLimit headers of registries, turned into events (rules ERR-10, RET-09)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import RequestContext
 
-__all__ = ("Allowance", "Notices", "parse_allowance")
+__all__ = ("Allowance", "HeaderNotices", "parse_allowance")
 
 MAX_WARNINGS: Final = 64
-"""Distinct warnings that are passed on; the rest is dropped (rule ERR-10)."""
+"""Distinct warnings that are emitted; further ones are dropped (rule ERR-10)."""
 
 _LIMIT: Final = istr("RateLimit-Limit")
 _REMAINING: Final = istr("RateLimit-Remaining")
@@ -29,17 +29,17 @@ _ALLOWANCE: Final = re.compile(r"([0-9]{1,15})(?:;w=([0-9]{1,15}))?")
 
 
 class Allowance(NamedTuple):
-    """A number of requests, and the seconds that it is for; None if they are not said."""
+    """A number of requests, and the seconds that it applies to; None if unknown."""
 
     requests: int
     window: int | None
 
 
-class Notices:
-    """Passes on what is new, and decides nothing on it.
+class HeaderNotices:
+    """Emits each warning and each change of the rate limit once. No decision depends on them.
 
     Args:
-        registry: Who says it, for messages and events.
+        registry: ``host[:port]``, for messages and events.
     """
 
     __slots__ = ("_allowances", "_registry", "_warnings")
@@ -49,33 +49,35 @@ class Notices:
         self._warnings: set[str] = set()
         self._allowances: tuple[Allowance | None, Allowance | None] = (None, None)
 
-    def read(self, headers: CIMultiDictProxy[str], caller: Caller) -> None:
-        """Take note of what the head of an answer says."""
+    def read(self, headers: CIMultiDictProxy[str], request_context: RequestContext) -> None:
+        """Emit events for the headers of a response."""
         if hdrs.WARNING in headers:
-            self._pass_on(headers.getall(hdrs.WARNING), caller)
+            self._emit_warnings(headers.getall(hdrs.WARNING), request_context)
         if _REMAINING in headers or _LIMIT in headers:
-            self._meter(headers, caller)
+            self._emit_rate_limit(headers, request_context)
 
-    def _pass_on(self, values: Sequence[str], caller: Caller) -> None:
-        """Pass a registry's warnings on, each text once (rule ERR-10)."""
+    def _emit_warnings(self, values: Sequence[str], request_context: RequestContext) -> None:
+        """Emit the warnings of a registry, each text once (rule ERR-10)."""
         for value in values:
             text = parse_warning(value)
             if text is None or text in self._warnings or len(self._warnings) >= MAX_WARNINGS:
                 continue
             self._warnings.add(text)
-            caller.warn(f"{self._registry} warns: {text}")
+            request_context.warn(f"{self._registry} warns: {text}")
 
-    def _meter(self, headers: CIMultiDictProxy[str], caller: Caller) -> None:
-        """Tell what is left of a rate limit, if it is not what was told last (rule RET-09)."""
+    def _emit_rate_limit(
+        self, headers: CIMultiDictProxy[str], request_context: RequestContext
+    ) -> None:
+        """Emit the rate limit, if it has changed (rule RET-09)."""
         limit = parse_allowance(headers.getall(_LIMIT, ()))
         remaining = parse_allowance(headers.getall(_REMAINING, ()))
         if (limit, remaining) in {self._allowances, (None, None)}:
             return
         self._allowances = (limit, remaining)
         window = next((each.window for each in (remaining, limit) if each and each.window), None)
-        caller.emit(
+        request_context.emit(
             RateLimitTold(
-                caller.reference,
+                request_context.reference,
                 self._registry,
                 limit=limit and limit.requests,
                 remaining=remaining and remaining.requests,
@@ -85,7 +87,7 @@ class Notices:
 
 
 def parse_allowance(values: Sequence[str]) -> Allowance | None:
-    """What one field says, ``76;w=21600``; None if there are none, several, or another form."""
+    """Parse a header, ``76;w=21600``; None if it is absent, repeated, or malformed."""
     match = _ALLOWANCE.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
         return None

@@ -1,9 +1,12 @@
 """Several ranges of a blob in one request (rules PART-01 to PART-05).
 
-Where parts of a blob come from: from one stretch of bytes, or from a body of parts.
+A server responds to it in one of three ways. It sends ``multipart/byteranges``, which a
+`MultipartRangeReader` takes apart; one range, if only one was asked for; or the whole blob. In
+both latter cases a `SingleRangeReader` cuts the ranges from one run of bytes.
 
-Parts are pulled: what nobody reads is passed over when the next one is wanted, so that nobody
-waits for anybody (rule PART-05).
+Parts are pulled: `HttpParts` is an iterator of parts, each part an iterator of bytes. When the
+next part is taken, unread bytes of the one before are skipped, so no part waits for the reader of
+another one (rule PART-05).
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from asupplemented.errors import (
     SizeMismatchError,
     TruncatedError,
     UnsupportedOperationError,
-    UsageError,
 )
 from asupplemented.transports.registry.addresses import redact
+from asupplemented.transports.registry.blobs import HttpBody
 from asupplemented.transports.registry.bodies import TimedBody, check_encoding
 from asupplemented.transports.registry.byteranges import (
     ContentRange,
@@ -34,37 +37,77 @@ from asupplemented.transports.registry.byteranges import (
     parse_boundary,
     parse_content_range,
 )
-from asupplemented.transports.registry.client import Errand
-from asupplemented.transports.registry.error_response import Inquiry
-from asupplemented.transports.registry.tokens import pull_scope
+from asupplemented.transports.registry.error_response import Target
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from types import TracebackType
 
     import aiohttp
 
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.client import RegistryClient
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import RequestContext
 
 __all__ = (
-    "Feed",
+    "ByteRange",
     "HttpPart",
     "HttpParts",
-    "MultipartFeed",
+    "MultipartRangeReader",
     "PartsBody",
-    "Span",
-    "StretchFeed",
+    "RangeReader",
+    "SingleRangeReader",
     "check_ranges",
 )
 
+T = TypeVar("T")
 
-class Span(NamedTuple):
-    """A range that is wanted, ``[start, end)``; an end of None is that of a blob of any size."""
+_OK: Final = 200
+_PARTIAL: Final = 206
+_REFUSED: Final = frozenset((400, 416, 501))
+"""Statuses of servers that do not send several ranges, or none at all (rule PART-04)."""
+_STATUSES: Final = frozenset((_OK, _PARTIAL, *_REFUSED))
+
+
+class ByteRange(NamedTuple):
+    """A range that is wanted, ``[start, end)``; None is the end of a blob of unknown size."""
 
     start: int
     end: int | None
+
+
+def check_ranges(
+    ranges: Sequence[tuple[int, int | None]], size: int | None, *, limit: int
+) -> tuple[ByteRange, ...]:
+    """The ranges to ask for, within the blob (rule PART-01).
+
+    Args:
+        ranges: As the caller gave them.
+        size: Bytes of the blob, None if unknown.
+        limit: The most ranges.
+
+    Raises:
+        RangeError: There are none, or they are empty, overlap, are not sorted, or are outside.
+        LimitExceededError: There are too many.
+    """
+    if len(ranges) > limit:
+        message = f"more than {limit} ranges at once; ask for some of them later"
+        raise LimitExceededError(message, limit=limit)
+    checked: list[ByteRange] = []
+    reached: int | None = 0
+    for start, end in ranges:
+        if reached is None or start < reached or (end is not None and end <= start):
+            message = f"the range from {start} to {end} is empty, or not behind the one before"
+            raise RangeError(message)
+        if size is not None and start >= size:
+            message = f"the range starts at {start}, and the blob has {size} bytes"
+            raise RangeError(message)
+        last = end if size is None else min(size, size if end is None else end)
+        checked.append(ByteRange(start, last))
+        reached = end
+    if not checked:
+        message = "no ranges of the blob are asked for"
+        raise RangeError(message)
+    return tuple(checked)
 
 
 class PartsBody(TimedBody):
@@ -73,7 +116,7 @@ class PartsBody(TimedBody):
     __slots__ = ()
 
     def malformed(self, fault: str) -> MalformedResponseError:
-        """What to raise if the answer is not as it should be."""
+        """The error for a response that is not as it should be."""
         place = redact(self.response.url)
         return MalformedResponseError(
             f"{place} {fault}",
@@ -83,29 +126,38 @@ class PartsBody(TimedBody):
         )
 
     def truncated(self) -> TruncatedError:
-        """What to raise if there should be more."""
+        """The error for a body that ends too early."""
         message = f"the parts from {redact(self.response.url)} broke off"
         return TruncatedError(message, received=self.received)
 
 
-class Feed(Protocol):
-    """Parts, one after another."""
+class RangeReader(Protocol):
+    """Reads ranges from a body, one after another."""
 
-    async def begin(self, span: Span) -> Span:
-        """Pass over what is left of a part, and go to the next one."""
+    async def begin(self, wanted: ByteRange) -> ByteRange:
+        """Skip the rest of the range before, and go to the next one.
+
+        Returns:
+            The range that comes; its end is None if it is unknown.
+        """
         ...
 
     async def read(self) -> bytes:
-        """The next bytes of a part, none at its end."""
+        """The next bytes of the range, none at its end."""
         ...
 
     async def finish(self) -> None:
-        """Make sure that there are no more parts."""
+        """Make sure that there are no more ranges."""
         ...
 
 
-class StretchFeed:
-    """Parts cut from one stretch of bytes."""
+class SingleRangeReader:
+    """Cuts ranges from one run of bytes.
+
+    Args:
+        body: The bytes.
+        position: Offset in the blob of the first one.
+    """
 
     def __init__(self, body: PartsBody, position: int) -> None:
         self._body = body
@@ -113,12 +165,12 @@ class StretchFeed:
         self._rest = b""
         self._end: int | None = position
 
-    async def begin(self, span: Span) -> Span:
-        while self._position < span.start:
-            if not await self._take(span.start):
+    async def begin(self, wanted: ByteRange) -> ByteRange:
+        while self._position < wanted.start:
+            if not await self._take(wanted.start):
                 raise self._body.truncated()
-        self._end = span.end
-        return span
+        self._end = wanted.end
+        return wanted
 
     async def read(self) -> bytes:
         if self._position == self._end:
@@ -129,7 +181,7 @@ class StretchFeed:
         return chunk
 
     async def _take(self, end: int | None) -> bytes:
-        """Bytes that come before an offset, as many as are there; none at the end of the body."""
+        """Bytes before an offset, as many as are there; none at the end of the body."""
         data = self._rest or await self._body.read()
         size = None if end is None else end - self._position
         taken, self._rest = data[:size], b"" if size is None else data[size:]
@@ -137,30 +189,36 @@ class StretchFeed:
         return taken
 
     async def finish(self) -> None:
-        """What comes after the last part was not asked for."""
+        """Ignore what comes after the last range: it was not asked for."""
 
 
-class MultipartFeed:
-    """Parts that come as such."""
+class MultipartRangeReader:
+    """Reads the parts of ``multipart/byteranges``.
+
+    Args:
+        body: The bytes.
+        parser: Takes them apart.
+        check: Makes sure that a part has the range that was asked for.
+    """
 
     def __init__(
         self,
         body: PartsBody,
         parser: Multipart,
-        check: Callable[[PartsBody, ContentRange, Span], Span],
+        check: Callable[[PartsBody, ContentRange, ByteRange], ByteRange],
     ) -> None:
         self._body = body
         self._parser = parser
         self._check = check
         self._left = 0
-        self._over = False
+        self._ended = False
 
-    async def begin(self, span: Span) -> Span:
+    async def begin(self, wanted: ByteRange) -> ByteRange:
         found = await self._find_next()
         if found is None:
             raise self._body.malformed("sends fewer parts than were asked for")
         self._left = found.end - found.start
-        return self._check(self._body, found, span)
+        return self._check(self._body, found, wanted)
 
     async def read(self) -> bytes:
         if not self._left:
@@ -182,71 +240,27 @@ class MultipartFeed:
         return found if isinstance(found, ContentRange) else None
 
     async def _advance(self) -> ContentRange | bytes | None:
-        """What comes next, None at the end of all parts."""
+        """The next event of the parser, None at the end of all parts."""
         while True:
             event = self._parse()
             if event is not None or self._parser.ended:
                 return event
-            if self._over:
+            if self._ended:
                 raise self._body.truncated()
             chunk = await self._body.read()
             if chunk:
                 self._parser.feed(chunk)
             else:
-                self._over = True
+                self._ended = True
                 self._parser.finish()
 
     def _parse(self) -> ContentRange | bytes | None:
         try:
             return self._parser.advance()
         except ValueError as error:
-            if self._over:
+            if self._ended:
                 raise self._body.truncated() from None
             raise self._body.malformed(f"sends parts that {error}") from None
-
-
-T = TypeVar("T")
-
-_OK: Final = 200
-_PARTIAL: Final = 206
-_NO_PARTS: Final = frozenset((400, 416, 501))
-"""Statuses of servers that do not give several ranges, or none at all (rule PART-04)."""
-_ANSWERS: Final = frozenset((_OK, _PARTIAL, *_NO_PARTS))
-
-
-def check_ranges(
-    ranges: Sequence[tuple[int, int | None]], size: int | None, *, limit: int
-) -> tuple[Span, ...]:
-    """The ranges to ask for, within the blob (rule PART-01).
-
-    Args:
-        ranges: As they were given.
-        size: Bytes of the blob, None if unknown.
-        limit: How many there may be.
-
-    Raises:
-        RangeError: There are none, or they are empty, overlap, are not sorted, or are outside.
-        LimitExceededError: There are too many.
-    """
-    if len(ranges) > limit:
-        message = f"more than {limit} ranges at once; ask for some of them later"
-        raise LimitExceededError(message, limit=limit)
-    spans: list[Span] = []
-    reached: int | None = 0
-    for start, end in ranges:
-        if reached is None or start < reached or (end is not None and end <= start):
-            message = f"the range from {start} to {end} is empty, or not behind the one before"
-            raise RangeError(message)
-        if size is not None and start >= size:
-            message = f"the range starts at {start}, and the blob has {size} bytes"
-            raise RangeError(message)
-        last = end if size is None else min(size, size if end is None else end)
-        spans.append(Span(start, last))
-        reached = end
-    if not spans:
-        message = "no ranges of the blob are asked for"
-        raise RangeError(message)
-    return tuple(spans)
 
 
 class HttpPart:
@@ -259,9 +273,9 @@ class HttpPart:
 
     __slots__ = ("_parts", "end", "start")
 
-    def __init__(self, parts: HttpParts, span: Span) -> None:
+    def __init__(self, parts: HttpParts, byte_range: ByteRange) -> None:
         self._parts = parts
-        self.start, self.end = span
+        self.start, self.end = byte_range
 
     def __aiter__(self) -> Self:
         return self
@@ -279,42 +293,25 @@ class HttpPart:
         raise StopAsyncIteration
 
 
-class HttpParts:
-    """One attempt to read ranges of a blob. Entering it asks, leaving it hangs up.
-
-    It takes one of the places that a registry has for bodies (rule RET-07), from the moment of
-    asking until it is left. There is no going on with it in the middle (rule PART-05).
+class HttpParts(HttpBody):
+    """One attempt to read ranges of a blob. It is not resumed (rule PART-05).
 
     Args:
         client: The registry.
         repository: The path of the repository.
         blob: Its digest is valid; its size counts, if it is known.
         ranges: See `Source.open_parts`.
-        caller: Who it is for.
+        request_context: The reference that it is for.
 
     Raises:
         RangeError: The ranges are none, not sorted, or outside of the blob.
         LimitExceededError: There are too many of them.
 
     Attributes:
-        size: Bytes of the whole blob, None if nobody says; valid once entered.
+        size: Bytes of the whole blob, None if unknown; valid once entered.
     """
 
-    __slots__ = (
-        "_body",
-        "_caller",
-        "_client",
-        "_current",
-        "_digest",
-        "_entered",
-        "_feed",
-        "_holds_place",
-        "_repository",
-        "_response",
-        "_spans",
-        "_taken",
-        "size",
-    )
+    __slots__ = ("_body", "_current", "_ranges", "_reader", "_taken", "size")
 
     def __init__(
         self,
@@ -323,47 +320,25 @@ class HttpParts:
         blob: Descriptor,
         ranges: Sequence[tuple[int, int | None]],
         *,
-        caller: Caller,
+        request_context: RequestContext,
     ) -> None:
-        self._client = client
-        self._repository = repository
-        self._digest = blob.digest
-        self._caller = caller
-        with caller.locating(blob.digest):
-            limit = client.means.options.limits.parts
-            self._spans = check_ranges(ranges, blob.size, limit=limit)
-        self._response: aiohttp.ClientResponse | None = None
+        super().__init__(client, repository, blob.digest, request_context=request_context)
+        with request_context.locating(blob.digest):
+            limit = client.deps.options.limits.parts
+            self._ranges = check_ranges(ranges, blob.size, limit=limit)
         self._body: PartsBody | None = None
-        self._feed: Feed | None = None
+        self._reader: RangeReader | None = None
         self._current: HttpPart | None = None
         self._taken = 0
-        self._entered = False
-        self._holds_place = False
         self.size = blob.size
 
-    async def __aenter__(self) -> Self:
-        if self._entered:
-            message = "parts are entered once; ask for the ranges again for others"
-            raise UsageError(message)
-        self._entered = True
-        await self._client.limiter.bodies.acquire()
-        self._holds_place = True
-        try:
-            with self._caller.locating(self._digest):
-                self._response = await self._client.send(self._errand(), self._caller)
-                self._feed = self._choose(self._response)
-        except BaseException:
-            self._hang_up()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._hang_up()
+    async def _start(self) -> None:
+        headers = CIMultiDict({hdrs.ACCEPT: "*/*", hdrs.RANGE: format_ranges(self._ranges)})
+        target = Target(f"parts of blob {self._digest}", BlobNotFoundError, self._digest)
+        request = self._make_request(target, headers, _STATUSES)
+        with self._request_context.locating(self._digest):
+            self._response = await self._client.send(request, self._request_context)
+            self._reader = self._choose_reader(self._response)
 
     def __aiter__(self) -> Self:
         return self
@@ -377,120 +352,105 @@ class HttpParts:
             SourceError: The body broke off, or came too slowly.
         """
         self._current = None
-        if self._taken == len(self._spans):
-            await self._guard(self._open_feed().finish())
+        if self._taken == len(self._ranges):
+            await self._guard(self._get_reader().finish())
             raise StopAsyncIteration
-        span = await self._guard(self._open_feed().begin(self._spans[self._taken]))
+        byte_range = await self._guard(self._get_reader().begin(self._ranges[self._taken]))
         self._taken += 1
-        self._current = HttpPart(self, span)
+        self._current = HttpPart(self, byte_range)
         return self._current
 
     async def read(self, part: HttpPart) -> bytes:
-        """The next bytes of a part, none at its end; for the part itself."""
+        """The next bytes of a part, none at its end; called by the part."""
         if part is not self._current:
             message = "a part is read before the next one is taken"
             raise ClosedError(message, digest=self._digest)
-        return await self._guard(self._open_feed().read())
+        return await self._guard(self._get_reader().read())
 
-    def _open_feed(self) -> Feed:
-        if self._feed is None:
+    def _get_reader(self) -> RangeReader:
+        if self._reader is None:
             message = "parts are read after they were entered, until they are left"
             raise ClosedError(message, digest=self._digest)
-        return self._feed
+        return self._reader
 
     async def _guard(self, work: Awaitable[T]) -> T:
-        """Await something; after a failure there is nothing more to be had."""
+        """Await something; a failure closes the response."""
         try:
-            with self._caller.locating(self._digest):
+            with self._request_context.locating(self._digest):
                 return await work
         except BaseException:
-            self._hang_up()
+            self._close()
             raise
 
-    def _errand(self) -> Errand:
-        headers = CIMultiDict({hdrs.ACCEPT: "*/*", hdrs.RANGE: format_ranges(self._spans)})
-        return Errand(
-            f"/v2/{self._repository}/blobs/{self._digest}",
-            pull_scope(self._repository),
-            Inquiry(f"parts of blob {self._digest}", BlobNotFoundError, self._digest),
-            headers,
-            _ANSWERS,
-        )
-
-    def _choose(self, response: aiohttp.ClientResponse) -> Feed:
-        """How the parts come, by the head of the answer (rules PART-02 to PART-04)."""
-        if response.status in _NO_PARTS:
-            message = f"{redact(response.url)} answered {response.status}, and gives no such parts"
+    def _choose_reader(self, response: aiohttp.ClientResponse) -> RangeReader:
+        """The reader for a response, by its head (rules PART-02 to PART-04)."""
+        if response.status in _REFUSED:
+            message = f"{redact(response.url)} answered {response.status}, and sends no ranges"
             raise UnsupportedOperationError(f"{message}; read the blob as a whole")
         check_encoding(response)
-        means = self._client.means
-        limit = means.options.limits.chunk
-        body = PartsBody(response, means.timeouts, limit=limit, now=means.clock.now)
+        deps = self._client.deps
+        limit = deps.options.limits.chunk
+        body = PartsBody(response, deps.timeouts, limit=limit, now=deps.clock.now)
         self._body = body
         content_type = response.headers.get(hdrs.CONTENT_TYPE, "")
         if response.status == _OK:
-            return self._cut(body)
+            return self._read_whole_blob(body)
         if not is_multipart(content_type):
-            return self._take_one(body)
+            return self._read_one_range(body)
         boundary = parse_boundary(content_type)
         if boundary is None:
-            raise body.malformed("sends parts without saying what is between them")
-        return MultipartFeed(body, Multipart(boundary), self._check)
+            raise body.malformed("sends parts without naming the boundary between them")
+        return MultipartRangeReader(body, Multipart(boundary), self._check)
 
-    def _cut(self, body: PartsBody) -> Feed:
-        """The whole, from which the parts are cut."""
+    def _read_whole_blob(self, body: PartsBody) -> RangeReader:
+        """Cut the ranges from the whole blob, unless too many bytes would be skipped."""
         self._note_size(body, body.response.content_length)
-        limits = self._client.means.options.limits
-        self._spans = check_ranges(self._spans, self.size, limit=limits.parts)
-        ends = [0, *(span.end or 0 for span in self._spans)]
-        passed = sum(span.start - end for span, end in zip(self._spans, ends, strict=False))
-        if passed > limits.discard:
+        limits = self._client.deps.options.limits
+        self._ranges = check_ranges(self._ranges, self.size, limit=limits.parts)
+        ends = [0, *(each.end or 0 for each in self._ranges)]
+        skipped = sum(each.start - end for each, end in zip(self._ranges, ends, strict=False))
+        if skipped > limits.discard:
             message = (
-                f"{redact(body.response.url)} sends the whole blob for parts of it, of which "
-                f"{passed} bytes would be passed over; read it as a whole"
+                f"{redact(body.response.url)} sends the whole blob for ranges of it, of which "
+                f"{skipped} bytes would be skipped; read it as a whole"
             )
             raise UnsupportedOperationError(message)
-        return StretchFeed(body, 0)
+        return SingleRangeReader(body, 0)
 
-    def _take_one(self, body: PartsBody) -> Feed:
-        """One part by itself, which is fine if there should be one."""
+    def _read_one_range(self, body: PartsBody) -> RangeReader:
+        """Read a single range, which is right only if one was asked for."""
         given = parse_content_range(body.response.headers.getall(hdrs.CONTENT_RANGE, ()))
-        if given is None or len(self._spans) != 1:
+        if given is None or len(self._ranges) != 1:
             raise body.malformed("does not say which parts it sends")
-        self._spans = (self._check(body, given, self._spans[0]),)
+        self._ranges = (self._check(body, given, self._ranges[0]),)
         if body.response.content_length not in {None, given.end - given.start}:
             raise body.malformed("announces two different lengths")
-        return StretchFeed(body, given.start)
+        return SingleRangeReader(body, given.start)
 
-    def _check(self, body: PartsBody, given: ContentRange, span: Span) -> Span:
+    def _check(self, body: PartsBody, given: ContentRange, wanted: ByteRange) -> ByteRange:
         """Make sure that a range is the one asked for.
 
         Returns:
             The range, its end known.
         """
         self._note_size(body, given.total)
-        end = span.end
+        end = wanted.end
         if self.size is not None:
             end = self.size if end is None else min(end, self.size)
-        if given.start != span.start or given.end != (end or given.end):
+        if given.start != wanted.start or given.end != (end or given.end):
             raise body.malformed("sends another range than the one asked for")
-        return Span(given.start, given.end)
+        return ByteRange(given.start, given.end)
 
     def _note_size(self, body: PartsBody, size: int | None) -> None:
         if self.size is None:
             self.size = size
         elif size not in {None, self.size}:
             place = redact(body.response.url)
-            message = f"{place} announces {size} bytes where {self.size} were promised"
+            message = f"{place} announces {size} bytes, and the blob should have {self.size}"
             raise SizeMismatchError(message, expected=self.size, actual=size)
 
-    def _hang_up(self) -> None:
-        self._feed = self._current = None
+    def _close(self) -> None:
+        self._reader = self._current = None
         if self._body is not None:
             self._body.close()
-        response, self._response = self._response, None
-        if response is not None:
-            response.close()
-        if self._holds_place:
-            self._holds_place = False
-            self._client.limiter.bodies.release()
+        super()._close()

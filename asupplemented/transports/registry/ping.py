@@ -1,4 +1,4 @@
-"""The first request to a registry: is it there, how is it reached, what does it take (PING)."""
+"""The first request to a registry: its scheme, its challenges, its extensions (rules PING)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from asupplemented.errors import (
     SourceTimeoutError,
     SupplementedError,
 )
-from asupplemented.transports.registry.addresses import origin_of
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import Challenge, parse_challenges
-from asupplemented.transports.registry.error_response import Inquiry
-from asupplemented.transports.registry.redirects import Courier, Home, Parcel
+from asupplemented.transports.registry.error_response import Target
+from asupplemented.transports.registry.redirects import RedirectClient
+from asupplemented.transports.registry.request import Request
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from asupplemented.transports.registry.endpoint import Route
-    from asupplemented.transports.registry.request import Caller, Means
+    from asupplemented.transports.registry.endpoint import EndpointConfig
+    from asupplemented.transports.registry.request import ClientDeps, RequestContext
 
-__all__ = ("Greeting", "contact_of", "ping")
+__all__ = ("PingResult", "contact_of", "ping")
 
 _ALIASES: Final = {"docker.io": "registry-1.docker.io"}
 """Registries that are contacted under another name than their own (rule PING-05)."""
@@ -33,18 +33,18 @@ _ALIVE: Final = frozenset((200, 401))
 _SIGNATURES: Final = "X-Registry-Supports-Signatures"
 
 
-class Greeting(NamedTuple):
-    """What a registry says of itself."""
+class PingResult(NamedTuple):
+    """A registry that responded."""
 
-    home: Home
-    courier: Courier
+    redirect_client: RedirectClient
+    """Sends requests to its endpoint, and to where that redirects."""
     challenges: tuple[Challenge, ...]
-    """Empty if it lets us in as we are."""
+    """Empty if it needs no credentials."""
     signatures: bool
-    """Whether it speaks the X-R-S-S extension (rule PING-07)."""
+    """Whether it has the X-R-S-S extension (rule PING-07)."""
 
 
-_Outcome: TypeAlias = Greeting | SupplementedError
+_Outcome: TypeAlias = PingResult | SupplementedError
 
 
 def contact_of(registry: str) -> str:
@@ -52,43 +52,48 @@ def contact_of(registry: str) -> str:
     return _ALIASES.get(registry, registry)
 
 
-async def ping(route: Route, means: Means, caller: Caller) -> Greeting:
-    """Ask a registry for its version: over https, and over http too if TLS is not verified.
+async def ping(
+    config: EndpointConfig, deps: ClientDeps, request_context: RequestContext
+) -> PingResult:
+    """Ask a registry for its version: over https, and over http too if it is insecure.
 
-    Statuses 200 and 401 are alive (rule PING-01). Plain http counts only where https gets no
-    answer in HTTP; a status is an answer (rule PING-02). A plain server may well leave the
-    other side waiting for its half of TLS, so http is asked already when https takes long,
-    and the first one that is alive is taken.
+    Statuses 200 and 401 are success (rule PING-01). Plain http is used only where https gets no
+    response in HTTP; a status is a response (rule PING-02). A plain server may wait for the rest
+    of a request while the client waits for its TLS handshake, so http is asked as well once https
+    takes long, and the first success is taken.
 
     Raises:
-        SourceError: The registry is not there, or does not answer as it should.
+        SourceError: The registry cannot be reached, or does not respond as a registry.
     """
-    if not route.insecure:
-        return await _knock("https", route, means, caller)
-    outcome = await _race(route, means, caller)
+    if not config.insecure:
+        return await _ping_scheme("https", config, deps, request_context)
+    outcome = await _race(config, deps, request_context)
     if isinstance(outcome, SupplementedError):
         raise outcome
     return outcome
 
 
-async def _race(route: Route, means: Means, caller: Caller) -> _Outcome:
+async def _race(
+    config: EndpointConfig, deps: ClientDeps, request_context: RequestContext
+) -> _Outcome:
     async with asyncio.TaskGroup() as group:
-        secure = group.create_task(_try("https", route, means, caller))
-        await asyncio.wait((secure,), timeout=means.options.limits.head_start)
-        if secure.done() and not _is_mute(secure.result()):
+        secure = group.create_task(_try_scheme("https", config, deps, request_context))
+        await asyncio.wait((secure,), timeout=deps.options.limits.head_start)
+        if secure.done() and not _is_unanswered(secure.result()):
             return secure.result()
-        plain = group.create_task(_try("http", route, means, caller))
+        plain = group.create_task(_try_scheme("http", config, deps, request_context))
         await asyncio.wait((secure, plain), return_when=asyncio.FIRST_COMPLETED)
         return await _choose(secure, plain)
 
 
 async def _choose(secure: asyncio.Task[_Outcome], plain: asyncio.Task[_Outcome]) -> _Outcome:
-    """Take the first one that is alive; if none is, say what happened to both."""
-    if not secure.done() and isinstance(plain.result(), Greeting):
+    """The first success; without one, an error with both messages."""
+    if not secure.done() and isinstance(plain.result(), PingResult):
         secure.cancel()
         return plain.result()
+    # From here on https decides: http counts only if https gets no response.
     before = await secure
-    if not _is_mute(before):
+    if not _is_unanswered(before):
         plain.cancel()
         return before
     after = await plain
@@ -98,56 +103,67 @@ async def _choose(secure: asyncio.Task[_Outcome], plain: asyncio.Task[_Outcome])
     return after
 
 
-async def _try(scheme: str, route: Route, means: Means, caller: Caller) -> _Outcome:
+async def _try_scheme(
+    scheme: str, config: EndpointConfig, deps: ClientDeps, request_context: RequestContext
+) -> _Outcome:
     try:
-        return await _knock(scheme, route, means, caller)
+        return await _ping_scheme(scheme, config, deps, request_context)
     except SupplementedError as error:
         return error
 
 
-async def _knock(scheme: str, route: Route, means: Means, caller: Caller) -> Greeting:
-    url = URL(f"{scheme}://{contact_of(route.registry)}/", encoded=True)
-    channel = await means.connections.open_channel(
+async def _ping_scheme(
+    scheme: str, config: EndpointConfig, deps: ClientDeps, request_context: RequestContext
+) -> PingResult:
+    url = URL(f"{scheme}://{contact_of(config.registry)}/", encoded=True)
+    endpoint = await deps.connections.open_endpoint(
         url,
-        verify=not route.insecure,
-        reach=None,
-        certificates=route.certificates,
-        proxies=route.proxies,
+        verify=not config.insecure,
+        max_scope=None,
+        certificates=config.certificates,
+        proxies=config.proxies,
     )
-    home = Home(url, origin_of(url), channel, route.insecure, route.proxies)
-    courier = Courier(means.connections, means.options, home)
-    parcel = Parcel(url.with_path("/v2/", encoded=True), channel=channel)
-    response, local = await courier.deliver(parcel)
+    client = RedirectClient(
+        deps.connections,
+        deps.options,
+        endpoint,
+        insecure=config.insecure,
+        proxies=config.proxies,
+    )
+    target = Target("its version")
+    response, same_origin = await client.send(Request(url.with_path("/v2/", encoded=True), target))
     try:
         if response.status not in _ALIVE:
-            raise await refuse(response, Inquiry("its version"), means)
-        if scheme == "http" and not local:
-            # Each request would leave over plain http, with all that it carries.
-            message = f"{home.origin} only redirects; it is no registry for plain http"
+            raise await refuse(response, target, deps)
+        if scheme == "http" and not same_origin:
+            # Each request would first be sent over plain http, with its credentials.
+            message = (
+                f"{endpoint.origin} only redirects, so it is no registry for plain http; "
+                "name the registry that it redirects to"
+            )
             raise MalformedResponseError(message, status=response.status)
     finally:
         response.close()
-    return Greeting(
-        home,
-        courier,
-        _challenges(response, route.registry, caller),
+    return PingResult(
+        client,
+        _challenges(response, config.registry, request_context),
         response.headers.get(_SIGNATURES) == "1",
     )
 
 
 def _challenges(
-    response: aiohttp.ClientResponse, registry: str, caller: Caller
+    response: aiohttp.ClientResponse, registry: str, request_context: RequestContext
 ) -> tuple[Challenge, ...]:
     if response.status == 200:  # noqa: PLR2004
         return ()
     parsed = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
     for fault in parsed.faults:
-        caller.warn(f"{registry} sends a challenge that is malformed: {fault}")
+        request_context.warn(f"{registry} sends a challenge that is malformed: {fault}")
     return parsed.challenges
 
 
-def _is_mute(outcome: _Outcome) -> bool:
-    """Whether there was no answer in HTTP at all."""
+def _is_unanswered(outcome: _Outcome) -> bool:
+    """Whether there was no response in HTTP at all."""
     if isinstance(outcome, MalformedResponseError):
         return outcome.status is None
     return isinstance(outcome, (NetworkError, SourceTimeoutError))

@@ -1,48 +1,38 @@
-"""Redirects: where an answer sends us, decided by our own rules (rules REDIR-02 to REDIR-05).
+"""Redirects: which ones are followed, and with what (rules REDIR-02 to REDIR-05).
 
-Nothing is re-quoted: a pre-signed location works as it was written, or not at all.
-
-The courier: takes a request to its answer, along redirects, and keeps what is confidential.
-
-Credentials stay at the origin they are for. Once a request has left it they are gone, even if
-it comes back (rules REDIR-02, CRED-03, SEC-02).
+No URL is re-quoted: a pre-signed location works only as it was written.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urljoin
 
 from aiohttp import hdrs
 from yarl import URL
 
 from asupplemented.errors import MalformedResponseError
-from asupplemented.transports.registry.addresses import Reach, origin_of, reach_of_host, redact
+from asupplemented.transports.registry.addresses import (
+    AddressScope,
+    classify_host,
+    origin_of,
+    redact,
+)
 from asupplemented.transports.registry.endpoint import DIRECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     import aiohttp
-    from multidict import CIMultiDict
 
     from asupplemented.hostconfig.proxies import Proxies
-    from asupplemented.transports.registry.addresses import Origin
-    from asupplemented.transports.registry.connections import Channel, Connections
+    from asupplemented.transports.registry.connections import Connections
+    from asupplemented.transports.registry.endpoint import Endpoint
     from asupplemented.transports.registry.options import RegistryOptions
+    from asupplemented.transports.registry.request import Request
 
-__all__ = (
-    "REDIRECTS",
-    "Courier",
-    "Delivery",
-    "Home",
-    "Parcel",
-    "join_url",
-    "next_url",
-    "parse_url",
-)
+__all__ = ("REDIRECTS", "RedirectClient", "Response", "join_url", "next_url", "parse_url")
 
 REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 
@@ -51,7 +41,7 @@ _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*+:", re.ASCII)
 
 
 def next_url(visited: Sequence[URL], location: str | None, *, limit: int, insecure: bool) -> URL:
-    """Where to go after a redirect.
+    """The URL that a redirect leads to, if it may be followed.
 
     Args:
         visited: Every URL asked so far for this request, the redirecting one last.
@@ -60,8 +50,8 @@ def next_url(visited: Sequence[URL], location: str | None, *, limit: int, insecu
         insecure: Whether https may be left for http.
 
     Raises:
-        MalformedResponseError: The redirect is not to be followed. Its message and URL have
-            no query, since that may be a secret.
+        MalformedResponseError: The redirect must not be followed. The message and URL of the
+            error have no query, since that may be a secret.
     """
     current = visited[-1]
     if not location:
@@ -85,7 +75,7 @@ def parse_url(text: str) -> URL:
     Blanks and characters beyond ASCII are quoted, since no request could carry them.
 
     Raises:
-        ValueError: It is none; the message completes "a URL that ..." and quotes nothing.
+        ValueError: It is not one; the message completes "a URL that ..." and quotes nothing.
     """
     _check_characters(text)
     url = _read(quote(text, safe=_VISIBLE, errors="replace"))
@@ -99,13 +89,13 @@ def parse_url(text: str) -> URL:
 
 
 def join_url(current: URL, text: str) -> URL:
-    """The same for a URL that may be relative to another one.
+    """Read a URL that may be relative to another one, like `parse_url`.
 
     Raises:
         ValueError: See `parse_url`.
     """
-    _check_characters(text)  # some of them urljoin would take away
-    # It leaves an absolute URL almost alone, and almost is not enough.
+    _check_characters(text)  # before urljoin, which drops some of them
+    # urljoin changes details of absolute URLs, so those are read as they are.
     return parse_url(text if _ABSOLUTE.match(text) else urljoin(str(current), text))
 
 
@@ -128,152 +118,144 @@ def _refuse(current: URL, how: str) -> MalformedResponseError:
     return MalformedResponseError(f"{place} redirects {how}", url=place)
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
-    """The origin of a registry, and how it is reached."""
+class Response(NamedTuple):
+    """The head of the last response to a request. The caller closes it."""
 
-    url: URL
-    origin: Origin
-    channel: Channel
-    insecure: bool
-    """Plain http and unverified TLS are allowed, here and nowhere else (rule TLS-05)."""
-    proxies: Proxies = DIRECT
-    """What leads to where the registry sends us (rule TLS-07)."""
+    http: aiohttp.ClientResponse
+    same_origin: bool
+    """Whether no redirect has left the origin that was asked first."""
 
 
-class Parcel(NamedTuple):
-    """A request."""
+class RedirectClient:
+    """Sends requests, and follows redirects under our rules.
 
-    url: URL
-    headers: CIMultiDict[str] | None = None
-    """What goes to the origin of `url` only."""
-    headers_away: CIMultiDict[str] | None = None
-    """What goes to all other origins."""
-    channel: Channel | None = None
-    """The way to `url`, None to find it."""
-    form: Mapping[str, str] | None = None
-    """Sent by POST; such a request follows no redirects."""
-    admit: Callable[[URL], None] | None = None
-    """Raises if a redirect to this URL is not to be followed."""
-    method: Literal["GET", "HEAD"] = "GET"
-    """Without a form. Redirects do not change it (rule REDIR-04)."""
-
-
-class Delivery(NamedTuple):
-    """The head of the final answer; who receives it closes it."""
-
-    response: aiohttp.ClientResponse
-    local: bool
-    """Whether it comes from the origin that was asked first, without a detour."""
-
-
-class Courier:
-    """Sends requests for one registry.
+    Credentials stay at the origin that they are for. Once a request has left it they are not
+    sent again, even if a redirect leads back (rules REDIR-02, CRED-03, SEC-02).
 
     Args:
-        connections: What to send them through.
-        options: How many redirects, and whether they may lead to private addresses.
-        home: The registry.
+        connections: What requests are sent through.
+        options: How many redirects are followed, and whether to private addresses.
+        endpoint: The server whose redirects are followed, such as a registry.
+        insecure: Whether https may be left for http.
+        proxies: The proxies for where redirects lead (rule TLS-07).
     """
 
-    __slots__ = ("_connections", "_home", "_options")
+    __slots__ = ("_connections", "_insecure", "_options", "_proxies", "endpoint")
 
-    def __init__(self, connections: Connections, options: RegistryOptions, home: Home) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        options: RegistryOptions,
+        endpoint: Endpoint,
+        *,
+        insecure: bool = False,
+        proxies: Proxies = DIRECT,
+    ) -> None:
         self._connections = connections
         self._options = options
-        self._home = home
+        self._insecure = insecure
+        self._proxies = proxies
+        self.endpoint = endpoint
 
-    async def deliver(self, parcel: Parcel) -> Delivery:
+    def without_insecure(self) -> RedirectClient:
+        """The same client, which never leaves https for http."""
+        return RedirectClient(
+            self._connections, self._options, self.endpoint, proxies=self._proxies
+        )
+
+    async def send(self, request: Request) -> Response:
         """Send a request, and follow redirects.
 
         Raises:
-            SourceError: There is no answer, or a redirect is not to be followed.
+            SourceError: There is no response, or a redirect must not be followed.
         """
-        channel = parcel.channel or await self._find_channel(parcel.url)
+        endpoint = await self._find_endpoint(request.url)
         response = await self._connections.send(
-            channel,
-            parcel.url,
-            method=parcel.method if parcel.form is None else "POST",
-            headers=parcel.headers,
-            form=parcel.form,
+            endpoint,
+            request.url,
+            method=request.method if request.form is None else "POST",
+            headers=request.all_headers(),
+            form=request.form,
         )
         if response.status in REDIRECTS:
-            return await self.follow(response, parcel)
-        return Delivery(response, local=True)
+            return await self.follow(response, request)
+        return Response(response, same_origin=True)
 
-    async def follow(self, response: aiohttp.ClientResponse, parcel: Parcel) -> Delivery:
-        """Go where an answer sends a request that was sent already, as far as it takes.
+    async def follow(self, response: aiohttp.ClientResponse, request: Request) -> Response:
+        """Follow the redirects of a request that was sent already.
 
         Args:
-            response: The answer, a redirect. It is closed.
-            parcel: The request.
+            response: Its response, a redirect. It is closed.
+            request: The request; its URL is absolute.
 
         Raises:
-            SourceError: There is no answer, or a redirect is not to be followed.
+            SourceError: There is no response, or a redirect must not be followed.
         """
-        visited = [parcel.url]
-        local = True
+        first = origin_of(request.url)
+        visited = [request.url]
+        same_origin = True
         while response.status in REDIRECTS:
             try:
-                url = self._next_url(response, visited, parcel)
+                url = self._next_url(response, visited, request)
             finally:
                 response.close()
             visited.append(url)
-            local = local and origin_of(url) == origin_of(parcel.url)
+            # It never becomes true again: the way back may have been chosen by another origin.
+            same_origin = same_origin and origin_of(url) == first
             response = await self._connections.send(
-                await self._find_channel(url),
+                await self._find_endpoint(url),
                 url,
-                method=parcel.method,
-                headers=parcel.headers if local else parcel.headers_away,
+                method=request.method,
+                headers=request.all_headers() if same_origin else request.headers,
             )
-        return Delivery(response, local)
+        return Response(response, same_origin)
 
     def _next_url(
-        self, response: aiohttp.ClientResponse, visited: list[URL], parcel: Parcel
+        self, response: aiohttp.ClientResponse, visited: list[URL], request: Request
     ) -> URL:
-        """Where to go next (rule REDIR-04)."""
+        """The URL that a redirect leads to, if it may be followed (rule REDIR-04)."""
         try:
             url = next_url(
                 visited,
                 response.headers.get(hdrs.LOCATION),
-                limit=0 if parcel.form is not None else self._options.limits.redirects,
-                insecure=self._home.insecure,
+                limit=0 if request.form is not None else self._options.limits.redirects,
+                insecure=self._insecure,
             )
-            if parcel.admit is not None:
-                parcel.admit(url)
+            if request.check_redirect is not None:
+                request.check_redirect(url)
         except MalformedResponseError as error:
             error.status = response.status
             raise
         return url
 
-    async def _find_channel(self, url: URL) -> Channel:
-        """The way to an origin: the registry's own, or one for places it sends us to.
+    async def _find_endpoint(self, url: URL) -> Endpoint:
+        """The endpoint of a URL: this client's own, or one for other origins.
 
         Raises:
-            MalformedResponseError: It is an address more private than the registry's own
-                (rule SEC-01); nothing was sent.
+            MalformedResponseError: It is an address more private than that of this client's
+                endpoint (rule SEC-01); nothing was sent.
         """
-        home = self._home
+        home = self.endpoint
         if origin_of(url) == home.origin:
-            return home.channel
-        limit = None if self._options.private_targets else self._reach()
-        reach = reach_of_host(url.raw_host or "")
-        if limit is not None and reach is not None and reach > limit:
+            return home
+        limit = None if self._options.private_targets else self._max_scope()
+        scope = classify_host(url.raw_host or "")
+        if limit is not None and scope is not None and scope > limit:
             place = redact(url)
             message = (
-                f"{home.origin} sends us to {place}, an address more private than its own; "
+                f"{home.origin} leads to {place}, an address more private than its own; "
                 "if that is right, set RegistryOptions.private_targets"
             )
             raise MalformedResponseError(message, url=place)
-        return await self._connections.open_channel(
-            url, verify=True, reach=limit, proxies=home.proxies
+        return await self._connections.open_endpoint(
+            url, verify=True, max_scope=limit, proxies=self._proxies
         )
 
-    def _reach(self) -> Reach | None:
-        """How private an address may be that the registry sends us to, None for any."""
-        home = self._home
-        reach = self._connections.reach_of(home.origin.host)
-        if reach is None and home.channel.proxy is not None:
-            return Reach.PUBLIC  # nobody has looked it up here
-        # A registry at a link-local address is no reason to go to another one.
-        return Reach.PRIVATE if reach is Reach.NEVER else reach
+    def _max_scope(self) -> AddressScope | None:
+        """The most private address that a redirect may lead to, None for any."""
+        home = self.endpoint
+        scope = self._connections.find_scope(home.origin.host)
+        if scope is None and home.proxy is not None:
+            return AddressScope.PUBLIC  # the proxy has looked the name up, and we have not
+        # A registry at a link-local address is no reason to follow it to another one.
+        return AddressScope.PRIVATE if scope is AddressScope.NEVER else scope

@@ -1,6 +1,7 @@
-"""References to images in registries: ``docker://[registry/]path[:tag][@digest]``.
+"""References to images in registries, ``docker://[registry/]path[:tag][@digest]``.
 
-Opening an image in a registry: where it is by configuration, and what reads it from there.
+`open_adapter` opens one: it looks up where the host's configuration says that the image is, and
+makes the adapter for one place or for several.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from asupplemented.errors import InvalidReferenceError, SupplementedError, excer
 from asupplemented.model.name import ImageName
 from asupplemented.source import open_verified
 from asupplemented.transports.registry.adapter import RegistryAdapter, enter
-from asupplemented.transports.registry.host_config import System
+from asupplemented.transports.registry.host_config import HostConfig
 from asupplemented.transports.registry.mirrors import MirroredAdapter, MirrorEndpoint
-from asupplemented.transports.registry.request import Caller, Means
+from asupplemented.transports.registry.request import ClientDeps, RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -32,64 +33,65 @@ __all__ = ("RegistryReference", "open_adapter", "open_registry")
 async def open_adapter(
     name: ImageName, reference: str, session: Context
 ) -> RegistryAdapter | MirroredAdapter:
-    """Find out where an image is. Nothing is asked of a registry yet.
+    """Make the adapter for an image. No request is sent yet.
 
     Args:
         name: The image.
-        reference: The same as users write it, for events.
+        reference: The reference in its full form, for events.
         session: Gives connections, credentials, limits and caches.
 
     Raises:
         InvalidReferenceError: It has a tag and a digest, and the options refuse that (REF-11).
-        ConfigurationError: The session borrowed a client that cannot be used, or what is
-            configured cannot be read or followed.
+        ConfigurationError: The HTTP client of the session cannot be used, or a configuration
+            file cannot be read or followed.
     """
-    caller = Caller(reference, session.emit)
-    candidates = await _list_candidates(name, caller, session)
+    request_context = RequestContext(reference, session.emit)
+    candidates = await _list_candidates(name, request_context, session)
     if len(candidates) == 1 and candidates[0].name == name:
-        return await enter(candidates[0], caller, session)
+        return await enter(candidates[0], request_context, session)
     return MirroredAdapter(name, _endpoints(candidates, session), session)
 
 
 async def open_registry(name: ImageName, reference: str, session: Context) -> RegistryAdapter:
-    """Take a client for an image in the registry itself, for what mirrors are not asked.
+    """Make the adapter for an image in the registry itself, for requests that skip mirrors.
 
-    The registry is where it is configured to be, and is reached as is configured (HTTP-11).
+    The configuration says where the registry is, and how it is reached (rule HTTP-11).
 
     Args:
         name: The image.
-        reference: The same as users write it, for events.
+        reference: The reference in its full form, for events.
         session: Gives connections, credentials, limits and caches.
 
     Raises:
         InvalidReferenceError: See `open_adapter`.
         ConfigurationError: See `open_adapter`; or the registry is blocked.
     """
-    caller = Caller(reference, session.emit)
-    *_, candidate = await _list_candidates(name, caller, session)
-    return await enter(candidate, caller, session)
+    request_context = RequestContext(reference, session.emit)
+    *_, candidate = await _list_candidates(name, request_context, session)
+    return await enter(candidate, request_context, session)
 
 
 async def _list_candidates(
-    name: ImageName, caller: Caller, session: Context
+    name: ImageName, request_context: RequestContext, session: Context
 ) -> tuple[ImageLocation, ...]:
-    if Means.of(session).options.tag_and_digest == "refuse" and None not in {name.tag, name.digest}:
+    refused = ClientDeps.of(session).options.tag_and_digest == "refuse"
+    if refused and name.tag is not None and name.digest is not None:
         message = "a reference with both a tag and a digest is not supported; drop one of them"
-        raise InvalidReferenceError(message, reference=caller.reference)
-    return await System.of(session).list_candidates(name, caller.warn)
+        raise InvalidReferenceError(message, reference=request_context.reference)
+    return await HostConfig.of(session).list_candidates(name, request_context.warn)
 
 
 def _endpoints(candidates: tuple[ImageLocation, ...], session: Context) -> Iterator[MirrorEndpoint]:
-    """Each candidate as an endpoint; all but the last one that may be read have rivals."""
+    """The candidates as endpoints; all but the last that is not blocked have alternatives."""
     allowed = [candidate for candidate in candidates if candidate.blocked is None]
     for candidate in candidates:
-        caller = Caller(
+        request_context = RequestContext(
             f"docker://{candidate.name}",
             session.emit,
             candidate.mirrored_registry,
-            rivals=candidate in allowed[:-1],
+            has_alternatives=candidate in allowed[:-1],
         )
-        yield MirrorEndpoint(candidate, caller, session)
+        yield MirrorEndpoint(candidate, request_context, session)
 
 
 MAX_PORT: Final = 65535
@@ -99,10 +101,10 @@ MAX_PORT: Final = 65535
 class RegistryReference:
     """An image in a registry. ``str()`` is the full form and parses back.
 
-    With a digest it is read by that alone, and a tag beside it is for people (rule REF-11).
+    With a digest it is read by the digest alone; a tag beside it is ignored (rule REF-11).
 
     Raises:
-        InvalidReferenceError: The port of the registry does not exist.
+        InvalidReferenceError: The port of the registry is out of range.
     """
 
     name: ImageName
@@ -110,7 +112,7 @@ class RegistryReference:
     def __post_init__(self) -> None:
         host, colon, port = self.name.registry.rpartition(":")
         if colon and not host.endswith(":") and port.isdecimal() and not 0 < int(port) <= MAX_PORT:
-            message = f"there is no port {excerpt(port, 10)}"
+            message = f"there is no port {excerpt(port, 10)}; ports go from 1 to {MAX_PORT}"
             raise InvalidReferenceError(message, reference=self)
 
     @classmethod
@@ -122,7 +124,7 @@ class RegistryReference:
             allow_ipv6: Accept a registry like ``[::1]:5000`` (rule REF-12).
 
         Raises:
-            InvalidReferenceError: It is no name of an image; the message says why.
+            InvalidReferenceError: It is not the name of an image; the message says why.
         """
         if not rest.startswith("//"):
             message = (
@@ -141,19 +143,18 @@ class RegistryReference:
         return f"docker://{self.name.repository}"
 
     def open(self, session: Context) -> Opening[Source]:
-        """Open the image: ask for its default manifest, and verify it (rule SRC-01).
+        """Open the image: read its default manifest, and verify it (rule SRC-01).
 
         Raises:
-            ImageNotFoundError: On use: there is no such image.
-            SourceError: On use: the registry is not there, failed or refused.
+            ImageNotFoundError: On use: the image does not exist.
+            SourceError: On use: the registry cannot be reached, failed or refused.
         """
         return open_verified(partial(open_adapter, self.name, str(self), session), self, session)
 
     async def list_tags(self, session: Context) -> tuple[str, ...]:
         """All tags of the repository, each once, in the order in which the registry gives them.
 
-        What the reference itself names need not exist. Mirrors are not asked (rules TAG-01,
-        HTTP-11).
+        The image of the reference need not exist. Mirrors are not asked (rules TAG-01, HTTP-11).
 
         Args:
             session: Gives connections, credentials, limits and caches.
@@ -163,27 +164,27 @@ class RegistryReference:
             LimitExceededError: The list is too long.
             SourceError: The registry failed or refused, or its list cannot be followed.
         """
-        async with self._asking(session) as adapter:
+        async with self._open_registry(session) as adapter:
             return await adapter.list_tags()
 
     async def get_digest(self, session: Context) -> Digest:
-        """The digest of the default manifest, by a request that is cheap: nothing is read.
+        """The digest of the default manifest, by a cheap request that reads no manifest.
 
-        It is what the registry claims; who opens the image gets what is proven. With a digest in
-        the reference, that one is returned if it is there (rules HTTP-11, HTTP-12).
+        It is the registry's claim; open the image for a verified one. If the reference has a
+        digest, that one is returned if it exists (rules HTTP-11, HTTP-12).
 
         Args:
             session: Gives connections, credentials, limits and caches.
 
         Raises:
             ImageNotFoundError: There is no such image.
-            SourceError: The registry failed or refused, or does not say.
+            SourceError: The registry failed or refused, or names no digest.
         """
-        async with self._asking(session) as adapter:
+        async with self._open_registry(session) as adapter:
             return await adapter.fetch_digest()
 
     @asynccontextmanager
-    async def _asking(self, session: Context) -> AsyncGenerator[RegistryAdapter]:
+    async def _open_registry(self, session: Context) -> AsyncGenerator[RegistryAdapter]:
         try:
             adapter = await open_registry(self.name, str(self), session)
             try:

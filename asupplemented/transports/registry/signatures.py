@@ -1,12 +1,12 @@
-"""Signatures of manifests in registries (rules SIG-01 to SIG-06).
+"""Signatures of manifests (rules SIG-01 to SIG-06).
 
-They come from an extension that some registries speak, else from a place beside the registry;
-and, where that is configured, from the registry itself, under a tag.
+Simple signatures come from the X-R-S-S extension of the registry, or from files beside it if it
+has no such extension. Sigstore signatures are attached in the registry, under a tag; they are
+read if the configuration says so.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from typing import TYPE_CHECKING, Final
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from aiohttp import hdrs
 from multidict import CIMultiDict
+from yarl import URL
 
+from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import (
     BlobNotFoundError,
     DigestMismatchError,
@@ -31,10 +33,9 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import OCI_MANIFEST
 from asupplemented.model.name import is_tag
 from asupplemented.model.signature import Signature
-from asupplemented.transports.registry.client import Errand
-from asupplemented.transports.registry.documents import fetch_letter
-from asupplemented.transports.registry.error_response import Inquiry, decode_document
-from asupplemented.transports.registry.host_config import System
+from asupplemented.transports.registry.documents import fetch_document
+from asupplemented.transports.registry.error_response import Target, decode_document
+from asupplemented.transports.registry.request import Request
 from asupplemented.transports.registry.sigstore_files import fetch_beside
 from asupplemented.transports.registry.tokens import pull_scope
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from asupplemented.model.name import ImageName
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import SignaturePlaces
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import RequestContext
 
 __all__ = ("Signatures", "attachment_tag", "parse_extension")
 
@@ -56,73 +57,87 @@ _KIND: Final = "atomic"
 
 
 class Signatures:
-    """The signatures of one image, wherever they are.
+    """The signatures of one image.
 
     Args:
         client: The registry.
-        name: The image, as it is physically read (rule CONF-18).
-        caller: Who it is for.
-        context: The session.
+        name: The image in the place that it is read from (rule CONF-18).
+        places: Where signatures are kept beside the extension; None for nowhere.
+        request_context: The reference that it is for.
+        context: The session, in whose threads files are read.
     """
 
-    __slots__ = ("_caller", "_client", "_context", "_limits", "_name", "_scope")
+    __slots__ = (
+        "_client",
+        "_context",
+        "_limits",
+        "_name",
+        "_places",
+        "_request_context",
+        "_scope",
+    )
 
     def __init__(
-        self, client: RegistryClient, name: ImageName, caller: Caller, context: Context
+        self,
+        client: RegistryClient,
+        name: ImageName,
+        places: SignaturePlaces | None,
+        request_context: RequestContext,
+        context: Context,
     ) -> None:
         self._client = client
         self._name = name
-        self._caller = caller
+        self._places = places
+        self._request_context = request_context
         self._context = context
-        self._limits = client.means.options.limits
+        self._limits = client.deps.options.limits
         self._scope = pull_scope(name.path)
 
     async def fetch(self, digest: Digest) -> tuple[Signature, ...]:
-        """All signatures of a manifest: simple ones first, then those attached, in their order.
+        """All signatures of a manifest: simple ones, then attached ones, in their order.
 
         Args:
             digest: Of the manifest.
 
         Raises:
-            ConfigurationError: Signatures are configured to lie where they cannot.
+            ConfigurationError: Signatures are configured to be where they cannot be.
             LimitExceededError: There are too many, or they are too large.
-            VerificationError: One that is attached is not what its digest names.
-            ManifestError: What is under the tag for signatures is no OCI image manifest.
-            SourceError: They cannot be read, or are not what they should be.
+            VerificationError: An attached one does not match its digest.
+            ManifestError: The tag for signatures names something else than an OCI image manifest.
+            SourceError: They cannot be read, or are malformed.
         """
-        places = await System.of(self._context).find_places(self._caller.warn)
-        await self._client.reach(self._caller)
+        await self._client.ensure_pinged(self._request_context)
         if self._client.signatures:
             simple = await self._fetch_by_extension(digest)
         else:
-            simple = await self._fetch_beside(digest, places)
-        return (*simple, *await self._fetch_attached(digest, places))
+            simple = await self._fetch_beside(digest)
+        return (*simple, *await self._fetch_attached(digest))
 
     async def _fetch_by_extension(self, digest: Digest) -> list[Signature]:
-        errand = Errand(
-            f"/extensions/v2/{self._name.path}/signatures/{digest}",
-            self._scope,
-            Inquiry(f"list of signatures of {digest}", digest=digest),
+        request = Request(
+            URL(f"/extensions/v2/{self._name.path}/signatures/{digest}", encoded=True),
+            Target(f"list of signatures of {digest}", digest=digest),
             CIMultiDict({hdrs.ACCEPT: "application/json"}),
+            scope=self._scope,
         )
-        letter = await fetch_letter(self._client, errand, self._caller, limit=MAX_SIGNATURE)
-        return parse_extension(letter.body, letter.url)
+        document = await fetch_document(
+            self._client, request, self._request_context, limit=MAX_SIGNATURE
+        )
+        return parse_extension(document.body, document.place)
 
-    async def _fetch_beside(
-        self, digest: Digest, places: SignaturePlaces | None
-    ) -> list[Signature]:
-        base = None if places is None else places.find_url(self._name)
+    async def _fetch_beside(self, digest: Digest) -> list[Signature]:
+        base = None if self._places is None else self._places.find_url(self._name)
         if base is None:
             return []
-        means = self._client.means
-        return await fetch_beside(base, self._name, digest, means, self._caller, self._context)
+        deps = self._client.deps
+        return await fetch_beside(
+            base, self._name, digest, deps, self._request_context, self._context
+        )
 
     # Attachments
 
-    async def _fetch_attached(
-        self, digest: Digest, places: SignaturePlaces | None
-    ) -> Sequence[Signature]:
-        tag = attachment_tag(digest)
+    async def _fetch_attached(self, digest: Digest) -> Sequence[Signature]:
+        places, tag = self._places, attachment_tag(digest)
         if places is None or tag is None or not places.uses_attachments(self._name):
             return ()
         manifest = await self._fetch_attachment(tag)
@@ -134,22 +149,26 @@ class Signatures:
 
     async def _fetch_attachment(self, tag: str) -> ImageManifest | None:
         """The manifest whose layers are signatures, None if there is none (rule ERR-06)."""
-        path = f"/v2/{self._name.path}/manifests/{tag}"
-        inquiry = Inquiry(f"manifest {tag}", ManifestNotFoundError)
-        errand = Errand(path, self._scope, inquiry)
+        request = Request(
+            URL(f"/v2/{self._name.path}/manifests/{tag}", encoded=True),
+            Target(f"manifest {tag}", ManifestNotFoundError),
+            scope=self._scope,
+        )
         limit = self._limits.manifest
         try:
-            letter = await fetch_letter(self._client, errand, self._caller, limit=limit)
+            document = await fetch_document(
+                self._client, request, self._request_context, limit=limit
+            )
         except NotFoundError:
             return None
-        manifest = Manifest.verified(letter.body, letter.media_type, None)
+        manifest = Manifest.verified(document.body, document.media_type, None)
         if manifest.media_type != OCI_MANIFEST:
             message = f"signatures are in an OCI image manifest; {tag} is {manifest.media_type}"
             raise UnsupportedManifestError(message)
         return manifest.parse_image()
 
     def _check_layers(self, layers: Sequence[Descriptor]) -> None:
-        """Make sure that all of them may be read, before any is (rule SIG-06)."""
+        """Check the limits of all signatures before any is read (rule SIG-06)."""
         if len(layers) > self._limits.attachments:
             message = f"more than {self._limits.attachments} signatures are attached to a manifest"
             raise LimitExceededError(message, limit=self._limits.attachments)
@@ -163,62 +182,57 @@ class Signatures:
 
     async def _fetch_payloads(self, layers: Sequence[Descriptor]) -> dict[str, bytes]:
         """The contents of layers by digest, each read once, a few at a time."""
-        waiting = iter({layer.digest: layer for layer in layers}.values())
+        distinct = {layer.digest: layer for layer in layers}.values()
         found: dict[str, bytes] = {}
 
-        async def work() -> None:
-            for layer in waiting:
-                found[layer.digest] = await self._fetch_payload(layer)
+        async def fetch(layer: Descriptor) -> None:
+            found[layer.digest] = await self._fetch_payload(layer)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._limits.bodies, len(layers))):
-                    group.create_task(work())
-        except BaseExceptionGroup as failures:
-            first = failures.exceptions[0]
-            raise first from first.__cause__
+        await for_each(distinct, fetch, limit=self._limits.bodies)
         return found
 
     async def _fetch_payload(self, layer: Descriptor) -> bytes:
         digest = Digest(layer.digest)
-        errand = Errand(
-            f"/v2/{self._name.path}/blobs/{digest}",
-            self._scope,
-            Inquiry(f"signature {digest}", BlobNotFoundError, digest),
+        request = Request(
+            URL(f"/v2/{self._name.path}/blobs/{digest}", encoded=True),
+            Target(f"signature {digest}", BlobNotFoundError, digest),
             CIMultiDict({hdrs.ACCEPT: "*/*"}),
+            scope=self._scope,
         )
         limit = MAX_SIGNATURE if layer.size is None else layer.size
         async with self._client.limiter.bodies:
-            letter = await fetch_letter(self._client, errand, self._caller, limit=limit)
-        if layer.size not in {None, len(letter.body)}:
-            message = f"a signature has {len(letter.body)} bytes, and should have {layer.size}"
-            raise SizeMismatchError(
-                message, expected=layer.size, actual=len(letter.body), digest=digest
+            document = await fetch_document(
+                self._client, request, self._request_context, limit=limit
             )
-        if not digest.matches(letter.body):
-            actual = Digest.of(letter.body, digest.algorithm)
+        if layer.size not in {None, len(document.body)}:
+            message = f"a signature has {len(document.body)} bytes, and should have {layer.size}"
+            raise SizeMismatchError(
+                message, expected=layer.size, actual=len(document.body), digest=digest
+            )
+        if not digest.matches(document.body):
+            actual = Digest.of(document.body, digest.algorithm)
             message = f"a signature does not match its digest, it has {actual}"
             raise DigestMismatchError(message, actual=actual, digest=digest)
-        return letter.body
+        return document.body
 
 
 def attachment_tag(digest: Digest) -> str | None:
-    """The tag of the manifest with the signatures of another one, None if none is possible."""
+    """The tag under which signatures of a manifest are attached, None if it is no valid tag."""
     tag = f"{digest.algorithm}-{digest.encoded}.sig"
     return tag if is_tag(tag) else None
 
 
 def parse_extension(body: bytes, place: str) -> list[Signature]:
-    """Read the list of signatures that a registry with the extension gives (rule SIG-01).
+    """Read the list of signatures of a registry with the extension (rule SIG-01).
 
-    Of other versions and kinds than simple signatures nothing is known; they are left out.
+    Entries of unknown versions and kinds are skipped.
 
     Args:
         body: A JSON object.
         place: Its redacted URL, for errors.
 
     Raises:
-        MalformedResponseError: It is no such list.
+        MalformedResponseError: It is not such a list.
     """
     try:
         return list(_listed(body))
@@ -253,7 +267,7 @@ def _decode(content: object) -> bytes:
 
 
 def _attached(layer: Descriptor, payload: bytes) -> Signature:
-    """A layer as a signature, in the form in which it is kept elsewhere."""
+    """A layer as a signature, in the JSON form in which other programs keep it."""
     framed = {
         "mimeType": layer.media_type or "",
         "payload": payload,

@@ -1,4 +1,4 @@
-"""Signatures that lie beside a registry: numbered files in a directory or on a web server.
+"""Signatures in files beside a registry, in a directory or on a web server.
 
 They are at ``BASE/PATH@ALGORITHM=HEX/signature-N``, N from 1 until one is missing (rule SIG-02).
 """
@@ -27,13 +27,13 @@ from asupplemented.errors import (
 from asupplemented.hostconfig.registries_d import locate_signature
 from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
 from asupplemented.model.signature import Signature
-from asupplemented.transports.registry.addresses import origin_of
 from asupplemented.transports.registry.bodies import refuse
-from asupplemented.transports.registry.documents import receive
+from asupplemented.transports.registry.documents import HTML, read_document
 from asupplemented.transports.registry.endpoint import DIRECT
-from asupplemented.transports.registry.error_response import Inquiry
-from asupplemented.transports.registry.patience import judge
-from asupplemented.transports.registry.redirects import Courier, Home, Parcel, parse_url
+from asupplemented.transports.registry.error_response import Target
+from asupplemented.transports.registry.failures import should_retry
+from asupplemented.transports.registry.redirects import RedirectClient, parse_url
+from asupplemented.transports.registry.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,36 +44,40 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
-    from asupplemented.transports.registry.request import Caller, Means
+    from asupplemented.transports.registry.request import ClientDeps, RequestContext
 
 __all__ = ("fetch_beside",)
 
-_HTML: Final = "text/html"
-_HERE: Final = frozenset(("", "localhost"))
+_LOCAL_HOSTS: Final = frozenset(("", "localhost"))
 _ABSENT: Final = 404
-_ANSWERS: Final = frozenset((200, _ABSENT))
-_WHAT: Final = "signature"
+_STATUSES: Final = frozenset((200, _ABSENT))
+_TARGET: Final = Target("signature")
 
 
 async def fetch_beside(
-    base: str, name: ImageName, digest: Digest, means: Means, caller: Caller, context: Context
+    base: str,
+    name: ImageName,
+    digest: Digest,
+    deps: ClientDeps,
+    request_context: RequestContext,
+    context: Context,
 ) -> list[Signature]:
-    """Read the signatures of a manifest that lie beside its registry.
+    """Read the signatures of a manifest that are kept beside its registry.
 
-    Nothing of the registry is used for that: no credentials, and no trust in what it is.
+    The registry's credentials, certificates and insecure setting are not used for it.
 
     Args:
-        base: The URL that all of them have in common.
+        base: The URL below which all of them are.
         name: The image.
         digest: Of the manifest.
-        means: Connections, settings and time.
-        caller: Who it is for.
+        deps: Connections, settings and clock.
+        request_context: The reference that it is for.
         context: The session, in whose threads files are read.
 
     Raises:
-        ConfigurationError: `base` is nothing where signatures could be.
+        ConfigurationError: `base` is not a URL where signatures can be.
         LimitExceededError: There are more than ``MAX_SIGNATURES``, or one is too large.
-        LayoutError: One is no signature, or no file below `base`.
+        LayoutError: One is not a signature, or not a file below `base`.
         SourceError: They cannot be read.
     """
     urls = partial(locate_signature, base, name, digest)
@@ -81,15 +85,15 @@ async def fetch_beside(
         case "file":
             blobs = await run_blocking(context, _read_files, base, urls)
         case "http" | "https":
-            blobs = await _fetch_files(await _Server.find(base, means, caller), urls)
+            blobs = await _fetch_files(await _Server.find(base, deps, request_context), urls)
         case scheme:
-            message = f"signatures lie at file, http or https URLs, not at {excerpt(scheme)}"
+            message = f"signatures are at file, http or https URLs, not at {excerpt(scheme)}"
             raise ConfigurationError(message)
     return [Signature.from_blob(blob) for blob in blobs]
 
 
 def _numbers() -> Iterator[int]:
-    """The numbers to look for; whoever takes one more than there may be has found too many."""
+    """The numbers to read. Asking for one more than the limit raises `LimitExceededError`."""
     yield from range(1, MAX_SIGNATURES + 2)
     message = f"a manifest has more than {MAX_SIGNATURES} signatures"
     raise LimitExceededError(message, limit=MAX_SIGNATURES)
@@ -113,14 +117,17 @@ def _read_files(base: str, locate: Callable[[int], str]) -> list[bytes]:
 def _path_of(url: str) -> Path:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
-    if parts.netloc not in _HERE or not path.is_absolute() or "\0" in str(path):
+    if parts.netloc not in _LOCAL_HOSTS or not path.is_absolute() or "\0" in str(path):
         message = "the URL of a directory of signatures has the form file:///path"
         raise ConfigurationError(message)
     return path
 
 
 def _read_file(root: Path, path: Path) -> bytes | None:
-    """Read a file, None if it is missing. It has to be below `root`, after all links (SEC-11)."""
+    """Read a file, None if it is missing.
+
+    After all links are followed, it has to be below `root` (rule SEC-11).
+    """
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(os.path.realpath(root)):
         message = f"{path} is a link that leads out of {root}"
@@ -135,51 +142,54 @@ def _read_file(root: Path, path: Path) -> bytes | None:
 
 
 class _Server:
-    """A web server with signatures. It gets to know nothing but their names."""
+    """A web server with signatures. It gets no credentials."""
 
-    def __init__(self, courier: Courier, means: Means, caller: Caller) -> None:
-        self._courier = courier
-        self._means = means
-        self._caller = caller
+    def __init__(
+        self, redirect_client: RedirectClient, deps: ClientDeps, request_context: RequestContext
+    ) -> None:
+        self._redirect_client = redirect_client
+        self._deps = deps
+        self._request_context = request_context
 
     @classmethod
-    async def find(cls, base: str, means: Means, caller: Caller) -> _Server:
+    async def find(cls, base: str, deps: ClientDeps, request_context: RequestContext) -> _Server:
         try:
             url = parse_url(base)
         except ValueError as error:
-            message = f"signatures lie at a URL that {error}"
+            message = f"the URL of the signatures {error}"
             raise ConfigurationError(message) from None
-        proxies = means.options.proxies or DIRECT
-        channel = await means.connections.open_channel(
-            url, verify=True, reach=None, proxies=proxies
+        proxies = deps.options.proxies or DIRECT
+        endpoint = await deps.connections.open_endpoint(
+            url, verify=True, max_scope=None, proxies=proxies
         )
-        home = Home(url, origin_of(url), channel, insecure=False, proxies=proxies)
-        return cls(Courier(means.connections, means.options, home), means, caller)
+        client = RedirectClient(deps.connections, deps.options, endpoint, proxies=proxies)
+        return cls(client, deps, request_context)
 
     async def fetch(self, url: URL) -> bytes | None:
         """Get a file, None if it is missing."""
         response = await retry(
-            partial(self._ask, url),
-            judge=judge,
-            policy=self._means.options.retry,
-            clock=self._means.clock,
-            notify=self._caller.report_retry,
+            partial(self._send, url),
+            judge=should_retry,
+            policy=self._deps.options.retry,
+            clock=self._deps.clock,
+            notify=self._request_context.report_retry,
         )
         if response.status == _ABSENT:
             response.close()
             return None
-        timeouts = self._means.timeouts
-        letter = await receive(response, _WHAT, limit=MAX_SIGNATURE, timeouts=timeouts)
-        if letter.media_type == _HTML:
-            self._caller.warn(f"{letter.url} is a page for people, where a signature should be")
-        return letter.body
+        timeouts = self._deps.timeouts
+        what = _TARGET.description
+        document = await read_document(response, what, limit=MAX_SIGNATURE, timeouts=timeouts)
+        if document.media_type == HTML:
+            self._request_context.warn(f"{document.place} is an HTML page and not a signature")
+        return document.body
 
-    async def _ask(self, url: URL) -> aiohttp.ClientResponse:
+    async def _send(self, url: URL) -> aiohttp.ClientResponse:
         headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
-        response, _ = await self._courier.deliver(Parcel(url, headers, headers))
-        if response.status in _ANSWERS:
+        response, _ = await self._redirect_client.send(Request(url, _TARGET, headers))
+        if response.status in _STATUSES:
             return response
-        raise await refuse(response, Inquiry(_WHAT), self._means)
+        raise await refuse(response, _TARGET, self._deps)
 
 
 async def _fetch_files(server: _Server, locate: Callable[[int], str]) -> list[bytes]:

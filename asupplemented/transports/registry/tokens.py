@@ -1,8 +1,8 @@
-"""Tokens: asking a token server, and reading its answer (rules TOK-01 to TOK-05, CRED-01, -02).
+"""Token servers: where they may be, requests for tokens, and their responses.
 
-No I/O. Nothing here shows a token: reprs leave it out.
-
-Asking token servers (rules TOK-01, TOK-03, TOK-06, TOK-10, CRED-01).
+`TokenServerPolicy` decides where credentials may go (rules CRED-01, CRED-02), `TokenServer` sends
+the requests (rules TOK-01, TOK-03, TOK-06, TOK-10), and `parse_token` reads the responses
+(rules TOK-04, TOK-05). No repr shows a token.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from yarl import URL
 from asupplemented.aio.retry import retry
 from asupplemented.errors import MalformedResponseError
 from asupplemented.transports.registry.addresses import (
+    AddressScope,
     Origin,
-    Reach,
+    classify_host,
     is_same_site,
     origin_of,
-    reach_of_host,
     redact,
 )
 from asupplemented.transports.registry.bodies import check_encoding, read_whole, refuse
-from asupplemented.transports.registry.error_response import Inquiry, decode_document
-from asupplemented.transports.registry.patience import judge, judge_rival
-from asupplemented.transports.registry.redirects import Courier, Parcel, parse_url
+from asupplemented.transports.registry.error_response import Target, decode_document
+from asupplemented.transports.registry.failures import should_retry, should_retry_hurried
+from asupplemented.transports.registry.redirects import parse_url
+from asupplemented.transports.registry.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
     from asupplemented.errors import NotFoundError, RegistryError
     from asupplemented.model.credential import Credential
-    from asupplemented.transports.registry.request import Caller, Means
+    from asupplemented.transports.registry.redirects import RedirectClient
+    from asupplemented.transports.registry.request import ClientDeps, RequestContext
 
 __all__ = (
     "Token",
@@ -55,82 +57,88 @@ __all__ = (
 )
 
 _NO_POST: Final = frozenset((404, 405))
-"""Statuses of token servers that know the older way only (rule TOK-03)."""
+"""Statuses of token servers that support only GET (rule TOK-03)."""
 
 
 class TokenServer:
     """The token servers of one registry, asked as one identity.
 
     Args:
-        courier: Takes the requests there.
-        policy: Says where they may go.
+        redirect_client: Sends the requests.
+        policy: Where they may go.
         credential: The identity, None for anonymous.
-        means: Settings and time.
+        deps: Settings and clock.
     """
 
     def __init__(
         self,
-        courier: Courier,
+        redirect_client: RedirectClient,
         policy: TokenServerPolicy,
         credential: Credential | None,
-        means: Means,
+        deps: ClientDeps,
     ) -> None:
-        self._courier = courier
+        self._redirect_client = redirect_client
         self._policy = policy
-        self._means = means
+        self._deps = deps
         self._password = password_of(credential)
         self._identity_token = credential.identity_token if credential is not None else None
         self._account = credential.username if credential is not None else None
+        self._credentialed = self._identity_token is not None or self._password is not None
+        how = "with these credentials" if self._credentialed else "without credentials"
+        self._target = Target(f"a token, asked {how}")
 
-    def locate(self, realm: str | None) -> URL:
-        """The URL of a realm, if it may be asked.
+    def check_realm(self, realm: str | None) -> URL:
+        """The URL of a realm, if the policy allows it.
 
         Raises:
-            MalformedResponseError: It may not.
+            MalformedResponseError: It does not.
         """
         return self._policy.check(realm, credentialed=self._credentialed)
 
-    async def ask(self, query: TokenQuery, caller: Caller) -> Token:
-        """Get a token, with as much patience as for any other request (rule TOK-06).
+    async def fetch(self, query: TokenQuery, request_context: RequestContext) -> Token:
+        """Get a token, with the retries of any other request (rule TOK-06).
 
         Raises:
-            UnauthorizedError: The server does not accept the credentials, or nobody without.
-            SourceError: It failed, or its answer is no token.
+            UnauthorizedError: The server does not accept the credentials, or requires some.
+            SourceError: It failed, or its response is not a token.
         """
         return await retry(
-            partial(self._ask_once, query),
-            judge=judge_rival if caller.rivals else judge,
-            policy=self._means.options.retry,
-            clock=self._means.clock,
-            notify=caller.report_retry,
+            partial(self._fetch_once, query),
+            judge=should_retry_hurried if request_context.has_alternatives else should_retry,
+            policy=self._deps.options.retry,
+            clock=self._deps.clock,
+            notify=request_context.report_retry,
         )
 
-    @property
-    def _credentialed(self) -> bool:
-        return self._identity_token is not None or self._password is not None
-
-    async def _ask_once(self, query: TokenQuery) -> Token:
+    async def _fetch_once(self, query: TokenQuery) -> Token:
         token = None
         if self._identity_token is not None:
             token = await self._exchange(query, self._identity_token)
         return token or await self._get(query)
 
     async def _exchange(self, query: TokenQuery, identity_token: str) -> Token | None:
-        """Trade the identity token in; None if the server does not do that but takes passwords."""
-        parcel = Parcel(query.realm, _wanted(), form=query.form(identity_token))
-        response = (await self._courier.deliver(parcel)).response
+        """Exchange the identity token; None if the server cannot, and there is a password."""
+        form = query.form(identity_token)
+        request = Request(query.realm, self._target, _accept_json(), form=form)
+        response = (await self._redirect_client.send(request)).http
         if response.status in _NO_POST and self._password is not None:
             response.close()
             return None
         return await self._receive(response)
 
     async def _get(self, query: TokenQuery) -> Token:
-        headers = _wanted()
+        credentials = None
         if self._password is not None:
-            headers["Authorization"] = basic_header(*self._password)
-        admit = partial(self._policy.check_url, credentialed=False)
-        parcel = Parcel(query.url(self._account), headers, _wanted(), admit=admit)
-        return await self._receive((await self._courier.deliver(parcel)).response)
+            credentials = CIMultiDict({"Authorization": basic_header(*self._password)})
+        request = Request(
+            query.url(self._account),
+            self._target,
+            _accept_json(),
+            credentials,
+            # A redirect takes no credentials along, so the rules for anonymous requests apply.
+            check_redirect=partial(self._policy.check_url, credentialed=False),
+        )
+        return await self._receive((await self._redirect_client.send(request)).http)
 
     async def _receive(self, response: aiohttp.ClientResponse) -> Token:
         try:
@@ -141,23 +149,22 @@ class TokenServer:
             response.close()
 
     async def _read(self, response: aiohttp.ClientResponse) -> Token:
-        limits = self._means.options.limits
+        limits = self._deps.options.limits
         check_encoding(response)
-        body = await read_whole(response, limits.token_body, self._means.timeouts)
+        body = await read_whole(response, limits.token_body, self._deps.timeouts)
         place = redact(response.url)
         if body is None:
-            message = f"the answer of {place} is too large for a token"
+            message = f"the response of {place} is too large for a token"
             raise MalformedResponseError(message, status=response.status, url=place)
-        now = self._means.clock.wall()
+        now = self._deps.clock.wall()
         return parse_token(body, now=now, longest=limits.token_life, place=place)
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> RegistryError | NotFoundError:
-        who = "with these credentials" if self._credentialed else "without credentials"
         secrets = (self._identity_token or "", *(self._password or ()))
-        return await refuse(response, Inquiry(f"a token, asked {who}"), self._means, secrets)
+        return await refuse(response, self._target, self._deps, secrets)
 
 
-def _wanted() -> CIMultiDict[str]:
+def _accept_json() -> CIMultiDict[str]:
     return CIMultiDict({"Accept": "application/json"})
 
 
@@ -175,9 +182,9 @@ def basic_header(username: str, password: str) -> str:
 
 
 FLOOR: Final = 60.0
-"""Seconds; shorter lives are taken for that long, and unknown ones too (rule TOK-04)."""
+"""Seconds that a token lives at least, and if its life is unknown (rule TOK-04)."""
 SKEW: Final = 300.0
-"""Seconds by which the clock of a token server may differ before it is not believed."""
+"""Seconds by which the clock of a token server may differ; beyond that it is ignored."""
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,65536}")
 _LONGEST_DATE: Final = 64
@@ -197,7 +204,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TokenQuery:
-    """What a token is asked for; the key under which it is kept (rule TOK-07)."""
+    """What a token is requested for (rule TOK-07)."""
 
     realm: URL
     service: str
@@ -205,7 +212,7 @@ class TokenQuery:
     """Sorted."""
 
     def url(self, account: str | None) -> URL:
-        """The realm, its own query kept, with what is asked for (rule TOK-01)."""
+        """The URL of a GET request: the realm and its query, and ours (rule TOK-01)."""
         asked = [("account", account)] if account else []
         if self.service:
             asked.append(("service", self.service))
@@ -216,7 +223,7 @@ class TokenQuery:
         return self.realm.with_query(None) if not joined else _with_query(self.realm, joined)
 
     def form(self, identity_token: str) -> dict[str, str]:
-        """The form that exchanges an identity token for a bearer token (rule TOK-03)."""
+        """The form of a POST request that exchanges an identity token (rule TOK-03)."""
         form = {
             "grant_type": "refresh_token",
             "refresh_token": identity_token,
@@ -230,10 +237,10 @@ class TokenQuery:
 class TokenServerPolicy:
     """Which token servers a registry may send us to (rules CRED-01, CRED-02).
 
-    Anonymous: to https only (to http too if the registry is insecure), and to no address that
-    is written out and not public, unless it is the registry's own host and port. With
-    credentials, besides: to the registry's own origin, to https within its site, or to an
-    origin that the caller named.
+    Without credentials, to any https URL (and to http if the registry is insecure), but not to
+    a literal address that is not public, unless it has the registry's own host and port. With
+    credentials, only to the registry's own origin, to https within its site, or to an origin
+    that the caller named.
     """
 
     registry: str
@@ -247,10 +254,10 @@ class TokenServerPolicy:
         """The URL of a realm that may be asked.
 
         Raises:
-            MalformedResponseError: There is none, or it must not be asked. Nothing was sent.
+            MalformedResponseError: There is none, or the policy forbids it. Nothing was sent.
         """
         if realm is None:
-            message = f"{self.registry} demands a token and does not say from where: no realm"
+            message = f"{self.registry} demands a token and names no realm to get it from"
             raise MalformedResponseError(message)
         try:
             url = parse_url(realm)
@@ -261,7 +268,7 @@ class TokenServerPolicy:
         return url
 
     def check_url(self, url: URL, *, credentialed: bool) -> None:
-        """The same for a URL that was read already, such as that of a redirect."""
+        """Check a URL that is parsed already, such as that of a redirect, like `check`."""
         origin = origin_of(url)
         if origin == self.home or str(origin) in self.named:
             return
@@ -276,48 +283,48 @@ class TokenServerPolicy:
     def _fault(self, origin: Origin, *, credentialed: bool) -> str | None:
         if origin.scheme != "https" and not self.insecure:
             return "which is plain http"
-        reach = reach_of_host(origin.host)
-        if reach not in {None, Reach.PUBLIC} and origin[1:] != self.home[1:]:
+        scope = classify_host(origin.host)
+        if scope not in {None, AddressScope.PUBLIC} and origin[1:] != self.home[1:]:
             return "which is an address that is not public"
         if not credentialed:
             return None
         if origin.scheme == "https" and is_same_site(origin.host, self.home.host):
             return None
-        return "which must not be told its credentials"
+        return "which must not get its credentials"
 
 
 def pull_scope(repository: str) -> str:
-    """The scope that reads a repository (rule TOK-02)."""
+    """The scope that allows reading a repository (rule TOK-02)."""
     return f"repository:{repository}:pull"
 
 
 def parse_scope(text: str) -> str | None:
-    """A scope if it is ``type:name:actions``, None otherwise; names may have colons (TOK-08)."""
+    """The scope, if it has the form ``type:name:actions``; names may have colons (TOK-08)."""
     kind, first, rest = text.partition(":")
     name, last, actions = rest.rpartition(":")
     return text if first and last and kind and name and actions else None
 
 
 def parse_token(body: bytes, *, now: float, longest: float, place: str) -> Token:
-    """Read the answer of a token server.
+    """Read the response of a token server.
 
     Args:
         body: A JSON object.
         now: Seconds since the epoch.
-        longest: Seconds that a token may live, whatever is said.
+        longest: Seconds that a token may live, whatever the server says.
         place: The redacted URL, for errors.
 
     Raises:
-        MalformedResponseError: It is none, or holds no token that can be sent (rule TOK-05).
+        MalformedResponseError: It is not one, or holds no token that can be sent (rule TOK-05).
     """
     try:
         document = decode_document(body)
     except ValueError as error:
-        message = f"the answer of {place} is no token: {error}"
+        message = f"the response of {place} is no token: {error}"
         raise MalformedResponseError(message, url=place) from None
     text = document.get("token") or document.get("access_token")
     if not isinstance(text, str) or _TOKEN.fullmatch(text) is None:
-        message = f"the answer of {place} holds no token that could be sent"
+        message = f"the response of {place} holds no token that could be sent"
         raise MalformedResponseError(message, url=place)
     life = max(_as_seconds(document.get("expires_in")), FLOOR)
     issued = _issued(document.get("issued_at"), now)
@@ -333,7 +340,7 @@ def _as_seconds(value: object) -> float:
 
 
 def _issued(value: object, now: float) -> float:
-    """When a token was issued, as far as that can be believed; never in the future."""
+    """When a token was issued; now, if the server's time is missing, ahead, or far off."""
     if not isinstance(value, str) or len(value) > _LONGEST_DATE:
         return now
     try:

@@ -13,7 +13,7 @@ import pytest
 from asupplemented.aio.locks import acquire_lock
 from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.blob_file import open_blob_file
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.cache.layout import fetch_lock as leads
 from asupplemented.cache.layout.fetch_lock import FetchLock, FollowedFile, FollowState
 from asupplemented.cache.layout.following import PATIENCE, CachedSpool

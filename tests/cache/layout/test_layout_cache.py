@@ -649,7 +649,7 @@ async def test_left_overs_of_dead_processes_go_and_those_of_the_living_stay(
             file.write_bytes(b"half a blob")
         lost = private / "records" / "sha256" / Digest.of(SMALL).encoded
         lost.mkdir(parents=True)
-        (lost / "grant-nobody").touch()
+        (lost / "grant-default").touch()
         async with Session() as other:
             await put(LayoutCache(path, LIMIT), other, b"x")
         assert in_the_making(path) == alive

@@ -12,7 +12,7 @@ import pytest
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore
 
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.cache.remote.object_store import (
     ANONYMOUS,
     ObjectStore,

@@ -70,10 +70,10 @@ class Watched:
             return  # Nothing was opened yet.
         assert repr(pool).endswith(" 0 leases>")
         for client in pool._clients.values():
-            assert client.limiter.bodies.value == pool._means.options.limits.bodies
+            assert client.limiter.bodies.value == pool._deps.options.limits.bodies
             assert client._pings.idle
-            if client._site is not None:
-                assert repr(client._site.access._flights) == "<SingleFlightMap of 0 keys>"
+            if client._pinged is not None:
+                assert "<SingleFlightMap of 0 keys>" in repr(client)
         assert repr(self.connections) == "<Connections: 0 requests wait for an answer>"
         for client in self.connections._clients.values():
             connector = client.session.connector

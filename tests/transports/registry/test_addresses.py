@@ -8,12 +8,12 @@ import pytest
 from yarl import URL
 
 from asupplemented.transports.registry.addresses import (
+    AddressScope,
     Origin,
-    Reach,
+    classify_address,
+    classify_host,
     is_same_site,
     origin_of,
-    reach_of,
-    reach_of_host,
     redact,
 )
 
@@ -60,46 +60,46 @@ def test_REDIR05_redacted(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "reach"),
+    ("address", "scope"),
     [
-        ("93.184.216.34", Reach.PUBLIC),
-        ("2606:2800:220:1:248:1893:25c8:1946", Reach.PUBLIC),
-        ("10.1.2.3", Reach.PRIVATE),
-        ("172.16.0.1", Reach.PRIVATE),
-        ("192.168.1.1", Reach.PRIVATE),
-        ("100.64.0.1", Reach.PRIVATE),
-        ("fd12:3456::1", Reach.PRIVATE),
-        ("240.0.0.1", Reach.PRIVATE),
-        ("127.0.0.1", Reach.LOOPBACK),
-        ("127.9.9.9", Reach.LOOPBACK),
-        ("::1", Reach.LOOPBACK),
-        ("169.254.169.254", Reach.NEVER),
-        ("fe80::1", Reach.NEVER),
-        ("fd00:ec2::254", Reach.NEVER),
-        ("0.0.0.0", Reach.NEVER),  # noqa: S104 - nothing is bound
-        ("0.1.2.3", Reach.NEVER),
-        ("::", Reach.NEVER),
-        ("224.0.0.1", Reach.NEVER),
-        ("ff02::1", Reach.NEVER),
-        ("::ffff:127.0.0.1", Reach.LOOPBACK),
-        ("::ffff:169.254.169.254", Reach.NEVER),
-        ("64:ff9b::7f00:1", Reach.LOOPBACK),
-        ("64:ff9b::a00:1", Reach.PRIVATE),
-        ("2002:7f00:1::", Reach.LOOPBACK),
+        ("93.184.216.34", AddressScope.PUBLIC),
+        ("2606:2800:220:1:248:1893:25c8:1946", AddressScope.PUBLIC),
+        ("10.1.2.3", AddressScope.PRIVATE),
+        ("172.16.0.1", AddressScope.PRIVATE),
+        ("192.168.1.1", AddressScope.PRIVATE),
+        ("100.64.0.1", AddressScope.PRIVATE),
+        ("fd12:3456::1", AddressScope.PRIVATE),
+        ("240.0.0.1", AddressScope.PRIVATE),
+        ("127.0.0.1", AddressScope.LOOPBACK),
+        ("127.9.9.9", AddressScope.LOOPBACK),
+        ("::1", AddressScope.LOOPBACK),
+        ("169.254.169.254", AddressScope.NEVER),
+        ("fe80::1", AddressScope.NEVER),
+        ("fd00:ec2::254", AddressScope.NEVER),
+        ("0.0.0.0", AddressScope.NEVER),  # noqa: S104 - nothing is bound
+        ("0.1.2.3", AddressScope.NEVER),
+        ("::", AddressScope.NEVER),
+        ("224.0.0.1", AddressScope.NEVER),
+        ("ff02::1", AddressScope.NEVER),
+        ("::ffff:127.0.0.1", AddressScope.LOOPBACK),
+        ("::ffff:169.254.169.254", AddressScope.NEVER),
+        ("64:ff9b::7f00:1", AddressScope.LOOPBACK),
+        ("64:ff9b::a00:1", AddressScope.PRIVATE),
+        ("2002:7f00:1::", AddressScope.LOOPBACK),
     ],
 )
-def test_SEC01_reach(address: str, reach: Reach) -> None:
-    assert reach_of(ipaddress.ip_address(address)) is reach
-    assert reach_of_host(address) is reach
+def test_SEC01_scope(address: str, scope: AddressScope) -> None:
+    assert classify_address(ipaddress.ip_address(address)) is scope
+    assert classify_host(address) is scope
 
 
 def test_SEC01_a_scope_does_not_hide_an_address() -> None:
-    assert reach_of_host("fe80::1%eth0") is Reach.NEVER
+    assert classify_host("fe80::1%eth0") is AddressScope.NEVER
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f000001", "2130706433", "quay.io", ""])
-def test_SEC01_a_name_has_no_reach_before_it_is_looked_up(host: str) -> None:
-    assert reach_of_host(host) is None
+def test_SEC01_a_name_has_no_scope_before_it_is_resolved(host: str) -> None:
+    assert classify_host(host) is None
 
 
 @pytest.mark.parametrize(

@@ -570,7 +570,7 @@ async def test_CRED02_SEC02_credentials_may_not(bearer: FakeRegistry, other: Fak
     other.access = bearer.access
     access_of(bearer).realm = f"{other.url}/token".replace("127.0.0.1", "localhost")
     async with watch(**as_bob(bearer)) as watched:
-        with pytest.raises(MalformedResponseError, match="must not be told its credentials"):
+        with pytest.raises(MalformedResponseError, match="must not get its credentials"):
             await try_open(watched, bearer)
     assert other.requests == []
 

@@ -11,6 +11,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from asupplemented.abc import Timeouts
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.threads import Workers
 from asupplemented.errors import (
     ClosedError,
@@ -22,7 +23,7 @@ from asupplemented.errors import (
 from asupplemented.session import Session
 from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
 from asupplemented.transports.registry import connections as module
-from asupplemented.transports.registry.addresses import Reach
+from asupplemented.transports.registry.addresses import AddressScope
 from asupplemented.transports.registry.connections import Connections, default_user_agent
 from asupplemented.transports.registry.failures import ForbiddenAddressError
 from asupplemented.transports.registry.options import RegistryOptions
@@ -171,9 +172,9 @@ async def test_a_flood_of_hosts_keeps_the_last_ones(
     monkeypatch.setattr(module, "MAX_HOSTS", 2)
     await watched.try_open(fill(registry).replace("127.0.0.1", "localhost"))
     for number in range(4):
-        watched.connections._reaches.put(f"host-{number}", Reach.PRIVATE)
+        watched.connections._scopes.put(f"host-{number}", AddressScope.PRIVATE)
     hosts = ("localhost", "host-0", "host-1", "host-2", "host-3")
-    assert [host for host in hosts if watched.connections.reach_of(host)] == ["host-2", "host-3"]
+    assert [host for host in hosts if watched.connections.find_scope(host)] == ["host-2", "host-3"]
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(connect=None), Timeouts(first_byte=None)])
@@ -292,7 +293,7 @@ class Turning(AbstractResolver):
 
 @pytest.mark.parametrize("then", ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "0.0.0.0"])  # noqa: S104 - nothing is bound
 async def test_SEC01_a_name_that_changes_its_mind_is_judged_each_time(then: str) -> None:
-    resolver = module._Resolver({}, Reach.PUBLIC)
+    resolver = module._Resolver(LRU(1), AddressScope.PUBLIC)
     await resolver.close()
     resolver._inner = Turning("93.184.216.34", then)
     [found] = await resolver.resolve("turning.example")

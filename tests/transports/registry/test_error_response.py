@@ -23,9 +23,9 @@ from asupplemented.errors import (
     UnexpectedStatusError,
 )
 from asupplemented.transports.registry.error_response import (
-    Answer,
+    ErrorResponse,
     HostileDocumentError,
-    Inquiry,
+    Target,
     decode_document,
     describe,
     parse_media_type,
@@ -34,8 +34,8 @@ from asupplemented.transports.registry.error_response import (
 
 NOW = 1_700_000_000.0
 URL = "https://registry.example/v2/a/manifests/latest"
-MANIFEST = Inquiry("manifest latest", ManifestNotFoundError)
-PING = Inquiry("its version")
+MANIFEST = Target("manifest latest", ManifestNotFoundError)
+PING = Target("its version")
 
 
 def errors(*entries: dict[str, Any]) -> bytes:
@@ -46,11 +46,11 @@ def error_of(
     status: int,
     body: bytes | None = b"",
     *headers: tuple[str, str],
-    inquiry: Inquiry = MANIFEST,
+    target: Target = MANIFEST,
     secrets: tuple[str, ...] = (),
 ) -> RegistryError | NotFoundError:
-    answer = Answer(status, CIMultiDictProxy(CIMultiDict(headers)), body, URL)
-    return describe(answer, inquiry, now=NOW, secrets=secrets)
+    answer = ErrorResponse(status, CIMultiDictProxy(CIMultiDict(headers)), body, URL)
+    return describe(answer, target, now=NOW, secrets=secrets)
 
 
 def registry_error(
@@ -232,14 +232,14 @@ def test_ERR07_what_is_forbidden_is_not_absent(status: int) -> None:
 
 
 def test_ERR06_a_missing_blob_has_its_own_error() -> None:
-    inquiry = Inquiry("blob x", BlobNotFoundError, "sha256:x")
-    error = error_of(404, inquiry=inquiry)
+    target = Target("blob x", BlobNotFoundError, "sha256:x")
+    error = error_of(404, target=target)
     assert type(error) is BlobNotFoundError
     assert error.digest == "sha256:x"
 
 
 def test_PING01_a_ping_that_is_not_found_is_no_miss() -> None:
-    assert type(error_of(404, inquiry=PING)) is UnexpectedStatusError
+    assert type(error_of(404, target=PING)) is UnexpectedStatusError
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ from asupplemented.testing import (
     Unauthorized,
     build_image,
 )
-from asupplemented.transports.registry.addresses import Reach
+from asupplemented.transports.registry.addresses import AddressScope
 from asupplemented.transports.registry.blobs import ExternalBlob, HttpBlob, find_urls
 from asupplemented.transports.registry.options import RegistryLimits
 from tests.suspending import cancel_at_every_await
@@ -345,7 +345,7 @@ async def test_SEC01_from_a_public_registry_nobody_goes_to_loopback(
     url = other.put_file("/layer", LAYER).replace("127.0.0.1", name)
     async with await allowed.open(reference) as source:
         # Nobody in a test is public, so the registry is declared to be.
-        allowed.connections._reaches["localhost"] = Reach.PUBLIC
+        allowed.connections._scopes.put("localhost", AddressScope.PUBLIC)
         with pytest.raises(MalformedResponseError):
             async with source.open_blob(layer(url)):
                 pass

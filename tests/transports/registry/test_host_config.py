@@ -23,7 +23,7 @@ from asupplemented.transports.registry import (
     RegistryOptions,
     reload_configuration,
 )
-from asupplemented.transports.registry.host_config import KEPT, System
+from asupplemented.transports.registry.host_config import KEPT, HostConfig
 from asupplemented.transports.registry.signatures import attachment_tag
 from tests.transports.registry.configuring import Configured, table
 from tests.transports.registry.sessions import IMAGE, OPTIONS_HERE, fill, watch
@@ -172,11 +172,11 @@ async def test_CONF10_a_prefix_that_lost_by_its_spelling_is_told_once(
 
 async def test_certificates_of_few_registries_are_remembered(system: Configured) -> None:
     async with system.watch() as watched:
-        known = System.of(watched.session)
+        known = HostConfig.of(watched.session)
         for number in range(KEPT + 5):
             name = asup.parse_reference(f"docker://h{number}.invalid/a").name  # type: ignore[attr-defined]
             [candidate] = await known.list_candidates(name, print)
-            await known.plan_route(candidate, print)
+            await known.make_endpoint_config(candidate, print)
         assert len(known._certificates) == KEPT
 
 

@@ -100,7 +100,7 @@ def test_SEC01_TAG01_another_origin_is_refused(target: str) -> None:
     ["<unclosed", '</x>; rel="open', "</x>; =next", "</x> </y>", '"quoted"', "</x>; rel=next </y>"],
 )
 def test_TAG01_a_link_that_cannot_be_read_is_no_end_of_the_list(value: str) -> None:
-    with pytest.raises(MalformedResponseError, match="cannot be read"):
+    with pytest.raises(MalformedResponseError, match="malformed"):
         follow(value)
 
 

@@ -46,6 +46,7 @@ from asupplemented.testing import (
 from asupplemented.transports import parse_reference
 from asupplemented.transports.registry.mirrors import MirroredAdapter
 from asupplemented.transports.registry.reference import open_adapter
+from tests.clocks import let_pass
 from tests.suspending import cancel_at_every_await
 from tests.transports.registry.configuring import Configured, table
 from tests.transports.registry.sessions import BLOB, IMAGE, fill
@@ -395,11 +396,11 @@ async def test_CONF16_the_deadline_is_for_the_first_byte(
 ) -> None:
     go_on = asyncio.Event()
     mirror.script("*/manifests/*", Stall(after=10, until=go_on))
-    async with system.watch(system.options(mirror=0.05)) as watched:
+    async with system.watch(system.options(mirror=10.0)) as watched:
         task = asyncio.create_task(watched.try_open(both))
         async with asyncio.timeout(5):
             await mirror.wait_until(lambda: mirror.count("*/manifests/*") == 1)
-        await asyncio.sleep(0.1)  # longer than the deadline
+        await let_pass(20)  # longer than the deadline
         go_on.set()
         await task
     assert registry.requests == []
@@ -411,11 +412,11 @@ async def test_CONF16_the_registry_itself_has_all_the_time_of_a_session(
     go_on = asyncio.Event()
     mirror.script("*/manifests/*", Status(404), forever=True)
     registry.script("*/manifests/*", Stall(after=None, until=go_on))
-    async with system.watch(system.options(mirror=0.05)) as watched:
+    async with system.watch(system.options(mirror=10.0)) as watched:
         task = asyncio.create_task(watched.try_open(both))
         async with asyncio.timeout(5):
             await registry.wait_until(lambda: served(registry) == 1)
-        await asyncio.sleep(0.1)
+        await let_pass(20)
         go_on.set()
         await task
 
@@ -427,11 +428,12 @@ async def test_CONF16_mirrors_that_all_keep_silent_are_a_timeout(
         each.script("*/manifests/*", Stall(after=None))
     mirrors = (f"{mirror.host}/a", f"{other.host}/b")
     system.write_registries(table(f"{registry.host}/team", *mirrors, more="blocked = true"))
-    async with system.watch(system.options(mirror=0.05)) as watched:
+    async with system.watch(system.options(mirror=10.0)) as watched:
         task = asyncio.create_task(watched.try_open(registry.reference("team/app")))
-        async with asyncio.timeout(5):
-            await other.wait_until(lambda: served(other) == 1)
-        await asyncio.sleep(0.1)
+        await mirror.wait_until(lambda: served(mirror) == 1)
+        await let_pass(20)  # the first one has had its time
+        await other.wait_until(lambda: served(other) == 1)
+        await let_pass(20)
         assert not task.done()  # the last one that may be read is not hurried
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

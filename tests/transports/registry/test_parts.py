@@ -215,7 +215,7 @@ async def test_PART02_RES06_not_too_much_is_passed_over(
         if passes:
             assert await read(source.open_parts(SIZED, ranges)) == cut(ranges)
         else:
-            with pytest.raises(UnsupportedOperationError, match="989 bytes would be passed over"):
+            with pytest.raises(UnsupportedOperationError, match="989 bytes would be skipped"):
                 await read(source.open_parts(SIZED, ranges))
 
 
@@ -338,7 +338,7 @@ async def test_PART02_parts_without_a_boundary_are_refused(
     registry: FakeRegistry, source: Source, content_type: str
 ) -> None:
     registry.script(BLOBS, Headers({"Content-Type": content_type}))
-    with pytest.raises(MalformedResponseError, match="what is between them"):
+    with pytest.raises(MalformedResponseError, match="without naming the boundary"):
         await read(source.open_parts(SIZED, RANGES))
 
 

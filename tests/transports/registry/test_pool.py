@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asupplemented.model.credential import Credential
-from asupplemented.transports.registry.endpoint import Route
+from asupplemented.transports.registry.endpoint import EndpointConfig
 from tests.transports.registry.sessions import fill, limited, watch
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def lease(
     credential: Credential | None = None,
     principal: str | None = None,
 ) -> Lease:
-    return pool.lease(Route(host), credential, principal=principal)
+    return pool.lease(EndpointConfig(host), credential, principal=principal)
 
 
 async def test_SRC03_sources_of_one_registry_share_a_client(

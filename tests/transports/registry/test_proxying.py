@@ -196,7 +196,7 @@ async def test_TLS07_a_table_may_name_its_own_proxy(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"HTTP/1.1 407 Who\r\nContent-Length: 0\r\n\r\n", "it wants to know who we are"),
+        (b"HTTP/1.1 407 Proxy\r\nContent-Length: 0\r\n\r\n", "it requires authentication"),
         (b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "it answered 403"),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "it answered 503"),
     ],
@@ -206,7 +206,7 @@ async def test_CRED07_a_proxy_that_refuses_is_told_from_the_registry_and_shows_n
 ) -> None:
     proxy.answer = answer
     async with through(proxy, USER, tls_verify=True) as watched:
-        with pytest.raises(NetworkError, match="the proxy does not lead to") as caught:
+        with pytest.raises(NetworkError, match="the proxy does not connect to") as caught:
             await watched.try_open(REFERENCE)
         assert bool(watched.clock.slept) == (b"503" in answer)  # only that may pass
     text = tell(caught.value)
@@ -219,7 +219,7 @@ async def test_CRED07_a_proxy_that_is_away_shows_nothing() -> None:
     async with run_proxy() as gone:
         pass
     async with through(gone, USER, tls_verify=True) as watched:
-        with pytest.raises(NetworkError, match="no connection to the proxy that leads") as caught:
+        with pytest.raises(NetworkError, match="no connection to the proxy for") as caught:
             await watched.try_open(REFERENCE)
     text = tell(caught.value)
     assert SECRET not in text

@@ -18,7 +18,7 @@ from asupplemented.testing import (
     Status,
     Unauthorized,
 )
-from asupplemented.transports.registry.addresses import Reach
+from asupplemented.transports.registry.addresses import AddressScope
 from tests.transports.registry.sessions import (
     BLOB,
     BLOB_DIGEST,
@@ -234,8 +234,8 @@ async def test_SEC01_no_redirect_to_where_nobody_may_go(
         ("0x7f000001", "refused to connect"),
         ("127.0.0.1", "more private than its own"),
         ("[::1]", "more private than its own"),
-        ("127.1", "nothing that can be asked"),
-        ("2130706433", "nothing that can be asked"),
+        ("127.1", "not a valid URL"),
+        ("2130706433", "not a valid URL"),
     ],
 )
 async def test_SEC01_a_public_registry_does_not_lead_to_loopback(
@@ -246,7 +246,7 @@ async def test_SEC01_a_public_registry_does_not_lead_to_loopback(
     registry.script(BLOBS, Redirect(url.replace("127.0.0.1", name)), forever=True)
     async with await watched.open(reference) as source:
         # Nobody in a test is public, so the registry is declared to be.
-        watched.connections._reaches.put("localhost", Reach.PUBLIC)
+        watched.connections._scopes.put("localhost", AddressScope.PUBLIC)
         with pytest.raises(MalformedResponseError, match=why):
             async with source.open_blob(BLOB_DIGEST):
                 pass
@@ -260,7 +260,7 @@ async def test_SEC01_loopback_may_lead_to_loopback_by_name_too(
     url = other.put_file("/storage", BLOB)
     registry.script(BLOBS, Redirect(url.replace("127.0.0.1", "localhost")))
     assert await read_blob(watched, reference) == BLOB
-    assert watched.connections.reach_of("127.0.0.1") is Reach.LOOPBACK
+    assert watched.connections.find_scope("127.0.0.1") is AddressScope.LOOPBACK
 
 
 async def test_SEC01_the_reach_of_a_registry_is_that_of_its_address(
@@ -268,8 +268,8 @@ async def test_SEC01_the_reach_of_a_registry_is_that_of_its_address(
 ) -> None:
     reference = fill(registry).replace("127.0.0.1", "localhost")
     await watched.try_open(reference)
-    assert watched.connections.reach_of("localhost") is Reach.LOOPBACK
-    assert watched.connections.reach_of("never.asked") is None
+    assert watched.connections.find_scope("localhost") is AddressScope.LOOPBACK
+    assert watched.connections.find_scope("never.asked") is None
 
 
 async def test_SEC01_private_targets_can_be_allowed(

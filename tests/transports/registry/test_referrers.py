@@ -299,7 +299,7 @@ async def test_REFR02_a_page_for_people_is_no_proof_of_anything(watched: Watched
         reference = put(registry)
         registry.script(API, Html(), forever=True)
         registry.script(LIST, Html(), forever=True)
-        with pytest.raises(MalformedResponseError, match="page for people"):
+        with pytest.raises(MalformedResponseError, match="HTML page"):
             await ask(watched, reference)
 
 

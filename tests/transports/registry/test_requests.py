@@ -343,7 +343,7 @@ async def test_BLOB07_identity_is_no_encoding(registry: FakeRegistry, watched: W
 async def test_a_page_for_people_is_no_manifest(registry: FakeRegistry, watched: Watched) -> None:
     reference = fill(registry)
     registry.script("latest", Html())
-    with pytest.raises(MalformedResponseError, match="page for people") as caught:
+    with pytest.raises(MalformedResponseError, match="HTML page") as caught:
         await watched.open(reference)
     assert caught.value.reference == reference
     registry.script("latest", Html(404))

@@ -21,7 +21,7 @@ from asupplemented.errors import (
 )
 from asupplemented.events import RequestRetried
 from asupplemented.testing import Cut, FakeRegistry, Raw, Status, build_image
-from asupplemented.transports.registry.patience import judge, judge_ping
+from asupplemented.transports.registry.failures import should_retry, should_retry_ping
 from tests.suspending import wait_until
 from tests.transports.registry.raw_servers import free_port
 from tests.transports.registry.sessions import (
@@ -254,16 +254,22 @@ async def test_RET07_six_bodies_at_once_and_manifests_past_them(
     registry: FakeRegistry, watched: Watched
 ) -> None:
     from asupplemented.transports.registry.blobs import HttpBlob
-    from asupplemented.transports.registry.request import Caller
+    from asupplemented.transports.registry.request import RequestContext
 
     reference = fill(registry)
     async with await watched.open(reference) as source:
         [client] = watched.pool._clients.values()
-        caller = Caller(reference, lambda event: None)
+        caller = RequestContext(reference, lambda event: None)
 
         def body() -> HttpBlob:
             return HttpBlob(
-                client, "team/app", BLOB_DIGEST, start=0, end=None, etag=None, caller=caller
+                client,
+                "team/app",
+                BLOB_DIGEST,
+                start=0,
+                end=None,
+                etag=None,
+                request_context=caller,
             )
 
         bodies = [await body().__aenter__() for _ in range(6)]
@@ -293,5 +299,5 @@ async def test_RET07_the_number_of_bodies_is_an_option(registry: FakeRegistry) -
 
 def test_a_stranger_is_not_judged() -> None:
     error = SupplementedError("x")
-    assert judge(error) is None
-    assert judge_ping(error) is None
+    assert should_retry(error) is None
+    assert should_retry_ping(error) is None

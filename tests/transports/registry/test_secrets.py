@@ -179,15 +179,16 @@ async def test_CRED07_nothing_shows_what_it_holds(basic_registry: FakeRegistry) 
         await watched.open(basic_registry.reference("team/app")) as source,
     ):
         [client] = watched.pool._clients.values()
-        site = client._site
-        assert site is not None
+        assert client._pinged is not None
+        ping_result, authenticator = client._pinged
         holders: list[object] = [
             source,
             client,
             watched.pool,
-            site.access,
-            *site.access._grants.values(),
-            site.access._server,
+            ping_result,
+            authenticator,
+            *authenticator._authorizations.values(),
+            authenticator._server,
             watched.session,
             watched.connections,
         ]

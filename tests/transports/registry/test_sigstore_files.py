@@ -193,7 +193,7 @@ async def test_SIG02_a_page_for_people_is_only_warned_of(
     async with watch_at(f"{other.url}/sigs?token=sentinel") as watched:
         assert await get(watched, fill(registry)) == SIGNATURES
         [warning] = watched.told(Warned)
-    assert "page for people" in warning.message
+    assert "HTML page" in warning.message
     assert "sentinel" not in warning.message
     assert other.requests[0].argument("token") == "sentinel"
 

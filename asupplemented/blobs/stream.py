@@ -46,7 +46,7 @@ class _State(enum.Enum):
 
 
 class VerifiedStream(BlobStream):
-    """The verified bytes of a blob, or of a range of it, from those who can serve it.
+    """The verified bytes of a blob, or of a range of it, from the candidates that can serve it.
 
     Blobs up to ``SMALL_BLOB`` are read whole and verified before their first byte is handed
     out, so that a candidate that lies is replaced by the next one. Larger ones are handed out
@@ -55,7 +55,7 @@ class VerifiedStream(BlobStream):
 
     Args:
         descriptor: What to read. Its digest is checked at once; a size of None is unknown.
-        candidates: Who may serve it, best first.
+        candidates: The candidates, best first.
         context: The session.
         start: Offset of the first byte.
         end: Offset behind the last byte; None, or anything larger, is the end of the blob.
@@ -154,7 +154,7 @@ class VerifiedStream(BlobStream):
 
     @property
     def reference(self) -> str | None:
-        """The reference of who serves the bytes now, None before the first one answers."""
+        """The reference of the source that serves the bytes now, None before the first answers."""
         candidate = self._reader.candidate
         return None if candidate is None else candidate.reference
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.blobs import failover, verified
+from asupplemented.blobs import failover
+from asupplemented.blobs import stream as verified
 from asupplemented.blobs.hashing import HASHING, WINDOW_MAX, Hashing
-from asupplemented.blobs.verified import VerifiedStream
+from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
