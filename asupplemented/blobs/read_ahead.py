@@ -260,7 +260,7 @@ class ReadAhead:
         for _ in range(MAX_CHANGES):
             block = self._reader.read(self._position, length)
             now = identify(self._reader)
-            if now in {trusted, None}:
+            if now is None or now == trusted:
                 return block
             with self._reader.use() as fd:
                 if fd is None or not matches(fd, digest) or identify(self._reader) != now:

@@ -150,7 +150,7 @@ class CacheStore:
                     if not self.paths.has(digest):
                         self.metadata.remove(digest)
                     return False
-                self._record_identity(digest)
+                self._record_identity(digest, wall)
             self.index.blob_added(digest)
             if top:
                 self.index.list_if_complete(digest)
@@ -245,10 +245,11 @@ class CacheStore:
             quota.add(replaced - size)
             raise
 
-    def _record_identity(self, digest: Digest) -> None:
+    def _record_identity(self, digest: Digest, wall: float) -> None:
         with suppress(OSError):
             status = self.paths.blob(digest).stat(follow_symlinks=False)
             self.metadata.set_verified(digest, FileIdentity.of(status))
+            self.metadata.set_used(digest, wall)  # The new file changed the time.
 
     def _reservation(self, file: StagedFile) -> Path:
         return self.paths.reservations / file.path.name

@@ -530,7 +530,7 @@ async def test_a_hit_is_not_hashed_whatever_the_umask(
 ) -> None:
     from asupplemented.cache.layout import lookup as finding
 
-    monkeypatch.setattr(finding, "_hash", None)
+    monkeypatch.setattr(finding, "matches", None)
     before = os.umask(0)
     try:
         cache = LayoutCache(path, LIMIT)
