@@ -44,6 +44,8 @@ class ManifestFetched(NamedTuple):
     """Bytes."""
     seconds: float
     """Wall time from asking to verified; a batch reports its own time for each of its manifests."""
+    cached: bool = False
+    """Whether it came from the cache, and the source was not asked."""
 
 
 class BlobStarted(NamedTuple):
@@ -56,6 +58,8 @@ class BlobStarted(NamedTuple):
     """Offset of the first byte, from 0."""
     member: int | None
     """Member number within a group, None outside of one."""
+    cached: bool = False
+    """Whether it is read from a file of the cache: a hit."""
 
 
 class BlobJoined(NamedTuple):
@@ -79,6 +83,8 @@ class BlobServed(NamedTuple):
     end: int
     """Offset behind the last byte."""
     member: int | None
+    cached: bool = False
+    """Whether it came from a file of the cache."""
 
 
 class AttemptFailed(NamedTuple):
@@ -94,7 +100,10 @@ class AttemptFailed(NamedTuple):
 
 
 class BlobFinished(NamedTuple):
-    """A stream ended, whole or not."""
+    """A stream that a caller read ended, whole or not. What streams share is told by `BlobServed`.
+
+    The bytes of a blob whose file was taken in place of them (`BlobStream.take_path`) count too.
+    """
 
     reference: str
     digest: str
@@ -106,6 +115,8 @@ class BlobFinished(NamedTuple):
     """True only if the whole blob was read and its digest is right."""
     error: str | None
     """Name of the error class that ended it, None for a clean end or an early close."""
+    cached: bool = False
+    """Whether its last bytes came from a file of the cache."""
 
 
 class RateLimitTold(NamedTuple):
@@ -220,7 +231,14 @@ class PrefetchReport(NamedTuple):
     bytes: int
     """Of these blobs."""
     reused_blobs: int
-    """Blobs that were there before: in the cache, or in files of this machine."""
+    """Blobs that were there before, whole and right: in the cache, or in local files."""
     missing: tuple[Digest, ...]
     """Manifests and blobs that no source supplied."""
     seconds: float
+    kept: tuple[Digest, ...] = ()
+    """Manifests and blobs of the image that the cache holds now."""
+    not_kept: tuple[Digest, ...] = ()
+    """Those that it does not hold, although it should: it has no room for them, or failed.
+
+    Blobs that files of local members hold are in neither of the two: they are on this machine.
+    """

@@ -29,6 +29,7 @@ from asupplemented.abc import (
     Ranged,
     RawManifest,
     Referring,
+    RepositoryReference,
     Signed,
     Source,
     StreamsBlobs,
@@ -286,20 +287,19 @@ class VerifiedSource(Source):
         self, instance: Digest | None, expected: Digest | None, size: int | None
     ) -> Manifest:
         began = perf_counter()
-        cached = self._session.cache is not None and not self.has_files
+        caching = self._session.cache is not None and not self.has_files
         with _located(self._reference, expected):
-            manifest = None
-            if cached and expected is not None:
-                manifest = await self._find_kept(expected)
-            if manifest is None:
+            kept = await self._find_kept(expected) if caching and expected is not None else None
+            if kept is None:
                 raw = await self._adapter.fetch_manifest(instance)
                 manifest = await self._verify(raw, expected, size)
             else:
+                manifest = kept
                 _check_size(manifest.size, size)  # The cache has verified all else.
         self._check_open()  # the source may have been closed while the adapter read
-        if cached:
+        if caching:
             self._keep(manifest, top=instance is None)
-        self._tell(manifest, perf_counter() - began)
+        self._tell(manifest, perf_counter() - began, cached=kept is not None)
         return manifest
 
     async def _verify(
@@ -312,12 +312,20 @@ class VerifiedSource(Source):
     async def _find_kept(self, digest: Digest) -> Manifest | None:
         from asupplemented.cache.manifests import find_manifest
 
-        return await find_manifest(self._session, digest)
+        return await find_manifest(self._session, digest, self._place)
 
     def _keep(self, manifest: Manifest, *, top: bool) -> None:
         from asupplemented.cache.manifests import keep_manifest
 
-        keep_manifest(self._session, manifest, top=top)
+        keep_manifest(self._session, manifest, self._place, top=top)
+
+    @property
+    def _place(self) -> str:
+        """What manifests are known to be in once they were read from here."""
+        reference = self._reference
+        if isinstance(reference, RepositoryReference):
+            return reference.repository
+        return str(reference)
 
     async def get_manifests(
         self, instances: Sequence[Digest]
@@ -345,11 +353,11 @@ class VerifiedSource(Source):
                 outcome.locate(reference=self._reference, digest=digest)
         return outcomes
 
-    def _tell(self, manifest: Manifest, seconds: float) -> None:
+    def _tell(self, manifest: Manifest, seconds: float, *, cached: bool = False) -> None:
         if not self._session.observed:
             return
-        event = ManifestFetched(str(self._reference), manifest.digest, manifest.size, seconds)
-        self._session.emit(event)
+        reference, size = str(self._reference), manifest.size
+        self._session.emit(ManifestFetched(reference, manifest.digest, size, seconds, cached))
 
     # Blobs
 

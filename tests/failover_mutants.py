@@ -208,7 +208,7 @@ TRUTH = (
         "failover: what was released is never void",
         "test_released_bytes_keep_the_size_that_was_claimed",
         "Failover.receive",
-        "self._released = True",
+        "self._released = self._released or self.position > self.handed",
         "pass",
     ),
     (
@@ -283,10 +283,24 @@ TRUTH = (
     ),
     (
         "failover: what was not hashed is not gone on with",
-        "test_a_whole_blob_that_was_not_hashed_cannot_go_on",
+        "test_a_whole_blob_of_a_file_that_failed_is_served_again_and_hashed",
         "Failover.fail",
-        "if self.is_whole and self.proof is not Proof.HASHED:",
+        "if self.is_whole:",
         "if self.end_of_range and self.is_whole:",
+    ),
+    (
+        "failover: what the caller has of a file is not handed out again",
+        "test_a_verified_file_that_is_truncated_in_mid_read_is_replaced_by_the_next_source",
+        "Failover.fail",
+        "self.handed = max(self.handed, self.position)",
+        "",
+    ),
+    (
+        "failover: a file that changes in mid-read is hashed before more of it is believed",
+        "test_a_verified_file_that_is_truncated_in_mid_read_is_replaced_by_the_next_source",
+        "ReadAhead._read_trusted",
+        "now is None or now == trusted",
+        "True",
     ),
     (
         "failover: a file that failed proves no range",

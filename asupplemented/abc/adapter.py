@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
     from types import TracebackType
@@ -154,6 +155,8 @@ class BlobFile:
     """Bytes of the blob, by the file system."""
     close: Callable[[], None]
     """Closes `fd`; may be called once."""
+    verified: os.stat_result | None = None
+    """Its status when its content was known to be right; None if that was never verified."""
 
 
 @runtime_checkable

@@ -103,7 +103,7 @@ class BlobStream(AsyncResource):
     @property
     @abc.abstractmethod
     def received(self) -> int:
-        """Bytes handed out so far."""
+        """Bytes handed out so far; all of them once the file was taken (`take_path`)."""
 
     @property
     @abc.abstractmethod

@@ -101,27 +101,49 @@ class BlobCache(AsyncResource):
         It is not evicted, or at least stays readable, until it is closed.
         """
 
+    async def holds(self, session: Context, blob: Descriptor) -> bool:
+        """Whether it holds a blob or manifest, whole, and this principal may have it.
+
+        Reports ask this. It counts as no use of the blob.
+        """
+        file = await self.find(session, blob)
+        if file is None:
+            return False
+        file.close()
+        return True
+
     @abc.abstractmethod
     async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
         """Prepare to fetch a blob, so that it is kept; None if it cannot or must not be."""
 
     @abc.abstractmethod
     async def find_manifest(
-        self, session: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, source: str | None = None
     ) -> Manifest | None:
-        """A manifest by its digest, None if it is not there.
+        """A manifest that this principal read from one source, None if it is not there.
 
-        The cache verifies it (`Manifest.verified`), away from the event loop. It is used as it is.
+        That a cache holds the bytes of a manifest says nothing about other sources: a manifest
+        that was read from one is not found for another, and its media type is the one that this
+        source gave. The cache verifies the manifest (`Manifest.verified`), away from the event
+        loop. It is used as it is.
+
+        Args:
+            session: The session that asks, for its principal.
+            digest: The digest of the manifest.
+            source: The source, as it was given to `keep_manifest`.
         """
 
     @abc.abstractmethod
-    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
+    async def keep_manifest(
+        self, session: Context, manifest: Manifest, *, top: bool, source: str | None = None
+    ) -> None:
         """Keep a verified manifest.
 
         Args:
             session: The session that read it, for its principal.
             manifest: What to keep.
             top: Whether it was opened as the default manifest of a reference.
+            source: The repository, or other place, that it was read from; None names none.
         """
 
     async def pin(

@@ -30,6 +30,7 @@ __all__ = (
     "Listing",
     "Reference",
     "RemoteReference",
+    "RepositoryReference",
     "Source",
     "WritableReference",
 )
@@ -70,6 +71,16 @@ class WritableReference(Protocol):
     """A reference that can be copied to."""
 
     def create(self, session: Context, /) -> Opening[Destination]: ...
+
+
+@runtime_checkable
+class RepositoryReference(Protocol):
+    """A reference to one of the images that a place has, such as a repository of a registry."""
+
+    @property
+    def repository(self) -> str:
+        """The name of the place: what one of its references reads, another one can read."""
+        ...
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from asupplemented.abc import AsyncResource, Resumable
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking
 from asupplemented.aio.timers import MinRate, WaitTimer
-from asupplemented.blobs.blob_file import identify, share_blob_file
+from asupplemented.blobs.blob_file import FileIdentity, identify, share_blob_file
 from asupplemented.blobs.read_ahead import ReadAhead, verified_files
 from asupplemented.errors import SizeMismatchError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import BlobCandidate, BlobFile, Context, RawBlob, Timeouts
-    from asupplemented.blobs.blob_file import FileIdentity
     from asupplemented.blobs.hashing import RunningHash
     from asupplemented.model.digest import Digest
 
@@ -91,6 +90,11 @@ class Attempt(AsyncResource):
         return False
 
     @property
+    def cached(self) -> bool:
+        """Whether it reads a file of the cache."""
+        return False
+
+    @property
     def path(self) -> Path | None:
         """A file that holds the blob and nothing else, and was verified before."""
         return None
@@ -138,7 +142,9 @@ class FileAttempt(Attempt):
         hasher = None if running is None else await running.settle()
         file = self._file
         last = min(limit for limit in (file.size, end, size) if limit is not None)
-        self._blocks = ReadAhead(self._context, self._reader, self.start, last, hasher)
+        known = self._known
+        trust = None if known is None or hasher is not None else (self._digest, known)
+        self._blocks = ReadAhead(self._context, self._reader, self.start, last, hasher, trust)
 
     async def read(self) -> bytes:
         return b"" if self._blocks is None else await self._blocks.read()
@@ -153,9 +159,7 @@ class FileAttempt(Attempt):
 
     @property
     def trusted(self) -> bool:
-        if self._known is None or self._blocks is None:
-            return False
-        return self._blocks.identity == self._known
+        return self._blocks is not None and self._blocks.trusted
 
     def confirm(self) -> None:
         file = self._file
@@ -176,8 +180,16 @@ class CachedAttempt(FileAttempt):
 
     __slots__ = ()
 
+    @property
+    def cached(self) -> bool:
+        return True
+
     async def look(self) -> None:
-        self._known = await run_blocking(self._context, identify, self._reader)
+        status = self._file.verified
+        if status is None:
+            self._known = await run_blocking(self._context, identify, self._reader)
+        else:
+            self._known = FileIdentity.of(status)
 
 
 class WireAttempt(Attempt):

@@ -7,16 +7,18 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented.abc import BlobFile
-from asupplemented.aio.files import SharedFile, open_regular
+from asupplemented.aio.files import SharedFile, map_os_error, open_regular
 from asupplemented.errors import BlobNotFoundError
+from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from asupplemented.errors import SupplementedError
+    from asupplemented.model.digest import Digest
 
-__all__ = ("FileIdentity", "identify", "open_blob_file", "share_blob_file")
+__all__ = ("FileIdentity", "identify", "matches", "open_blob_file", "share_blob_file")
 
 
 def open_blob_file(
@@ -66,3 +68,19 @@ def identify(file: SharedFile) -> FileIdentity | None:
     """
     status = file.status()
     return None if status is None else FileIdentity.of(status)
+
+
+def matches(fd: int, digest: Digest) -> bool:
+    """Whether all of an open file has a digest. Blocking.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    hasher, position = digest.hasher(), 0
+    try:
+        while block := os.pread(fd, BLOCK, position):
+            hasher.update(block)
+            position += len(block)
+    except OSError as error:
+        raise map_os_error(error, f"blob {digest}") from error
+    return hasher.hexdigest() == digest.encoded

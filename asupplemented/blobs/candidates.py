@@ -12,6 +12,7 @@ from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     BlobNotFoundError,
     FailoverError,
+    LimitExceededError,
     NetworkError,
     NotFoundError,
     RangeError,
@@ -25,7 +26,7 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.events import AttemptFailed
-from asupplemented.limits import MIB
+from asupplemented.limits import MAX_BLOB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from asupplemented.blobs.attempts import Attempt
     from asupplemented.model.digest import Digest
 
-__all__ = ("MAX_DISCARD", "Candidates", "is_transient", "locate_failure")
+__all__ = ("MAX_DISCARD", "Candidates", "check_announced", "is_transient", "locate_failure")
 
 MAX_DISCARD: Final = 64 * MIB
 """Bytes to skip where a source cannot start in the middle (rule RES-06)."""
@@ -139,6 +140,44 @@ class Candidates:
             if attempt is not None:
                 return attempt
         raise self.verdict(progress)
+
+    async def open_local(self, *, size: int | None, start: int, end: int | None) -> Attempt | None:
+        """The next attempt that succeeds, as long as it is the turn of files of this machine.
+
+        Args:
+            size: Bytes of the whole blob, None if unknown.
+            start: Offset of the first byte.
+            end: Offset behind the last byte, None for the end of the blob.
+
+        Returns:
+            None if another candidate is to be asked next, or none is left.
+
+        Raises:
+            UsageError: A candidate cannot be asked, because it is closed.
+        """
+        while self._waiting:
+            position = self._health.choose(self._waiting)
+            candidate = self._waiting[position]
+            if not candidate.local:
+                self._health.release(candidate.reference)
+                return None
+            del self._waiting[position]
+            attempt = await self.ask(candidate, size=size, start=start, end=end)
+            if attempt is not None:
+                return attempt
+        return None
+
+    @property
+    def waiting(self) -> tuple[BlobCandidate, ...]:
+        """The candidates that were not asked yet, or may be asked again, best first."""
+        return tuple(self._waiting)
+
+    def join(self, failure: SupplementedError) -> SupplementedError:
+        """The one error for what a shared fetch of the other candidates ended with."""
+        if not self._failures:
+            return failure
+        self._note(failure)
+        return self.verdict()
 
     async def ask(
         self,
@@ -310,8 +349,20 @@ class Candidates:
         return joined
 
 
+def check_announced(size: int | None) -> None:
+    """Check a size that is announced, before the first byte is read.
+
+    Raises:
+        LimitExceededError: It is larger than ``MAX_BLOB``.
+    """
+    if size is not None and size > MAX_BLOB:
+        message = f"a blob of {size} bytes is announced, and {MAX_BLOB} are allowed"
+        raise LimitExceededError(message, limit=MAX_BLOB)
+
+
 def _check_claims(attempt: Attempt, size: int | None, start: int) -> None:
     claimed = attempt.size
+    check_announced(claimed)
     if size is not None and claimed is not None and claimed != size:
         message = f"the source announces {claimed} bytes where {size} were promised"
         raise SizeMismatchError(message, expected=size, actual=claimed)

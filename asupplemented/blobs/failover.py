@@ -31,7 +31,9 @@ Three facts decide between them:
    any more. A hashed blob of at most ``SMALL_BLOB`` bytes is held back until it is verified, so a
    source that lies is replaced, and the caller sees nothing of it.
 2. *What proves the bytes?* See `Proof`. Bytes of a file that was verified before are not hashed.
-   If that file fails in the middle of a whole blob, nothing can prove the rest: `Raise`.
+   If that file fails in the middle of a whole blob, what came of it is right all the same, but no
+   hash can prove the rest. So the next source serves all of the blob (`StartOver`), under a hash,
+   and the bytes that the caller has (`handed`) are not handed out again.
 3. *Whose bytes are they?* If the digest is wrong and one source served all bytes, that source is at
    fault. If several served, none is, but their bytes do not fit together: each is asked again, and
    from then on each has to serve the whole blob by itself (`Failover` calls that solo).
@@ -177,6 +179,8 @@ class Failover(BlobProgress):
 
     Attributes:
         candidate: The candidate that serves the bytes, or served the last ones.
+        handed: Offset behind the last byte of a verified file that the caller has, although the
+            blob started over after that.
         parts: What each source served.
         proof: What proves the bytes.
     """
@@ -191,6 +195,7 @@ class Failover(BlobProgress):
         "_solo",
         "_start",
         "candidate",
+        "handed",
         "parts",
         "proof",
     )
@@ -213,6 +218,7 @@ class Failover(BlobProgress):
         """Offset of the first byte of the attempt that is not in `parts` yet."""
         self._released = False
         self._solo = False
+        self.handed = start
         self._resumptions = Resumptions(policy)
         self.candidate: BlobCandidate | None = None
         self.parts = ServedParts()
@@ -292,8 +298,14 @@ class Failover(BlobProgress):
                 raise LimitExceededError(message, limit=MAX_BLOB)
         elif self.size <= SMALL_BLOB and self.proof is Proof.HASHED and not self._released:
             return False
-        self._released = True
+        self._released = self._released or self.position > self.handed
         return True
+
+    def take(self) -> None:
+        """The caller takes the file that holds all of the blob, in place of its bytes."""
+        if self.size is not None:
+            self.position = self.size
+        self.verified = True
 
     def end(self, *, trusted: bool) -> None:
         """The body ended. If everything is hashed, `check` comes next.
@@ -360,11 +372,12 @@ class Failover(BlobProgress):
             return self._fail_check(source, failure)
         pause = self._allow_resumption(source, failure, now, chance) if resumable else None
         fault = Fault(source, progress=self.received if pause is None else None)
-        if self.position != self._start:
-            if self.is_whole and self.proof is not Proof.HASHED:
-                return Raise(failure, fault)  # The bytes that came can no longer be hashed.
-            if self.proof is Proof.PREVERIFIED:
-                self.proof = Proof.NONE  # A file that failed may have changed before, too.
+        if self.position != self._start and self.proof is Proof.PREVERIFIED:
+            if self.is_whole:
+                self.handed = max(self.handed, self.position)
+                self._released = False
+                return self._start_over(fault)
+            self.proof = Proof.NONE  # What comes now is not hashed.
         if pause is None:
             return self._go_on(fault)
         return Resume(self.position, self.end_to_ask, pause, fault)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.blobs.candidates import Candidates, locate_failure
+from asupplemented.blobs.candidates import Candidates, check_announced, locate_failure
 from asupplemented.blobs.failover import Failover, Proof, Raise, Resume, StartOver
 from asupplemented.blobs.hashing import start_hash
 from asupplemented.blobs.history import RESUMPTION, ResumptionPolicy
@@ -45,6 +45,8 @@ class BlobReader(AsyncResource):
 
     progress: BlobProgress
     """How far it has read."""
+    successor: BlobReader | None
+    """The reader to go on with, in place of this one, once there is one."""
 
     @property
     @abc.abstractmethod
@@ -52,9 +54,13 @@ class BlobReader(AsyncResource):
         """The candidate that serves the bytes, or served the last ones; None before the first."""
 
     @property
-    @abc.abstractmethod
-    def path(self) -> Path | None:
-        """A file that holds the blob and nothing else, and was verified before."""
+    def cached(self) -> bool:
+        """Whether the last bytes came from a file of the cache."""
+        return False
+
+    def take_path(self) -> Path | None:
+        """Take a file that holds the blob and nothing else, and was verified before."""
+        return None
 
     @abc.abstractmethod
     async def read(self) -> list[bytes]:
@@ -71,8 +77,16 @@ class BlobReader(AsyncResource):
         """The parts that each source has served up to now, in order."""
 
 
-FirstChoice: TypeAlias = "Callable[[], Awaitable[Attempt | BlobReader | None]]"
-"""Finds something better than the candidates: an attempt to begin with, or another reader."""
+FirstChoice: TypeAlias = (
+    "Callable[[Sequence[BlobCandidate], int], Awaitable[Attempt | BlobReader | None]]"
+)
+"""Finds something better than some candidates: an attempt to begin with, or another reader.
+
+It is given the candidates, best first, and the offset of the first byte that the caller lacks, from
+which another reader begins. An attempt begins where the stream began."""
+
+MAX_CHOICES: Final = 2
+"""How often a first choice is tried: to begin with, and once more after a file has failed."""
 
 
 class FailoverReader(BlobReader):
@@ -85,12 +99,15 @@ class FailoverReader(BlobReader):
         context: The session.
         start: Offset of the first byte.
         end: Offset behind the last byte; None is the end of the blob.
-        first_choice: Tried first. If it is None or returns None, the candidates are asked.
+        first_choice: Tried before the first candidate that is not on this machine. If it is None
+            or returns None, the candidates are asked.
     """
 
     __slots__ = (
         "_attempt",
+        "_cached",
         "_candidates",
+        "_choices",
         "_clock",
         "_closed",
         "_context",
@@ -98,7 +115,9 @@ class FailoverReader(BlobReader):
         "_failover",
         "_first_choice",
         "_hash",
+        "_start",
         "progress",
+        "successor",
     )
 
     def __init__(
@@ -118,6 +137,10 @@ class FailoverReader(BlobReader):
         self._context = context
         self._digest = digest
         self._first_choice = first_choice
+        self._choices = 0
+        self._start = start
+        self._cached = False
+        self.successor: BlobReader | None = None
         self._failover = Failover(
             digest,
             descriptor.size,
@@ -135,8 +158,17 @@ class FailoverReader(BlobReader):
         return self._failover.candidate
 
     @property
-    def path(self) -> Path | None:
-        return None if self._attempt is None else self._attempt.path
+    def cached(self) -> bool:
+        return self._cached
+
+    def take_path(self) -> Path | None:
+        attempt = self._attempt
+        path = None if attempt is None else attempt.path
+        if attempt is not None and path is not None:
+            self._failover.take()
+            self._record_part()
+            self._candidates.record_success(attempt.candidate)
+        return path
 
     def list_served(self) -> Sequence[Served]:
         return self._failover.list_served()
@@ -151,6 +183,7 @@ class FailoverReader(BlobReader):
 
         Raises:
             RangeError: The range starts behind the end of the blob.
+            LimitExceededError: The blob is larger than ``MAX_BLOB``.
             SupplementedError: No candidate answers; see `Candidates.verdict`.
         """
         failover = self._failover
@@ -158,31 +191,56 @@ class FailoverReader(BlobReader):
         if size is not None and failover.position > size:
             message = f"the range starts at {failover.position}, and the blob has {size} bytes"
             raise RangeError(message, digest=self._digest)
+        check_announced(size)
         if failover.is_empty:
             failover.verified = False
             return self
-        found = None if self._first_choice is None else await self._first_choice()
-        if isinstance(found, BlobReader):
-            if self._closed:
-                await found.aclose()
-                raise self._closed_error()
-            return found
-        if found is None:
-            await self._ask_next(failover.position, failover.end_to_ask)
-        else:
-            await self._use(found)
-        return self
+        await self._ask_next(failover.position, failover.end_to_ask)
+        return self.successor or self
 
     async def _ask_next(self, start: int, end: int | None) -> None:
         failover = self._failover
-        attempt = await self._candidates.open_next(
-            size=failover.size, start=start, end=end, progress=failover.received
-        )
+        attempt = await self._try_first_choice(start, end)
+        if self.successor is not None:
+            return
+        if attempt is None:
+            attempt = await self._candidates.open_next(
+                size=failover.size, start=start, end=end, progress=failover.received
+            )
         await self._use(attempt)
+
+    async def _try_first_choice(self, start: int, end: int | None) -> Attempt | None:
+        """What is better than the candidate to ask next: a file, or `successor`; None if nothing.
+
+        Files of this machine are read in their turn; the first choice is for what follows them.
+        """
+        choose = self._first_choice
+        if choose is None or start != self._start or self._choices == MAX_CHOICES:
+            return None
+        size = self._failover.size
+        attempt = await self._candidates.open_local(size=size, start=start, end=end)
+        waiting = self._candidates.waiting
+        if attempt is not None or not waiting:
+            return attempt
+        self._choices += 1
+        try:
+            found = await choose(waiting, self._failover.handed)
+        except UsageError:
+            raise
+        except SupplementedError as error:
+            raise self._candidates.join(error) from None
+        if not isinstance(found, BlobReader):
+            return found
+        if self._closed:
+            await found.aclose()
+            raise self._closed_error()
+        self.successor = found
+        return None
 
     async def _use(self, attempt: Attempt) -> None:
         failover, candidate = self._failover, attempt.candidate
         self._attempt = attempt
+        self._cached = attempt.cached
         failover.begin(candidate, attempt.size, preverified=attempt.preverified)
         if self._closed:
             self._candidates.release(candidate)
@@ -193,7 +251,9 @@ class FailoverReader(BlobReader):
         await attempt.begin(failover.end_of_range, self._hash, failover.size)
         if self._context.observed:
             start, member = failover.position, candidate.member
-            self._context.emit(BlobStarted(candidate.reference, self._digest, start, member))
+            self._context.emit(
+                BlobStarted(candidate.reference, self._digest, start, member, attempt.cached)
+            )
 
     # Reading
 
@@ -209,11 +269,8 @@ class FailoverReader(BlobReader):
                 if self._closed:
                     raise self._closed_error()
                 if block:
-                    blocks.append(block)
-                    if failover.receive(len(block)):
+                    if self._receive(block, blocks):
                         return blocks
-                    if len(blocks) > MAX_PIECES:
-                        blocks = [b"".join(blocks)]
                 else:
                     await self._finish(attempt)
                 continue
@@ -224,7 +281,21 @@ class FailoverReader(BlobReader):
             # Beyond the handler, so that failures do not pile up as contexts of one another.
             if await self._go_on(attempt, failure):
                 blocks.clear()
+            if self.successor is not None:
+                break
         return blocks
+
+    def _receive(self, block: bytes, blocks: list[bytes]) -> bool:
+        """Add a block to those for the caller; gives whether these may be released."""
+        failover = self._failover
+        known = failover.handed - failover.position
+        may_release = failover.receive(len(block))
+        if known >= len(block):
+            return False  # The caller has it.
+        blocks.append(block[known:] if known > 0 else block)
+        if len(blocks) > MAX_PIECES:
+            blocks[:] = [b"".join(blocks)]
+        return may_release
 
     async def _finish(self, attempt: Attempt) -> None:
         """The body has ended: verify what can be verified."""
@@ -305,7 +376,9 @@ class FailoverReader(BlobReader):
         part = self._failover.record_part()
         if part is not None and self._context.observed:
             reference, member, start, end = part
-            self._context.emit(BlobServed(reference, self._digest, start, end, member))
+            self._context.emit(
+                BlobServed(reference, self._digest, start, end, member, self._cached)
+            )
 
     def _discard_hash(self) -> None:
         running, self._hash = self._hash, None

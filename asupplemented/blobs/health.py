@@ -52,7 +52,14 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import BlobCandidate, Context
 
-__all__ = ("MAX_PRINCIPALS", "MAX_REMEMBERED", "SessionHealth", "SourceHealth", "health_of")
+__all__ = (
+    "MAX_PRINCIPALS",
+    "MAX_REMEMBERED",
+    "SessionHealth",
+    "SourceHealth",
+    "health_of",
+    "host_of",
+)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -227,6 +234,11 @@ def health_of(context: Context) -> SourceHealth:
         )
 
     return context.resource(_HEALTH, make).of(context.principal)
+
+
+def host_of(reference: str) -> str:
+    """The host of a reference, or the reference itself if it has none."""
+    return _names(reference)[-1]
 
 
 def _names(reference: str) -> tuple[str, ...]:

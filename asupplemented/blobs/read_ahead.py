@@ -16,9 +16,9 @@ from asupplemented.abc import ResourceKey
 from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import WORKERS, Workers
-from asupplemented.blobs.blob_file import identify
+from asupplemented.blobs.blob_file import identify, matches
 from asupplemented.blobs.hashing import resolve_future
-from asupplemented.errors import ClosedError
+from asupplemented.errors import ClosedError, SourceError
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ SMALL_BLOCK: Final = 256 * 1024
 
 TURN: Final = 8
 """Blocks that a thread reads in one turn at most, before other work has its turn."""
+
+MAX_CHANGES: Final = 4
+"""Changes of a verified file, during one block, after each of which it is hashed as a whole."""
 
 SETTLED: Final = 2.0
 """Seconds after which a change of a file is sure to change its timestamps."""
@@ -96,6 +99,10 @@ class ReadAhead:
         start: Offset of the first byte within the blob.
         end: Offset behind the last byte.
         hasher: Hashes every block before it is handed out; None hashes nothing.
+        trust: The digest of the file, and the identity that it had when it was verified, if its
+            blocks are handed out without being hashed. A block counts only if the file has that
+            identity after it was read. A file that has changed is hashed as a whole before any
+            more of it is handed out.
     """
 
     __slots__ = (
@@ -114,12 +121,19 @@ class ReadAhead:
         "_position",
         "_reader",
         "_reading",
+        "_trust",
         "_waiter",
         "_workers",
     )
 
     def __init__(
-        self, context: Context, reader: SharedFile, start: int, end: int, hasher: Hasher | None
+        self,
+        context: Context,
+        reader: SharedFile,
+        start: int,
+        end: int,
+        hasher: Hasher | None,
+        trust: tuple[Digest, FileIdentity] | None = None,
     ) -> None:
         self._workers = context.resource(WORKERS, Workers)
         self._loop = asyncio.get_running_loop()
@@ -133,6 +147,7 @@ class ReadAhead:
         # Only the thread at work uses these:
         self._position = start
         self._identity: FileIdentity | None = None
+        self._trust = trust
         # Shared with it, under the lock:
         self._lock = threading.Lock()
         self._blocks: deque[bytes] = deque()
@@ -168,6 +183,11 @@ class ReadAhead:
     def identity(self) -> FileIdentity | None:
         """The file's identity if it stayed the same from the first block to the last."""
         return self._identity if self._ended else None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the file was as it was verified, from the first block to the last."""
+        return self._trust is not None and self._ended and self._failure is None
 
     def close(self) -> None:
         """Stop reading, and close the file as soon as no thread uses it. May be called again."""
@@ -225,13 +245,30 @@ class ReadAhead:
         if self._identity is None:
             self._identity = identify(self._reader)
         length = min(self._block, self._end - self._position)
-        block = self._reader.read(self._position, length)
+        if self._trust is None:
+            block = self._reader.read(self._position, length)
+        else:
+            block = self._read_trusted(length, *self._trust)
         if self._hasher is not None:
             self._hasher.update(block)
         self._position += len(block)
         if self._position >= self._end and identify(self._reader) != self._identity:
             self._identity = None
         return block
+
+    def _read_trusted(self, length: int, digest: Digest, trusted: FileIdentity) -> bytes:
+        for _ in range(MAX_CHANGES):
+            block = self._reader.read(self._position, length)
+            now = identify(self._reader)
+            if now is None or now == trusted:
+                return block
+            with self._reader.use() as fd:
+                if fd is None or not matches(fd, digest) or identify(self._reader) != now:
+                    break
+            self._identity = trusted = now
+            self._trust = digest, now
+        message = "the file was changed while it was read; open the blob again"
+        raise SourceError(message)
 
     def _post(self, block: bytes, failure: Exception | None) -> bool:
         """Hand over what was read; gives whether to go on."""

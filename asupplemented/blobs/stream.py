@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asupplemented.abc import BlobCandidate, Context, Served
+    from asupplemented.blobs.failover import BlobProgress
     from asupplemented.blobs.failover_reader import BlobReader, FirstChoice
     from asupplemented.model.descriptor import Descriptor
 
@@ -58,7 +59,9 @@ class VerifiedStream(BlobStream):
         context: The session.
         start: Offset of the first byte.
         end: Offset behind the last byte; None, or anything larger, is the end of the blob.
-        first_choice: Tried first. If it is None or returns None, the candidates are asked.
+        first_choice: Tried before the first candidate that is not on this machine. If it is None
+            or returns None, the candidates are asked.
+        quiet: Whether another stream reads it, and tells of the end.
 
     Raises:
         InvalidDigestError: The descriptor has no valid digest.
@@ -78,6 +81,7 @@ class VerifiedStream(BlobStream):
         "_on_progress",
         "_open_reader",
         "_pending",
+        "_quiet",
         "_reader",
         "_received",
         "_start",
@@ -93,7 +97,9 @@ class VerifiedStream(BlobStream):
         start: int = 0,
         end: int | None = None,
         first_choice: FirstChoice | None = None,
+        quiet: bool = False,
     ) -> None:
+        self._quiet = quiet
         self._digest = Digest(descriptor.digest)
         self._descriptor = descriptor
         self._context = context
@@ -196,16 +202,12 @@ class VerifiedStream(BlobStream):
     async def __anext__(self) -> bytes:
         if self._state is not _State.OPEN or self._failure is not None or self._busy or self._lent:
             self._check_readable()
-        reader, pending = self._reader, self._pending
-        progress = reader.progress
+        pending = self._pending
+        progress = self._reader.progress
         self._busy = True
         try:
             while progress.verified is None and not (pending and self._may_release()):
-                for block in await reader.read():
-                    if len(block) <= CHUNK_MAX:
-                        pending.append(block)
-                    else:
-                        pending.extend(_split(block))
+                progress = await self._fetch(self._reader)
         except SupplementedError as error:
             self._break(error)
             if self._state is _State.CLOSED and not isinstance(error, ClosedError):
@@ -226,6 +228,18 @@ class VerifiedStream(BlobStream):
         if self._on_progress is not None:
             self._on_progress(self._received)
         return chunk
+
+    async def _fetch(self, reader: BlobReader) -> BlobProgress:
+        """Fetch the next chunks. What was fetched stays right if another reader goes on."""
+        for block in await reader.read():
+            if len(block) <= CHUNK_MAX:
+                self._pending.append(block)
+            else:
+                self._pending.extend(_split(block))
+        if reader.successor is not None:
+            self._reader = reader.successor
+            await reader.aclose()
+        return self._reader.progress
 
     def _check_readable(self) -> None:
         if self._state is _State.NEW:
@@ -281,8 +295,10 @@ class VerifiedStream(BlobStream):
         self._check_readable()
         if not self._reader.progress.is_whole or self._received or self._pending:
             return None
-        path = self._reader.path
-        self._lent = path is not None
+        path = self._reader.take_path()
+        if path is not None:
+            self._lent = True
+            self._received = self._reader.progress.position
         return path
 
     def _too_much(self, limit: int) -> LimitExceededError:
@@ -308,7 +324,7 @@ class VerifiedStream(BlobStream):
 
     def _tell_end(self) -> None:
         candidate = self._reader.candidate
-        if candidate is None or not self._context.observed:
+        if candidate is None or self._quiet or not self._context.observed:
             return
         self._context.emit(
             BlobFinished(
@@ -319,6 +335,7 @@ class VerifiedStream(BlobStream):
                 member=self.member,
                 verified=self.verified is True and self._reader.progress.is_whole,
                 error=None if self._failure is None else type(self._failure).__name__,
+                cached=self._reader.cached,
             )
         )
 

@@ -5,6 +5,12 @@ own pace, so that a slow reader costs disk and not memory, and delays no other. 
 spool were released by a verifying stream, so readers need not verify them, and no reader sees the
 end before it is right.
 
+A fetch runs at most `AHEAD` bytes ahead of its fastest reader, unless a cache wants the blob.
+
+A reader may join a fetch that another image began, whose sources are not its own. It trusts them no
+further than it has to: it begins to read when the blob is whole, or more than `AHEAD` bytes of it
+are there. If the fetch fails before that, the reader falls back to its own candidates.
+
 If the disk is full, the newest bytes stay in memory instead. The fetch then keeps the pace of its
 readers: it waits for all of them, unless one waits for more bytes. A reader that is left behind
 reads the blob by itself, from the first byte, because only a whole blob can be verified.
@@ -14,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
@@ -22,6 +28,7 @@ from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
 from asupplemented.blobs.failover import BlobProgress
 from asupplemented.blobs.failover_reader import BlobReader
+from asupplemented.blobs.health import host_of
 from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.errors import ClosedError, SourceError, SupplementedError
 from asupplemented.events import Warned
@@ -33,7 +40,13 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
     from asupplemented.model.descriptor import Descriptor
 
-__all__ = ("SharedFetch", "SharedReader")
+__all__ = ("Reopen", "SharedFetch", "SharedReader")
+
+Reopen: TypeAlias = "Callable[[bool], VerifiedStream]"
+"""Opens the blob anew for one reader, from its own candidates; alone if the argument is true."""
+
+AHEAD: Final = 64 * MIB
+"""Bytes that a fetch which no cache wants may be ahead of its fastest reader."""
 
 FEW: Final = 4
 """Readers that are given whole blocks; with more of them, blocks get smaller."""
@@ -71,6 +84,7 @@ class SharedFetch(AsyncResource):
         "_holds",
         "_over",
         "_overflow",
+        "_paused",
         "_spool",
         "_stream",
         "_task",
@@ -104,6 +118,8 @@ class SharedFetch(AsyncResource):
         """In place of the spool, once that cannot be written."""
         self._whole = False
         """All bytes were fetched, and are right."""
+        self._paused = False
+        """It waits for its readers."""
         self._over = False
         """The fetch has ended, well or not."""
         self._failure: Exception | None = None
@@ -167,12 +183,13 @@ class SharedFetch(AsyncResource):
             raise self._failure
         spool = self._spool = await self._claim()
         candidates = (*spool.candidates, *self._candidates)
-        stream = VerifiedStream(self._descriptor, candidates, self._context)
+        stream = VerifiedStream(self._descriptor, candidates, self._context, quiet=True)
         async with stream:
             self._stream = stream
             self._wake()
             async for chunk in stream:
                 await self._store(chunk)
+                await self._keep_pace()
         self._whole = True
         self._wake()
         if self._overflow is None:
@@ -188,6 +205,17 @@ class SharedFetch(AsyncResource):
             await self._keep_in_memory(self._overflow, chunk)
         self.stored += len(chunk)
         self._wake()
+
+    async def _keep_pace(self) -> None:
+        """Wait for the fastest reader if it is far behind, and no cache wants the blob."""
+        while not self._is_wanted and self.stored - self._fastest() >= AHEAD:
+            self._paused = True
+            await self._wait()
+        self._paused = False
+
+    def _fastest(self) -> int:
+        positions = (r.progress.position for r in self.readers if not r.detached)
+        return max(positions, default=self.stored)
 
     @property
     def _writable(self) -> Spool:
@@ -238,29 +266,53 @@ class SharedFetch(AsyncResource):
 
     # Readers
 
-    async def join(self, candidates: Sequence[BlobCandidate]) -> SharedReader:
-        """Follow the fetch from the first byte on; returns once a source answers.
+    def covers(self, candidates: Sequence[BlobCandidate], context: Context) -> bool:
+        """Whether it asks all candidates of a reader, so that this one could not do better."""
+        asked = {candidate.reference for candidate in self._candidates}
+        same = context.principal == self._context.principal
+        return same and all(candidate.reference in asked for candidate in candidates)
+
+    async def join(
+        self,
+        candidates: Sequence[BlobCandidate],
+        context: Context,
+        *,
+        start: int,
+        reopen: Reopen,
+    ) -> SharedReader:
+        """Follow the fetch; returns once there is something to read.
 
         Args:
-            candidates: The reader's own, in case that it has to go on alone.
+            candidates: The reader's own.
+            context: The session, as the reader sees it.
+            start: Offset of the first byte that the reader lacks.
+            reopen: Opens the blob anew if the reader cannot follow.
 
         Raises:
-            SupplementedError: No source serves the blob: the same for all readers.
+            SupplementedError: The fetch failed: the same for all readers.
         """
-        reader = SharedReader(self, candidates, self._context, self._descriptor)
+        covered = self.covers(candidates, context)
+        reader = SharedReader(
+            self, candidates, self._descriptor, start=start, reopen=reopen, covered=covered
+        )
         self.readers.add(reader)
         try:
-            await self._until_opened()
+            await self._until_readable(candidates)
         except BaseException:
             await self.leave(reader)
             raise
         reader.progress.size = self.size
         return reader
 
-    async def _until_opened(self) -> None:
-        while self._stream is None and self._failure is None:
+    async def _until_readable(self, candidates: Sequence[BlobCandidate]) -> None:
+        own = {host_of(candidate.reference) for candidate in candidates}
+        foreign = any(host_of(candidate.reference) not in own for candidate in self._candidates)
+        least = AHEAD if foreign else 0
+        while self._failure is None and not self._whole:
+            if self._stream is not None and self.stored >= least:
+                return
             await self._wait()
-        if self._failure is not None and not self.stored:
+        if self._failure is not None:
             raise _twin(self._failure)
 
     async def read(self, reader: SharedReader) -> bytes | None:
@@ -286,7 +338,7 @@ class SharedFetch(AsyncResource):
                     break
             if block:
                 progress.position += len(block)
-                if self._overflow is not None:
+                if self._overflow is not None or self._paused:
                     self._wake()
                 return block
             if self._has_ended():
@@ -366,9 +418,11 @@ class SharedReader(BlobReader):
 
     Args:
         fetch: The fetch; it moves ``progress.position`` on.
-        candidates: The reader's own, in case that it has to read by itself.
-        context: The session.
+        candidates: The reader's own.
         descriptor: The blob.
+        start: Offset of the first byte that the reader lacks.
+        reopen: Opens the blob anew if the reader cannot follow.
+        covered: Whether the fetch asks all candidates of the reader.
 
     Attributes:
         detached: It can no longer follow the fetch, and reads by itself.
@@ -377,29 +431,38 @@ class SharedReader(BlobReader):
     __slots__ = (
         "_candidates",
         "_closed",
-        "_context",
+        "_covered",
         "_descriptor",
         "_fetch",
         "_own",
+        "_reopen",
+        "_start",
         "detached",
         "progress",
+        "successor",
     )
 
     def __init__(
         self,
         fetch: SharedFetch,
         candidates: Sequence[BlobCandidate],
-        context: Context,
         descriptor: Descriptor,
+        *,
+        start: int,
+        reopen: Reopen,
+        covered: bool,
     ) -> None:
         self._fetch = fetch
         self._candidates = candidates
-        self._context = context
         self._descriptor = descriptor
+        self._start = start
+        self._reopen = reopen
+        self._covered = covered
         self._own: VerifiedStream | None = None
         self._closed = False
         self.detached = False
-        self.progress = BlobProgress(0, descriptor.size, is_whole=True)
+        self.successor = None
+        self.progress = BlobProgress(start, descriptor.size, is_whole=True)
 
     @property
     def candidate(self) -> BlobCandidate:
@@ -407,10 +470,6 @@ class SharedReader(BlobReader):
         reference = self._fetch.reference
         own = (each for each in self._candidates if each.reference == reference)
         return next(own, self._candidates[0])
-
-    @property
-    def path(self) -> None:
-        """None: the file of a fetch grows."""
 
     def list_served(self) -> Sequence[Served]:
         served = self._fetch.served if self._own is None else self._own.served
@@ -423,7 +482,7 @@ class SharedReader(BlobReader):
 
     async def read(self) -> list[bytes]:
         try:
-            block = await self._fetch.read(self) if self._own is None else None
+            block = await self._follow() if self._own is None else None
             if self._closed:
                 raise self._closed_error()
             if block is None:
@@ -440,13 +499,33 @@ class SharedReader(BlobReader):
         self.progress.verified = True
         return []
 
-    async def _read_own(self) -> bytes:
+    async def _follow(self) -> bytes | None:
+        """The next bytes of the fetch; None if the reader reads by itself from now on.
+
+        It does if it cannot follow. It also does if the fetch failed before the reader had a byte
+        of it, and the reader has other candidates.
+        """
+        alone = True
+        try:
+            block = await self._fetch.read(self)
+            if block is not None:
+                return block
+        except SupplementedError:
+            if self._covered or self._closed or self.progress.position != self._start:
+                raise
+            alone = False
+        if self._closed:
+            raise self._closed_error()
+        own = self._own = self._reopen(alone)
+        await own.__aenter__()
+        await self._fetch.leave(self)
+        return None
+
+    async def _read_own(self) -> bytes | None:
         """Read by itself: from the first byte, since only the whole blob can be verified."""
         own = self._own
         if own is None:
-            own = self._own = VerifiedStream(self._descriptor, self._candidates, self._context)
-            await own.__aenter__()
-            await self._fetch.leave(self)
+            return None
         progress = self.progress
         while (chunk := await anext(own, b"")) and own.received <= progress.position:
             pass

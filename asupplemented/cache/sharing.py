@@ -19,7 +19,7 @@ from asupplemented.blobs.hashing import HASHING, Hashing
 from asupplemented.blobs.stream import VerifiedStream
 from asupplemented.cache.shared_fetch import SharedFetch
 from asupplemented.cache.spool import make_spool
-from asupplemented.errors import ClosedError, UnsupportedOperationError
+from asupplemented.errors import ClosedError, SupplementedError, UnsupportedOperationError
 from asupplemented.events import BlobJoined
 from asupplemented.model.digest import Digest
 
@@ -42,12 +42,15 @@ def open_stream(
     start: int = 0,
     end: int | None = None,
     shared: bool = True,
+    strangers: bool = True,
+    quiet: bool = False,
 ) -> VerifiedStream:
     """A stream over ``[start, end)`` of a blob, not yet opened.
 
-    If all of the blob is asked for, and its best candidate is not on this machine, the fetch is
-    shared with all others that read it in this session. A part of a blob is never shared;
-    it comes from the cache, or from the candidates.
+    Files of this machine are read as they are, as long as they serve the blob. If another candidate
+    has to serve it, and all of it is asked for, its fetch is shared with all others that read it
+    in this session, and kept by the cache. A part of a blob is never shared; it comes from the
+    cache, or from the candidates.
 
     Args:
         descriptor: The blob.
@@ -56,21 +59,29 @@ def open_stream(
         start: Offset of the first byte.
         end: Offset behind the last byte; None is the end of the blob.
         shared: False asks the candidates only.
+        strangers: Whether to join a fetch that does not ask all of these candidates.
+        quiet: Whether another stream reads it, and tells of the end.
 
     Raises:
         InvalidDigestError: The descriptor has no valid digest.
         RangeError: The range ends before it starts, or starts before the blob.
     """
     first_choice: FirstChoice | None = None
-    if shared and candidates and not candidates[0].local:
+    if shared:
         size = descriptor.size
         whole = start == 0 and (end is None or (size is not None and end >= size))
         if whole:
-            first_choice = partial(_join, descriptor, candidates, context)
+            first_choice = partial(_join, descriptor, context, strangers)
         elif context.cache is not None:
-            first_choice = partial(_find_part, descriptor, candidates, context, start)
+            first_choice = partial(_find_part, descriptor, context, start)
     return VerifiedStream(
-        descriptor, candidates, context, start=start, end=end, first_choice=first_choice
+        descriptor,
+        candidates,
+        context,
+        start=start,
+        end=end,
+        first_choice=first_choice,
+        quiet=quiet,
     )
 
 
@@ -80,13 +91,22 @@ async def settle(context: Context) -> None:
 
 
 async def _join(
-    descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
+    descriptor: Descriptor,
+    context: Context,
+    strangers: bool,  # noqa: FBT001 - of a partial
+    candidates: Sequence[BlobCandidate],
+    start: int,
 ) -> Attempt | BlobReader | None:
-    return await _sharing_of(context).join(descriptor, candidates, context)
+    sharing = _sharing_of(context)
+    return await sharing.join(descriptor, candidates, context, start=start, strangers=strangers)
 
 
 async def _find_part(
-    descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context, start: int
+    descriptor: Descriptor,
+    context: Context,
+    start: int,
+    candidates: Sequence[BlobCandidate],
+    _: int,
 ) -> Attempt | None:
     return await _sharing_of(context).find_part(descriptor, candidates, context, start)
 
@@ -109,9 +129,25 @@ class Sharing(AsyncResource):
         return f"<Sharing: {len(self._running)} fetches, {len(self._fetches)} can be joined>"
 
     async def join(
-        self, descriptor: Descriptor, candidates: Sequence[BlobCandidate], context: Context
+        self,
+        descriptor: Descriptor,
+        candidates: Sequence[BlobCandidate],
+        context: Context,
+        *,
+        start: int = 0,
+        strangers: bool = True,
     ) -> Attempt | BlobReader | None:
         """All of a blob: from the cache, or from a fetch, which begins unless there is one.
+
+        If another image or principal began the fetch and it fails before there was a byte of it to
+        read, the reader's own candidates are fetched from.
+
+        Args:
+            descriptor: The blob.
+            candidates: Its candidates, best first.
+            context: The session.
+            start: Offset of the first byte that the reader lacks.
+            strangers: Whether to join a fetch that does not ask all of these candidates.
 
         Returns:
             None if the candidates should be asked for this reader alone.
@@ -129,13 +165,26 @@ class Sharing(AsyncResource):
             fetch = self._find(descriptor, context)
             if fetch is None and shared:
                 fetch = self._find_any(descriptor)
+        if fetch is not None and not strangers and not fetch.covers(candidates, context):
+            fetch = None
+        began = fetch is None
         if fetch is None:
             if self._is_taken(descriptor, context):
                 return None
             fetch = self._begin(descriptor, candidates, context)
         elif context.observed:
             context.emit(BlobJoined(fetch.reference, descriptor.digest, fetch.stored))
-        return await fetch.join(candidates)
+        try:
+            return await fetch.join(
+                candidates,
+                context,
+                start=start,
+                reopen=partial(_reopen, descriptor, candidates, context),
+            )
+        except SupplementedError:
+            if began or fetch.covers(candidates, context):
+                raise
+        return await self.join(descriptor, candidates, context, start=start, strangers=False)
 
     async def find_part(
         self,
@@ -234,6 +283,18 @@ def _fitting(fetch: SharedFetch | None, descriptor: Descriptor) -> SharedFetch |
     return fetch if descriptor.size is None or fetch.size in {None, descriptor.size} else None
 
 
+def _reopen(
+    descriptor: Descriptor,
+    candidates: Sequence[BlobCandidate],
+    context: Context,
+    alone: bool,  # noqa: FBT001 - of a partial
+) -> VerifiedStream:
+    """The blob once more, for a reader that cannot follow the fetch that it joined."""
+    return open_stream(
+        descriptor, candidates, context, shared=not alone, strangers=False, quiet=True
+    )
+
+
 async def _claim(descriptor: Descriptor, context: Context) -> Spool:
     if context.cache is not None:
         spool = await context.cache.claim(context, descriptor)
@@ -249,9 +310,7 @@ async def _find_kept(
     cache = context.cache
     if cache is None:
         return None
-    file = await cache.find(context, descriptor, shared=False)
-    if file is None and shared:
-        file = await cache.find(context, descriptor, shared=True)
+    file = await cache.find(context, descriptor, shared=shared)
     if file is None:
         return None
     if descriptor.size not in {None, file.size} or start > file.size:

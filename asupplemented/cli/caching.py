@@ -65,7 +65,9 @@ PinOption = Annotated[
 def prefetch(options: GroupOptions, *, pin: PinOption = False) -> None:
     """Fetch an image into the cache on disk (--cache).
 
-    Prints the digest of the image. Blobs that the cache holds already are not fetched again.
+    Prints the digest of the image. Blobs that the cache holds already are not fetched again. The
+    exit status is 1 if the cache does not hold all of the image at the end; blobs that a local
+    member holds need not be in the cache.
     """
     group = options.parse_group()
     if options.cache is None:
@@ -86,6 +88,8 @@ def prefetch(options: GroupOptions, *, pin: PinOption = False) -> None:
         else:
             write_text(report.digest)
             runner.reporter.info(_summarize(report))
+    if report.not_kept or report.missing:
+        raise typer.Exit(1)
 
 
 def _summarize(report: PrefetchReport) -> str:
@@ -97,4 +101,9 @@ def _summarize(report: PrefetchReport) -> str:
         text += f"; {report.reused_blobs} blobs were already there"
     if report.missing:
         text += f"; no member holds {', '.join(report.missing)}"
+    if report.not_kept:
+        text += (
+            f"; the cache does not hold {', '.join(report.not_kept)}: "
+            "make it larger with --cache-size, or unpin images"
+        )
     return text

@@ -130,6 +130,8 @@ class _ProgressBars:
                 del self._blobs[blob.digest]
                 self._progress.advance(self._whole, size)
             case BlobReused(blob):
+                if blob.digest in self._blobs:
+                    self._progress.remove_task(self._blobs.pop(blob.digest))
                 self._progress.advance(self._whole, blob.size or 0)
             case _:
                 assert_never(event)

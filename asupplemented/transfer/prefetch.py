@@ -1,8 +1,12 @@
 """Fetch an image into the cache of a session ahead of its use.
 
 A prefetch is a walk over the manifests, as a copy makes it, and then one read of each blob. Reading
-is enough: the session keeps what is read through it. Unlike a copy, a prefetch goes on without the
-manifests that are not found, and reports them; the cache need not be complete.
+is enough: the session keeps what is read through it. A file of this machine is read too, because
+only its digest shows that it holds the blob; it stays where it is. All manifests are kept, also
+those of local members, because a cache finds by them what a pin protects.
+
+Unlike a copy, a prefetch goes on without the manifests that are not found, and reports them; the
+cache need not be complete. At the end it asks the cache what it holds.
 """
 
 from __future__ import annotations
@@ -12,8 +16,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.aio.concurrency import for_each
+from asupplemented.aio.threads import run_blocking
+from asupplemented.cache.manifests import settle_manifests
 from asupplemented.cache.sharing import settle
-from asupplemented.errors import BlobNotFoundError, ConfigurationError
+from asupplemented.errors import (
+    BlobNotFoundError,
+    ConfigurationError,
+    SourceError,
+    VerificationError,
+)
 from asupplemented.events import (
     BlobAdvanced,
     BlobCopied,
@@ -22,6 +33,7 @@ from asupplemented.events import (
     CopyProgress,
     PrefetchReport,
 )
+from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import AllImages
 from asupplemented.model.manifest import ImageManifest
@@ -29,10 +41,9 @@ from asupplemented.remedies import CACHE, advise
 from asupplemented.transfer.plan import ManifestWalker, sum_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from asupplemented.abc import Context, Source
-    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.abc import BlobStream, Context, Source
     from asupplemented.model.index import Selection
     from asupplemented.model.manifest import Manifest
 
@@ -52,8 +63,9 @@ async def prefetch(
 ) -> PrefetchReport:
     """Read an image so that the session's cache has it: all manifests first, then the blobs.
 
-    What the cache has is not fetched again, so a prefetch can be repeated. What is in files of
-    this machine stays where it is.
+    What the cache has is not fetched again, so a prefetch can be repeated. A blob that a file of
+    this machine holds is read, and stays where it is. If that file is not what it should be, the
+    blob is fetched from the other members.
 
     Args:
         source: The image; it stays open.
@@ -63,7 +75,7 @@ async def prefetch(
         progress: Called on the event loop with every event. It must be quick and must not raise.
 
     Returns:
-        What was fetched, what the cache had, and what is missing.
+        What was fetched, what the cache holds now, and what it does not hold.
 
     Raises:
         ConfigurationError: The session has no cache, or `concurrency` is below 1.
@@ -71,7 +83,8 @@ async def prefetch(
         LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
         SupplementedError: A source failed. What was fetched until then stays in the cache.
     """
-    if session.cache is None:
+    cache = session.cache
+    if cache is None:
         message = "there is no cache to fetch into" + advise("give one as {}", CACHE)
         raise ConfigurationError(message, reference=source.reference)
     if concurrency < 1:
@@ -81,31 +94,59 @@ async def prefetch(
     walker = ManifestWalker(source, selection or AllImages(), concurrency, skip_missing=True)
     top = await source.get_manifest()
     await walker.walk(top)
-    blobs = _list_blobs(walker.found.values())
+    manifests = list(walker.found.values())
+    await settle_manifests(session)
+    for manifest in manifests:
+        if not await cache.holds(session, _describe(manifest)):
+            await cache.keep_manifest(session, manifest, top=manifest is top)
+    # In a thread, because images may have hundreds of thousands of layers.
+    blobs, size = await run_blocking(session, _list_blobs, manifests)
     reader = _BlobReader(source, progress or _ignore)
-    reader.progress(CopyPlanned(len(walker.found), len(blobs), sum_sizes(blobs)))
+    reader.progress(CopyPlanned(len(manifests), len(blobs), size))
     await for_each(blobs, reader.read, limit=concurrency)
-    report = PrefetchReport(
+    await settle(session)
+    held: dict[Digest, bool] = {}
+    elsewhere = {*reader.missing, *reader.local}
+
+    async def look(descriptor: Descriptor) -> None:
+        digest = Digest(descriptor.digest)
+        if digest not in elsewhere:
+            held[digest] = await cache.holds(session, descriptor)
+
+    await for_each([_describe(manifest) for manifest in manifests], look, limit=concurrency)
+    await for_each(blobs, look, limit=concurrency)
+    kept, not_kept = await run_blocking(session, _divide, held)
+    return PrefetchReport(
         digest=top.digest,
-        manifests=len(walker.found),
+        manifests=len(manifests),
         blobs=len(reader.fetched),
         bytes=sum(reader.fetched),
         reused_blobs=reader.reused,
         missing=(*walker.missing, *reader.missing),
         seconds=perf_counter() - began,
+        kept=kept,
+        not_kept=not_kept,
     )
-    await settle(session)
-    return report
 
 
-def _list_blobs(manifests: Iterable[Manifest]) -> list[Descriptor]:
-    """The blobs of all images, each once."""
+def _describe(manifest: Manifest) -> Descriptor:
+    return Descriptor(digest=manifest.digest, size=manifest.size)
+
+
+def _divide(held: Mapping[Digest, bool]) -> tuple[tuple[Digest, ...], tuple[Digest, ...]]:
+    """What the cache holds, and what it does not hold."""
+    kept = tuple(digest for digest, holds in held.items() if holds)
+    return kept, tuple(digest for digest, holds in held.items() if not holds)
+
+
+def _list_blobs(manifests: Iterable[Manifest]) -> tuple[list[Descriptor], int | None]:
+    """The blobs of all images, each once, and how many bytes they are, None if unknown."""
     blobs: dict[str, Descriptor] = {}
     for manifest in manifests:
         image = manifest.parse()
         if isinstance(image, ImageManifest):
             blobs.update((blob.digest, blob) for blob in image.blobs)
-    return list(blobs.values())
+    return list(blobs.values()), sum_sizes(blobs.values())
 
 
 def _ignore(event: CopyProgress) -> None:
@@ -121,32 +162,51 @@ class _BlobReader:
     fetched: list[int] = field(default_factory=list[int])
     """Sizes of the blobs that were fetched."""
     reused: int = 0
+    local: set[Digest] = field(default_factory=set[Digest])
+    """Blobs that files of local members hold."""
     missing: list[Digest] = field(default_factory=list[Digest])
 
     async def read(self, blob: Descriptor) -> None:
-        """Read a blob to its end, unless it is in a file of this machine."""
+        """Read a blob to its end. A local file that turns out wrong is replaced by other members.
+
+        After such a failure, the session asks the member with the file last.
+        """
+        local = {c.reference for c in self.source.blob_candidates(blob) if c.local}
         try:
-            if self.source.blob_candidates(blob)[0].local:
-                self._reuse(blob)
-            else:
-                await self._fetch(blob)
+            for last in (not local, True):
+                stream = self.source.open_blob(blob)
+                try:
+                    await self._drain(blob, stream, local)
+                except (SourceError, VerificationError):
+                    if last or not _is_from(stream, local):
+                        raise
+                else:
+                    return
         except BlobNotFoundError:
             if not blob.urls:
                 raise
             # The manifest names other places, which are not read: the image may be complete there.
             self.missing.append(Digest(blob.digest))
 
-    async def _fetch(self, blob: Descriptor) -> None:
-        async with self.source.open_blob(blob) as stream:
-            if stream.take_path() is not None:
-                self._reuse(blob)
-                return
-            self.progress(BlobAdvanced(blob, 0))
-            async for _ in stream:
-                self.progress(BlobAdvanced(blob, stream.received))
-            self.fetched.append(stream.received)
-            self.progress(BlobCopied(blob, stream.received, stream.member))
+    async def _drain(self, blob: Descriptor, stream: BlobStream, local: set[str]) -> None:
+        async with stream:
+            found = stream.take_path() is not None
+            if not found:
+                self.progress(BlobAdvanced(blob, 0))
+                async for _ in stream:
+                    self.progress(BlobAdvanced(blob, stream.received))
+            is_local = _is_from(stream, local)
+            if is_local:
+                self.local.add(Digest(blob.digest))
+            if found or is_local:
+                self.reused += 1
+                self.progress(BlobReused(blob))
+            else:
+                self.fetched.append(stream.received)
+                self.progress(BlobCopied(blob, stream.received, stream.member))
 
-    def _reuse(self, blob: Descriptor) -> None:
-        self.reused += 1
-        self.progress(BlobReused(blob))
+
+def _is_from(stream: BlobStream, references: set[str]) -> bool:
+    """Whether some sources, and no others, served what came of a stream."""
+    served = {part.reference for part in stream.served}
+    return bool(served) and served <= references

@@ -218,7 +218,7 @@ def test_a_file_that_was_changed_is_no_proof_of_a_whole_blob() -> None:
     failover.receive(LARGE)
     with pytest.raises(SourceError, match="changed") as caught:
         failover.end(trusted=False)
-    assert fail(failover, caught.value) == Raise(caught.value, Fault(A, progress=LARGE))
+    assert fail(failover, caught.value) == StartOver(0, None, (), Fault(A, progress=LARGE))
 
 
 def test_the_digest_proves_all() -> None:
@@ -297,11 +297,25 @@ def test_a_source_that_refuses_the_rest_is_followed_by_the_next() -> None:
     assert failover.refuse() == NextCandidate(10, LARGE)
 
 
-def test_a_whole_blob_that_was_not_hashed_cannot_go_on() -> None:
+def test_a_whole_blob_of_a_file_that_failed_is_served_again_and_hashed() -> None:
     failover = start(preverified=True)
     failover.receive(10)
-    error = NetworkError("x")
-    assert fail(failover, error, resumable=False) == Raise(error, Fault(A, progress=10))
+    decision = fail(failover, NetworkError("x"), resumable=False)
+    assert decision == StartOver(0, None, (), Fault(A, progress=10))
+    assert (failover.handed, failover.position) == (10, 0)
+    failover.begin(B, LARGE, preverified=False)
+    assert failover.proof is Proof.HASHED
+    # What the caller has is not handed out again, so it may start over once more.
+    failover.receive(10)
+    assert isinstance(fail(failover, mismatch(), resumable=False), StartOver)
+    assert failover.handed == 10
+    failover.begin(B, LARGE, preverified=False)
+    failover.receive(11)
+    assert isinstance(fail(failover, mismatch(), resumable=False), Raise)
+
+
+def mismatch() -> DigestMismatchError:
+    return DigestMismatchError("x", digest=DIGEST, actual=WRONG)
 
 
 def test_a_verified_file_that_fails_at_once_leaves_nothing_to_prove() -> None:

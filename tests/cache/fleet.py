@@ -81,7 +81,7 @@ class Shelf(BlobCache):
     forgets: bool = False
     nearer: Sequence[BlobCandidate] = ()
     blobs: dict[tuple[str | None, str], bytes] = field(default_factory=dict)
-    manifests: dict[tuple[str | None, str], Manifest] = field(default_factory=dict)
+    manifests: dict[tuple[str | None, str | None, str], Manifest] = field(default_factory=dict)
     spools: list[Buffer] = field(default_factory=list)
     files: int = 0
 
@@ -108,13 +108,14 @@ class Shelf(BlobCache):
         return spool
 
     async def find_manifest(
-        self, context: Context, digest: Digest, *, shared: bool = False
+        self, context: Context, digest: Digest, *, source: str | None = None
     ) -> Manifest | None:
-        return self.manifests.get((context.principal, digest))
+        return self.manifests.get((context.principal, source, digest))
 
-    async def keep_manifest(self, context: Context, manifest: Manifest, *, top: bool) -> None:
-        key = context.principal, manifest.digest
-        self.manifests[key] = manifest
+    async def keep_manifest(
+        self, context: Context, manifest: Manifest, *, top: bool, source: str | None = None
+    ) -> None:
+        self.manifests[context.principal, source, manifest.digest] = manifest
 
     async def aclose(self) -> None:
         """Hold nothing open."""

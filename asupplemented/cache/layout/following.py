@@ -17,6 +17,7 @@ from asupplemented.aio.threads import run_blocking
 from asupplemented.cache.layout.fetch_lock import FollowedFile, FollowState
 from asupplemented.cache.spool import FileSpool
 from asupplemented.errors import SourceError
+from asupplemented.limits import MIB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -34,6 +35,9 @@ PATIENCE: Final = 20.0
 PAUSE: Final = 0.01
 MAX_PAUSE: Final = 0.05
 """Seconds between two looks: short at first, longer while nothing comes."""
+
+RESERVED: Final = 16 * MIB
+"""Bytes that are reserved at once for a blob whose size was not announced."""
 
 DELAY: Final = 0.05
 """Seconds after which a batch is written for other processes to see, even if it is small."""
@@ -179,24 +183,40 @@ class FollowedBlob:
 class CachedSpool(FileSpool):
     """A spool in the ingest directory of a cache, added to the cache when it is committed.
 
-    If the disk of the cache is full, the rest goes to a temporary file elsewhere. The blob is then
-    not added to the cache, but all its readers get it.
+    Its bytes are reserved in the limit of the cache before they are written. If the disk of the
+    cache is full, or its limit, the rest goes to a temporary file elsewhere. The blob is then not
+    added to the cache, but all its readers get it.
 
     Args:
         context: The session.
         fetch_lock: The fetch; closed with the spool.
         candidates: Another process that is fetching the same blob, if there is one.
+        reserve: Reserves bytes of the cache for the file, in place of what was reserved before;
+            gives whether there is room.
+        release: Releases what is reserved, unless adding the file did that.
         add: Adds the whole file to the cache; raises only if it is cancelled.
         warn: Called with the reason why the blob cannot be added.
     """
 
-    __slots__ = ("_add", "_candidates", "_fetch_lock", "_settled", "_warn")
+    __slots__ = (
+        "_add",
+        "_candidates",
+        "_fetch_lock",
+        "_release",
+        "_reserve",
+        "_reserved",
+        "_settled",
+        "_warn",
+    )
 
     def __init__(
         self,
         context: Context,
         fetch_lock: FetchLock,
         candidates: Sequence[BlobCandidate],
+        *,
+        reserve: Callable[[int], Awaitable[bool]],
+        release: Callable[[], Awaitable[None]],
         add: Callable[[StagedFile, int], Awaitable[None]],
         warn: Callable[[SourceError], None],
     ) -> None:
@@ -204,9 +224,48 @@ class CachedSpool(FileSpool):
         self._parts.append((0, fetch_lock.file))
         self._fetch_lock = fetch_lock
         self._candidates = tuple(candidates)
+        self._reserve = reserve
+        self._release = release
         self._add = add
         self._warn = warn
+        self._reserved = 0
         self._settled = False
+
+    async def reserve(self, size: int) -> bool:
+        """Reserve bytes of the cache for the blob; False if there is no room for them.
+
+        Raises:
+            SupplementedError: The directory cannot be used.
+        """
+        if size <= self._reserved:
+            return True
+        if not await self._reserve(size):
+            return False
+        self._reserved = size
+        return True
+
+    async def append(self, chunk: bytes) -> None:
+        end = self._end + len(chunk)
+        if not self._settled and end > self._reserved:
+            await self._reserve_more(end)
+        await super().append(chunk)
+
+    async def _reserve_more(self, end: int) -> None:
+        try:
+            # Several blocks at once, because each reservation takes the lock of the cache.
+            if await self.reserve(self._reserved + RESERVED) or await self.reserve(end):
+                return
+            message = "the blob has no room in the cache, and its size was not announced"
+            error = SourceError(message)
+        except SourceError as raised:
+            error = raised
+        await self._move_on(error)
+
+    async def aclose(self) -> None:
+        reserved, self._reserved = self._reserved, 0
+        await super().aclose()
+        if reserved:
+            await self._release()
 
     @property
     def candidates(self) -> Sequence[BlobCandidate]:

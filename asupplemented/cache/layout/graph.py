@@ -1,7 +1,9 @@
 """What a manifest in a cache references, directly and transitively. Blocking.
 
 Content never changes under its digest, so the references of a manifest are read once and kept in
-memory. Whether the referenced blobs are there is looked up every time.
+memory. They depend on its bytes alone: its media type is the one that the bytes tell, whatever
+sources and other manifests call it. So no image changes what is known of another one. Whether the
+referenced blobs are there is looked up every time.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asupplemented.cache.layout.paths import BlobMetadata, CachePaths
+    from asupplemented.cache.layout.paths import CachePaths
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.image_manifest import ImageManifest
 
@@ -38,8 +40,9 @@ MAX_REMEMBERED: Final = 500_000
 class References(NamedTuple):
     """What one manifest references."""
 
-    manifests: tuple[tuple[Digest, str], ...] = ()
-    """Manifests with their media types."""
+    media_type: str
+    """The media type of the manifest itself, by its bytes."""
+    manifests: tuple[Digest, ...] = ()
     blobs: tuple[Digest, ...] = ()
     """All other blobs that a complete image has."""
     optional: tuple[Digest, ...] = ()
@@ -74,23 +77,22 @@ class ManifestGraph:
 
     Args:
         paths: The paths of the cache.
-        metadata: Tells the media types of manifests.
     """
 
-    __slots__ = ("_closures", "_metadata", "_paths", "_references")
+    __slots__ = ("_closures", "_paths", "_references")
 
-    def __init__(self, paths: CachePaths, metadata: BlobMetadata) -> None:
+    def __init__(self, paths: CachePaths) -> None:
         self._paths = paths
-        self._metadata = metadata
         self._closures = LRU[Digest, frozenset[Digest]](MAX_REMEMBERED, len)
         self._references = LRU[Digest, "References | SupplementedError"](MAX_REMEMBERED, _weigh)
 
-    def closure(self, top: Digest, media_type: str | None) -> Closure:
+    def closure(self, top: Digest, *, strict: bool = True) -> Closure:
         """Everything that a manifest references transitively.
 
         Args:
             top: Its digest.
-            media_type: Its media type, None to take that of its metadata.
+            strict: Whether to raise if a part of it cannot be found out. Otherwise that part is
+                left out, and the closure is not final.
 
         Raises:
             LimitExceededError: It references too many manifests, or nests them too deeply.
@@ -100,7 +102,7 @@ class ManifestGraph:
         blobs: set[Digest] = set()
         missing: set[Digest] = set()
         final = True
-        for digest, references in self._walk(top, media_type):
+        for digest, references in self._walk(top, strict=strict):
             if references is None:
                 missing.add(digest)
                 final = False
@@ -110,31 +112,42 @@ class ManifestGraph:
             blobs.update(references.blobs, references.optional)
         return Closure(tuple(found), frozenset(blobs), frozenset(missing), final)
 
-    def _walk(
-        self, top: Digest, media_type: str | None
-    ) -> Iterator[tuple[Digest, References | None]]:
-        """Manifests, each once and level by level, with their references; None if not there."""
+    def _walk(self, top: Digest, *, strict: bool) -> Iterator[tuple[Digest, References | None]]:
+        """Manifests, each once and level by level, with their references; None if unknown."""
         seen = {top}
-        level = [(top, media_type)]
+        level = [top]
         for _ in range(MAX_NESTING + 1):
-            below: list[tuple[Digest, str | None]] = []
-            for digest, its_type in level:
-                references = self.references(digest, its_type)
+            below: list[Digest] = []
+            for digest in level:
+                references = self._references_of(digest, strict=strict)
                 yield digest, references
                 entries = references.manifests if references else ()
-                fresh = [entry for entry in entries if entry[0] not in seen]
-                below.extend(fresh)
-                seen.update(digest for digest, _ in fresh)
-                if len(seen) > MAX_INSTANCES:
+                fresh = [entry for entry in entries if entry not in seen]
+                if len(seen) + len(fresh) > MAX_INSTANCES:
+                    if not strict:
+                        yield digest, None
+                        return
                     message = f"{top} references more than {MAX_INSTANCES} manifests"
                     raise LimitExceededError(message, limit=MAX_INSTANCES, digest=top)
+                below.extend(fresh)
+                seen.update(fresh)
             if not below:
                 return
             level = below
-        message = f"{top} nests more than {MAX_NESTING} indexes"
-        raise LimitExceededError(message, limit=MAX_NESTING, digest=top)
+        if strict:
+            message = f"{top} nests more than {MAX_NESTING} indexes"
+            raise LimitExceededError(message, limit=MAX_NESTING, digest=top)
+        yield from ((digest, None) for digest in level)
 
-    def references(self, digest: Digest, media_type: str | None = None) -> References | None:
+    def _references_of(self, digest: Digest, *, strict: bool) -> References | None:
+        try:
+            return self.references(digest)
+        except SupplementedError:
+            if strict:
+                raise
+            return None
+
+    def references(self, digest: Digest) -> References | None:
         """What one manifest references; None if it is not there.
 
         Raises:
@@ -145,7 +158,7 @@ class ManifestGraph:
         known = self._references.get(digest)
         if known is None:
             try:
-                known = self._read(digest, media_type or self._metadata.media_type(digest))
+                known = self._read(digest)
             except (ManifestError, LimitExceededError) as error:
                 known = error  # Kept, too: the same bytes will be malformed next time.
             if known is None:
@@ -155,15 +168,16 @@ class ManifestGraph:
             raise type(known)(known.message, digest=digest) from known
         return known
 
-    def _read(self, digest: Digest, media_type: str | None) -> References | None:
+    def _read(self, digest: Digest) -> References | None:
         try:
             raw = read_limited(self._paths.blob(digest), MAX_MANIFEST, follow=False)
         except NotFoundError:
             return None
-        parsed = Manifest.verified(raw, media_type, digest).parse()
+        manifest = Manifest.verified(raw, None, digest)
+        parsed = manifest.parse()
         if isinstance(parsed, Index):
-            return _references_of_index(parsed)
-        return _references_of_image(parsed)
+            return _references_of_index(parsed, manifest.media_type)
+        return _references_of_image(parsed, manifest.media_type)
 
     def _is_there(self, digest: Digest, known: set[Digest]) -> bool:
         return digest in known or self._paths.has(digest)
@@ -173,11 +187,8 @@ class ManifestGraph:
         known = self._closures.get(digest)
         if known is not None:
             return known
-        try:
-            closure = self.closure(digest, None)
-        except SupplementedError:
-            return frozenset((digest,))
-        digests = closure.digests | {digest}
+        closure = self.closure(digest, strict=False)
+        digests = closure.digests | closure.missing | {digest}
         if closure.final:
             self._closures.put(digest, digests)
         return digests
@@ -187,23 +198,23 @@ def _weigh(known: References | SupplementedError) -> int:
     return 1 if isinstance(known, SupplementedError) else known.total
 
 
-def _references_of_index(index: Index) -> References:
-    manifests: list[tuple[Digest, str]] = []
+def _references_of_index(index: Index, media_type: str) -> References:
+    manifests: list[Digest] = []
     blobs: list[Digest] = []
     for entry in index.manifests:
         if entry.media_type is not None and entry.media_type in types.KNOWN_MANIFESTS:
-            manifests.append((Digest(entry.digest), entry.media_type))
+            manifests.append(Digest(entry.digest))
         else:
             blobs.append(Digest(entry.digest))
-    return References(tuple(manifests), tuple(blobs))
+    return References(media_type, tuple(manifests), tuple(blobs))
 
 
-def _references_of_image(manifest: ImageManifest) -> References:
+def _references_of_image(manifest: ImageManifest, media_type: str) -> References:
     needed: list[Digest] = []
     optional: list[Digest] = []
     for blob in manifest.blobs:
         (optional if _is_elsewhere(blob) else needed).append(Digest(blob.digest))
-    return References(blobs=tuple(needed), optional=tuple(optional))
+    return References(media_type, blobs=tuple(needed), optional=tuple(optional))
 
 
 def _is_elsewhere(blob: Descriptor) -> bool:

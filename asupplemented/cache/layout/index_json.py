@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.cache.layout.graph import Closure, ManifestGraph
-    from asupplemented.cache.layout.paths import BlobMetadata, CachePaths
+    from asupplemented.cache.layout.paths import CachePaths
     from asupplemented.model.strict_json import Json
     from asupplemented.oci_layout import LayoutIndex
 
@@ -47,15 +47,13 @@ class IndexMaintainer:
 
     Args:
         paths: The paths of the cache.
-        metadata: Tells the media types of manifests.
         graph: Tells what manifests reference.
     """
 
-    __slots__ = ("_graph", "_metadata", "_paths")
+    __slots__ = ("_graph", "_paths")
 
-    def __init__(self, paths: CachePaths, metadata: BlobMetadata, graph: ManifestGraph) -> None:
+    def __init__(self, paths: CachePaths, graph: ManifestGraph) -> None:
         self._paths = paths
-        self._metadata = metadata
         self._graph = graph
 
     def list_if_complete(self, top: Digest) -> None:
@@ -67,17 +65,17 @@ class IndexMaintainer:
             LockBusy: ``index.json`` is being changed; call it again.
             SupplementedError: ``index.json`` cannot be read or written.
         """
-        media_type = self._metadata.media_type(top)
-        if media_type is None:
-            return
         try:
-            closure = self._graph.closure(top, media_type)
+            references = self._graph.references(top)
+            if references is None:
+                return
+            closure = self._graph.closure(top)
         except SupplementedError:
             return
         if closure.missing:
             self._wait(top, max(closure.missing))
         elif not self._is_listed(top):
-            self._list(top, media_type, closure)
+            self._list(top, references.media_type, closure)
 
     def blob_added(self, digest: Digest) -> None:
         """Examine the tops again that wait for a blob, now that it is there.
@@ -109,7 +107,7 @@ class IndexMaintainer:
             return
         self._change(partial(_without, digests=affected.keys()))
         for top, lost in affected.items():
-            if top not in victims and self._metadata.media_type(top) is not None:
+            if top not in victims and self._paths.has(top):
                 with suppress(SupplementedError):  # A full disk: then the top is not listed again.
                     self._wait(top, lost)
 
@@ -167,7 +165,7 @@ class IndexMaintainer:
         with suppress(OSError):
             for directory in self._paths.waiting.iterdir():
                 for top in read_labels(directory):
-                    if self._metadata.media_type(top) is None:
+                    if not self._paths.has(top):
                         _stop_waiting(directory, top)
                 with suppress(OSError):
                     directory.rmdir()

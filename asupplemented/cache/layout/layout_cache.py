@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from asupplemented.abc import BlobCache
 from asupplemented.aio.atomic import StagedFile
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.locks import retry_while_locked
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking, run_opening
 from asupplemented.cache.layout.fetch_lock import FetchLock, FollowedFile
 from asupplemented.cache.layout.following import CachedSpool, FollowedCandidate
 from asupplemented.cache.layout.lookup import Lookup
-from asupplemented.cache.layout.paths import CachePaths
+from asupplemented.cache.layout.paths import CachePaths, ManifestOrigin, read_labels
 from asupplemented.cache.layout.store import CacheStore
 from asupplemented.errors import (
     ClosedError,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.manifest import Manifest
 
-__all__ = ("LayoutCache", "ThrottledWarnings")
+__all__ = ("CacheStats", "LayoutCache", "ThrottledWarnings")
 
 T = TypeVar("T")
 
@@ -88,6 +90,24 @@ class ThrottledWarnings:
             return True
 
 
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What a cache holds, and how often it was of use."""
+
+    bytes: int
+    """Of all blobs and manifests, by their apparent size; those in the making not included."""
+    entries: int
+    """Blobs and manifests."""
+    pins: int
+    """Digests that are pinned, without what these reference."""
+    hits: int
+    """Blobs and manifests that this object was asked for and found."""
+    misses: int
+    """Blobs and manifests that this object was asked for and did not find."""
+    limit: int
+    """The most bytes that it may hold."""
+
+
 class LayoutCache(BlobCache):
     """Keeps blobs and manifests in an OCI layout, within a limit of bytes.
 
@@ -102,7 +122,7 @@ class LayoutCache(BlobCache):
         path: The directory. If it is not there, it is made for this user alone; its parent has
             to be there.
         max_bytes: The most bytes that all blobs and manifests may have together, by their
-            apparent size. Blobs that are being fetched come on top. A larger blob is not kept.
+            apparent size, those that are being fetched included. A larger blob is not kept.
         durable: Whether a blob is on the disk before it counts as there. If not, each file is
             hashed before its first use, because a power failure may have damaged it.
         verify_on_read: Whether each file is hashed before it is served, once for as long as it
@@ -118,8 +138,10 @@ class LayoutCache(BlobCache):
     __slots__ = (
         "_closed",
         "_fills",
+        "_hits",
         "_lookup",
         "_max_bytes",
+        "_misses",
         "_paths",
         "_prepared",
         "_store",
@@ -144,6 +166,8 @@ class LayoutCache(BlobCache):
         self._swept = 0.0
         self._warnings = ThrottledWarnings(self._paths.root)
         self._fills = fills
+        self._hits = 0
+        self._misses = 0
         self._closed = False
 
     @property
@@ -169,6 +193,16 @@ class LayoutCache(BlobCache):
 
         Other users of the directory neither remove nor rename the file until it is closed.
         """
+        found = await self._find(session, blob, shared=shared)
+        self._count(hit=found is not None)
+        return found
+
+    async def holds(self, session: Context, blob: Descriptor) -> bool:
+        found = await self._find(session, blob, shared=False)
+        _close(found)
+        return found is not None
+
+    async def _find(self, session: Context, blob: Descriptor, *, shared: bool) -> BlobFile | None:
         digest, principal = Digest(blob.digest), session.principal
         wall = _clock_of(session).wall()
 
@@ -183,20 +217,17 @@ class LayoutCache(BlobCache):
         return None
 
     async def find_manifest(
-        self, session: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, source: str | None = None
     ) -> Manifest | None:
         """A manifest by its digest, verified; see `BlobCache.find_manifest`."""
         principal, wall = session.principal, _clock_of(session).wall()
-
-        def look() -> Manifest | None:
-            if not self._lookup.is_granted(digest, principal, shared=shared):
-                return None
-            return self._lookup.read_manifest(digest, wall)
-
+        look = partial(self._lookup.read_manifest, digest, principal, source, wall)
+        found = None
         with self._bypass_on_error(session, "cannot be read"):
             if not self._closed:
-                return await run_blocking(session, look)
-        return None
+                found = await run_blocking(session, look)
+        self._count(hit=found is not None)
+        return found
 
     # Keeping
 
@@ -213,16 +244,25 @@ class LayoutCache(BlobCache):
             await self._prepare(session)
             begin = partial(self._begin_fetch, digest, principal)
             fetch_lock = await run_opening(session, begin, FetchLock.close)
-            return CachedSpool(
+            spool = CachedSpool(
                 session,
                 fetch_lock,
                 () if fetch_lock.held else (self._follow(session, fetch_lock, blob),),
-                partial(self._add_blob, session, digest, principal),
-                partial(self._warnings.warn, session, "cannot be written"),
+                reserve=partial(self._reserve, session, fetch_lock.file),
+                release=partial(self._release, session, fetch_lock.file),
+                add=partial(self._add_blob, session, digest, principal),
+                warn=partial(self._warnings.warn, session, "cannot be written"),
             )
+            async with closing_on_error(lambda: (spool,), "a spool"):
+                if blob.size is None or await spool.reserve(blob.size):
+                    return spool
+                self._warn_full(session, digest)
+                await spool.aclose()
         return None
 
-    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
+    async def keep_manifest(
+        self, session: Context, manifest: Manifest, *, top: bool, source: str | None = None
+    ) -> None:
         """Keep a verified manifest; see `BlobCache.keep_manifest`.
 
         A top is listed in ``index.json``, by its digest, once all that it references is there.
@@ -233,7 +273,8 @@ class LayoutCache(BlobCache):
         principal, wall = session.principal, _clock_of(session).wall()
         with self._bypass_on_error(session, "cannot be written"):
             await self._prepare(session)
-            add = partial(self._add_manifest, manifest, principal, wall, top=top)
+            origin = ManifestOrigin(source, manifest.media_type)
+            add = partial(self._add_manifest, manifest, origin, principal, wall, top=top)
             if not await self._retry(session, add):
                 self._warn_full(session, manifest.digest)
 
@@ -256,11 +297,38 @@ class LayoutCache(BlobCache):
         """
         await self._set_pinned(session, digests, pinned=False)
 
+    def stats(self) -> CacheStats:
+        """What the cache holds, and how often this object found what it was asked for.
+
+        Blocking: it lists the directory of the cache.
+        """
+        sizes = [usage.size for usage in self._store.metadata.scan()]
+        return CacheStats(
+            bytes=sum(sizes),
+            entries=len(sizes),
+            pins=sum(1 for _ in read_labels(self._paths.pins)),
+            hits=self._hits,
+            misses=self._misses,
+            limit=self._max_bytes,
+        )
+
     async def aclose(self) -> None:
         """Find and add nothing any more. Spools and files that are open stay usable."""
         self._closed = True
 
     # Helpers
+
+    def _count(self, *, hit: bool) -> None:
+        self._hits += hit
+        self._misses += not hit
+
+    async def _reserve(self, session: Context, file: StagedFile, size: int) -> bool:
+        wall = _clock_of(session).wall()
+        return await self._retry(session, partial(self._store.reserve, file, size, wall))
+
+    async def _release(self, session: Context, file: StagedFile) -> None:
+        with self._bypass_on_error(session, "cannot be written"):
+            await self._retry(session, partial(self._store.release, file))
 
     async def _set_pinned(
         self, session: Context, digests: tuple[Digest, ...], *, pinned: bool
@@ -324,7 +392,13 @@ class LayoutCache(BlobCache):
                 self._warn_full(session, digest)
 
     def _add_manifest(
-        self, manifest: Manifest, principal: str | None, wall: float, *, top: bool
+        self,
+        manifest: Manifest,
+        origin: ManifestOrigin,
+        principal: str | None,
+        wall: float,
+        *,
+        top: bool,
     ) -> bool:
         # Not synced: a manifest is verified each time it is read, and synced when it is listed.
         file = StagedFile.create(self._paths.ingest)
@@ -336,7 +410,7 @@ class LayoutCache(BlobCache):
                 manifest.size,
                 principal,
                 wall,
-                media_type=manifest.media_type,
+                manifest=origin,
                 top=top,
             )
         finally:

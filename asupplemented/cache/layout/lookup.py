@@ -1,8 +1,10 @@
 """Finding a blob in a cache, and deciding whether its file can be trusted. Blocking, for threads.
 
-A blob was verified when it came. If only this user can have changed its file since, it is served as
-it is. If other users could have, or the cache was made with `verify_on_read`, the file is hashed
-once, and again whenever it has changed.
+A blob was verified when it came, and the identity of its file was recorded: inode, size, and the
+times of its last changes. A file that still has this identity is served as it is, if only this user
+can have changed it. Every other file is hashed first: one that differs from the record, one that
+other users could have written, and any file if the cache was made with `verify_on_read`. It is
+hashed once, and again whenever it has changed.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import BlobFile
-from asupplemented.aio.files import map_os_error, open_regular, read_limited
+from asupplemented.aio.files import open_regular, read_limited
 from asupplemented.aio.locks import LockBusy, is_at, lock_file
 from asupplemented.aio.lru import LRU
-from asupplemented.blobs.blob_file import FileIdentity
+from asupplemented.blobs.blob_file import FileIdentity, matches
 from asupplemented.blobs.read_ahead import MAX_REMEMBERED, SETTLED
 from asupplemented.errors import ManifestError, NotFoundError, SupplementedError, VerificationError
-from asupplemented.limits import BLOCK, MAX_MANIFEST
+from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -78,23 +80,32 @@ class Lookup:
             if not _protect(fd, path):
                 return None
             fits = size is None or size == status.st_size
-            trusted = fits and not self._verify and self._is_private(path, status)
-            if trusted or self._matches(fd, FileIdentity.of(status), digest, wall):
+            identity = FileIdentity.of(status)
+            private = not self._verify and self._is_private(path, status)
+            trusted = private and self._store.metadata.is_verified(digest, identity)
+            if trusted or self._matches(fd, identity, digest, wall):
                 if not fits:
                     return None  # The file is right, so the size of the descriptor is wrong.
                 closing.pop_all()
+                if private and not trusted and self._verified.get(digest) == identity:
+                    self._store.metadata.set_verified(digest, identity)
                 self._store.metadata.touch(digest, wall)
-                return BlobFile(fd, path, 0, status.st_size, partial(os.close, fd))
+                close = partial(os.close, fd)
+                return BlobFile(fd, path, 0, status.st_size, close, verified=status)
         self._remove(digest)
         return None
 
-    def read_manifest(self, digest: Digest, wall: float) -> Manifest | None:
-        """Read a manifest, and verify it: manifests are small, so that is done each time.
+    def read_manifest(
+        self, digest: Digest, principal: str | None, source: str | None, wall: float
+    ) -> Manifest | None:
+        """Read a manifest that a principal read from a source before.
+
+        It is verified: manifests are small, so that is done each time.
 
         Raises:
             SupplementedError: The file cannot be read, or is malformed.
         """
-        media_type = self._store.metadata.media_type(digest)
+        media_type = self._store.metadata.media_type(digest, principal, source)
         if media_type is None:
             return None
         try:
@@ -121,7 +132,7 @@ class Lookup:
         """Whether a file has its digest: hashed, unless it was hashed and has not changed."""
         if self._verified.get(digest) == identity:
             return True
-        if not _hash(fd, digest):
+        if not matches(fd, digest):
             return False
         # A file that changed just now may change again without a change of its timestamps.
         if wall - max(identity.modified, identity.changed) / 1e9 >= SETTLED:
@@ -144,14 +155,3 @@ def _protect(fd: int, path: Path) -> bool:
 def _is_owned(status: os.stat_result) -> bool:
     """Whether only this user and root can write a file or directory."""
     return status.st_uid in {os.geteuid(), 0} and not status.st_mode & _WRITABLE
-
-
-def _hash(fd: int, digest: Digest) -> bool:
-    hasher, position = digest.hasher(), 0
-    try:
-        while block := os.pread(fd, BLOCK, position):
-            hasher.update(block)
-            position += len(block)
-    except OSError as error:
-        raise map_os_error(error, f"blob {digest}") from error
-    return hasher.hexdigest() == digest.encoded

@@ -1,10 +1,11 @@
 """The files of a cache: where they are, and what is known of each blob beside its bytes.
 
 The directory is an OCI layout that any tool can read. Within it, `PRIVATE` holds what only this
-library reads. The metadata of a blob is a directory there: its time of change tells when the blob
-was last used, and its files tell which principals fetched the blob and, for a manifest, its media
-type. A blob's own file is never touched, so that a file that was verified once can be recognised
-by its timestamps.
+library reads. The metadata of a blob is a directory there. Its time of change tells when the blob
+was last used. Its files tell which principals fetched the blob, and the identity that its file had
+when it was verified. For a manifest, they also tell which principal read it from which source, and
+the media type that this source gave. A blob's own file is never touched, so that a file that was
+verified once can be recognised by its inode, size and timestamps.
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ from asupplemented.oci_layout import LayoutStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ("BlobMetadata", "BlobUsage", "CachePaths", "label", "read_labels")
+    from asupplemented.blobs.blob_file import FileIdentity
+
+__all__ = (
+    "BlobMetadata",
+    "BlobUsage",
+    "CachePaths",
+    "ManifestOrigin",
+    "label",
+    "read_labels",
+    "read_number",
+)
 
 PRIVATE: Final = ".asupplemented"
 """The directory within the layout that other tools have no reason to look into."""
@@ -35,8 +46,8 @@ PRIVATE: Final = ".asupplemented"
 FRESH: Final = 60.0
 """Seconds in which a second use of a blob is not written down again."""
 
-MAX_MEDIA_TYPE: Final = 256
-"""Bytes of a media type."""
+MAX_TEXT: Final = 256
+"""Bytes of a media type, of an identity, or of a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +112,21 @@ class CachePaths:
         """The metadata of a blob: a directory, last changed when the blob was last used."""
         return self.metadata / digest.algorithm / digest.encoded
 
-    def media_type(self, digest: Digest) -> Path:
-        """The media type of a manifest; only what was added as a manifest has one."""
-        return self.metadata_of(digest) / "media-type"
+    @property
+    def reservations(self) -> Path:
+        """For each file in the making, under the same name, the bytes that are reserved for it."""
+        return self.root / PRIVATE / "reservations"
+
+    def identity(self, digest: Digest) -> Path:
+        """The identity that the file of a blob had when it was verified."""
+        return self.metadata_of(digest) / "identity"
+
+    def manifest_grant(self, digest: Digest, principal: str | None, source: str | None) -> Path:
+        """The media type of a manifest, as a principal read it from a source."""
+        name = hashlib.sha256(
+            f"{_name_of(principal)} {source or ''}".encode("utf-8", "surrogatepass")
+        ).hexdigest()
+        return self.metadata_of(digest) / f"manifest-{name[:32]}"
 
     def grant(self, digest: Digest, principal: str | None) -> Path:
         """The file that says that a principal fetched a blob itself (rule SEC-13)."""
@@ -135,7 +158,8 @@ class CachePaths:
         for path in (
             self.root / "blobs",
             self.root / PRIVATE,
-            *(self.ingest, self.fetch_locks, self.metadata, self.waiting, self.pins),
+            *(self.ingest, self.reservations, self.fetch_locks),
+            *(self.metadata, self.waiting, self.pins),
         ):
             make_directory(path)
 
@@ -156,6 +180,24 @@ def read_labels(directory: Path) -> Iterator[Digest]:
             yield Digest(name.replace("-", ":", 1))
 
 
+def read_number(path: Path) -> int:
+    """The number in a file; 0 if there is none. Blocking."""
+    text = _read_text(path)
+    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return read_limited(path, MAX_TEXT, follow=False).decode("ascii", "replace")
+    except SupplementedError:
+        return None
+
+
+def _show(identity: FileIdentity) -> str:
+    """An identity as text, without the device, whose number may change when a system starts."""
+    return f"{identity.inode} {identity.size} {identity.modified} {identity.changed}"
+
+
 def _name_of(principal: str | None) -> str:
     """A name for a principal that reveals nothing, and can be the name of a file."""
     return hash_principal(principal)[:32]
@@ -169,6 +211,13 @@ class BlobUsage(NamedTuple):
     digest: Digest
     size: int
     """Bytes of its file, as it appears."""
+
+
+class ManifestOrigin(NamedTuple):
+    """Where a manifest was read from, and what it was read as."""
+
+    source: str | None
+    media_type: str
 
 
 class BlobMetadata:
@@ -235,7 +284,11 @@ class BlobMetadata:
         return os.access(self._paths.grant(digest, principal), os.F_OK)
 
     def add_grant(
-        self, digest: Digest, principal: str | None, wall: float, media_type: str | None = None
+        self,
+        digest: Digest,
+        principal: str | None,
+        wall: float,
+        manifest: ManifestOrigin | None = None,
     ) -> None:
         """Record that a principal fetched a blob, and that the blob is used now.
 
@@ -243,7 +296,7 @@ class BlobMetadata:
             digest: The blob.
             principal: For whom it was fetched.
             wall: Seconds since the epoch.
-            media_type: Its media type, if it is a manifest.
+            manifest: Where it was read from, if it is a manifest.
 
         Raises:
             SourceError: See `asupplemented.aio.files.map_write_errors`.
@@ -252,18 +305,29 @@ class BlobMetadata:
         with map_write_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
             self._paths.grant(digest, principal).touch()
-            if media_type is not None and self.media_type(digest) != media_type:
-                self._paths.media_type(digest).write_text(media_type, "ascii")
+            if manifest is not None:
+                source, media_type = manifest
+                if self.media_type(digest, principal, source) != media_type:
+                    path = self._paths.manifest_grant(digest, principal, source)
+                    path.write_text(media_type, "ascii")
             self.set_used(digest, wall)  # Last, because the files above change the time as well.
 
-    def media_type(self, digest: Digest) -> str | None:
-        """The media type of a manifest, None for other blobs."""
-        try:
-            raw = read_limited(self._paths.media_type(digest), MAX_MEDIA_TYPE, follow=False)
-        except SupplementedError:
-            return None
-        media_type = raw.decode("ascii", "replace")
+    def media_type(self, digest: Digest, principal: str | None, source: str | None) -> str | None:
+        """The media type of a manifest as a source gave it to a principal; None if it did not."""
+        path = self._paths.manifest_grant(digest, principal, source)
+        media_type = _read_text(path)
         return media_type if media_type in KNOWN_MANIFESTS else None
+
+    def is_verified(self, digest: Digest, identity: FileIdentity) -> bool:
+        """Whether a file is the one that was verified, and has not changed since."""
+        return _read_text(self._paths.identity(digest)) == _show(identity)
+
+    def set_verified(self, digest: Digest, identity: FileIdentity) -> None:
+        """Record the identity of a file that was verified. Errors are ignored."""
+        path = self._paths.identity(digest)
+        with suppress(OSError):  # Without a record, the file is hashed before it is served.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_show(identity), "ascii")
 
     def remove(self, digest: Digest) -> None:
         """Remove the metadata of a blob. Errors are ignored."""

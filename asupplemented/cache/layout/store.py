@@ -13,17 +13,26 @@ from typing import TYPE_CHECKING, Final
 from asupplemented.aio.atomic import remove_leftovers
 from asupplemented.aio.files import map_write_errors, open_regular
 from asupplemented.aio.locks import LockBusy, is_at, lock_file
+from asupplemented.blobs.blob_file import FileIdentity
 from asupplemented.cache.layout.graph import ManifestGraph
 from asupplemented.cache.layout.index_json import IndexMaintainer
-from asupplemented.cache.layout.paths import BlobMetadata, BlobUsage, CachePaths, read_labels
+from asupplemented.cache.layout.paths import (
+    BlobMetadata,
+    BlobUsage,
+    CachePaths,
+    read_labels,
+    read_number,
+)
 from asupplemented.cache.layout.quota import EvictionQueue, Quota, QuotaLock
 from asupplemented.errors import SourceError, SupplementedError
 from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from asupplemented.aio.atomic import StagedFile
+    from asupplemented.cache.layout.paths import ManifestOrigin
     from asupplemented.oci_layout import Tree
 
 __all__ = ("CacheStore",)
@@ -37,7 +46,8 @@ class CacheStore:
 
     Args:
         paths: The paths of the cache.
-        max_bytes: The most bytes that all files of blobs and manifests may have together.
+        max_bytes: The most bytes that all files of blobs and manifests may have together, those
+            in the making included.
 
     Attributes:
         metadata: What is known of each blob.
@@ -59,8 +69,8 @@ class CacheStore:
         self.paths = paths
         self.max_bytes = max_bytes
         self.metadata = BlobMetadata(paths)
-        self._graph = ManifestGraph(paths, self.metadata)
-        self.index = IndexMaintainer(paths, self.metadata, self._graph)
+        self._graph = ManifestGraph(paths)
+        self.index = IndexMaintainer(paths, self._graph)
         self._quota = Quota(paths.quota)
         # Used only while the quota lock is held:
         self._queue = EvictionQueue(())
@@ -106,12 +116,13 @@ class CacheStore:
         principal: str | None,
         wall: float,
         *,
-        media_type: str | None = None,
+        manifest: ManifestOrigin | None = None,
         top: bool = False,
     ) -> bool:
         """Publish a whole, verified file as a blob; may be called again after `LockBusy`.
 
-        If the blob is there already, the file is left alone.
+        If the blob is there already, the file is left alone. What was reserved for the file is
+        released.
 
         Args:
             file: Holds all bytes, synced if need be.
@@ -119,7 +130,7 @@ class CacheStore:
             size: How many there are.
             principal: The principal that fetched them.
             wall: Seconds since the epoch.
-            media_type: The media type, if it is a manifest.
+            manifest: Where it was read from, if it is a manifest.
             top: Whether to list it in ``index.json`` when all that it references is there.
 
         Returns:
@@ -130,14 +141,56 @@ class CacheStore:
             SupplementedError: The directory cannot be used.
         """
         with self._locked() as quota:
-            if self.size_of(digest) != size and not self._publish(quota, file, digest, size, wall):
-                return False
-            # Granted after the file is there, and listed last: readers never see less than that.
-            self.metadata.add_grant(digest, principal, wall, media_type)
+            self._release(quota, file)
+            # Granted first: a file without a grant takes up room and is found by no reader. Listed
+            # last: what is listed is there.
+            self.metadata.add_grant(digest, principal, wall, manifest)
+            if self.size_of(digest) != size:
+                if not self._publish(quota, file, digest, size, wall):
+                    if not self.paths.has(digest):
+                        self.metadata.remove(digest)
+                    return False
+                self._record_identity(digest, wall)
             self.index.blob_added(digest)
             if top:
                 self.index.list_if_complete(digest)
         return True
+
+    def reserve(self, file: StagedFile, size: int, wall: float) -> bool:
+        """Make room for a file in the making, so that it counts before its bytes are written.
+
+        Args:
+            file: The file.
+            size: The bytes that it may have; more than were reserved for it before.
+            wall: Seconds since the epoch.
+
+        Returns:
+            False if there is no room.
+
+        Raises:
+            LockBusy: A lock is held elsewhere; call it again.
+            SupplementedError: The directory cannot be used.
+        """
+        path = self._reservation(file)
+        with self._locked() as quota:
+            more = size - read_number(path)
+            if not self._make_room(quota, more, wall):
+                return False
+            # The sum first, as in `_publish`.
+            quota.add(more)
+            path.write_text(str(size), "ascii")
+        return True
+
+    def release(self, file: StagedFile) -> None:
+        """Release what is reserved for a file, unless that was done when it was added.
+
+        Raises:
+            LockBusy: A lock is held elsewhere; call it again.
+            SupplementedError: The directory cannot be used.
+        """
+        if self._reservation(file).exists():
+            with self._locked() as quota:
+                self._release(quota, file)
 
     def remove(self, digest: Digest) -> None:
         """Remove a corrupt blob, unless it is being read.
@@ -184,12 +237,39 @@ class CacheStore:
             return False
         # The sum first: a process that dies in between leaves a sum that is too large.
         quota.add(size - replaced)
+        _backdate(file)
         try:
             # Not for other users to write: then it could not be trusted without being hashed.
             return file.publish(self.paths.blob(digest), directory_mode=0o755)
         except SourceError:
             quota.add(replaced - size)
             raise
+
+    def _record_identity(self, digest: Digest, wall: float) -> None:
+        with suppress(OSError):
+            status = self.paths.blob(digest).stat(follow_symlinks=False)
+            self.metadata.set_verified(digest, FileIdentity.of(status))
+            self.metadata.set_used(digest, wall)  # The new file changed the time.
+
+    def _reservation(self, file: StagedFile) -> Path:
+        return self.paths.reservations / file.path.name
+
+    def _release(self, quota: QuotaLock, file: StagedFile) -> None:
+        path = self._reservation(file)
+        reserved = read_number(path)
+        path.unlink(missing_ok=True)
+        if reserved:
+            quota.add(-reserved)  # The sum last.
+
+    def _count_reserved(self) -> int:
+        """Bytes that are reserved for files in the making; those of dead processes are dropped."""
+        total = 0
+        for path in self.paths.reservations.iterdir():
+            if (self.paths.ingest / path.name).exists():
+                total += read_number(path)
+            else:
+                path.unlink(missing_ok=True)
+        return total
 
     def _make_room(self, quota: QuotaLock, size: int, wall: float) -> bool:
         """Evict until `size` bytes more fit; gives whether they do."""
@@ -218,7 +298,7 @@ class CacheStore:
 
     def _count(self, quota: QuotaLock, wall: float) -> None:
         usages = list(self.metadata.scan())
-        quota.set(sum(usage.size for usage in usages))
+        quota.set(sum(usage.size for usage in usages) + self._count_reserved())
         self._queue = EvictionQueue(usages)
         self._counted = wall
 
@@ -275,6 +355,18 @@ class CacheStore:
                 path.unlink()
             self.metadata.remove(usage.digest)
             quota.add(-usage.size)  # The sum last; see `_publish`.
+
+
+def _backdate(file: StagedFile) -> None:
+    """Set the time of the last write back, so that every later write shows.
+
+    Two writes within one tick of the clock of the file system have the same time. A file that is
+    changed right after it was published would look unchanged.
+    """
+    with file.use() as fd:
+        if fd is not None:
+            status = os.fstat(fd)
+            os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns - 10**9))
 
 
 def _begin(tree: Tree) -> Tree:

@@ -4,11 +4,13 @@
 
     oci-layout
     index.json                              lists nothing
-    blobs/<algorithm>/<hex>                 blobs and manifests, each once
-    grants/<namespace>/<algorithm>/<hex>    which principal uploaded them
+    blobs/<algorithm>/<hex>                              blobs and manifests, each once
+    grants/<namespace>/<algorithm>/<hex>                 which principal uploaded a blob
+    manifests/<namespace>/<source>/<algorithm>/<hex>     and a manifest, which it read from where
 
 A grant is a small object that says that a principal fetched that content itself. It is written
-after the content, and holds the media type of a manifest. Content is stored once, however many
+after the content. That of a manifest belongs to the source too that it was read from, named by a
+hash, and holds the media type that this source gave. Content is stored once, however many
 principals upload it. Looking for a grant takes one request, as looking for the content would.
 Nothing is ever listed.
 """
@@ -156,31 +158,32 @@ class ObjectStore:
             await put_object(self._store, key, size, read, self._timeout)
         await self._write(_grant(namespace, digest), b"")
 
-    async def get_manifest(self, namespace: str | None, digest: Digest) -> RawManifest | None:
+    async def get_manifest(
+        self, namespace: str, digest: Digest, source: str | None
+    ) -> RawManifest | None:
         """Read a manifest that a principal uploaded. It is not verified.
 
         Args:
-            namespace: The namespace of its grant; None for any, and then without a media type.
+            namespace: The namespace of its grant.
             digest: Its digest.
+            source: What the principal read it from; see `asupplemented.abc.BlobCache`.
 
         Raises:
             LimitExceededError: It is larger than ``MAX_MANIFEST``.
             SourceError: Storage failed.
         """
         try:
-            media_type = None
-            if namespace is not None:
-                grant = await self._read(_grant(namespace, digest), _MAX_GRANT)
-                media_type = grant.decode("ascii", "replace") or None
-            return RawManifest(await self._read(_content(digest), MAX_MANIFEST), media_type)
+            grant = await self._read(_manifest_grant(namespace, digest, source), _MAX_GRANT)
+            raw = await self._read(_content(digest), MAX_MANIFEST)
+            return RawManifest(raw, grant.decode("ascii", "replace"))
         except BlobNotFoundError:
             return None
 
     async def put_manifest(
-        self, namespace: str, manifest: Manifest, *, replace: bool = False
+        self, namespace: str, manifest: Manifest, source: str | None, *, replace: bool = False
     ) -> None:
         """Store a manifest unless it is there, and add a grant; see `put_blob`."""
-        grant = _grant(namespace, manifest.digest)
+        grant = _manifest_grant(namespace, manifest.digest, source)
         if not replace and await self._measure(grant) is not None:
             return
         await self._mark()
@@ -222,6 +225,11 @@ def _content(digest: Digest) -> str:
 
 def _grant(namespace: str, digest: Digest) -> str:
     return f"grants/{namespace}/{digest.algorithm}/{digest.encoded}"
+
+
+def _manifest_grant(namespace: str, digest: Digest, source: str | None) -> str:
+    place = hash_principal(source or "")[:32]
+    return f"manifests/{namespace}/{place}/{digest.algorithm}/{digest.encoded}"
 
 
 def _open(url: str, options: Mapping[str, str], client: ClientConfig) -> tuple[Store, str]:

@@ -139,14 +139,12 @@ class RemoteTier(AsyncResource):
         """Remember that an object is corrupt: the next upload replaces it, and no read uses it."""
         self._corrupt.put(scoped.digest, None)
 
-    async def find_manifest(self, scoped: ScopedDigest, *, shared: bool) -> Manifest | None:
-        """A verified manifest that this principal uploaded, or any principal if `shared`."""
+    async def find_manifest(self, scoped: ScopedDigest, source: str | None) -> Manifest | None:
+        """A verified manifest that this principal read from a source and uploaded."""
         if not self.is_readable(scoped):
             return None
-        namespace = None if shared else scoped.namespace
-        found = await self._guard(
-            scoped, self._reading, self._store.get_manifest(namespace, scoped.digest)
-        )
+        request = self._store.get_manifest(scoped.namespace, scoped.digest, source)
+        found = await self._guard(scoped, self._reading, request)
         if found is None:
             return None
         verify = partial(_verify, found, scoped.digest)
@@ -186,9 +184,9 @@ class RemoteTier(AsyncResource):
         resources = (source,) if lease is None else (source, lease)
         return self._begin(scoped, partial(self._put_blob, scoped, size, read), resources, BLOCK)
 
-    def begin_manifest(self, scoped: ScopedDigest, manifest: Manifest) -> None:
-        """Begin to upload a manifest, unless it is there."""
-        work = partial(self._put_manifest, scoped, manifest)
+    def begin_manifest(self, scoped: ScopedDigest, manifest: Manifest, source: str | None) -> None:
+        """Begin to upload a manifest that was read from a source, unless it is there."""
+        work = partial(self._put_manifest, scoped, manifest, source)
         self._begin(scoped, work, (), manifest.size + _TASK)
 
     async def aclose(self) -> None:
@@ -220,9 +218,11 @@ class RemoteTier(AsyncResource):
         request = self._store.put_blob(scoped.namespace, scoped.digest, size, read, replace=replace)
         await self._put(scoped, request)
 
-    async def _put_manifest(self, scoped: ScopedDigest, manifest: Manifest) -> None:
+    async def _put_manifest(
+        self, scoped: ScopedDigest, manifest: Manifest, source: str | None
+    ) -> None:
         replace = scoped.digest in self._corrupt
-        request = self._store.put_manifest(scoped.namespace, manifest, replace=replace)
+        request = self._store.put_manifest(scoped.namespace, manifest, source, replace=replace)
         await self._put(scoped, request)
 
     async def _put(self, scoped: ScopedDigest, request: Awaitable[None]) -> None:

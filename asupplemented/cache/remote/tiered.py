@@ -102,6 +102,9 @@ class TieredCache(BlobCache):
     ) -> BlobFile | None:
         return await self._local.find(session, blob, shared=shared)
 
+    async def holds(self, session: Context, blob: Descriptor) -> bool:
+        return await self._local.holds(session, blob)
+
     async def claim(self, session: Context, blob: Descriptor) -> Spool | None:
         spool = await self._local.claim(session, blob)
         if spool is None:
@@ -115,21 +118,21 @@ class TieredCache(BlobCache):
         return TieredSpool(spool, scoped, self._tier, find=find, stored=stored, lease=lease)
 
     async def find_manifest(
-        self, session: Context, digest: Digest, *, shared: bool = False
+        self, session: Context, digest: Digest, *, source: str | None = None
     ) -> Manifest | None:
-        found = await self._local.find_manifest(session, digest, shared=shared)
+        found = await self._local.find_manifest(session, digest, source=source)
         if found is not None:
             return found
-        manifest = await self._tier.find_manifest(ScopedDigest.of(session, digest), shared=shared)
-        if manifest is None:
-            return None
-        if not shared:  # A manifest of another principal must not become this one's own.
-            await self._local.keep_manifest(session, manifest, top=False)
+        manifest = await self._tier.find_manifest(ScopedDigest.of(session, digest), source)
+        if manifest is not None:
+            await self._local.keep_manifest(session, manifest, top=False, source=source)
         return manifest
 
-    async def keep_manifest(self, session: Context, manifest: Manifest, *, top: bool) -> None:
-        await self._local.keep_manifest(session, manifest, top=top)
-        self._tier.begin_manifest(ScopedDigest.of(session, manifest.digest), manifest)
+    async def keep_manifest(
+        self, session: Context, manifest: Manifest, *, top: bool, source: str | None = None
+    ) -> None:
+        await self._local.keep_manifest(session, manifest, top=top, source=source)
+        self._tier.begin_manifest(ScopedDigest.of(session, manifest.digest), manifest, source)
 
     async def pin_digests(self, session: Context, *digests: Digest) -> None:
         await self._local.pin_digests(session, *digests)

@@ -137,6 +137,11 @@ class RegistryReference:
     def transport(self) -> str:
         return "docker"
 
+    @property
+    def repository(self) -> str:
+        """The repository, ``docker://host[:port]/path``."""
+        return f"docker://{self.name.repository}"
+
     def open(self, session: Context) -> Opening[Source]:
         """Open the image: read its default manifest, and verify it (rule SRC-01).
 

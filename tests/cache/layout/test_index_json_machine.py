@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from asupplemented.aio.atomic import StagedFile
-from asupplemented.cache.layout.paths import CachePaths
+from asupplemented.cache.layout.paths import CachePaths, ManifestOrigin
 from asupplemented.cache.layout.store import CacheStore
 from asupplemented.model.digest import Digest
 from asupplemented.testing import build_image, build_index
@@ -58,7 +58,8 @@ class TopsMachine(RuleBasedStateMachine):
         try:
             file.write(0, data)
             digest = Digest.of(data)
-            assert store.add(file, digest, len(data), None, self.wall, media_type=kind, top=top)
+            origin = None if kind is None else ManifestOrigin(None, kind)
+            assert store.add(file, digest, len(data), None, self.wall, manifest=origin, top=top)
         finally:
             file.close()
         self.opened &= held(self.root)

@@ -13,7 +13,12 @@ from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore
 
 from asupplemented.blobs.stream import VerifiedStream
-from asupplemented.cache.remote.object_store import ANONYMOUS, ObjectStore, namespace_of
+from asupplemented.cache.remote.object_store import (
+    ANONYMOUS,
+    ObjectStore,
+    _manifest_grant,
+    namespace_of,
+)
 from asupplemented.cache.remote.uploads import PART
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -126,10 +131,9 @@ async def test_SEC_13_what_one_brought_is_not_there_for_another(storage: ObjectS
     assert await storage.has(namespace_of("clara"), DIGEST)
     assert not await storage.has(namespace_of("bruno"), DIGEST)
     assert not await storage.has(ANONYMOUS, DIGEST)
-    await storage.put_manifest(namespace_of("clara"), MANIFEST)
-    assert await storage.get_manifest(namespace_of("bruno"), MANIFEST.digest) is None
-    shared = await storage.get_manifest(None, MANIFEST.digest)
-    assert shared == (MANIFEST.raw, None)
+    await storage.put_manifest(namespace_of("clara"), MANIFEST, "a")
+    assert await storage.get_manifest(namespace_of("bruno"), MANIFEST.digest, "a") is None
+    assert await storage.get_manifest(namespace_of("clara"), MANIFEST.digest, "b") is None
 
 
 async def test_content_is_uploaded_once_whoever_brings_it(
@@ -287,7 +291,7 @@ def test_storage_that_does_not_answer_is_given_up(method: str) -> None:
         flaky.hanging = {method}
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "head": lambda: storage.has(ANONYMOUS, DIGEST),
-            "get": lambda: storage.get_manifest(ANONYMOUS, DIGEST),
+            "get": lambda: storage.get_manifest(ANONYMOUS, DIGEST, None),
             "put": lambda: storage._write("key", DATA),
         }
         with pytest.raises(SourceTimeoutError, match="did not answer within 3"):
@@ -384,16 +388,16 @@ async def test_a_disk_that_fails_is_named(flaky: FlakyStore, storage: ObjectStor
 
 
 async def test_a_manifest_keeps_its_media_type(flaky: FlakyStore, storage: ObjectStore) -> None:
-    assert await storage.get_manifest(ANONYMOUS, MANIFEST.digest) is None
-    await storage.put_manifest(ANONYMOUS, MANIFEST)
-    assert await storage.get_manifest(ANONYMOUS, MANIFEST.digest) == (
+    assert await storage.get_manifest(ANONYMOUS, MANIFEST.digest, None) is None
+    await storage.put_manifest(ANONYMOUS, MANIFEST, None)
+    assert await storage.get_manifest(ANONYMOUS, MANIFEST.digest, None) == (
         MANIFEST.raw,
         MANIFEST.media_type,
     )
     puts = flaky.count("put")
-    await storage.put_manifest(ANONYMOUS, MANIFEST)
+    await storage.put_manifest(ANONYMOUS, MANIFEST, None)
     assert flaky.count("put") == puts, "it was there already"
-    await storage.put_manifest(ANONYMOUS, MANIFEST, replace=True)
+    await storage.put_manifest(ANONYMOUS, MANIFEST, None, replace=True)
     assert flaky.count("put") > puts
 
 
@@ -401,14 +405,17 @@ async def test_L01_a_manifest_that_is_too_large_is_not_read(
     flaky: FlakyStore, storage: ObjectStore
 ) -> None:
     flaky.inner.put(f"blobs/sha256/{DIGEST.encoded}", bytes(MAX_MANIFEST))
-    found = await storage.get_manifest(None, DIGEST)
+    grant = _manifest_grant(ANONYMOUS, DIGEST, None)
+    flaky.inner.put(grant, bytes(255))
+    found = await storage.get_manifest(ANONYMOUS, DIGEST, None)
     assert found is not None
+    flaky.inner.put(grant, bytes(256))
+    with pytest.raises(LimitExceededError):
+        await storage.get_manifest(ANONYMOUS, DIGEST, None)
+    flaky.inner.put(grant, bytes(255))
     flaky.inner.put(f"blobs/sha256/{DIGEST.encoded}", bytes(MAX_MANIFEST + 1))
     with pytest.raises(LimitExceededError):
-        await storage.get_manifest(None, DIGEST)
-    flaky.inner.put(f"grants/{ANONYMOUS}/sha256/{DIGEST.encoded}", bytes(256))
-    with pytest.raises(LimitExceededError):
-        await storage.get_manifest(ANONYMOUS, DIGEST)
+        await storage.get_manifest(ANONYMOUS, DIGEST, None)
 
 
 # Opening

@@ -10,7 +10,12 @@ import pytest
 from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.remote import uploads as object_upload
 from asupplemented.cache.remote.leases import LocalLease
-from asupplemented.cache.remote.object_store import ANONYMOUS, ObjectStore, namespace_of
+from asupplemented.cache.remote.object_store import (
+    ANONYMOUS,
+    ObjectStore,
+    _manifest_grant,
+    namespace_of,
+)
 from asupplemented.cache.remote.remote import RemoteTier, ScopedDigest
 from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.cache.remote.uploads import BUDGET, PART
@@ -285,7 +290,7 @@ async def test_SEC_13_one_principal_does_not_wait_for_another(
         assert host.clock.slept == []
 
 
-async def test_SEC_13_a_manifest_is_its_principals_unless_it_is_shared(store: FlakyStore) -> None:
+async def test_SEC_13_a_manifest_belongs_to_its_principal(store: FlakyStore) -> None:
     async with open_host(store) as host:
         clara = host.scoped("clara")
         await host.cache.keep_manifest(clara, MANIFEST, top=True)
@@ -294,8 +299,6 @@ async def test_SEC_13_a_manifest_is_its_principals_unless_it_is_shared(store: Fl
         cache = host.cache
         digest = MANIFEST.digest
         assert await cache.find_manifest(bruno, digest) is None
-        assert await cache.find_manifest(bruno, digest, shared=True) is not None
-        assert await cache.find_manifest(bruno, digest) is None, "sharing once is not having"
         assert await cache.find_manifest(clara, digest) == MANIFEST
         asked = len(store.asked)
         assert await cache.find_manifest(clara, digest) is not None
@@ -504,7 +507,7 @@ async def test_a_manifest_with_wrong_bytes_is_passed_by_and_replaced(store: Flak
     digest = MANIFEST.digest
     key = f"blobs/sha256/{digest.encoded}"
     store.inner.put(key, b"{}")
-    store.inner.put(f"grants/{ANONYMOUS}/sha256/{digest.encoded}", b"")
+    store.inner.put(_manifest_grant(ANONYMOUS, digest, None), MANIFEST.media_type.encode())
     async with open_host(store) as host:
         assert await host.cache.find_manifest(host.session, digest) is None
         assert len(host.warnings) == 1
@@ -573,7 +576,7 @@ def test_closing_waits_for_uploads_as_long_as_it_was_told() -> None:
         name = "slow"
         took = 0.0
 
-        async def put_manifest(self, namespace: str, manifest: Manifest, *, replace: bool) -> None:
+        async def put_manifest(self, *_: object, replace: bool) -> None:
             await asyncio.sleep(25)
             self.took = asyncio.get_running_loop().time()
 
@@ -581,7 +584,7 @@ def test_closing_waits_for_uploads_as_long_as_it_was_told() -> None:
         slow: Any = Slow()
         tier = RemoteTier(slow, pause=10, patience=30)
         async with Session() as session:
-            tier.begin_manifest(ScopedDigest.of(session, MANIFEST.digest), MANIFEST)
+            tier.begin_manifest(ScopedDigest.of(session, MANIFEST.digest), MANIFEST, None)
             await tier.aclose()
         assert slow.took >= 25
 
