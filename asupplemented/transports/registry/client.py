@@ -6,7 +6,8 @@ is pinged once, each repository has one token, and bodies and pauses are counted
 
 One request goes through these steps, in this order: wait for a pause that the registry asked for,
 ping if that was not done, get an authorization, send, follow redirects, and after a 401 of the
-registry itself authenticate once more and send again. Only then is the whole attempt retried.
+registry itself renew the authorization and send again, twice at most. Only then is the whole
+attempt retried.
 """
 
 from __future__ import annotations
@@ -37,19 +38,24 @@ from asupplemented.transports.registry.request import join_headers
 from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     import aiohttp
 
     from asupplemented.aio.retry import Clock
     from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.auth import Authorization
+    from asupplemented.transports.registry.challenge import Challenge
     from asupplemented.transports.registry.endpoint import Endpoint, EndpointConfig
     from asupplemented.transports.registry.ping import PingResult
     from asupplemented.transports.registry.request import ClientDeps, Request, RequestContext
 
 __all__ = ("Limiter", "RegistryClient", "resolve_url")
 
+MAX_RENEWALS: Final = 2
+"""Times that one request is sent again with another authorization (rule TOK-08)."""
+
+_UNAUTHORIZED: Final = 401
 _DOCKER_HUB: Final = "docker.io"
 _DOCKER_HUB_TOKENS: Final = ("https://auth.docker.io",)
 
@@ -202,6 +208,7 @@ class RegistryClient:
                 await self.limiter.wait((request.retry or self.deps.options.retry).budget)
             pinged, authenticator = self._pinged or await self._get_pinged(request_context)
             authorization = authenticator.current(request.scope)
+            kept = authorization is not None
             if authorization is None:
                 authorization = await authenticator.obtain(request.scope, request_context)
         except SupplementedError as error:
@@ -215,17 +222,20 @@ class RegistryClient:
         # The whole request is made only now: most requests end above.
         sent = request._replace(url=url, origin_headers=authorization.headers)
         response, same_origin = await self._follow(pinged, sent, response, request_context)
+        refused = [authorization]
         # A 401 of another origin is no challenge of the registry, so it gets no credentials.
-        if response.status == 401 and same_origin:  # noqa: PLR2004
-            renewed = await self._renew(
-                authenticator, request.scope, authorization, response, request_context
-            )
+        while response.status == _UNAUTHORIZED and same_origin and len(refused) <= MAX_RENEWALS:
+            renewing = partial(authenticator.renew, request.scope, refused, kept=kept)
+            renewed = await self._renew(renewing, response, request_context)
             if isinstance(renewed, SupplementedError):
                 return renewed
-            if renewed is not None:
-                response = await self._send_once(endpoint, url, request, renewed)
-                sent = sent._replace(origin_headers=renewed.headers)
-                response, _ = await self._follow(pinged, sent, response, request_context)
+            if renewed is None:
+                break
+            refused.append(renewed)
+            kept = False
+            response = await self._send_once(endpoint, url, request, renewed)
+            sent = sent._replace(origin_headers=renewed.headers)
+            response, same_origin = await self._follow(pinged, sent, response, request_context)
         if response.status in request.statuses:
             return response
         raise await refuse(response, request.target, self.deps, authenticator.secrets())
@@ -256,9 +266,7 @@ class RegistryClient:
 
     async def _renew(
         self,
-        authenticator: Authenticator,
-        scope: str,
-        used: Authorization,
+        renewing: Callable[[Sequence[Challenge], RequestContext], Awaitable[Authorization | None]],
         response: aiohttp.ClientResponse,
         request_context: RequestContext,
     ) -> Authorization | SupplementedError | None:
@@ -272,7 +280,7 @@ class RegistryClient:
         keeps_response = False
         try:
             parsed = parse_challenges(response.headers.getall(hdrs.WWW_AUTHENTICATE, ()))
-            renewed = await authenticator.renew(scope, used, parsed.challenges, request_context)
+            renewed = await renewing(parsed.challenges, request_context)
             keeps_response = renewed is None
         except SupplementedError as error:
             renewed = error
