@@ -42,7 +42,6 @@ from asupplemented.errors import (
     SourceError,
     SourceTimeoutError,
     SupplementedError,
-    TooManyRequestsError,
     UnauthorizedError,
     VerificationError,
 )
@@ -210,7 +209,7 @@ class SourceHealth:
     def _fail(self, name: str, failure: SupplementedError) -> None:
         self._breakers.add(self._principal, name).record_failure(
             self._breakers.clock.now(),
-            pause=failure.retry_after if isinstance(failure, TooManyRequestsError) else None,
+            pause=failure.retry_after if isinstance(failure, RegistryError) else None,
             wrong_content=isinstance(failure, VerificationError),
         )
 

@@ -39,7 +39,7 @@ from asupplemented.transports.registry.byteranges import (
     parse_unsatisfied_range,
 )
 from asupplemented.transports.registry.error_response import Target
-from asupplemented.transports.registry.failures import should_retry
+from asupplemented.transports.registry.failures import should_retry, should_retry_in_haste
 from asupplemented.transports.registry.redirects import parse_url
 from asupplemented.transports.registry.request import OK, Request
 from asupplemented.transports.registry.tokens import pull_scope
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from asupplemented.aio.retry import RetryPolicy
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import RegistryOptions
@@ -281,18 +280,15 @@ class HttpBlob(HttpBody):
                 headers["If-Range"] = self._validator
         statuses = _RANGE_STATUSES if ranged else OK
         request = self._make_request(self._target, headers, statuses)
-        return await self._client.send(
-            request._replace(retry=self._retry_policy), self._request_context
+        # Without haste it is the last one to ask, whatever other registries there are.
+        request_context = self._request_context._replace(
+            has_alternatives=self._hurried and self._request_context.has_alternatives
         )
+        return await self._client.send(request._replace(hurried=self._hurried), request_context)
 
     @property
     def _target(self) -> Target:
         return Target(f"blob {self._digest}", BlobNotFoundError, self._digest)
-
-    @property
-    def _retry_policy(self) -> RetryPolicy:
-        options = self._client.deps.options
-        return options.haste if self._hurried else options.retry
 
     def _inspect(self, response: aiohttp.ClientResponse) -> None:
         """Take from the head of a response what it says of the body (rules RES-05, RES-06)."""
@@ -437,9 +433,10 @@ class ExternalBlob(HttpBlob):
         ping_result = await self._client.ensure_pinged(self._request_context)
         redirect_client = ping_result.redirect_client.without_insecure()
         failures: list[SupplementedError] = []
-        for url in self._urls:
+        for number, url in enumerate(self._urls, 1):
             try:
-                return await self._send_to(url, redirect_client)
+                hurried = self._hurried or number < len(self._urls)
+                return await self._send_to(url, redirect_client, hurried=hurried)
             except SupplementedError as error:
                 failures.append(error)
         hard = [each for each in failures if not isinstance(each, NotFoundError)]
@@ -449,11 +446,14 @@ class ExternalBlob(HttpBlob):
                 raised.add_note(f"another place failed as well: {each}")
         raise raised
 
-    async def _send_to(self, url: URL, redirect_client: RedirectClient) -> aiohttp.ClientResponse:
+    async def _send_to(
+        self, url: URL, redirect_client: RedirectClient, *, hurried: bool
+    ) -> aiohttp.ClientResponse:
+        options = self._client.deps.options
         return await retry(
             partial(self._send_to_once, url, redirect_client),
-            judge=should_retry,
-            policy=self._retry_policy,
+            judge=should_retry_in_haste if hurried else should_retry,
+            policy=options.haste if hurried else options.retry,
             clock=self._client.deps.clock,
             notify=self._request_context.report_retry,
         )

@@ -27,9 +27,9 @@ from asupplemented.transports.registry.auth import Authenticator
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
 from asupplemented.transports.registry.failures import (
+    never_retry,
     should_retry,
-    should_retry_hurried,
-    should_retry_ping,
+    should_retry_in_haste,
 )
 from asupplemented.transports.registry.notices import HeaderNotices
 from asupplemented.transports.registry.ping import ping
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from asupplemented.aio.retry import Clock
+    from asupplemented.aio.retry import Clock, Retry, RetryPolicy
     from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.auth import Authorization
     from asupplemented.transports.registry.challenge import Challenge
@@ -102,7 +102,7 @@ class Limiter:
             if self._paused_until <= now:
                 self._paused_until = None
             elif self._paused_until > deadline:
-                message = "the registry asks for one pause after another; try again later"
+                message = "the registry asked for a pause that lasts too long; try again later"
                 raise TooManyRequestsError(
                     message, status=429, retry_after=self._paused_until - now
                 )
@@ -175,8 +175,8 @@ class RegistryClient:
         if isinstance(outcome, FirstFailure):
             outcome = await retry(
                 partial(self._attempt, request, request_context),
-                judge=should_retry_hurried if request_context.has_alternatives else should_retry,
-                policy=request.retry or self.deps.options.retry,
+                judge=self._choose_judge(request, request_context),
+                policy=self._choose_policy(request),
                 clock=self.deps.clock,
                 notify=partial(self._before_retry, request_context),
                 first=outcome,
@@ -205,7 +205,8 @@ class RegistryClient:
         """Send a request once. Returned errors are final; raised errors may be retried."""
         try:
             if self.limiter.paused:
-                await self.limiter.wait((request.retry or self.deps.options.retry).budget)
+                hurried = request.hurried or request_context.has_alternatives
+                await self.limiter.wait(0.0 if hurried else self.deps.options.retry.budget)
             pinged, authenticator = self._pinged or await self._get_pinged(request_context)
             authorization = authenticator.current(request.scope)
             kept = authorization is not None
@@ -300,7 +301,7 @@ class RegistryClient:
             return self._pinged
         result = await retry(
             partial(ping, self._config, self.deps, request_context),
-            judge=should_retry_hurried if request_context.has_alternatives else should_retry_ping,
+            judge=never_retry if request_context.has_alternatives else should_retry,
             policy=self.deps.options.retry,
             clock=self.deps.clock,
             notify=partial(self._before_retry, request_context),
@@ -321,6 +322,26 @@ class RegistryClient:
         """Other origins that may be sent the credentials (rule CRED-02)."""
         named = self.deps.options.token_servers.get(self.registry, ())
         return (*named, *_DOCKER_HUB_TOKENS) if self.registry == _DOCKER_HUB else named
+
+    def _choose_policy(self, request: Request) -> RetryPolicy:
+        options = self.deps.options
+        return options.haste if request.hurried else options.retry
+
+    def _choose_judge(
+        self, request: Request, request_context: RequestContext
+    ) -> Callable[[SupplementedError], Retry | None]:
+        if request_context.has_alternatives:
+            return partial(self._judge_busy, never_retry)
+        return partial(self._judge_busy, should_retry_in_haste) if request.hurried else should_retry
+
+    def _judge_busy(
+        self, judge: Callable[[SupplementedError], Retry | None], error: SupplementedError
+    ) -> Retry | None:
+        """Judge a failure, and remember the pause that a busy registry asks for (rule RET-06)."""
+        pause = error.retry_after if isinstance(error, TooManyRequestsError) else None
+        if pause is not None and pause <= self.deps.options.retry.longest:
+            self.limiter.pause(pause)
+        return judge(error)
 
     def _before_retry(
         self,

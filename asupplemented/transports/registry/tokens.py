@@ -30,7 +30,7 @@ from asupplemented.transports.registry.addresses import (
 )
 from asupplemented.transports.registry.bodies import check_encoding, read_whole, refuse
 from asupplemented.transports.registry.error_response import Target, decode_document
-from asupplemented.transports.registry.failures import should_retry, should_retry_hurried
+from asupplemented.transports.registry.failures import never_retry, should_retry
 from asupplemented.transports.registry.redirects import parse_url
 from asupplemented.transports.registry.request import Request
 
@@ -104,7 +104,7 @@ class TokenServer:
         """
         return await retry(
             partial(self._fetch_once, query),
-            judge=should_retry_hurried if request_context.has_alternatives else should_retry,
+            judge=never_retry if request_context.has_alternatives else should_retry,
             policy=self._deps.options.retry,
             clock=self._deps.clock,
             notify=request_context.report_retry,
