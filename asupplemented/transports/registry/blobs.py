@@ -32,7 +32,13 @@ from asupplemented.errors import (
 )
 from asupplemented.model.media_type import NON_DISTRIBUTABLE
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.bodies import TimedBody, check_encoding, read_chunk, refuse
+from asupplemented.transports.registry.bodies import (
+    TimedBody,
+    find_encoding,
+    is_delimited,
+    read_chunk,
+    refuse,
+)
 from asupplemented.transports.registry.byteranges import (
     format_range,
     parse_content_range,
@@ -61,7 +67,9 @@ __all__ = ("ExternalBlob", "HttpBlob", "HttpBody", "find_urls")
 _OK: Final = 200
 _PARTIAL: Final = 206
 _UNSATISFIED: Final = 416
-_RANGE_STATUSES: Final = frozenset((_OK, _PARTIAL, _UNSATISFIED))
+REFUSED_RANGES: Final = frozenset((400, _UNSATISFIED, 501))
+"""Statuses of servers that serve no ranges, or not those that were asked for (rule RES-05)."""
+_RANGE_STATUSES: Final = frozenset((_OK, _PARTIAL, *REFUSED_RANGES))
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,1024}"')
 
 
@@ -170,6 +178,8 @@ class HttpBlob(HttpBody):
         start: Offset of the first byte that the server sends.
         size: Bytes of the whole blob as the server claims, None if it does not say.
         etag: A strong validator, or None.
+        encoding: The ``Content-Encoding`` of the response; the digest shows whether it is true.
+        delimited: Whether the body says where it ends.
     """
 
     __slots__ = (
@@ -183,6 +193,8 @@ class HttpBlob(HttpBody):
         "_start_wanted",
         "_timed",
         "_validator",
+        "delimited",
+        "encoding",
         "etag",
         "size",
         "start",
@@ -214,6 +226,8 @@ class HttpBlob(HttpBody):
         self.start = start
         self.size: int | None = None
         self.etag: str | None = None
+        self.encoding: str | None = None
+        self.delimited = True
 
     @property
     def resumable(self) -> bool:
@@ -272,7 +286,7 @@ class HttpBlob(HttpBody):
 
     async def _send(self) -> aiohttp.ClientResponse:
         """Get the head of the response."""
-        headers = CIMultiDict({"Accept": "*/*"})
+        headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
         ranged = bool(self._start_wanted) or self._end is not None
         if ranged:
             headers["Range"] = format_range(self._start_wanted, self._end)
@@ -284,7 +298,23 @@ class HttpBlob(HttpBody):
         request_context = self._request_context._replace(
             has_alternatives=self._hurried and self._request_context.has_alternatives
         )
-        return await self._client.send(request._replace(hurried=self._hurried), request_context)
+        send = partial(self._client.send, request_context=request_context)
+        response = await send(request._replace(hurried=self._hurried))
+        if not self._is_refused(response):
+            return response
+        # The whole is asked for in place of the range, and its beginning skipped (rule RES-05).
+        if self._start_wanted > self._client.deps.options.limits.discard:
+            raise await refuse(response, request.target, self._client.deps)
+        response.close()
+        headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
+        return await send(self._make_request(self._target, headers, OK))
+
+    def _is_refused(self, response: aiohttp.ClientResponse) -> bool:
+        """Whether a server does not serve ranges, or not this one although it exists."""
+        if response.status != _UNSATISFIED:
+            return response.status in REFUSED_RANGES
+        total = parse_unsatisfied_range(response.headers.getall("Content-Range", ()))
+        return total is None or total > self._start_wanted
 
     @property
     def _target(self) -> Target:
@@ -292,7 +322,8 @@ class HttpBlob(HttpBody):
 
     def _inspect(self, response: aiohttp.ClientResponse) -> None:
         """Take from the head of a response what it says of the body (rules RES-05, RES-06)."""
-        check_encoding(response)
+        self.encoding = find_encoding(response)
+        self.delimited = is_delimited(response)
         self.etag = _find_strong(response.headers.get("ETag"))
         if response.status == _UNSATISFIED:
             self._inspect_unsatisfied(response)

@@ -24,7 +24,6 @@ from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
 from asupplemented.aio.timers import WaitTimers
 from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
-from asupplemented.model.media_type import ACCEPT
 from asupplemented.transports.registry.addresses import (
     AddressScope,
     classify_address,
@@ -266,10 +265,9 @@ def default_user_agent() -> str:
 
 
 def _default_headers(user_agent: str) -> CIMultiDict[str]:
-    """The headers of every request (rules HTTP-01, HTTP-02)."""
+    """The headers of every request (rule HTTP-01); each request says what it accepts."""
     return CIMultiDict(
         [
-            *((hdrs.ACCEPT, media_type) for media_type in ACCEPT),
             (hdrs.ACCEPT_ENCODING, "identity"),
             (hdrs.USER_AGENT, user_agent),
             API_VERSION,

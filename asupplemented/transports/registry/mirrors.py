@@ -492,6 +492,14 @@ class MirrorBlob(_Deferred[HttpBlob]):
     def etag(self) -> str | None:
         return self.body.etag
 
+    @property
+    def encoding(self) -> str | None:
+        return self.body.encoding
+
+    @property
+    def delimited(self) -> bool:
+        return self.body.delimited
+
     def __aiter__(self) -> Self:
         return self
 

@@ -62,6 +62,8 @@ class RegistryLimits:
     """Pages of one list of tags or referrers (rule TAG-01)."""
     listing: int = 32 * MIB
     """All pages of one list together. Old registries send a list as one page."""
+    tags: int = 500_000
+    """Tags of one list (rule TAG-01)."""
     parts: int = 256
     """Ranges of a blob in one request; servers refuse longer headers."""
     attachments: int = 1024

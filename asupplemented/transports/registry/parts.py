@@ -27,8 +27,8 @@ from asupplemented.errors import (
     UnsupportedOperationError,
 )
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.blobs import HttpBody
-from asupplemented.transports.registry.bodies import TimedBody, check_encoding
+from asupplemented.transports.registry.blobs import REFUSED_RANGES, HttpBody
+from asupplemented.transports.registry.bodies import TimedBody, find_encoding, is_delimited
 from asupplemented.transports.registry.byteranges import (
     ContentRange,
     Multipart,
@@ -38,6 +38,7 @@ from asupplemented.transports.registry.byteranges import (
     parse_content_range,
 )
 from asupplemented.transports.registry.error_response import Target
+from asupplemented.transports.registry.request import OK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -63,9 +64,7 @@ T = TypeVar("T")
 
 _OK: Final = 200
 _PARTIAL: Final = 206
-_REFUSED: Final = frozenset((400, 416, 501))
-"""Statuses of servers that do not send several ranges, or none at all (rule PART-04)."""
-_STATUSES: Final = frozenset((_OK, _PARTIAL, *_REFUSED))
+_STATUSES: Final = frozenset((_OK, _PARTIAL, *REFUSED_RANGES))
 
 
 class ByteRange(NamedTuple):
@@ -176,7 +175,8 @@ class SingleRangeReader:
         if self._position == self._end:
             return b""
         chunk = await self._take(self._end)
-        if not chunk and self._end is not None:
+        # A range without an end is cut off unnoticed, unless the body says where it ends.
+        if not chunk and (self._end is not None or not is_delimited(self._body.response)):
             raise self._body.truncated()
         return chunk
 
@@ -338,6 +338,11 @@ class HttpParts(HttpBody):
         request = self._make_request(target, headers, _STATUSES)
         with self._request_context.locating(self._digest):
             self._response = await self._client.send(request, self._request_context)
+            if self._response.status in REFUSED_RANGES:
+                self._response.close()
+                headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
+                request = self._make_request(target, headers, OK)
+                self._response = await self._client.send(request, self._request_context)
             self._reader = self._choose_reader(self._response)
 
     def __aiter__(self) -> Self:
@@ -384,10 +389,10 @@ class HttpParts(HttpBody):
 
     def _choose_reader(self, response: aiohttp.ClientResponse) -> RangeReader:
         """The reader for a response, by its head (rules PART-02 to PART-04)."""
-        if response.status in _REFUSED:
-            message = f"{redact(response.url)} answered {response.status}, and sends no ranges"
-            raise UnsupportedOperationError(f"{message}; read the blob as a whole")
-        check_encoding(response)
+        if find_encoding(response) is not None and self.size is None:
+            place = redact(response.url)
+            message = f"{place} sends an encoded response, and nothing tells whether it is right"
+            raise MalformedResponseError(message, status=response.status, url=place)
         deps = self._client.deps
         limit = deps.options.limits.chunk
         body = PartsBody(response, deps.timeouts, limit=limit, now=deps.clock.now)

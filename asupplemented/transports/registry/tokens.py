@@ -150,12 +150,12 @@ class TokenServer:
 
     async def _read(self, response: aiohttp.ClientResponse) -> Token:
         limits = self._deps.options.limits
-        check_encoding(response)
         body = await read_whole(response, limits.token_body, self._deps.timeouts)
         place = redact(response.url)
         if body is None:
             message = f"the response of {place} is too large for a token"
             raise MalformedResponseError(message, status=response.status, url=place)
+        check_encoding(response, body)
         now = self._deps.clock.wall()
         return parse_token(body, now=now, longest=limits.token_life, place=place)
 

@@ -22,6 +22,7 @@ from asupplemented.errors import (
     TruncatedError,
     UnauthorizedError,
     UnexpectedStatusError,
+    VerificationError,
 )
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -301,7 +302,7 @@ async def test_SEC02_a_challenge_from_elsewhere_is_not_answered(
         (Corrupt(), DigestMismatchError),
         (Resize(-1), SizeMismatchError),
         (Resize(1000), SizeMismatchError),
-        (Encoding(), MalformedResponseError),
+        (Encoding(), VerificationError),
     ],
 )
 async def test_BLOB02_what_comes_is_verified(
