@@ -70,7 +70,7 @@ _UNKNOWN_NAME: Final = frozenset(
 
 
 class ForbiddenAddressError(OSError):
-    """A name resolved only to addresses that are too private (rule SEC-01)."""
+    """An address is too private to be connected to (rule SEC-01)."""
 
 
 def translate(error: Exception, url: URL, *, received: int | None = None) -> SourceError:
@@ -109,11 +109,10 @@ def _find_fault(error: Exception, url: URL) -> str | None:
         return f"{redact(url)} is not a valid URL for a request"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"{redact(url)} did not answer in valid HTTP"
-    cause = error.__cause__
-    if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(
-        cause, ForbiddenAddressError
-    ):
-        return f"refused to connect to {origin_of(url)}: {cause}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        for cause in (error.os_error, error.__cause__):
+            if isinstance(cause, ForbiddenAddressError):
+                return f"refused to connect to {origin_of(url)}: {cause}"
     return None
 
 

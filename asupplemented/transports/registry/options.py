@@ -105,6 +105,11 @@ class RegistryOptions:
     private_targets: bool = False
     """Follow redirects, and get tokens, at addresses more private than the registry's own
     (rule SEC-01)."""
+    public_only: bool = False
+    """Connect to public addresses only, for programs whose users name registries (rule SEC-01).
+    Every address is checked when it is connected to: that of a registry, a mirror, a token server,
+    a redirect, a signature server and an external URL. A proxy is exempt, and looks names up
+    itself. It cannot be combined with a borrowed HTTP client, which connects in its own way."""
     tag_and_digest: Literal["digest", "refuse"] = "digest"
     """A reference with tag and digest is read by its digest, or refused (rule REF-11)."""
     allow_external_urls: bool = False

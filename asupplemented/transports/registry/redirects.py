@@ -15,7 +15,7 @@ from yarl import URL
 from asupplemented.errors import MalformedResponseError
 from asupplemented.transports.registry.addresses import (
     AddressScope,
-    classify_host,
+    classify_target,
     origin_of,
     redact,
 )
@@ -140,7 +140,7 @@ class RedirectClient:
         proxies: The proxies for where redirects lead (rule TLS-07).
     """
 
-    __slots__ = ("_connections", "_insecure", "_options", "_proxies", "endpoint")
+    __slots__ = ("_connections", "_insecure", "_options", "_proxies", "_scope", "endpoint")
 
     def __init__(
         self,
@@ -155,13 +155,17 @@ class RedirectClient:
         self._options = options
         self._insecure = insecure
         self._proxies = proxies
+        self._scope: AddressScope | None = None
+        """The address scope of the server, None as long as it is unknown."""
         self.endpoint = endpoint
 
     def without_insecure(self) -> RedirectClient:
         """The same client, which never leaves https for http."""
-        return RedirectClient(
+        client = RedirectClient(
             self._connections, self._options, self.endpoint, proxies=self._proxies
         )
+        client._scope = self._scope
+        return client
 
     async def send(self, request: Request) -> Response:
         """Send a request, and follow redirects.
@@ -177,6 +181,8 @@ class RedirectClient:
             headers=request.all_headers(),
             form=request.form,
         )
+        # Kept from now on: the session forgets hosts if there are many.
+        self._max_scope()
         if response.status in REDIRECTS:
             return await self.follow(response, request)
         return Response(response, same_origin=True)
@@ -239,7 +245,7 @@ class RedirectClient:
         if origin_of(url) == home.origin:
             return home
         limit = None if self._options.private_targets else self._max_scope()
-        scope = classify_host(url.raw_host or "")
+        scope = classify_target(url.raw_host or "")
         if limit is not None and scope is not None and scope > limit:
             place = redact(url)
             message = (
@@ -254,7 +260,9 @@ class RedirectClient:
     def _max_scope(self) -> AddressScope | None:
         """The most private address that a redirect may lead to, None for any."""
         home = self.endpoint
-        scope = self._connections.find_scope(home.origin.host)
+        scope = self._scope
+        if scope is None:
+            scope = self._scope = self._connections.find_scope(home.origin.host)
         if scope is None and home.proxy is not None:
             return AddressScope.PUBLIC  # the proxy has looked the name up, and we have not
         # A registry at a link-local address is no reason to follow it to another one.

@@ -346,7 +346,9 @@ async def test_SEC01_from_a_public_registry_nobody_goes_to_loopback(
     url = other.put_file("/layer", LAYER).replace("127.0.0.1", name)
     async with await allowed.open(reference) as source:
         # Nobody in a test is public, so the registry is declared to be.
-        allowed.connections._scopes.put("localhost", AddressScope.PUBLIC)
+        [client] = allowed.pool._clients.values()
+        assert client._pinged is not None
+        client._pinged[0].redirect_client._scope = AddressScope.PUBLIC
         with pytest.raises(MalformedResponseError):
             async with source.open_blob(layer(url)):
                 pass
