@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from asupplemented.aio.slots import Slot
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import RegistryOptions
@@ -76,8 +77,8 @@ _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,1024}"')
 class HttpBody(ABC):
     """One request for (parts of) a blob. Entering it sends the request, leaving it closes.
 
-    It holds one of the registry's slots for bodies (rule RET-07) from before the request is sent
-    until it is left.
+    It has one of the registry's slots for bodies (rule RET-07) from before the request is sent
+    until it is left, and may lose it while it is not read.
 
     Args:
         client: The registry.
@@ -90,10 +91,10 @@ class HttpBody(ABC):
         "_client",
         "_digest",
         "_entered",
-        "_holds_slot",
         "_repository",
         "_request_context",
         "_response",
+        "_slot",
     )
 
     def __init__(
@@ -110,20 +111,20 @@ class HttpBody(ABC):
         self._request_context = request_context
         self._response: aiohttp.ClientResponse | None = None
         self._entered = False
-        self._holds_slot = False
+        self._slot: Slot | None = None
 
     async def __aenter__(self) -> Self:
         if self._entered:
             message = "a body is entered once; open the blob again for another one"
             raise UsageError(message)
         self._entered = True
-        await self._client.limiter.bodies.acquire()
-        self._holds_slot = True
+        self._slot = await self._client.limiter.bodies.acquire()
         try:
             await self._start()
         except BaseException:
             self._close()
             raise
+        self._slot.rest()
         return self
 
     async def __aexit__(
@@ -153,9 +154,9 @@ class HttpBody(ABC):
         response, self._response = self._response, None
         if response is not None:
             response.close()
-        if self._holds_slot:
-            self._holds_slot = False
-            self._client.limiter.bodies.release()
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
 
 
 class HttpBlob(HttpBody):
@@ -251,19 +252,26 @@ class HttpBlob(HttpBody):
         Raises:
             TruncatedError: The body broke off, or ended before its announced size.
             NetworkError: The connection broke.
-            SourceTimeoutError: It came too slowly, unless its reader times it.
+            SourceTimeoutError: It came too slowly, unless its reader times it; or it lost its slot
+                while it was not read, and none became free.
             MalformedResponseError: There are more bytes than were announced.
             ClosedError: The body was not entered, or was left.
         """
         response = self._response
-        if self._empty and self._holds_slot:
+        slot = self._slot
+        if self._empty and slot is not None:
             raise StopAsyncIteration
-        if response is None:
+        if response is None or slot is None:
             raise ClosedError("the body of a blob is read after it was entered, until it is left")
-        if self._timed is not None:
-            chunk = await self._timed.read()
-        else:
-            chunk = await read_chunk(response, self._limit, self._received)
+        if not slot.resume():
+            await slot.regain()
+        try:
+            if self._timed is not None:
+                chunk = await self._timed.read()
+            else:
+                chunk = await read_chunk(response, self._limit, self._received)
+        finally:
+            slot.rest()
         self._received += len(chunk)
         self._check_length(response, ended=not chunk)
         if chunk:

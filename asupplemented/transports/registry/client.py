@@ -16,12 +16,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-import anyio
 from aiohttp import hdrs
 from yarl import URL
 
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import FirstFailure, retry
+from asupplemented.aio.slots import Slots
 from asupplemented.errors import SupplementedError, TooManyRequestsError
 from asupplemented.transports.registry.auth import Authenticator
 from asupplemented.transports.registry.bodies import refuse
@@ -66,14 +66,14 @@ class Limiter:
     Manifests take no slot, so they never wait behind big blobs.
 
     Args:
-        bodies: Blobs that may be read at the same time.
+        bodies: The slots of blobs that are read at the same time.
         clock: Where time comes from.
     """
 
     __slots__ = ("_clock", "_paused_until", "bodies")
 
-    def __init__(self, bodies: int, *, clock: Clock) -> None:
-        self.bodies = anyio.Semaphore(bodies)
+    def __init__(self, bodies: Slots, *, clock: Clock) -> None:
+        self.bodies = bodies
         self._clock = clock
         self._paused_until: float | None = None
 
@@ -142,7 +142,9 @@ class RegistryClient:
     ) -> None:
         self.registry = config.registry
         self.deps = deps
-        self.limiter = Limiter(deps.options.limits.bodies, clock=deps.clock)
+        limits = deps.options.limits
+        slots = Slots(limits.bodies, idle=limits.body_idle, limit=limits.body_wait)
+        self.limiter = Limiter(slots, clock=deps.clock)
         self.signatures = False
         self._config = config
         self._credential = credential

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Mapping
 
-    from aiohappyeyeballs import AddrInfoType
+    from aiohttp import AddrInfoType
     from aiohttp.abc import ResolveResult
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.endpoint import InThread, Proxy
     from asupplemented.transports.registry.options import RegistryOptions
 
-__all__ = ("CONNECTIONS", "Connections", "default_user_agent")
+__all__ = ("CONNECTIONS", "AddressGate", "Connections", "default_user_agent")
 
 API_VERSION: Final = (istr("Docker-Distribution-API-Version"), "registry/2.0")
 

@@ -56,6 +56,12 @@ class RegistryLimits:
     redirects: int = MAX_REDIRECTS
     bodies: int = 6
     """Blobs read at the same time from one registry by one identity (rule RET-07)."""
+    body_idle: float = 1.0
+    """Seconds that a body may be left unread while others wait to be read, before it does not
+    count among `bodies` any more. It does again when it is read on."""
+    body_wait: float | None = 60.0
+    """Seconds to wait until another body may be read; None for ever. Then the next source is
+    asked."""
     chunk: int = CHUNK_MAX
     """Bytes of one chunk of a blob."""
     pages: int = 10_000

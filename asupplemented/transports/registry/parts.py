@@ -11,6 +11,7 @@ another one (rule PART-05).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeVar
 
 from aiohttp import hdrs
@@ -358,9 +359,10 @@ class HttpParts(HttpBody):
         """
         self._current = None
         if self._taken == len(self._ranges):
-            await self._guard(self._get_reader().finish())
+            await self._guard(self._get_reader().finish)
             raise StopAsyncIteration
-        byte_range = await self._guard(self._get_reader().begin(self._ranges[self._taken]))
+        begin = partial(self._get_reader().begin, self._ranges[self._taken])
+        byte_range = await self._guard(begin)
         self._taken += 1
         self._current = HttpPart(self, byte_range)
         return self._current
@@ -370,7 +372,7 @@ class HttpParts(HttpBody):
         if part is not self._current:
             message = "a part is read before the next one is taken"
             raise ClosedError(message, digest=self._digest)
-        return await self._guard(self._get_reader().read())
+        return await self._guard(self._get_reader().read)
 
     def _get_reader(self) -> RangeReader:
         if self._reader is None:
@@ -378,14 +380,20 @@ class HttpParts(HttpBody):
             raise ClosedError(message, digest=self._digest)
         return self._reader
 
-    async def _guard(self, work: Awaitable[T]) -> T:
-        """Await something; a failure closes the response."""
+    async def _guard(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with a slot; a failure closes the response."""
+        slot = self._slot
         try:
             with self._request_context.locating(self._digest):
-                return await work
+                if slot is not None and not slot.resume():
+                    await slot.regain()
+                return await work()
         except BaseException:
             self._close()
             raise
+        finally:
+            if slot is not None:
+                slot.rest()
 
     def _choose_reader(self, response: aiohttp.ClientResponse) -> RangeReader:
         """The reader for a response, by its head (rules PART-02 to PART-04)."""

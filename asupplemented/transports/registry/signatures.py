@@ -195,7 +195,7 @@ class Signatures:
             scope=self._scope,
         )
         limit = MAX_SIGNATURE if layer.size is None else layer.size
-        async with self._client.limiter.bodies:
+        async with self._client.limiter.bodies.hold():
             document = await fetch_document(
                 self._client, request, self._request_context, limit=limit, digest=digest
             )

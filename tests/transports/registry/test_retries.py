@@ -7,6 +7,7 @@ import errno
 import socket
 import ssl
 import struct
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,19 +16,24 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
+from asupplemented.aio.breaker import BreakerState
 from asupplemented.aio.retry import RetryPolicy
+from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ForbiddenError,
     ImageNotFoundError,
     NetworkError,
     ServerError,
+    SlotTimeoutError,
     SupplementedError,
     TooManyRequestsError,
     UnauthorizedError,
     UnexpectedStatusError,
 )
 from asupplemented.events import RequestRetried
-from asupplemented.testing import Authority, Cut, FakeRegistry, Raw, Status, build_image
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.supplemented import supplement
+from asupplemented.testing import Authority, Chunked, Cut, FakeRegistry, Raw, Status, build_image
 from asupplemented.transports.registry.failures import should_retry, translate
 from tests.suspending import wait_until
 from tests.transports.registry.raw_servers import free_port
@@ -386,3 +392,40 @@ async def test_RET07_the_number_of_bodies_is_an_option(registry: FakeRegistry) -
 def test_a_stranger_is_not_judged() -> None:
     error = SupplementedError("x")
     assert should_retry(error) is None
+
+
+async def test_RET07_bodies_that_are_not_read_keep_no_other_waiting(registry: FakeRegistry) -> None:
+    """Far more bodies than slots are open; those that are read come through, in any order."""
+    reference = fill(registry)
+    registry.script("*/blobs/*", Chunked(1000), forever=True)
+    async with (
+        watch(options=limited(bodies=2, body_idle=0.0, body_wait=5.0)) as watched,
+        await watched.open(reference) as source,
+        AsyncExitStack() as stack,
+    ):
+        big = Descriptor(digest=BLOB_DIGEST, size=len(BLOB))
+        opened = [
+            await stack.enter_async_context(source.open_parts(big, [(0, 10), (20, len(BLOB))]))
+            for _ in range(8)
+        ]
+        for parts in reversed(opened):
+            read = [b"".join([chunk async for chunk in part]) async for part in parts]
+            assert read == [BLOB[:10], BLOB[20:]]
+
+
+async def test_RET07_waiting_for_a_slot_ends_and_another_source_is_asked(
+    registry: FakeRegistry, other: FakeRegistry
+) -> None:
+    group = (other.add("top/app", IMAGE), registry.add("team/app", IMAGE))
+    async with (
+        watch(options=limited(bodies=1, body_wait=0.0)) as watched,
+        supplement(*group).open(watched.session) as image,
+    ):
+        [client] = [c for c in watched.pool._clients.values() if c.registry == registry.host]
+        async with client.limiter.bodies.hold():
+            async with image.open_blob(BLOB_DIGEST) as blob:
+                assert await blob.read_all(1 << 20) == BLOB
+                assert blob.member == 0
+            with pytest.raises(SlotTimeoutError):
+                await read_blob(watched, group[1])
+        assert health_of(watched.session).state(group[1]) is BreakerState.CLOSED
