@@ -105,8 +105,10 @@ class Timeouts:
     """Within a body: for the next byte, and the window of `min_rate`."""
     min_rate: int = 1024
     """Bytes per second that a body must reach, averaged over `stall` seconds; 0 turns it off."""
-    open: float | None = None
-    """For opening one member: connection, access, and its default manifest."""
+    open: float | None = 300.0
+    """For opening one member: connection, access, and its default manifest; and for one manifest,
+    the head of one blob, or one list with all its pages. Redirects, tokens, retries and pauses that
+    a registry asks for are part of it."""
 
 
 class ResourceKey(Generic[T]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import RawManifest
+from asupplemented.aio.timers import time_limit
 from asupplemented.errors import (
     ClosedError,
     ImageNotFoundError,
@@ -26,6 +27,7 @@ from asupplemented.transports.registry.signatures import Signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from yarl import URL
 
@@ -124,15 +126,17 @@ class RegistryAdapter:
         self._check_open()
         missing = ImageNotFoundError if instance is None else ManifestNotFoundError
         digest = instance or self._name.digest
-        document = await fetch_manifest(
-            self._lease.client,
-            self._name.path,
-            digest or self._name.tag or "",
-            digest,
-            missing,
-            self._request_context,
-            begun,
-        )
+        which = digest or self._name.tag or ""
+        async with self._time_limit(f"manifest {which}"):
+            document = await fetch_manifest(
+                self._lease.client,
+                self._name.path,
+                which,
+                digest,
+                missing,
+                self._request_context,
+                begun,
+            )
         raw = RawManifest(document.body, document.media_type)
         if instance is None:
             self._default = raw
@@ -204,7 +208,8 @@ class RegistryAdapter:
         signatures = Signatures(
             self._lease.client, self._name, places, self._request_context, self._context
         )
-        return await signatures.fetch(instance or await self._find_default())
+        async with self._time_limit("reading the signatures"):
+            return await signatures.fetch(instance or await self._find_default())
 
     def _find_urls(self, blob: Descriptor) -> tuple[URL, ...]:
         """The external URLs of a blob; only the last registry to ask uses them (BLOB-02)."""
@@ -229,9 +234,10 @@ class RegistryAdapter:
         """
         self._check_open()
         client, path = self._lease.client, self._name.path
-        return await fetch_referrers(
-            client, path, subject, artifact_type, self._request_context, self._context
-        )
+        async with self._time_limit(f"the list of referrers of {subject}"):
+            return await fetch_referrers(
+                client, path, subject, artifact_type, self._request_context, self._context
+            )
 
     async def list_tags(self) -> tuple[str, ...]:
         """All tags of the repository, each once (rule TAG-01).
@@ -242,7 +248,8 @@ class RegistryAdapter:
         """
         self._check_open()
         client, path = self._lease.client, self._name.path
-        return await list_tags(client, path, self._request_context, self._context)
+        async with self._time_limit(f"the list of tags of {path}"):
+            return await list_tags(client, path, self._request_context, self._context)
 
     async def fetch_digest(self) -> Digest:
         """The digest of the default manifest, as the registry claims it (rule HTTP-11).
@@ -252,12 +259,17 @@ class RegistryAdapter:
             ClosedError: The source was closed.
         """
         self._check_open()
-        return await fetch_digest(self._lease.client, self._name, self._request_context)
+        async with self._time_limit(f"asking for the digest of {self._name}"):
+            return await fetch_digest(self._lease.client, self._name, self._request_context)
 
     async def aclose(self) -> None:
         """Release the client. Bodies that are entered stay open until they are left."""
         self._open = False
         self._lease.release()
+
+    def _time_limit(self, what: str) -> AbstractAsyncContextManager[None]:
+        """The time that one operation may take, with its redirects, tokens, retries and pages."""
+        return time_limit(self._context.timeouts.open, what)
 
     def _check_open(self) -> None:
         if not self._open:

@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from asupplemented.aio.retry import retry
+from asupplemented.aio.timers import time_limit
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -120,7 +121,8 @@ class HttpBody(ABC):
         self._entered = True
         self._slot = await self._client.limiter.bodies.acquire()
         try:
-            await self._start()
+            async with time_limit(self._client.deps.timeouts.open, f"opening blob {self._digest}"):
+                await self._start()
         except BaseException:
             self._close()
             raise

@@ -98,6 +98,7 @@ class Connections(AsyncResource):
         "_scopes",
         "_timeout",
         "_tls",
+        "head_limit",
     )
 
     def __init__(
@@ -117,8 +118,9 @@ class Connections(AsyncResource):
         self._loop = asyncio.get_running_loop()
         self._scopes = LRU[str, AddressScope](MAX_HOSTS)
         # With our own connector, the wait for a head begins when a connection is ready.
-        waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
-        self._heads = WaitTimers(_sum(waits) if waits else timeouts.first_byte)
+        self.head_limit = _sum((timeouts.first_byte, timeouts.connect))
+        """Seconds from the beginning of a request to the head of its response, None for ever."""
+        self._heads = WaitTimers(self.head_limit if self._borrowed else timeouts.first_byte)
 
     async def open_endpoint(
         self,

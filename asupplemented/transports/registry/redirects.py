@@ -12,6 +12,7 @@ from urllib.parse import quote, urljoin
 from aiohttp import hdrs
 from yarl import URL
 
+from asupplemented.aio.timers import time_limit
 from asupplemented.errors import MalformedResponseError
 from asupplemented.transports.registry.addresses import (
     AddressScope,
@@ -190,6 +191,8 @@ class RedirectClient:
     async def follow(self, response: aiohttp.ClientResponse, request: Request) -> Response:
         """Follow the redirects of a request that was sent already.
 
+        All of them together have as much time as one request.
+
         Args:
             response: Its response, a redirect. It is closed.
             request: The request; its URL is absolute.
@@ -197,6 +200,11 @@ class RedirectClient:
         Raises:
             SourceError: There is no response, or a redirect must not be followed.
         """
+        place = f"following the redirects of {redact(request.url)}"
+        async with time_limit(self._connections.head_limit, place):
+            return await self._follow(response, request)
+
+    async def _follow(self, response: aiohttp.ClientResponse, request: Request) -> Response:
         first = origin_of(request.url)
         visited = [request.url]
         same_origin = True
