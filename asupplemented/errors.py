@@ -33,6 +33,7 @@ do what a caller expects.
      |    +-- PermissionDeniedError      (PermissionError)   the operating system said no
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
      |    +-- SourceTimeoutError         (TimeoutError)
+     |    |    +-- SlotTimeoutError                      too much is open in this session
      |    +-- TruncatedError             (EOFError)      a body that ended too soon
      |    +-- FailoverError                              no source served it; .attempts
      |    +-- LayoutError                                a directory that is no valid store
@@ -85,6 +86,7 @@ __all__ = (
     "RegistryError",
     "ServerError",
     "SizeMismatchError",
+    "SlotTimeoutError",
     "SourceError",
     "SourceTimeoutError",
     "SupplementedError",
@@ -343,6 +345,10 @@ class NetworkError(SourceError, ConnectionError):
 
 class SourceTimeoutError(SourceError, TimeoutError):
     """A source was too slow: connecting, answering, or in the middle of a body."""
+
+
+class SlotTimeoutError(SourceTimeoutError):
+    """No slot became free: too much is open at this session. It says nothing of the source."""
 
 
 class TruncatedError(SourceError, EOFError):

@@ -25,6 +25,7 @@ __all__ = (
     "BlobConcurrency",
     "BlobFile",
     "BlobPlace",
+    "Framed",
     "Hasty",
     "LayersForCopy",
     "LocalFile",
@@ -190,6 +191,21 @@ class SelfTimed(Protocol):
 
         Called before the body is entered, if at all, so that each wait has one timer, not two.
         """
+        ...
+
+
+@runtime_checkable
+class Framed(Protocol):
+    """A `RawBlob` that knows how its body is encoded and delimited; both valid once entered."""
+
+    @property
+    def encoding(self) -> str | None:
+        """The ``Content-Encoding`` that the source names, None for none. It proves nothing."""
+        ...
+
+    @property
+    def delimited(self) -> bool:
+        """Whether the body says where it ends, so that one that is cut off is noticed."""
         ...
 
 

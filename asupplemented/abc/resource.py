@@ -106,8 +106,9 @@ class Timeouts:
     min_rate: int = 1024
     """Bytes per second that a body must reach, averaged over `stall` seconds; 0 turns it off."""
     open: float | None = 300.0
-    """For opening one member: connection, tokens, redirects, retries, and its default manifest;
-    and for a list of tags or the digest of a tag, all pages together."""
+    """For opening one member: connection, access, and its default manifest; and for one manifest,
+    the head of one blob, or one list with all its pages. Redirects, tokens, retries and pauses that
+    a registry asks for are part of it."""
 
 
 class ResourceKey(Generic[T]):

@@ -20,11 +20,36 @@ is over, exactly as `asyncio.timeout` does: a cancellation from elsewhere is nev
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from asupplemented.errors import SourceTimeoutError
+from asupplemented.errors import SourceTimeoutError, SupplementedError
 from asupplemented.remedies import MIN_RATE, STALL_TIMEOUT, advise
 
-__all__ = ("MinRate", "WaitTimer", "WaitTimers")
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ("MinRate", "WaitTimer", "WaitTimers", "time_limit")
+
+
+@asynccontextmanager
+async def time_limit(seconds: float | None, what: str) -> AsyncGenerator[None]:
+    """Limit the time of the body of an ``async with``.
+
+    Args:
+        seconds: The limit, None for none.
+        what: What it does, for the error: "the list of tags".
+
+    Raises:
+        SourceTimeoutError: It took longer.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except SupplementedError:
+        raise  # a SourceTimeoutError from within is a TimeoutError, too
+    except TimeoutError as error:
+        raise SourceTimeoutError(f"{what} took longer than {seconds} s") from error
 
 
 class WaitTimer:

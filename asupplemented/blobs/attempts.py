@@ -10,7 +10,7 @@ import abc
 import asyncio
 from typing import TYPE_CHECKING
 
-from asupplemented.abc import AsyncResource, Resumable
+from asupplemented.abc import AsyncResource, Framed, Resumable
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking
 from asupplemented.aio.timers import MinRate, WaitTimer
@@ -83,6 +83,16 @@ class Attempt(AsyncResource):
     def etag(self) -> str | None:
         """A strong validator to resume with, or None."""
         return None
+
+    @property
+    def encoding(self) -> str | None:
+        """The encoding that the source names, for errors; None for none."""
+        return None
+
+    @property
+    def delimited(self) -> bool:
+        """Whether the body says where it ends, so that one that is cut off is noticed."""
+        return True
 
     @property
     def preverified(self) -> bool:
@@ -246,6 +256,14 @@ class WireAttempt(Attempt):
     @property
     def etag(self) -> str | None:
         return self._raw.etag
+
+    @property
+    def encoding(self) -> str | None:
+        return self._raw.encoding if isinstance(self._raw, Framed) else None
+
+    @property
+    def delimited(self) -> bool:
+        return self._raw.delimited if isinstance(self._raw, Framed) else True
 
     async def begin(
         self, end: int | None, running: RunningHash | None, size: int | None = None

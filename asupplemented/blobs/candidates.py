@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.abc import Hasty, SelfTimed
@@ -24,18 +25,27 @@ from asupplemented.errors import (
     TooManyRequestsError,
     TruncatedError,
     UsageError,
+    VerificationError,
+    excerpt,
 )
 from asupplemented.events import AttemptFailed
 from asupplemented.limits import MAX_BLOB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
     from asupplemented.abc import BlobCandidate, Context, RawBlob
     from asupplemented.blobs.attempts import Attempt
     from asupplemented.model.digest import Digest
 
-__all__ = ("MAX_DISCARD", "Candidates", "check_announced", "is_transient", "locate_failure")
+__all__ = (
+    "MAX_DISCARD",
+    "Candidates",
+    "check_announced",
+    "is_transient",
+    "locate_failure",
+    "naming_encoding",
+)
 
 MAX_DISCARD: Final = 64 * MIB
 """Bytes to skip where a source cannot start in the middle (rule RES-06)."""
@@ -221,7 +231,8 @@ class Candidates:
             else:
                 attempt = FileAttempt(candidate, self._context, self._digest, file, start)
             async with closing_on_error(lambda: (attempt,), "what was opened"):
-                _check_claims(attempt, size, start)
+                with naming_encoding(attempt):
+                    _check_claims(attempt, size, start)
                 _check_same(attempt, after)
                 await attempt.look()
         except (SupplementedError, OSError, EOFError) as error:
@@ -379,6 +390,19 @@ def _check_same(attempt: Attempt, after: Attempt | None) -> None:
     if before is not None and attempt.etag not in {None, before}:
         message = "the source has another content under this digest than before"
         raise SourceError(message)
+
+
+@contextmanager
+def naming_encoding(attempt: Attempt) -> Generator[None]:
+    """Name the encoding of a body in what is wrong with its content (rule BLOB-07)."""
+    try:
+        yield
+    except VerificationError as error:
+        if attempt.encoding is not None:
+            named = excerpt(attempt.encoding)
+            error.message += f"; it came with the Content-Encoding {named}, which was not asked for"
+            error.args = (error.message, *error.args[1:])
+        raise
 
 
 def locate_failure(

@@ -307,11 +307,12 @@ class Failover(BlobProgress):
             self.position = self.size
         self.verified = True
 
-    def end(self, *, trusted: bool) -> None:
+    def end(self, *, trusted: bool, delimited: bool = True) -> None:
         """The body ended. If everything is hashed, `check` comes next.
 
         Args:
             trusted: Whether the file that was read is still the one that was verified before.
+            delimited: Whether the body said where it ends.
 
         Raises:
             TruncatedError: Bytes are missing.
@@ -324,6 +325,9 @@ class Failover(BlobProgress):
             raise TruncatedError(message, received=received)
         if self.proof is Proof.HASHED:
             return
+        if due is None and not delimited and self.position != self._end:
+            message = f"the body ended after {self.received} bytes, perhaps too early"
+            raise TruncatedError(message, received=self.received)
         verified = self.proof is Proof.PREVERIFIED and trusted
         if self.is_whole and not verified:
             message = "the file was changed while it was read; open the blob again"

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.retry import CLOCK, Clock
-from asupplemented.blobs.candidates import Candidates, check_announced, locate_failure
+from asupplemented.blobs.candidates import (
+    Candidates,
+    check_announced,
+    locate_failure,
+    naming_encoding,
+)
 from asupplemented.blobs.failover import Failover, Proof, Raise, Resume, StartOver
 from asupplemented.blobs.hashing import start_hash
 from asupplemented.blobs.history import RESUMPTION, ResumptionPolicy
@@ -300,9 +305,11 @@ class FailoverReader(BlobReader):
     async def _finish(self, attempt: Attempt) -> None:
         """The body has ended: verify what can be verified."""
         self._record_part()
-        self._failover.end(trusted=attempt.trusted)
+        self._failover.end(trusted=attempt.trusted, delimited=attempt.delimited)
         if self._hash is not None:
-            self._failover.check(await self._hash.finish())
+            actual = await self._hash.finish()
+            with naming_encoding(attempt):
+                self._failover.check(actual)
             self._hash = None
             attempt.confirm()
         self._candidates.record_success(attempt.candidate)

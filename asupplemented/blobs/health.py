@@ -15,6 +15,7 @@ wrong content                               opens, longer   closes
 missing content, a refusal, other 4xx       says nothing    closes
 a body that ended early, a local failure    opens           says nothing
 the caller left, a mistake of the caller    says nothing    says nothing
+the session has too much open               says nothing    says nothing
 ==========================================  ==============  ================
 
 An open breaker excludes no source. It is asked after the others, and where no other source serves,
@@ -39,10 +40,10 @@ from asupplemented.errors import (
     NetworkError,
     NotFoundError,
     RegistryError,
+    SlotTimeoutError,
     SourceError,
     SourceTimeoutError,
     SupplementedError,
-    TooManyRequestsError,
     UnauthorizedError,
     VerificationError,
 )
@@ -168,6 +169,9 @@ class SourceHealth:
     def record_failure(self, reference: str, failure: SupplementedError) -> None:
         """Record a failure; the table at the top of this module says what each kind means."""
         source, *hosts = _names(reference)
+        if isinstance(failure, SlotTimeoutError):
+            self.release(reference)
+            return
         if isinstance(failure, _UNREACHABLE):
             for name in (source, *hosts):
                 self._fail(name, failure)
@@ -217,7 +221,7 @@ class SourceHealth:
     def _fail(self, name: str, failure: SupplementedError) -> None:
         self._breakers.add(self._principal, name).record_failure(
             self._breakers.clock.now(),
-            pause=failure.retry_after if isinstance(failure, TooManyRequestsError) else None,
+            pause=failure.retry_after if isinstance(failure, RegistryError) else None,
             wrong_content=isinstance(failure, VerificationError),
         )
 

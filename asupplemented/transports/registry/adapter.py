@@ -4,42 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiohttp import hdrs
-from yarl import URL
-
 from asupplemented.abc import RawManifest
+from asupplemented.aio.timers import time_limit
 from asupplemented.errors import (
     ClosedError,
     ImageNotFoundError,
-    MalformedResponseError,
     ManifestNotFoundError,
     RangeError,
     UnsupportedOperationError,
 )
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
-from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.blobs import (
     ExternalBlob,
     HttpBlob,
     advise_external_urls,
     find_urls,
 )
-from asupplemented.transports.registry.documents import HTML, read_document
-from asupplemented.transports.registry.error_response import Target, parse_media_type
+from asupplemented.transports.registry.documents import fetch_manifest
 from asupplemented.transports.registry.host_config import HostConfig
 from asupplemented.transports.registry.listing import fetch_digest, list_tags
 from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.pool import REGISTRIES, RegistryPool
 from asupplemented.transports.registry.referrers import fetch_referrers
-from asupplemented.transports.registry.request import ClientDeps, Request
+from asupplemented.transports.registry.request import ClientDeps
 from asupplemented.transports.registry.signatures import Signatures
-from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    import aiohttp
+    from yarl import URL
 
     from asupplemented.abc import Context
     from asupplemented.hostconfig.registries import ImageLocation
@@ -92,11 +87,9 @@ class RegistryAdapter:
         "_context",
         "_default",
         "_lease",
-        "_manifests",
         "_name",
         "_open",
         "_request_context",
-        "_scope",
     )
 
     def __init__(
@@ -108,8 +101,6 @@ class RegistryAdapter:
         """The default manifest that was read last, so that signatures fit it (rule HTTP-09)."""
         self._lease = lease
         self._request_context = request_context
-        self._manifests = f"/v2/{name.path}/manifests/"
-        self._scope = pull_scope(name.path)
         self._open = True
 
     @property
@@ -141,22 +132,16 @@ class RegistryAdapter:
         missing = ImageNotFoundError if instance is None else ManifestNotFoundError
         digest = instance or self._name.digest
         which = digest or self._name.tag or ""
-        request = Request(
-            URL(self._manifests + which, encoded=True),
-            Target(f"manifest {which}", missing, digest),
-            scope=self._scope,
-        )
-        client = self._lease.client
-        response = await client.send(request, self._request_context)
-        if begun is not None:
-            begun()
-        self._refuse_html(response)
-        document = await read_document(
-            response,
-            request.target.description,
-            limit=client.deps.options.limits.manifest,
-            timeouts=client.deps.timeouts,
-        )
+        async with self._time_limit(f"manifest {which}"):
+            document = await fetch_manifest(
+                self._lease.client,
+                self._name.path,
+                which,
+                digest,
+                missing,
+                self._request_context,
+                begun,
+            )
         raw = RawManifest(document.body, document.media_type)
         if instance is None:
             self._default = raw
@@ -229,7 +214,8 @@ class RegistryAdapter:
         signatures = Signatures(
             self._lease.client, self._name, places, self._request_context, self._context
         )
-        return await signatures.fetch(instance or await self._find_default())
+        async with self._time_limit("reading the signatures"):
+            return await signatures.fetch(instance or await self._find_default())
 
     def _find_urls(self, blob: Descriptor) -> tuple[URL, ...]:
         """The external URLs of a blob; only the last registry to ask uses them (BLOB-02)."""
@@ -254,9 +240,10 @@ class RegistryAdapter:
         """
         self._check_open()
         client, path = self._lease.client, self._name.path
-        return await fetch_referrers(
-            client, path, subject, artifact_type, self._request_context, self._context
-        )
+        async with self._time_limit(f"the list of referrers of {subject}"):
+            return await fetch_referrers(
+                client, path, subject, artifact_type, self._request_context, self._context
+            )
 
     async def list_tags(self) -> tuple[str, ...]:
         """All tags of the repository, each once (rule TAG-01).
@@ -267,7 +254,8 @@ class RegistryAdapter:
         """
         self._check_open()
         client, path = self._lease.client, self._name.path
-        return await list_tags(client, path, self._request_context, self._context)
+        async with self._time_limit(f"the list of tags of {path}"):
+            return await list_tags(client, path, self._request_context, self._context)
 
     async def fetch_digest(self) -> Digest:
         """The digest of the default manifest, as the registry claims it (rule HTTP-11).
@@ -277,24 +265,17 @@ class RegistryAdapter:
             ClosedError: The source was closed.
         """
         self._check_open()
-        return await fetch_digest(self._lease.client, self._name, self._request_context)
+        async with self._time_limit(f"asking for the digest of {self._name}"):
+            return await fetch_digest(self._lease.client, self._name, self._request_context)
 
     async def aclose(self) -> None:
         """Release the client. Bodies that are entered stay open until they are left."""
         self._open = False
         self._lease.release()
 
-    def _refuse_html(self, response: aiohttp.ClientResponse) -> None:
-        """Refuse the pages of portals before they are read."""
-        if parse_media_type(response.headers.get(hdrs.CONTENT_TYPE)) != HTML:
-            return
-        place = redact(response.url)
-        response.close()
-        message = (
-            f"{place} answered with an HTML page; "
-            f"is {self._name.registry} a registry, or is there a portal in between?"
-        )
-        raise MalformedResponseError(message, status=response.status, url=place)
+    def _time_limit(self, what: str) -> AbstractAsyncContextManager[None]:
+        """The time that one operation may take, with its redirects, tokens, retries and pages."""
+        return time_limit(self._context.timeouts.open, what)
 
     def _check_open(self) -> None:
         if not self._open:

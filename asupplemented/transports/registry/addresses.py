@@ -12,6 +12,7 @@ import ipaddress
 import re
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
+from urllib.parse import unquote
 
 from yarl import URL
 
@@ -20,6 +21,7 @@ __all__ = (
     "Origin",
     "classify_address",
     "classify_host",
+    "classify_target",
     "is_same_site",
     "origin_of",
     "parse_origin",
@@ -32,8 +34,21 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
-_METADATA: Final = frozenset((ipaddress.ip_address("fd00:ec2::254"),))
+_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+_SPECIAL: Final = (
+    ipaddress.IPv6Network("64:ff9b:1::/48"),
+    ipaddress.IPv6Network("2001::/23"),
+    ipaddress.IPv6Network("fec0::/10"),
+)
+"""Networks that are not public, and that some versions of Python take for such."""
+_METADATA: Final = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"),
+    )
+)
 """Metadata services of clouds that are not at link-local addresses."""
+_NUMBER: Final = re.compile(r"[0-9]{1,64}|0x[0-9a-f]{0,64}")
 
 _LONGEST_SHARED_LABEL: Final = 3
 _SHARED_LABELS: Final = frozenset(("gouv", "gove", "info", "name", "asso", "nom", "firm"))
@@ -146,11 +161,52 @@ def redact(url: URL) -> str:
 
 
 def classify_host(host: str) -> AddressScope | None:
-    """The scope of a host that is an address in its usual form, None for a name."""
+    """The scope of a host that is an address, None for a name.
+
+    Numbers are addresses however they are written, as the C library reads them: ``127.1``,
+    ``2130706433``, ``0x7f000001``, ``0177.0.0.1``, with a dot at the end. Programs differ on
+    leading zeros, so the more private reading counts; what is made of numbers and is no address is
+    invalid.
+    """
+    text = unquote(host).rstrip(".").lower()
     try:
-        return classify_address(ipaddress.ip_address(host.partition("%")[0]))
+        return classify_address(ipaddress.ip_address(text.partition("%")[0]))
+    except ValueError:
+        pass
+    parts = text.split(".")
+    if not all(_NUMBER.fullmatch(part) for part in parts):
+        return None
+    read = (_read_numbers(parts, octal=True), _read_numbers(parts, octal=False))
+    scopes = [AddressScope.NEVER if each is None else classify_address(each) for each in read]
+    return max(scopes)
+
+
+def classify_target(host: str) -> AddressScope | None:
+    """The same, for a host that a proxy may look up: names for the local host are known as well."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return AddressScope.LOOPBACK
+    return classify_host(host)
+
+
+def _read_numbers(parts: list[str], *, octal: bool) -> ipaddress.IPv4Address | None:
+    """An address of one to four numbers, of which the last one fills the rest."""
+    try:
+        numbers = [_read_number(part, octal=octal) for part in parts]
+        *first, last = numbers
+        if len(numbers) > 4 or any(each > 0xFF for each in first):  # noqa: PLR2004
+            return None
+        value = sum(each << (8 * (3 - place)) for place, each in enumerate(first))
+        room = 1 << (8 * (4 - len(first)))
+        return ipaddress.IPv4Address(value + last) if last < room else None
     except ValueError:
         return None
+
+
+def _read_number(text: str, *, octal: bool) -> int:
+    if text.startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8 if octal and text.startswith("0") else 10)
 
 
 def classify_address(address: _IPAddress) -> AddressScope:
@@ -166,13 +222,15 @@ def classify_address(address: _IPAddress) -> AddressScope:
         return AddressScope.NEVER
     if address.is_loopback:
         return AddressScope.LOOPBACK
-    return AddressScope.PUBLIC if address.is_global else AddressScope.PRIVATE
+    special = address.is_reserved or any(address in network for network in _SPECIAL)
+    return AddressScope.PUBLIC if address.is_global and not special else AddressScope.PRIVATE
 
 
 def _unwrap(address: _IPAddress) -> _IPAddress:
+    """The IPv4 address that an IPv6 address leads to, if there is one."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    if address in _NAT64:
+    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or address
 

@@ -7,7 +7,7 @@ else, so they never reach another identity or registry (rules TOK-07, CRED-03, S
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +37,8 @@ EARLY: Final = 5.0
 """Seconds before its end that a token is renewed (rule TOK-04)."""
 KEPT: Final = 1024
 """Scopes whose authorizations are kept."""
+MAX_SCOPES: Final = 16
+"""Scopes that one token is asked for; further ones that a challenge names are left out."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -107,17 +109,20 @@ class Authenticator:
     async def renew(
         self,
         scope: str,
-        used: Authorization,
+        refused: Sequence[Authorization],
         offered: Sequence[Challenge],
         request_context: RequestContext,
+        *,
+        kept: bool,
     ) -> Authorization | None:
         """The authorization to try after a 401 (rules PING-06, TOK-08).
 
         Args:
             scope: What the request is for.
-            used: The authorization that the request carried.
+            refused: The authorizations that the request carried so far, the last one last.
             offered: The challenges of the response.
             request_context: The reference that it is for.
+            kept: Whether the last authorization was got for an earlier request.
 
         Returns:
             None if there is nothing better to try.
@@ -125,23 +130,23 @@ class Authenticator:
         Raises:
             SourceError: The token server gives no token.
         """
-        choice = self._choose(offered)
-        if choice is None:
-            return None
+        used = refused[-1]
         current = self.current(scope)
-        if current is not None and current is not used:
+        if current is not None and all(current is not each for each in refused):
             return current  # another request was refused too, and has renewed it already
+        # Whatever the 401 says, this token is not sent again; what it was for is remembered.
+        self._authorizations.put(scope, replace(used, expires=-math.inf))
+        choice = self._choose(offered)
         before = used.challenge
-        if before is None or before.scheme != choice.scheme:
-            return await self._answer(choice, scope, (scope,), request_context)
-        if choice.scheme == "basic" or self._registry_token is not None:
+        if before is not None and before.scheme == "bearer" and self._registry_token is None:
+            bearer = next((each for each in offered if each.scheme == "bearer"), None)
+            scopes = used.scopes if bearer is None else _join_scopes(used.scopes, bearer)
+            if _is_worth_fetching(scopes, refused, bearer, kept=kept):
+                challenge = before if bearer is None or bearer.realm is None else bearer
+                return await self._answer(challenge, scope, scopes, request_context)
+        if choice is None or any(_is_answer(each, choice) for each in refused):
             return None
-        scopes = _more_scopes(used.scopes, choice)
-        if scopes is None:
-            return None
-        self._authorizations.pop(scope)
-        challenge = before if choice.realm is None else choice
-        return await self._answer(challenge, scope, scopes, request_context)
+        return await self._answer(choice, scope, _join_scopes((scope,), choice), request_context)
 
     def secrets(self) -> list[str]:
         """Every secret that was sent, and that a server could repeat in an error."""
@@ -206,9 +211,31 @@ def _authorize(
     return Authorization(CIMultiDict({"Authorization": header}), challenge, scopes, expires)
 
 
-def _more_scopes(scopes: tuple[str, ...], challenge: Challenge) -> tuple[str, ...] | None:
-    """The scopes to ask for next; None if the scope that is missing was asked for (TOK-08)."""
-    if challenge.error != "insufficient_scope":
-        return scopes
-    wanted = parse_scope(challenge.scopes[0]) if len(challenge.scopes) == 1 else None
-    return None if wanted is None or wanted in scopes else (*scopes, wanted)
+def _join_scopes(scopes: tuple[str, ...], challenge: Challenge) -> tuple[str, ...]:
+    """The scopes so far and those that a challenge names, each once (rule TOK-08)."""
+    named = (parse_scope(text) for text in challenge.scopes)
+    return tuple(dict.fromkeys((*scopes, *filter(None, named))))[:MAX_SCOPES]
+
+
+def _is_worth_fetching(
+    scopes: tuple[str, ...],
+    refused: Sequence[Authorization],
+    challenge: Challenge | None,
+    *,
+    kept: bool,
+) -> bool:
+    """Whether another token may be accepted where the last one was refused (rule TOK-08).
+
+    It may if it has more scopes. With the same scopes it may once, if the last one was kept from
+    an earlier request, whatever its refusal says, or if it was called invalid.
+    """
+    asked = [set(each.scopes) for each in refused]
+    if set(scopes) not in asked:
+        return True
+    invalid = challenge is not None and challenge.error == "invalid_token"
+    return asked.count(set(scopes)) == 1 and (kept or invalid)
+
+
+def _is_answer(authorization: Authorization, challenge: Challenge) -> bool:
+    before = authorization.challenge
+    return before is not None and before.scheme == challenge.scheme

@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from asupplemented.aio.retry import retry
+from asupplemented.aio.timers import time_limit
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -34,14 +35,20 @@ from asupplemented.errors import (
 from asupplemented.model.media_type import NON_DISTRIBUTABLE
 from asupplemented.remedies import EXTERNAL_URLS, advise
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.bodies import TimedBody, check_encoding, read_chunk, refuse
+from asupplemented.transports.registry.bodies import (
+    TimedBody,
+    find_encoding,
+    is_delimited,
+    read_chunk,
+    refuse,
+)
 from asupplemented.transports.registry.byteranges import (
     format_range,
     parse_content_range,
     parse_unsatisfied_range,
 )
 from asupplemented.transports.registry.error_response import Target
-from asupplemented.transports.registry.failures import should_retry
+from asupplemented.transports.registry.failures import should_retry, should_retry_in_haste
 from asupplemented.transports.registry.redirects import parse_url
 from asupplemented.transports.registry.request import OK, Request
 from asupplemented.transports.registry.tokens import pull_scope
@@ -52,7 +59,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from asupplemented.aio.retry import RetryPolicy
+    from asupplemented.aio.slots import Slot
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import RegistryOptions
@@ -64,15 +71,17 @@ __all__ = ("ExternalBlob", "HttpBlob", "HttpBody", "advise_external_urls", "find
 _OK: Final = 200
 _PARTIAL: Final = 206
 _UNSATISFIED: Final = 416
-_RANGE_STATUSES: Final = frozenset((_OK, _PARTIAL, _UNSATISFIED))
+REFUSED_RANGES: Final = frozenset((400, _UNSATISFIED, 501))
+"""Statuses of servers that serve no ranges, or not those that were asked for (rule RES-05)."""
+_RANGE_STATUSES: Final = frozenset((_OK, _PARTIAL, *REFUSED_RANGES))
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,1024}"')
 
 
 class HttpBody(ABC):
     """One request for (parts of) a blob. Entering it sends the request, leaving it closes.
 
-    It holds one of the registry's slots for bodies (rule RET-07) from before the request is sent
-    until it is left.
+    It has one of the registry's slots for bodies (rule RET-07) from before the request is sent
+    until it is left, and may lose it while it is not read.
 
     Args:
         client: The registry.
@@ -85,10 +94,10 @@ class HttpBody(ABC):
         "_client",
         "_digest",
         "_entered",
-        "_holds_slot",
         "_repository",
         "_request_context",
         "_response",
+        "_slot",
     )
 
     def __init__(
@@ -105,20 +114,21 @@ class HttpBody(ABC):
         self._request_context = request_context
         self._response: aiohttp.ClientResponse | None = None
         self._entered = False
-        self._holds_slot = False
+        self._slot: Slot | None = None
 
     async def __aenter__(self) -> Self:
         if self._entered:
             message = "a body is entered once; open the blob again for another one"
             raise UsageError(message)
         self._entered = True
-        await self._client.limiter.bodies.acquire()
-        self._holds_slot = True
+        self._slot = await self._client.limiter.bodies.acquire()
         try:
-            await self._start()
+            async with time_limit(self._client.deps.timeouts.open, f"opening blob {self._digest}"):
+                await self._start()
         except BaseException:
             self._close()
             raise
+        self._slot.rest()
         return self
 
     async def __aexit__(
@@ -148,9 +158,9 @@ class HttpBody(ABC):
         response, self._response = self._response, None
         if response is not None:
             response.close()
-        if self._holds_slot:
-            self._holds_slot = False
-            self._client.limiter.bodies.release()
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
 
 
 class HttpBlob(HttpBody):
@@ -173,6 +183,8 @@ class HttpBlob(HttpBody):
         start: Offset of the first byte that the server sends.
         size: Bytes of the whole blob as the server claims, None if it does not say.
         etag: A strong validator, or None.
+        encoding: The ``Content-Encoding`` of the response; the digest shows whether it is true.
+        delimited: Whether the body says where it ends.
     """
 
     __slots__ = (
@@ -187,6 +199,8 @@ class HttpBlob(HttpBody):
         "_start_wanted",
         "_timed",
         "_validator",
+        "delimited",
+        "encoding",
         "etag",
         "size",
         "start",
@@ -220,6 +234,8 @@ class HttpBlob(HttpBody):
         self.start = start
         self.size: int | None = None
         self.etag: str | None = None
+        self.encoding: str | None = None
+        self.delimited = True
 
     @property
     def resumable(self) -> bool:
@@ -243,19 +259,26 @@ class HttpBlob(HttpBody):
         Raises:
             TruncatedError: The body broke off, or ended before its announced size.
             NetworkError: The connection broke.
-            SourceTimeoutError: It came too slowly, unless its reader times it.
+            SourceTimeoutError: It came too slowly, unless its reader times it; or it lost its slot
+                while it was not read, and none became free.
             MalformedResponseError: There are more bytes than were announced.
             ClosedError: The body was not entered, or was left.
         """
         response = self._response
-        if self._empty and self._holds_slot:
+        slot = self._slot
+        if self._empty and slot is not None:
             raise StopAsyncIteration
-        if response is None:
+        if response is None or slot is None:
             raise ClosedError("the body of a blob is read after it was entered, until it is left")
-        if self._timed is not None:
-            chunk = await self._timed.read()
-        else:
-            chunk = await read_chunk(response, self._limit, self._received)
+        if not slot.resume():
+            await slot.regain()
+        try:
+            if self._timed is not None:
+                chunk = await self._timed.read()
+            else:
+                chunk = await read_chunk(response, self._limit, self._received)
+        finally:
+            slot.rest()
         self._received += len(chunk)
         self._check_length(response, ended=not chunk)
         if chunk:
@@ -278,7 +301,7 @@ class HttpBlob(HttpBody):
 
     async def _send(self) -> aiohttp.ClientResponse:
         """Get the head of the response."""
-        headers = CIMultiDict({"Accept": "*/*"})
+        headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
         ranged = bool(self._start_wanted) or self._end is not None
         if ranged:
             headers["Range"] = format_range(self._start_wanted, self._end)
@@ -286,22 +309,36 @@ class HttpBlob(HttpBody):
                 headers["If-Range"] = self._validator
         statuses = _RANGE_STATUSES if ranged else OK
         request = self._make_request(self._target, headers, statuses)
-        return await self._client.send(
-            request._replace(retry=self._retry_policy), self._request_context
+        # Without haste it is the last one to ask, whatever other registries there are.
+        request_context = self._request_context._replace(
+            has_alternatives=self._hurried and self._request_context.has_alternatives
         )
+        send = partial(self._client.send, request_context=request_context)
+        response = await send(request._replace(hurried=self._hurried))
+        if not self._is_refused(response):
+            return response
+        # The whole is asked for in place of the range, and its beginning skipped (rule RES-05).
+        if self._start_wanted > self._client.deps.options.limits.discard:
+            raise await refuse(response, request.target, self._client.deps)
+        response.close()
+        headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
+        return await send(self._make_request(self._target, headers, OK))
+
+    def _is_refused(self, response: aiohttp.ClientResponse) -> bool:
+        """Whether a server does not serve ranges, or not this one although it exists."""
+        if response.status != _UNSATISFIED:
+            return response.status in REFUSED_RANGES
+        total = parse_unsatisfied_range(response.headers.getall("Content-Range", ()))
+        return total is None or total > self._start_wanted
 
     @property
     def _target(self) -> Target:
         return Target(f"blob {self._digest}", BlobNotFoundError, self._digest, self._advice)
 
-    @property
-    def _retry_policy(self) -> RetryPolicy:
-        options = self._client.deps.options
-        return options.haste if self._hurried else options.retry
-
     def _inspect(self, response: aiohttp.ClientResponse) -> None:
         """Take from the head of a response what it says of the body (rules RES-05, RES-06)."""
-        check_encoding(response)
+        self.encoding = find_encoding(response)
+        self.delimited = is_delimited(response)
         self.etag = _find_strong(response.headers.get("ETag"))
         if response.status == _UNSATISFIED:
             self._inspect_unsatisfied(response)
@@ -451,9 +488,10 @@ class ExternalBlob(HttpBlob):
         ping_result = await self._client.ensure_pinged(self._request_context)
         redirect_client = ping_result.redirect_client.without_insecure()
         failures: list[SupplementedError] = []
-        for url in self._urls:
+        for number, url in enumerate(self._urls, 1):
             try:
-                return await self._send_to(url, redirect_client)
+                hurried = self._hurried or number < len(self._urls)
+                return await self._send_to(url, redirect_client, hurried=hurried)
             except SupplementedError as error:
                 failures.append(error)
         hard = [each for each in failures if not isinstance(each, NotFoundError)]
@@ -463,11 +501,14 @@ class ExternalBlob(HttpBlob):
                 raised.add_note(f"another place failed as well: {each}")
         raise raised
 
-    async def _send_to(self, url: URL, redirect_client: RedirectClient) -> aiohttp.ClientResponse:
+    async def _send_to(
+        self, url: URL, redirect_client: RedirectClient, *, hurried: bool
+    ) -> aiohttp.ClientResponse:
+        options = self._client.deps.options
         return await retry(
             partial(self._send_to_once, url, redirect_client),
-            judge=should_retry,
-            policy=self._retry_policy,
+            judge=should_retry_in_haste if hurried else should_retry,
+            policy=options.haste if hurried else options.retry,
             clock=self._client.deps.clock,
             notify=self._request_context.report_retry,
         )

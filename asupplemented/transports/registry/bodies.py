@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs
 
 from asupplemented.aio.timers import MinRate, WaitTimer
-from asupplemented.errors import MalformedResponseError, SourceError, SourceTimeoutError
+from asupplemented.errors import (
+    MalformedResponseError,
+    SourceError,
+    SourceTimeoutError,
+    excerpt,
+)
 from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.error_response import ErrorResponse, describe
 from asupplemented.transports.registry.failures import FOREIGN_IN_BODY, translate
@@ -20,22 +25,58 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Timeouts
     from asupplemented.errors import NotFoundError, RegistryError
+    from asupplemented.model.digest import Digest
     from asupplemented.transports.registry.error_response import Target
     from asupplemented.transports.registry.request import ClientDeps
 
-__all__ = ("TimedBody", "check_encoding", "read_chunk", "read_whole", "refuse")
+__all__ = (
+    "TimedBody",
+    "check_encoding",
+    "find_encoding",
+    "is_delimited",
+    "read_chunk",
+    "read_whole",
+    "refuse",
+)
 
 
-def check_encoding(response: aiohttp.ClientResponse) -> None:
-    """Refuse a body that is not sent as it is (rule BLOB-07).
+def find_encoding(response: aiohttp.ClientResponse) -> str | None:
+    """The encoding that a response names, None for none. Labels like ``utf-8`` occur, too."""
+    encoding = ", ".join(response.headers.getall(hdrs.CONTENT_ENCODING, ())).strip()
+    return None if encoding.lower() in {"", "identity"} else encoding
+
+
+def is_delimited(response: aiohttp.ClientResponse) -> bool:
+    """Whether a body says where it ends; one that does not ends cleanly when it is cut off."""
+    coding = response.headers.get(hdrs.TRANSFER_ENCODING, "")
+    return response.content_length is not None or "chunked" in coding.lower()
+
+
+def check_encoding(
+    response: aiohttp.ClientResponse, body: bytes, digest: Digest | None = None
+) -> None:
+    """Refuse a body that its server has encoded, although only identity was asked for.
+
+    What a label says does not matter if the bytes are what they should be: content with the right
+    digest, or a JSON object where no digest is known (rule BLOB-07).
+
+    Args:
+        response: The response.
+        body: All its bytes, as they came.
+        digest: The digest that they should have, None if it is unknown.
 
     Raises:
-        MalformedResponseError: It is compressed, although identity was asked for.
+        MalformedResponseError: They are neither, and the response names an encoding.
     """
-    encoding = response.headers.get(hdrs.CONTENT_ENCODING)
-    if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
+    encoding = find_encoding(response)
+    if encoding is None or body.lstrip()[:1] == b"{":
+        return
+    if digest is None or not digest.matches(body):
         place = redact(response.url)
-        message = f"{place} sent a compressed response, although only identity was asked for"
+        message = (
+            f"{place} sent a response with the Content-Encoding {excerpt(encoding)}, although only "
+            "identity was asked for"
+        )
         raise MalformedResponseError(message, status=response.status, url=place)
 
 

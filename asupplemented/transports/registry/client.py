@@ -6,21 +6,22 @@ is pinged once, each repository has one token, and bodies and pauses are counted
 
 One request goes through these steps, in this order: wait for a pause that the registry asked for,
 ping if that was not done, get an authorization, send, follow redirects, and after a 401 of the
-registry itself authenticate once more and send again. Only then is the whole attempt retried.
+registry itself renew the authorization and send again, twice at most. Only then is the whole
+attempt retried.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-import anyio
 from aiohttp import hdrs
 from yarl import URL
 
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import FirstFailure, retry
+from asupplemented.aio.slots import Slots
 from asupplemented.errors import (
     ForbiddenError,
     SupplementedError,
@@ -33,9 +34,9 @@ from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
 from asupplemented.transports.registry.error_response import hide_secrets
 from asupplemented.transports.registry.failures import (
+    never_retry,
     should_retry,
-    should_retry_hurried,
-    should_retry_ping,
+    should_retry_in_haste,
 )
 from asupplemented.transports.registry.notices import HeaderNotices
 from asupplemented.transports.registry.ping import ping
@@ -44,17 +45,23 @@ from asupplemented.transports.registry.request import join_headers
 from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     import aiohttp
 
-    from asupplemented.aio.retry import Clock
+    from asupplemented.aio.retry import Clock, Retry, RetryPolicy
     from asupplemented.transports.registry.auth import Authorization
+    from asupplemented.transports.registry.challenge import Challenge
     from asupplemented.transports.registry.endpoint import Endpoint, EndpointConfig
     from asupplemented.transports.registry.ping import PingResult
     from asupplemented.transports.registry.request import ClientDeps, Request, RequestContext
 
 __all__ = ("Limiter", "RegistryClient", "resolve_url")
+
+MAX_RENEWALS: Final = 2
+"""Times that one request is sent again with another authorization (rule TOK-08)."""
+
+_UNAUTHORIZED: Final = 401
 
 
 class Limiter:
@@ -63,14 +70,14 @@ class Limiter:
     Manifests take no slot, so they never wait behind big blobs.
 
     Args:
-        bodies: Blobs that may be read at the same time.
+        bodies: The slots of blobs that are read at the same time.
         clock: Where time comes from.
     """
 
     __slots__ = ("_clock", "_paused_until", "bodies")
 
-    def __init__(self, bodies: int, *, clock: Clock) -> None:
-        self.bodies = anyio.Semaphore(bodies)
+    def __init__(self, bodies: Slots, *, clock: Clock) -> None:
+        self.bodies = bodies
         self._clock = clock
         self._paused_until: float | None = None
 
@@ -99,7 +106,7 @@ class Limiter:
             if self._paused_until <= now:
                 self._paused_until = None
             elif self._paused_until > deadline:
-                message = "the registry asks for one pause after another; try again later"
+                message = "the registry asked for a pause that lasts too long; try again later"
                 raise TooManyRequestsError(
                     message, status=429, retry_after=self._paused_until - now
                 )
@@ -139,7 +146,9 @@ class RegistryClient:
     ) -> None:
         self.registry = config.registry
         self.deps = deps
-        self.limiter = Limiter(deps.options.limits.bodies, clock=deps.clock)
+        limits = deps.options.limits
+        slots = Slots(limits.bodies, idle=limits.body_idle, limit=limits.body_wait)
+        self.limiter = Limiter(slots, clock=deps.clock)
         self.signatures = False
         self._config = config
         self._credential = credential
@@ -173,10 +182,8 @@ class RegistryClient:
             try:
                 outcome = await retry(
                     partial(self._attempt, request, request_context),
-                    judge=should_retry_hurried
-                    if request_context.has_alternatives
-                    else should_retry,
-                    policy=request.retry or self.deps.options.retry,
+                    judge=self._choose_judge(request, request_context),
+                    policy=self._choose_policy(request),
                     clock=self.deps.clock,
                     notify=partial(self._before_retry, request_context),
                     first=outcome,
@@ -226,9 +233,11 @@ class RegistryClient:
         """Send a request once. Returned errors are final; raised errors may be retried."""
         try:
             if self.limiter.paused:
-                await self.limiter.wait((request.retry or self.deps.options.retry).budget)
+                hurried = request.hurried or request_context.has_alternatives
+                await self.limiter.wait(0.0 if hurried else self.deps.options.retry.budget)
             pinged, authenticator = self._pinged or await self._get_pinged(request_context)
             authorization = authenticator.current(request.scope)
+            kept = authorization is not None
             if authorization is None:
                 authorization = await authenticator.obtain(request.scope, request_context)
         except SupplementedError as error:
@@ -242,17 +251,20 @@ class RegistryClient:
         # The whole request is made only now: most requests end above.
         sent = request._replace(url=url, origin_headers=authorization.headers)
         response, same_origin = await self._follow(pinged, sent, response, request_context)
+        refused = [authorization]
         # A 401 of another origin is no challenge of the registry, so it gets no credentials.
-        if response.status == 401 and same_origin:  # noqa: PLR2004
-            renewed = await self._renew(
-                authenticator, request.scope, authorization, response, request_context
-            )
+        while response.status == _UNAUTHORIZED and same_origin and len(refused) <= MAX_RENEWALS:
+            renewing = partial(authenticator.renew, request.scope, refused, kept=kept)
+            renewed = await self._renew(renewing, response, request_context)
             if isinstance(renewed, SupplementedError):
                 return renewed
-            if renewed is not None:
-                response = await self._send_once(endpoint, url, request, renewed)
-                sent = sent._replace(origin_headers=renewed.headers)
-                response, _ = await self._follow(pinged, sent, response, request_context)
+            if renewed is None:
+                break
+            refused.append(renewed)
+            kept = False
+            response = await self._send_once(endpoint, url, request, renewed)
+            sent = sent._replace(origin_headers=renewed.headers)
+            response, same_origin = await self._follow(pinged, sent, response, request_context)
         if response.status in request.statuses:
             return response
         raise await refuse(response, request.target, self.deps, authenticator.secrets())
@@ -283,9 +295,7 @@ class RegistryClient:
 
     async def _renew(
         self,
-        authenticator: Authenticator,
-        scope: str,
-        used: Authorization,
+        renewing: Callable[[Sequence[Challenge], RequestContext], Awaitable[Authorization | None]],
         response: aiohttp.ClientResponse,
         request_context: RequestContext,
     ) -> Authorization | SupplementedError | None:
@@ -299,7 +309,7 @@ class RegistryClient:
         keeps_response = False
         try:
             parsed = parse_challenges(response.headers.getall(hdrs.WWW_AUTHENTICATE, ()))
-            renewed = await authenticator.renew(scope, used, parsed.challenges, request_context)
+            renewed = await renewing(parsed.challenges, request_context)
             keeps_response = renewed is None
         except SupplementedError as error:
             renewed = error
@@ -319,7 +329,7 @@ class RegistryClient:
             return self._pinged
         result = await retry(
             partial(ping, self._config, self.deps, request_context),
-            judge=should_retry_hurried if request_context.has_alternatives else should_retry_ping,
+            judge=never_retry if request_context.has_alternatives else should_retry,
             policy=self.deps.options.retry,
             clock=self.deps.clock,
             notify=partial(self._before_retry, request_context),
@@ -341,6 +351,26 @@ class RegistryClient:
         self._pinged = result, authenticator
         self.signatures = result.signatures
         return self._pinged
+
+    def _choose_policy(self, request: Request) -> RetryPolicy:
+        options = self.deps.options
+        return options.haste if request.hurried else options.retry
+
+    def _choose_judge(
+        self, request: Request, request_context: RequestContext
+    ) -> Callable[[SupplementedError], Retry | None]:
+        if request_context.has_alternatives:
+            return partial(self._judge_busy, never_retry)
+        return partial(self._judge_busy, should_retry_in_haste) if request.hurried else should_retry
+
+    def _judge_busy(
+        self, judge: Callable[[SupplementedError], Retry | None], error: SupplementedError
+    ) -> Retry | None:
+        """Judge a failure, and remember the pause that a busy registry asks for (rule RET-06)."""
+        pause = error.retry_after if isinstance(error, TooManyRequestsError) else None
+        if pause is not None and pause <= self.deps.options.retry.longest:
+            self.limiter.pause(pause)
+        return judge(error)
 
     def _before_retry(
         self,

@@ -9,7 +9,6 @@ raises only errors of this package.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
@@ -23,12 +22,17 @@ from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
 from asupplemented.aio.timers import WaitTimers
-from asupplemented.errors import ClosedError, ConfigurationError, SourceTimeoutError
-from asupplemented.model.media_type import ACCEPT
+from asupplemented.errors import (
+    ClosedError,
+    ConfigurationError,
+    MalformedResponseError,
+    SourceTimeoutError,
+)
+from asupplemented.remedies import PRIVATE_TARGETS
 from asupplemented.transports.registry.addresses import (
     AddressScope,
-    classify_address,
     classify_host,
+    classify_target,
     origin_of,
     redact,
 )
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Mapping
 
+    from aiohttp import AddrInfoType
     from aiohttp.abc import ResolveResult
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -58,10 +63,11 @@ if TYPE_CHECKING:
     from asupplemented.abc import Timeouts
     from asupplemented.hostconfig.certificates import Certificates
     from asupplemented.hostconfig.proxies import Proxies
+    from asupplemented.remedies import Remedy
     from asupplemented.transports.registry.endpoint import InThread, Proxy
     from asupplemented.transports.registry.options import RegistryOptions
 
-__all__ = ("CONNECTIONS", "Connections", "default_user_agent")
+__all__ = ("CONNECTIONS", "AddressGate", "Connections", "default_user_agent")
 
 API_VERSION: Final = (istr("Docker-Distribution-API-Version"), "registry/2.0")
 
@@ -94,6 +100,7 @@ class Connections(AsyncResource):
         "_scopes",
         "_timeout",
         "_tls",
+        "head_limit",
     )
 
     def __init__(
@@ -113,8 +120,9 @@ class Connections(AsyncResource):
         self._loop = asyncio.get_running_loop()
         self._scopes = LRU[str, AddressScope](MAX_HOSTS)
         # With our own connector, the wait for a head begins when a connection is ready.
-        waits = (timeouts.first_byte, timeouts.connect) if self._borrowed else ()
-        self._heads = WaitTimers(_sum(waits) if waits else timeouts.first_byte)
+        self.head_limit = _sum((timeouts.first_byte, timeouts.connect))
+        """Seconds from the beginning of a request to the head of its response, None for ever."""
+        self._heads = WaitTimers(self.head_limit if self._borrowed else timeouts.first_byte)
 
     async def open_endpoint(
         self,
@@ -146,6 +154,9 @@ class Connections(AsyncResource):
             raise ClosedError("the session is closed; make a new one")
         proxy = find_proxy(url, proxies)
         _check_proxied(url, proxy, verify=verify)
+        if self._options.public_only:
+            self._check_public(url)
+            max_scope = AddressScope.PUBLIC
         if self._borrowed is not None or proxy is not None:
             max_scope = None
         client = self._clients.get(max_scope)
@@ -156,6 +167,23 @@ class Connections(AsyncResource):
         if url.scheme == "https" and not uses_lenders_tls:
             tls = await self._tls.get(certificates, verify=verify)
         return Endpoint(url, origin_of(url), client.session, tls, proxy, own)
+
+    def _check_public(self, url: URL) -> None:
+        """Refuse what is no public address already by the look of it, also behind a proxy.
+
+        Raises:
+            ConfigurationError: Addresses cannot be checked, since the client is borrowed.
+            MalformedResponseError: The host is such an address.
+        """
+        if self._borrowed is not None:
+            message = (
+                "RegistryOptions.public_only cannot be kept with a borrowed HTTP client; leave "
+                "out http"
+            )
+            raise ConfigurationError(message)
+        if classify_target(url.raw_host or "") not in {None, AddressScope.PUBLIC}:
+            message = f"refused to connect to {origin_of(url)}, {_NOT_PUBLIC}"
+            raise MalformedResponseError(message, url=redact(url))
 
     def find_scope(self, host: str) -> AddressScope | None:
         """The address scope of a host: the least private one if it has several addresses.
@@ -233,8 +261,11 @@ class Connections(AsyncResource):
     def _make_client(self, max_scope: AddressScope | None) -> _Client:
         if self._borrowed is not None:
             return _Client(self._make_session(self._borrowed.connector, self._borrowed), None)
-        resolver = _Resolver(self._scopes, max_scope)
-        connector = _Connector(self._heads, resolver, self._options.limits.keep_alive)
+        why = _NOT_PUBLIC if self._options.public_only else _TOO_PRIVATE
+        remedy = None if why is _NOT_PUBLIC else PRIVATE_TARGETS
+        gate = AddressGate(max_scope, why, remedy)
+        resolver = _Resolver(self._scopes, gate)
+        connector = _Connector(self._heads, resolver, gate, self._options.limits.keep_alive)
         return _Client(self._make_session(connector, None), resolver)
 
     def _make_session(
@@ -268,10 +299,9 @@ def default_user_agent() -> str:
 
 
 def _default_headers(user_agent: str) -> CIMultiDict[str]:
-    """The headers of every request (rules HTTP-01, HTTP-02)."""
+    """The headers of every request (rule HTTP-01); each request says what it accepts."""
     return CIMultiDict(
         [
-            *((hdrs.ACCEPT, media_type) for media_type in ACCEPT),
             (hdrs.ACCEPT_ENCODING, "identity"),
             (hdrs.USER_AGENT, user_agent),
             API_VERSION,
@@ -360,9 +390,15 @@ class _PlainRequest(aiohttp.ClientRequest):
 class _Connector(aiohttp.TCPConnector):
     """Starts the wait for the head of a response once its connection is ready."""
 
-    def __init__(self, heads: WaitTimers, resolver: _Resolver, keep_alive: float) -> None:
+    def __init__(
+        self, heads: WaitTimers, resolver: _Resolver, gate: AddressGate, keep_alive: float
+    ) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType] - aiohttp types it in part
-            limit=0, limit_per_host=0, resolver=resolver, keepalive_timeout=keep_alive
+            limit=0,
+            limit_per_host=0,
+            resolver=resolver,
+            keepalive_timeout=keep_alive,
+            socket_factory=gate.make_socket,
         )
         self._heads = heads
 
@@ -377,40 +413,69 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-class _Resolver(AbstractResolver):
-    """Resolves names, records their address scope, and drops addresses that are too private.
+_TOO_PRIVATE: Final = "which is more private than the server that named it"
+_NOT_PUBLIC: Final = "which is not public; RegistryOptions.public_only is set"
 
-    The connection uses exactly the addresses that passed: no second look-up can return others
-    (rule SEC-01).
+
+class AddressGate:
+    """Decides which addresses are connected to (rule SEC-01).
+
+    Names are checked when they are looked up, and every address once more when its socket is
+    made: no second look-up, and no spelling of a number, leads to one that was not checked.
+
+    Args:
+        limit: The most private scope that passes, None for any.
+        why: Why others do not, for errors; it completes "an address ...".
+        remedy: The setting that lets others pass, None if there is none to advise.
     """
 
-    def __init__(self, scopes: LRU[str, AddressScope], limit: AddressScope | None) -> None:
+    __slots__ = ("_remedy", "_why", "limit")
+
+    def __init__(self, limit: AddressScope | None, why: str, remedy: Remedy | None = None) -> None:
+        self.limit = limit
+        self._why = why
+        self._remedy = remedy
+
+    def admits(self, scope: AddressScope | None) -> bool:
+        """Whether an address of a scope is connected to; None is what is no address."""
+        return self.limit is None or (scope is not None and scope <= self.limit)
+
+    def refuse(self, host: str) -> ForbiddenAddressError:
+        """The error for a host."""
+        return ForbiddenAddressError(f"{host} has an address {self._why}", self._remedy)
+
+    def make_socket(self, addr_info: AddrInfoType) -> socket.socket:
+        """Make the socket for one address.
+
+        Raises:
+            ForbiddenAddressError: It is not connected to.
+        """
+        family, kind, protocol, _, address = addr_info
+        if not self.admits(classify_host(str(address[0]))):
+            raise self.refuse(str(address[0]))
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+
+class _Resolver(AbstractResolver):
+    """Resolves names, records their address scope, and drops addresses that are too private."""
+
+    def __init__(self, scopes: LRU[str, AddressScope], gate: AddressGate) -> None:
         self._inner = aiohttp.DefaultResolver()
         self._scopes = scopes
-        self._limit = limit
+        self._gate = gate
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        scopes = [_classify_result(result) for result in found]
-        if self._limit is None:
+        scopes = [classify_host(result["host"]) or AddressScope.PUBLIC for result in found]
+        if self._gate.limit is None:
             self._scopes.put(host.lower(), min(scopes, default=AddressScope.PUBLIC))
             return found
-        admitted = [r for r, scope in zip(found, scopes, strict=True) if scope <= self._limit]
+        admitted = [r for r, scope in zip(found, scopes, strict=True) if self._gate.admits(scope)]
         if not admitted:
-            message = (
-                f"{host} has only addresses more private than those of the server that named it"
-            )
-            raise ForbiddenAddressError(message)
+            raise self._gate.refuse(host)
         return admitted
 
     async def close(self) -> None:
         await self._inner.close()
-
-
-def _classify_result(result: ResolveResult) -> AddressScope:
-    try:
-        return classify_address(ipaddress.ip_address(result["host"].partition("%")[0]))
-    except ValueError:
-        return AddressScope.NEVER

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -40,11 +40,14 @@ __all__ = (
     "Target",
     "censor",
     "decode_document",
+    "decode_typed",
     "describe",
     "hide_secrets",
     "parse_media_type",
     "parse_warning",
 )
+
+T = TypeVar("T")
 
 _SHOWN: Final = 200
 _EXCERPT: Final = 50
@@ -274,21 +277,33 @@ def decode_document(body: bytes) -> dict[str, Json]:
         HostileDocumentError: It is nested too deep, or holds a number that is too long.
         ValueError: It is no JSON object.
     """
+    document = decode_typed(body, object)
+    if not isinstance(document, dict):
+        message = "it is no JSON object"
+        raise ValueError(message)  # noqa: TRY004 - of the wrong value, not of ours
+    return cast("dict[str, Json]", document)
+
+
+def decode_typed(body: bytes, kind: type[T]) -> T:
+    """Decode a document as strictly as `decode_document`, building only what `kind` names.
+
+    Raises:
+        HostileDocumentError: It is nested too deep, or holds a number that is too long.
+        ValueError: It is not JSON, or no such document.
+    """
     try:
-        document = cast("Json", msgspec.json.decode(body))
+        return msgspec.json.decode(body, type=kind)
     except RecursionError:
         message = "it is nested too deep"
         raise HostileDocumentError(message) from None
-    except msgspec.ValidationError:
+    except msgspec.ValidationError as error:
+        if kind is not object:
+            raise ValueError(str(error)) from None
         message = "it holds a number that is too long"
         raise HostileDocumentError(message) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         message = "it is not JSON"
         raise ValueError(message) from None
-    if not isinstance(document, dict):
-        message = "it is no JSON object"
-        raise ValueError(message)  # noqa: TRY004 - of the wrong value, not of ours
-    return document
 
 
 def parse_media_type(value: str | None) -> str | None:

@@ -18,26 +18,26 @@ from asupplemented.errors import (
     NetworkError,
     RegistryError,
     SourceTimeoutError,
-    TooManyRequestsError,
     TruncatedError,
 )
-from asupplemented.remedies import PRIVATE_TARGETS, TLS_VERIFY, advise
+from asupplemented.remedies import TLS_VERIFY, advise
 from asupplemented.transports.registry.addresses import origin_of, redact
 
 if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.errors import SourceError, SupplementedError
+    from asupplemented.remedies import Remedy
 
 __all__ = (
     "FOREIGN",
     "FOREIGN_IN_BODY",
     "ForbiddenAddressError",
+    "is_busy",
     "is_transient",
-    "is_unreached",
+    "never_retry",
     "should_retry",
-    "should_retry_hurried",
-    "should_retry_ping",
+    "should_retry_in_haste",
     "translate",
 )
 
@@ -52,10 +52,16 @@ _SHOWING_SECRETS: Final = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
 )
+_CUT_HANDSHAKE: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""A handshake that the other side ended: an overloaded server or a balancer, and no distrust."""
 _UNTRUSTED: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
 _PROXY_AUTHENTICATION: Final = 407
 _SERVER_ERROR: Final = 500
-_BUSY: Final = frozenset((429, 502, 503, 504))
+_EDGE: Final = frozenset((*range(520, 525), 529))
+"""Statuses of content delivery networks whose origin does not answer, or of overload."""
+_BUSY: Final = frozenset((429, 502, 503, 504, *_EDGE))
+_MOVES_ON: Final = frozenset((429, 503, *_EDGE))
+"""Statuses after which another source is asked at once, if there is one."""
 _ONCE: Final = frozenset((408, 500))
 """Statuses that are retried once."""
 _UNKNOWN_NAME: Final = frozenset(
@@ -66,7 +72,16 @@ _UNKNOWN_NAME: Final = frozenset(
 
 
 class ForbiddenAddressError(OSError):
-    """A name resolved only to addresses that are too private (rule SEC-01)."""
+    """An address is too private to be connected to (rule SEC-01).
+
+    Args:
+        message: What is refused, and why.
+        remedy: The setting that allows it, None if only its operator should.
+    """
+
+    def __init__(self, message: str, remedy: Remedy | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 def translate(
@@ -89,7 +104,7 @@ def translate(
 def _translate(error: Exception, url: URL, received: int | None, *, own: bool) -> SourceError:
     place = redact(url)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return _UnreachedTimeoutError(f"no connection to {origin_of(url)} in time")
+        return SourceTimeoutError(f"no connection to {origin_of(url)} in time")
     if isinstance(error, TimeoutError):
         return SourceTimeoutError(f"{place} did not answer in time", received=received)
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -108,17 +123,12 @@ def _find_fault(error: Exception, url: URL) -> str | None:
         return f"{redact(url)} is not a valid URL for a request"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"{redact(url)} did not answer in valid HTTP"
-    cause = error.__cause__
-    if isinstance(error, aiohttp.ClientConnectorDNSError) and isinstance(
-        cause, ForbiddenAddressError
-    ):
-        message = f"refused to connect to {origin_of(url)}: {cause}"
-        return message + advise("if that is right, allow it with {}", PRIVATE_TARGETS)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        for cause in (error.os_error, error.__cause__):
+            if isinstance(cause, ForbiddenAddressError):
+                advice = cause.remedy and advise("if that is right, allow it with {}", cause.remedy)
+                return f"refused to connect to {origin_of(url)}: {cause}{advice or ''}"
     return None
-
-
-class _UnreachedTimeoutError(SourceTimeoutError):
-    """There was no connection in time. Its cause shows the URL, so it is not kept."""
 
 
 class _ProxyRefusalError(NetworkError):
@@ -169,7 +179,7 @@ def _words(error: Exception) -> str:
     """The message of the operating system, without aiohttp's wrapping."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(inner, ssl.SSLError):
-        return inner.reason or "the handshake failed"
+        return getattr(inner, "reason", None) or "the handshake failed"
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
     return "it was closed"
@@ -184,22 +194,25 @@ def is_transient(error: SupplementedError) -> bool:
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         return cause.os_error.errno not in _UNKNOWN_NAME
+    if isinstance(cause, aiohttp.ClientConnectorError) and isinstance(
+        cause.os_error, _CUT_HANDSHAKE
+    ):
+        return True
     return not isinstance(cause, (*_UNTRUSTED, UnicodeError))
 
 
-def is_unreached(error: SupplementedError) -> bool:
-    """Whether there was no connection at all."""
-    return isinstance(error, _UnreachedTimeoutError) or isinstance(
-        error.__cause__, (aiohttp.ClientConnectorError, UnicodeError)
-    )
+def is_busy(error: SupplementedError) -> bool:
+    """Whether a server cannot serve anybody at the moment, and says so."""
+    return isinstance(error, RegistryError) and error.status in _MOVES_ON
 
 
 def should_retry(error: SupplementedError) -> Retry | None:
     """How a request is retried after a failure, None if it is not (rule RET-06).
 
-    Statuses 429, 502, 503 and 504 are retried, 408 and 500 once, no other status. Transport
-    errors before the head of a response are retried unless they are permanent, like a certificate
-    that is not trusted or a name that does not exist.
+    Statuses 429, 502, 503, 504, 520 to 524 and 529 are retried, 408 and 500 once, no other
+    status. Transport errors before the head of a response are retried unless they are permanent,
+    like a certificate that is not trusted or a name that does not exist. The first contact with a
+    registry is no exception.
     """
     if isinstance(error, RegistryError) and error.status is not None:
         if error.status in _BUSY:
@@ -208,20 +221,14 @@ def should_retry(error: SupplementedError) -> Retry | None:
     return Retry() if is_transient(error) and not _began(error) else None
 
 
-def should_retry_ping(error: SupplementedError) -> Retry | None:
-    """The same for the first request to a registry, which also fails at once without a connection.
-
-    An address that cannot be reached is most likely wrong, and the caller should know soon.
-    """
-    return None if is_unreached(error) else should_retry(error)
+def should_retry_in_haste(error: SupplementedError) -> Retry | None:
+    """The same while another source can serve: it is asked at once if this one is busy."""
+    return None if is_busy(error) else should_retry(error)
 
 
-def should_retry_hurried(error: SupplementedError) -> Retry | None:
-    """The same if another source can serve it: only a pause that the server asks for is kept.
-
-    So a mirror that is down costs one attempt, and the next one is asked (rule CONF-14).
-    """
-    return should_retry(error) if isinstance(error, TooManyRequestsError) else None
+def never_retry(_error: SupplementedError) -> Retry | None:
+    """For a mirror: one that fails costs one attempt, and the next one is asked (rule CONF-14)."""
+    return None
 
 
 def _began(error: SupplementedError) -> bool:

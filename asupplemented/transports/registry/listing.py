@@ -1,7 +1,7 @@
 """Lists of tags, the digest of a tag, and the paging that tags and referrers share.
 
 A page of a list names the next one in a ``Link`` header (rules TAG-01, REFR-01). `fetch_digest`
-asks for the digest of a tag by HEAD (rules HTTP-11, HTTP-12).
+asks for the digest of a tag (rules HTTP-11, HTTP-12).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
@@ -19,15 +20,23 @@ from asupplemented.errors import (
     InvalidDigestError,
     LimitExceededError,
     MalformedResponseError,
+    NotFoundError,
+    RegistryError,
     excerpt,
 )
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
+from asupplemented.model.manifest import Manifest
 from asupplemented.model.name import is_tag
-from asupplemented.transports.registry.addresses import origin_of, redact
+from asupplemented.transports.registry.addresses import redact
 from asupplemented.transports.registry.client import resolve_url
-from asupplemented.transports.registry.documents import fetch_document
-from asupplemented.transports.registry.error_response import Target, decode_document
+from asupplemented.transports.registry.documents import (
+    fetch_document,
+    fetch_manifest,
+    request_manifest,
+)
+from asupplemented.transports.registry.error_response import Target, decode_typed
+from asupplemented.transports.registry.failures import should_retry
 from asupplemented.transports.registry.redirects import join_url
 from asupplemented.transports.registry.request import Request
 from asupplemented.transports.registry.tokens import pull_scope
@@ -35,15 +44,13 @@ from asupplemented.transports.registry.tokens import pull_scope
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import aiohttp
-
     from asupplemented.abc import Context
     from asupplemented.model.name import ImageName
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.documents import Document
     from asupplemented.transports.registry.request import RequestContext
 
-__all__ = ("Pages", "fetch_digest", "find_next", "list_tags", "parse_tags")
+__all__ = ("Pages", "TagList", "fetch_digest", "find_next", "list_tags")
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE: Final = rf'(?:"(?:[^"\\]|\\.)*+"|{_WORD})'
@@ -53,6 +60,8 @@ _LINK: Final = re.compile(
     rf"[ \t,]*+(?:<([^<>]*+)>|([^<>;,\s\"]++))((?:{_PARAMETER})*+)[ \t]*+(?:,|\Z)"
 )
 _BLANK: Final = re.compile(r"[ \t,]*+\Z")
+_AUTHORITY: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*+:)?+//[^/?#]*+")
+"""Scheme and host of a link. A registry behind a proxy often does not know its own."""
 _PARAMETERS: Final = re.compile(_PARAMETER)
 
 
@@ -92,7 +101,7 @@ class Pages:
 
         Raises:
             LimitExceededError: There are too many pages, or they are too large.
-            MalformedResponseError: A page leads to another origin, in a circle, or nowhere.
+            MalformedResponseError: The pages go in a circle, or nowhere.
             NotFoundError: The list does not exist, if the request's target can be missing.
             SourceError: The registry failed or refused.
         """
@@ -137,10 +146,11 @@ def find_next(values: Iterable[str], current: URL) -> URL | None:
         current: The URL of this page, for links that are relative to it.
 
     Returns:
-        The URL of the next page, at the same origin; None if no link names one.
+        The URL of the next page; None if no link names one. Path and query are those of the link,
+        the origin is ours, whatever the link says (rule TAG-01).
 
     Raises:
-        MalformedResponseError: A header cannot be read, or the page is at another origin.
+        MalformedResponseError: A header or its URL cannot be read.
     """
     for value in values:
         for target in _read_links(value, current):
@@ -169,19 +179,32 @@ def _is_next(parameters: str) -> bool:
 
 def _check(text: str, current: URL) -> URL:
     place = redact(current)
+    authority = _AUTHORITY.match(text)
+    rest = text if authority is None else text[authority.end() :]
+    if authority is not None and not rest.startswith("/"):
+        rest = f"/{rest}"
     try:
-        target = join_url(current, text)
+        target = join_url(current, rest)
     except ValueError as error:
         message = f"{place} names a URL for its next page that {error}"
         raise MalformedResponseError(message, url=place) from None
-    if not text or origin_of(target) != origin_of(current):
-        where = redact(target) if text else "an empty URL"
-        message = f"{place} names {where} for its next page, which is not at the same origin"
+    if not text:
+        message = f"{place} names an empty URL for its next page"
         raise MalformedResponseError(message, url=place)
-    return target
+    query = f"?{target.raw_query_string}" if target.raw_query_string else ""
+    return URL(f"{current.origin()}{target.raw_path}{query}", encoded=True)
 
+
+MAX_EXAMPLES: Final = 3
+"""Invalid tags that a warning shows."""
+MAX_EXAMPLE: Final = 256
+"""Characters of an invalid tag that are kept to be shown."""
 
 _JSON: Final = "application/json"
+_LIST_START: Final = re.compile(rb"\[[ \t\r\n]*+")
+_LIST_ENTRY: Final = re.compile(
+    rb'("(?:[^"\\]|\\.)*+"|null)[ \t\r\n]*+(?:,[ \t\r\n]*+|(?=\]))', re.DOTALL
+)
 _DIGEST: Final = "Docker-Content-Digest"
 
 
@@ -199,8 +222,7 @@ async def list_tags(
     Raises:
         ImageNotFoundError: There is no such repository.
         LimitExceededError: The list is too long.
-        MalformedResponseError: It holds something that is no tag, or its pages cannot be
-            followed.
+        MalformedResponseError: It is no list of tags, or its pages cannot be followed.
         SourceError: The registry failed or refused.
     """
     request = Request(
@@ -209,48 +231,100 @@ async def list_tags(
         CIMultiDict({hdrs.ACCEPT: _JSON}),
         scope=pull_scope(repository),
     )
-    pages = Pages(client, request, request_context, page=client.deps.options.limits.listing)
-    tags: dict[str, None] = {}
+    limits = client.deps.options.limits
+    pages = Pages(client, request, request_context, page=limits.listing)
+    tags = TagList(limits.tags)
     while (document := await pages.fetch()) is not None:
         if len(document.body) > OFFLOAD_BYTES:
-            found = await run_blocking(context, parse_tags, document.body, document.place)
+            await run_blocking(context, tags.add_page, document.body, document.place)
         else:
-            found = parse_tags(document.body, document.place)
-        tags.update(dict.fromkeys(found))
-    return tuple(tags)
+            tags.add_page(document.body, document.place)
+    if tags.invalid:
+        shown = ", ".join(excerpt(each, 40) for each in tags.examples)
+        request_context.warn(
+            f"{client.registry} lists {tags.invalid} tags of {repository} that are invalid, and "
+            f"were left out: {shown}"
+        )
+    return tuple(tags.found)
 
 
-def parse_tags(body: bytes, place: str) -> list[str]:
-    """Read one page of tags.
+class _TagsPage(msgspec.Struct):
+    tags: msgspec.Raw = msgspec.Raw(b"null")
 
-    Empty entries are skipped, and so are digests, which some registries list (rule TAG-01).
+
+class TagList:
+    """Tags of one repository, read page by page.
+
+    Empty entries are skipped, and so are digests, which some registries list; any other invalid
+    tag is left out and counted (rule TAG-01).
 
     Args:
-        body: The page.
-        place: Its redacted URL, for errors.
+        limit: The most entries, valid or not.
 
-    Raises:
-        MalformedResponseError: It is not one, or holds something that is no tag.
+    Attributes:
+        found: The tags, each once, in order.
+        invalid: How many entries were left out.
+        examples: The first of them.
     """
-    try:
-        return list(_tags_of(body))
-    except ValueError as error:
-        message = f"{place} answered with something that is no list of tags: {error}"
-        raise MalformedResponseError(message, url=place) from None
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries = 0
+        self.found: dict[str, None] = {}
+        self.invalid = 0
+        self.examples: list[str] = []
+
+    def add_page(self, body: bytes, place: str) -> None:
+        """Add the tags of a page. Blocking, in small steps: other threads run meanwhile.
+
+        Args:
+            body: The page.
+            place: Its redacted URL, for errors.
+
+        Raises:
+            LimitExceededError: There are too many entries.
+            MalformedResponseError: It is no list of tags.
+        """
+        try:
+            for tag in _read_tags(body):
+                self._add(tag)
+        except ValueError as error:
+            if isinstance(error, LimitExceededError):
+                raise
+            message = f"{place} answered with something that is no list of tags: {error}"
+            raise MalformedResponseError(message, url=place) from None
+
+    def _add(self, tag: str) -> None:
+        self._entries += 1
+        if self._entries > self._limit:
+            message = f"the list of tags has more than {self._limit} entries"
+            raise LimitExceededError(message, limit=self._limit)
+        if is_tag(tag):
+            self.found[tag] = None
+        elif tag and _digest_of(tag) is None:
+            self.invalid += 1
+            if len(self.examples) < MAX_EXAMPLES:
+                self.examples.append(tag[:MAX_EXAMPLE])
 
 
-def _tags_of(body: bytes) -> Iterator[str]:
-    listed = decode_document(body).get("tags")
-    if listed is not None and not isinstance(listed, list):
+def _read_tags(body: bytes) -> Iterator[str]:
+    """The texts in the list of a page, one after another, so that few are in memory at once."""
+    listed = decode_typed(body, _TagsPage).tags
+    text = bytes(listed)
+    if text == b"null":
+        return
+    match = _LIST_START.match(text)
+    if match is None:
         message = "its tags are no list"
         raise ValueError(message)
-    for tag in listed or ():
-        if isinstance(tag, str) and is_tag(tag):
-            yield tag
-        elif tag is not None and tag != "" and _digest_of(tag) is None:
-            shown = excerpt(tag) if isinstance(tag, str) else f"a {type(tag).__name__}"
-            message = f"{shown} is no tag"
-            raise ValueError(message)
+    position = match.end()
+    while (match := _LIST_ENTRY.match(text, position)) is not None:
+        position = match.end()
+        if match[1] != b"null":
+            yield msgspec.json.decode(match[1], type=str)
+    if text[position : position + 1] != b"]":
+        message = "an entry is no text"
+        raise ValueError(message)
 
 
 def _digest_of(value: object) -> Digest | None:
@@ -263,9 +337,10 @@ def _digest_of(value: object) -> Digest | None:
 async def fetch_digest(
     client: RegistryClient, name: ImageName, request_context: RequestContext
 ) -> Digest:
-    """Ask for the digest of a tag, or whether a digest exists, without reading the manifest.
+    """Ask for the digest of a tag, or whether a digest exists, by HEAD if that is possible.
 
-    The digest is the registry's claim: only reading the manifest would prove it.
+    After a HEAD the digest is the registry's claim. A HEAD that gives no digest says nothing of
+    the image: then the manifest is read, and only that decides (rule HTTP-11).
 
     Args:
         client: The registry.
@@ -274,30 +349,39 @@ async def fetch_digest(
 
     Raises:
         ImageNotFoundError: There is no such image.
-        MalformedResponseError: The registry names no digest, or another one.
+        VerificationError: The manifest does not have the digest that names it.
+        ManifestError: What is there is no manifest.
+        LimitExceededError: The manifest is too large.
         SourceError: The registry failed or refused.
     """
     which = name.digest or name.tag or ""
-    request = Request(
-        URL(f"/v2/{name.path}/manifests/{which}", encoded=True),
-        Target(f"manifest {which}", ImageNotFoundError, name.digest),
-        method="HEAD",
-        scope=pull_scope(name.path),
-    )
-    response = await client.send(request, request_context)
-    response.close()
-    said = set(response.headers.getall(_DIGEST, ()))
-    digest = _digest_of(said.pop()) if len(said) == 1 else None
-    if digest is None:
-        raise _wrong(response, f"does not say which digest manifest {which} has")
-    if name.digest is None:
+    target = Target(f"manifest {which}", ImageNotFoundError, name.digest)
+    digest = await _ask_by_head(client, name.path, which, target, request_context)
+    if digest is not None and name.digest is None:
         return digest
-    if digest.algorithm == name.digest.algorithm and digest != name.digest:
-        raise _wrong(response, f"says that manifest {which} has the digest {digest}")
-    return name.digest
+    if digest is None or digest != name.digest:
+        document = await fetch_manifest(
+            client, name.path, which, name.digest, ImageNotFoundError, request_context
+        )
+        return Manifest.verified(document.body, document.media_type, name.digest).digest
+    return digest
 
 
-def _wrong(response: aiohttp.ClientResponse, fault: str) -> MalformedResponseError:
-    place = redact(response.url)
-    message = f"{place} {fault}; open the image to read the manifest itself"
-    return MalformedResponseError(message, status=response.status, url=place)
+async def _ask_by_head(
+    client: RegistryClient,
+    repository: str,
+    which: str,
+    target: Target,
+    request_context: RequestContext,
+) -> Digest | None:
+    """The digest that a HEAD names, None if there is no single one."""
+    request = request_manifest(repository, which, target, method="HEAD")
+    try:
+        response = await client.send(request, request_context)
+    except (NotFoundError, RegistryError) as error:
+        if should_retry(error) is not None:
+            raise  # it was retried in vain, and that says enough
+        return None
+    response.close()
+    named = set(response.headers.getall(_DIGEST, ()))
+    return _digest_of(named.pop()) if len(named) == 1 else None

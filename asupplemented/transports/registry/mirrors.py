@@ -36,6 +36,7 @@ from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
 from asupplemented.transports.registry.adapter import enter
 from asupplemented.transports.registry.blobs import HttpBlob
+from asupplemented.transports.registry.failures import is_busy
 from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.request import ClientDeps
 
@@ -69,7 +70,16 @@ class MirrorEndpoint:
         context: The session.
     """
 
-    __slots__ = ("_adapter", "_context", "_open", "_trouble", "candidate", "request_context")
+    __slots__ = (
+        "_adapter",
+        "_context",
+        "_open",
+        "_patient",
+        "_trouble",
+        "candidate",
+        "origin",
+        "request_context",
+    )
 
     def __init__(
         self, candidate: ImageLocation, request_context: RequestContext, context: Context
@@ -80,6 +90,17 @@ class MirrorEndpoint:
         self._adapter: RegistryAdapter | None = None
         self._trouble = ReportOnce()
         self._open = True
+        self._patient: MirrorEndpoint | None = None
+        self.origin = self
+        """The endpoint that this one stands for, see `be_patient`."""
+
+    def be_patient(self) -> MirrorEndpoint:
+        """The same endpoint for requests that no other registry can serve, so they are retried."""
+        if self._patient is None:
+            request_context = self.request_context._replace(has_alternatives=False)
+            self._patient = MirrorEndpoint(self.candidate, request_context, self._context)
+            self._patient.origin = self
+        return self._patient
 
     @property
     def reference(self) -> str:
@@ -127,6 +148,8 @@ class MirrorEndpoint:
         self._open = False
         if self._adapter is not None:
             await self._adapter.aclose()
+        if self._patient is not None:
+            await self._patient.aclose()
 
 
 class MirroredAdapter:
@@ -257,7 +280,7 @@ class MirroredAdapter:
 
         async def read(endpoint: MirrorEndpoint) -> Manifest:
             manifest = await self._read(endpoint, None)
-            self._first = endpoint
+            self._first = endpoint.origin
             return manifest
 
         self._default = manifest = await self._first_success(read, blocked=True)
@@ -314,7 +337,10 @@ class MirroredAdapter:
                 repeats those of its mirrors (rule CONF-15).
         """
         failures: list[tuple[ImageLocation, SupplementedError]] = []
-        for endpoint in self._ranked(blocked=blocked):
+        busy: list[MirrorEndpoint] = []
+        endpoints = list(self._ranked(blocked=blocked))
+        while endpoints:
+            endpoint = endpoints.pop(0)
             try:
                 with self._health.recording(endpoint.reference) if recorded else nullcontext():
                     answer = await ask(endpoint)
@@ -323,9 +349,14 @@ class MirroredAdapter:
             except SupplementedError as error:
                 endpoint.report_failure(error)
                 failures.append((endpoint.candidate, error))
+                if is_busy(error) and endpoint.request_context.has_alternatives:
+                    busy.append(endpoint.be_patient())
             else:
                 endpoint.report_success()
                 return answer
+            if not endpoints and not _has_answered(failures):
+                # The registry itself failed, so the pauses of its mirrors are worth waiting for.
+                endpoints, busy = busy, []
         failures.sort(key=lambda failure: not failure[0].is_mirror)
         raise join_failures(failures)
 
@@ -346,6 +377,11 @@ class MirroredAdapter:
     def _check_open(self) -> None:
         if not self._open:
             raise ClosedError("the source was closed; open the reference again")
+
+
+def _has_answered(failures: Iterable[tuple[ImageLocation, SupplementedError]]) -> bool:
+    """Whether the registry itself says that it has not what was asked for."""
+    return any(isinstance(error, _MISSES) for where, error in failures if not where.is_mirror)
 
 
 class _Body(Protocol):
@@ -455,6 +491,14 @@ class MirrorBlob(_Deferred[HttpBlob]):
     @property
     def etag(self) -> str | None:
         return self.body.etag
+
+    @property
+    def encoding(self) -> str | None:
+        return self.body.encoding
+
+    @property
+    def delimited(self) -> bool:
+        return self.body.delimited
 
     def __aiter__(self) -> Self:
         return self

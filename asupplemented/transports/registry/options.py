@@ -61,12 +61,20 @@ class RegistryLimits:
     redirects: int = MAX_REDIRECTS
     bodies: int = 6
     """Blobs read at the same time from one registry by one identity (rule RET-07)."""
+    body_idle: float = 1.0
+    """Seconds that a body may be left unread while others wait to be read, before it does not
+    count among `bodies` any more. It does again when it is read on."""
+    body_wait: float | None = 60.0
+    """Seconds to wait until another body may be read; None for ever. Then the next source is
+    asked."""
     chunk: int = CHUNK_MAX
     """Bytes of one chunk of a blob."""
     pages: int = 10_000
     """Pages of one list of tags or referrers (rule TAG-01)."""
     listing: int = 32 * MIB
     """All pages of one list together. Old registries send a list as one page."""
+    tags: int = 500_000
+    """Tags of one list (rule TAG-01)."""
     parts: int = 256
     """Ranges of a blob in one request; servers refuse longer headers."""
     attachments: int = 1024
@@ -109,6 +117,11 @@ class RegistryOptions:
     private_targets: bool = False
     """Follow redirects, and get tokens, at addresses more private than the registry's own
     (rule SEC-01)."""
+    public_only: bool = False
+    """Connect to public addresses only, for programs whose users name registries (rule SEC-01).
+    Every address is checked when it is connected to: that of a registry, a mirror, a token server,
+    a redirect, a signature server and an external URL. A proxy is exempt, and looks names up
+    itself. It cannot be combined with a borrowed HTTP client, which connects in its own way."""
     tag_and_digest: Literal["digest", "refuse"] = "digest"
     """A reference with tag and digest is read by its digest, or refused (rule REF-11)."""
     allow_external_urls: bool = False

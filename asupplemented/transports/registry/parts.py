@@ -11,6 +11,7 @@ another one (rule PART-05).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeVar
 
 from aiohttp import hdrs
@@ -27,8 +28,8 @@ from asupplemented.errors import (
     UnsupportedOperationError,
 )
 from asupplemented.transports.registry.addresses import redact
-from asupplemented.transports.registry.blobs import HttpBody
-from asupplemented.transports.registry.bodies import TimedBody, check_encoding
+from asupplemented.transports.registry.blobs import REFUSED_RANGES, HttpBody
+from asupplemented.transports.registry.bodies import TimedBody, find_encoding, is_delimited
 from asupplemented.transports.registry.byteranges import (
     ContentRange,
     Multipart,
@@ -38,6 +39,7 @@ from asupplemented.transports.registry.byteranges import (
     parse_content_range,
 )
 from asupplemented.transports.registry.error_response import Target
+from asupplemented.transports.registry.request import OK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -63,9 +65,7 @@ T = TypeVar("T")
 
 _OK: Final = 200
 _PARTIAL: Final = 206
-_REFUSED: Final = frozenset((400, 416, 501))
-"""Statuses of servers that do not send several ranges, or none at all (rule PART-04)."""
-_STATUSES: Final = frozenset((_OK, _PARTIAL, *_REFUSED))
+_STATUSES: Final = frozenset((_OK, _PARTIAL, *REFUSED_RANGES))
 
 
 class ByteRange(NamedTuple):
@@ -176,7 +176,8 @@ class SingleRangeReader:
         if self._position == self._end:
             return b""
         chunk = await self._take(self._end)
-        if not chunk and self._end is not None:
+        # A range without an end is cut off unnoticed, unless the body says where it ends.
+        if not chunk and (self._end is not None or not is_delimited(self._body.response)):
             raise self._body.truncated()
         return chunk
 
@@ -338,6 +339,11 @@ class HttpParts(HttpBody):
         request = self._make_request(target, headers, _STATUSES)
         with self._request_context.locating(self._digest):
             self._response = await self._client.send(request, self._request_context)
+            if self._response.status in REFUSED_RANGES:
+                self._response.close()
+                headers = CIMultiDict({hdrs.ACCEPT: "*/*"})
+                request = self._make_request(target, headers, OK)
+                self._response = await self._client.send(request, self._request_context)
             self._reader = self._choose_reader(self._response)
 
     def __aiter__(self) -> Self:
@@ -353,9 +359,10 @@ class HttpParts(HttpBody):
         """
         self._current = None
         if self._taken == len(self._ranges):
-            await self._guard(self._get_reader().finish())
+            await self._guard(self._get_reader().finish)
             raise StopAsyncIteration
-        byte_range = await self._guard(self._get_reader().begin(self._ranges[self._taken]))
+        begin = partial(self._get_reader().begin, self._ranges[self._taken])
+        byte_range = await self._guard(begin)
         self._taken += 1
         self._current = HttpPart(self, byte_range)
         return self._current
@@ -365,7 +372,7 @@ class HttpParts(HttpBody):
         if part is not self._current:
             message = "a part is read before the next one is taken"
             raise ClosedError(message, digest=self._digest)
-        return await self._guard(self._get_reader().read())
+        return await self._guard(self._get_reader().read)
 
     def _get_reader(self) -> RangeReader:
         if self._reader is None:
@@ -373,21 +380,27 @@ class HttpParts(HttpBody):
             raise ClosedError(message, digest=self._digest)
         return self._reader
 
-    async def _guard(self, work: Awaitable[T]) -> T:
-        """Await something; a failure closes the response."""
+    async def _guard(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with a slot; a failure closes the response."""
+        slot = self._slot
         try:
             with self._request_context.locating(self._digest):
-                return await work
+                if slot is not None and not slot.resume():
+                    await slot.regain()
+                return await work()
         except BaseException:
             self._close()
             raise
+        finally:
+            if slot is not None:
+                slot.rest()
 
     def _choose_reader(self, response: aiohttp.ClientResponse) -> RangeReader:
         """The reader for a response, by its head (rules PART-02 to PART-04)."""
-        if response.status in _REFUSED:
-            message = f"{redact(response.url)} answered {response.status}, and sends no ranges"
-            raise UnsupportedOperationError(f"{message}; read the blob as a whole")
-        check_encoding(response)
+        if find_encoding(response) is not None and self.size is None:
+            place = redact(response.url)
+            message = f"{place} sends an encoded response, and nothing tells whether it is right"
+            raise MalformedResponseError(message, status=response.status, url=place)
         deps = self._client.deps
         limit = deps.options.limits.chunk
         body = PartsBody(response, deps.timeouts, limit=limit, now=deps.clock.now)

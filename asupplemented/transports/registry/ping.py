@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from aiohttp import hdrs
+from multidict import CIMultiDict
 from yarl import URL
 
 from asupplemented.errors import (
@@ -29,6 +31,8 @@ __all__ = ("PingResult", "contact_of", "ping")
 
 _ALIASES: Final = {"docker.io": "registry-1.docker.io"}
 """Registries that are contacted under another name than their own (rule PING-05)."""
+_ACCEPT: Final = CIMultiDict({hdrs.ACCEPT: "application/json, */*"})
+"""A server that negotiates has no manifest to send here (rule PING-01)."""
 _ALIVE: Final = frozenset((200, 401))
 _SIGNATURES: Final = "X-Registry-Supports-Signatures"
 
@@ -134,7 +138,8 @@ async def _ping_scheme(
         named=deps.options.named_token_servers(config.registry),
     )
     target = Target("its version")
-    response, same_origin = await client.send(Request(url.with_path("/v2/", encoded=True), target))
+    request = Request(url.with_path("/v2/", encoded=True), target, _ACCEPT)
+    response, same_origin = await client.send(request)
     try:
         if response.status not in _ALIVE:
             raise await refuse(response, target, deps)

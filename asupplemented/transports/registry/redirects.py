@@ -13,11 +13,12 @@ from urllib.parse import quote, urljoin
 from aiohttp import hdrs
 from yarl import URL
 
+from asupplemented.aio.timers import time_limit
 from asupplemented.errors import MalformedResponseError
 from asupplemented.remedies import PRIVATE_TARGETS, TLS_VERIFY, advise
 from asupplemented.transports.registry.addresses import (
     AddressScope,
-    classify_host,
+    classify_target,
     origin_of,
     redact,
 )
@@ -159,6 +160,7 @@ class RedirectClient:
         "_named",
         "_options",
         "_proxies",
+        "_scope",
         "endpoint",
     )
 
@@ -179,14 +181,18 @@ class RedirectClient:
         self._proxies = proxies
         self._config = config
         self._named = named
+        self._scope: AddressScope | None = None
+        """The address scope of the server, None as long as it is unknown."""
         self.endpoint = endpoint
 
     def without_insecure(self) -> RedirectClient:
         """The same client, which never leaves https for http."""
         config = None if self._config is None else replace(self._config, insecure=False)
-        return RedirectClient(
+        client = RedirectClient(
             self._connections, self._options, self.endpoint, proxies=self._proxies, config=config
         )
+        client._scope = self._scope
+        return client
 
     async def send(self, request: Request) -> Response:
         """Send a request, and follow redirects.
@@ -202,12 +208,16 @@ class RedirectClient:
             headers=request.all_headers(),
             form=request.form,
         )
+        # Kept from now on: the session forgets hosts if there are many.
+        self._max_scope()
         if response.status in REDIRECTS:
             return await self.follow(response, request)
         return Response(response, same_origin=True)
 
     async def follow(self, response: aiohttp.ClientResponse, request: Request) -> Response:
         """Follow the redirects of a request that was sent already.
+
+        All of them together have as much time as one request.
 
         Args:
             response: Its response, a redirect. It is closed.
@@ -216,6 +226,11 @@ class RedirectClient:
         Raises:
             SourceError: There is no response, or a redirect must not be followed.
         """
+        place = f"following the redirects of {redact(request.url)}"
+        async with time_limit(self._connections.head_limit, place):
+            return await self._follow(response, request)
+
+    async def _follow(self, response: aiohttp.ClientResponse, request: Request) -> Response:
         first = origin_of(request.url)
         visited = [request.url]
         same_origin = True
@@ -266,7 +281,7 @@ class RedirectClient:
             return home
         allowed = self._options.private_targets or origin_of(url) in self._named
         limit = None if allowed else self._max_scope()
-        scope = classify_host(url.raw_host or "")
+        scope = classify_target(url.raw_host or "")
         if limit is not None and scope is not None and scope > limit:
             place = redact(url)
             message = (
@@ -293,7 +308,9 @@ class RedirectClient:
     def _max_scope(self) -> AddressScope | None:
         """The most private address that a redirect may lead to, None for any."""
         home = self.endpoint
-        scope = self._connections.find_scope(home.origin.host)
+        scope = self._scope
+        if scope is None:
+            scope = self._scope = self._connections.find_scope(home.origin.host)
         if scope is None and home.proxy is not None:
             return AddressScope.PUBLIC  # the proxy has looked the name up, and we have not
         # A registry at a link-local address is no reason to follow it to another one.

@@ -16,13 +16,13 @@ from asupplemented.errors import (
     MalformedResponseError,
     ManifestNotFoundError,
     NotFoundError,
-    UnexpectedStatusError,
+    RegistryError,
 )
 from asupplemented.limits import MAX_INSTANCES, OFFLOAD_BYTES
 from asupplemented.model.digest import check_digests
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import OCI_INDEX
-from asupplemented.transports.registry.documents import HTML, fetch_document
+from asupplemented.transports.registry.documents import fetch_manifest
 from asupplemented.transports.registry.error_response import Target
 from asupplemented.transports.registry.listing import Pages
 from asupplemented.transports.registry.request import Request
@@ -41,8 +41,9 @@ __all__ = ("fallback_tag", "fetch_referrers")
 _LONGEST_ALGORITHM: Final = 32
 _LONGEST_ENCODED: Final = 64
 _NOT_IN_TAGS: Final = re.compile(r"[^0-9A-Za-z_.-]")
-_UNKNOWN_API: Final = frozenset((400, 406))
-"""Statuses of registries without this API, besides 404 (rule REFR-02)."""
+_UNKNOWN_API: Final = frozenset((404, 405, 406, 410, 501))
+"""Statuses of registries without this API, whatever the code in the body (rule REFR-02)."""
+_BAD_REQUEST: Final = 400
 
 
 async def fetch_referrers(
@@ -107,7 +108,12 @@ class _Search:
     async def fetch_list(self, artifact_type: str | None) -> dict[str, Descriptor] | None:
         """Use the referrers API; None if the registry does not have it."""
         query = "" if artifact_type is None else f"?artifactType={quote(artifact_type, safe='')}"
-        request = self._make_request(f"referrers/{self._subject}{query}")
+        request = Request(
+            URL(f"/v2/{self._repository}/referrers/{self._subject}{query}", encoded=True),
+            Target(f"list of referrers of {self._subject}", ManifestNotFoundError),
+            CIMultiDict({hdrs.ACCEPT: OCI_INDEX}),
+            scope=pull_scope(self._repository),
+        )
         pages = Pages(self._client, request, self._request_context, page=self._limit)
         document = await self._fetch_first(pages)
         if document is None or document.media_type != OCI_INDEX:
@@ -119,20 +125,15 @@ class _Search:
 
     async def fetch_tag(self) -> dict[str, Descriptor]:
         """Read the list under the tag; a manifest there that is no index counts as none."""
-        request = self._make_request(f"manifests/{fallback_tag(self._subject)}")
+        path, tag, missing = self._repository, fallback_tag(self._subject), ManifestNotFoundError
         try:
-            document = await fetch_document(
-                self._client, request, self._request_context, limit=self._limit
+            document = await fetch_manifest(
+                self._client, path, tag, None, missing, self._request_context
             )
         except NotFoundError:
             return {}
-        if document.media_type == HTML:
-            message = (
-                f"{document.place} answered with an HTML page; is it a registry, or is there a "
-                "portal in between?"
-            )
-            raise MalformedResponseError(message, url=document.place)
-        if document.media_type == OCI_INDEX:
+        # Some registries take such a tag for the digest, and give the subject itself.
+        if document.media_type == OCI_INDEX and not self._subject.matches(document.body):
             await self._add(document)
         return self._found
 
@@ -141,8 +142,9 @@ class _Search:
             return await pages.fetch()
         except NotFoundError:
             return None
-        except UnexpectedStatusError as error:
-            if error.status not in _UNKNOWN_API:
+        except RegistryError as error:
+            refused = error.status == _BAD_REQUEST and error.code != "DIGEST_INVALID"
+            if error.status not in _UNKNOWN_API and not refused:
                 raise
             return None
 
@@ -156,14 +158,6 @@ class _Search:
             message = f"{document.place} is a page of referrers, and no index"
             raise MalformedResponseError(message, url=document.place)
         return document
-
-    def _make_request(self, path: str) -> Request:
-        return Request(
-            URL(f"/v2/{self._repository}/{path}", encoded=True),
-            Target(f"list of referrers of {self._subject}", ManifestNotFoundError),
-            CIMultiDict({hdrs.ACCEPT: OCI_INDEX}),
-            scope=pull_scope(self._repository),
-        )
 
     async def _add(self, document: Document) -> None:
         if len(document.body) > OFFLOAD_BYTES:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Context, Timeouts
-    from asupplemented.aio.retry import RetryPolicy
     from asupplemented.events import Event
     from asupplemented.transports.registry.error_response import Target
 
@@ -50,8 +49,9 @@ class Request(NamedTuple):
     """The scope that a token for this request needs."""
     statuses: Collection[int] = OK
     """Statuses that `RegistryClient.send` returns; all others are errors."""
-    retry: RetryPolicy | None = None
-    """How failures before the body are retried; None for ``RegistryOptions.retry``."""
+    hurried: bool = False
+    """Another source can serve this, so `RegistryClient.send` retries with
+    ``RegistryOptions.haste``, and not at all if the registry is busy."""
 
     def all_headers(self) -> CIMultiDict[str] | None:
         """The headers for the origin of `url`."""
@@ -77,7 +77,7 @@ class RequestContext(NamedTuple):
     mirrored_registry: str | None = None
     """The registry that a mirror stands in for, sent in ``ns`` of each request (rule CONF-20)."""
     has_alternatives: bool = False
-    """Another source can serve this, so requests fail fast."""
+    """Another registry can serve this, so requests are not retried."""
 
     def report_retry(self, error: SupplementedError, attempt: int, delay: float) -> None:
         """Emit an event for a request that is sent again."""

@@ -33,7 +33,7 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import OCI_MANIFEST
 from asupplemented.model.name import is_tag
 from asupplemented.model.signature import Signature
-from asupplemented.transports.registry.documents import fetch_document
+from asupplemented.transports.registry.documents import fetch_document, fetch_manifest
 from asupplemented.transports.registry.error_response import Target, decode_document
 from asupplemented.transports.registry.request import Request
 from asupplemented.transports.registry.sigstore_files import fetch_beside
@@ -149,15 +149,10 @@ class Signatures:
 
     async def _fetch_attachment(self, tag: str) -> ImageManifest | None:
         """The manifest whose layers are signatures, None if there is none (rule ERR-06)."""
-        request = Request(
-            URL(f"/v2/{self._name.path}/manifests/{tag}", encoded=True),
-            Target(f"manifest {tag}", ManifestNotFoundError),
-            scope=self._scope,
-        )
-        limit = self._limits.manifest
+        path, missing = self._name.path, ManifestNotFoundError
         try:
-            document = await fetch_document(
-                self._client, request, self._request_context, limit=limit
+            document = await fetch_manifest(
+                self._client, path, tag, None, missing, self._request_context
             )
         except NotFoundError:
             return None
@@ -200,9 +195,9 @@ class Signatures:
             scope=self._scope,
         )
         limit = MAX_SIGNATURE if layer.size is None else layer.size
-        async with self._client.limiter.bodies:
+        async with self._client.limiter.bodies.hold():
             document = await fetch_document(
-                self._client, request, self._request_context, limit=limit
+                self._client, request, self._request_context, limit=limit, digest=digest
             )
         if layer.size not in {None, len(document.body)}:
             message = f"a signature has {len(document.body)} bytes, and should have {layer.size}"

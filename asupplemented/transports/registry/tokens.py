@@ -31,7 +31,7 @@ from asupplemented.transports.registry.addresses import (
 )
 from asupplemented.transports.registry.bodies import check_encoding, read_whole, refuse
 from asupplemented.transports.registry.error_response import Target, decode_document
-from asupplemented.transports.registry.failures import should_retry, should_retry_hurried
+from asupplemented.transports.registry.failures import never_retry, should_retry
 from asupplemented.transports.registry.redirects import parse_url
 from asupplemented.transports.registry.request import Request
 
@@ -106,7 +106,7 @@ class TokenServer:
         """
         return await retry(
             partial(self._fetch_once, query),
-            judge=should_retry_hurried if request_context.has_alternatives else should_retry,
+            judge=never_retry if request_context.has_alternatives else should_retry,
             policy=self._deps.options.retry,
             clock=self._deps.clock,
             notify=request_context.report_retry,
@@ -152,12 +152,12 @@ class TokenServer:
 
     async def _read(self, response: aiohttp.ClientResponse) -> Token:
         limits = self._deps.options.limits
-        check_encoding(response)
         body = await read_whole(response, limits.token_body, self._deps.timeouts)
         place = redact(response.url)
         if body is None:
             message = f"the response of {place} is too large for a token"
             raise MalformedResponseError(message, status=response.status, url=place)
+        check_encoding(response, body)
         now = self._deps.clock.wall()
         return parse_token(body, now=now, longest=limits.token_life, place=place)
 

@@ -70,7 +70,7 @@ class Watched:
             return  # Nothing was opened yet.
         assert repr(pool).endswith(" 0 leases>")
         for client in pool._clients.values():
-            assert client.limiter.bodies.value == pool._deps.options.limits.bodies
+            assert client.limiter.bodies.free == pool._deps.options.limits.bodies
             assert client._pings.idle
             if client._pinged is not None:
                 assert "<SingleFlightMap of 0 keys>" in repr(client)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from yarl import URL
 
 from asupplemented.transports.registry.addresses import (
@@ -12,10 +16,14 @@ from asupplemented.transports.registry.addresses import (
     Origin,
     classify_address,
     classify_host,
+    classify_target,
     is_same_site,
     origin_of,
     redact,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def url(text: str) -> URL:
@@ -97,9 +105,76 @@ def test_SEC01_a_scope_does_not_hide_an_address() -> None:
     assert classify_host("fe80::1%eth0") is AddressScope.NEVER
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f000001", "2130706433", "quay.io", ""])
+@pytest.mark.parametrize("host", ["localhost", "quay.io", "", "0x7f.example", "1.2.3.4.example"])
 def test_SEC01_a_name_has_no_scope_before_it_is_resolved(host: str) -> None:
     assert classify_host(host) is None
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost"])
+def test_SEC01_names_of_the_local_host_are_known(host: str) -> None:
+    assert classify_target(host) is AddressScope.LOOPBACK
+    assert classify_target(f"{host}.example") is None
+
+
+def spellings(address: ipaddress.IPv4Address) -> list[str]:
+    """The ways in which C libraries read an address."""
+    number, parts = int(address), list(address.packed)
+    ways: list[Callable[[int], str]] = [str, hex, lambda n: f"0{n:o}", lambda n: f"0X{n:08X}"]
+    spelled = [".".join(map(way, parts)) for way in ways]
+    for way in ways:
+        spelled.append(way(number))
+        spelled.append(f"{way(parts[0])}.{way(number & 0xFFFFFF)}")
+        spelled.append(f"{way(parts[0])}.{way(parts[1])}.{way(number & 0xFFFF)}")
+    v6 = [f"{prefix}{address}" for prefix in ("::", "::ffff:", "64:ff9b::")]
+    v6.append(f"2002:{number >> 16:x}:{number & 0xFFFF:x}::")
+    return [*spelled, *(f"{each}." for each in spelled), *v6]
+
+
+@given(st.ip_addresses(v=4) | st.sampled_from(["127.0.0.1", "10.0.0.1", "169.254.169.254"]))
+def test_SEC01_numbers_are_addresses_however_they_are_written(address: object) -> None:
+    """No spelling is less private than the address that the C library makes of it."""
+    plain = ipaddress.IPv4Address(str(address))
+    for text in spellings(plain):
+        found = classify_host(text)
+        assert found is not None
+        assert found >= classify_address(plain) or int(plain) <= 1, text
+
+
+@given(st.lists(st.from_regex(r"\A(0x[0-9a-f]{0,9}|0?[0-9]{1,11})\Z"), min_size=1, max_size=5))
+def test_SEC01_what_the_c_library_reads_is_read_alike(parts: list[str]) -> None:
+    text = ".".join(parts)
+    try:
+        expected = ipaddress.ip_address(socket.inet_aton(text))
+    except OSError:
+        assert classify_host(text) is not None
+    else:
+        assert classify_host(text) >= classify_address(expected)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2852039166",
+        "169.254.43518",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "[::ffff:a9fe:a9fe]",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "fd20:ce::254",
+        "999.1.1.1",
+        "1.2.3.4.5",
+        "08.8.8.8.8",
+    ],
+)
+def test_SEC01_metadata_services_and_nonsense_are_never_asked(host: str) -> None:
+    assert classify_host(host.strip("[]")) is AddressScope.NEVER
+
+
+@pytest.mark.parametrize("host", ["fec0::1", "64:ff9b:1::1", "2001::1", "400::1", "::2:0"])
+def test_SEC01_reserved_networks_are_not_public(host: str) -> None:
+    assert classify_host(host) is not AddressScope.PUBLIC
 
 
 @pytest.mark.parametrize(

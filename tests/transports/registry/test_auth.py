@@ -34,8 +34,17 @@ from asupplemented.testing import (
     Unauthorized,
 )
 from asupplemented.testing.access import credentials_of
+from asupplemented.transports import parse_reference
+from asupplemented.transports.registry.auth import MAX_SCOPES
 from tests.suspending import settle
-from tests.transports.registry.sessions import IMAGE, OPTIONS_HERE, fill, token_requests, watch
+from tests.transports.registry.sessions import (
+    BLOB_DIGEST,
+    IMAGE,
+    OPTIONS_HERE,
+    fill,
+    token_requests,
+    watch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -488,7 +497,87 @@ async def test_TOK08_one_scope_that_is_missing_is_asked_for(
     assert [v for k, v in second.query if k == "scope"] == sorted((SCOPE, wider))
 
 
-@pytest.mark.parametrize("scope", [SCOPE, "a:b:c d:e:f", "aws", "a:b"])
+REFUSALS = {
+    "no challenge": None,
+    "only Basic": 'Basic realm="harbor"',
+    "a bearer challenge without a realm": 'Bearer error="invalid_token"',
+    "a bearer challenge that names no error": 'Bearer service="x"',
+    "insufficient_scope": f'Bearer scope="{SCOPE}",error="insufficient_scope"',
+    "a challenge of another kind": "Negotiate",
+    "a challenge that is malformed": 'Bearer realm="',
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("somebody", [True, False])
+@pytest.mark.parametrize(
+    "ask", ["manifest", "blob", "range", "parts", "tags", "digest", "referrers"]
+)
+async def test_TOK08_any_401_that_refuses_a_kept_token_has_it_replaced(
+    bearer: FakeRegistry, refusal: str | None, ask: str, *, somebody: bool
+) -> None:
+    headers = () if refusal is None else (("WWW-Authenticate", refusal),)
+    good = Bearer.answer
+
+    def answer(request: Request, url: str) -> Any:
+        refused = good(access_of(bearer), request, url)
+        if refused is None or request.header("Authorization") is None:
+            return refused
+        return replace(refused, headers=headers)
+
+    access_of(bearer).answer = answer  # type: ignore[method-assign]
+    async with watch(**(as_bob(bearer) if somebody else {})) as watched:
+        reference: Any = parse_reference(bearer.reference("team/app"))
+        async with reference.open(watched.session) as source:
+            access_of(bearer).revoke()
+            before = len(token_requests(bearer))
+            match ask:
+                case "manifest":
+                    await source.get_manifest(IMAGE.digest)
+                case "blob":
+                    async with source.open_blob(BLOB_DIGEST) as blob:
+                        await blob.read_all(1 << 20)
+                case "range":
+                    async with source.open_blob(BLOB_DIGEST, start=1) as blob:
+                        await blob.read_all(1 << 20)
+                case "parts":
+                    async with source.open_parts(BLOB_DIGEST, [(1, 2), (4, 5)]) as parts:
+                        assert [b"".join([c async for c in part]) async for part in parts]
+                case "tags":
+                    await reference.list_tags(watched.session)
+                case "digest":
+                    await reference.get_digest(watched.session)
+                case _:
+                    await source.get_referrers(IMAGE.digest)
+    assert len(token_requests(bearer)) == before + 1
+
+
+async def test_TOK08_scopes_of_challenges_are_asked_for_together(
+    bearer: FakeRegistry, watched: Watched
+) -> None:
+    """Each 401 may name more; a request is sent three times at most."""
+    for number in range(3):
+        challenge = f'Bearer scope="repository:a{number}:pull repository:b{number}:pull,push x"'
+        bearer.script("latest", Unauthorized(challenge=challenge))
+    with pytest.raises(UnauthorizedError):
+        await try_open(watched, bearer)
+    assert bearer.count("latest") == 3
+    asked = [[v for k, v in each.query if k == "scope"] for each in token_requests(bearer)]
+    first = ["repository:a0:pull", "repository:b0:pull,push"]
+    second = ["repository:a1:pull", "repository:b1:pull,push"]
+    assert asked == [[SCOPE], sorted([SCOPE, *first]), sorted([SCOPE, *first, *second])]
+
+
+async def test_TOK08_scopes_of_challenges_are_bounded(
+    bearer: FakeRegistry, watched: Watched
+) -> None:
+    named = " ".join(f"repository:n{number}:pull" for number in range(100))
+    bearer.script("latest", Unauthorized(challenge=f'Bearer scope="{named}"'))
+    await try_open(watched, bearer)
+    assert len([v for k, v in token_requests(bearer)[-1].query if k == "scope"]) == MAX_SCOPES
+
+
+@pytest.mark.parametrize("scope", [SCOPE, "aws", "a:b"])
 async def test_TOK08_any_other_scope_is_denied(
     bearer: FakeRegistry, watched: Watched, scope: str
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -16,6 +16,7 @@ from asupplemented.errors import (
     RangeError,
     RegistryError,
     SizeMismatchError,
+    SourceError,
     SourceTimeoutError,
     TruncatedError,
     UnexpectedStatusError,
@@ -41,11 +42,12 @@ from asupplemented.testing import (
 )
 from asupplemented.transports.registry.reference import open_adapter
 from tests.suspending import settle
-from tests.transports.registry.sessions import BLOB, BLOB_DIGEST, fill, watch
+from tests.transports.registry.sessions import BLOB, BLOB_DIGEST, fill, limited, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from asupplemented.abc import Source
     from asupplemented.transports.registry.adapter import RegistryAdapter
     from tests.transports.registry.sessions import Watched
 
@@ -313,7 +315,7 @@ async def test_RES06_an_empty_rest_needs_no_more_than_its_offset(
         await read(adapter.open_blob(UNSIZED, SIZE + 1, None, ETAG))
 
 
-@pytest.mark.parametrize("status", [203, 204, 304, 400, 403, 412, 501])
+@pytest.mark.parametrize("status", [203, 204, 304, 403, 412, 505])
 async def test_RES05_no_other_status_is_an_answer_to_a_range(
     registry: FakeRegistry, adapter: RegistryAdapter, status: int
 ) -> None:
@@ -367,9 +369,86 @@ async def test_PART04_a_range_beyond_the_end(
     with pytest.raises(RangeError, match=f"of {SIZE} bytes") as caught:
         await read(adapter.open_blob(UNSIZED, SIZE + 1))
     assert caught.value.digest == BLOB_DIGEST
-    registry.script(BLOBS, Status(416))
-    with pytest.raises(RangeError):
-        await read(adapter.open_blob(UNSIZED, 5))
+
+
+REFUSALS = {
+    "400": Status(400, body=b"<Error/>"),
+    "400, unknown": Status(400, body=b'{"errors":[{"code":"BLOB_UNKNOWN"}]}'),
+    "501": Status(501),
+    "416 without a size": Status(416),
+    "416 within the size": Status(416, {"Content-Range": f"bytes */{SIZE}"}),
+    "416 of nonsense": Status(416, {"Content-Range": "bytes 1-2/x"}),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize(("start", "end"), [(5, 10), (5, None), (0, 10), (SIZE - 1, None)])
+async def test_RES05_a_range_that_is_refused_becomes_the_whole(
+    registry: FakeRegistry,
+    other: FakeRegistry,
+    adapter: RegistryAdapter,
+    refusal: Any,
+    start: int,
+    end: int | None,
+    *,
+    redirected: bool,
+) -> None:
+    refusing, path = registry, BLOBS
+    if redirected:
+        registry.script(BLOBS, Redirect(other.put_file("/storage", BLOB)), forever=True)
+        refusing, path = other, "/storage"
+    refusing.script(path, refusal)
+    body = adapter.open_blob(UNSIZED, start, end, ETAG)
+    async with body:
+        data = b"".join([chunk async for chunk in body])
+    assert (body.start, data) == (0, BLOB)
+    assert [request.header("Range") is None for request in refusing.select_requests(path)] == [
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+async def test_RES05_but_not_if_too_many_bytes_would_be_skipped(
+    registry: FakeRegistry, refusal: Any
+) -> None:
+    fill(registry)
+    registry.script(BLOBS, refusal, forever=True)
+    async with (
+        watch(options=limited(discard=4)) as watched,
+        await watched.open(registry.reference("team/app")) as source,
+    ):
+        with pytest.raises((RegistryError, RangeError, BlobNotFoundError)):
+            async with source.open_blob(BLOB_DIGEST, start=5) as blob:
+                await blob.read_all(SIZE)
+    assert registry.count(BLOBS) == 1
+
+
+async def read_part(source: Source, start: int, end: int | None) -> None:
+    async with source.open_parts(BLOB_DIGEST, [(start, end)]) as parts:
+        async for part in parts:
+            assert [chunk async for chunk in part]
+
+
+async def test_RES05_a_range_of_unknown_size_that_is_cut_is_an_error(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    """Without a length nothing but the end of the connection says where the body ends."""
+    fill(registry)
+    cut = (IgnoreRange(), CloseDelimited(), Cut(after=SIZE - 2))
+    async with await watched.open(registry.reference("team/app")) as source:
+        for start, end in ((5, None), (5, SIZE - 1), (0, SIZE - 1)):
+            registry.script(BLOBS, cut, forever=True)
+            with pytest.raises(SourceError):
+                async with source.open_blob(BLOB_DIGEST, start=start, end=end) as blob:
+                    await blob.read_all(SIZE)
+            with pytest.raises(TruncatedError):
+                await read_part(source, start, end)
+            registry.clear_scripts()
+            registry.script(BLOBS, (IgnoreRange(), Chunked(50)))
+            async with source.open_blob(BLOB_DIGEST, start=start, end=end) as blob:
+                assert await blob.read_all(SIZE) == BLOB[start:end]
 
 
 async def test_the_rest_after_the_last_byte_is_empty(

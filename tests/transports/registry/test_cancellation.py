@@ -88,8 +88,7 @@ async def test_SEC16_while_waiting_for_a_place(registry: FakeRegistry) -> None:
         await watched.open(registry.reference("team/app")) as source,
     ):
         [client] = _clients(watched)
-        for _ in range(6):
-            client.limiter.bodies.acquire_nowait()
+        held = [await client.limiter.bodies.acquire() for _ in range(6)]
 
         async def read() -> None:
             async with source.open_blob(BLOB_DIGEST) as blob:
@@ -100,8 +99,8 @@ async def test_SEC16_while_waiting_for_a_place(registry: FakeRegistry) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for _ in range(6):
-            client.limiter.bodies.release()
+        for slot in held:
+            slot.release()
         await read()
 
 

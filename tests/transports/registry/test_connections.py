@@ -293,7 +293,7 @@ class Turning(AbstractResolver):
 
 @pytest.mark.parametrize("then", ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "0.0.0.0"])  # noqa: S104 - nothing is bound
 async def test_SEC01_a_name_that_changes_its_mind_is_judged_each_time(then: str) -> None:
-    resolver = module._Resolver(LRU(1), AddressScope.PUBLIC)
+    resolver = module._Resolver(LRU(1), module.AddressGate(AddressScope.PUBLIC, "x"))
     await resolver.close()
     resolver._inner = Turning("93.184.216.34", then)
     [found] = await resolver.resolve("turning.example")

@@ -1,4 +1,4 @@
-"""Pauses and places."""
+"""Pauses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from asupplemented.aio.slots import Slots
 from asupplemented.errors import TooManyRequestsError
 from asupplemented.transports.registry.client import Limiter
 from tests.clocks import FakeClock
@@ -14,7 +15,7 @@ PATIENCE = 120.0
 
 
 def limiter(clock: FakeClock) -> Limiter:
-    return Limiter(6, clock=clock.clock)
+    return Limiter(Slots(6), clock=clock.clock)
 
 
 async def test_nobody_waits_without_a_pause() -> None:
@@ -67,17 +68,3 @@ async def test_RET08_pause_after_pause_ends_in_an_error() -> None:
         await waiting
     assert caught.value.retry_after == 60
     assert clock.slept == [60]
-
-
-async def test_RET07_places_are_counted_and_given_back() -> None:
-    limits = limiter(FakeClock())
-    for _ in range(6):
-        limits.bodies.acquire_nowait()
-    waiting = asyncio.create_task(limits.bodies.acquire())
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    for _ in range(6):
-        limits.bodies.release()
-    assert limits.bodies.value == 6

@@ -23,7 +23,7 @@ from asupplemented.errors import (
     UnauthorizedError,
     UsageError,
 )
-from asupplemented.events import BlobStarted, RequestRetried, Warned
+from asupplemented.events import BlobStarted, Warned
 from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
@@ -213,16 +213,48 @@ async def test_CONF14_a_mirror_that_is_away_costs_no_time(
     assert "failed, so the next place is asked: no connection" in warning.message
 
 
-async def test_CONF14_who_asks_for_a_pause_is_given_it(
+@pytest.mark.parametrize("status", [429, 503, 529])
+@pytest.mark.parametrize("path", ["/v2/", "*/manifests/*"])
+async def test_RET06_a_busy_mirror_is_left_at_once_and_its_pause_remembered(
+    both: str,
+    registry: FakeRegistry,
+    mirror: FakeRegistry,
+    system: Configured,
+    status: int,
+    path: str,
+) -> None:
+    script = mirror.script(path, Status(status, {"Retry-After": "40"}), forever=True)
+    async with system.watch() as watched:
+        for _ in range(2):
+            await watched.try_open(both)
+        assert watched.clock.slept == []
+        assert script.hits == 1
+        mirror.clear_scripts()
+        watched.clock.time += 41
+        before = len(registry.requests)
+        await watched.try_open(both)
+    assert len(registry.requests) == before
+
+
+async def test_RET06_a_busy_mirror_is_waited_for_if_the_registry_fails(
     both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
 ) -> None:
     mirror.script("*/manifests/*", Status(429, {"Retry-After": "3"}))
+    registry.script("*", Status(403), forever=True)
     async with system.watch() as watched:
         await watched.try_open(both)
         assert watched.clock.slept == [3.0]
-        [event] = watched.told(RequestRetried)
-    assert event.reference == mirror.reference("copies/app")
-    assert registry.requests == []
+
+
+async def test_RET06_a_busy_mirror_is_not_waited_for_if_the_registry_has_no_such_image(
+    both: str, registry: FakeRegistry, mirror: FakeRegistry, system: Configured
+) -> None:
+    mirror.script("*/manifests/*", Status(429, {"Retry-After": "3"}))
+    registry.script("*/manifests/*", Status(404), forever=True)
+    async with system.watch() as watched:
+        with pytest.raises(ImageNotFoundError):
+            await watched.try_open(both)
+        assert watched.clock.slept == []
 
 
 async def test_CONF14_a_certificate_that_nobody_trusts_is_a_failure_too(

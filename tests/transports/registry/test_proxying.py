@@ -155,7 +155,20 @@ async def test_TLS07_a_redirect_takes_the_proxy_of_where_it_leads(
     assert proxy.asked[-1].target == "http://storage.example/storage?sig=secret"
 
 
-@pytest.mark.parametrize("place", ["http://10.0.0.7/x", "http://169.254.169.254/latest"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://10.0.0.7/x",
+        "http://169.254.169.254/latest",
+        "http://2852039166/latest",
+        "http://127.1/x",
+        "http://0x7f000001/x",
+        "http://0/x",
+        "http://169.254.43518/x",
+        "http://localhost./x",
+        "http://[::ffff:127.0.0.1]/x",
+    ],
+)
 async def test_SEC01_a_proxy_is_no_way_to_private_addresses(
     proxy: Proxy, registry: FakeRegistry, place: str
 ) -> None:

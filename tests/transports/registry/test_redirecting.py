@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 
-from asupplemented.errors import MalformedResponseError, UnauthorizedError, UnexpectedStatusError
+from asupplemented.errors import (
+    ConfigurationError,
+    InvalidReferenceError,
+    MalformedResponseError,
+    UnauthorizedError,
+    UnexpectedStatusError,
+)
 from asupplemented.testing import (
     Authority,
     Basic,
@@ -18,6 +27,8 @@ from asupplemented.testing import (
     Status,
     Unauthorized,
 )
+from asupplemented.transports.registry import RegistryReference
+from asupplemented.transports.registry import connections as connections_module
 from asupplemented.transports.registry.addresses import AddressScope
 from tests.transports.registry.sessions import (
     BLOB,
@@ -34,6 +45,22 @@ if TYPE_CHECKING:
 
 BLOBS = f"/v2/team/app/blobs/{BLOB_DIGEST}"
 SIGNED = "?sig=a%2Bb%2Fc%3D&x=%7E%41&secret=sentinel"
+LOOPBACK = [
+    "127.0.0.1",
+    "127.0.0.1.",
+    "127.1",
+    "127.0.1",
+    "2130706433",
+    "0x7f000001",
+    "0x7f.1",
+    "0177.0.0.1",
+    "017700000001",
+    "localhost.",
+    "%31%32%37.1",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+]
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -234,12 +261,7 @@ async def test_SEC01_no_redirect_to_where_nobody_may_go(
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("localhost", "refused to connect"),
-        ("0x7f000001", "refused to connect"),
-        ("127.0.0.1", "more private than its own"),
-        ("[::1]", "more private than its own"),
-        ("127.1", "not a valid URL"),
-        ("2130706433", "not a valid URL"),
+        *((name, "more private than its own") for name in LOOPBACK),
     ],
 )
 async def test_SEC01_a_public_registry_does_not_lead_to_loopback(
@@ -250,7 +272,9 @@ async def test_SEC01_a_public_registry_does_not_lead_to_loopback(
     registry.script(BLOBS, Redirect(url.replace("127.0.0.1", name)), forever=True)
     async with await watched.open(reference) as source:
         # Nobody in a test is public, so the registry is declared to be.
-        watched.connections._scopes.put("localhost", AddressScope.PUBLIC)
+        [client] = watched.pool._clients.values()
+        assert client._pinged is not None
+        client._pinged[0].redirect_client._scope = AddressScope.PUBLIC
         with pytest.raises(MalformedResponseError, match=why):
             async with source.open_blob(BLOB_DIGEST):
                 pass
@@ -274,6 +298,92 @@ async def test_SEC01_the_reach_of_a_registry_is_that_of_its_address(
     await watched.try_open(reference)
     assert watched.connections.find_scope("localhost") is AddressScope.LOOPBACK
     assert watched.connections.find_scope("never.asked") is None
+
+
+async def test_SEC01_the_scope_of_a_registry_is_not_forgotten(
+    registry: FakeRegistry, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A principal that names many hosts must not switch the check off for another one."""
+    monkeypatch.setattr(connections_module, "MAX_HOSTS", 1)
+    reference = fill(registry).replace("127.0.0.1", "localhost")
+    registry.script(BLOBS, Redirect("http://169.254.169.254/"), forever=True)
+    async with await watched.open(reference) as source:
+        watched.connections._scopes.clear()
+        with pytest.raises(MalformedResponseError, match="more private than its own"):
+            async with source.open_blob(BLOB_DIGEST):
+                pass
+
+
+PUBLIC_ONLY = replace(OPTIONS_HERE, public_only=True)
+
+
+@pytest.mark.parametrize("name", ["localhost", *LOOPBACK])
+async def test_SEC01_public_only_connects_nowhere_else(registry: FakeRegistry, name: str) -> None:
+    reference = fill(registry).replace("127.0.0.1", name)
+    async with watch(options=PUBLIC_ONLY) as watched:
+        try:
+            parsed = RegistryReference.parse(reference.removeprefix("docker:"), allow_ipv6=True)
+        except InvalidReferenceError:
+            return
+        with pytest.raises(MalformedResponseError, match="public_only"):
+            await parsed.open(watched.session)
+    assert registry.connections == 0
+
+
+class Rebinding(AbstractResolver):
+    """Gives a public address first, and another one from then on."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+        self.asked = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        return [
+            ResolveResult(
+                hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0
+            )
+            for address in self.addresses
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("addresses", [("127.0.0.1",), ("127.0.0.1", "10.0.0.1", "100.64.0.1")])
+async def test_SEC01_public_only_checks_the_addresses_of_names(
+    registry: FakeRegistry, addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolver = Rebinding(*addresses)
+    monkeypatch.setattr(aiohttp, "DefaultResolver", lambda: resolver)
+    async with watch(options=PUBLIC_ONLY) as watched:
+        with pytest.raises(MalformedResponseError, match="public_only"):
+            await watched.open(f"docker://rebound.example:{registry.host.split(':')[1]}/a/b")
+    assert resolver.asked
+    assert registry.connections == 0
+
+
+async def test_SEC01_each_address_is_checked_again_when_it_is_connected_to(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the resolver says and however an address is written."""
+    monkeypatch.setattr(connections_module._Resolver, "resolve", Rebinding("127.0.0.1").resolve)
+    async with watch(options=PUBLIC_ONLY) as watched:
+        with pytest.raises(MalformedResponseError, match="public_only"):
+            await watched.open(f"docker://rebound.example:{registry.host.split(':')[1]}/a/b")
+    assert registry.connections == 0
+
+
+async def test_SEC01_public_only_does_not_go_with_a_borrowed_client(registry: FakeRegistry) -> None:
+    async with (
+        aiohttp.ClientSession() as lent,
+        watch(options=PUBLIC_ONLY, http=lent) as watched,
+    ):
+        with pytest.raises(ConfigurationError, match="public_only"):
+            await watched.open(fill(registry))
+    assert registry.connections == 0
 
 
 async def test_SEC01_private_targets_can_be_allowed(

@@ -22,7 +22,7 @@ from asupplemented.errors import (
     UnexpectedStatusError,
 )
 from asupplemented.model.digest import Digest
-from asupplemented.model.media_type import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
+from asupplemented.model.media_type import ACCEPT, DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 from asupplemented.model.name import is_tag
 from asupplemented.testing import (
     Bearer,
@@ -143,14 +143,14 @@ async def test_REFR01_page_after_page(watched: Watched, size: int) -> None:
         assert registry.count(API) == -(-5 // size)
 
 
-async def test_REFR01_a_page_elsewhere_is_not_read(
+async def test_REFR01_the_next_page_is_asked_for_on_our_own_origin(
     registry: FakeRegistry, other: FakeRegistry, watched: Watched
 ) -> None:
     put(other)
     reference = put(registry)
-    registry.script(API, Headers({"Link": f"<{other.url}{API}>; rel=next"}))
-    with pytest.raises(MalformedResponseError, match="same origin"):
-        await ask(watched, reference)
+    registry.script(API, Headers({"Link": f"<{other.url}{API}?last=1>; rel=next"}))
+    assert sorted(await ask(watched, reference)) == sorted(digests(ALL))
+    assert registry.count(API) == 2
     assert other.connections == 0
 
 
@@ -210,7 +210,14 @@ async def test_REFR01_a_parameter_of_the_media_type_does_not_matter(
         Status(404),
         Status(404, body=b"404 page not found"),
         Status(400),
+        Status(400, body=b'{"errors":[{"code":"UNSUPPORTED","message":""}]}'),
+        Status(405),
+        Status(405, body=b'{"errors":[{"code":"DENIED","message":""}]}'),
         Status(406),
+        Status(406, body=b'{"errors":[{"code":"UNAUTHORIZED","message":""}]}'),
+        Status(410),
+        Status(410, body=b'{"errors":[{"code":"DIGEST_INVALID","message":""}]}'),
+        Status(501),
         Html(),
         Headers({"Content-Type": JSON}),
         Headers({"Content-Type": None}),
@@ -225,7 +232,20 @@ async def test_REFR02_without_the_interface_the_tag_is_read(
     registry.script(API, fault, forever=True)
     assert sorted(await ask(watched, reference)) == digests(SBOMS)
     [request] = registry.select_requests(LIST)
-    assert request.header("Accept") == OCI_INDEX
+    assert request.header("Accept") == ", ".join(ACCEPT)
+
+
+@pytest.mark.parametrize("fault", [Status(404), Status(405), Status(501)])
+async def test_REFR02_the_subject_itself_is_no_list(
+    registry: FakeRegistry, watched: Watched, fault: Any
+) -> None:
+    """Some registries take the tag for the digest of the subject."""
+    subject = build_index([IMAGE])
+    reference = registry.add("team/app", subject)
+    registry.repository("team/app").tags[fallback_tag(subject.digest)] = subject.digest
+    registry.script("*/referrers/*", fault, forever=True)
+    async with await watched.open(reference) as source:
+        assert await source.get_referrers(subject.digest) == ()
 
 
 async def test_REFR02_REFR04_what_is_under_the_tag_is_filtered(watched: Watched) -> None:
@@ -269,7 +289,8 @@ async def test_REFR02_what_is_under_the_tag_and_no_index_counts_as_none(watched:
     [
         (Status(401), UnauthorizedError),
         (Status(403), ForbiddenError),
-        (Status(405), UnexpectedStatusError),
+        (Status(400, body=b'{"errors":[{"code":"DIGEST_INVALID"}]}'), UnexpectedStatusError),
+        (Status(418), UnexpectedStatusError),
         (Status(500), ServerError),
         (Status(503), ServerError),
         (Encoding(), MalformedResponseError),

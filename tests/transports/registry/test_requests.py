@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +25,20 @@ from asupplemented.errors import (
     TruncatedError,
     UnexpectedStatusError,
     VerificationError,
+    excerpt,
 )
 from asupplemented.events import Warned
-from asupplemented.limits import MAX_MANIFEST
+from asupplemented.limits import MAX_MANIFEST, MIB
+from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.model.media_type import ACCEPT
+from asupplemented.model.media_type import ACCEPT, OCI_INDEX
 from asupplemented.testing import (
+    Bearer,
     Body,
     Chunked,
     CloseDelimited,
     ContentLength,
     Cut,
-    Encoding,
     Endless,
     FakeRegistry,
     Headers,
@@ -43,6 +47,8 @@ from asupplemented.testing import (
     Status,
     build_image,
 )
+from asupplemented.transports import parse_reference
+from asupplemented.transports.registry import RegistryReference
 from asupplemented.transports.registry.bodies import read_whole
 from asupplemented.transports.registry.options import RegistryOptions
 from tests.suspending import run_leaping
@@ -122,7 +128,7 @@ async def test_HTTP01_HTTP02_the_headers_of_a_manifest_request(
     await watched.try_open(fill(registry))
     request = registry.select_requests("latest")[0]
     accepted = [value for name, value in request.headers if name == "Accept"]
-    assert tuple(accepted) == ACCEPT
+    assert accepted == [", ".join(ACCEPT)]
     assert request.header("Docker-Distribution-API-Version") == "registry/2.0"
     assert (request.header("User-Agent") or "").startswith("asupplemented")
     assert request.header("Accept-Encoding") == "identity"
@@ -321,17 +327,99 @@ async def test_ERR06_missing_instances_and_blobs_are_misses(
         assert blob.value.digest == ABSENT
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd", "br", "GZIP"])
-async def test_BLOB07_an_encoded_answer_is_refused(
-    registry: FakeRegistry, watched: Watched, encoding: str
+LABELS = ["gzip", "x-gzip", "GZIP", "zstd", "br", "aws-chunked", "binary", "utf-8", "gzip, br", "é"]
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("ask", ["tag", "digest", "blob", "range", "parts", "tags", "token"])
+async def test_BLOB07_a_label_that_is_wrong_does_no_harm(label: str, ask: str) -> None:
+    """What came is right: it has its digest, or it is the JSON that was asked for."""
+    async with FakeRegistry(access=Bearer()) as registry, watch() as watched:
+        reference = parse_reference(fill(registry))
+        assert isinstance(reference, RegistryReference)
+        registry.script("*", Headers({"Content-Encoding": label}), forever=True)
+        async with reference.open(watched.session) as source:
+            match ask:
+                case "digest":
+                    assert (await source.get_manifest(IMAGE.digest)).raw == IMAGE.raw
+                case "blob":
+                    async with source.open_blob(BLOB_DIGEST) as blob:
+                        assert await blob.read_all(MIB) == BLOB
+                case "range":
+                    async with source.open_blob(BLOB_DIGEST, start=3, end=9) as blob:
+                        assert await blob.read_all(MIB) == BLOB[3:9]
+                case "parts":
+                    blob_of = Descriptor(digest=BLOB_DIGEST, size=len(BLOB))
+                    async with source.open_parts(blob_of, [(1, 3)]) as parts:
+                        assert [[c async for c in part] async for part in parts] == [[BLOB[1:3]]]
+                case "tags":
+                    assert await reference.list_tags(watched.session) == ("latest",)
+                case _:
+                    assert (await source.get_manifest()).raw == IMAGE.raw
+
+
+@pytest.mark.parametrize("label", LABELS[:-1])
+async def test_BLOB07_an_encoded_answer_is_refused_and_named(
+    registry: FakeRegistry, watched: Watched, label: str
 ) -> None:
     reference = fill(registry)
-    registry.script("latest", Encoding(encoding))
-    with pytest.raises(MalformedResponseError, match="identity"):
+    encoded = Headers({"Content-Encoding": label})
+    named = re.escape(excerpt(label))
+    registry.script("latest", (Body(gzip.compress(IMAGE.raw)), encoded))
+    with pytest.raises(MalformedResponseError, match=f"Content-Encoding {named}"):
         await watched.open(reference)
-    registry.script("*/blobs/*", Encoding(encoding))
-    with pytest.raises(MalformedResponseError, match="identity"):
-        await read_blob(watched, reference)
+    registry.script(IMAGE.digest, (Body(gzip.compress(IMAGE.raw)), encoded))
+    async with await watched.open(reference) as source:
+        with pytest.raises(MalformedResponseError, match=f"Content-Encoding {named}"):
+            await source.get_manifest(IMAGE.digest)
+        for size in (None, len(BLOB)):  # the wrong digest, and the wrong size
+            registry.script("*/blobs/*", (Body(gzip.compress(BLOB)), encoded), forever=True)
+            with pytest.raises(VerificationError, match=f"Content-Encoding {named}"):
+                async with source.open_blob(Descriptor(digest=BLOB_DIGEST, size=size)) as blob:
+                    await blob.read_all(MIB)
+
+
+async def test_BLOB07_a_manifest_called_html_is_one_if_its_digest_says_so(
+    registry: FakeRegistry, watched: Watched
+) -> None:
+    fill(registry)
+    page = Headers({"Content-Type": "text/html; charset=utf-8"})
+    registry.script(IMAGE.digest, page, page, Html(), forever=True)
+    reference = registry.reference("team/app", IMAGE.digest)
+    async with await watched.open(reference) as source:
+        assert (await source.get_manifest()).media_type == IMAGE.media_type
+        assert (await source.get_manifest(IMAGE.digest)).raw == IMAGE.raw
+        with pytest.raises(MalformedResponseError, match="HTML page"):
+            await source.get_manifest(IMAGE.digest)
+
+
+async def test_HTTP02_each_request_says_what_it_accepts_in_one_line() -> None:
+    """Manifest types on manifest requests and nowhere else; the ping takes anything."""
+    async with FakeRegistry(access=Bearer()) as registry, watch() as watched:
+        reference = parse_reference(fill(registry))
+        assert isinstance(reference, RegistryReference)
+        async with reference.open(watched.session) as source:
+            await source.get_manifest(IMAGE.digest)
+            await source.get_referrers(IMAGE.digest)
+            async with source.open_blob(BLOB_DIGEST) as blob:
+                await blob.read_all(MIB)
+            async with source.open_parts(BLOB_DIGEST, [(1, 3)]) as parts:
+                assert [part async for part in parts]
+        await reference.list_tags(watched.session)
+        await reference.get_digest(watched.session)
+    expected = {
+        "/v2/": "application/json, */*",
+        "/token": "application/json",
+        "/v2/team/app/tags/list": "application/json",
+        f"/v2/team/app/referrers/{IMAGE.digest}": OCI_INDEX,
+        f"/v2/team/app/blobs/{BLOB_DIGEST}": "*/*",
+        "/v2/team/app/manifests/latest": ", ".join(ACCEPT),
+        f"/v2/team/app/manifests/{IMAGE.digest}": ", ".join(ACCEPT),
+    }
+    assert {request.path for request in registry.requests} == set(expected)
+    for request in registry.requests:
+        accepted = [value for name, value in request.headers if name.lower() == "accept"]
+        assert accepted == [expected[request.path]]
 
 
 async def test_BLOB07_identity_is_no_encoding(registry: FakeRegistry, watched: Watched) -> None:

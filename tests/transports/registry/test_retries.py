@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
+import ssl
+import struct
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from yarl import URL
 
+from asupplemented.aio.breaker import BreakerState
 from asupplemented.aio.retry import RetryPolicy
+from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ForbiddenError,
     ImageNotFoundError,
     NetworkError,
     ServerError,
+    SlotTimeoutError,
     SupplementedError,
     TooManyRequestsError,
     UnauthorizedError,
     UnexpectedStatusError,
 )
 from asupplemented.events import RequestRetried
-from asupplemented.testing import Cut, FakeRegistry, Raw, Status, build_image
-from asupplemented.transports.registry.failures import should_retry, should_retry_ping
+from asupplemented.model.descriptor import Descriptor
+from asupplemented.supplemented import supplement
+from asupplemented.testing import Authority, Chunked, Cut, FakeRegistry, Raw, Status, build_image
+from asupplemented.transports.registry.failures import should_retry, translate
 from tests.suspending import wait_until
 from tests.transports.registry.raw_servers import free_port
 from tests.transports.registry.sessions import (
@@ -39,7 +52,7 @@ if TYPE_CHECKING:
     from tests.transports.registry.sessions import Watched
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 502, 503, 504, 520, 521, 522, 523, 524, 529])
 async def test_RET06_busy_statuses_are_tried_again_with_full_jitter(
     registry: FakeRegistry, watched: Watched, status: int
 ) -> None:
@@ -87,6 +100,8 @@ async def test_RET06_some_are_tried_again_once(
         (404, ImageNotFoundError),
         (405, UnexpectedStatusError),
         (501, ServerError),
+        (519, ServerError),
+        (525, ServerError),
         (505, ServerError),
     ],
 )
@@ -134,10 +149,87 @@ async def test_RET06_a_registry_that_goes_away_is_tried_again(watched: Watched) 
     await source.aclose()
 
 
-async def test_RET06_a_registry_that_was_never_there_is_not(watched: Watched) -> None:
+async def test_RET06_a_registry_that_is_not_there_yet_is_waited_for(watched: Watched) -> None:
     with pytest.raises(NetworkError):
         await watched.open(f"docker://127.0.0.1:{free_port()}/a")
-    assert watched.clock.slept == []
+    assert watched.clock.slept == [2.0, 4.0, 8.0, 16.0]
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+@pytest.mark.parametrize("secure", [True, False])
+async def test_RET06_the_first_contact_is_patient(*, how: str, secure: bool) -> None:
+    """Connections that break before TLS or before an answer, then a registry that works."""
+    authority = Authority()
+    broken = 0
+
+    async with FakeRegistry(tls=authority.server_context() if secure else None) as registry:
+        reference = fill(registry)
+
+        async def break_some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal broken
+            broken += 1
+            if broken <= 4:
+                await reader.read(1)
+                if how == "rst":
+                    _reset(writer)
+                writer.close()
+                return
+            await _pipe(reader, writer, registry.host)
+
+        front = await asyncio.start_server(break_some, "127.0.0.1", 0)
+        host = f"127.0.0.1:{front.sockets[0].getsockname()[1]}"
+        async with front, watch() as watched:
+            await watched.try_open(reference.replace(registry.host, host))
+            assert watched.clock.slept
+            assert {event.reason for event in watched.told(RequestRetried)} == {"NetworkError"}
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    raw: socket.socket = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
+    name, _, port = host.partition(":")
+    inner, outer = await asyncio.open_connection(name, int(port))
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+        target.close()
+
+    await asyncio.gather(copy(reader, outer), copy(inner, writer))
+
+
+KEY = ConnectionKey(
+    "example.com", 443, is_ssl=True, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None
+)
+CONNECTING = {
+    "EAI_AGAIN": (
+        aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(socket.EAI_AGAIN, "")),
+        True,
+    ),
+    "EAI_NONAME": (
+        aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(socket.EAI_NONAME, "")),
+        False,
+    ),
+    "refused": (aiohttp.ClientConnectorError(KEY, ConnectionRefusedError()), True),
+    "reset": (aiohttp.ClientConnectorError(KEY, ConnectionResetError()), True),
+    "no route": (aiohttp.ClientConnectorError(KEY, OSError(errno.EHOSTUNREACH, "")), True),
+    "TLS eof": (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLEOFError(8, "")), True),
+    "TLS closed": (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLZeroReturnError(6, "")), True),
+    "TLS refused": (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "")), False),
+    "not trusted": (
+        aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError()),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "retried"), CONNECTING.values(), ids=CONNECTING)
+def test_RET06_which_failures_to_connect_pass(error: Exception, *, retried: bool) -> None:
+    failure = translate(error, URL("https://example.com/v2/"))
+    assert (should_retry(failure) is not None) is retried
 
 
 async def test_RET06_a_blob_is_tried_again_before_its_body(
@@ -300,4 +392,40 @@ async def test_RET07_the_number_of_bodies_is_an_option(registry: FakeRegistry) -
 def test_a_stranger_is_not_judged() -> None:
     error = SupplementedError("x")
     assert should_retry(error) is None
-    assert should_retry_ping(error) is None
+
+
+async def test_RET07_bodies_that_are_not_read_keep_no_other_waiting(registry: FakeRegistry) -> None:
+    """Far more bodies than slots are open; those that are read come through, in any order."""
+    reference = fill(registry)
+    registry.script("*/blobs/*", Chunked(1000), forever=True)
+    async with (
+        watch(options=limited(bodies=2, body_idle=0.0, body_wait=5.0)) as watched,
+        await watched.open(reference) as source,
+        AsyncExitStack() as stack,
+    ):
+        big = Descriptor(digest=BLOB_DIGEST, size=len(BLOB))
+        opened = [
+            await stack.enter_async_context(source.open_parts(big, [(0, 10), (20, len(BLOB))]))
+            for _ in range(8)
+        ]
+        for parts in reversed(opened):
+            read = [b"".join([chunk async for chunk in part]) async for part in parts]
+            assert read == [BLOB[:10], BLOB[20:]]
+
+
+async def test_RET07_waiting_for_a_slot_ends_and_another_source_is_asked(
+    registry: FakeRegistry, other: FakeRegistry
+) -> None:
+    group = (other.add("top/app", IMAGE), registry.add("team/app", IMAGE))
+    async with (
+        watch(options=limited(bodies=1, body_wait=0.0)) as watched,
+        supplement(*group).open(watched.session) as image,
+    ):
+        [client] = [c for c in watched.pool._clients.values() if c.registry == registry.host]
+        async with client.limiter.bodies.hold():
+            async with image.open_blob(BLOB_DIGEST) as blob:
+                assert await blob.read_all(1 << 20) == BLOB
+                assert blob.member == 0
+            with pytest.raises(SlotTimeoutError):
+                await read_blob(watched, group[1])
+        assert health_of(watched.session).state(group[1]) is BreakerState.CLOSED

@@ -522,7 +522,7 @@ async def test_SEC16_cancelled_anywhere(
         async def check() -> None:
             assert repr(watched.connections) == "<Connections: 0 requests wait for an answer>"
             [client] = watched.pool._clients.values()
-            assert client.limiter.bodies.value == 6
+            assert client.limiter.bodies.free == 6
 
         assert await cancel_at_every_await(run, check) >= 1
         assert len(await source.get_signatures()) == 3
