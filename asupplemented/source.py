@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from contextlib import suppress
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from asupplemented.abc import (
     AsyncResource,
@@ -35,7 +34,7 @@ from asupplemented.abc import (
 )
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.concurrency import SingleFlight
-from asupplemented.aio.files import map_os_error, run_blocking, run_opening
+from asupplemented.aio.files import map_os_error, run_blocking, run_by_size, run_opening
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,
@@ -46,10 +45,10 @@ from asupplemented.errors import (
     UnsupportedOperationError,
 )
 from asupplemented.events import ManifestFetched
-from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
+from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.model.manifest import Manifest
+from asupplemented.model.manifest import Manifest, UnreadManifest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -73,9 +72,13 @@ __all__ = (
     "fetch_batch",
     "open_in_time",
     "open_verified",
-    "verify_and_parse",
     "verify_manifest",
+    "verify_unread",
 )
+
+
+T = TypeVar("T")
+ManifestT = TypeVar("ManifestT", Manifest, UnreadManifest)
 
 
 def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
@@ -91,34 +94,53 @@ def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None)
         VerificationError: It is not what the digest names.
         ManifestError: It is no manifest.
     """
-    actual = len(raw.raw)
-    if actual > MAX_MANIFEST:
-        message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
-        raise LimitExceededError(message, limit=MAX_MANIFEST)
+    actual = _check_limit(raw)
     if size is not None and actual != size:
         message = f"the manifest has {actual} bytes, but its descriptor says {size}"
         raise SizeMismatchError(message, expected=size, actual=actual)
     return Manifest.verified(raw.raw, raw.media_type, expected)
 
 
-def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
-    """`verify_manifest`, and parse the result, to keep parsing off the event loop. Blocking."""
-    manifest = verify_manifest(raw, expected, size)
-    with suppress(ManifestError):  # the next call of parse() raises it
-        manifest.parse()
-    return manifest
+def _verify_instance(raw: RawManifest, expected: Digest) -> Manifest:
+    return verify_manifest(raw, expected, None)
+
+
+def verify_unread(raw: RawManifest, expected: Digest) -> UnreadManifest:
+    """Check that the bytes of a manifest are those that a digest names, and read nothing.
+
+    Raises:
+        LimitExceededError: There are more than ``MAX_MANIFEST``.
+        VerificationError: They are not what the digest names.
+        MalformedManifestError: The signatures of a schema 1 manifest are malformed.
+    """
+    _check_limit(raw)
+    return UnreadManifest.verified(raw.raw, raw.media_type, expected)
+
+
+def _try_read(unread: UnreadManifest) -> Manifest | None:
+    """A manifest by what its source and its bytes tell; None if they do not tell its type."""
+    try:
+        return unread.read()
+    except SupplementedError:
+        return None
+
+
+def _check_limit(raw: RawManifest) -> int:
+    """The size of a manifest, which must not be too large."""
+    if len(raw.raw) > MAX_MANIFEST:
+        message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
+        raise LimitExceededError(message, limit=MAX_MANIFEST)
+    return len(raw.raw)
 
 
 def fetch_batch(
-    adapter: Batched, instances: Sequence[Digest]
-) -> list[Manifest | SupplementedError]:
-    """Read, verify and parse many manifests; one outcome for each. Blocking."""
-    outcomes: list[Manifest | SupplementedError] = []
+    adapter: Batched, instances: Sequence[Digest], verify: Callable[[RawManifest, Digest], T]
+) -> list[T | SupplementedError]:
+    """Read and verify many manifests; one outcome for each. Blocking."""
+    outcomes: list[T | SupplementedError] = []
     for digest, raw in zip(instances, adapter.fetch_manifests(instances), strict=True):
         try:
-            outcomes.append(
-                verify_and_parse(raw, digest, None) if isinstance(raw, RawManifest) else raw
-            )
+            outcomes.append(verify(raw, digest) if isinstance(raw, RawManifest) else raw)
         except SupplementedError as error:
             outcomes.append(error)
     return outcomes
@@ -262,22 +284,39 @@ class VerifiedSource(Source):
         self, instance: Digest | None, expected: Digest | None, size: int | None
     ) -> Manifest:
         began = perf_counter()
-        cached = self._session.cache is not None and not self.has_files
         with _located(self._reference, expected):
-            raw = None
-            if cached and expected is not None:
-                raw = await self._find_kept(expected)
-            if raw is None:
-                raw = await self._adapter.fetch_manifest(instance)
-            if len(raw.raw) > OFFLOAD_BYTES:
-                manifest = await run_blocking(self._session, verify_and_parse, raw, expected, size)
-            else:
-                manifest = verify_manifest(raw, expected, size)
+            raw = await self._read(instance, expected)
+            manifest = await self._off_loop(raw, partial(verify_manifest, raw, expected, size))
         self._check_open()  # the source may have been closed while the adapter read
-        if cached:
+        if self._caches:
             self._keep(manifest, top=instance is None)
         self._tell(manifest, perf_counter() - began)
         return manifest
+
+    async def _fetch_unread(self, digest: Digest) -> UnreadManifest:
+        began = perf_counter()
+        with _located(self._reference, digest):
+            raw = await self._read(digest, digest)
+            unread = await self._off_loop(raw, partial(verify_unread, raw, digest))
+        self._check_open()  # the source may have been closed while the adapter read
+        if self._caches:
+            kept = await self._off_loop(raw, partial(_try_read, unread))
+            if kept is not None:
+                self._keep(kept, top=False)
+        self._tell(unread, perf_counter() - began)
+        return unread
+
+    @property
+    def _caches(self) -> bool:
+        return self._session.cache is not None and not self.has_files
+
+    async def _read(self, instance: Digest | None, expected: Digest | None) -> RawManifest:
+        """Read a manifest, from the cache if that has it."""
+        kept = await self._find_kept(expected) if self._caches and expected is not None else None
+        return await self._adapter.fetch_manifest(instance) if kept is None else kept
+
+    async def _off_loop(self, raw: RawManifest, verify: Callable[[], T]) -> T:
+        return await run_by_size(self._session, len(raw.raw), verify)
 
     async def _find_kept(self, digest: Digest) -> RawManifest | None:
         from asupplemented.cache.manifests import find_manifest
@@ -294,7 +333,7 @@ class VerifiedSource(Source):
     ) -> Sequence[Manifest | SupplementedError]:
         """Many instances, one outcome each, in the order of `instances`.
 
-        From a `Batched` adapter they are read, verified and parsed in one hop to a thread.
+        From a `Batched` adapter they are read and verified in one hop to a thread.
 
         Raises:
             SourceError: The source failed as a whole.
@@ -303,19 +342,47 @@ class VerifiedSource(Source):
         self._check_open()
         if not self._batched or not isinstance(self._adapter, Batched):
             return await super().get_manifests(instances)
+        return await self._fetch_batch(self._adapter, instances, _verify_instance)
+
+    async def fetch_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[UnreadManifest | SupplementedError]:
+        """Many instances as verified bytes, one outcome each, in the order of `instances`.
+
+        Raises:
+            SourceError: The source failed as a whole.
+            ClosedError: The source is closed.
+        """
+        self._check_open()
+        if self._batched and isinstance(self._adapter, Batched):
+            return await self._fetch_batch(self._adapter, instances, verify_unread)
+        outcomes: list[UnreadManifest | SupplementedError] = []
+        for instance in instances:
+            try:
+                outcomes.append(await self._fetch_unread(Digest(instance)))
+            except SupplementedError as error:
+                outcomes.append(error)
+        return outcomes
+
+    async def _fetch_batch(
+        self,
+        adapter: Batched,
+        instances: Sequence[Digest],
+        verify: Callable[[RawManifest, Digest], ManifestT],
+    ) -> list[ManifestT | SupplementedError]:
         wanted = [Digest(instance) for instance in instances]
         began = perf_counter()
         with _located(self._reference):
-            outcomes = await run_blocking(self._session, fetch_batch, self._adapter, wanted)
+            outcomes = await run_blocking(self._session, fetch_batch, adapter, wanted, verify)
         seconds = perf_counter() - began
         for digest, outcome in zip(wanted, outcomes, strict=True):
-            if isinstance(outcome, Manifest):
-                self._tell(outcome, seconds)
-            else:
+            if isinstance(outcome, SupplementedError):
                 outcome.locate(reference=self._reference, digest=digest)
+            else:
+                self._tell(outcome, seconds)
         return outcomes
 
-    def _tell(self, manifest: Manifest, seconds: float) -> None:
+    def _tell(self, manifest: Manifest | UnreadManifest, seconds: float) -> None:
         if not self._session.observed:
             return
         event = ManifestFetched(str(self._reference), manifest.digest, manifest.size, seconds)

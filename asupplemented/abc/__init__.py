@@ -34,6 +34,7 @@ from asupplemented.abc.cache import BlobCache, Lease, LeaseProvider, Spool
 from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
 from asupplemented.abc.resource import AsyncResource, Opening, ResourceKey, Setting, Timeouts
 from asupplemented.abc.source import (
+    ChoosingReference,
     Destination,
     GroupReference,
     GroupSource,
@@ -53,6 +54,7 @@ __all__ = (
     "BlobFile",
     "BlobPlace",
     "BlobStream",
+    "ChoosingReference",
     "Context",
     "CredentialProvider",
     "Destination",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import CLOSE_TIMEOUT
-from asupplemented.aio.files import WORKERS, Workers
+from asupplemented.aio.files import WORKERS, Workers, run_by_size
 from asupplemented.errors import SupplementedError
 from asupplemented.events import Warned
-from asupplemented.model.manifest import Manifest
+from asupplemented.model.manifest import UnreadManifest
 
 if TYPE_CHECKING:
     from asupplemented.abc import BlobCache, Context, RawManifest
     from asupplemented.model.digest import Digest
+    from asupplemented.model.manifest import Manifest
 
 __all__ = ("KEEPER", "Keeper", "find_manifest", "keep_manifest")
 
@@ -34,8 +36,9 @@ async def find_manifest(context: Context, digest: Digest) -> RawManifest | None:
     found = None if cache is None else await cache.find_manifest(context, digest)
     if found is None:
         return None
+    verify = partial(UnreadManifest.verified, found.raw, found.media_type, digest)
     try:
-        Manifest.verified(found.raw, found.media_type, digest)
+        await run_by_size(context, len(found.raw), verify)
     except SupplementedError as error:
         message = f"what the cache keeps as manifest {digest} is none: {error.message}"
         context.emit(Warned(str(cache), message))

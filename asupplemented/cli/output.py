@@ -229,7 +229,7 @@ class _ResolutionTree:
 
     def _add_instance(self, branch: Tree, instance: Instance) -> None:
         resolution, digest = self._resolution, instance.digest
-        kind = "index" if instance.is_index else "image"
+        kind = "index" if instance.is_index else "opaque" if instance.is_opaque else "image"
         platform = "" if instance.platform is None else f" {printable(instance.platform)}"
         label = Text.assemble(
             (f"{kind}{platform}", "green"), f"  {short(digest)}  {show_size(instance.size)}"

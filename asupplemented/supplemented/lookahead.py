@@ -35,8 +35,9 @@ from asupplemented.errors import (
     TruncatedError,
     UnauthorizedError,
 )
+from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.model.manifest import Manifest
+from asupplemented.model.manifest import Manifest, UnreadManifest
 
 __all__ = (
     "TOP",
@@ -47,6 +48,7 @@ __all__ = (
     "Outcomes",
     "Outlook",
     "UnavailablePolicy",
+    "UnknownPolicy",
     "Want",
     "is_miss",
     "is_unavailable",
@@ -54,7 +56,8 @@ __all__ = (
 
 MissingPolicy: TypeAlias = Literal["raise", "fallback", "skip"]
 UnavailablePolicy: TypeAlias = Literal["raise", "skip"]
-Outcome: TypeAlias = Manifest | SupplementedError
+UnknownPolicy: TypeAlias = Literal["raise", "opaque"]
+Outcome: TypeAlias = Manifest | UnreadManifest | SupplementedError
 
 TOP: Final = 0
 """The member number of the top."""
@@ -77,6 +80,8 @@ class Entry(NamedTuple):
     """Number of lists on the way to it."""
     position: int
     """Smaller is nearer to the front."""
+    named: Descriptor
+    """The entry of the list, which tells size and media type."""
 
 
 def is_miss(error: SupplementedError) -> bool:
@@ -130,13 +135,13 @@ class Outcomes:
     def add(self, want: Want, outcome: Outcome) -> None:
         """Store an outcome until it is taken."""
         self.waiting[want] = outcome
-        if isinstance(outcome, Manifest):
+        if not isinstance(outcome, SupplementedError):
             self.size += outcome.size
 
     def take(self, want: Want) -> Outcome | None:
         """Remove and return an outcome; None if there is none."""
         outcome = self.waiting.pop(want, None)
-        if isinstance(outcome, Manifest):
+        if outcome is not None and not isinstance(outcome, SupplementedError):
             self.size -= outcome.size
         return outcome
 
@@ -156,7 +161,7 @@ class Outcomes:
         outcome = self.waiting.get(want)
         if outcome is None:
             return Outlook.UNKNOWN
-        if isinstance(outcome, Manifest):
+        if not isinstance(outcome, SupplementedError):
             return Outlook.HELD
         return Outlook.MISSED if self.tolerates(want, outcome) else Outlook.FAILED
 

@@ -77,10 +77,11 @@ async def prefetch(
         message = f"concurrency is a number of requests, 1 or more, not {concurrency}"
         raise ConfigurationError(message)
     began = perf_counter()
-    walker = ManifestWalker(source, selection or AllImages(), concurrency, skip_missing=True)
+    chosen = selection or AllImages()
+    walker = ManifestWalker(source, chosen, session, concurrency, skip_missing=True)
     top = await source.get_manifest()
     await walker.walk(top)
-    blobs = _list_blobs(walker.found.values())
+    blobs = await _list_blobs(walker)
     reader = _BlobReader(source, progress or _ignore)
     reader.progress(CopyPlanned(len(walker.found), len(blobs), sum_sizes(blobs)))
     await run_side_by_side(blobs, concurrency, reader.read)
@@ -97,11 +98,11 @@ async def prefetch(
     return report
 
 
-def _list_blobs(manifests: Iterable[Manifest]) -> list[Descriptor]:
+async def _list_blobs(walker: ManifestWalker) -> list[Descriptor]:
     """The blobs of all images, each once."""
     blobs: dict[str, Descriptor] = {}
-    for manifest in manifests:
-        image = manifest.parse()
+    for manifest in walker.found.values():
+        image = await walker.parse(manifest)
         if isinstance(image, ImageManifest):
             blobs.update((blob.digest, blob) for blob in image.blobs)
     return list(blobs.values())
