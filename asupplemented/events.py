@@ -221,6 +221,6 @@ class PrefetchReport(NamedTuple):
     """Of these blobs."""
     reused_blobs: int
     """Blobs that were there before: in the cache, or in files of this machine."""
-    missing: tuple[Digest, ...]
+    missing: tuple[str, ...]
     """Manifests and blobs that no source supplied."""
     seconds: float

@@ -63,7 +63,7 @@ MAX_MANIFESTS_TOTAL: Final = 256 * MIB
 """All manifests of one resolution together (rule X-15)."""
 
 MAX_READ_AHEAD: Final = 64 * MIB
-"""Manifests in flight, by the sizes of their descriptors, and manifests that wait for serial order."""
+"""Manifests in flight, by the sizes in their descriptors, and those that wait for serial order."""
 
 MAX_RESOLVED: Final = 288 * MIB
 """Memory that the descriptors of one resolution take, as they are weighed (rule X-17)."""

@@ -38,7 +38,6 @@ from asupplemented.aio.files import map_os_error, run_blocking, run_by_size, run
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,
-    ManifestError,
     SizeMismatchError,
     SourceTimeoutError,
     SupplementedError,

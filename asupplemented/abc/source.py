@@ -155,7 +155,7 @@ class Source(AsyncResource):
 
         Args:
             named: An entry of an index.
-            opaque: Whether bytes of an unknown media type are given as they are (rule X-07).
+            opaque: Whether bytes of an unknown media type are given as they are (rule X-07b).
 
         Raises:
             InvalidDigestError: The descriptor has no valid digest; nothing was requested.

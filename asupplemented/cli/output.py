@@ -192,7 +192,7 @@ class _ResolutionTree:
         self._blobs: defaultdict[Digest, list[Digest]] = defaultdict(list)
         for blob, manifest in resolution.blobs.items():
             self._blobs[manifest].append(blob)
-        self._missing: defaultdict[int | None, list[Digest]] = defaultdict(list)
+        self._missing: defaultdict[int | None, list[str]] = defaultdict(list)
         for missing in resolution.missing:
             self._missing[missing.member].append(missing.digest)
 

@@ -76,7 +76,7 @@ class Head(msgspec.Struct, frozen=True, rename="camel"):
 class _QuickHead(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: Integer | None = None
     media_type: str | None = None
-    signatures: msgspec.Raw = msgspec.Raw(b"null")  # noqa: RUF009 - immutable
+    signatures: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _ExactHead(msgspec.Struct, frozen=True, rename="camel"):

@@ -117,7 +117,7 @@ class Manifest:
 
     @property
     def is_opaque(self) -> bool:
-        """Whether it is bytes of a type that is not read here (rule X-07)."""
+        """Whether it is bytes of a type that is not read here (rule X-07b)."""
         return self._media_type not in KNOWN_MANIFESTS
 
     @property
@@ -237,7 +237,7 @@ class UnreadManifest(NamedTuple):
         Args:
             named: The descriptor; None if nothing names the manifest.
             opaque: Whether bytes of an unknown type are a manifest of that type, which is not
-                read further, rather than an error (rule X-07).
+                read further, rather than an error (rule X-07b).
 
         Raises:
             SizeMismatchError: The descriptor gives another size (rule C-08).

@@ -173,7 +173,7 @@ class Rank(NamedTuple):
 
 
 class WantedPlatform:
-    """What is wanted of an instance, in a form that ranks many quickly (rules WP-05 to WP-10).
+    """What is wanted of an instance, in a form that ranks many quickly (rules WP-05 to WP-09).
 
     Args:
         platform: What is wanted; None for this host.

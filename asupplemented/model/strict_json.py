@@ -266,12 +266,12 @@ def _prune(text: str) -> str:
     depth, start = 0, 0
     kept: list[str] = []
     for match in _BRACKET.finditer(text):
-        token = match[0]
-        if token in "[{":
+        mark = match[0]
+        if mark in "[{":
             depth += 1
             if depth == MAX_JSON_DEPTH + 1:
                 kept.append(text[start : match.start()])
-        elif token in "]}":
+        elif mark in "]}":
             if depth == MAX_JSON_DEPTH + 1:
                 kept.append("null")
                 start = match.end()

@@ -67,7 +67,7 @@ UNKNOWN_SIZE: Final = 1024 * 1024
 """Bytes that a manifest of unknown size counts as while it is in flight."""
 
 STEP_COST: Final = 8 * 1024
-"""Bytes that each commit counts as, beside those of the manifest, until the event loop gets a turn."""
+"""Bytes that a commit counts as, beside its manifest, until the event loop gets a turn."""
 
 MAX_KEPT: Final = 64 * 1024 * 1024
 """Bytes of manifests that stay in memory after resolving; others are read again when used."""

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import islice
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from asupplemented.errors import (
     ForbiddenError,
@@ -35,9 +35,11 @@ from asupplemented.errors import (
     TruncatedError,
     UnauthorizedError,
 )
-from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest, UnreadManifest
+
+if TYPE_CHECKING:
+    from asupplemented.model.descriptor import Descriptor
 
 __all__ = (
     "TOP",

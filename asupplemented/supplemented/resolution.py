@@ -58,7 +58,7 @@ class Missing(NamedTuple):
     member: int | None
     """The member whose list names it; None if no list does."""
     digest: str
-    """A `Digest`, or text of an unknown algorithm, which cannot be checked (rule X-07)."""
+    """A `Digest`, or text of an unknown algorithm, which cannot be checked (rule X-07b)."""
 
 
 class Instance(NamedTuple):
@@ -123,7 +123,7 @@ class Contribution(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     alternates: tuple[int, ...] = ()
     """Other members known to hold it; known when the resolution is done."""
     opaque: bool = False
-    """Whether it is of an unknown type: bytes that name nothing (rule X-07)."""
+    """Whether it is of an unknown type: bytes that name nothing (rule X-07b)."""
 
     def with_alternates(self, alternates: tuple[int, ...]) -> Contribution:
         """The same contribution, with the members that also hold the manifest."""
@@ -215,7 +215,7 @@ class Resolution:
 
     @property
     def opaque(self) -> tuple[Digest, ...]:
-        """Instances of an unknown type, in commit order: bytes that name nothing (rule X-07)."""
+        """Instances of an unknown type, in commit order: bytes that name nothing (rule X-07b)."""
         return tuple(digest for digest in self.sources if self._contributions[digest].opaque)
 
     @cached_property
@@ -454,11 +454,11 @@ class Resolution:
             "defaults": [None if digest is None else str(digest) for digest in self.defaults],
             "alternates": {str(digest): list(found) for digest, found in self.alternates.items()},
             "missing": [{"member": m.member, "digest": str(m.digest)} for m in self.missing],
-            "opaque": [str(digest) for digest in self.opaque],
             "unavailable": [
                 {"member": member, "error": f"{type(error).__name__}: {error.message}"}
                 for member, error in self.unavailable.items()
             ],
+            "opaque": [str(digest) for digest in self.opaque],
         }
 
     def to_json(self) -> bytes:
@@ -485,7 +485,7 @@ class Resolution:
             )
             raise ConfigurationError(message)
         try:
-            check_document(document)
+            _check_document(document)
         except (_Contradiction, InvalidDigestError) as error:
             message = f"this resolution contradicts itself: {error}; resolve again"
             raise ConfigurationError(message) from error
@@ -550,7 +550,7 @@ def _expect(holds: bool, what: str) -> None:  # noqa: FBT001 - reads as an asser
         raise _Contradiction(what)
 
 
-def check_document(document: Document) -> None:
+def _check_document(document: Document) -> None:
     """Refuse a document that no resolution writes, before anything relies on it.
 
     Raises:
@@ -595,9 +595,9 @@ def _check_commits(
         each = contributions.get(digest)
         _expect(each is not None and each.parent is not None, "an instance has no parent")
     _expect(committed == contributions.keys(), "the commits are not those of the manifests")
-    for digest in document.defaults:
-        each = None if digest is None else contributions[digest]
-        _expect(each is None or (each.parent is None and not each.opaque), "a default has a parent")
+    for default in filter(None, document.defaults):
+        alone = contributions[default].parent is None and not contributions[default].opaque
+        _expect(alone, "a default is read through a list")
 
 
 def _check_left_out(

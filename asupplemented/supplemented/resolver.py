@@ -74,6 +74,7 @@ __all__ = (
     "Want",
     "is_miss",
     "is_unavailable",
+    "weigh",
 )
 
 
@@ -400,7 +401,7 @@ class Resolver:
         if isinstance(self._selection, SpecificImages):
             self._finish_specific(self._selection, {missing.digest for missing in self.missing})
 
-    def _finish_specific(self, selection: SpecificImages, recorded: set[Digest]) -> None:
+    def _finish_specific(self, selection: SpecificImages, recorded: set[str]) -> None:
         absent = [digest for digest in selection.digests if digest not in self.sources]
         if absent and self._outcomes.missing != "skip":
             names = ", ".join(absent)

@@ -28,12 +28,11 @@ from asupplemented.model.manifest import ImageManifest
 from asupplemented.transfer.plan import ManifestWalker, sum_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from asupplemented.abc import Context, Source
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.index import Selection
-    from asupplemented.model.manifest import Manifest
 
 __all__ = ("prefetch",)
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
 
-__all__ = ("LayoutDestination", "LayoutReference", "LayoutSource", "choose_entry")
+__all__ = ("LayoutDestination", "LayoutReference", "LayoutSource", "PlatformChoice", "choose_entry")
 
 _ALNUM: Final = r"[A-Za-z0-9]++"
 _COMPONENT: Final = rf"{_ALNUM}(?:(?:--|[-._:@+]){_ALNUM})*+"
