@@ -65,7 +65,7 @@ MAX_MANIFESTS_TOTAL: Final = 256 * MIB
 MAX_READ_AHEAD: Final = 64 * MIB
 """Manifests in flight, by the sizes in their descriptors, and those that wait for serial order."""
 
-MAX_RESOLVED: Final = 288 * MIB
+MAX_RESOLVED: Final = 224 * MIB
 """Memory that the descriptors of one resolution take, as they are weighed (rule X-17)."""
 
 MAX_LAYERS: Final = 10_000

@@ -67,7 +67,7 @@ UNKNOWN_SIZE: Final = 1024 * 1024
 """Bytes that a manifest of unknown size counts as while it is in flight."""
 
 STEP_COST: Final = 8 * 1024
-"""Bytes that a commit counts as, beside its manifest, until the event loop gets a turn."""
+"""Bytes that a step counts as, beside its manifest, until the event loop gets a turn."""
 
 MAX_KEPT: Final = 64 * 1024 * 1024
 """Bytes of manifests that stay in memory after resolving; others are read again when used."""
@@ -249,6 +249,8 @@ class _Driver:
         self._has_batched = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._fetches = 0
+        self._stepped = 0
+        """Bytes worked on since the event loop last got a turn."""
         self._kept: dict[Want, Manifest | UnreadManifest] = {}
         self._kept_bytes = 0
 
@@ -355,6 +357,8 @@ class _Driver:
             if self._resolver.done:
                 self._cancel_others()
                 return
+            # A source in memory never waits, and this loop must not run on alone.
+            await self._yield_after(0)
             wants, *others = self._allowed() or [[]]
             self._spawn(group, others)
 
@@ -367,7 +371,7 @@ class _Driver:
 
     async def _commit(self) -> None:
         """Commit as far as serial order allows. The resolver is not used by others meanwhile."""
-        resolver, stepped = self._resolver, 0
+        resolver = self._resolver
         while self._inbox or resolver.ready is not None:
             for want, outcome in self._inbox:
                 resolver.offer(want, outcome)
@@ -383,10 +387,14 @@ class _Driver:
                 await run_blocking(self._session, resolver.step)
                 continue
             resolver.step()
-            stepped += size + STEP_COST
-            if stepped > OFFLOAD_BYTES:
-                stepped = 0
-                await asyncio.sleep(0)
+            await self._yield_after(size)
+
+    async def _yield_after(self, size: int) -> None:
+        """Count a step and its bytes, and give the event loop a turn after enough of them."""
+        self._stepped += size + STEP_COST
+        if self._stepped > OFFLOAD_BYTES:
+            self._stepped = 0
+            await asyncio.sleep(0)
 
     async def _fetch(self, wants: list[Want]) -> Sequence[Outcome]:
         member, digest = wants[0]

@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
 __all__ = ("CopyPlan", "Extra", "ManifestWalker", "Signed", "Sparse", "plan_copy", "sum_sizes")
 
-MANY: Final = 500
-"""Layers of an image after which the event loop gets a turn."""
+MANY: Final = 2000
+"""Layers after which the event loop gets a turn."""
 
 BATCH: Final = 64
 """Manifests asked for at once where the source reads many as cheaply as one."""
@@ -421,10 +421,10 @@ async def _read_blobs(
             continue
         asked = None if manifest.digest == default.digest else manifest.digest
         served = await walker.source.layers_for_copy(asked)
-        for layer in _checked_layers(manifest, image, served):
+        for number, layer in enumerate(_checked_layers(manifest, image, served), start=1):
             _add(layers, layer)
-        if len(image.layers) > MANY:
-            await asyncio.sleep(0)  # The event loop must not wait for many such images.
+            if number % MANY == 0:
+                await asyncio.sleep(0)  # Others must not wait for all layers of large images.
         if image.config is not None and image.config.digest:
             _add(configs, image.config)
     # Layers and configs are written at different times, and no blob is written twice.

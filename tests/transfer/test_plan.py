@@ -180,7 +180,11 @@ async def test_CI07_a_nested_list_without_the_platform_names_what_there_is(
 
 
 async def test_a_platform_that_only_the_outer_list_tells_is_kept(session: Session) -> None:
-    bare = {"mediaType": IMAGES[0].media_type, "digest": IMAGES[0].digest, "size": 1}
+    bare = {
+        "mediaType": IMAGES[0].media_type,
+        "digest": IMAGES[0].digest,
+        "size": len(IMAGES[0].raw),
+    }
     inner = build_index([bare])
     named = {"mediaType": KIND, "digest": inner.digest, "size": len(inner.raw)}
     platform = {"os": "linux", "architecture": "amd64"}
