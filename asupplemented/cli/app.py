@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asupplemented.abc import ChoosingReference, RemoteReference, WritableReference
+from asupplemented.abc import RemoteReference, WritableReference
 from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
     GroupOptions,
@@ -33,6 +33,7 @@ from asupplemented.errors import InstanceNotFoundError, LimitExceededError, Mani
 from asupplemented.image import get_image, open_image
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import SystemImage
+from asupplemented.source import reference_for
 from asupplemented.transfer.copy import copy as copy_image
 from asupplemented.transports import parse_reference
 
@@ -184,10 +185,7 @@ def _single_or_group(group: SupplementedReference) -> Reference:
     """What to open to look at one manifest: a single reference needs no resolving."""
     if len(group.references) > 1:
         return group
-    top, selection = group.top, group.selection
-    if isinstance(selection, SystemImage) and isinstance(top, ChoosingReference):
-        return top.for_platform(selection.platform)
-    return top
+    return reference_for(group.top, group.selection)
 
 
 async def _find_entry(source: Source, instance: Digest) -> Descriptor | Digest:

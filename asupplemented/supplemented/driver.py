@@ -14,7 +14,7 @@ a thread, and after many small ones the event loop gets a turn, so that no group
 Meanwhile others only put down what they bring.
 
 Memory is bounded by bytes. Manifests in flight, each by the size in its descriptor, and manifests
-that wait for serial order are at most `MAX_READ_AHEAD` together, beside the head.
+that wait for serial order are at most `MAX_READ_AHEAD` together. Only the head is read regardless.
 
 When the resolver is done, the other workers are cancelled: serial order never reached what they
 fetch. On every way out without a result all members that were opened are closed.
@@ -28,15 +28,13 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asupplemented.abc import ChoosingReference
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.files import run_blocking
 from asupplemented.errors import SupplementedError
 from asupplemented.events import ResolutionFinished
 from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
-from asupplemented.model.index import SystemImage
 from asupplemented.model.manifest import Manifest
-from asupplemented.source import open_in_time
+from asupplemented.source import open_in_time, reference_for
 from asupplemented.supplemented.resolution import Document, Resolution, Unavailable
 from asupplemented.supplemented.resolver import Bounds, Resolver, Want
 
@@ -176,13 +174,6 @@ def _freeze(resolver: Resolver, references: Sequence[Reference], prefer: Prefere
     return Resolution(document, dict(resolver.unavailable)).with_maps()
 
 
-def _chosen(reference: Reference, selection: Selection) -> Reference:
-    """A member as it is opened: where several images have one name, the platform chooses."""
-    if isinstance(selection, SystemImage) and isinstance(reference, ChoosingReference):
-        return reference.for_platform(selection.platform)
-    return reference
-
-
 async def open_members(
     members: Members, numbers: Iterable[int], selection: Selection, session: Context
 ) -> dict[int, Source]:
@@ -199,7 +190,7 @@ async def open_members(
     async def open_one(number: int) -> None:
         async with limiter:
             try:
-                reference = _chosen(members.references[number], selection)
+                reference = reference_for(members.references[number], selection)
                 sources[number] = await open_in_time(reference, session)
             except SupplementedError as error:
                 error.member = number  # a nested group counts its members for itself
@@ -400,7 +391,7 @@ class _Driver:
         member, digest = wants[0]
         try:
             if digest is None:
-                reference = _chosen(self._references[member], self._selection)
+                reference = reference_for(self._references[member], self._selection)
                 source = await open_in_time(reference, self._session)
                 self.sources[member] = source
                 self._has_batched |= source.batched

@@ -41,6 +41,7 @@ from asupplemented.events import (
 )
 from asupplemented.model.index import AllImages, SystemImage
 from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST, guess
+from asupplemented.source import reference_for
 from asupplemented.transfer.plan import plan_copy
 from asupplemented.transports import parse_reference
 
@@ -218,6 +219,7 @@ async def _opened(
     reference = parse_reference(source) if isinstance(source, str) else source
     if isinstance(reference, GroupReference):
         reference = reference.with_options(selection=selection)
+    reference = reference_for(reference, selection)
     async with _opening(reference.open(session), "source", reference) as image:
         yield image
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from asupplemented.errors import LimitExceededError, MalformedManifestError
 from asupplemented.limits import MAX_JSON_DEPTH, MAX_MANIFEST
+from asupplemented.model import strict_json
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.document import Document
 from asupplemented.model.strict_json import (
@@ -432,3 +433,18 @@ def test_SEC06_four_mebibytes_of_anything_take_bounded_time(raw: bytes) -> None:
     began = time.process_time()
     outcome(lambda: decode(raw, Document))
     assert time.process_time() - began < 10  # CPU time: other load does not count
+
+
+def test_L04_a_document_has_at_most_so_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strict_json, "MAX_JSON_VALUES", 5)
+    for raw in (b'{"annotations":{"a":"","b":"","c":"","d":""}}', b'{"artifactType":"{{{{{,,,,,"}'):
+        decode(raw, Document)
+        load(raw)
+        strict_json.decode_leniently(raw, Document)
+    for raw in (b'{"x":[{},{},{}]}', b'{"annotations":{"a":"","b":"","c":"","d":"","e":""}}'):
+        for read in (load, lambda raw: decode(raw, Document)):
+            with pytest.raises(LimitExceededError) as caught:
+                read(raw)
+            assert caught.value.limit == 5
+        with pytest.raises(LimitExceededError):
+            strict_json.decode_leniently(raw, Document)

@@ -1,4 +1,4 @@
-"""Entries of unknown media type or digest algorithm (rule X-07b), and what their list says of them."""
+"""Entries of unknown media type or digest algorithm (X-07b), and what lists say of entries."""
 
 from __future__ import annotations
 
