@@ -20,7 +20,6 @@ from asupplemented.abc import (
     Batched,
     BlobCandidate,
     BlobConcurrency,
-    ChoosingReference,
     LayersForCopy,
     LocalFile,
     Named,
@@ -48,7 +47,6 @@ from asupplemented.events import ManifestFetched
 from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.model.index import SystemImage
 from asupplemented.model.manifest import Manifest, UnreadManifest
 
 if TYPE_CHECKING:
@@ -73,7 +71,6 @@ __all__ = (
     "fetch_batch",
     "open_in_time",
     "open_verified",
-    "reference_for",
     "verify_manifest",
     "verify_unread",
 )
@@ -164,16 +161,6 @@ def open_verified(
     return Opening(
         lambda: _in_time(_open(opener, reference, session), reference, session), reference
     )
-
-
-def reference_for(reference: Reference, selection: Selection | None) -> Reference:
-    """A reference as it is opened for a selection (rule CI-02).
-
-    Where several images have one name, the platform of a `SystemImage` chooses among them.
-    """
-    if isinstance(selection, SystemImage) and isinstance(reference, ChoosingReference):
-        return reference.for_platform(selection.platform)
-    return reference
 
 
 async def open_in_time(reference: Reference, session: Context) -> Source:

@@ -43,6 +43,7 @@ from asupplemented.abc.source import (
     RemoteReference,
     Source,
     WritableReference,
+    reference_for,
 )
 
 __all__ = (
@@ -90,4 +91,5 @@ __all__ = (
     "StreamsBlobs",
     "Timeouts",
     "WritableReference",
+    "reference_for",
 )

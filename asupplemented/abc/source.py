@@ -9,6 +9,7 @@ from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import SupplementedError, UnsupportedOperationError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import SystemImage
 from asupplemented.model.manifest import Manifest, UnreadManifest
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = (
     "RemoteReference",
     "Source",
     "WritableReference",
+    "reference_for",
 )
 
 
@@ -73,6 +75,16 @@ class ChoosingReference(Reference, Protocol):
     def for_platform(self, platform: Platform | None) -> Reference:
         """The same place, to open the image for a platform; None is that of this host."""
         ...
+
+
+def reference_for(reference: Reference, selection: Selection | None) -> Reference:
+    """A reference as it is opened for a selection (rule CI-02).
+
+    Where several images have one name, the platform of a `SystemImage` chooses among them.
+    """
+    if isinstance(selection, SystemImage) and isinstance(reference, ChoosingReference):
+        return reference.for_platform(selection.platform)
+    return reference
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asupplemented.abc import RemoteReference, WritableReference
+from asupplemented.abc import RemoteReference, WritableReference, reference_for
 from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
     GroupOptions,
@@ -33,7 +33,6 @@ from asupplemented.errors import InstanceNotFoundError, LimitExceededError, Mani
 from asupplemented.image import get_image, open_image
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import SystemImage
-from asupplemented.source import reference_for
 from asupplemented.transfer.copy import copy as copy_image
 from asupplemented.transports import parse_reference
 

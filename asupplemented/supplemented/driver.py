@@ -28,13 +28,14 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from asupplemented.abc import reference_for
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.files import run_blocking
 from asupplemented.errors import SupplementedError
 from asupplemented.events import ResolutionFinished
 from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
 from asupplemented.model.manifest import Manifest
-from asupplemented.source import open_in_time, reference_for
+from asupplemented.source import open_in_time
 from asupplemented.supplemented.resolution import Document, Resolution, Unavailable
 from asupplemented.supplemented.resolver import Bounds, Resolver, Want
 

@@ -23,6 +23,7 @@ from asupplemented.abc import (
     Listing,
     Source,
     WritableReference,
+    reference_for,
 )
 from asupplemented.aio.concurrency import run_side_by_side
 from asupplemented.errors import (
@@ -41,7 +42,6 @@ from asupplemented.events import (
 )
 from asupplemented.model.index import AllImages, SystemImage
 from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST, guess
-from asupplemented.source import reference_for
 from asupplemented.transfer.plan import plan_copy
 from asupplemented.transports import parse_reference
 
