@@ -81,7 +81,7 @@ def _keys() -> Iterator[str]:
     )
 
 
-def annotations(number: int) -> bytes:
+def many_annotations(number: int) -> bytes:
     """As many annotations as fit into a manifest."""
     pairs = (f'"{key}":""' for key in itertools.islice(_keys(), MAX_MANIFEST // 11))
     return _document(number, b"", ",".join(pairs).encode())
@@ -98,7 +98,7 @@ def annotated_layers(number: int) -> bytes:
 
 CASES: Final[dict[str, tuple[Callable[[int], bytes], bool]]] = {
     "4 MiB of empty layers": (empty_layers, False),
-    "4 MiB of annotations": (annotations, False),
+    "4 MiB of annotations": (many_annotations, False),
     "layers with many annotations": (annotated_layers, False),
     "10,000 layers": (real_layers, False),
     "10,000 layers, of wrong sizes in the list": (real_layers, True),

@@ -594,7 +594,7 @@ def _check_commits(
         committed.add(digest)
         each = contributions.get(digest)
         _expect(each is not None and each.parent is not None, "an instance has no parent")
-    _expect(committed == contributions.keys(), "the commits are not those of the manifests")
+    _expect(committed == set(contributions), "the commits are not those of the manifests")
     for default in filter(None, document.defaults):
         alone = contributions[default].parent is None and not contributions[default].opaque
         _expect(alone, "a default is read through a list")
