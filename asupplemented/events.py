@@ -232,7 +232,7 @@ class PrefetchReport(NamedTuple):
     """Of these blobs."""
     reused_blobs: int
     """Blobs that were there before, whole and right: in the cache, or in local files."""
-    missing: tuple[Digest, ...]
+    missing: tuple[str, ...]
     """Manifests and blobs that no source supplied."""
     seconds: float
     kept: tuple[Digest, ...] = ()

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asupplemented.abc import AsyncResource, Opening
+from asupplemented.abc import AsyncResource, ChoosingReference, Opening
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.errors import LimitExceededError, UnsupportedManifestError
+from asupplemented.aio.threads import run_by_size
+from asupplemented.errors import (
+    LimitExceededError,
+    ManifestError,
+    SupplementedError,
+    UnsupportedManifestError,
+)
 from asupplemented.limits import MAX_CONFIG, MAX_NESTING
 from asupplemented.model.config import ImageConfig, Inspection
+from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import ImageManifest
 from asupplemented.model.platform import Platform
 
@@ -16,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asupplemented.abc import BlobStream, Context, Reference, Source
-    from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
 
@@ -24,14 +30,20 @@ __all__ = ("Image", "get_image", "open_image")
 
 
 def open_image(
-    reference: Reference, session: Context, *, platform: Platform | str | None = None
+    reference: Reference,
+    session: Context,
+    *,
+    platform: Platform | str | None = None,
+    prefer_gzip: bool = False,
 ) -> Opening[Image]:
     """Open a reference and choose one image of it (rule U-05).
 
     Args:
         reference: A single reference or a group.
         session: Gives connections, credentials, limits and caches.
-        platform: The platform to choose from a list, nested lists included; None is the host's.
+        platform: The platform to choose from a list, nested lists included, and among the images
+            of one name in a layout; None is the host's.
+        prefer_gzip: Whether gzip comes before zstd among images that fit equally well (rule CI-05).
 
     Returns:
         The image. Closing it closes the source; a failure closes the source, too (rule U-06).
@@ -43,26 +55,36 @@ def open_image(
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
 
     async def opener() -> Image:
-        source = await reference.open(session)
+        chosen = reference
+        if isinstance(reference, ChoosingReference):
+            chosen = reference.for_platform(wanted)
+        source = await chosen.open(session)
         async with closing_on_error(lambda: (source,), "the source"):
-            return await get_image(source, platform=wanted, owned=True)
+            return await get_image(
+                source, session, platform=wanted, prefer_gzip=prefer_gzip, owned=True
+            )
 
     return Opening(opener, reference)
 
 
 async def get_image(
     source: Source,
-    instance: Digest | str | None = None,
+    session: Context,
+    instance: Descriptor | Digest | str | None = None,
     *,
     platform: Platform | None = None,
+    prefer_gzip: bool = False,
     owned: bool = False,
 ) -> Image:
     """Read the manifest and config of one image of an open source.
 
     Args:
         source: The source to read from.
-        instance: Digest of a manifest; None starts from the default one.
+        session: Its threads parse what is large.
+        instance: Digest of a manifest, or the list entry that names it; None starts from the
+            default one.
         platform: The platform to choose from a list, nested lists included; None is the host's.
+        prefer_gzip: Whether gzip comes before zstd among images that fit equally well.
         owned: Whether closing the image closes the source.
 
     Raises:
@@ -70,23 +92,39 @@ async def get_image(
         PlatformNotFoundError: A list has no instance for the platform.
         LimitExceededError: Lists are nested too deep.
     """
-    manifest = await source.get_manifest(instance)
+    if isinstance(instance, Descriptor):
+        manifest = await source.get_named(instance)
+    else:
+        manifest = await source.get_manifest(instance)
     for _ in range(MAX_NESTING + 1):
-        parsed = manifest.parse()
+        parsed = await run_by_size(session, manifest.size, manifest.parse)
         if isinstance(parsed, ImageManifest):
-            config = None if parsed.is_artifact else await _read_config(source, parsed)
+            config = None
+            if not parsed.is_artifact:
+                config = await _read_config(source, parsed, session)
             return Image(source, manifest, parsed, config, owned=owned)
-        chosen = parsed.choose(platform)
-        manifest = await source.get_manifest(chosen.digest)
+        chosen = parsed.choose(platform, prefer_gzip=prefer_gzip)
+        manifest = await source.get_named(chosen)
     message = f"lists are nested more than {MAX_NESTING} deep"
     raise LimitExceededError(message, limit=MAX_NESTING, reference=source.reference)
 
 
-async def _read_config(source: Source, image: ImageManifest) -> ImageConfig:
-    if image.config is None:
-        return ImageConfig.from_schema1(image)
-    async with source.open_blob(image.config) as blob:
-        return ImageConfig.parse(await blob.read_all(MAX_CONFIG))
+async def _read_config(
+    source: Source, image: ImageManifest, session: Context
+) -> ImageConfig | SupplementedError:
+    """The config, or why it cannot be parsed: the layers can be read all the same (rule J-03)."""
+    raw = b""
+    if image.config is not None:
+        async with source.open_blob(image.config) as blob:
+            raw = await blob.read_all(MAX_CONFIG)
+
+    def parse() -> ImageConfig:
+        return ImageConfig.from_schema1(image) if image.config is None else ImageConfig.parse(raw)
+
+    try:
+        return await run_by_size(session, len(raw), parse)
+    except (ManifestError, LimitExceededError) as error:
+        return error
 
 
 class Image(AsyncResource):
@@ -105,7 +143,7 @@ class Image(AsyncResource):
         source: Source,
         manifest: Manifest,
         parsed: ImageManifest,
-        config: ImageConfig | None,
+        config: ImageConfig | SupplementedError | None,
         *,
         owned: bool,
     ) -> None:
@@ -131,11 +169,17 @@ class Image(AsyncResource):
 
         Raises:
             NonImageArtifactError: The manifest describes an artifact (rules AR-02, AR-03).
+            MalformedManifestError: The config blob is no config.
+            LimitExceededError: The config has too many values (rule L-04).
         """
         if self._config is None:
             raise self.parsed.artifact_error().locate(
                 reference=self.source.reference, digest=self.digest
             )
+        if isinstance(self._config, SupplementedError):
+            raise self._config.twin().locate(
+                reference=self.source.reference, digest=self.digest
+            ) from self._config
         return self._config
 
     @property

@@ -19,11 +19,14 @@ __all__ = (
     "MAX_HELPER_OUTPUT",
     "MAX_INSTANCES",
     "MAX_JSON_DEPTH",
+    "MAX_JSON_VALUES",
+    "MAX_LAYERS",
     "MAX_MANIFEST",
     "MAX_MANIFESTS_TOTAL",
     "MAX_NESTING",
     "MAX_READ_AHEAD",
     "MAX_REDIRECTS",
+    "MAX_RESOLVED",
     "MAX_SIGNATURE",
     "MAX_SIGNATURES",
     "MAX_TOKEN_BODY",
@@ -60,7 +63,16 @@ MAX_MANIFESTS_TOTAL: Final = 256 * MIB
 """All manifests of one resolution together (rule X-15)."""
 
 MAX_READ_AHEAD: Final = 64 * MIB
-"""Manifests fetched ahead of serial order and not yet committed."""
+"""Manifests in flight, by the sizes in their descriptors, and those that wait for serial order."""
+
+MAX_RESOLVED: Final = 224 * MIB
+"""Memory that the descriptors of one resolution take, as they are weighed (rule X-17)."""
+
+MAX_LAYERS: Final = 10_000
+"""Layers of one manifest; runtimes mount at most 127 (rule L-04)."""
+
+MAX_JSON_VALUES: Final = 500_000
+"""Values of one JSON document; 4 MiB of real manifests hold less than half of that (rule L-04)."""
 
 MAX_JSON_DEPTH: Final = 64
 """Nesting of JSON documents: manifests need six (rule SEC-06)."""

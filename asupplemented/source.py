@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from asupplemented.abc import (
     AsyncResource,
@@ -37,21 +37,20 @@ from asupplemented.abc import (
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.files import map_os_error
-from asupplemented.aio.threads import run_blocking, run_opening
+from asupplemented.aio.threads import run_blocking, run_by_size, run_opening
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,
-    ManifestError,
     SizeMismatchError,
     SourceTimeoutError,
     SupplementedError,
     UnsupportedOperationError,
 )
 from asupplemented.events import ManifestFetched
-from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
+from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
-from asupplemented.model.manifest import Manifest
+from asupplemented.model.manifest import Manifest, UnreadManifest
 from asupplemented.remedies import OPEN_TIMEOUT, advise
 
 if TYPE_CHECKING:
@@ -77,9 +76,13 @@ __all__ = (
     "open_in_time",
     "open_verified",
     "time_limit",
-    "verify_and_parse",
     "verify_manifest",
+    "verify_unread",
 )
+
+
+T = TypeVar("T")
+ManifestT = TypeVar("ManifestT", Manifest, UnreadManifest)
 
 
 def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
@@ -95,10 +98,7 @@ def verify_manifest(raw: RawManifest, expected: Digest | None, size: int | None)
         VerificationError: It is not what the digest names.
         ManifestError: It is no manifest.
     """
-    actual = len(raw.raw)
-    if actual > MAX_MANIFEST:
-        message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
-        raise LimitExceededError(message, limit=MAX_MANIFEST)
+    actual = _check_limit(raw)
     _check_size(actual, size)
     return Manifest.verified(raw.raw, raw.media_type, expected)
 
@@ -109,24 +109,46 @@ def _check_size(actual: int, expected: int | None) -> None:
         raise SizeMismatchError(message, expected=expected, actual=actual)
 
 
-def verify_and_parse(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
-    """`verify_manifest`, and parse the result, to keep parsing off the event loop. Blocking."""
-    manifest = verify_manifest(raw, expected, size)
-    with suppress(ManifestError):  # the next call of parse() raises it
-        manifest.parse()
-    return manifest
+def _verify_instance(raw: RawManifest, expected: Digest) -> Manifest:
+    return verify_manifest(raw, expected, None)
+
+
+def verify_unread(raw: RawManifest, expected: Digest) -> UnreadManifest:
+    """Check that the bytes of a manifest are those that a digest names, and read nothing.
+
+    Raises:
+        LimitExceededError: There are more than ``MAX_MANIFEST``.
+        VerificationError: They are not what the digest names.
+        MalformedManifestError: The signatures of a schema 1 manifest are malformed.
+    """
+    _check_limit(raw)
+    return UnreadManifest.verified(raw.raw, raw.media_type, expected)
+
+
+def _try_read(unread: UnreadManifest) -> Manifest | None:
+    """A manifest by what its source and its bytes tell; None if they do not tell its type."""
+    try:
+        return unread.read()
+    except SupplementedError:
+        return None
+
+
+def _check_limit(raw: RawManifest) -> int:
+    """The size of a manifest, which must not be too large."""
+    if len(raw.raw) > MAX_MANIFEST:
+        message = f"the manifest exceeded maximum allowed size of {MAX_MANIFEST} bytes"
+        raise LimitExceededError(message, limit=MAX_MANIFEST)
+    return len(raw.raw)
 
 
 def fetch_batch(
-    adapter: Batched, instances: Sequence[Digest]
-) -> list[Manifest | SupplementedError]:
-    """Read, verify and parse many manifests; one outcome for each. Blocking."""
-    outcomes: list[Manifest | SupplementedError] = []
+    adapter: Batched, instances: Sequence[Digest], verify: Callable[[RawManifest, Digest], T]
+) -> list[T | SupplementedError]:
+    """Read and verify many manifests; one outcome for each. Blocking."""
+    outcomes: list[T | SupplementedError] = []
     for digest, raw in zip(instances, adapter.fetch_manifests(instances), strict=True):
         try:
-            outcomes.append(
-                verify_and_parse(raw, digest, None) if isinstance(raw, RawManifest) else raw
-            )
+            outcomes.append(verify(raw, digest) if isinstance(raw, RawManifest) else raw)
         except SupplementedError as error:
             outcomes.append(error)
     return outcomes
@@ -287,29 +309,50 @@ class VerifiedSource(Source):
         self, instance: Digest | None, expected: Digest | None, size: int | None
     ) -> Manifest:
         began = perf_counter()
-        caching = self._session.cache is not None and not self.has_files
         with _located(self._reference, expected):
-            kept = await self._find_kept(expected) if caching and expected is not None else None
+            kept = await self._find_kept(expected)
             if kept is None:
                 raw = await self._adapter.fetch_manifest(instance)
-                manifest = await self._verify(raw, expected, size)
+                manifest = await self._off_loop(raw, partial(verify_manifest, raw, expected, size))
             else:
                 manifest = kept
                 _check_size(manifest.size, size)  # The cache has verified all else.
         self._check_open()  # the source may have been closed while the adapter read
-        if caching:
+        if self._caches:
             self._keep(manifest, top=instance is None)
         self._tell(manifest, perf_counter() - began, cached=kept is not None)
         return manifest
 
-    async def _verify(
-        self, raw: RawManifest, expected: Digest | None, size: int | None
-    ) -> Manifest:
-        if len(raw.raw) > OFFLOAD_BYTES:
-            return await run_blocking(self._session, verify_and_parse, raw, expected, size)
-        return verify_manifest(raw, expected, size)
+    async def _fetch_unread(self, digest: Digest) -> UnreadManifest:
+        began = perf_counter()
+        with _located(self._reference, digest):
+            kept = await self._find_kept(digest)
+            if kept is None:
+                raw = await self._adapter.fetch_manifest(digest)
+                unread = await self._off_loop(raw, partial(verify_unread, raw, digest))
+            else:
+                unread = UnreadManifest(kept.raw, kept.media_type, digest)
+        self._check_open()  # the source may have been closed while the adapter read
+        if self._caches:
+            manifest = kept or await run_by_size(
+                self._session, unread.size, partial(_try_read, unread)
+            )
+            if manifest is not None:
+                self._keep(manifest, top=False)
+        self._tell(unread, perf_counter() - began, cached=kept is not None)
+        return unread
 
-    async def _find_kept(self, digest: Digest) -> Manifest | None:
+    @property
+    def _caches(self) -> bool:
+        return self._session.cache is not None and not self.has_files
+
+    async def _off_loop(self, raw: RawManifest, verify: Callable[[], T]) -> T:
+        return await run_by_size(self._session, len(raw.raw), verify)
+
+    async def _find_kept(self, digest: Digest | None) -> Manifest | None:
+        """The manifest as the cache has it from here, None if it does not."""
+        if digest is None or not self._caches:
+            return None
         from asupplemented.cache.manifests import find_manifest
 
         return await find_manifest(self._session, digest, self._place)
@@ -332,7 +375,7 @@ class VerifiedSource(Source):
     ) -> Sequence[Manifest | SupplementedError]:
         """Many instances, one outcome each, in the order of `instances`.
 
-        From a `Batched` adapter they are read, verified and parsed in one hop to a thread.
+        From a `Batched` adapter they are read and verified in one hop to a thread.
 
         Raises:
             SourceError: The source failed as a whole.
@@ -341,19 +384,49 @@ class VerifiedSource(Source):
         self._check_open()
         if not self._batched or not isinstance(self._adapter, Batched):
             return await super().get_manifests(instances)
+        return await self._fetch_batch(self._adapter, instances, _verify_instance)
+
+    async def fetch_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[UnreadManifest | SupplementedError]:
+        """Many instances as verified bytes, one outcome each, in the order of `instances`.
+
+        Raises:
+            SourceError: The source failed as a whole.
+            ClosedError: The source is closed.
+        """
+        self._check_open()
+        if self._batched and isinstance(self._adapter, Batched):
+            return await self._fetch_batch(self._adapter, instances, verify_unread)
+        outcomes: list[UnreadManifest | SupplementedError] = []
+        for instance in instances:
+            try:
+                outcomes.append(await self._fetch_unread(Digest(instance)))
+            except SupplementedError as error:
+                outcomes.append(error)
+        return outcomes
+
+    async def _fetch_batch(
+        self,
+        adapter: Batched,
+        instances: Sequence[Digest],
+        verify: Callable[[RawManifest, Digest], ManifestT],
+    ) -> list[ManifestT | SupplementedError]:
         wanted = [Digest(instance) for instance in instances]
         began = perf_counter()
         with _located(self._reference):
-            outcomes = await run_blocking(self._session, fetch_batch, self._adapter, wanted)
+            outcomes = await run_blocking(self._session, fetch_batch, adapter, wanted, verify)
         seconds = perf_counter() - began
         for digest, outcome in zip(wanted, outcomes, strict=True):
-            if isinstance(outcome, Manifest):
-                self._tell(outcome, seconds)
-            else:
+            if isinstance(outcome, SupplementedError):
                 outcome.locate(reference=self._reference, digest=digest)
+            else:
+                self._tell(outcome, seconds)
         return outcomes
 
-    def _tell(self, manifest: Manifest, seconds: float, *, cached: bool = False) -> None:
+    def _tell(
+        self, manifest: Manifest | UnreadManifest, seconds: float, *, cached: bool = False
+    ) -> None:
         if not self._session.observed:
             return
         reference, size = str(self._reference), manifest.size

@@ -87,14 +87,14 @@ QUEUE = (
     (
         "the first outcome of a want counts",
         "test_the_first_outcome_of_a_want_counts",
-        "Resolver.feed",
+        "Resolver.offer",
         "want in self._outcomes.waiting or ",
         "",
     ),
     (
         "after the end nothing is taken",
         "test_after_the_end_nothing_is_taken",
-        "Resolver._advance",
+        "Resolver.step",
         "self._head = None",
         "pass",
     ),
@@ -175,7 +175,7 @@ COMMITS = (
         "an error of a read says where",
         "test_X07_a_missing_instance_raises_and_names_its_member",
         "Resolver._forgo",
-        "error.locate(member=want.member, digest=want.digest)",
+        "error.member = want.member",
         "pass",
     ),
     (
@@ -233,7 +233,7 @@ POLICIES = (
     (
         "a failure counts in serial order, not in time",
         "test_the_failure_is_the_first_in_serial_order_not_in_time",
-        "Resolver.feed",
+        "Resolver.offer",
         "self._outcomes.add(want, outcome)",
         (
             "self._outcomes.add(want, outcome)\n"

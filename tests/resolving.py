@@ -41,6 +41,7 @@ def resolver_for(world: World, request: Request, *, read_ahead: int | None = Non
         request.selection,
         missing=request.missing,
         unavailable=request.unavailable,
+        unknown=request.unknown,
         bounds=bounds,
     )
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Outcome: TypeAlias = Manifest | SupplementedError
 Held: TypeAlias = tuple[int, Digest]
 Read: TypeAlias = tuple[int, Digest | None]
-Missed: TypeAlias = tuple[int | None, Digest]
+Missed: TypeAlias = tuple[int | None, str]
 
 TOP = 0
 
@@ -68,6 +68,7 @@ class Request:
     selection: Selection = field(default_factory=AllImages)
     missing: Literal["raise", "fallback", "skip"] = "raise"
     unavailable: Literal["raise", "skip"] = "raise"
+    unknown: Literal["raise", "opaque"] = "raise"
     max_instances: int = 20_000
     max_entries: int = 200_000
     max_nesting: int = 8
@@ -83,6 +84,7 @@ class Contribution:
     parent: Digest | None
     blobs: tuple[Descriptor, ...] = ()
     instances: tuple[Descriptor, ...] | None = None
+    opaque: bool = False
 
 
 @dataclass
@@ -109,6 +111,7 @@ class ToRead:
     instance: Digest
     parent: Digest
     depth: int
+    named: Descriptor
 
 
 def resolve_serially(world: World, request: Request) -> Answer:
@@ -130,6 +133,7 @@ class SerialLoop:
         self.answer = Answer()
         self.manifests_to_read: list[ToRead] = []  # the front is at 0
         self.dropped: dict[Held, SupplementedError] = {}
+        self.unverifiable: list[Missed] = []
         self.holders: list[tuple[Digest, int]] = []
         self.known: set[Digest] = set()
         self.pushes = 0
@@ -164,7 +168,9 @@ class SerialLoop:
                     raise outcome
                 self.dropped[front.member, front.instance] = outcome
                 continue
-            self.add(outcome, front.member, parent=front.parent, depth=front.depth)
+            # The entry of the list says what it is.
+            manifest = self.read_as(outcome, front.named)
+            self.add(manifest, front.member, parent=front.parent, depth=front.depth)
 
         self.find_missing()
         self.find_alternates()
@@ -173,11 +179,20 @@ class SerialLoop:
         self.answer.reads.append((member, instance))
         return self.world.read(member, instance)
 
-    def add(self, manifest: Manifest, member: int, parent: Digest | None, depth: int) -> None:
+    def read_as(self, outcome: Manifest, named: Descriptor) -> Manifest:
+        self.count_bytes(outcome)
+        return outcome.read(named, opaque=self.request.unknown == "opaque")
+
+    def count_bytes(self, manifest: Manifest) -> None:
         self.bytes += len(manifest.raw)
         if self.bytes > self.request.max_bytes:
             raise LimitExceededError(limit=self.request.max_bytes)
-        parsed = manifest.parse()
+
+    def add(self, manifest: Manifest, member: int, parent: Digest | None, depth: int) -> None:
+        opaque = manifest.is_opaque and self.request.unknown == "opaque"
+        if parent is None:
+            self.count_bytes(manifest)
+        parsed = None if opaque else manifest.parse()
         # Mark this instance as being associated with this member.
         self.answer.sources[manifest.digest] = member
         self.answer.commits.append((member, manifest.digest))
@@ -186,7 +201,9 @@ class SerialLoop:
             self.count(manifest.digest)
         contribution = Contribution(manifest.media_type, len(manifest.raw), parent)
         self.answer.contributions[manifest.digest] = contribution
-        if isinstance(parsed, Index):
+        if parsed is None:
+            contribution.opaque = True  # It names nothing.
+        elif isinstance(parsed, Index):
             contribution.instances = parsed.manifests
             self.add_multi(parsed, manifest.digest, member, depth + 1)
         else:
@@ -206,15 +223,20 @@ class SerialLoop:
             with suppress(UnsupportedDigestError):
                 self.holders.append((Digest(entry.digest), member))
         # Figure out which of its instances we want to look at.
-        chase_instances = [Digest(digest) for digest in self.choose(index)]
+        chase = self.choose(index)
+        if self.request.unknown == "opaque":
+            foreign = [entry.digest for entry in chase if not is_checkable(entry.digest)]
+            self.unverifiable += [(member, digest) for digest in foreign]
+            chase = [entry for entry in chase if is_checkable(entry.digest)]
+        chase_instances = [(Digest(entry.digest), entry) for entry in chase]
         self.pushes += len(chase_instances)
         if self.pushes > self.request.max_entries:
             raise LimitExceededError(limit=self.request.max_entries)
         # Queue these manifest instances for reading from this member later, if we don't
         # stumble across them somewhere else first.
-        for instance in chase_instances:
+        for instance, entry in chase_instances:
             self.count(instance)
-            next_to_read = ToRead(member, instance, manifest, depth)
+            next_to_read = ToRead(member, instance, manifest, depth, entry)
             if member == TOP:
                 # Prefer any other member.
                 self.manifests_to_read.append(next_to_read)
@@ -222,14 +244,14 @@ class SerialLoop:
                 # Prefer this member over the first ("main") one.
                 self.manifests_to_read.insert(0, next_to_read)
 
-    def choose(self, index: Index) -> list[str]:
+    def choose(self, index: Index) -> list[Descriptor]:
         match self.request.selection:
             case SystemImage(platform, prefer_gzip):
-                return [index.choose(platform, prefer_gzip=prefer_gzip).digest]
+                return [index.choose(platform, prefer_gzip=prefer_gzip)]
             case SpecificImages(digests):
-                return [entry.digest for entry in index.manifests if entry.digest in digests]
+                return [entry for entry in index.manifests if entry.digest in digests]
             case AllImages():
-                return [entry.digest for entry in index.manifests]
+                return list(index.manifests)
 
     def count(self, digest: Digest) -> None:
         self.known.add(digest)
@@ -253,6 +275,7 @@ class SerialLoop:
                 if policy == "fallback":
                     raise error
                 self.answer.missing.append((member, digest))
+        self.answer.missing += dict.fromkeys(self.unverifiable)
         if isinstance(self.request.selection, SpecificImages):
             absent = [d for d in self.request.selection.digests if d not in sources]
             if absent and policy != "skip":
@@ -268,6 +291,15 @@ class SerialLoop:
                 if held == digest and member != source and (member, digest) not in self.dropped
             }
             self.answer.alternates[digest] = tuple(sorted(others, reverse=True))
+
+
+def is_checkable(digest: str) -> bool:
+    """Whether its algorithm is known."""
+    try:
+        Digest(digest)
+    except UnsupportedDigestError:
+        return False
+    return True
 
 
 def is_not_found(error: SupplementedError) -> bool:

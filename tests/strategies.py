@@ -48,7 +48,7 @@ from asupplemented.model.platform import Platform
 from tests.serial_model import Request, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from asupplemented.errors import SupplementedError
     from asupplemented.model.index import Selection
@@ -88,7 +88,11 @@ def image(name: str, *layers: str, config: str | None = None, kind: str = OCI_MA
 
 
 def index(
-    name: str, *entries: str, platforms: Iterable[str | None] = (), kind: str = OCI_INDEX
+    name: str,
+    *entries: str,
+    platforms: Iterable[str | None] = (),
+    told: Iterable[Mapping[str, object]] = (),
+    kind: str = OCI_INDEX,
 ) -> Manifest:
     """An index over instances, by name, or by digest where it has a colon.
 
@@ -96,9 +100,12 @@ def index(
         name: Its digest is `named` after it.
         entries: In document order.
         platforms: For each entry ``os/architecture[/variant]`` or None; none for the rest.
+        told: For each entry what else it says, like its size; nothing for the rest.
         kind: Media type.
     """
-    manifests = [_descriptor(entry, OCI_MANIFEST) for entry in entries]
+    manifests = [{"digest": _descriptor(entry, "")["digest"]} for entry in entries]
+    for manifest, more in zip(manifests, told, strict=False):
+        manifest.update(more)
     for manifest, platform in zip(manifests, platforms, strict=False):
         if platform is not None:
             parts = zip(("os", "architecture", "variant"), platform.split("/"), strict=False)
@@ -167,6 +174,16 @@ CONTENTS: tuple[tuple[str, str | None, str], ...] = (
 NO_DIGESTS = ("sha256:../../etc/passwd", "sha256:abc", "x:", ":", "md5:" + "0" * 32)
 """Texts with a colon that are no digest; the last one is one, of an unknown algorithm."""
 
+TOLD: tuple[Mapping[str, object], ...] = (
+    *({},) * 6,
+    {"size": -1},
+    {"size": 7},
+    {"mediaType": OCI_MANIFEST},
+    {"mediaType": OCI_INDEX},
+    {"mediaType": "application/x"},
+)
+"""What an entry may say of an instance, true or not."""
+
 MISSES = (ManifestNotFoundError, InstanceNotFoundError, ImageNotFoundError)
 
 FAILURES = (
@@ -223,7 +240,7 @@ def manifests(draw: st.DrawFn, name: str, *, odd: bool = False) -> Manifest:
     Args:
         draw: Of Hypothesis.
         name: One of `NAMES`; its digest is `named` after it.
-        odd: Whether it names something by a text that is no digest.
+        odd: Whether it names something by a text that is no digest, or says what may be wrong.
     """
     extra = (draw(st.sampled_from(NO_DIGESTS)),) if odd else ()
     if name in LISTS:
@@ -231,7 +248,9 @@ def manifests(draw: st.DrawFn, name: str, *, odd: bool = False) -> Manifest:
         entries = draw(st.lists(st.sampled_from(ENTRIES), min_size=fewest, max_size=8))
         platforms = (platform for _, platform in entries)
         kind = draw(st.sampled_from(LIST_KINDS))
-        return index(name, *(x for x, _ in entries), *extra, platforms=platforms, kind=kind)
+        told = draw(st.lists(st.sampled_from(TOLD), max_size=len(entries))) if odd else ()
+        names = (x for x, _ in entries)
+        return index(name, *names, *extra, platforms=platforms, told=told, kind=kind)
     layers, config, kind = draw(st.sampled_from(CONTENTS))
     return image(name, *layers, *extra, config=config, kind=kind)
 
@@ -270,6 +289,7 @@ def requests(draw: st.DrawFn) -> Request:
         draw(selections()),
         missing=draw(st.sampled_from(("raise", "fallback", "skip"))),
         unavailable=draw(st.sampled_from(("raise", "skip"))),
+        unknown=draw(st.sampled_from(("raise", "opaque"))),
     )
     match draw(st.integers(0, 15)):
         case 15:

@@ -7,15 +7,26 @@ from dataclasses import replace
 import pytest
 
 from asupplemented import (
+    Digest,
     DigestMismatchError,
     LimitExceededError,
+    MalformedManifestError,
     NonImageArtifactError,
     PlatformNotFoundError,
     Session,
+    SystemImage,
+    supplement,
 )
 from asupplemented.image import open_image
 from asupplemented.limits import MAX_CONFIG
-from asupplemented.testing.images import build_artifact, build_image, build_index
+from asupplemented.model.index import ZSTD_ANNOTATION
+from asupplemented.testing.images import (
+    BuiltImage,
+    build_artifact,
+    build_image,
+    build_index,
+    describe,
+)
 from tests.members import Member, MemberLog, hold
 
 AMD = build_image("linux/amd64")
@@ -73,3 +84,49 @@ async def test_I03_the_config_has_a_cap(session: Session, log: MemberLog) -> Non
     with pytest.raises(LimitExceededError):
         await open_image(Member("it", log, hold("it", huge)), session)
     assert log.left_open == 0
+
+
+async def test_J03_layers_need_no_config_that_can_be_read(session: Session, log: MemberLog) -> None:
+    image = built(b'{"os":1}')
+    async with open_image(Member("it", log, hold("it", image)), session) as opened:
+        assert len(opened.layers) == 1
+        assert await opened.read_config() == b'{"os":1}'
+        for _ in range(2):
+            with pytest.raises(MalformedManifestError) as caught:
+                opened.inspect()
+            assert caught.value.reference == "it"
+
+
+def built(config: bytes) -> BuiltImage:
+    """An image with any config."""
+    other = build_image()
+    digest = Digest.of(config)
+    old = f'{other.config}","size":{len(other.blobs[other.config])}'.encode()
+    raw = other.raw.replace(old, f'{digest}","size":{len(config)}'.encode())
+    layers = {layer: other.blobs[layer] for layer in other.layers}
+    return replace(other, raw=raw, digest=Digest.of(raw), blobs={digest: config, **layers})
+
+
+@pytest.mark.parametrize(("prefer_gzip", "expected"), [(False, 1), (True, 0)])
+async def test_CI05_the_preference_for_gzip_reaches_the_image(
+    session: Session, log: MemberLog, *, prefer_gzip: bool, expected: int
+) -> None:
+    images = [build_image("linux/amd64", [{"n": number}]) for number in "ab"]
+    entries = [
+        {
+            **describe(image),
+            "platform": {"os": "linux", "architecture": "amd64"},
+            "annotations": {ZSTD_ANNOTATION: "true"} if number else {},
+        }
+        for number, image in enumerate(images)
+    ]
+    index = build_index(entries)
+    member = Member("it", log, hold("it", index, *images))
+    options = {"platform": "linux/amd64", "prefer_gzip": prefer_gzip}
+    async with open_image(member, session, **options) as image:
+        assert image.digest == images[expected].digest
+    async with supplement(member).open_image(session, **options) as image:
+        assert image.digest == images[expected].digest
+    system = SystemImage("linux/amd64", prefer_gzip)
+    async with supplement(member, selection=system).open_image(session) as image:
+        assert image.digest == images[expected].digest

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented import source as source_module
 from asupplemented.abc import BlobFile, Opening, RawManifest, Timeouts
 from asupplemented.blobs.blob_file import open_blob_file
 from asupplemented.errors import (
@@ -43,7 +44,7 @@ from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import OCI_INDEX, OCI_MANIFEST
 from asupplemented.model.signature import Signature
 from asupplemented.session import Session
-from asupplemented.source import VerifiedSource, open_verified
+from asupplemented.source import VerifiedSource, open_verified, verify_manifest
 from asupplemented.supplemented import supplement
 from asupplemented.testing import build_image, build_index
 from tests.candidates import Ledger, Wire
@@ -424,26 +425,30 @@ async def test_L03_the_cap_of_manifests(session: Session, *, batched: bool) -> N
             await source.get_manifest(digests[MAX_MANIFEST + 1])
 
 
-async def test_large_manifests_are_verified_and_parsed_in_a_thread(
+async def test_P06_large_manifests_are_verified_in_a_thread_and_parsed_by_nobody(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[tuple[int, str]] = []
-    original = Manifest.parse
 
-    def parse(self: Manifest) -> object:
-        threads.append((self.size, threading.current_thread().name))
-        return original(self)
+    def verify(raw: RawManifest, expected: Digest | None, size: int | None) -> Manifest:
+        threads.append((len(raw.raw), threading.current_thread().name))
+        return verify_manifest(raw, expected, size)
 
-    monkeypatch.setattr(Manifest, "parse", parse)
+    def parse(*_: object) -> object:
+        raise AssertionError
+
+    monkeypatch.setattr(source_module, "verify_manifest", verify)
+    monkeypatch.setattr(Manifest, "parse_once", parse)
     small, large = padded(OFFLOAD_BYTES), padded(OFFLOAD_BYTES + 1)
     adapter = holding(default=large)
     adapter.manifests[Digest.of(small)] = RawManifest(small, None)
     async with opened(adapter, session) as source:
         await source.get_manifest(Digest.of(small))
         await source.get_manifest()
-    [(size, thread)] = threads
-    assert size == len(large)
-    assert thread.startswith("asupplemented-file")
+    assert {size: thread.startswith("asupplemented-file") for size, thread in threads} == {
+        len(small): False,
+        len(large): True,
+    }
 
 
 async def test_a_large_manifest_that_does_not_parse_fails_where_it_is_parsed(

@@ -36,6 +36,7 @@ from asupplemented.abc.cache import BlobCache, Lease, LeaseProvider, Spool
 from asupplemented.abc.context import Context, CredentialProvider, Hook, Share
 from asupplemented.abc.resource import AsyncResource, Opening, ResourceKey, Setting, Timeouts
 from asupplemented.abc.source import (
+    ChoosingReference,
     Destination,
     GroupReference,
     GroupSource,
@@ -45,6 +46,7 @@ from asupplemented.abc.source import (
     RepositoryReference,
     Source,
     WritableReference,
+    reference_for,
 )
 
 __all__ = (
@@ -56,6 +58,7 @@ __all__ = (
     "BlobFile",
     "BlobPlace",
     "BlobStream",
+    "ChoosingReference",
     "Context",
     "CredentialProvider",
     "Destination",
@@ -94,4 +97,5 @@ __all__ = (
     "StreamsBlobs",
     "Timeouts",
     "WritableReference",
+    "reference_for",
 )

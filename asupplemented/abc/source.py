@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import SupplementedError, UnsupportedOperationError
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import SystemImage
+from asupplemented.model.manifest import Manifest, UnreadManifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
     from asupplemented.abc.resource import Opening
     from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
-    from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
 
 __all__ = (
+    "ChoosingReference",
     "Destination",
     "GroupReference",
     "GroupSource",
@@ -33,6 +35,7 @@ __all__ = (
     "RepositoryReference",
     "Source",
     "WritableReference",
+    "reference_for",
 )
 
 
@@ -64,6 +67,25 @@ class GroupReference(Reference, Protocol):
     def with_options(self, *, selection: Selection | None = None) -> Reference:
         """The same group for another selection; None keeps the selection."""
         ...
+
+
+@runtime_checkable
+class ChoosingReference(Reference, Protocol):
+    """A reference that several images may answer to, each for another platform."""
+
+    def for_platform(self, platform: Platform | None) -> Reference:
+        """The same place, to open the image for a platform; None is that of this host."""
+        ...
+
+
+def reference_for(reference: Reference, selection: Selection | None) -> Reference:
+    """A reference as it is opened for a selection (rule CI-02).
+
+    Where several images have one name, the platform of a `SystemImage` chooses among them.
+    """
+    if isinstance(selection, SystemImage) and isinstance(reference, ChoosingReference):
+        return reference.for_platform(selection.platform)
+    return reference
 
 
 @runtime_checkable
@@ -135,6 +157,37 @@ class Source(AsyncResource):
             except SupplementedError as error:
                 outcomes.append(error)
         return outcomes
+
+    async def fetch_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[UnreadManifest | SupplementedError]:
+        """Many instances as verified bytes, before their media types are decided.
+
+        One outcome each, in the order asked. A source that does not override it decides the types
+        itself, as `get_manifests` does.
+        """
+        return [
+            UnreadManifest(outcome.raw, outcome.media_type, outcome.digest)
+            if isinstance(outcome, Manifest)
+            else outcome
+            for outcome in await self.get_manifests(instances)
+        ]
+
+    async def get_named(self, named: Descriptor, *, opaque: bool = False) -> Manifest:
+        """The instance that a descriptor names; its size and media type count (rules G-05, C-08).
+
+        Args:
+            named: An entry of an index.
+            opaque: Whether bytes of an unknown media type are given as they are (rule X-07b).
+
+        Raises:
+            InvalidDigestError: The descriptor has no valid digest; nothing was requested.
+            SupplementedError: See `get_manifest`, and `UnreadManifest.read`.
+        """
+        [outcome] = await self.fetch_manifests([Digest(named.digest)])
+        if isinstance(outcome, SupplementedError):
+            raise outcome
+        return outcome.read(named, opaque=opaque)
 
     @property
     def batched(self) -> bool:
@@ -246,8 +299,11 @@ class Source(AsyncResource):
 class GroupSource(Protocol):
     """A `Source` with several members: what its resolution says of them, for copies."""
 
-    def list_missing(self) -> frozenset[Digest]:
-        """Instances that a list names, or the selection requests, and that no member supplies."""
+    def list_missing(self) -> frozenset[str]:
+        """Instances that a list names, or the selection requests, and that no member supplies.
+
+        They are as lists write them: those of an unknown digest algorithm are no `Digest`.
+        """
         ...
 
     def list_images(self) -> dict[Digest, Platform | None]:
@@ -264,6 +320,9 @@ class Destination(AsyncResource):
     """
 
     __slots__ = ()
+
+    keeps_media_type: ClassVar[bool] = True
+    """Whether it stores the media type of the top beside the bytes."""
 
     @property
     @abc.abstractmethod

@@ -18,6 +18,7 @@ import anyio
 
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.errors import ClosedError
+from asupplemented.limits import OFFLOAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ __all__ = (
     "WORKERS",
     "Workers",
     "run_blocking",
+    "run_by_size",
     "run_closing",
     "run_opening",
     "usable_cores",
@@ -125,6 +127,17 @@ async def run_blocking(
         ClosedError: The session is closed.
     """
     return await context.resource(WORKERS, Workers).run(partial(func, *args, **kwargs))
+
+
+async def run_by_size(context: Context, size: int, func: Callable[[], T]) -> T:
+    """Call a function that works on a document: in a thread if that is large.
+
+    Args:
+        context: The session, whose threads are used.
+        size: Bytes of the document.
+        func: What to call.
+    """
+    return await run_blocking(context, func) if size > OFFLOAD_BYTES else func()
 
 
 async def run_opening(context: Context, func: Callable[[], T], release: Callable[[T], object]) -> T:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asupplemented.abc import RemoteReference, WritableReference
+from asupplemented.abc import RemoteReference, WritableReference, reference_for
 from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
     GroupOptions,
@@ -29,17 +29,18 @@ from asupplemented.cli.output import (
     write_text,
 )
 from asupplemented.cli.running import running
-from asupplemented.image import get_image
+from asupplemented.errors import InstanceNotFoundError, LimitExceededError, ManifestError
+from asupplemented.image import get_image, open_image
+from asupplemented.model.digest import Digest
 from asupplemented.model.index import SystemImage
 from asupplemented.transfer.copy import copy as copy_image
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from asupplemented.abc import Reference
+    from asupplemented.abc import Reference, Source
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.model.digest import Digest
     from asupplemented.session import Session
-    from asupplemented.supplemented import SupplementedSource
+    from asupplemented.supplemented import SupplementedReference
     from asupplemented.transfer.copy import CopyReport
 
 __all__ = (
@@ -134,15 +135,26 @@ def inspect(options: GroupOptions) -> None:
     From an index, the image for --platform is read, by default the one for this host. --instance
     names another manifest to read than that of the top.
     """
-    group = options.parse_group("--instance", "--platform")
+    group = options.parse_one("--instance", "--platform")
     instance, platform = options.parse_instance(), options.parse_platform()
 
-    async def read(image: SupplementedSource) -> dict[str, object]:
-        found = await get_image(image, instance, platform=platform)
-        return found.inspect().to_dict()
+    async def read(session: Session) -> dict[str, object]:
+        reference = _single_or_group(group)
+        if instance is None:
+            found = open_image(
+                reference, session, platform=platform, prefer_gzip=options.prefer_gzip
+            )
+            async with found as image:
+                return image.inspect().to_dict()
+        async with reference.open(session) as source:
+            named = await _find_entry(source, instance)
+            image = await get_image(
+                source, session, named, platform=platform, prefer_gzip=options.prefer_gzip
+            )
+            return image.inspect().to_dict()
 
     with running(options, make_cache(options)) as runner:
-        write_json(runner.run_on(group, read))
+        write_json(runner.run(read))
 
 
 @app.command()
@@ -152,11 +164,42 @@ def manifest(options: GroupOptions) -> None:
 
     It is the manifest of the top, or the one that --instance names.
     """
-    group = options.parse_group("--instance")
+    group = options.parse_one("--instance")
     instance = options.parse_instance()
+
+    async def read(session: Session) -> bytes:
+        async with _single_or_group(group).open(session) as source:
+            if instance is None:
+                return (await source.get_manifest()).raw
+            named = await _find_entry(source, instance)
+            if isinstance(named, Digest):
+                return (await source.get_manifest(named)).raw
+            return (await source.get_named(named, opaque=True)).raw
+
     with running(options, make_cache(options)) as runner:
-        found = runner.run_on(group, lambda image: image.get_manifest(instance))
-        write_bytes(found.raw)
+        write_bytes(runner.run(read))
+
+
+def _single_or_group(group: SupplementedReference) -> Reference:
+    """What to open to look at one manifest: a single reference needs no resolving."""
+    if len(group.references) > 1:
+        return group
+    return reference_for(group.top, group.selection)
+
+
+async def _find_entry(source: Source, instance: Digest) -> Descriptor | Digest:
+    """The entry of the default list that names an instance, which tells its media type.
+
+    Returns:
+        The digest itself if there is no such entry.
+    """
+    top = await source.get_manifest()
+    if not top.is_index:
+        return instance
+    try:
+        return top.parse_index().find(instance)
+    except (InstanceNotFoundError, ManifestError, LimitExceededError):
+        return instance
 
 
 OutputOption = Annotated[

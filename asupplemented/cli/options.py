@@ -39,6 +39,7 @@ __all__ = (
     "ReferenceOptions",
     "Select",
     "Unavailable",
+    "Unknown",
     "as_usage_error",
     "parse_digest",
     "with_group",
@@ -67,6 +68,13 @@ class Unavailable(StrEnum):
 
     RAISE = "raise"
     SKIP = "skip"
+
+
+class Unknown(StrEnum):
+    """What happens to an entry of unknown media type or digest algorithm."""
+
+    RAISE = "raise"
+    OPAQUE = "opaque"
 
 
 class Prefer(StrEnum):
@@ -134,6 +142,22 @@ UnavailableOption = Annotated[
     typer.Option(
         "--unavailable",
         help="What to do if a supplement cannot be opened.",
+    ),
+]
+UnknownOption = Annotated[
+    Unknown,
+    typer.Option(
+        "--unknown",
+        help="What to do with an entry of an index whose media type or digest algorithm is "
+        "unknown: fail, or serve and copy it as bytes.",
+    ),
+]
+PreferGzip = Annotated[
+    bool,
+    typer.Option(
+        "--prefer-gzip",
+        help="Of images that fit the platform equally well, take the one compressed with gzip, "
+        "not zstd.",
     ),
 ]
 PreferOption = Annotated[
@@ -347,6 +371,8 @@ class GroupOptions(CommonOptions):
     platform: PlatformOption = None
     missing: MissingOption = Missing.RAISE
     unavailable: UnavailableOption = Unavailable.RAISE
+    unknown: UnknownOption = Unknown.OPAQUE
+    prefer_gzip: PreferGzip = False
     prefer: PreferOption = Prefer.MANIFEST
     lookahead: Lookahead = LOOKAHEAD
     cache: CacheOption = None
@@ -374,8 +400,23 @@ class GroupOptions(CommonOptions):
             selection=self._selection(not_selecting),
             missing=self.missing.value,
             unavailable=self.unavailable.value,
+            unknown=self.unknown.value,
             prefer=self.prefer.value,
         )
+
+    def parse_one(self, *not_selecting: str) -> SupplementedReference:
+        """The group that the arguments describe, to look at one manifest of it.
+
+        The other manifests need not be there.
+
+        Args:
+            not_selecting: See `parse_group`.
+
+        Raises:
+            typer.BadParameter: An argument is malformed, or contradicts another one.
+        """
+        group = self.parse_group(*not_selecting)
+        return group if self.missing is not Missing.RAISE else group.with_options(missing="skip")
 
     def parse_instance(self) -> Digest | None:
         """The one manifest to read, None for the top's default one.
@@ -401,6 +442,15 @@ class GroupOptions(CommonOptions):
         with as_usage_error("--platform"):
             return Platform.parse(self.platform)
 
+    def hints_for_missing(self) -> tuple[str, ...]:
+        """What to do if an instance is missing: options that are not set."""
+        if self.missing is not Missing.RAISE:
+            return ()
+        hint = "leave out what is missing with --missing skip"
+        if self.select is None and self.platform is None and not self.instances:
+            hint += ", or take one image with --platform"
+        return (hint,)
+
     def _selection(self, not_selecting: Container[str]) -> Selection:
         digests = [parse_digest(text, "--instance") for text in self.instances or ()]
         platform = self.parse_platform()
@@ -417,7 +467,7 @@ class GroupOptions(CommonOptions):
             case Select.ALL:
                 return AllImages()
             case Select.SYSTEM:
-                return SystemImage(platform)
+                return SystemImage(platform, self.prefer_gzip)
             case Select.SPECIFIC:
                 return SpecificImages(digests)
 
@@ -437,6 +487,10 @@ class ReferenceOptions(CommonOptions):
     def texts(self) -> tuple[str, ...]:
         """The reference as it was typed."""
         return (self.reference,)
+
+    def hints_for_missing(self) -> tuple[str, ...]:
+        """Nothing: these commands have no option for that."""
+        return ()
 
     def parse_reference(self) -> Reference:
         """The reference that was typed.

@@ -194,7 +194,7 @@ class _ResolutionTree:
         self._blobs: defaultdict[Digest, list[Digest]] = defaultdict(list)
         for blob, manifest in resolution.blobs.items():
             self._blobs[manifest].append(blob)
-        self._missing: defaultdict[int | None, list[Digest]] = defaultdict(list)
+        self._missing: defaultdict[int | None, list[str]] = defaultdict(list)
         for missing in resolution.missing:
             self._missing[missing.member].append(missing.digest)
 
@@ -231,7 +231,7 @@ class _ResolutionTree:
 
     def _add_instance(self, branch: Tree, instance: Instance) -> None:
         resolution, digest = self._resolution, instance.digest
-        kind = "index" if instance.is_index else "image"
+        kind = "index" if instance.is_index else "opaque" if instance.is_opaque else "image"
         platform = "" if instance.platform is None else f" {printable(instance.platform)}"
         label = Text.assemble(
             (f"{kind}{platform}", "green"), f"  {short(digest)}  {show_size(instance.size)}"

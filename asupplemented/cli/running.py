@@ -21,9 +21,11 @@ from asupplemented.cli.names import make_registry_options
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import (
     AmbiguousManifestError,
+    ImageNotFoundError,
     InvalidDigestError,
     InvalidReferenceError,
     MalformedManifestError,
+    ManifestNotFoundError,
     NotFoundError,
     SupplementedError,
     VerificationError,
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, ReferenceOptions
     from asupplemented.model.credential import Credential
-    from asupplemented.supplemented import SupplementedReference, SupplementedSource
 
 __all__ = (
     "FAILED",
@@ -155,19 +156,6 @@ class CommandRunner:
     def _warn(self, message: str) -> None:
         self.reporter(Warned("", message))
 
-    def run_on(
-        self,
-        group: SupplementedReference,
-        work: Callable[[SupplementedSource], Coroutine[None, None, T]],
-    ) -> T:
-        """Open a group and run `work` with its source."""
-
-        async def on_image(session: Session) -> T:
-            async with group.open(session) as image:
-                return await work(image)
-
-        return self.run(on_image)
-
 
 @contextmanager
 def running(
@@ -183,8 +171,20 @@ def running(
         typer.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
     reporter = ConsoleReporter(verbose=options.verbose)
-    with _reporting_errors(reporter), in_options():
+    with _reporting_errors(reporter), in_options(), _telling_of_options(options):
         yield CommandRunner(options, reporter, cache)
+
+
+@contextmanager
+def _telling_of_options(options: GroupOptions | ReferenceOptions) -> Generator[None]:
+    """Add a note to an error that an option of the command can avoid."""
+    try:
+        yield
+    except ManifestNotFoundError as error:
+        if error.member is not None and not isinstance(error, ImageNotFoundError):
+            for hint in options.hints_for_missing():
+                error.add_note(hint)
+        raise
 
 
 @contextmanager

@@ -100,10 +100,14 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     def parse(cls, raw: bytes) -> ImageConfig:
         """Read a config blob; its bytes must have been verified (rule I-03).
 
+        A config decides nothing, so none is refused for its keys: see
+        `strict_json.decode_leniently` (rule J-03).
+
         Raises:
             MalformedManifestError: It is not a JSON object, or a field has the wrong type.
+            LimitExceededError: It holds more than ``MAX_JSON_VALUES`` values.
         """
-        return strict_json.decode(raw, cls, what=_WHAT)
+        return strict_json.decode_leniently(raw, cls, what=_WHAT)
 
     @classmethod
     def from_schema1(cls, image: ImageManifest) -> ImageConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,12 +12,9 @@ from asupplemented.model.platform import Platform
 if TYPE_CHECKING:
     from asupplemented.model.strict_json import Json
 
-__all__ = ("Descriptor", "Size")
+__all__ = ("Descriptor",)
 
 INT64_MAX: Final = 2**63 - 1
-
-Size = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
-"""A size in a document: any other number there makes the document malformed."""
 
 
 class Descriptor(
@@ -36,7 +33,8 @@ class Descriptor(
     Attributes:
         media_type: None if the document does not say.
         digest: As written; "" if the document does not say.
-        size: Bytes, or None if the document does not say.
+        size: Bytes, or None if the document does not say. A negative number says nothing; it is
+            stored as None (rule C-08).
         platform: The platform of the content, or None.
         urls: Other locations of the content, in order of preference.
         annotations: Strings by name; empty if there are none.
@@ -46,12 +44,16 @@ class Descriptor(
 
     media_type: str | None = None
     digest: str = ""
-    size: Size | None = None
+    size: int | None = None
     platform: Platform | None = None
     urls: tuple[str, ...] = ()
     annotations: Mapping[str, str] = {}
     artifact_type: str | None = None
     data: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 0:
+            msgspec.structs.force_setattr(self, "size", None)
 
     def __hash__(self) -> int:
         # Annotations cannot be hashed; equal descriptors have equal digests anyway.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from asupplemented.errors import AmbiguousManifestError
+from asupplemented.errors import AmbiguousManifestError, LimitExceededError
+from asupplemented.limits import MAX_LAYERS
 from asupplemented.model import strict_json
 from asupplemented.model.descriptor import INT64_MAX, Descriptor
 from asupplemented.model.strict_json import Json, fold
@@ -17,6 +18,7 @@ __all__ = (
     "Integer",
     "Reading",
     "check_foreign",
+    "check_layers",
     "convert",
     "convert_as",
     "find_foreign",
@@ -56,9 +58,6 @@ class Document(
     artifact_type: str | None = None
     subject: Descriptor | None = None
 
-    signatures: ClassVar[None] = None
-    """Only schema 1 has signatures; with this a document can be used as a `Head`."""
-
 
 class Head(msgspec.Struct, frozen=True, rename="camel"):
     """The fields that tell the kind of a manifest (rule G-01).
@@ -66,12 +65,27 @@ class Head(msgspec.Struct, frozen=True, rename="camel"):
     Attributes:
         schema_version: Or None.
         media_type: Or None.
-        signatures: Any value; None if it is null or missing.
+        signed: Whether there are signatures, be they right or wrong (rule G-04).
     """
 
     schema_version: Integer | None = None
     media_type: str | None = None
+    signed: bool = False
+
+
+class _QuickHead(msgspec.Struct, frozen=True, rename="camel"):
+    schema_version: Integer | None = None
+    media_type: str | None = None
+    signatures: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ExactHead(msgspec.Struct, frozen=True, rename="camel"):
+    schema_version: Integer | None = None
+    media_type: str | None = None
     signatures: object = None
+
+
+_QUICK_HEAD: Final = msgspec.json.Decoder(_QuickHead)
 
 
 Reading: TypeAlias = Document | dict[str, Json]
@@ -83,21 +97,29 @@ def read(raw: bytes) -> Reading:
 
     Raises:
         MalformedManifestError: It is not a JSON object, or holds a key twice.
+        LimitExceededError: It holds more than ``MAX_JSON_VALUES`` values.
     """
+    strict_json.check_values(raw, _WHAT)
     document = strict_json.decode_quickly(raw, Document)
     return strict_json.load(raw, what=_WHAT) if document is None else document
 
 
-def read_head(reading: Reading) -> Head | Document:
-    """Read the fields that tell the kind of a manifest.
+def read_head(raw: bytes) -> Head:
+    """Read the fields that tell the kind of a manifest, and nothing else (rule P-06).
+
+    The other fields take no memory. Whether their keys are right is for `read` to say.
 
     Raises:
-        MalformedManifestError: One of these fields has the wrong type, or its name in the wrong
-            case.
+        MalformedManifestError: It is not a JSON object, or one of these fields has the wrong type.
+        LimitExceededError: It holds more than ``MAX_JSON_VALUES`` values.
     """
-    if isinstance(reading, Document):
-        return reading
-    return strict_json.convert(reading, Head, what=_WHAT)
+    try:
+        quick = _QUICK_HEAD.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        exact = strict_json.convert(strict_json.load(raw, what=_WHAT), _ExactHead, what=_WHAT)
+        return Head(exact.schema_version, exact.media_type, exact.signatures is not None)
+    signed = bytes(quick.signatures).strip() != b"null"
+    return Head(quick.schema_version, quick.media_type, signed)
 
 
 def convert(reading: Reading) -> Document:
@@ -126,6 +148,17 @@ def convert_as(reading: Reading, media_type: str, allowed: frozenset[str]) -> Do
     typed = convert(reading)
     check_foreign(foreign, media_type)
     return typed
+
+
+def check_layers(count: int) -> None:
+    """Refuse a manifest with too many layers (rule L-04).
+
+    Raises:
+        LimitExceededError: `count` is above ``MAX_LAYERS``.
+    """
+    if count > MAX_LAYERS:
+        message = f"the manifest names {count} layers, more than {MAX_LAYERS}"
+        raise LimitExceededError(message, limit=MAX_LAYERS)
 
 
 def find_foreign(reading: Reading, allowed: frozenset[str]) -> tuple[str, ...]:

@@ -120,8 +120,10 @@ def parse_image(reading: Reading, media_type: str) -> ImageManifest:
     Raises:
         MalformedManifestError: A rule of its kind is broken (rules P-06, P-08, P-09).
         AmbiguousManifestError: It has keys of another kind (rule A-02).
+        LimitExceededError: It names more than ``MAX_LAYERS`` layers (rule L-04).
     """
     typed = document.convert_as(reading, media_type, _KEYS)
+    document.check_layers(len(typed.layers or ()))
     if media_type == DOCKER_MANIFEST:
         _check_docker_types(typed)
     else:
@@ -142,8 +144,10 @@ def parse_schema1(payload: bytes, media_type: str) -> ImageManifest:
     Raises:
         MalformedManifestError: A rule of its kind is broken (rules P-03 to P-05).
         AmbiguousManifestError: It has keys of another kind (rule A-02).
+        LimitExceededError: It names more than ``MAX_LAYERS`` layers (rule L-04).
     """
     parsed = schema1.parse(payload, media_type)
+    document.check_layers(len(parsed.layers))
     return ImageManifest(media_type, None, parsed.layers, schema1=parsed)
 
 

@@ -10,7 +10,7 @@ from asupplemented.model import document
 from asupplemented.model.digest import Digest
 from asupplemented.model.image_manifest import check_data
 from asupplemented.model.media_type import DOCKER_LIST
-from asupplemented.model.platform import Platform, wanted_platforms
+from asupplemented.model.platform import Platform, Rank, WantedPlatform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -92,29 +92,25 @@ class Index:
         Raises:
             PlatformNotFoundError: Nothing fits (rule CI-07).
         """
-        wanted = wanted_platforms(platform)
-        ranks = {(p.os, p.architecture, p.variant): rank for rank, p in enumerate(wanted)}
-        best: tuple[int, bool] | None = None
+        wanted = WantedPlatform(platform)
+        best: tuple[Rank, bool] | None = None
         chosen: Descriptor | None = None
         for entry in self.manifests:
-            rank = self._rank(entry, ranks)
+            rank = self._rank(entry, wanted)
             if rank is None:
                 continue
             score = (rank, (self.compression_names(entry) == ("gzip",)) is not prefer_gzip)
             if best is None or score < best:
                 best, chosen = score, entry
         if chosen is None:
-            raise self._no_match(wanted[0])
+            raise self._no_match(wanted.first)
         return chosen
 
-    def _rank(
-        self, entry: Descriptor, ranks: Mapping[tuple[str, str, str | None], int]
-    ) -> int | None:
-        """How well the platform of an entry fits, 0 is best; None if not at all."""
-        offered = entry.platform
-        if offered is None:
-            return None if self.media_type == DOCKER_LIST else len(ranks)
-        return ranks.get((offered.os, offered.architecture, offered.variant))
+    def _rank(self, entry: Descriptor, wanted: WantedPlatform) -> Rank | None:
+        """How well the platform of an entry fits; None if not at all."""
+        if entry.platform is None:
+            return None if self.media_type == DOCKER_LIST else wanted.last
+        return wanted.rank(entry.platform)
 
     def _no_match(self, wanted: Platform) -> PlatformNotFoundError:
         kind = "manifest list" if self.media_type == DOCKER_LIST else "image index"

@@ -1,16 +1,22 @@
 """Manifests: verified bytes, and what they contain.
 
 The bytes are never serialised again, because their digest is their name.
+
+A manifest that a descriptor names is read in two steps. `UnreadManifest` is verified bytes: they
+match the digest, and nothing else is known. `UnreadManifest.read` checks the size and decides the
+media type by the descriptor. So bytes can wait for a long time before any of them is parsed, and
+what waits takes no more memory than the bytes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.errors import (
     AmbiguousManifestError,
     DigestMismatchError,
     MalformedManifestError,
+    SizeMismatchError,
     UnsupportedManifestError,
     excerpt,
 )
@@ -21,14 +27,19 @@ from asupplemented.model.index import Index, parse_index
 from asupplemented.model.media_type import (
     KNOWN_MANIFESTS,
     SCHEMA1,
-    guess_read,
+    guess_with_head,
+    is_declared,
     is_index,
 )
 
 if TYPE_CHECKING:
-    from asupplemented.model.document import Document, Head, Reading
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.document import Head
 
-__all__ = ("ImageManifest", "Index", "Manifest")
+__all__ = ("ImageManifest", "Index", "Manifest", "UnreadManifest")
+
+UNKNOWN_TYPE: Final = "application/octet-stream"
+"""The media type of bytes of which nothing tells the type."""
 
 
 class Manifest:
@@ -38,17 +49,16 @@ class Manifest:
 
     Args:
         raw: The bytes, unchanged.
-        media_type: One of ``media_type.KNOWN_MANIFESTS``.
+        media_type: One of ``media_type.KNOWN_MANIFESTS``; any other type for opaque bytes.
         digest: The digest under which the manifest is indexed.
     """
 
-    __slots__ = ("_digest", "_media_type", "_parsed", "_raw", "_reading")
+    __slots__ = ("_digest", "_media_type", "_parsed", "_raw")
 
     def __init__(self, raw: bytes, media_type: str, digest: Digest) -> None:
         self._raw = raw
         self._media_type = media_type
         self._digest = digest
-        self._reading: Reading | None = None
         self._parsed: ImageManifest | Index | None = None
 
     @classmethod
@@ -59,7 +69,8 @@ class Manifest:
 
         The media type is the claimed one if it is one of the six known, else it is guessed from
         the bytes (rules G). The digest is that of the bytes, for signed schema 1 that of the
-        signed payload (rules DG-01, DG-02), by the algorithm of `expected` (rule DG-13).
+        signed payload (rules DG-01, DG-02), by the algorithm of `expected` (rule DG-13). Nothing
+        beyond the media type is parsed (rule P-06).
 
         Args:
             raw: The bytes that a source gave.
@@ -75,14 +86,24 @@ class Manifest:
             AmbiguousManifestError: The bytes claim another known media type than the source.
             UnsupportedManifestError: Neither the source nor the bytes tell the media type.
         """
-        reading, head = _read(raw, expected)
-        known = claimed_media_type in KNOWN_MANIFESTS
-        kind = claimed_media_type if known else guess_read(reading, head)
+        try:
+            head = document.read_head(raw)
+            known = claimed_media_type in KNOWN_MANIFESTS
+            kind = claimed_media_type if known else guess_with_head(raw, head)
+        except MalformedManifestError:
+            # A truncated body is reported as a digest mismatch first.
+            if expected is not None:
+                _checked(raw, expected)
+            raise
         content = _content(raw, kind, head)
         digest = Digest.of(content) if expected is None else _checked(content, expected)
-        manifest = cls(raw, _decided(kind, head, raw), digest)
-        manifest._reading = reading
-        return manifest
+        return cls(raw, _decided(kind, head, raw), digest)
+
+    def read(self, named: Descriptor | None = None, *, opaque: bool = False) -> Manifest:
+        """The same bytes, read as a descriptor names them; see `UnreadManifest.read`."""
+        if named is None:
+            return self
+        return UnreadManifest(self._raw, self._media_type, self._digest).read(named, opaque=opaque)
 
     @property
     def raw(self) -> bytes:
@@ -91,8 +112,13 @@ class Manifest:
 
     @property
     def media_type(self) -> str:
-        """One of the six types of ``media_type.KNOWN_MANIFESTS``."""
+        """One of the six types of ``media_type.KNOWN_MANIFESTS``, any other if it is opaque."""
         return self._media_type
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether it is bytes of a type that is not read here (rule X-07b)."""
+        return self._media_type not in KNOWN_MANIFESTS
 
     @property
     def digest(self) -> Digest:
@@ -112,16 +138,27 @@ class Manifest:
     def parse(self) -> ImageManifest | Index:
         """Parse the manifest according to its media type. The result is kept.
 
+        It takes many times the memory of the bytes: see `parse_once`.
+
         Raises:
             MalformedManifestError: It breaks the rules of its kind (rules J, P).
             AmbiguousManifestError: It has fields of another kind (rules A).
             UnsupportedManifestError: Its media type is not one of the six known.
+            LimitExceededError: It has too many layers or values (rule L-04).
         """
         parsed = self._parsed
         if parsed is None:
-            parsed = _parse(self._raw, self._media_type, self._reading)
-            self._parsed, self._reading = parsed, None
+            parsed = self._parsed = self.parse_once()
         return parsed
+
+    def parse_once(self) -> ImageManifest | Index:
+        """Parse the manifest without keeping the result.
+
+        Raises:
+            ManifestError: See `parse`.
+            LimitExceededError: See `parse`.
+        """
+        return self._parsed or _parse(self._raw, self._media_type)
 
     def parse_image(self) -> ImageManifest:
         """Parse the manifest of one image or artifact.
@@ -165,21 +202,97 @@ class Manifest:
         return f"<Manifest {self._digest}, {self._media_type}, {len(self._raw)} bytes>"
 
 
-def _read(raw: bytes, expected: Digest | None) -> tuple[Reading, Head | Document]:
+class UnreadManifest(NamedTuple):
+    """The bytes of a manifest, which match the digest that named them. A value."""
+
+    raw: bytes
+    """The bytes, unchanged."""
+    claimed: str | None
+    """The media type that the source gave, None if it gave none."""
+    digest: Digest
+    """The digest that named them."""
+
+    @classmethod
+    def verified(cls, raw: bytes, claimed: str | None, expected: Digest) -> UnreadManifest:
+        """Verify untrusted bytes against the digest that named them.
+
+        Raises:
+            DigestMismatchError: The bytes do not match.
+            MalformedManifestError: The signatures of a schema 1 manifest are malformed.
+        """
+        _checked(_covered(raw, claimed), expected)
+        return cls(raw, claimed, expected)
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return len(self.raw)
+
+    def read(self, named: Descriptor | None = None, *, opaque: bool = False) -> Manifest:
+        """Read the media type, as the descriptor that names the manifest tells it (rule G-05).
+
+        The type of the descriptor counts, then that which the source gave, and a guess from the
+        bytes comes last. Schema 1 has two types that sources mix up; there the source decides.
+
+        Args:
+            named: The descriptor; None if nothing names the manifest.
+            opaque: Whether bytes of an unknown type are a manifest of that type, which is not
+                read further, rather than an error (rule X-07b).
+
+        Raises:
+            SizeMismatchError: The descriptor gives another size (rule C-08).
+            MalformedManifestError: The fields that tell the media type are malformed.
+            AmbiguousManifestError: The bytes claim another known media type than the descriptor
+                or, if that tells none, the source.
+            UnsupportedManifestError: Nothing tells the media type, and `opaque` is not set.
+        """
+        if named is not None and named.size is not None and named.size != self.size:
+            message = f"the manifest has {self.size} bytes, but its descriptor says {named.size}"
+            raise SizeMismatchError(
+                message, digest=self.digest, expected=named.size, actual=self.size
+            )
+        told = None if named is None else named.media_type
+        unknown = bool(told) and told not in KNOWN_MANIFESTS
+        try:
+            head = document.read_head(self.raw)
+            kind = self._decide(told, head)
+        except MalformedManifestError:
+            if opaque and told not in KNOWN_MANIFESTS:
+                return self._as_opaque(told)
+            raise
+        if opaque and not is_declared(head) and (unknown or kind not in KNOWN_MANIFESTS):
+            return self._as_opaque(told)
+        return Manifest(self.raw, _decided(kind, head, self.raw), self.digest)
+
+    def _decide(self, told: str | None, head: Head) -> str | None:
+        if told in KNOWN_MANIFESTS and told not in SCHEMA1:
+            return told
+        if self.claimed in KNOWN_MANIFESTS:
+            return self.claimed
+        return guess_with_head(self.raw, head)
+
+    def _as_opaque(self, told: str | None) -> Manifest:
+        return Manifest(self.raw, told or self.claimed or UNKNOWN_TYPE, self.digest)
+
+
+def _covered(raw: bytes, claimed: str | None) -> bytes:
+    """What the digest of a manifest covers, before its media type is decided."""
+    if claimed in KNOWN_MANIFESTS and claimed not in SCHEMA1:
+        return raw
+    # Only schema 1 with this key is signed; an escape might hide the key.
+    if b"signatures" not in raw and b"\\" not in raw:
+        return raw
     try:
-        reading = document.read(raw)
-        return reading, document.read_head(reading)
+        head = document.read_head(raw)
     except MalformedManifestError:
-        # A truncated body is reported as a digest mismatch first.
-        if expected is not None:
-            _checked(raw, expected)
-        raise
+        return raw
+    signed = claimed in SCHEMA1 or (not is_declared(head) and head.schema_version == 1)
+    return schema1.rebuild_payload(raw) if signed and head.signed else raw
 
 
-def _content(raw: bytes, kind: str | None, head: Head | Document) -> bytes:
+def _content(raw: bytes, kind: str | None, head: Head) -> bytes:
     """What the digest of a manifest covers (rules DG-01, DG-09)."""
-    signed = kind in SCHEMA1 and head.signatures is not None
-    return schema1.rebuild_payload(raw) if signed else raw
+    return schema1.rebuild_payload(raw) if kind in SCHEMA1 and head.signed else raw
 
 
 def _checked(content: bytes, expected: Digest) -> Digest:
@@ -190,7 +303,7 @@ def _checked(content: bytes, expected: Digest) -> Digest:
     return expected
 
 
-def _decided(kind: str | None, head: Head | Document, raw: bytes) -> str:
+def _decided(kind: str | None, head: Head, raw: bytes) -> str:
     """The media type, if it is known and the body does not contradict it."""
     if kind is None or kind not in KNOWN_MANIFESTS:
         own = "no mediaType" if head.media_type is None else f"mediaType {excerpt(head.media_type)}"
@@ -202,13 +315,10 @@ def _decided(kind: str | None, head: Head | Document, raw: bytes) -> str:
     return kind
 
 
-def _parse(raw: bytes, media_type: str, reading: Reading | None) -> ImageManifest | Index:
+def _parse(raw: bytes, media_type: str) -> ImageManifest | Index:
     if media_type in SCHEMA1:
-        head = document.read_head(document.read(raw) if reading is None else reading)
-        return parse_schema1(_content(raw, media_type, head), media_type)
+        return parse_schema1(_content(raw, media_type, document.read_head(raw)), media_type)
     if media_type not in KNOWN_MANIFESTS:
         raise UnsupportedManifestError(f"unsupported manifest type {excerpt(media_type)}")
-    if reading is None:
-        reading = document.read(raw)
     read_as = parse_index if is_index(media_type) else parse_image
-    return read_as(reading, media_type)
+    return read_as(document.read(raw), media_type)

@@ -37,7 +37,8 @@ __all__ = (
     "OCI_NONDISTRIBUTABLE_LAYER_ZSTD",
     "SCHEMA1",
     "guess",
-    "guess_read",
+    "guess_with_head",
+    "is_declared",
     "is_index",
     "normalize",
 )
@@ -130,21 +131,31 @@ def guess(raw: bytes) -> str | None:
         the answer can be a type that is none of the six, or no manifest's at all.
     """
     try:
-        reading = read(raw)
-        return guess_read(reading, read_head(reading))
+        return guess_with_head(raw, read_head(raw))
     except MalformedManifestError:
         return None
 
 
-def guess_read(reading: Reading, head: Head | Document) -> str | None:
-    """The same as `guess`, for a manifest that is read already."""
+def guess_with_head(raw: bytes, head: Head) -> str | None:
+    """The same as `guess`, for a manifest whose head is read already.
+
+    The content is read only if the head does not tell the type (rule G-05).
+
+    Raises:
+        MalformedManifestError: The content is needed and cannot be read.
+    """
     if head.media_type in _TELLING:
         return head.media_type
     if head.schema_version == 1:
-        return DOCKER_SCHEMA1 if head.signatures is None else DOCKER_SCHEMA1_SIGNED
+        return DOCKER_SCHEMA1_SIGNED if head.signed else DOCKER_SCHEMA1
     if head.schema_version != 2:  # noqa: PLR2004 - the version is the name of the thing
         return None
-    return _guess_by_content(reading)
+    return _guess_by_content(read(raw))
+
+
+def is_declared(head: Head) -> bool:
+    """Whether a document says of itself that it is a manifest of a type that is read here."""
+    return head.media_type in _TELLING
 
 
 _TELLING: Final = frozenset((DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from asupplemented.errors import InvalidPlatformError, excerpt
 
-__all__ = ("Platform", "wanted_platforms")
+__all__ = ("Platform", "Rank", "WantedPlatform", "wanted_platforms")
 
 _COMPONENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
@@ -52,7 +52,7 @@ class Platform(
     """An operating system and a processor, by their Go names.
 
     Platforms are compared field by field; which instance a host takes is the business of
-    `wanted_platforms`, which looks at the first three fields only (rules WP-02, WP-09).
+    `WantedPlatform`.
 
     Attributes:
         os: "linux", "windows", ...; "" where a document does not say.
@@ -114,6 +114,25 @@ class Platform(
         architecture = _go_architecture(machine)
         return cls(system, architecture, _host_variant(system, architecture, cpuinfo))
 
+    def normalized(self) -> Platform:
+        """The same platform in Go's words: lower case, and no other names (rule WP-09).
+
+        ``Linux/x86_64`` is ``linux/amd64``, ``armhf`` is ``arm/v7``, and variant ``7`` of ARM is
+        ``v7``. Version and features of the system stay as they are.
+        """
+        system, machine = self.os.lower(), self.architecture.lower()
+        architecture, implied = _ARCHITECTURE_ALIASES.get(machine, (machine, None))
+        variant = implied if self.variant is None else self.variant.lower()
+        if architecture in _FALLBACKS and variant is not None and variant.isdecimal():
+            variant = f"v{variant}"
+        return Platform(
+            _OS_ALIASES.get(system, system),
+            architecture,
+            variant,
+            self.os_version,
+            self.os_features,
+        )
+
     def __str__(self) -> str:
         known = (self.os, self.architecture, self.variant)
         return "/".join(part for part in known if part is not None)
@@ -127,10 +146,10 @@ def wanted_platforms(platform: Platform | None) -> tuple[Platform, ...]:
             variant is detected (rule WP-03).
 
     Returns:
-        Platforms of os, architecture and variant alone. An instance matches one if these three
-        are equal; nothing else counts.
+        Platforms of os, architecture and variant alone, in Go's words. An instance matches one if
+        these three are equal once its own are in Go's words.
     """
-    wanted = Platform.host() if platform is None else platform
+    wanted = Platform.host() if platform is None else platform.normalized()
     row = _FALLBACKS.get(wanted.architecture, ())
     variants: tuple[str | None, ...]
     if wanted.variant is None:
@@ -140,6 +159,65 @@ def wanted_platforms(platform: Platform | None) -> tuple[Platform, ...]:
     else:
         variants = (wanted.variant, None)
     return tuple(Platform(wanted.os, wanted.architecture, variant) for variant in variants)
+
+
+class Rank(NamedTuple):
+    """How well a platform fits what is wanted; a smaller one is better."""
+
+    platform: int
+    """Position among `wanted_platforms`."""
+    version: int = 0
+    """0 for the version wanted, 1 for another revision of the same build."""
+    features: int = 0
+    """Number of features beyond those wanted."""
+
+
+class WantedPlatform:
+    """What is wanted of an instance, in a form that ranks many quickly (rules WP-05 to WP-09).
+
+    Args:
+        platform: What is wanted; None for this host.
+    """
+
+    __slots__ = ("_features", "_ranks", "_version", "first")
+
+    def __init__(self, platform: Platform | None) -> None:
+        wanted = wanted_platforms(platform)
+        self.first = wanted[0]
+        """The best platform, for messages."""
+        self._ranks = {(p.os, p.architecture, p.variant): rank for rank, p in enumerate(wanted)}
+        self._version = None if platform is None else platform.os_version or None
+        self._features = frozenset(() if platform is None else platform.os_features)
+
+    @property
+    def last(self) -> Rank:
+        """A rank behind all others."""
+        return Rank(len(self._ranks))
+
+    def rank(self, offered: Platform) -> Rank | None:
+        """How well a platform fits; None if not at all.
+
+        A version that is wanted must be equal or, in a worse rank, have the same first three
+        numbers. Features that are wanted must be offered, others may be.
+        """
+        plain = offered.normalized()
+        rank = self._ranks.get((plain.os, plain.architecture, plain.variant))
+        if rank is None:
+            return None
+        version = 0
+        if self._version is not None and offered.os_version != self._version:
+            if _build(offered.os_version or "") != _build(self._version):
+                return None
+            version = 1
+        features = frozenset(offered.os_features)
+        if not self._features <= features:
+            return None
+        return Rank(rank, version, len(features - self._features) if self._features else 0)
+
+
+def _build(version: str) -> tuple[str, ...]:
+    """The numbers of a Windows version without its revision: major, minor, build."""
+    return tuple(version.split(".")[:3])
 
 
 def _go_architecture(machine: str) -> str:

@@ -17,6 +17,9 @@ Theory of operation:
 
 What the quick way accepts, the exact way accepts too, with the same result.
 
+A third, *lenient* way reads what decides nothing: the configs of images. It never refuses a
+document for its keys.
+
 The exact way fits a tree to a *shape*, which does what Go's decoder does and msgspec does not
 (rules J-03, J-04): it drops fields that are null, gives null elements their zero value, drops
 unknown keys, and refuses keys that a case-insensitive reader takes for known ones.
@@ -27,13 +30,23 @@ from __future__ import annotations
 import functools
 import json
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+)
 
 import msgspec
 from msgspec import inspect
 
-from asupplemented.errors import MalformedManifestError, excerpt
-from asupplemented.limits import MAX_JSON_DEPTH
+from asupplemented.errors import LimitExceededError, MalformedManifestError, excerpt
+from asupplemented.limits import MAX_JSON_DEPTH, MAX_JSON_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -41,8 +54,10 @@ if TYPE_CHECKING:
 __all__ = (
     "Json",
     "Shape",
+    "check_values",
     "convert",
     "decode",
+    "decode_leniently",
     "decode_quickly",
     "fold",
     "load",
@@ -51,6 +66,9 @@ __all__ = (
 )
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -83,10 +101,56 @@ def decode(raw: bytes, kind: type[T], *, what: str = "document", trailing: bool 
             ``MAX_JSON_DEPTH``, a key is there twice or almost a known one, or a field has the
             wrong type (rules J-03, J-05, J-06, J-08).
     """
+    check_values(raw, what)
     value = decode_quickly(raw, kind)
     if value is not None:
         return value
     return convert(load(raw, what=what, trailing=trailing), kind, what=what)
+
+
+def decode_leniently(raw: bytes, kind: type[T], *, what: str = "document") -> T:
+    """Decode one JSON object that decides nothing: no key of it is refused (rule J-03).
+
+    An exact key wins over one that differs in case, and of equal keys the last one wins. A key
+    that differs in case counts if its value has the right type. Values that are nested deeper than
+    ``MAX_JSON_DEPTH`` are dropped.
+
+    Args:
+        raw: The bytes of the document.
+        kind: A struct whose fields all have defaults.
+        what: A name of the document, for error messages.
+
+    Raises:
+        MalformedManifestError: It is not a JSON object in UTF-8, or a field has the wrong type.
+        LimitExceededError: It holds more than ``MAX_JSON_VALUES`` values.
+    """
+    check_values(raw, what)
+    text = _prune(raw.decode("utf-8", "replace"))
+    tree = _load(text, raw, what, lambda text: _parse(text, trailing=False, unique=dict))
+    shape = shape_of(kind)
+    try:
+        return convert(_settle(tree, shape, folded=True), kind, what=what)
+    except MalformedManifestError:
+        return convert(_settle(tree, shape, folded=False), kind, what=what)
+
+
+def check_values(raw: bytes, what: str = "document") -> None:
+    """Refuse a document that takes many times its size in memory (rule L-04).
+
+    Raises:
+        LimitExceededError: It holds more than ``MAX_JSON_VALUES`` values.
+    """
+    # Characters within strings count at first, because that is quicker and nearly always enough.
+    if (
+        _count_values(raw) > MAX_JSON_VALUES
+        and _count_values(_TEXT.sub(b"", raw)) > MAX_JSON_VALUES
+    ):
+        message = f"{what} holds more than {MAX_JSON_VALUES} values"
+        raise LimitExceededError(message, limit=MAX_JSON_VALUES)
+
+
+def _count_values(raw: bytes) -> int:
+    return raw.count(b",") + raw.count(b"{") + raw.count(b"[")
 
 
 def decode_quickly(raw: bytes, kind: type[T]) -> T | None:
@@ -125,9 +189,15 @@ def load(
     Raises:
         MalformedManifestError: See `decode`; the values of fields are not checked.
     """
+    check_values(raw, what)
     pairs = dict if duplicates else _unique
+    text = raw.decode("utf-8", "replace")
+    return _load(text, raw, what, lambda text: _parse(text, trailing=trailing, unique=pairs))
+
+
+def _load(text: str, raw: bytes, what: str, parse: Callable[[str], Json]) -> dict[str, Json]:
     try:
-        tree = _parse(raw.decode("utf-8", "replace"), trailing=trailing, pairs=pairs)
+        tree = parse(text)
     except MalformedManifestError as error:
         raise MalformedManifestError(f"{what}: {error.message}") from None
     except RecursionError as error:
@@ -165,11 +235,11 @@ def convert(tree: dict[str, Json], kind: type[T], *, what: str = "document") -> 
 
 
 def _parse(
-    text: str, *, trailing: bool, pairs: Callable[[list[tuple[str, Json]]], dict[str, Json]]
+    text: str, *, trailing: bool, unique: Callable[[list[tuple[str, Json]]], dict[str, Json]]
 ) -> Json:
     if _ESCAPED_SURROGATE.search(text):
         text = _ESCAPE.sub(_without_lone_surrogate, text)
-    decoder = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=_refuse)
+    decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse)
     if not trailing:
         return cast("Json", decoder.decode(text))
     start = len(text) - len(text.lstrip(" \t\r\n"))
@@ -198,6 +268,41 @@ def _refuse(constant: str) -> NoReturn:
 def _words(error: ValueError) -> str:
     # The text of a JSONDecodeError is short, but it carries the whole document.
     return f"{error.msg} at {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _prune(text: str) -> str:
+    """The text with ``null`` for every object or list that is nested too deep."""
+    depth, start = 0, 0
+    kept: list[str] = []
+    for match in _BRACKET.finditer(text):
+        mark = match[0]
+        if mark in "[{":
+            depth += 1
+            if depth == MAX_JSON_DEPTH + 1:
+                kept.append(text[start : match.start()])
+        elif mark in "]}":
+            if depth == MAX_JSON_DEPTH + 1:
+                kept.append("null")
+                start = match.end()
+            depth -= 1
+    # Brackets that are never closed stay, for the parser to refuse.
+    return "".join((*kept, text[start:])) if kept else text
+
+
+def _settle(node: Json, shape: Shape, *, folded: bool) -> Any:  # noqa: ANN401 - a part of a tree
+    """A tree with known keys only, each by its exact name."""
+    if isinstance(shape, _Fields) and isinstance(node, dict):
+        settled: dict[str, Json] = {}
+        for key, value in node.items():
+            name = key if key in shape.known else shape.folded.get(fold(key)) if folded else None
+            if name is not None and (name == key or name not in node):
+                settled[name] = _settle(value, shape.known[name], folded=folded)
+        return settled
+    if isinstance(shape, _Items) and isinstance(node, list):
+        return [_settle(value, shape.item, folded=folded) for value in node]
+    if isinstance(shape, _Entries) and isinstance(node, dict):
+        return {key: _settle(value, shape.item, folded=folded) for key, value in node.items()}
+    return node
 
 
 def _check_depth(tree: Json, what: str) -> None:

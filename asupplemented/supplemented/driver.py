@@ -9,6 +9,13 @@ least one manifest and the resolution ends. Beyond the head at most `lookahead` 
 flight, wrong guesses included. A member that reads in batches (files) reads up to `BATCH` manifests
 in one hop to a thread instead.
 
+Whichever worker brings an outcome, one of them at a time commits. A large manifest is committed in
+a thread, and after many small ones the event loop gets a turn, so that no group holds it for long.
+Meanwhile others only put down what they bring.
+
+Memory is bounded by bytes. Manifests in flight, each by the size in its descriptor, and manifests
+that wait for serial order are at most `MAX_READ_AHEAD` together. Only the head is read regardless.
+
 When the resolver is done, the other workers are cancelled: serial order never reached what they
 fetch. On every way out without a result all members that were opened are closed.
 """
@@ -17,15 +24,20 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from asupplemented.abc import reference_for
 from asupplemented.aio.closing import closing_on_error
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import SupplementedError
 from asupplemented.events import ResolutionFinished
+from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
+from asupplemented.model.manifest import Manifest
 from asupplemented.source import open_in_time
 from asupplemented.supplemented.resolution import Document, Resolution, Unavailable
-from asupplemented.supplemented.resolver import Resolver, Want
+from asupplemented.supplemented.resolver import Bounds, Resolver, Want
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,19 +45,28 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context, Reference, Source
     from asupplemented.model.digest import Digest
     from asupplemented.model.index import Selection
-    from asupplemented.model.manifest import Manifest
+    from asupplemented.model.manifest import UnreadManifest
     from asupplemented.supplemented.resolution import Preference
     from asupplemented.supplemented.resolver import (
-        Bounds,
         MissingPolicy,
         Outcome,
         UnavailablePolicy,
+        UnknownPolicy,
     )
 
 __all__ = ("Members", "Resolved", "open_members", "resolve")
 
 BATCH: Final = 64
 """Manifests of a batched member read in one hop, unless lookahead allows more."""
+
+MANY: Final = 500
+"""Manifests of a small group, whose maps are made at once."""
+
+UNKNOWN_SIZE: Final = 1024 * 1024
+"""Bytes that a manifest of unknown size counts as while it is in flight."""
+
+STEP_COST: Final = 8 * 1024
+"""Bytes that a step counts as, beside its manifest, until the event loop gets a turn."""
 
 MAX_KEPT: Final = 64 * 1024 * 1024
 """Bytes of manifests that stay in memory after resolving; others are read again when used."""
@@ -84,6 +105,7 @@ async def resolve(
     *,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
+    unknown: UnknownPolicy = "raise",
     prefer: Preference = "manifest",
     bounds: Bounds | None = None,
 ) -> Resolved:
@@ -95,6 +117,7 @@ async def resolve(
         session: Gives connections, credentials, limits and caches.
         missing: What happens to an instance that its member does not hold; see `supplement`.
         unavailable: What happens to a supplement that cannot be opened.
+        unknown: What happens to an entry of unknown media type or digest algorithm.
         prefer: Which member is asked first for a blob; it changes nothing else.
         bounds: Caps against hostile input.
 
@@ -107,9 +130,14 @@ async def resolve(
             all members are closed.
     """
     resolver = Resolver(
-        members.distinct, selection, missing=missing, unavailable=unavailable, bounds=bounds
+        members.distinct,
+        selection,
+        missing=missing,
+        unavailable=unavailable,
+        unknown=unknown,
+        bounds=bounds,
     )
-    driver = _Driver(members.references, resolver, session)
+    driver = _Driver(members.references, resolver, session, selection, bounds or Bounds())
     started = perf_counter()
     async with closing_on_error(driver.sources.values, "the members"):
         try:
@@ -118,7 +146,10 @@ async def resolve(
             session.emit(driver.summary(perf_counter() - started))
         if resolver.failure is not None:
             raise resolver.failure
-        resolution = _freeze(resolver, members.references, prefer)
+        freeze = partial(_freeze, resolver, members.references, prefer)
+        # The maps of many manifests, or of large ones, take longer than the event loop may wait.
+        small = driver.committed <= OFFLOAD_BYTES and len(resolver.committed) <= MANY
+        resolution = freeze() if small else await run_blocking(session, freeze)
         return Resolved(resolution, driver.sources, driver.manifests(resolution))
 
 
@@ -141,11 +172,11 @@ def _freeze(resolver: Resolver, references: Sequence[Reference], prefer: Prefere
         ),
         prefer=prefer,
     )
-    return Resolution(document, dict(resolver.unavailable))
+    return Resolution(document, dict(resolver.unavailable)).with_maps()
 
 
 async def open_members(
-    members: Members, numbers: Iterable[int], session: Context
+    members: Members, numbers: Iterable[int], selection: Selection, session: Context
 ) -> dict[int, Source]:
     """Open some members concurrently, without resolving.
 
@@ -160,9 +191,11 @@ async def open_members(
     async def open_one(number: int) -> None:
         async with limiter:
             try:
-                sources[number] = await open_in_time(members.references[number], session)
+                reference = reference_for(members.references[number], selection)
+                sources[number] = await open_in_time(reference, session)
             except SupplementedError as error:
-                failures[number] = error.locate(member=number, reference=members.references[number])
+                error.member = number  # a nested group counts its members for itself
+                failures[number] = error.locate(reference=members.references[number])
 
     async with closing_on_error(sources.values, "the members"):
         async with asyncio.TaskGroup() as group:
@@ -183,19 +216,34 @@ class _Driver:
     """One run of a resolver."""
 
     def __init__(
-        self, references: Sequence[Reference], resolver: Resolver, session: Context
+        self,
+        references: Sequence[Reference],
+        resolver: Resolver,
+        session: Context,
+        selection: Selection,
+        bounds: Bounds,
     ) -> None:
         self.sources: dict[int, Source] = {}
+        self.committed = 0
+        """Bytes of the manifests that were committed."""
+        self._selection = selection
+        self._read_ahead = bounds.read_ahead
+        self._inbox: list[tuple[Want, Outcome]] = []
+        """Outcomes that the resolver has not been offered."""
+        self._committing = False
         self._references = references
         self._resolver = resolver
         self._session = session
         self._lookahead = session.lookahead
-        self._flying: set[Want] = set()
+        self._flying: dict[Want, int] = {}
+        """Wants in flight, each with the bytes that it is expected to bring."""
         self._batched: set[Want] = set()
         self._has_batched = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._fetches = 0
-        self._kept: dict[Want, Manifest] = {}
+        self._stepped = 0
+        """Bytes worked on since the event loop last got a turn."""
+        self._kept: dict[Want, Manifest | UnreadManifest] = {}
         self._kept_bytes = 0
 
     async def run(self) -> None:
@@ -226,9 +274,11 @@ class _Driver:
         found: dict[Digest, Manifest] = {}
         for digest, member in resolution.sources.items():
             default = resolution.defaults[member] == digest
-            manifest = self._kept.get(Want(member, None if default else digest))
-            if manifest is not None:
-                found[digest] = manifest
+            kept = self._kept.get(Want(member, None if default else digest))
+            if isinstance(kept, Manifest):
+                found[digest] = kept
+            elif kept is not None:
+                found[digest] = Manifest(kept.raw, resolution.media_type(digest), digest)
         return found
 
     # Deciding
@@ -241,22 +291,33 @@ class _Driver:
         singles: list[list[Want]] = []
         batches: dict[int, list[Want]] = {}
         ahead = len(self._flying) - len(self._batched)
+        room = self._read_ahead - self._resolver.waiting - sum(self._flying.values())
         for position, want in enumerate(self._resolver.wants(cap)):
             head = position == 0
             if want in self._flying:
                 # The head has a slot of its own: it does not count against the lookahead.
                 ahead -= head and want not in self._batched
                 continue
+            size = self._expected(want)
+            if size > room and not head:
+                break
             if batching and want.digest is not None and self.sources[want.member].batched:
                 if head or len(self._batched) < cap:
                     batches.setdefault(want.member, []).append(want)
                     self._batched.add(want)
-                    self._flying.add(want)
+                    self._flying[want] = size
+                    room -= size
             elif head or ahead < lookahead:
                 singles.append([want])
-                self._flying.add(want)
+                self._flying[want] = size
+                room -= size
                 ahead += not head
         return [*singles, *batches.values()]
+
+    def _expected(self, want: Want) -> int:
+        """The bytes that a fetch is expected to bring."""
+        size = self._resolver.size_of(want)
+        return UNKNOWN_SIZE if size is None else min(size, MAX_MANIFEST)
 
     # Fetching
 
@@ -267,48 +328,82 @@ class _Driver:
             task.add_done_callback(self._tasks.discard)
 
     async def _work(self, group: asyncio.TaskGroup, wants: list[Want]) -> None:
-        """Fetch, feed, and go on with what is wanted then, while anything may start."""
+        """Fetch, commit, and go on with what is wanted then, while anything may start."""
         while wants:
             self._fetches += len(wants)
             try:
                 outcomes = await self._fetch(wants)
             finally:
-                # Before feeding: what is fed is no longer in flight when the next wants are chosen.
-                self._flying.difference_update(wants)
+                # What is put down is no longer in flight when the next wants are chosen.
+                for want in wants:
+                    self._flying.pop(want, None)
                 self._batched.difference_update(wants)
-            self._feed(wants, outcomes)
+            self._put_down(wants, outcomes)
+            if self._committing:
+                return  # The worker that commits chooses the next wants, too.
+            self._committing = True
+            try:
+                await self._commit()
+            finally:
+                self._committing = False
             if self._resolver.done:
                 self._cancel_others()
                 return
+            # A source in memory never waits, and this loop must not run on alone.
+            await self._yield_after(0)
             wants, *others = self._allowed() or [[]]
             self._spawn(group, others)
 
-    def _feed(self, wants: Sequence[Want], outcomes: Sequence[Outcome]) -> None:
+    def _put_down(self, wants: Sequence[Want], outcomes: Sequence[Outcome]) -> None:
         for want, outcome in zip(wants, outcomes, strict=True):
             if isinstance(outcome, SupplementedError):
-                reference = self._references[want.member]
-                outcome.locate(reference=reference, digest=want.digest, member=want.member)
-            else:
-                self._keep(want, outcome)
-            self._resolver.feed(want, outcome)
+                outcome.locate(reference=self._references[want.member], digest=want.digest)
+                outcome.member = want.member  # a nested group counts its members for itself
+            self._inbox.append((want, outcome))
+
+    async def _commit(self) -> None:
+        """Commit as far as serial order allows. The resolver is not used by others meanwhile."""
+        resolver = self._resolver
+        while self._inbox or resolver.ready is not None:
+            for want, outcome in self._inbox:
+                resolver.offer(want, outcome)
+            self._inbox.clear()
+            ready, head = resolver.ready, resolver.head
+            if ready is None or head is None:
+                continue
+            size = 0 if isinstance(ready, SupplementedError) else ready.size
+            self.committed += size
+            if not isinstance(ready, SupplementedError):
+                self._keep(head, ready)
+            if size > OFFLOAD_BYTES:
+                await run_blocking(self._session, resolver.step)
+                continue
+            resolver.step()
+            await self._yield_after(size)
+
+    async def _yield_after(self, size: int) -> None:
+        """Count a step and its bytes, and give the event loop a turn after enough of them."""
+        self._stepped += size + STEP_COST
+        if self._stepped > OFFLOAD_BYTES:
+            self._stepped = 0
+            await asyncio.sleep(0)
 
     async def _fetch(self, wants: list[Want]) -> Sequence[Outcome]:
         member, digest = wants[0]
         try:
             if digest is None:
-                source = await open_in_time(self._references[member], self._session)
+                reference = reference_for(self._references[member], self._selection)
+                source = await open_in_time(reference, self._session)
                 self.sources[member] = source
                 self._has_batched |= source.batched
                 return [await source.get_manifest()]
             source = self.sources[member]
-            if len(wants) > 1:
-                return await source.get_manifests([w.digest for w in wants if w.digest])
-            return [await source.get_manifest(digest)]
+            return await source.fetch_manifests([w.digest for w in wants if w.digest])
         except SupplementedError as error:
             # Each want needs an error of its own, because `_feed` writes the digest into it.
             return [error, *(_copy_error(error) for _ in wants[1:])]
 
-    def _keep(self, want: Want, manifest: Manifest) -> None:
+    def _keep(self, want: Want, manifest: Manifest | UnreadManifest) -> None:
         """Keep a manifest in memory, so that it need not be read again."""
         kept = self._kept_bytes + manifest.size
         if kept <= MAX_KEPT or (want.digest is None and want.member == 0):

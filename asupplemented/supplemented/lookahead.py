@@ -20,7 +20,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import islice
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from asupplemented.errors import (
     ForbiddenError,
@@ -36,7 +36,10 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.model.digest import Digest
-from asupplemented.model.manifest import Manifest
+from asupplemented.model.manifest import Manifest, UnreadManifest
+
+if TYPE_CHECKING:
+    from asupplemented.model.descriptor import Descriptor
 
 __all__ = (
     "TOP",
@@ -47,6 +50,7 @@ __all__ = (
     "Outcomes",
     "Outlook",
     "UnavailablePolicy",
+    "UnknownPolicy",
     "Want",
     "is_miss",
     "is_unavailable",
@@ -54,7 +58,8 @@ __all__ = (
 
 MissingPolicy: TypeAlias = Literal["raise", "fallback", "skip"]
 UnavailablePolicy: TypeAlias = Literal["raise", "skip"]
-Outcome: TypeAlias = Manifest | SupplementedError
+UnknownPolicy: TypeAlias = Literal["raise", "opaque"]
+Outcome: TypeAlias = Manifest | UnreadManifest | SupplementedError
 
 TOP: Final = 0
 """The member number of the top."""
@@ -77,6 +82,8 @@ class Entry(NamedTuple):
     """Number of lists on the way to it."""
     position: int
     """Smaller is nearer to the front."""
+    named: Descriptor
+    """The entry of the list, which tells size and media type."""
 
 
 def is_miss(error: SupplementedError) -> bool:
@@ -130,13 +137,13 @@ class Outcomes:
     def add(self, want: Want, outcome: Outcome) -> None:
         """Store an outcome until it is taken."""
         self.waiting[want] = outcome
-        if isinstance(outcome, Manifest):
+        if not isinstance(outcome, SupplementedError):
             self.size += outcome.size
 
     def take(self, want: Want) -> Outcome | None:
         """Remove and return an outcome; None if there is none."""
         outcome = self.waiting.pop(want, None)
-        if isinstance(outcome, Manifest):
+        if outcome is not None and not isinstance(outcome, SupplementedError):
             self.size -= outcome.size
         return outcome
 
@@ -156,7 +163,7 @@ class Outcomes:
         outcome = self.waiting.get(want)
         if outcome is None:
             return Outlook.UNKNOWN
-        if isinstance(outcome, Manifest):
+        if not isinstance(outcome, SupplementedError):
             return Outlook.HELD
         return Outlook.MISSED if self.tolerates(want, outcome) else Outlook.FAILED
 

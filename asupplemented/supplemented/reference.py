@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from asupplemented.model.index import Selection
     from asupplemented.model.platform import Platform
     from asupplemented.supplemented.resolution import Preference, Resolution
-    from asupplemented.supplemented.resolver import MissingPolicy, UnavailablePolicy
+    from asupplemented.supplemented.resolver import (
+        MissingPolicy,
+        UnavailablePolicy,
+        UnknownPolicy,
+    )
 
 __all__ = ("SupplementedReference", "supplement")
 
@@ -37,6 +41,7 @@ def supplement(
     selection: Selection | None = None,
     missing: MissingPolicy = "raise",
     unavailable: UnavailablePolicy = "raise",
+    unknown: UnknownPolicy = "raise",
     prefer: Preference = "manifest",
 ) -> SupplementedReference:
     """Group one top reference with supplements (``Reference()`` in the Go package).
@@ -55,6 +60,10 @@ def supplement(
         unavailable: What happens to a supplement that cannot be opened. ``"raise"``: opening
             fails. ``"skip"``: it is left out and recorded in ``resolution.unavailable``. The top
             is never left out.
+        unknown: What happens to an entry of a list that has an unknown media type or digest
+            algorithm. ``"raise"``: opening fails, as in the Go package. ``"opaque"``: it is
+            verified and served as bytes, and ``resolution.opaque`` lists it; one whose digest
+            cannot be checked is recorded in ``resolution.missing``.
         prefer: Which member is asked first for a blob. ``"manifest"``: the member from which the
             last manifest that names the blob was read, the top included. ``"supplements"``: any
             member that has the blob, except the top. Either way the others are asked if that one
@@ -69,7 +78,8 @@ def supplement(
         AllImages() if selection is None else selection,
         missing,
         unavailable,
-        prefer,
+        unknown=unknown,
+        prefer=prefer,
     )
 
 
@@ -97,6 +107,7 @@ class SupplementedReference:
     missing: MissingPolicy
     unavailable: UnavailablePolicy
     prefer: Preference = "manifest"
+    unknown: UnknownPolicy = "raise"
 
     def __post_init__(self) -> None:
         if not self.references:
@@ -104,6 +115,7 @@ class SupplementedReference:
             raise InvalidReferenceError(message)
         _check_option("missing", self.missing, ("raise", "fallback", "skip"))
         _check_option("unavailable", self.unavailable, ("raise", "skip"))
+        _check_option("unknown", self.unknown, ("raise", "opaque"))
         _check_option("prefer", self.prefer, ("manifest", "supplements"))
         known = AllImages | SystemImage | SpecificImages
         if not isinstance(self.selection, known):
@@ -150,6 +162,7 @@ class SupplementedReference:
             session,
             missing=self.missing,
             unavailable=self.unavailable,
+            unknown=self.unknown,
             prefer=self.prefer,
         )
         return SupplementedSource(
@@ -162,14 +175,18 @@ class SupplementedReference:
             message = "the resolution was made for other references; resolve this group again"
             raise ConfigurationError(message, reference=self)
         planned = [n for n in members.distinct if resolution.defaults[n] is not None]
-        sources = await open_members(members, planned, session)
+        sources = await open_members(members, planned, self.selection, session)
         source = SupplementedSource(self, resolution, sources, {}, session)
         async with closing_on_error(lambda: (source,), "the members"):
             await source.check_defaults()
         return source
 
     def open_image(
-        self, session: Context, *, platform: Platform | str | None = None
+        self,
+        session: Context,
+        *,
+        platform: Platform | str | None = None,
+        prefer_gzip: bool | None = None,
     ) -> Opening[Image]:
         """Open the group and choose one image of it (``NewImage`` in the Go package).
 
@@ -177,10 +194,13 @@ class SupplementedReference:
             session: Gives connections, credentials, limits and caches.
             platform: The platform to choose from lists; None is that of a `SystemImage`
                 selection, or the host's.
+            prefer_gzip: Whether gzip comes before zstd among images that fit equally well; None
+                is what a `SystemImage` selection says, or False.
         """
-        if platform is None and isinstance(self.selection, SystemImage):
-            platform = self.selection.platform
-        return open_image(self, session, platform=platform)
+        if isinstance(self.selection, SystemImage):
+            platform = self.selection.platform if platform is None else platform
+            prefer_gzip = self.selection.prefer_gzip if prefer_gzip is None else prefer_gzip
+        return open_image(self, session, platform=platform, prefer_gzip=bool(prefer_gzip))
 
     async def resolve(self, session: Context) -> Resolution:
         """The resolution alone: the group is opened, resolved and closed."""
@@ -193,6 +213,7 @@ class SupplementedReference:
         selection: Selection | None = None,
         missing: MissingPolicy | None = None,
         unavailable: UnavailablePolicy | None = None,
+        unknown: UnknownPolicy | None = None,
         prefer: Preference | None = None,
     ) -> SupplementedReference:
         """The same members with other options; None keeps an option."""
@@ -201,6 +222,7 @@ class SupplementedReference:
             selection=selection or self.selection,
             missing=missing or self.missing,
             unavailable=unavailable or self.unavailable,
+            unknown=unknown or self.unknown,
             prefer=prefer or self.prefer,
         )
 

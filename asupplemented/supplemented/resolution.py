@@ -8,13 +8,14 @@ resolving once more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from asupplemented import errors
+from asupplemented import errors, limits
 from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
@@ -22,13 +23,15 @@ from asupplemented.errors import (
     InvalidDigestError,
     PlatformNotFoundError,
     SupplementedError,
+    UnsupportedDigestError,
 )
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest, check_digests
-from asupplemented.model.platform import Platform, wanted_platforms
+from asupplemented.model.media_type import KNOWN_MANIFESTS, is_index
+from asupplemented.model.platform import Platform, Rank, WantedPlatform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = (
     "Candidate",
@@ -54,7 +57,8 @@ class Missing(NamedTuple):
 
     member: int | None
     """The member whose list names it; None if no list does."""
-    digest: Digest
+    digest: str
+    """A `Digest`, or text of an unknown algorithm, which cannot be checked (rule X-07b)."""
 
 
 class Instance(NamedTuple):
@@ -69,6 +73,8 @@ class Instance(NamedTuple):
     platform: Platform | None
     """The platform in the first list that names one; None if no list does."""
     is_index: bool
+    is_opaque: bool = False
+    """Whether it is of an unknown type: bytes that name nothing."""
 
 
 class Candidate(NamedTuple):
@@ -85,7 +91,7 @@ class Explanation(NamedTuple):
     """Which member serves a digest, which others could, and which rule decided."""
 
     digest: Digest
-    kind: Literal["index", "image", "blob"]
+    kind: Literal["index", "image", "opaque", "blob"]
     member: int
     manifest: Digest
     """For a blob, the manifest that decides; else the digest itself."""
@@ -102,7 +108,7 @@ class Explanation(NamedTuple):
         return "\n".join(lines)
 
 
-class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
+class Contribution(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What one manifest contributes, as its last commit left it."""
 
     digest: Digest
@@ -116,13 +122,15 @@ class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
     """All entries of an index in document order; None for an image."""
     alternates: tuple[int, ...] = ()
     """Other members known to hold it; known when the resolution is done."""
+    opaque: bool = False
+    """Whether it is of an unknown type: bytes that name nothing (rule X-07b)."""
 
     def with_alternates(self, alternates: tuple[int, ...]) -> Contribution:
         """The same contribution, with the members that also hold the manifest."""
         return msgspec.structs.replace(self, alternates=alternates) if alternates else self
 
 
-class Unavailable(msgspec.Struct, frozen=True):
+class Unavailable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A member that was left out, and the error because of which it was."""
 
     member: int
@@ -130,7 +138,7 @@ class Unavailable(msgspec.Struct, frozen=True):
     message: str
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The JSON form of a resolution."""
 
     version: int = FORMAT
@@ -186,7 +194,7 @@ class Resolution:
     @cached_property
     def blobs(self) -> Mapping[Digest, Digest]:
         """Blob digest to the digest of the manifest that decides which member serves it."""
-        return MappingProxyType({blob: manifests[-1] for blob, manifests in self._named_by.items()})
+        return _LastNaming(self._named_by)
 
     @cached_property
     def alternates(self) -> Mapping[Digest, tuple[int, ...]]:
@@ -205,6 +213,11 @@ class Resolution:
         """Instances that no member supplies, each with the member whose list names it."""
         return self._document.missing
 
+    @property
+    def opaque(self) -> tuple[Digest, ...]:
+        """Instances of an unknown type, in commit order: bytes that name nothing (rule X-07b)."""
+        return tuple(digest for digest in self.sources if self._contributions[digest].opaque)
+
     @cached_property
     def unavailable(self) -> Mapping[int, SupplementedError]:
         """Member number to the error because of which it was left out."""
@@ -219,16 +232,21 @@ class Resolution:
         return {each.digest: each for each in self._document.manifests}
 
     @cached_property
-    def _named_by(self) -> dict[Digest, tuple[Digest, ...]]:
+    def _named_by(self) -> dict[str, tuple[Digest, ...]]:
         """Blob digest to the manifests that name it, in commit order; blobs in commit order."""
-        named_by: dict[Digest, dict[Digest, None]] = {}
+        named_by: dict[str, tuple[Digest, ...]] = {}
+        several: dict[str, dict[Digest, None]] = {}
         for _, manifest in self._document.commits:
+            alone = (manifest,)  # Nearly all blobs are named once; they share this value.
             for blob in self._contributions[manifest].blobs:
-                manifests = named_by.setdefault(Digest(blob.digest), {})
-                # A manifest that is committed twice counts at its last commit.
-                manifests.pop(manifest, None)
-                manifests[manifest] = None
-        return {blob: tuple(manifests) for blob, manifests in named_by.items()}
+                known = named_by.setdefault(blob.digest, alone)
+                if known is not alone:
+                    manifests = several.setdefault(blob.digest, dict.fromkeys(known))
+                    # A manifest that is committed twice counts at its last commit.
+                    manifests.pop(manifest, None)
+                    manifests[manifest] = None
+        named_by.update((blob, tuple(manifests)) for blob, manifests in several.items())
+        return named_by
 
     @cached_property
     def _descriptors(self) -> dict[str, Descriptor]:
@@ -237,6 +255,26 @@ class Resolution:
         for _, manifest in self._document.commits:
             found.update((blob.digest, blob) for blob in self._contributions[manifest].blobs)
         return found
+
+    def with_maps(self) -> Resolution:
+        """The same resolution with the maps made that blobs are looked up in.
+
+        They are made on first use otherwise, which takes about a microsecond for each layer.
+        """
+        _ = self._named_by, self._descriptors
+        return self
+
+    def media_type(self, manifest: Digest | str) -> str:
+        """The media type of a manifest of the group.
+
+        Raises:
+            InstanceNotFoundError: The group has no such manifest.
+        """
+        found = self._contributions.get(Digest(manifest))
+        if found is None:
+            message = "this group has no such manifest"
+            raise InstanceNotFoundError(message, digest=str(manifest), digests=(str(manifest),))
+        return found.media_type
 
     def descriptor(self, blob: Digest | str) -> Descriptor:
         """The descriptor of a blob, from the manifest that decides which member serves it.
@@ -311,7 +349,12 @@ class Resolution:
             held = self.defaults[other] == digest
             reason = "its default, taken over by a later member"
             self._add(found, other, digest, reason if held else "one of its lists names it")
-        kind: Literal["index", "image"] = "image" if contribution.instances is None else "index"
+        kind: Literal["index", "image", "opaque"] = "image"
+        if contribution.opaque:
+            kind = "opaque"
+            rule = f"{rule}; of unknown type {contribution.media_type}, so it is served as bytes"
+        elif contribution.instances is not None:
+            kind = "index"
         return Explanation(digest, kind, member, digest, rule, tuple(found.values()))
 
     def _origin(self, digest: Digest, contribution: Contribution) -> str:
@@ -354,6 +397,7 @@ class Resolution:
                 contribution.size,
                 platforms.get(digest),
                 contribution.instances is not None,
+                contribution.opaque,
             )
             for digest, member in self.sources.items()
             for contribution in (self._contributions[digest],)
@@ -369,7 +413,7 @@ class Resolution:
         return platforms
 
     def find(self, platform: Platform | str | None = None) -> Instance:
-        """The best image for a platform among those that can be served (rules WP).
+        """The best image for a platform among those that can be served (rules WP, CI-02).
 
         Args:
             platform: ``os/architecture[/variant]``; None is the host's.
@@ -382,12 +426,16 @@ class Resolution:
         images = [
             (instance, instance.platform)
             for instance in self.instances()
-            if not instance.is_index and instance.platform is not None
+            if not instance.is_index and not instance.is_opaque and instance.platform is not None
         ]
-        for choice in wanted_platforms(wanted):
-            for instance, offered in images:
-                if _same(choice, offered):
-                    return instance
+        fitting = WantedPlatform(wanted)
+        best: tuple[Rank, Instance] | None = None
+        for instance, offered in images:
+            rank = fitting.rank(offered)
+            if rank is not None and (best is None or rank < best[0]):
+                best = rank, instance
+        if best is not None:
+            return best[1]
         named = "the host's platform" if wanted is None else str(wanted)
         message = f"no image for {named} can be served"
         raise PlatformNotFoundError(message, available=_texts(offered for _, offered in images))
@@ -410,6 +458,7 @@ class Resolution:
                 {"member": member, "error": f"{type(error).__name__}: {error.message}"}
                 for member, error in self.unavailable.items()
             ],
+            "opaque": [str(digest) for digest in self.opaque],
         }
 
     def to_json(self) -> bytes:
@@ -421,15 +470,12 @@ class Resolution:
         """Read back what `to_json` wrote.
 
         Raises:
-            ConfigurationError: `raw` is not the JSON of a resolution, is of another version, or
-                contradicts itself.
-            InvalidDigestError: A digest in it is malformed.
+            ConfigurationError: `raw` is not the JSON of a resolution, is of another version, has
+                a malformed digest, or contradicts itself.
         """
         try:
             document = msgspec.json.decode(raw, type=Document, dec_hook=_decode_digest)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            if isinstance(error.__cause__, InvalidDigestError):
-                raise error.__cause__ from None
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             message = f"this is not the JSON of a resolution: {error}; resolve again"
             raise ConfigurationError(message) from error
         if document.version != FORMAT:
@@ -438,28 +484,12 @@ class Resolution:
                 "resolve again"
             )
             raise ConfigurationError(message)
-        resolution = cls(document)
-        resolution._check()
-        return resolution
-
-    def _check(self) -> None:
-        """Refuse a document that contradicts itself, before anything relies on it."""
-        document, count = self._document, len(self._document.members)
-        numbers = [member for member, _ in document.commits]
-        numbers += [entry.member for entry in document.unavailable]
-        numbers += [other for each in document.manifests for other in each.alternates]
-        whole = (
-            len(document.defaults) == count
-            and all(0 <= number < count for number in numbers)
-            and all(digest in self._contributions for _, digest in document.commits)
-            and document.top == document.defaults[0]
-            and document.top in self.sources
-        )
-        if not whole:
-            message = "this resolution contradicts itself; resolve again"
-            raise ConfigurationError(message)
-        for each in document.manifests:
-            check_digests([blob.digest for blob in each.blobs])
+        try:
+            _check_document(document)
+        except (_Contradiction, InvalidDigestError) as error:
+            message = f"this resolution contradicts itself: {error}; resolve again"
+            raise ConfigurationError(message) from error
+        return cls(document)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Resolution):
@@ -487,13 +517,128 @@ def _error_of(entry: Unavailable, members: Sequence[str]) -> SupplementedError:
     return error.locate(reference=members[entry.member], member=entry.member)
 
 
-def _same(wanted: Platform, offered: Platform) -> bool:
-    """Exact equality of os, architecture and variant (rule WP-09)."""
-    return (wanted.os, wanted.architecture, wanted.variant or None) == (
-        offered.os,
-        offered.architecture,
-        offered.variant or None,
-    )
+class _LastNaming(Mapping[Digest, Digest]):
+    """Blob digest to the last manifest that names it; a view, because there may be many blobs."""
+
+    __slots__ = ("_named_by",)
+
+    def __init__(self, named_by: Mapping[str, tuple[Digest, ...]]) -> None:
+        self._named_by = named_by
+
+    def __getitem__(self, blob: Digest) -> Digest:
+        return self._named_by[blob][-1]
+
+    def __contains__(self, blob: object) -> bool:
+        return blob in self._named_by
+
+    def __iter__(self) -> Iterator[Digest]:
+        return map(Digest, self._named_by)
+
+    def __len__(self) -> int:
+        return len(self._named_by)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class _Contradiction(Exception):  # noqa: N818 - never leaves this module
+    """A document that no resolution could have written."""
+
+
+def _expect(holds: bool, what: str) -> None:  # noqa: FBT001 - reads as an assertion
+    if not holds:
+        raise _Contradiction(what)
+
+
+def _check_document(document: Document) -> None:
+    """Refuse a document that no resolution writes, before anything relies on it.
+
+    Raises:
+        _Contradiction: It contradicts itself.
+        InvalidDigestError: A digest is malformed.
+    """
+    members, defaults = document.members, document.defaults
+    opened = {number for number, digest in enumerate(defaults) if digest is not None}
+    _expect(bool(members) and len(defaults) == len(members), "each member has a default or None")
+    _expect(document.top == defaults[0], "the top is the default of member 0")
+    contributions = {each.digest: each for each in document.manifests}
+    _expect(len(contributions) == len(document.manifests), "a manifest is described twice")
+    _check_commits(document, opened, contributions)
+    _check_left_out(document, opened, contributions)
+    sources = {digest: member for member, digest in document.commits}
+    listed = {
+        each.digest: frozenset(entry.digest for entry in each.instances)
+        for each in document.manifests
+        if each.instances is not None
+    }
+    for each in document.manifests:
+        _check_contribution(each)
+        named = each.parent is None or each.digest in listed.get(each.parent, ())
+        _expect(named, "a parent does not list an instance")
+        others = each.alternates
+        _expect(opened.issuperset(others), "an alternate is no open member")
+        _expect(list(others) == sorted(set(others), reverse=True), "alternates are out of order")
+        _expect(sources[each.digest] not in others, "a member is its own alternate")
+
+
+def _check_commits(
+    document: Document, opened: set[int], contributions: Mapping[Digest, Contribution]
+) -> None:
+    """The defaults come first, in order; an instance is committed once."""
+    first = [(number, document.defaults[number]) for number in sorted(opened)]
+    _expect(list(document.commits[: len(first)]) == first, "the defaults are committed first")
+    committed = {digest for _, digest in first}
+    for member, digest in document.commits[len(first) :]:
+        _expect(member in opened, "a manifest is read from a member that is not open")
+        _expect(digest not in committed, "an instance is committed twice")
+        committed.add(digest)
+        each = contributions.get(digest)
+        _expect(each is not None and each.parent is not None, "an instance has no parent")
+    _expect(committed == set(contributions), "the commits are not those of the manifests")
+    for default in filter(None, document.defaults):
+        alone = contributions[default].parent is None and not contributions[default].opaque
+        _expect(alone, "a default is read through a list")
+
+
+def _check_left_out(
+    document: Document, opened: set[int], contributions: Mapping[Digest, Contribution]
+) -> None:
+    """A member without a default is unavailable, or a repetition of an earlier one."""
+    members, left_out = document.members, {entry.member for entry in document.unavailable}
+    _expect(len(left_out) == len(document.unavailable), "a member is unavailable twice")
+    for number in left_out:
+        _expect(0 < number < len(members) and number not in opened, "a member is not unavailable")
+    for number, text in enumerate(members):
+        known = number in opened or number in left_out or text in members[:number]
+        _expect(known, f"member {number} has no default")
+    for missing in document.missing:
+        _expect(missing.member is None or missing.member in opened, "a miss is of no member")
+        _expect(missing.digest not in contributions, "a manifest is served and missing")
+        _check_listed(missing.digest)
+    _expect(len(set(document.missing)) == len(document.missing), "something is missing twice")
+
+
+def _check_contribution(each: Contribution) -> None:
+    _expect(0 <= each.size <= limits.MAX_MANIFEST, "a manifest has an impossible size")
+    if each.opaque:
+        _expect(each.media_type != "", "an opaque manifest has no type")
+        _expect(not each.blobs and each.instances is None, "an opaque manifest names something")
+    else:
+        _expect(each.media_type in KNOWN_MANIFESTS, "a manifest is of an unknown type")
+        listing = each.instances is not None
+        _expect(listing == is_index(each.media_type), "only lists have instances")
+        _expect(not (listing and each.blobs), "a list names blobs")
+    check_digests([blob.digest for blob in each.blobs])
+    for entry in each.instances or ():
+        _check_listed(entry.digest)
+
+
+def _check_listed(digest: str) -> None:
+    """A list may name what cannot be checked, but nothing that is no digest."""
+    try:
+        Digest(digest)
+    except UnsupportedDigestError:
+        return
 
 
 def _texts(platforms: Iterable[Platform]) -> tuple[str, ...]:

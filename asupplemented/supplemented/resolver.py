@@ -8,17 +8,20 @@ takes its digest over from an earlier member; an instance whose digest is commit
 read again. That is how every other member comes to be preferred over the top.
 
 This module is that fold and nothing else: no I/O, no clock, no logging. A driver asks `wants`
-what to fetch and hands each outcome to `feed`, in any order. Outcomes wait here until serial
-order reaches them, so the answer depends on the outcomes alone and never on their arrival.
+what to fetch and hands each outcome to `offer`, in any order. Outcomes wait here until serial
+order reaches them, so the answer depends on the outcomes alone and never on their arrival. A
+manifest waits as bytes and is read and parsed at its commit, as the list entry names it that
+serial order reached first (rules G-05, C-08).
 
-The *head* is the one want that serial order needs next. `feed` stores any other outcome. The
-outcome of the head moves the fold on, and the next head may have its outcome stored already, so
-one call may commit many manifests. The first failure that serial order meets and no policy
-tolerates ends the fold, whichever failure arrived first.
+The *head* is the one want that serial order needs next. Once its outcome is there, `ready` says
+so, and `step` moves the fold on by one commit. The next head may have its outcome stored already.
+So the driver decides how much it does in one go, and where: a large manifest in a thread. `feed`
+does all of it at once. The first failure that serial order meets and no policy tolerates ends the
+fold, whichever failure arrived first.
 
 Two rules for changes:
 
-1. Everything that decides the answer happens in `_advance` and below it, one commit at a time.
+1. Everything that decides the answer happens in `step` and below it, one commit at a time.
 2. `Lookahead` is updated everywhere and read by `wants` alone: it may be wrong and cost a fetch,
    and a commit must never read it.
 """
@@ -38,7 +41,7 @@ from asupplemented.errors import (
 )
 from asupplemented.model.digest import Digest, check_digests
 from asupplemented.model.index import SpecificImages, choose
-from asupplemented.model.manifest import Index, Manifest
+from asupplemented.model.manifest import Index
 from asupplemented.supplemented.lookahead import (
     TOP,
     Entry,
@@ -47,6 +50,7 @@ from asupplemented.supplemented.lookahead import (
     Outcome,
     Outcomes,
     UnavailablePolicy,
+    UnknownPolicy,
     Want,
     is_miss,
     is_unavailable,
@@ -54,11 +58,11 @@ from asupplemented.supplemented.lookahead import (
 from asupplemented.supplemented.resolution import Contribution, Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.index import Selection
-    from asupplemented.model.manifest import ImageManifest
+    from asupplemented.model.manifest import ImageManifest, Manifest, UnreadManifest
 
 __all__ = (
     "Bounds",
@@ -66,9 +70,11 @@ __all__ = (
     "Outcome",
     "Resolver",
     "UnavailablePolicy",
+    "UnknownPolicy",
     "Want",
     "is_miss",
     "is_unavailable",
+    "weigh",
 )
 
 
@@ -86,6 +92,8 @@ class Bounds:
     """Bytes of all manifests committed."""
     read_ahead: int = limits.MAX_READ_AHEAD
     """Bytes of manifests that wait for serial order; beyond, only the head is wanted."""
+    memory: int = limits.MAX_RESOLVED
+    """Memory of all descriptors, as `weigh` estimates it."""
 
 
 class Resolver:
@@ -100,6 +108,8 @@ class Resolver:
             digest at its own place in the queue, and raises at the end if none did. ``"skip"``
             records it instead of raising at the end.
         unavailable: Whether a supplement that cannot be opened is an error or is left out.
+        unknown: Whether an entry of unknown media type or digest algorithm is an error, or is
+            opaque: bytes that name nothing or, if its digest cannot be checked, missing.
         bounds: Caps against hostile input.
 
     Attributes:
@@ -121,6 +131,7 @@ class Resolver:
         *,
         missing: MissingPolicy = "raise",
         unavailable: UnavailablePolicy = "raise",
+        unknown: UnknownPolicy = "raise",
         bounds: Bounds | None = None,
     ) -> None:
         self.failure: SupplementedError | None = None
@@ -133,6 +144,8 @@ class Resolver:
         self.unavailable: dict[int, SupplementedError] = {}
         self.commits: list[tuple[int, Digest]] = []
         self._selection = selection
+        self._opaque = unknown == "opaque"
+        self._unverifiable: dict[Missing, None] = {}
         self._bounds = bounds or Bounds()
         self._outcomes = Outcomes(missing, unavailable)
         self._unopened = deque(Want(member, None) for member in members)
@@ -141,6 +154,7 @@ class Resolver:
         self._known: set[Digest] = set()
         self._pushes = 0
         self._bytes = 0
+        self._memory = 0
         positions = ((want, position) for position, want in enumerate(self._unopened))
         self._lookahead = Lookahead(self._outcomes, OrderedDict(positions))
 
@@ -171,32 +185,59 @@ class Resolver:
             return wanted
         return [head, *(want for want in wanted if want != head)][: n + 1]
 
+    @property
+    def head(self) -> Want | None:
+        """The want that serial order needs next; None once done."""
+        return self._head
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of the manifests that wait for serial order."""
+        return self._outcomes.size
+
+    def size_of(self, want: Want) -> int | None:
+        """The size that a list gives for a want; None if it gives none."""
+        leader = None if want.digest is None else self._lookahead.leaders.get(want.digest)
+        return None if leader is None else leader.named.size
+
     # Outcomes
 
     def feed(self, want: Want, outcome: Outcome) -> None:
         """Take one outcome and commit as far as serial order allows.
 
-        Never raises: an outcome or a commit that ends the resolution sets `failure`. Outcomes
-        are told apart by member and digest: the same bytes from another member do not answer
-        a want. Outcomes that serial order never reaches are dropped.
+        Never raises: an outcome or a commit that ends the resolution sets `failure`.
         """
-        if want == self._head:
-            self._advance(outcome)
-        elif not (self.done or want in self._outcomes.waiting or want.digest in self.sources):
+        self.offer(want, outcome)
+        while self.ready is not None:
+            self.step()
+
+    def offer(self, want: Want, outcome: Outcome) -> None:
+        """Take one outcome; `step` commits it when serial order reaches it.
+
+        Outcomes are told apart by member and digest: the same bytes from another member do not
+        answer a want. Outcomes that serial order never reaches are dropped.
+        """
+        if not (self.done or want in self._outcomes.waiting or want.digest in self.sources):
             self._outcomes.add(want, outcome)
             self._lookahead.update(want)
 
+    @property
+    def ready(self) -> Outcome | None:
+        """The outcome of the head, which the next `step` takes; None if it is not known yet."""
+        return None if self._head is None else self._outcomes.waiting.get(self._head)
+
     # The fold
 
-    def _advance(self, outcome: Outcome | None) -> None:
-        """Commit from the head on, while the outcome of the head is known."""
+    def step(self) -> None:
+        """Take the outcome of the head, if it is ready, and find the next head. Never raises."""
         head = self._head
+        outcome = None if head is None else self._outcomes.take(head)
+        if head is None or outcome is None:
+            return
         try:
-            while head is not None and outcome is not None:
-                self._step(head, outcome)
-                head = self._head = self._find_head()
-                outcome = self._outcomes.take(head) if head else None
-            if head is not None:
+            self._step(head, outcome)
+            self._head = self._find_head()
+            if self._head is not None:
                 return
             # Only at the end of the queue is it known what no member supplies.
             self._finish()
@@ -235,7 +276,8 @@ class Resolver:
 
     def _forgo(self, want: Want, error: SupplementedError) -> None:
         """Go on without a manifest if a policy allows it, otherwise raise."""
-        error.locate(member=want.member, digest=want.digest)
+        error.locate(digest=want.digest)
+        error.member = want.member  # a nested group counts its members for itself
         if not self._outcomes.tolerates(want, error):
             raise error
         if want.digest is None:
@@ -244,19 +286,21 @@ class Resolver:
             self._outcomes.dropped[want] = error
             self._lookahead.update(want)
 
-    def _commit(self, member: int, manifest: Manifest, entry: Entry | None) -> None:
-        digest, size = manifest.digest, manifest.size
+    def _commit(self, member: int, unread: Manifest | UnreadManifest, entry: Entry | None) -> None:
+        digest, size = unread.digest, unread.size
         # The cap comes before parsing, which is what the cap has to bound.
         self._weigh(size)
-        parsed = manifest.parse()
+        manifest = unread.read(entry and entry.named, opaque=self._opaque and entry is not None)
+        parsed = None if manifest.is_opaque and self._opaque else manifest.parse_once()
         if entry is None:
             self._admit((digest,))
             self._note_holder(digest, (member,))
             self.defaults[member] = digest
         blobs, instances = _contents(parsed)
+        self._weigh_memory(instances or blobs)
         parent, depth = (entry.parent, entry.depth) if entry else (None, 0)
         self.committed[digest] = Contribution(
-            digest, manifest.media_type, size, parent, blobs, instances
+            digest, manifest.media_type, size, parent, blobs, instances, opaque=parsed is None
         )
         self.sources[digest] = member
         self.commits.append((member, digest))
@@ -271,6 +315,13 @@ class Resolver:
             message = f"the manifests of this group exceed {cap} bytes in all"
             raise LimitExceededError(message, limit=cap)
 
+    def _weigh_memory(self, descriptors: Sequence[Descriptor]) -> None:
+        self._memory += sum(map(weigh, descriptors))
+        if self._memory > self._bounds.memory:
+            cap = self._bounds.memory
+            message = f"the lists and layers of this group take more than {cap} bytes of memory"
+            raise LimitExceededError(message, limit=cap)
+
     def _admit(self, digests: Iterable[Digest]) -> None:
         self._known.update(digests)
         if len(self._known) > self._bounds.instances:
@@ -282,26 +333,39 @@ class Resolver:
             message = f"lists are nested more than {self._bounds.nesting} deep"
             raise LimitExceededError(message, limit=self._bounds.nesting)
         listed = self._note_list(member, index)
-        chosen = [
-            listed.get(entry.digest) or Digest(entry.digest)
-            for entry in choose(self._selection, index)
-        ]
+        entries = choose(self._selection, index)
+        if self._opaque:
+            entries = self._leave_unverifiable(member, entries, listed)
+        chosen = [listed.get(entry.digest) or Digest(entry.digest) for entry in entries]
         if self._pushes + len(chosen) > self._bounds.entries:
             message = f"the lists of this group have more than {self._bounds.entries} entries"
             raise LimitExceededError(message, limit=self._bounds.entries)
         self._admit(chosen)
+        named = iter(entries)
         for digest in chosen:
             self._pushes += 1
+            descriptor = next(named)
             if digest not in self.sources:
-                self._push(Want(member, digest), digest, parent, depth)
+                self._push(Want(member, digest), digest, parent, depth, descriptor)
 
-    def _push(self, want: Want, digest: Digest, parent: Digest, depth: int) -> None:
+    def _leave_unverifiable(
+        self, member: int, entries: Sequence[Descriptor], listed: Mapping[str, Digest]
+    ) -> tuple[Descriptor, ...]:
+        """Record the entries whose digest cannot be checked as missing; return the others."""
+        for entry in entries:
+            if entry.digest not in listed:
+                self._unverifiable[Missing(member, entry.digest)] = None
+        return tuple(entry for entry in entries if entry.digest in listed)
+
+    def _push(
+        self, want: Want, digest: Digest, parent: Digest, depth: int, named: Descriptor
+    ) -> None:
         if want.member == TOP:
-            entry = Entry(want, parent, depth, self._pushes)
+            entry = Entry(want, parent, depth, self._pushes, named)
             self._queue.append(entry)
             self._lookahead.push_back(entry, digest)
         else:
-            entry = Entry(want, parent, depth, -self._pushes)
+            entry = Entry(want, parent, depth, -self._pushes, named)
             self._queue.appendleft(entry)
             self._lookahead.push_front(entry, digest)
 
@@ -333,10 +397,11 @@ class Resolver:
         for want in unserved:
             if want.digest is not None:
                 self.missing.append(Missing(want.member, want.digest))
+        self.missing.extend(self._unverifiable)
         if isinstance(self._selection, SpecificImages):
             self._finish_specific(self._selection, {missing.digest for missing in self.missing})
 
-    def _finish_specific(self, selection: SpecificImages, recorded: set[Digest]) -> None:
+    def _finish_specific(self, selection: SpecificImages, recorded: set[str]) -> None:
         absent = [digest for digest in selection.digests if digest not in self.sources]
         if absent and self._outcomes.missing != "skip":
             names = ", ".join(absent)
@@ -363,14 +428,33 @@ class Resolver:
         return tuple(sorted(holding, reverse=True))
 
 
+def weigh(descriptor: Descriptor) -> int:
+    """About how much memory a descriptor takes, in bytes."""
+    weight = 240 + len(descriptor.digest) + len(descriptor.media_type or "")
+    if descriptor.annotations:
+        weight += sum(128 + len(k) + len(v) for k, v in descriptor.annotations.items())
+    if descriptor.urls:
+        weight += sum(64 + len(url) for url in descriptor.urls)
+    if descriptor.platform is not None:
+        platform = descriptor.platform
+        weight += 400 + sum(64 + len(feature) for feature in platform.os_features)
+        weight += len(f"{platform}{platform.os_version}")
+    return weight + len(descriptor.data or "") + len(descriptor.artifact_type or "")
+
+
 def _contents(
-    parsed: Index | ImageManifest,
+    parsed: Index | ImageManifest | None,
 ) -> tuple[tuple[Descriptor, ...], tuple[Descriptor, ...] | None]:
     """The blobs that a manifest names, and the instances, None if it is no index.
+
+    Args:
+        parsed: The manifest, None if it is opaque.
 
     Raises:
         InvalidDigestError: The digest of a blob is malformed.
     """
+    if parsed is None:
+        return (), None
     if isinstance(parsed, Index):
         return (), parsed.manifests
     blobs = parsed.blobs

@@ -6,6 +6,7 @@ order of the resolution: the stream that reads a blob asks the next one if the f
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import AsyncResource, BlobCandidate, Source
@@ -14,14 +15,16 @@ from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
     InstanceNotFoundError,
+    SupplementedError,
     UnsupportedOperationError,
     VerificationError,
 )
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
+from asupplemented.model.manifest import Manifest, UnreadManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from asupplemented.abc import (
         BlobFile,
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     )
     from asupplemented.events import CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
-    from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
     from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
@@ -92,14 +94,15 @@ class SupplementedSource(Source):
         """The best image for a platform; see `Resolution.find`."""
         return self.resolution.find(platform)
 
-    def list_missing(self) -> frozenset[Digest]:
-        """Instances that no member supplies; see `Resolution.missing`."""
+    def list_missing(self) -> frozenset[str]:
+        """Instances that no member supplies, as lists write them; see `Resolution.missing`."""
         return frozenset(missing.digest for missing in self.resolution.missing)
 
     def list_images(self) -> dict[Digest, Platform | None]:
         """All images that can be served, with their platforms; indexes are not among them."""
         instances = self.resolution.instances()
-        return {each.digest: each.platform for each in instances if not each.is_index}
+        images = [each for each in instances if not each.is_index and not each.is_opaque]
+        return {each.digest: each.platform for each in images}
 
     def explain(self, digest: Digest | str) -> Explanation:
         """Say which member serves a manifest or blob, which others could, and why.
@@ -136,17 +139,37 @@ class SupplementedSource(Source):
         """
         self._check_open()
         digest = self.resolution.top if instance is None else Digest(instance)
-        member, asked = self._route(digest)
+        number, asked = self._route(digest)
         kept = self._manifests.get(digest)
         if kept is not None:
             return kept
-        manifest = await member.get_manifest(asked)
-        if manifest.digest != digest:
-            message = "the default manifest has changed since the group was resolved"
-            raise VerificationError(message, reference=member.reference, digest=digest)
-        return manifest
+        member = self._members[number]
+        with _of_member(number):
+            if asked is not None:
+                [outcome] = await member.fetch_manifests([asked])
+                if isinstance(outcome, SupplementedError):
+                    raise outcome
+                return Manifest(outcome.raw, self.resolution.media_type(digest), digest)
+            manifest = await member.get_manifest()
+            if manifest.digest != digest:
+                message = "the default manifest has changed since the group was resolved"
+                raise VerificationError(message, reference=member.reference, digest=digest)
+            return manifest
 
-    def _route(self, digest: Digest) -> tuple[Source, Digest | None]:
+    async def fetch_manifests(
+        self, instances: Sequence[Digest]
+    ) -> Sequence[UnreadManifest | SupplementedError]:
+        """Many manifests of the group as verified bytes, one outcome each."""
+        outcomes: list[UnreadManifest | SupplementedError] = []
+        for instance in instances:
+            try:
+                found = await self.get_manifest(instance)
+                outcomes.append(UnreadManifest(found.raw, found.media_type, found.digest))
+            except SupplementedError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _route(self, digest: Digest) -> tuple[int, Digest | None]:
         """The member that serves a manifest, and the digest to ask for, None for its default."""
         number = self.resolution.sources.get(digest)
         if number is None:
@@ -155,7 +178,7 @@ class SupplementedSource(Source):
                 message, reference=self._reference, digest=digest, digests=(digest,)
             )
         default = self.resolution.defaults[number] == digest
-        return self._members[number], None if default else digest
+        return number, None if default else digest
 
     async def check_defaults(self) -> None:
         """Check that the members' default manifests are those of the resolution.
@@ -165,7 +188,8 @@ class SupplementedSource(Source):
         """
         for number, member in self._members.items():
             expected = self.resolution.defaults[number]
-            manifest = await member.get_manifest()
+            with _of_member(number):
+                manifest = await member.get_manifest()
             if manifest.digest != expected:
                 message = f"the default manifest is now {manifest.digest}; resolve again"
                 raise VerificationError(
@@ -292,8 +316,9 @@ class SupplementedSource(Source):
         Raises:
             InstanceNotFoundError: The group has no such manifest.
         """
-        member, asked = self._member_of(instance)
-        return await member.get_signatures(asked)
+        number, asked = self._member_of(instance)
+        with _of_member(number):
+            return await self._members[number].get_signatures(asked)
 
     async def layers_for_copy(
         self, instance: Digest | str | None = None
@@ -306,8 +331,9 @@ class SupplementedSource(Source):
         Raises:
             InstanceNotFoundError: The group has no such manifest.
         """
-        member, asked = self._member_of(instance)
-        layers = await member.layers_for_copy(asked)
+        number, asked = self._member_of(instance)
+        with _of_member(number):
+            layers = await self._members[number].layers_for_copy(asked)
         manifest = self.resolution.top if instance is None else Digest(instance)
         for layer in layers or ():
             self._rerouted[Digest(layer.digest)] = (manifest, layer)
@@ -330,9 +356,10 @@ class SupplementedSource(Source):
         numbers = (self.resolution.sources[digest], *self.resolution.alternates.get(digest, ()))
         found: dict[str, Descriptor] = {}
         able = False
-        for member in [self._members[n] for n in dict.fromkeys(numbers) if n in self._members]:
+        for number in [n for n in dict.fromkeys(numbers) if n in self._members]:
             try:
-                listed = await member.get_referrers(digest, artifact_type)
+                with _of_member(number):
+                    listed = await self._members[number].get_referrers(digest, artifact_type)
             except (InstanceNotFoundError, UnsupportedOperationError):
                 continue  # a nested group without this manifest, or a member without such lists
             able = True
@@ -340,10 +367,10 @@ class SupplementedSource(Source):
                 found.setdefault(each.digest, each)
         return tuple(found.values()) if able else await super().get_referrers(digest)
 
-    def _member_of(self, instance: Digest | str | None) -> tuple[Source, Digest | None]:
+    def _member_of(self, instance: Digest | str | None) -> tuple[int, Digest | None]:
         self._check_open()
         if instance is None:
-            return self._members[0], None
+            return 0, None
         return self._route(Digest(instance))
 
     # Closing
@@ -368,6 +395,16 @@ class SupplementedSource(Source):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<SupplementedSource of {self._reference}, {state}>"
+
+
+@contextmanager
+def _of_member(number: int) -> Generator[None]:
+    """Give errors the number of a member; a nested group counts its members for itself."""
+    try:
+        yield
+    except SupplementedError as error:
+        error.member = number
+        raise
 
 
 class _MemberCandidate(BlobCandidate):

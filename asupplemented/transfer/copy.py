@@ -23,6 +23,7 @@ from asupplemented.abc import (
     Listing,
     Source,
     WritableReference,
+    reference_for,
 )
 from asupplemented.aio.concurrency import for_each
 from asupplemented.errors import (
@@ -40,7 +41,7 @@ from asupplemented.events import (
     Warned,
 )
 from asupplemented.model.index import AllImages, SystemImage
-from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST
+from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST, guess
 from asupplemented.transfer.plan import plan_copy
 from asupplemented.transports import parse_reference
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.index import Selection
+    from asupplemented.model.manifest import Manifest
     from asupplemented.transfer.plan import CopyPlan, Sparse
 
 __all__ = (
@@ -106,7 +108,7 @@ class CopyReport(NamedTuple):
     reused_bytes: int
     signatures: int
     seconds: float
-    missing: tuple[Digest, ...]
+    missing: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -167,11 +169,31 @@ async def copy(
             message = "extras=True needs AllImages() or SpecificImages(...), not SystemImage()"
             raise ConfigurationError(message)
         with _on_side("source", image.reference):
-            plan = await plan_copy(image, chosen, extras=extras, concurrency=1 + session.lookahead)
+            plan = await plan_copy(
+                image, chosen, session, extras=extras, concurrency=1 + session.lookahead
+            )
+        with _on_side("destination", output.reference):
+            _check_readable(output, plan.top)
         limit = concurrency if image.concurrent_blobs else 1
         transfer = _Transfer(image, output, session, plan, limit, progress or _ignore)
         await transfer.run()
         return transfer.report(perf_counter() - started)
+
+
+def _check_readable(output: Destination, top: Manifest) -> None:
+    """Refuse a copy that could not be read back (rule G-05).
+
+    Raises:
+        UnsupportedOperationError: The destination keeps no media type, and the bytes of the top
+            do not tell theirs.
+    """
+    if output.keeps_media_type or guess(top.raw) == top.media_type:
+        return
+    message = (
+        f"{output.reference.transport}: keeps no media type, and this manifest of type "
+        f"{top.media_type} does not tell its own, so the copy could not be read; copy to oci:"
+    )
+    raise UnsupportedOperationError(message, digest=top.digest)
 
 
 def _writable(destination: Reference | str) -> WritableReference:
@@ -197,6 +219,7 @@ async def _opened(
     reference = parse_reference(source) if isinstance(source, str) else source
     if isinstance(reference, GroupReference):
         reference = reference.with_options(selection=selection)
+    reference = reference_for(reference, selection)
     async with _opening(reference.open(session), "source", reference) as image:
         yield image
 

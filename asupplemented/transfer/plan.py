@@ -14,6 +14,7 @@ the destination follows a list to a manifest that is not there yet.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import GroupSource
 from asupplemented.aio.concurrency import for_each
+from asupplemented.aio.threads import run_by_size
 from asupplemented.errors import (
     InstanceNotFoundError,
     LimitExceededError,
@@ -40,14 +42,17 @@ from asupplemented.model.media_type import SCHEMA1
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from asupplemented.abc import Source
+    from asupplemented.abc import Context, Source
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.index import Selection
-    from asupplemented.model.manifest import Manifest
+    from asupplemented.model.manifest import Manifest, UnreadManifest
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
 
 __all__ = ("CopyPlan", "Extra", "ManifestWalker", "Signed", "Sparse", "plan_copy", "sum_sizes")
+
+MANY: Final = 2000
+"""Layers after which the event loop gets a turn."""
 
 BATCH: Final = 64
 """Manifests asked for at once where the source reads many as cheaply as one."""
@@ -61,7 +66,7 @@ class Sparse(NamedTuple):
     """Number of distinct instances that it names."""
     left_out: tuple[str, ...]
     """Instances that the selection does not take, as the list writes them."""
-    missing: tuple[Digest, ...]
+    missing: tuple[str, ...]
     """Instances that the selection takes and that no member of the group supplies."""
 
 
@@ -107,7 +112,7 @@ class CopyPlan:
     unlisted: tuple[Digest, ...]
 
     @property
-    def missing(self) -> tuple[Digest, ...]:
+    def missing(self) -> tuple[str, ...]:
         """Instances that the copy should contain and that no member supplies."""
         listed = (digest for sparse in self.sparse for digest in sparse.missing)
         return tuple(dict.fromkeys((*listed, *self.unlisted)))
@@ -134,7 +139,12 @@ def sum_sizes(blobs: Iterable[Descriptor]) -> int | None:
 
 
 async def plan_copy(
-    source: Source, selection: Selection, *, extras: bool = False, concurrency: int = 1
+    source: Source,
+    selection: Selection,
+    session: Context,
+    *,
+    extras: bool = False,
+    concurrency: int = 1,
 ) -> CopyPlan:
     """Read all manifests that a copy needs, and check that they can be copied.
 
@@ -143,6 +153,7 @@ async def plan_copy(
         selection: `AllImages`: everything that the default manifest leads to, through nested
             lists. `SpecificImages`: the requested ones among these, and the lists that they are
             in. `SystemImage`: the one image, which becomes the top.
+        session: Its threads parse what is large.
         extras: Whether to copy images that only the supplements of a group have; with a specific
             selection, the requested ones among them. Lists of supplements are never copied.
         concurrency: Requests at the same time, at least 1.
@@ -158,17 +169,17 @@ async def plan_copy(
         LimitExceededError: Too many manifests, too large, or nested too deep (rule X-15).
         SupplementedError: The source failed.
     """
-    walker = ManifestWalker(source, selection, concurrency)
+    walker = ManifestWalker(source, selection, session, concurrency)
     default = await source.get_manifest()
     if isinstance(selection, SystemImage):
-        top, platform = await _choose_image(source, default, selection)
+        top, platform = await _choose_image(walker, default, selection)
     else:
         top, platform = default, None
     await walker.walk(top)
     beside = _find_extras(walker, extras=extras)
     await walker.read(list(beside))
     _check_writable(source, walker.found.values())
-    layers, configs = await _read_blobs(source, walker.found.values(), default)
+    layers, configs = await _read_blobs(walker, default)
     return CopyPlan(
         layers=layers,
         configs=configs,
@@ -192,6 +203,7 @@ class ManifestWalker:
     Attributes:
         source: The source to read from.
         selection: What is taken from each list.
+        session: Its threads parse what is large.
         concurrency: Requests at the same time, at least 1.
         skip_missing: Whether an instance that is not found is left out; otherwise it raises.
         found: Every manifest that was read, in the order of the lists.
@@ -199,10 +211,12 @@ class ManifestWalker:
         sparse: Lists that name more than was taken.
         missing: Instances that were taken and that the source does not supply.
         absent: Instances that a group does not supply, known from its resolution.
+        opaque: Whether what is of an unknown type is copied as it is: a group decided that.
     """
 
     source: Source
     selection: Selection
+    session: Context
     concurrency: int
     skip_missing: bool = False
     found: dict[Digest, Manifest] = field(default_factory=dict[Digest, "Manifest"])
@@ -210,13 +224,17 @@ class ManifestWalker:
         default_factory=dict[Digest, tuple[Digest, ...]]
     )
     sparse: list[Sparse] = field(default_factory=list[Sparse])
-    missing: dict[Digest, None] = field(default_factory=dict[Digest, None])
-    absent: frozenset[Digest] = field(init=False)
+    missing: dict[str, None] = field(default_factory=dict[str, None])
+    named: dict[Digest, Descriptor] = field(default_factory=dict[Digest, "Descriptor"])
+    """The first list entry of each instance."""
+    absent: frozenset[str] = field(init=False)
+    opaque: bool = field(init=False)
     _total: int = 0
     """Bytes of the manifests that were read."""
 
     def __post_init__(self) -> None:
         source = self.source
+        self.opaque = isinstance(source, GroupSource)
         self.absent = source.list_missing() if isinstance(source, GroupSource) else frozenset()
 
     async def walk(self, top: Manifest) -> None:
@@ -234,7 +252,9 @@ class ManifestWalker:
             depth += 1
             if depth > MAX_NESTING:
                 raise _too_deep(self.source)
-            taken = dict.fromkeys(d for manifest in lists for d in self._select(manifest))
+            taken: dict[Digest, None] = {}
+            for manifest in lists:
+                taken.update(dict.fromkeys(await self._select(manifest)))
             level = await self.read([digest for digest in taken if digest not in self.found])
 
     async def read(self, digests: Sequence[Digest]) -> list[Manifest]:
@@ -244,21 +264,18 @@ class ManifestWalker:
             raise LimitExceededError(message, limit=MAX_INSTANCES, reference=self.source.reference)
         read: dict[Digest, Manifest] = {}
 
-        def take(digest: Digest, outcome: Manifest | SupplementedError) -> None:
+        def take(digest: Digest, outcome: UnreadManifest | SupplementedError) -> None:
             if not isinstance(outcome, SupplementedError):
-                read[digest] = outcome
                 self._count(outcome)
+                read[digest] = outcome.read(self.named.get(digest), opaque=self.opaque)
             elif not self.skip_missing or not isinstance(outcome, NotFoundError):
                 raise outcome.locate(reference=self.source.reference, digest=digest)
 
         async def read_one(digest: Digest) -> None:
-            try:
-                take(digest, await self.source.get_manifest(digest))
-            except NotFoundError as error:
-                take(digest, error)
+            await read_batch([digest])
 
         async def read_batch(batch: Sequence[Digest]) -> None:
-            outcomes = await self.source.get_manifests(batch)
+            outcomes = await self.source.fetch_manifests(batch)
             for digest, outcome in zip(batch, outcomes, strict=True):
                 take(digest, outcome)
 
@@ -272,12 +289,23 @@ class ManifestWalker:
         self.found.update(found)
         return list(found.values())
 
-    def _select(self, manifest: Manifest) -> tuple[Digest, ...]:
+    async def parse(self, manifest: Manifest) -> ImageManifest | Index | None:
+        """Parse a manifest, a large one in a thread, and keep nothing; None if it is opaque."""
+        if manifest.is_opaque:
+            return None
+        return await run_by_size(self.session, manifest.size, manifest.parse_once)
+
+    async def _select(self, manifest: Manifest) -> tuple[Digest, ...]:
         """Apply the selection to a list; return the instances to read."""
-        index = manifest.parse_index()
-        chosen = dict.fromkeys(Digest(entry.digest) for entry in choose(self.selection, index))
-        missing = tuple(digest for digest in chosen if digest in self.absent)
-        taken = tuple(digest for digest in chosen if digest not in self.absent)
+        index = await self.parse(manifest)
+        if not isinstance(index, Index):
+            return ()
+        chosen = {entry.digest: entry for entry in reversed(choose(self.selection, index))}
+        chosen = dict(reversed(chosen.items()))
+        missing = tuple(text for text in chosen if text in self.absent)
+        taken = tuple(Digest(text) for text in chosen if text not in self.absent)
+        for digest in taken:
+            self.named.setdefault(digest, chosen[digest])
         named = dict.fromkeys(entry.digest for entry in index.manifests)
         if len(taken) < len(named):
             left_out = tuple(text for text in named if text not in chosen)
@@ -286,7 +314,7 @@ class ManifestWalker:
         self.children[manifest.digest] = taken
         return taken
 
-    def _count(self, manifest: Manifest) -> None:
+    def _count(self, manifest: UnreadManifest) -> None:
         self._total += manifest.size
         if self._total > MAX_MANIFESTS_TOTAL:
             message = f"the manifests exceed {MAX_MANIFESTS_TOTAL} bytes in all"
@@ -302,18 +330,18 @@ def _batches(digests: Sequence[Digest]) -> Iterable[Sequence[Digest]]:
 
 
 async def _choose_image(
-    source: Source, manifest: Manifest, selection: SystemImage
+    walker: ManifestWalker, manifest: Manifest, selection: SystemImage
 ) -> tuple[Manifest, Platform | None]:
     """The one image for a platform, lists within lists included, and its platform."""
     platform: Platform | None = None
     for _ in range(MAX_NESTING + 1):
-        parsed = manifest.parse()
+        parsed = await walker.parse(manifest)
         if not isinstance(parsed, Index):
             return manifest, platform
         [entry] = choose(selection, parsed)
         platform = entry.platform or platform
-        manifest = await source.get_manifest(Digest(entry.digest))
-    raise _too_deep(source)
+        manifest = await walker.source.get_named(entry, opaque=walker.opaque)
+    raise _too_deep(walker.source)
 
 
 def _too_deep(source: Source) -> LimitExceededError:
@@ -382,18 +410,21 @@ def _sort_into_levels(walker: ManifestWalker, top: Manifest) -> tuple[tuple[Mani
 
 
 async def _read_blobs(
-    source: Source, manifests: Iterable[Manifest], default: Manifest
+    walker: ManifestWalker, default: Manifest
 ) -> tuple[tuple[Descriptor, ...], tuple[Descriptor, ...]]:
     """Layers and configs of all images, each once."""
     layers: dict[str, Descriptor] = {}
     configs: dict[str, Descriptor] = {}
-    for manifest in manifests:
-        image = manifest.parse()
+    for manifest in walker.found.values():
+        image = await walker.parse(manifest)
         if not isinstance(image, ImageManifest):
             continue
         asked = None if manifest.digest == default.digest else manifest.digest
-        for layer in _checked_layers(manifest, image, await source.layers_for_copy(asked)):
+        served = await walker.source.layers_for_copy(asked)
+        for number, layer in enumerate(_checked_layers(manifest, image, served), start=1):
             _add(layers, layer)
+            if number % MANY == 0:
+                await asyncio.sleep(0)  # Others must not wait for all layers of large images.
         if image.config is not None and image.config.digest:
             _add(configs, image.config)
     # Layers and configs are written at different times, and no blob is written twice.

@@ -91,7 +91,8 @@ async def prefetch(
         message = f"concurrency is a number of requests, 1 or more, not {concurrency}"
         raise ConfigurationError(message)
     began = perf_counter()
-    walker = ManifestWalker(source, selection or AllImages(), concurrency, skip_missing=True)
+    chosen = selection or AllImages()
+    walker = ManifestWalker(source, chosen, session, concurrency, skip_missing=True)
     top = await source.get_manifest()
     await walker.walk(top)
     manifests = list(walker.found.values())
@@ -143,7 +144,7 @@ def _list_blobs(manifests: Iterable[Manifest]) -> tuple[list[Descriptor], int | 
     """The blobs of all images, each once, and how many bytes they are, None if unknown."""
     blobs: dict[str, Descriptor] = {}
     for manifest in manifests:
-        image = manifest.parse()
+        image = None if manifest.is_opaque else manifest.parse_once()
         if isinstance(image, ImageManifest):
             blobs.update((blob.digest, blob) for blob in image.blobs)
     return list(blobs.values()), sum_sizes(blobs.values())

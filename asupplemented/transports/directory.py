@@ -255,6 +255,8 @@ class DirectoryDestination(DiskDestination):
         session: The session.
     """
 
+    keeps_media_type = False
+
     def __init__(self, reference: DirectoryReference, session: Context) -> None:
         root = Path(reference.path)
         super().__init__(

@@ -6,9 +6,9 @@ URLs in descriptors are never followed here (rule OC-08): a layout serves what i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from asupplemented.abc import Opening, RawManifest
 from asupplemented.aio.threads import run_blocking
@@ -22,6 +22,7 @@ from asupplemented.errors import (
 from asupplemented.events import Warned
 from asupplemented.model import media_type
 from asupplemented.model.digest import Digest
+from asupplemented.model.index import Index
 from asupplemented.oci_layout import (
     INDEX_FILE,
     LAYOUT_FILE,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
 
-__all__ = ("LayoutDestination", "LayoutReference", "LayoutSource", "choose_entry")
+__all__ = ("LayoutDestination", "LayoutReference", "LayoutSource", "PlatformChoice", "choose_entry")
 
 _ALNUM: Final = r"[A-Za-z0-9]++"
 _COMPONENT: Final = rf"{_ALNUM}(?:(?:--|[-._:@+]){_ALNUM})*+"
@@ -64,6 +65,13 @@ _SHOWN: Final = 10
 """Names, or types, that a message lists."""
 
 
+class PlatformChoice(NamedTuple):
+    """The platform that chooses among several images."""
+
+    platform: Platform | None
+    """None is that of this host."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayoutReference:
     """An image in an OCI layout. A value; equality is lexical.
@@ -78,6 +86,7 @@ class LayoutReference:
         shared_blob_dir: Where blobs and manifests are instead of ``blobs`` (rule OC-09), or None.
         follow_symlinks: Whether a blob may be a symbolic link, wherever it leads (rule OC-10).
         durable: Whether a destination waits until what it wrote is on the disk.
+        choice: What chooses among several entries of the name (rule CI-02); None takes the first.
 
     Raises:
         InvalidReferenceError: The path is empty or holds a colon or NUL, the image is no name,
@@ -90,6 +99,7 @@ class LayoutReference:
     shared_blob_dir: str | None = None
     follow_symlinks: bool = True
     durable: bool = True
+    choice: PlatformChoice | None = None
 
     def __post_init__(self) -> None:
         check_path(self.path)
@@ -126,6 +136,10 @@ class LayoutReference:
             raise InvalidReferenceError(message)
         return cls(path, index=int(image[1:]))
 
+    def for_platform(self, platform: Platform | None) -> Self:
+        """The same image name, to open the entry for a platform; None is that of this host."""
+        return replace(self, choice=PlatformChoice(platform))
+
     @property
     def transport(self) -> str:
         """Always "oci"."""
@@ -142,6 +156,7 @@ class LayoutReference:
         Opening raises:
             ImageNotFoundError: There is no layout, or no such image in it.
             InvalidReferenceError: The layout holds several images, and none was chosen.
+            PlatformNotFoundError: No image of the name is for the platform wanted.
             UnsupportedManifestError: The image is nothing that can be read here.
             LimitExceededError: A file is larger than ``MAX_MANIFEST``.
             MalformedManifestError: ``index.json`` or the manifest is broken.
@@ -249,6 +264,7 @@ def choose_entry(index: LayoutIndex, reference: LayoutReference) -> Descriptor:
         ImageNotFoundError: There is none.
         InvalidReferenceError: There are several, and the reference does not choose.
         UnsupportedManifestError: Entries have the right name, but a type that is never read.
+        PlatformNotFoundError: Several have the name, and none is for the platform wanted.
     """
     if reference.index is not None:
         return _numbered(index, reference, reference.index)
@@ -279,9 +295,11 @@ def _named(index: LayoutIndex, reference: LayoutReference) -> Descriptor:
     found = [
         entry for entry in index.manifests if entry.annotations.get(REF_NAME) == reference.image
     ]
-    for entry in found:
-        if entry.media_type in _READABLE:
-            return entry
+    readable = tuple(entry for entry in found if entry.media_type in _READABLE)
+    if len(readable) > 1 and reference.choice is not None:
+        return Index(media_type.OCI_INDEX, readable).choose(reference.choice.platform)
+    if readable:
+        return readable[0]
     if found:
         types = ", ".join(excerpt(entry.media_type or "none") for entry in found[:_SHOWN])
         message = f"the image {reference.image} has a media type that is not read here: {types}"

@@ -29,7 +29,7 @@ def test_resolve_json_is_the_resolution(cli: Cli, group: tuple[str, ...]) -> Non
     found = answer.json
     assert list(found) == [
         *("members", "prefer", "top", "sources", "blobs", "defaults", "alternates", "missing"),
-        "unavailable",
+        *("unavailable", "opaque"),
     ]
     assert found["members"] == list(group)
     assert found["prefer"] == "manifest"

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.errors import InvalidDigestError, MalformedManifestError, NonImageArtifactError
+from asupplemented.errors import (
+    InvalidDigestError,
+    LimitExceededError,
+    MalformedManifestError,
+    NonImageArtifactError,
+)
+from asupplemented.model import document
 from asupplemented.model import media_type as kinds
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
@@ -262,3 +268,14 @@ def test_AR01_AR05_artifacts_parse_and_keep_what_they_are_about() -> None:
     assert hash(parsed) == hash(
         parse(oci_manifest(config=config(kinds.OCI_EMPTY), layers=[layer("x", "text/plain")]))
     )
+
+
+def test_L04_a_manifest_has_at_most_so_many_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "MAX_LAYERS", 3)
+    for make in (oci_manifest, docker_manifest):
+        kind = kinds.OCI_LAYER_GZIP if make is oci_manifest else kinds.DOCKER_LAYER_GZIP
+        layers = [layer(str(number), kind) for number in range(4)]
+        assert len(parse(make(layers=layers[:3])).layers) == 3
+        with pytest.raises(LimitExceededError) as caught:
+            parse(make(layers=layers))
+        assert caught.value.limit == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,6 +28,9 @@ from asupplemented.model.index import (
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
 from tests.model.documents import Tree, digest_of, docker_list, entry, oci_index, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def parse(tree: Tree) -> Index:
@@ -189,7 +193,6 @@ def test_CI03_LI04_a_docker_list_has_no_such_fallback() -> None:
         pytest.param("windows/amd64", "linux/amd64", id="WP-09 another system"),
         pytest.param("unknown/unknown", "linux/amd64", id="AR-08 an attestation"),
         pytest.param("linux/arm", "linux/arm64", id="WP-09 another architecture"),
-        pytest.param("Linux/amd64", "linux/amd64", id="WP-09 case"),
     ],
 )
 def test_WP09_a_match_is_exact(offered: str, wanted: str) -> None:
@@ -200,12 +203,70 @@ def test_WP09_a_match_is_exact(offered: str, wanted: str) -> None:
         assert caught.value.available == (offered,)
 
 
-def test_WP02_WP09_version_and_features_of_the_system_do_not_count() -> None:
-    odd = {"os": "linux", "architecture": "amd64", "os.version": "1", "os.features": ["x"]}
-    index = parse(oci_index({**entry("a"), "platform": odd}))
-    assert chosen(index, "linux/amd64") == digest_of("a")
-    wanted = Platform("linux", "amd64", None, "2", ("y",))
-    assert index.choose(wanted).digest == digest_of("a")
+ALIASES = [
+    *[(f"linux/{machine}", "linux/amd64") for machine in ("x86_64", "x86-64", "AMD64", "X86_64")],
+    *[(f"linux/{machine}/v8", "linux/arm64/v8") for machine in ("aarch64", "AArch64", "ARM64")],
+    ("linux/arm64/8", "linux/arm64/v8"),
+    ("linux/armhf", "linux/arm/v7"),
+    ("linux/arm/V7", "linux/arm/v7"),
+    ("linux/armel", "linux/arm/v6"),
+    ("linux/i686", "linux/386"),
+    ("Linux/loongarch64", "linux/loong64"),
+    ("macOS/aarch64", "darwin/arm64"),
+]
+
+
+@pytest.mark.parametrize("make", [oci_index, docker_list])
+@pytest.mark.parametrize(("odd", "plain"), ALIASES)
+def test_WP09_platforms_are_compared_in_go_words_on_both_sides(
+    odd: str, plain: str, make: Callable[..., Tree]
+) -> None:
+    for offered, wanted in ((odd, plain), (plain, odd), (odd, odd)):
+        index = parse(make(entry("a", offered)))
+        names = wanted.split("/")
+        assert index.choose(Platform(*names)).digest == digest_of("a")
+        assert chosen(index, wanted) == digest_of("a")
+
+
+def on_windows(name: str, version: str | None, *features: str) -> Tree:
+    platform: Tree = {"os": "windows", "architecture": "amd64", "os.features": list(features)}
+    if version is not None:
+        platform["os.version"] = version
+    return {**entry(name), "platform": platform}
+
+
+@pytest.mark.parametrize(
+    ("version", "features", "expected"),
+    [
+        pytest.param(None, (), "new", id="neither wanted"),
+        pytest.param("10.0.17763.2300", (), "old", id="equal"),
+        pytest.param("10.0.17763.9", (), "older", id="another revision: the first of the build"),
+        pytest.param("10.0.17764.2300", (), None, id="another build"),
+        pytest.param("10.0", (), None, id="fewer numbers"),
+        pytest.param(None, ("win32k",), "featured", id="a feature"),
+        pytest.param("10.0.20348.1", ("win32k",), "featured", id="both"),
+        pytest.param("10.0.17763.2300", ("win32k",), None, id="both, in no entry"),
+        pytest.param(None, ("other",), None, id="a feature that no entry has"),
+    ],
+)
+def test_CI02_version_and_features_count_where_they_are_wanted(
+    version: str | None, features: tuple[str, ...], expected: str | None
+) -> None:
+    entries = (
+        on_windows("new", "10.0.20348.350"),
+        on_windows("older", "10.0.17763.1"),
+        on_windows("old", "10.0.17763.2300"),
+        on_windows("silent", None),
+        on_windows("featured", "10.0.20348.9", "win32k", "more"),
+    )
+    wanted = Platform("windows", "amd64", None, version, features)
+    for make in (oci_index, docker_list):
+        index = parse(make(*entries))
+        if expected is None:
+            with pytest.raises(PlatformNotFoundError):
+                index.choose(wanted)
+        else:
+            assert index.choose(wanted).digest == digest_of(expected)
 
 
 def test_an_empty_variant_is_none() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asupplemented import (
+    AllImages,
     DigestMismatchError,
+    LimitExceededError,
     ManifestNotFoundError,
     NetworkError,
     Session,
@@ -20,6 +22,9 @@ from asupplemented import (
     supplement,
 )
 from asupplemented.events import Event, ResolutionFinished
+from asupplemented.model.manifest import Manifest, UnreadManifest
+from asupplemented.supplemented.driver import Members, resolve
+from asupplemented.supplemented.resolver import Bounds, weigh
 from asupplemented.testing.images import build_image, build_index
 from tests.members import Member, MemberLog, hold
 from tests.suspending import settle
@@ -27,7 +32,9 @@ from tests.suspending import settle
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from asupplemented.model.manifest import ImageManifest
     from asupplemented.supplemented import SupplementedReference
+    from asupplemented.testing.images import BuiltImage
 
 IMAGES = [build_image("linux/amd64", [{"name": str(number)}]) for number in range(24)]
 TOP = build_index(IMAGES)
@@ -231,3 +238,80 @@ async def test_many_groups_in_one_session() -> None:
         plans = [tasks.create_task(group_of(log, slow(n % 3)).resolve(session)) for n in range(20)]
     assert len({plan.result().to_json() for plan in plans}) == 1
     assert log.left_open == 0
+
+
+# Memory
+
+
+@pytest.mark.parametrize("late", [0, 5])
+@pytest.mark.parametrize("room", [0, 1, 3, 10])
+async def test_X17_what_is_in_flight_and_what_waits_is_bounded_by_bytes(
+    monkeypatch: pytest.MonkeyPatch, room: int, late: int
+) -> None:
+    """The head is always read, and counts; others only as far as there is room for their bytes."""
+    log, asked, behind = MemberLog(), set[str | None](), list[int]()
+    original = UnreadManifest.read
+
+    def read(self: UnreadManifest, *args: Any, **options: Any) -> Manifest:
+        if self.digest == IMAGES[late].digest:
+            behind.append(sum(image.digest in asked for image in IMAGES[late + 1 :]))
+        return original(self, *args, **options)
+
+    def turns(_: str, digest: str | None) -> int:
+        asked.add(digest)
+        return 500 if digest == IMAGES[late].digest else 1
+
+    monkeypatch.setattr(UnreadManifest, "read", read)
+    top = Member("top", log, hold("top", TOP), turns=turns)
+    bounds = Bounds(read_ahead=room * max(len(image.raw) for image in IMAGES))
+    async with Session(lookahead=64) as session:
+        resolved = await resolve(Members.of([top]), AllImages(), session, bounds=bounds)
+        for source in resolved.sources.values():
+            await source.aclose()
+    # All that there was room for had been read before the late one was committed, and no more.
+    assert behind == [max(room - 1, 0)]
+    assert log.peak <= max(room, 1)
+
+
+async def test_X17_what_waits_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, parsed = MemberLog(), list[str]()
+    original = Manifest.parse_once
+
+    def parse(self: Manifest) -> object:
+        parsed.append(self.digest)
+        if self.digest in [image.digest for image in IMAGES[1:]]:
+            assert log.flying == 0, "the second image, which is late, has not arrived"
+        return original(self)
+
+    monkeypatch.setattr(Manifest, "parse_once", parse)
+
+    def turns(name: str, digest: str | None) -> int:
+        return 300 if digest == IMAGES[1].digest else 1
+
+    top = Member("top", log, hold("top", TOP), turns=turns)
+    async with Session(lookahead=64) as session:
+        await supplement(top).resolve(session)
+    assert parsed == [TOP.digest, *(image.digest for image in IMAGES)]
+
+
+async def test_X17_descriptors_are_weighed() -> None:
+    reference = hold("top", TOP)
+    parsed = Manifest.verified(TOP.raw, None, None).parse_index()
+    blobs = [blob for image in IMAGES for blob in image_of(image).blobs]
+    weight = sum(map(weigh, (*parsed.manifests, *blobs)))
+    for memory, fits in ((weight, True), (weight - 1, False)):
+        async with Session() as session:
+            group = resolve(
+                Members.of([reference]), AllImages(), session, bounds=Bounds(memory=memory)
+            )
+            if fits:
+                for source in (await group).sources.values():
+                    await source.aclose()
+            else:
+                with pytest.raises(LimitExceededError) as caught:
+                    await group
+                assert caught.value.limit == memory
+
+
+def image_of(built: BuiltImage) -> ImageManifest:
+    return Manifest.verified(built.raw, None, None).parse_image()

@@ -334,12 +334,12 @@ def test_after_the_end_nothing_is_taken() -> None:
     assert resolver.wants(9) == []
 
 
-def test_what_the_error_knew_already_stays() -> None:
+def test_an_error_of_a_nested_group_has_the_number_of_the_outermost_member() -> None:
     error = ManifestNotFoundError("of a nested group", member=3, digest=named("Z"))
     world = group([index("T", "A")])
     world.instances[0, named("A")] = error
     assert drive(world, Request()).resolver.failure is error
-    assert (error.member, error.digest) == (3, named("Z"))
+    assert (error.member, error.digest) == (0, named("Z"))
 
 
 # Unavailable members, class by class

@@ -17,7 +17,7 @@ from asupplemented.errors import (
 from asupplemented.limits import MAX_NESTING
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import AllImages, SystemImage
-from asupplemented.model.manifest import Manifest
+from asupplemented.model.manifest import Manifest, UnreadManifest
 from asupplemented.model.platform import Platform
 from asupplemented.source import VerifiedSource
 from asupplemented.testing.images import build_image, build_index
@@ -41,7 +41,7 @@ IMAGES = [build_image(f"linux/{name}", [{"n": name}]) for name in ("amd64", "arm
 async def read(top: Built, session: Session, **options: Any) -> CopyPlan:
     selection = options.pop("selection", AllImages())
     async with hold("top", top).open(session) as source:
-        return await plan_copy(source, selection, **options)
+        return await plan_copy(source, selection, session, **options)
 
 
 def nested(depth: int) -> Built:
@@ -147,18 +147,22 @@ class Believer(VerifiedSource):
     async def get_manifest(self, instance: Digest | str | None = None) -> Manifest:
         return self.named[None if instance is None else Digest(instance)]
 
+    async def fetch_manifests(self, instances: Sequence[Digest]) -> list[Any]:
+        found = [self.named[instance] for instance in instances]
+        return [UnreadManifest(each.raw, each.media_type, each.digest) for each in found]
+
 
 async def test_lists_that_name_each_other_are_refused(session: Session) -> None:
     # Impossible where digests are verified: these two lists cannot be made.
     one, two = Digest("sha256:" + "1" * 64), Digest("sha256:" + "2" * 64)
 
     def naming(digest: Digest) -> bytes:
-        return build_index([{"mediaType": KIND, "digest": digest, "size": 1}]).raw
+        return build_index([{"mediaType": KIND, "digest": digest}]).raw
 
     lists = {one: Manifest(naming(two), KIND, one), two: Manifest(naming(one), KIND, two)}
     async with Believer({None: lists[one], **lists}, session) as source:
         with pytest.raises(MalformedManifestError, match="in a circle"):
-            await plan_copy(source, AllImages())
+            await plan_copy(source, AllImages(), session)
 
 
 KIND = "application/vnd.oci.image.index.v1+json"
@@ -176,13 +180,17 @@ async def test_CI07_a_nested_list_without_the_platform_names_what_there_is(
 
 
 async def test_a_platform_that_only_the_outer_list_tells_is_kept(session: Session) -> None:
-    bare = {"mediaType": IMAGES[0].media_type, "digest": IMAGES[0].digest, "size": 1}
+    bare = {
+        "mediaType": IMAGES[0].media_type,
+        "digest": IMAGES[0].digest,
+        "size": len(IMAGES[0].raw),
+    }
     inner = build_index([bare])
     named = {"mediaType": KIND, "digest": inner.digest, "size": len(inner.raw)}
     platform = {"os": "linux", "architecture": "amd64"}
     outer = build_index([named | {"platform": platform}])
     async with hold("top", outer, inner, IMAGES[0]).open(session) as source:
-        found = await plan_copy(source, SystemImage(Platform.parse("linux/amd64")))
+        found = await plan_copy(source, SystemImage(Platform.parse("linux/amd64")), session)
     assert (found.top.digest, found.platform) == (IMAGES[0].digest, Platform("linux", "amd64"))
 
 
@@ -193,7 +201,7 @@ async def test_manifests_are_read_side_by_side(
     log = MemberLog()
     top = Member("top", log, hold("top", build_index(IMAGES)), turns=lambda *_: 3)
     async with top.open(session) as source:
-        found = await plan_copy(source, AllImages(), concurrency=concurrency)
+        found = await plan_copy(source, AllImages(), session, concurrency=concurrency)
     assert log.peak == peak
     assert [m.digest for m in found.manifests[:-1]] == [image.digest for image in IMAGES]
 
@@ -217,7 +225,7 @@ async def test_a_source_that_reads_batches_is_asked_for_batches(session: Session
     reference = hold("top", build_index(images))
     adapter = InBatches(reference)
     async with VerifiedSource(adapter, reference, session) as source:
-        found = await plan_copy(source, AllImages())
+        found = await plan_copy(source, AllImages(), session)
     assert adapter.asked == [64, 6]
     assert [m.digest for m in found.manifests[:-1]] == [image.digest for image in images]
 
@@ -226,5 +234,5 @@ async def test_a_failure_in_a_batch_names_the_manifest(session: Session) -> None
     reference = hold("top", build_index(IMAGES), without=[IMAGES[1]])
     async with VerifiedSource(InBatches(reference), reference, session) as source:
         with pytest.raises(ManifestNotFoundError) as caught:
-            await plan_copy(source, AllImages())
+            await plan_copy(source, AllImages(), session)
     assert (caught.value.digest, caught.value.reference) == (IMAGES[1].digest, "memory:top")

@@ -177,8 +177,7 @@ class Connections(AsyncResource):
         """
         if self._borrowed is not None:
             message = (
-                "RegistryOptions.public_only cannot be kept with a borrowed HTTP client; leave "
-                "out http"
+                "the setting public_only cannot be kept with a borrowed HTTP client; leave out http"
             )
             raise ConfigurationError(message)
         if classify_target(url.raw_host or "") not in {None, AddressScope.PUBLIC}:
@@ -414,7 +413,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 _TOO_PRIVATE: Final = "which is more private than the server that named it"
-_NOT_PUBLIC: Final = "which is not public; RegistryOptions.public_only is set"
+_NOT_PUBLIC: Final = "which is not public, and the setting public_only is on"
 
 
 class AddressGate:

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from asupplemented.abc import RawManifest
 from asupplemented.aio.breaker import BreakerState, ReportOnce
-from asupplemented.aio.threads import run_blocking
+from asupplemented.aio.threads import run_by_size
 from asupplemented.blobs.health import health_of
 from asupplemented.errors import (
     ClosedError,
@@ -31,9 +32,8 @@ from asupplemented.errors import (
     UsageError,
 )
 from asupplemented.hostconfig.registries import join_failures
-from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
-from asupplemented.model.manifest import Manifest
+from asupplemented.model.manifest import Manifest, UnreadManifest
 from asupplemented.transports.registry.adapter import enter
 from asupplemented.transports.registry.blobs import HttpBlob
 from asupplemented.transports.registry.failures import is_busy
@@ -194,7 +194,8 @@ class MirroredAdapter:
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
         """Read the default manifest (None), or that of a digest, from the first success.
 
-        A manifest that does not have its digest, or is none at all, is a failure like any other.
+        Bytes that do not have the digest, and a default that is no manifest, are failures like any
+        other.
 
         Raises:
             SupplementedError: No endpoint has it: the error of the registry itself, which
@@ -203,9 +204,8 @@ class MirroredAdapter:
         """
         if instance is None:
             manifest = await self._read_default()
-        else:
-            manifest = await self._first_success(lambda endpoint: self._read(endpoint, instance))
-        return RawManifest(manifest.raw, manifest.media_type)
+            return RawManifest(manifest.raw, manifest.media_type)
+        return await self._first_success(lambda endpoint: self._read_instance(endpoint, instance))
 
     def blob_places(self) -> tuple[MirrorEndpoint, ...]:
         """The endpoints to read blobs from, best first.
@@ -279,19 +279,21 @@ class MirroredAdapter:
         """Read the default manifest. Blocked endpoints take part, for the error (rule CONF-17)."""
 
         async def read(endpoint: MirrorEndpoint) -> Manifest:
-            manifest = await self._read(endpoint, None)
+            raw = await self._fetch_in_time(endpoint, None)
+            verify = partial(Manifest.verified, raw.raw, raw.media_type, self._name.digest)
+            manifest = await run_by_size(self._context, len(raw.raw), verify)
             self._first = endpoint.origin
             return manifest
 
         self._default = manifest = await self._first_success(read, blocked=True)
         return manifest
 
-    async def _read(self, endpoint: MirrorEndpoint, instance: Digest | None) -> Manifest:
+    async def _read_instance(self, endpoint: MirrorEndpoint, instance: Digest) -> RawManifest:
+        """Read the bytes of an instance; its media type is for the list that names it to say."""
         raw = await self._fetch_in_time(endpoint, instance)
-        verify, expected = Manifest.verified, instance or self._name.digest
-        if len(raw.raw) > OFFLOAD_BYTES:
-            return await run_blocking(self._context, verify, raw.raw, raw.media_type, expected)
-        return verify(raw.raw, raw.media_type, expected)
+        verify = partial(UnreadManifest.verified, raw.raw, raw.media_type, instance)
+        await run_by_size(self._context, len(raw.raw), verify)
+        return raw
 
     async def _fetch_in_time(
         self, endpoint: MirrorEndpoint, instance: Digest | None
