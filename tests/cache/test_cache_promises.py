@@ -415,9 +415,9 @@ async def test_RES09_a_kept_file_that_changes_in_mid_read_fails_no_pull(
                 received += chunk
         assert (received == DATA, blob.verified) == (True, True)
         assert await read(image) == DATA
-    async with new_session(LayoutCache(cache.path, 1 << 30)) as session:
-        async with reference.open(session) as image:
-            assert await read(image) == DATA
+    again = LayoutCache(cache.path, 1 << 30)
+    async with new_session(again) as session, reference.open(session) as image:
+        assert await read(image) == DATA
 
 
 @pytest.mark.parametrize("change", ["truncate", "to nothing", "flip", "grow"])
@@ -433,10 +433,13 @@ async def test_a_file_that_differs_from_the_record_is_hashed_before_it_is_served
     CHANGES[change](kept_file(cache))
     if old:
         CachePaths(cache.path).identity(LAYER).unlink()
-    async with new_session(LayoutCache(cache.path, 1 << 30)) as session:
-        async with reference.open(session) as image:
-            async with image.open_blob(asup.Descriptor(digest=LAYER)) as blob:
-                assert await blob.read_all(1 << 30) == DATA
+    again = LayoutCache(cache.path, 1 << 30)
+    async with (
+        new_session(again) as session,
+        reference.open(session) as image,
+        image.open_blob(asup.Descriptor(digest=LAYER)) as blob,
+    ):
+        assert await blob.read_all(1 << 30) == DATA
     assert registry.count(f"*/blobs/{LAYER}") == 2
 
 
@@ -458,9 +461,13 @@ async def test_nothing_outlives_a_session(registry: FakeRegistry, tmp_path: Path
     reference = asup.parse_reference(registry.add("app", IMAGE))
     registry.script(LAYER, Cut(2 * MIB, "rst"), forever=True)
     for kind in (LayoutCache, Failing):
-        async with new_session(kind(tmp_path / kind.__name__, 1 << 30)) as session:
-            async with reference.open(session) as image, image.open_blob(LAYER) as blob:
-                await anext(blob)
+        cache = kind(tmp_path / kind.__name__, 1 << 30)
+        async with (
+            new_session(cache) as session,
+            reference.open(session) as image,
+            image.open_blob(LAYER) as blob,
+        ):
+            await anext(blob)
         assert asyncio.all_tasks() <= before | {
             task for task in asyncio.all_tasks() if "server" in repr(task).lower()
         }
