@@ -103,7 +103,7 @@ from asupplemented.transports import parse_reference, register_transport
 
 if TYPE_CHECKING:
     from asupplemented.blobs.history import ResumptionPolicy
-    from asupplemented.cache.layout.layout_cache import LayoutCache
+    from asupplemented.cache.layout.layout_cache import CacheStats, LayoutCache
     from asupplemented.cache.remote.leases import LocalLease, RedisLease
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.tiered import TieredCache
@@ -133,6 +133,7 @@ __all__ = (
     "BlobStarted",
     "BlobStream",
     "BreakerPolicy",
+    "CacheStats",
     "ClosedError",
     "ConfigurationError",
     "ConfigurationPaths",
@@ -231,6 +232,7 @@ __all__ = (
 
 _LAZY = {
     "AuthFileCredentials": "asupplemented.credentials:AuthFileCredentials",
+    "CacheStats": "asupplemented.cache.layout.layout_cache:CacheStats",
     "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer.copy:CopyReport",
     "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",

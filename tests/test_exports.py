@@ -40,7 +40,7 @@ NAMES = frozenset(
         *("ConfigurationPaths", "Proxies", "RegistryLimits", "RegistryOptions", "SignaturePlaces"),
         *("BreakerPolicy", "RetryPolicy", "Timeouts", "reload_configuration"),
         *("Context", "CredentialLike", "Opening", "open_verified", "register_transport"),
-        *("LayoutCache", "LocalLease", "ObjectStore", "RedisLease", "TieredCache"),
+        *("CacheStats", "LayoutCache", "LocalLease", "ObjectStore", "RedisLease", "TieredCache"),
         *("Image", "ImageManifest", "Index", "Selection", "Served", "open_image"),
     }
 )

@@ -158,7 +158,7 @@ BARE = b'{"schemaVersion":2,"config":{"mediaType":"%s","digest":"%s","size":2},"
 """A manifest that does not say its own media type, and so is what its source calls it."""
 
 
-async def test_a_media_type_belongs_to_the_source_that_gave_it(
+async def test_SEC18_a_media_type_belongs_to_the_source_that_gave_it(
     registry: FakeRegistry, tmp_path: Path
 ) -> None:
     """F2: whoever writes last does not decide what another source's manifest is read as."""
@@ -398,7 +398,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("at", [0, 1, 4])
-async def test_a_kept_file_that_changes_in_mid_read_fails_no_pull(
+async def test_RES09_a_kept_file_that_changes_in_mid_read_fails_no_pull(
     registry: FakeRegistry, tmp_path: Path, change: str, at: int
 ) -> None:
     """E5. The changed file is not served later either."""

@@ -20,17 +20,18 @@ from asupplemented.errors import (
     ClosedError,
     DigestMismatchError,
     FailoverError,
+    LimitExceededError,
     NetworkError,
     SourceError,
     SupplementedError,
 )
 from asupplemented.events import BlobJoined, BlobServed, BlobStarted, Event, Warned
-from asupplemented.limits import KIB, MIB
+from asupplemented.limits import KIB, MAX_BLOB, MIB
 from asupplemented.session import Session
 from tests.cache.fleet import Buffer, Shelf
 from tests.candidates import DATA, LARGE, WRONG, Body, Ledger, Wire, describe, drain, fail
 from tests.clocks import FakeClock
-from tests.suspending import cancel_at_every_await, count_open_files
+from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -604,3 +605,76 @@ async def test_what_came_whole_is_kept_while_the_session_is_closed(
         assert await drain(stream) == DATA
     assert list(shelf.blobs.values()) == ([] if stuck else [DATA])
     assert [spool.closed for spool in shelf.spools] == [True]
+
+
+# Pace
+
+
+class Wanting(Buffer):
+    """A spool of a cache that wants the blob."""
+
+    @property
+    def wanted(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_a_fetch_runs_ahead_of_its_fastest_reader_only_for_a_cache(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    class Shelves(Shelf):
+        async def claim(self, context: Context, blob: Descriptor) -> Spool:
+            return (Wanting if wanted else Buffer)(self, (context.principal, blob.digest))
+
+    monkeypatch.setattr(shared_fetch, "AHEAD", 2 * MIB)
+    wire = Wire(VERY_LARGE, ledger, sizes=(MIB,))
+    async with Session(cache=Shelves()) as session:
+        slow, slower = (opened(VERY_LARGE, [wire], session) for _ in range(2))
+        async with slow, slower:
+            [fetch] = fetches(session)._running
+            for _ in range(3):
+                await anext(slow)
+                for _ in range(500):
+                    await asyncio.sleep(0)
+                if not wanted:
+                    assert 2 * MIB <= fetch.stored - slow.received <= 3 * MIB
+            if wanted:
+                await wait_until(lambda: fetch.stored == len(VERY_LARGE))
+            rest = len(VERY_LARGE) - slow.received
+            assert len(await slow.read_all(rest)) == rest
+            assert await slower.read_all(len(VERY_LARGE)) == VERY_LARGE
+
+
+async def test_a_stranger_begins_to_read_when_the_fetch_waits_for_it(
+    session: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_fetch, "AHEAD", 2 * MIB)
+    theirs = Wire(VERY_LARGE, ledger, name="docker://a/x", sizes=(MIB,))
+    mine = Wire(VERY_LARGE, ledger, name="docker://b/x")
+    leader = opened(VERY_LARGE, [theirs], session)
+    await leader.__aenter__()
+    stranger = asyncio.create_task(drain(opened(VERY_LARGE, [mine], session)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await leader.aclose()
+    assert await stranger == VERY_LARGE
+    assert ledger.left_open == ledger.holds == 0
+
+
+async def test_BLOB09_an_announced_size_above_the_limit_is_refused_before_the_first_byte(
+    session: Session, ledger: Ledger
+) -> None:
+    wire = Wire(DATA, ledger, claims=MAX_BLOB + 1)
+    blob = describe(DATA)
+    with pytest.raises(LimitExceededError) as caught:
+        await drain(open_stream(type(blob)(digest=blob.digest), [wire], session))
+    assert caught.value.limit == MAX_BLOB
+    assert ledger.names == ["wire"]
+    too_large = type(blob)(digest=blob.digest, size=MAX_BLOB + 1)
+    for shared in (False, True):
+        with pytest.raises(LimitExceededError):
+            await drain(open_stream(too_large, [wire], session, shared=shared))
+    assert ledger.names == ["wire"], "it is not asked"
+    allowed = type(blob)(digest=blob.digest, size=MAX_BLOB)
+    with pytest.raises(SupplementedError, match="announces"):
+        await drain(open_stream(allowed, [Wire(DATA, ledger)], session))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from asupplemented.source import VerifiedSource
 from asupplemented.supplemented import supplement
 from asupplemented.testing.images import build_image, build_index
 from asupplemented.transfer import plan
+from asupplemented.transfer import prefetch as prefetching
 from tests.members import hold
 from tests.transfer.test_plan import InBatches, nested
 
@@ -98,3 +100,21 @@ async def test_X15_limits_hold(session: Session, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(LimitExceededError) as caught:
         await fetch(hold("top", TOP), session)
     assert caught.value.limit == 3
+
+
+async def test_what_grows_with_the_manifests_is_listed_in_a_thread(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    for name in ("_list_blobs", "_divide"):
+        real = getattr(prefetching, name)
+
+        def note(*arguments: Any, real: Any = real) -> Any:
+            threads.append(threading.current_thread())
+            return real(*arguments)
+
+        monkeypatch.setattr(prefetching, name, note)
+    report = await fetch(hold("top", TOP), session)
+    assert len(report.kept) == report.manifests + report.blobs
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads

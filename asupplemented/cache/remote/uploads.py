@@ -221,13 +221,18 @@ class Uploads(AsyncResource):
         self._weight += weight
         task = asyncio.create_task(self._run(work, tuple(resources), weight, dropped))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
         return True
 
     @property
     def closed(self) -> bool:
         """Whether no more uploads are started."""
         return self._closed
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # Retrieved: uploads report their own failures.
 
     async def aclose(self) -> None:
         self._closed = True
