@@ -154,6 +154,9 @@ class BlobFile:
     """Bytes of the blob, by the file system."""
     close: Callable[[], None]
     """Closes `fd`; may be called once."""
+    linked: bool = False
+    """Whether a symbolic link led to it, so that no byte may be handed out before all are verified
+    (rule DI-07)."""
 
 
 @runtime_checkable
