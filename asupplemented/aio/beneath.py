@@ -20,13 +20,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.aio.files import check_regular, map_os_error, open_regular, read_to_end
-from asupplemented.errors import LayoutError, NotFoundError
+from asupplemented.errors import LayoutError, NotFoundError, SupplementedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
-
-    from asupplemented.errors import SupplementedError
 
 __all__ = (
     "Follow",
@@ -97,6 +95,8 @@ def open_beneath(
                 return OpenedFile(*open_regular(path, missing=missing), linked=True)
             fd = _open_inside(root, path, follow)
             linked = True
+    except SupplementedError:
+        raise  # Some are an OSError, too.
     except FileNotFoundError as error:
         raise missing(f"there is no file {path}") from error
     except OSError as error:
@@ -139,8 +139,8 @@ def _open_inside(root: str, path: str, follow: Follow) -> int:
     if follow is Follow.INSIDE and os.path.commonpath((base, real)) == base != real:
         with suppress(_LinkFoundError):  # Another program has just made one.
             return _open(base, os.path.relpath(real, base).split("/"))
-    where = "out of it" if follow is Follow.INSIDE else "where none may be"
-    message = f"{path}: a symbolic link leads {where}; put the file in its place"
+    rule = "leads out of the image" if follow is Follow.INSIDE else "must not be followed"
+    message = f"cannot read {path}: a symbolic link {rule}; put the file itself there"
     raise LayoutError(message)
 
 

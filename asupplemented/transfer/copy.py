@@ -81,7 +81,8 @@ class CopyReport(NamedTuple):
     """What a copy did.
 
     Attributes:
-        destination: The reference that was written, as text.
+        destination: The reference that opens the copy, as text. It is the one that was given, with
+            a number if a nameless copy is not the only image of its layout (rule OC-05).
         digest: Digest of the top manifest, as written.
         media_type: Media type of the top manifest.
         manifests: Number of manifests written, the top included.
@@ -264,7 +265,14 @@ class _Transfer:
                 await for_each(level, self.output.put_manifest, limit=self.limit)
             await self._put_signatures()
             self._list_extras()
+            asked = self.output.reference
             await self.output.commit(plan.top, platform=plan.platform)
+        if self.output.reference != asked:
+            self._warn(
+                f"{asked} lists other images too and so cannot be opened; this copy is "
+                f"{self.output.reference} until the list changes; copy to a name, such as "
+                f"{asked}:NAME, to keep it apart"
+            )
 
     def report(self, seconds: float) -> CopyReport:
         """Sum up the run."""

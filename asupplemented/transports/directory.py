@@ -4,13 +4,13 @@
 blob; ``signature-N`` and ``<hex>.signature-N`` are signatures, N from 1. A digest that is not
 sha256 is spelled ``<algorithm>-<hex>``.
 
-Theory of operation of writing. ``version`` gets its name first and keeps it, so a directory is known
-as an image whatever becomes of the copy. Blobs and instances have their digests for names, and so
-belong to the old image as well as to the new one. Signatures do not: their files change when the
-image does, one after another, and no rename covers them and ``manifest.json``. So a commit that
+Theory of operation of writing. ``version`` gets its name first and keeps it, so a directory is
+known as an image whatever becomes of the copy. Blobs and instances have their digests for names,
+and so belong to the old image as well as to the new one. Signatures do not: their files change when
+the image does, one after another, and no rename covers them and ``manifest.json``. So a commit that
 changes signatures beside an image that is there takes these steps, under the lock of the directory:
 
-1. write the new manifest under a name that no reader looks at; what fails for want of room fails here
+1. write the new manifest under a name that no reader looks at: a full disk fails here
 2. save the signatures of the old image in one file, `SAVED_FILE`, with the digest of its manifest
 3. change the files of signatures
 4. rename the new manifest to ``manifest.json``
@@ -307,7 +307,7 @@ def _read_top(root: str, follow: Follow) -> bytes | None:
 
 
 def _digest_of_top(raw: bytes | None) -> str | None:
-    return None if raw is None else Digest.of(raw)
+    return None if raw is None else str(Digest.of(raw))
 
 
 def _parse_signature(path: str, blob: bytes) -> Signature:
@@ -408,7 +408,7 @@ class DirectoryDestination(DiskDestination):
             if self._durable:
                 staged.sync()
             if old is not None and before != wanted:
-                self._save(_Saved(Digest.of(old), before))
+                self._save(_Saved(str(Digest.of(old)), before))
             self._replace_signatures(before, wanted)
             if old != top.raw:
                 staged.publish(self._path(MANIFEST_FILE))

@@ -374,28 +374,28 @@ class LayoutDestination(DiskDestination):
         A nameless image that is not the only one can be opened by its number only, so that becomes
         the reference of this destination (rule OC-05).
         """
-        entry = describe(top, platform, self._given.image)
+        given = self._given
+        entry = describe(top, platform, given.image)
         number: int | None = None
 
         def change(tree: Tree) -> Tree:
             nonlocal number
             beside = [describe(manifest, platform) for manifest, platform in self._beside]
             changed = add_beside(add_entry(tree, entry), beside)
-            number = _ambiguous_number(changed, top.digest)
+            number = None if given.image else _number_of(changed, top.digest)
             return changed
 
         await self._store.update_index(self._session, change)
-        if self._given.image is None and number is not None:
-            self._reference = replace(self._given, index=number)
+        if number is not None:
+            self._reference = replace(given, index=number)
 
 
-def _ambiguous_number(tree: Tree, digest: Digest) -> int | None:
+def _number_of(tree: Tree, digest: Digest) -> int | None:
     """The position of a nameless entry; None if it is the only entry of all."""
     entries = list_entries(tree)
-    if len(entries) == 1:
-        return None
-    return next(
+    numbers = (
         number
         for number, each in enumerate(entries)
         if each.get("digest") == digest and not name_of(each)
     )
+    return next(numbers, None) if len(entries) > 1 else None

@@ -612,7 +612,9 @@ async def test_durable_means_synced_before_it_is_named(
     cache = LayoutCache(path, LIMIT, durable=durable)
     await put(cache, session, SMALL)
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), real_sync(fd)))
-    monkeypatch.setattr(os, "rename", lambda *a: (calls.append("rename"), real_rename(*a)))
+    monkeypatch.setattr(
+        os, "rename", lambda *a, **b: (calls.append("rename"), real_rename(*a, **b))
+    )
     await put(cache, session, LARGE)
     assert calls == (["fsync", "rename"] if durable else ["rename"])
 
