@@ -23,12 +23,13 @@ from asupplemented.errors import (
     TooManyRequestsError,
     TruncatedError,
     UsageError,
+    VerificationError,
 )
 from asupplemented.events import AttemptFailed
 from asupplemented.limits import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context, RawBlob
     from asupplemented.blobs.attempts import Attempt
@@ -78,6 +79,7 @@ class Candidates:
     __slots__ = (
         "_calm",
         "_context",
+        "_corrupt",
         "_digest",
         "_failures",
         "_health",
@@ -104,6 +106,7 @@ class Candidates:
         self._promised = promised
         self._health = health_of(context)
         self._failures: list[SupplementedError] = []
+        self._corrupt: list[VerificationError] = []
         self._untold = 0
         """Failures that were dropped, because there were so many."""
         self._hurried: list[BlobCandidate] = []
@@ -117,6 +120,11 @@ class Candidates:
     def failures(self) -> int:
         """Attempts that failed."""
         return len(self._failures) + self._untold
+
+    @property
+    def corrupt(self) -> Sequence[VerificationError]:
+        """Errors of the candidates that had other content under the digest."""
+        return self._corrupt
 
     async def open_next(
         self, *, size: int | None, start: int, end: int | None, progress: int = 0
@@ -260,6 +268,8 @@ class Candidates:
     def _note(self, failure: SupplementedError) -> None:
         # Its frames hold chunks, and a blob that breaks off often is long.
         self._failures.append(failure.with_traceback(None))
+        if isinstance(failure, VerificationError) and len(self._corrupt) < MAX_TOLD:
+            self._corrupt.append(failure)
         if len(self._failures) > MAX_TOLD:
             del self._failures[MAX_TOLD // 2]
             self._untold += 1

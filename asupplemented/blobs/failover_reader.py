@@ -18,6 +18,7 @@ from asupplemented.errors import (
     SourceError,
     SupplementedError,
     UsageError,
+    VerificationError,
 )
 from asupplemented.events import BlobServed, BlobStarted
 
@@ -69,6 +70,10 @@ class BlobReader(AsyncResource):
     @abc.abstractmethod
     def list_served(self) -> Sequence[Served]:
         """The parts that each source has served up to now, in order."""
+
+    @abc.abstractmethod
+    def list_corrupt(self) -> Sequence[VerificationError]:
+        """Errors of the sources that had other content, in order."""
 
 
 FirstChoice: TypeAlias = "Callable[[], Awaitable[Attempt | BlobReader | None]]"
@@ -140,6 +145,9 @@ class FailoverReader(BlobReader):
 
     def list_served(self) -> Sequence[Served]:
         return self._failover.list_served()
+
+    def list_corrupt(self) -> Sequence[VerificationError]:
+        return self._candidates.corrupt
 
     # Opening
 

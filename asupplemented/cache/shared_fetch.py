@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
+    from asupplemented.errors import VerificationError
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("SharedFetch",)
@@ -127,6 +128,11 @@ class SharedFetch(AsyncResource):
     def served(self) -> Sequence[Served]:
         """Who has served what."""
         return () if self._stream is None else self._stream.served
+
+    @property
+    def corrupt(self) -> Sequence[VerificationError]:
+        """Errors of the sources that had other content."""
+        return () if self._stream is None else self._stream.corrupt
 
     # The fetch itself
 

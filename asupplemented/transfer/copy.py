@@ -310,6 +310,7 @@ class _Transfer:
                     await stack.enter_async_context(stream)
                 self.progress(BlobAdvanced(blob, 0))
                 await self._put_blob(stream)
+                self._warn_of_corrupt(stream)
         except BlobNotFoundError:
             if not blob.urls:
                 raise
@@ -318,6 +319,13 @@ class _Transfer:
         size = stream.received if stream.size is None else stream.size
         self.written.append(size)
         self.progress(BlobCopied(blob, size, stream.member))
+
+    def _warn_of_corrupt(self, stream: BlobStream) -> None:
+        for failure in stream.corrupt:
+            self._warn(
+                f"{failure.reference} is damaged: blob {stream.descriptor.digest} was copied from "
+                f"{stream.served[-1].reference} instead ({failure.message})"
+            )
 
     async def _put_blob(self, stream: BlobStream) -> None:
         """Write a blob. The destination reads the stream, so the error may be of either side."""
