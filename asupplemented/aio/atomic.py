@@ -219,7 +219,16 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
         SourceError: See `asupplemented.aio.files.map_write_errors`.
     """
     with map_write_errors(path):
-        path.mkdir(mode=mode, exist_ok=True)
+        for _ in range(_ATTEMPTS):
+            try:
+                path.mkdir(mode=mode)
+            except FileExistsError:
+                if path.is_dir():
+                    return
+                if os.path.lexists(path):
+                    raise
+                continue  # Another writer, which wrote nothing, has just removed it.
+            return
 
 
 def sync_directory(path: Path) -> None:

@@ -284,7 +284,11 @@ class DiskDestination(Destination):
             if not os.access(directory, os.F_OK):
                 self._made.append(directory)
             make_directory(directory)
-        with map_write_errors(self._staging), open_directory(self._staging, root=self._blob_root):
+        with (
+            map_write_errors(self._staging),
+            suppress(FileNotFoundError),  # Another copy has just removed it; it is made again.
+            open_directory(self._staging, root=self._blob_root),
+        ):
             remove_leftovers(self._root)
             remove_leftovers(self._staging, root=self._blob_root)
 
