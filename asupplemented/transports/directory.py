@@ -90,7 +90,8 @@ class DirectoryReference:
 
     Attributes:
         path: The directory, as the user wrote it; it may hold colons (rule DI-01).
-        follow_symlinks: Whether a file may be a symbolic link, wherever it leads (rule DI-07).
+        follow_symlinks: Whether files may be symbolic links: blobs and instances wherever they
+            lead, all others only within the directory (rule DI-07).
         durable: Whether a destination waits until what it wrote is on the disk.
 
     Raises:

@@ -78,7 +78,8 @@ class LayoutReference:
             is (rule OC-05).
         index: The position of an entry in ``index.json``, from 0, or None. For reading only.
         shared_blob_dir: Where blobs and manifests are instead of ``blobs`` (rule OC-09), or None.
-        follow_symlinks: Whether a blob may be a symbolic link, wherever it leads (rule OC-10).
+        follow_symlinks: Whether files may be symbolic links: blobs and manifests wherever they
+            lead, ``index.json`` only within the layout (rules DI-07, OC-10).
         durable: Whether a destination waits until what it wrote is on the disk.
 
     Raises:

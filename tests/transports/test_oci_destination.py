@@ -314,7 +314,7 @@ async def test_SEC18_a_linked_directory_is_not_written_through(
     (tmp_path / "elsewhere" / "sha256").mkdir(parents=True)
     (path / where).parent.mkdir(parents=True)
     (path / where).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(LayoutError, match="a symbolic link leads out of .* replace it"):
+    with pytest.raises(LayoutError, match=r"a symbolic link leads out of .* replace it"):
         await commit(path, session, ARM64)
     assert tree(tmp_path / "elsewhere") == {}
 
