@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import msgspec
 
 from asupplemented.aio.atomic import sync_directory, write_file
-from asupplemented.aio.files import read_limited
-from asupplemented.aio.locks import LockBusy, retry_while_locked, try_lock
+from asupplemented.aio.beneath import Follow, read_beneath
+from asupplemented.aio.locks import LOCK_FILE, LockBusy, retry_while_locked, try_lock
 from asupplemented.errors import (
     LimitExceededError,
     MalformedManifestError,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = (
     "INDEX_FILE",
     "LAYOUT_FILE",
-    "LOCK_FILE",
     "REF_NAME",
     "IndexChange",
     "LayoutIndex",
@@ -56,14 +55,10 @@ __all__ = (
 
 INDEX_FILE: Final = "index.json"
 LAYOUT_FILE: Final = "oci-layout"
-LOCK_FILE: Final = ".asupplemented.lock"
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 """The annotation that names an entry of ``index.json``."""
 
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
-_LOCK_PATIENCE: Final = 60.0
-"""Seconds to try to get the lock; a change takes milliseconds."""
-
 Tree: TypeAlias = dict[str, Json]
 IndexChange: TypeAlias = Callable[[Tree], Tree]
 """Makes the new document from the old one, which it leaves as it is."""
@@ -94,27 +89,54 @@ class LayoutStore:
         blobs: The directory that holds ``<algorithm>/<hex>``: ``blobs`` within `root`, or one
             that several layouts share (rule OC-09).
         durable: Whether the bytes of a file are on the disk before it is named.
+        follow: Whether a file may be a symbolic link (rules DI-07, OC-10).
     """
 
     root: Path
     blobs: Path
     durable: bool = True
+    follow: bool = True
 
     @classmethod
     def at(
-        cls, root: str | Path, *, shared: str | Path | None = None, durable: bool = True
+        cls,
+        root: str | Path,
+        *,
+        shared: str | Path | None = None,
+        durable: bool = True,
+        follow: bool = True,
     ) -> LayoutStore:
         """The layout in a directory, which need not be there yet."""
         root = Path(root)
-        return cls(root, root / "blobs" if shared is None else Path(shared), durable)
+        return cls(root, root / "blobs" if shared is None else Path(shared), durable, follow)
+
+    @property
+    def blob_root(self) -> Path:
+        """The directory below which links are not trusted: `root`, or the shared directory."""
+        return self.root if self.blobs == self.root / "blobs" else self.blobs
 
     def blob_path(self, digest: Digest) -> str:
         """Where a blob or manifest is, or would be (rule OC-03)."""
         return f"{self.blobs}/{digest.algorithm}/{digest.encoded}"
 
+    def blob_name(self, digest: Digest) -> str:
+        """The same path, from `blob_root` on."""
+        below = "blobs/" if self.blobs == self.root / "blobs" else ""
+        return f"{below}{digest.algorithm}/{digest.encoded}"
+
     def is_marked(self) -> bool:
         """Whether there is a file ``oci-layout``; its content is not read."""
-        return os.access(self.root / LAYOUT_FILE, os.F_OK)
+        path = self.root / LAYOUT_FILE
+        return os.access(path, os.F_OK) and (self.follow or not path.is_symlink())
+
+    def mark(self) -> None:
+        """Write ``oci-layout`` if it is not there.
+
+        Raises:
+            SourceError: See `asupplemented.aio.files.map_write_errors`.
+        """
+        if not self.is_marked():
+            self._write(LAYOUT_FILE, _LAYOUT)
 
     def read_index(self) -> LayoutIndex | None:
         """Read ``index.json``; what follows the JSON object in it is ignored (rule J-08).
@@ -149,7 +171,7 @@ class LayoutStore:
             SourceError: Reading or writing failed; what was there is still there.
         """
         update = partial(self.try_update, change)
-        await retry_while_locked(context, self.root / LOCK_FILE, update, patience=_LOCK_PATIENCE)
+        await retry_while_locked(context, self.root / LOCK_FILE, update)
 
     def try_update(self, change: IndexChange) -> None:
         """Change ``index.json`` as `update_index` does, without waiting for the lock. Blocking.
@@ -166,16 +188,16 @@ class LayoutStore:
     def _update(self, change: IndexChange) -> None:
         raw = self._read_index_file()
         data = self._changed(raw, change)
-        if not self.is_marked():
-            self._write(LAYOUT_FILE, _LAYOUT)
+        self.mark()
         if data != raw:
             self._write(INDEX_FILE, data)
         if self.durable:
             sync_directory(self.root)
 
     def _read_index_file(self) -> bytes | None:
+        follow = Follow.INSIDE if self.follow else Follow.NONE
         try:
-            return read_limited(self.root / INDEX_FILE, MAX_MANIFEST)
+            return read_beneath(str(self.root), INDEX_FILE, MAX_MANIFEST, follow=follow)
         except NotFoundError:
             return None
 
@@ -193,7 +215,8 @@ class LayoutStore:
         return data
 
     def _write(self, name: str, data: bytes) -> None:
-        write_file(self.root / name, data, staging=self.root, durable=self.durable)
+        root = self.root
+        write_file(root / name, data, staging=root, root=root, durable=self.durable)
 
 
 def add_entry(tree: Tree, entry: Descriptor) -> Tree:

@@ -75,6 +75,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.session": frozenset({"aiohttp"}),
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
+    "asupplemented.transports.directory": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
     "asupplemented.hostconfig": frozenset({"aiofiles", "msgspec", "yaml"}),
     "asupplemented.web": AIOHTTP | {"msgspec"},

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asupplemented.aio.locks import try_lock
+from asupplemented.aio.locks import LOCK_FILE, try_lock
 from asupplemented.aio.retry import CLOCK
 from asupplemented.errors import (
     LimitExceededError,
@@ -24,7 +24,6 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.platform import Platform
 from asupplemented.oci_layout import (
-    LOCK_FILE,
     REF_NAME,
     LayoutStore,
     add_beside,

@@ -158,6 +158,9 @@ class BlobFile:
     """Closes `fd`; may be called once."""
     verified: os.stat_result | None = None
     """Its status when its content was known to be right; None if that was never verified."""
+    linked: bool = False
+    """Whether a symbolic link led to it, so that no byte may be handed out before all are verified
+    (rule DI-07)."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc.adapter import BlobFile, RawBlob
-    from asupplemented.errors import SupplementedError
+    from asupplemented.errors import SupplementedError, VerificationError
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("BlobCandidate", "BlobStream", "Served")
@@ -114,6 +114,14 @@ class BlobStream(AsyncResource):
     @abc.abstractmethod
     def served(self) -> Sequence[Served]:
         """Which source served which part of what was fetched so far, in order."""
+
+    @property
+    def corrupt(self) -> Sequence[VerificationError]:
+        """Errors of the sources that had other content under this digest, in order.
+
+        If the stream succeeds all the same, another source served the blob.
+        """
+        return ()
 
     @property
     @abc.abstractmethod

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import threading
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from asupplemented.aio.beneath import open_directory
 from asupplemented.aio.files import SharedFile, map_write_errors
 from asupplemented.aio.locks import is_at, lock_file
 from asupplemented.aio.threads import run_blocking, run_closing, run_opening
@@ -22,6 +23,9 @@ from asupplemented.errors import LayoutError, UsageError
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
     from asupplemented.abc import BlobStream, Context
 
 __all__ = (
@@ -45,27 +49,36 @@ class StagedFile(SharedFile):
     """A file in the making: published under its name, or gone when it is closed.
 
     Blocking; every method may be called from any thread.
+
+    Args:
+        fd: The open file.
+        path: Its name until it is published.
+        root: See `create`.
     """
 
-    __slots__ = ("_naming", "_staged")
+    __slots__ = ("_naming", "_root", "_staged")
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, fd: int, path: Path, root: Path | None = None) -> None:
         super().__init__(fd, path)
+        self._root = root
         self._naming = threading.Lock()
         self._staged = True
 
     @classmethod
-    def create(cls, directory: Path) -> Self:
+    def create(cls, directory: Path, *, root: Path | None = None) -> Self:
         """Make the file.
 
         Args:
             directory: Where it lies until it is published: on the file system of its target.
+            root: A directory above `directory` and the target, or `directory` itself, that is made
+                if it is not there. Below it, directories are made as well, and no link is
+                followed. None if `directory` has to be there, and links are followed.
 
         Raises:
             SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
         with map_write_errors(directory):
-            return cls(*_create(directory))
+            return cls(*_create(directory, root), root)
 
     def sync(self) -> None:
         """Wait until the bytes are on the disk.
@@ -95,8 +108,14 @@ class StagedFile(SharedFile):
         with self._naming, self.use() as fd, map_write_errors(target):
             if fd is None or not self._staged:
                 return False
-            target.parent.mkdir(mode=directory_mode, parents=True, exist_ok=True)
-            self.path.rename(target)
+            if self._root is None:
+                target.parent.mkdir(mode=directory_mode, parents=True, exist_ok=True)
+            make = None if self._root is None else directory_mode
+            with (
+                open_directory(self.path.parent, root=self._root) as source,
+                open_directory(target.parent, root=self._root, make=make) as destination,
+            ):
+                os.rename(self.path.name, target.name, src_dir_fd=source, dst_dir_fd=destination)
             self._staged = False
             with suppress(OSError):  # Without locks, its descriptor keeps it readable.
                 lock_file(fd, shared=True)
@@ -119,7 +138,9 @@ async def ingest(
     target: Path,
     *,
     staging: Path,
+    root: Path | None = None,
     durable: bool = True,
+    before: Callable[[], Awaitable[None]] | None = None,
 ) -> int:
     """Write an entered stream to its end, and publish the file when it is verified.
 
@@ -128,7 +149,9 @@ async def ingest(
         stream: A whole blob, not a range of one. The stream verifies it.
         target: Where the file goes, in place of what is there.
         staging: A directory of the same file system.
+        root: See `StagedFile.create`.
         durable: Whether the bytes are on the disk before the file is published.
+        before: Called when the blob is verified, before the file is published.
 
     Returns:
         Bytes written.
@@ -139,10 +162,13 @@ async def ingest(
             `asupplemented.aio.files.map_write_errors`. On any error, and on cancellation,
             nothing of the blob stays.
     """
-    staged = await run_opening(context, partial(StagedFile.create, staging), StagedFile.close)
+    create = partial(StagedFile.create, staging, root=root)
+    staged = await run_opening(context, create, StagedFile.close)
     try:
         size = await _drain(context, stream, staged)
         _check_whole(stream)
+        if before is not None:
+            await before()
         await run_blocking(context, _publish, staged, target, durable=durable)
     except BaseException:
         await run_closing(context, staged.close)
@@ -150,20 +176,23 @@ async def ingest(
     return size
 
 
-def write_file(target: Path, data: bytes, *, staging: Path, durable: bool = True) -> None:
+def write_file(
+    target: Path, data: bytes, *, staging: Path, root: Path | None = None, durable: bool = True
+) -> None:
     """Write a small file whole, in place of what is there. Blocking.
 
     Args:
         target: Where it goes; its directory is made if it is not there.
         data: All of it.
         staging: A directory of the same file system.
+        root: See `StagedFile.create`.
         durable: Whether the bytes are on the disk before the file is published.
 
     Raises:
         SourceError: See `asupplemented.aio.files.map_write_errors`; what was there before still
             is.
     """
-    staged = StagedFile.create(staging)
+    staged = StagedFile.create(staging, root=root)
     try:
         staged.write(0, data)
         _publish(staged, target, durable=durable)
@@ -190,7 +219,16 @@ def make_directory(path: Path, *, mode: int = 0o755) -> None:
         SourceError: See `asupplemented.aio.files.map_write_errors`.
     """
     with map_write_errors(path):
-        path.mkdir(mode=mode, exist_ok=True)
+        for _ in range(_ATTEMPTS):
+            try:
+                path.mkdir(mode=mode)
+            except FileExistsError:
+                if path.is_dir():
+                    return
+                if os.path.lexists(path):
+                    raise
+                continue  # Another writer, which wrote nothing, has just removed it.
+            return
 
 
 def sync_directory(path: Path) -> None:
@@ -207,28 +245,54 @@ def sync_directory(path: Path) -> None:
             os.close(fd)
 
 
-def remove_leftovers(directory: Path) -> None:
+def remove_leftovers(directory: Path, *, root: Path | None = None) -> None:
     """Remove what killed writers left behind; files in the making stay. Blocking.
 
     Errors are ignored, because a file that stays does no harm.
+
+    Args:
+        directory: Where such files lie.
+        root: A directory above it, below which no link is followed; None for itself.
     """
-    with suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name.startswith(PREFIX) and entry.is_file(follow_symlinks=False):
+    with suppress(OSError), open_directory(directory, root=root) as fd:
+        for name in _list_names(fd):
+            if name.startswith(PREFIX):
                 with suppress(OSError):
-                    _remove_unlocked(Path(entry.path))
+                    _remove_unlocked(name, fd)
 
 
-def _create(directory: Path) -> tuple[int, Path]:
-    for _ in range(_ATTEMPTS):
-        path = directory / (PREFIX + secrets.token_hex(8))
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        # Another process that removes leftovers may have locked or removed it before our lock.
-        if _mark(fd) and is_at(fd, path):
-            return fd, path
+def _list_names(directory: int) -> list[str]:
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return os.listdir(fd)  # noqa: PTH208 - of an open directory
+    finally:
         os.close(fd)
+
+
+def _create(directory: Path, root: Path | None) -> tuple[int, Path]:
+    for _ in range(_ATTEMPTS):
+        name = PREFIX + secrets.token_hex(8)
+        try:
+            fd = _try_create(name, directory, root)
+        except FileNotFoundError:
+            if root is None or not os.access(root.parent, os.F_OK):
+                raise
+            continue  # Another writer, which wrote nothing, has just removed the directory.
+        if fd is not None:
+            return fd, directory / name
     message = f"every file made in {directory} was taken away at once"
     raise LayoutError(message)
+
+
+def _try_create(name: str, directory: Path, root: Path | None) -> int | None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open_directory(directory, root=root, make=None if root is None else 0o755) as above:
+        fd = os.open(name, flags, 0o644, dir_fd=above)
+        # Another process that removes leftovers may have locked or removed it before our lock.
+        if _mark(fd) and is_at(fd, name, dir_fd=above):
+            return fd
+        os.close(fd)
+        return None
 
 
 async def _drain(context: Context, stream: BlobStream, staged: StagedFile) -> int:
@@ -261,10 +325,12 @@ def _mark(fd: int) -> bool:
         return True  # A file system without locks: then no process can lock it to remove it.
 
 
-def _remove_unlocked(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _remove_unlocked(name: str, directory: int) -> None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=directory)
     try:
-        if lock_file(fd) and is_at(fd, path):
-            path.unlink()
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        if regular and lock_file(fd) and is_at(fd, name, dir_fd=directory):
+            os.unlink(name, dir_fd=directory)
     finally:
         os.close(fd)

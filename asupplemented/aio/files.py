@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = (
     "SharedFile",
+    "check_regular",
     "map_os_error",
     "map_write_errors",
     "open_regular",
     "read_limited",
+    "read_to_end",
 )
 
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -151,13 +153,19 @@ def open_regular(
     except OSError as error:
         raise map_os_error(error, path) from error
     try:
-        return fd, _check_regular(fd, path)
+        return fd, check_regular(fd, path)
     except BaseException:
         os.close(fd)
         raise
 
 
-def _check_regular(fd: int, path: str | Path) -> os.stat_result:
+def check_regular(fd: int, path: str | Path) -> os.stat_result:
+    """The status of an open file, which has to be a regular one (rule DI-07).
+
+    Raises:
+        LayoutError: It is a directory, FIFO, device or socket.
+        SourceError: The operating system does not tell.
+    """
     try:
         status = os.fstat(fd)
     except OSError as error:
@@ -188,6 +196,22 @@ def read_limited(
         SupplementedError: See `open_regular`.
     """
     fd, status = open_regular(path, missing=missing, follow=follow)
+    return read_to_end(fd, status, path, limit)
+
+
+def read_to_end(fd: int, status: os.stat_result, path: str | Path, limit: int) -> bytes:
+    """Read a small file that was just opened, and close it.
+
+    Args:
+        fd: The open file; it is closed on every path out.
+        status: Its status.
+        path: Its name, for messages.
+        limit: The most bytes to accept.
+
+    Raises:
+        LimitExceededError: It has more than `limit` bytes.
+        SourceError: It cannot be read.
+    """
     try:
         data = os.read(fd, min(status.st_size, limit) + 1)
         if len(data) != status.st_size:  # Otherwise that was the end, and one call is saved.

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
 
 __all__ = (
+    "LOCK_FILE",
     "LockBusy",
     "acquire_lock",
+    "call_locked",
     "is_at",
     "lock_file",
     "release_lock",
@@ -41,6 +43,12 @@ T = TypeVar("T")
 
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+LOCK_FILE: Final = ".asupplemented.lock"
+"""The name of the lock file of a directory."""
+
+_LOCK_PATIENCE: Final = 60.0
+"""Seconds to try to get a lock; what is done under one takes milliseconds."""
+
 _PAUSE: Final = 0.005
 """Seconds between two attempts; the work under these locks takes about as long."""
 
@@ -49,8 +57,30 @@ class LockBusy(Exception):  # noqa: N818 - not an error: try again a little late
     """Another process or thread holds a lock."""
 
 
+async def call_locked(context: Context, path: Path, func: Callable[[], T]) -> T:
+    """Call a function in a thread while a lock is held.
+
+    Args:
+        context: The session, whose threads and clock are used.
+        path: The lock file.
+        func: What to call.
+
+    Raises:
+        SourceTimeoutError: Another process held the lock for a minute.
+        SourceError: See `try_lock`.
+    """
+
+    def call() -> T:
+        with try_lock(path) as held:
+            if not held:
+                raise LockBusy
+            return func()
+
+    return await retry_while_locked(context, path, call)
+
+
 async def retry_while_locked(
-    context: Context, path: Path, func: Callable[[], T], *, patience: float
+    context: Context, path: Path, func: Callable[[], T], *, patience: float = _LOCK_PATIENCE
 ) -> T:
     """Call a function in a thread, and again while it finds a lock held elsewhere.
 
@@ -112,7 +142,7 @@ def acquire_lock(path: Path) -> int | None:
             `asupplemented.aio.files.map_write_errors`.
     """
     with map_write_errors(path):
-        fd = os.open(path, _FLAGS, 0o644)
+        fd = os.open(path, _FLAGS, 0o600)  # A user that can open it could hold the lock for ever.
         try:
             held = lock_file(fd) and is_at(fd, path)
         except BaseException:
@@ -154,10 +184,16 @@ def lock_file(fd: int, *, shared: bool = False) -> bool:
     return True
 
 
-def is_at(fd: int, path: Path) -> bool:
-    """Whether a path still names an open file; the name may be gone or belong to another file."""
+def is_at(fd: int, path: str | Path, *, dir_fd: int | None = None) -> bool:
+    """Whether a path still names an open file; the name may be gone or belong to another file.
+
+    Args:
+        fd: The open file.
+        path: The path, from `dir_fd` on if that is given.
+        dir_fd: An open directory.
+    """
     try:
-        there = path.stat(follow_symlinks=False)
+        there = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(fd), there)

@@ -11,12 +11,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import AsyncResource, Framed, Resumable
+from asupplemented.aio.beneath import is_private
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking
 from asupplemented.aio.timers import MinRate, WaitTimer
-from asupplemented.blobs.blob_file import FileIdentity, identify, share_blob_file
+from asupplemented.blobs.blob_file import FileIdentity, has_content, identify, share_blob_file
 from asupplemented.blobs.read_ahead import ReadAhead, verified_files
-from asupplemented.errors import SizeMismatchError
+from asupplemented.errors import DigestMismatchError, SizeMismatchError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,8 +144,36 @@ class FileAttempt(Attempt):
         known = verified_files(self._context).recall(self._digest)
         file = self._file
         if known is not None and (file.offset, file.size) == (0, known.size):
-            found = await run_blocking(self._context, identify, self._reader)
+            found = await run_blocking(self._context, self._identify_private)
             self._known = known if found == known else None
+        if self._known is None and file.linked:
+            await self._verify_first()
+
+    def _identify_private(self) -> FileIdentity | None:
+        """The identity of the file, None if another user can change it. Blocking.
+
+        Such a user can write through a mapping of the file, and its timestamps stay as they are. So
+        the file is hashed whenever it is read.
+        """
+        return identify(self._reader) if is_private(self._file.path) else None
+
+    async def _verify_first(self) -> None:
+        """Hash the whole file that a link led to, before any of it is handed out.
+
+        The image chooses the target of the link, which may be any file of this machine.
+
+        Raises:
+            DigestMismatchError: It is not the blob.
+        """
+        context, digest, file = self._context, self._digest, self._file
+        before = await run_blocking(context, self._identify_private)
+        if not await has_content(context, self._reader, file.size, digest):
+            message = f"a symbolic link leads to a file that is not the blob: {file.path}"
+            raise DigestMismatchError(message)
+        after = await run_blocking(context, self._identify_private)
+        if after is not None and after == before and (file.offset, file.size) == (0, after.size):
+            verified_files(context).remember(digest, after)
+            self._known = verified_files(context).recall(digest)
 
     async def begin(
         self, end: int | None, running: RunningHash | None, size: int | None = None
@@ -186,7 +215,10 @@ class FileAttempt(Attempt):
 
 
 class CachedAttempt(FileAttempt):
-    """A file in the cache, which verified it when it was stored."""
+    """A file in the cache, which verified it when it was stored.
+
+    If another user can change the file, it is hashed again while it is read.
+    """
 
     __slots__ = ()
 
@@ -195,11 +227,9 @@ class CachedAttempt(FileAttempt):
         return True
 
     async def look(self) -> None:
+        known = await run_blocking(self._context, self._identify_private)
         status = self._file.verified
-        if status is None:
-            self._known = await run_blocking(self._context, identify, self._reader)
-        else:
-            self._known = FileIdentity.of(status)
+        self._known = known if known is None or status is None else FileIdentity.of(status)
 
 
 class WireAttempt(Attempt):

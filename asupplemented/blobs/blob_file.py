@@ -4,36 +4,52 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import BlobFile
-from asupplemented.aio.files import SharedFile, map_os_error, open_regular
+from asupplemented.aio.beneath import Follow, open_beneath
+from asupplemented.aio.files import SharedFile, map_os_error
+from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import BlobNotFoundError
 from asupplemented.limits import BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from asupplemented.errors import SupplementedError
+    from asupplemented.abc import Context
     from asupplemented.model.digest import Digest
 
-__all__ = ("FileIdentity", "identify", "matches", "open_blob_file", "share_blob_file")
+__all__ = (
+    "FileIdentity",
+    "has_content",
+    "identify",
+    "matches",
+    "open_blob_file",
+    "share_blob_file",
+)
+
+_HASH_BLOCK: Final = 4 * BLOCK
+"""Bytes that are read and hashed in one hop to a thread; hashing can be cancelled between hops."""
 
 
 def open_blob_file(
-    path: Path,
-    *,
-    missing: Callable[[str], SupplementedError] = BlobNotFoundError,
-    follow: bool = True,
+    path: Path, *, root: Path | None = None, follow: Follow = Follow.ANY
 ) -> BlobFile:
     """Open a file that is one blob, as a `LocalFile` adapter has to. Blocking.
 
+    Args:
+        path: The file.
+        root: A directory above it; None for its own directory.
+        follow: Which links below `root` are followed.
+
     Raises:
-        SupplementedError: See `asupplemented.aio.files.open_regular`.
+        BlobNotFoundError: There is no such file.
+        SupplementedError: See `asupplemented.aio.beneath.open_beneath`.
     """
-    fd, status = open_regular(path, missing=missing, follow=follow)
-    return BlobFile(fd, path, 0, status.st_size, partial(os.close, fd))
+    root = root or path.parent
+    name = str(path.relative_to(root))
+    fd, status, linked = open_beneath(str(root), name, missing=BlobNotFoundError, follow=follow)
+    return BlobFile(fd, path, 0, status.st_size, partial(os.close, fd), linked=linked)
 
 
 class FileIdentity(NamedTuple):
@@ -83,4 +99,28 @@ def matches(fd: int, digest: Digest) -> bool:
             position += len(block)
     except OSError as error:
         raise map_os_error(error, f"blob {digest}") from error
+    return hasher.hexdigest() == digest.encoded
+
+
+async def has_content(context: Context, file: SharedFile, size: int, digest: Digest) -> bool:
+    """Whether the first bytes of a file are exactly the blob that a digest names.
+
+    Args:
+        context: The session, whose threads read.
+        file: The file.
+        size: How many bytes are hashed, or fewer if the file ends before.
+        digest: The digest.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    hasher, position = digest.hasher(), 0
+
+    def hash_block() -> int:
+        block = file.read(position, min(_HASH_BLOCK, size - position))
+        hasher.update(block)
+        return len(block)
+
+    while count := await run_blocking(context, hash_block):
+        position += count
     return hasher.hexdigest() == digest.encoded

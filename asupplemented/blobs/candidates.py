@@ -32,7 +32,7 @@ from asupplemented.events import AttemptFailed
 from asupplemented.limits import MAX_BLOB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context, RawBlob
     from asupplemented.blobs.attempts import Attempt
@@ -89,6 +89,7 @@ class Candidates:
     __slots__ = (
         "_calm",
         "_context",
+        "_corrupt",
         "_digest",
         "_dropped",
         "_failures",
@@ -115,6 +116,7 @@ class Candidates:
         self._promised = promised
         self._health = health_of(context)
         self._failures: list[SupplementedError] = []
+        self._corrupt: list[VerificationError] = []
         self._dropped = 0
         """Number of failures beyond `MAX_FAILURES`, which are not kept."""
         self._hurried: list[BlobCandidate] = []
@@ -128,6 +130,11 @@ class Candidates:
     def failures(self) -> int:
         """Attempts that failed."""
         return len(self._failures) + self._dropped
+
+    @property
+    def corrupt(self) -> Sequence[VerificationError]:
+        """Errors of the candidates that had other content under the digest."""
+        return self._corrupt
 
     async def open_next(
         self, *, size: int | None, start: int, end: int | None, progress: int = 0
@@ -310,6 +317,8 @@ class Candidates:
     def _note(self, failure: SupplementedError) -> None:
         # Its frames hold chunks, and a blob that breaks off often is long.
         self._failures.append(failure.with_traceback(None))
+        if isinstance(failure, VerificationError) and len(self._corrupt) < MAX_FAILURES:
+            self._corrupt.append(failure)
         if len(self._failures) > MAX_FAILURES:
             del self._failures[MAX_FAILURES // 2]
             self._dropped += 1

@@ -23,6 +23,7 @@ from asupplemented.errors import (
     SourceError,
     SupplementedError,
     UsageError,
+    VerificationError,
 )
 from asupplemented.events import BlobServed, BlobStarted
 
@@ -80,6 +81,10 @@ class BlobReader(AsyncResource):
     @abc.abstractmethod
     def list_served(self) -> Sequence[Served]:
         """The parts that each source has served up to now, in order."""
+
+    @abc.abstractmethod
+    def list_corrupt(self) -> Sequence[VerificationError]:
+        """Errors of the sources that had other content, in order."""
 
 
 FirstChoice: TypeAlias = (
@@ -177,6 +182,9 @@ class FailoverReader(BlobReader):
 
     def list_served(self) -> Sequence[Served]:
         return self._failover.list_served()
+
+    def list_corrupt(self) -> Sequence[VerificationError]:
+        return self._candidates.corrupt
 
     # Opening
 

@@ -21,6 +21,7 @@ from asupplemented.errors import (
     SourceError,
     SupplementedError,
     UsageError,
+    VerificationError,
 )
 from asupplemented.events import BlobFinished
 from asupplemented.limits import CHUNK_MAX
@@ -161,6 +162,10 @@ class VerifiedStream(BlobStream):
     @property
     def served(self) -> tuple[Served, ...]:
         return tuple(self._reader.list_served())
+
+    @property
+    def corrupt(self) -> tuple[VerificationError, ...]:
+        return tuple(self._reader.list_corrupt())
 
     @property
     def verified(self) -> bool | None:

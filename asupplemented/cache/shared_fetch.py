@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
+    from asupplemented.errors import VerificationError
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("Reopen", "SharedFetch", "SharedReader")
@@ -149,6 +150,11 @@ class SharedFetch(AsyncResource):
     def served(self) -> Sequence[Served]:
         """The parts that each source has served."""
         return () if self._stream is None else self._stream.served
+
+    @property
+    def corrupt(self) -> Sequence[VerificationError]:
+        """Errors of the sources that had other content."""
+        return () if self._stream is None else self._stream.corrupt
 
     # The fetch itself
 
@@ -474,6 +480,9 @@ class SharedReader(BlobReader):
     def list_served(self) -> Sequence[Served]:
         served = self._fetch.served if self._own is None else self._own.served
         return tuple(part._replace(member=self._find_member(part.reference)) for part in served)
+
+    def list_corrupt(self) -> Sequence[VerificationError]:
+        return self._fetch.corrupt if self._own is None else self._own.corrupt
 
     def _find_member(self, reference: str) -> int | None:
         """The number that a source of the fetch has among the reader's own."""

@@ -83,7 +83,8 @@ class CopyReport(NamedTuple):
     """What a copy did.
 
     Attributes:
-        destination: The reference that was written, as text.
+        destination: The reference that opens the copy, as text. It is the one that was given, with
+            a number if a nameless copy is not the only image of its layout (rule OC-05).
         digest: Digest of the top manifest, as written.
         media_type: Media type of the top manifest.
         manifests: Number of manifests written, the top included.
@@ -287,7 +288,14 @@ class _Transfer:
                 await for_each(level, self.output.put_manifest, limit=self.limit)
             await self._put_signatures()
             self._list_extras()
+            asked = self.output.reference
             await self.output.commit(plan.top, platform=plan.platform)
+        if self.output.reference != asked:
+            self._warn(
+                f"{asked} lists other images too and so cannot be opened; this copy is "
+                f"{self.output.reference} until the list changes; copy to a name, such as "
+                f"{asked}:NAME, to keep it apart"
+            )
 
     def report(self, seconds: float) -> CopyReport:
         """Sum up the run."""
@@ -325,6 +333,7 @@ class _Transfer:
                     await stack.enter_async_context(stream)
                 self.progress(BlobAdvanced(blob, 0))
                 await self._put_blob(stream)
+                self._warn_of_corrupt(stream)
         except BlobNotFoundError:
             if not blob.urls:
                 raise
@@ -333,6 +342,13 @@ class _Transfer:
         size = stream.received if stream.size is None else stream.size
         self.written.append(size)
         self.progress(BlobCopied(blob, size, stream.member))
+
+    def _warn_of_corrupt(self, stream: BlobStream) -> None:
+        for failure in stream.corrupt:
+            self._warn(
+                f"{failure.reference} is damaged: blob {stream.descriptor.digest} was copied from "
+                f"{stream.served[-1].reference} instead ({failure.message})"
+            )
 
     async def _put_blob(self, stream: BlobStream) -> None:
         """Write a blob. The destination reads the stream, so the error may be of either side."""

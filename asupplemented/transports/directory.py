@@ -3,6 +3,23 @@
 ``manifest.json`` is the default manifest and ``<hex>.manifest.json`` an instance; ``<hex>`` is a
 blob; ``signature-N`` and ``<hex>.signature-N`` are signatures, N from 1. A digest that is not
 sha256 is spelled ``<algorithm>-<hex>``.
+
+Theory of operation of writing. ``version`` gets its name first and keeps it, so a directory is
+known as an image whatever becomes of the copy. Blobs and instances have their digests for names,
+and so belong to the old image as well as to the new one. Signatures do not: their files change when
+the image does, one after another, and no rename covers them and ``manifest.json``. So a commit that
+changes signatures beside an image that is there takes these steps, under the lock of the directory:
+
+1. write the new manifest under a name that no reader looks at: a full disk fails here
+2. save the signatures of the old image in one file, `SAVED_FILE`, with the digest of its manifest
+3. change the files of signatures
+4. rename the new manifest to ``manifest.json``
+5. remove `SAVED_FILE`
+
+A reader takes the saved signatures as long as ``manifest.json`` has the digest that they were saved
+with. So at every moment the image is the old one with its signatures, or the new one with its own,
+even if the process is killed. Other tools do not know the file, so a commit that fails after step 2
+also puts the old files back.
 """
 
 from __future__ import annotations
@@ -11,22 +28,29 @@ import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+import msgspec
+
 from asupplemented.abc import Opening
-from asupplemented.aio.atomic import PREFIX, sync_directory, write_file
-from asupplemented.aio.files import map_os_error, map_write_errors, read_limited
+from asupplemented.aio.atomic import PREFIX, StagedFile, sync_directory
+from asupplemented.aio.beneath import Follow, read_beneath
+from asupplemented.aio.files import map_os_error, map_write_errors
+from asupplemented.aio.locks import LOCK_FILE, call_locked
 from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import (
     ImageNotFoundError,
     LayoutError,
     LimitExceededError,
     NotFoundError,
+    SupplementedError,
     excerpt,
 )
-from asupplemented.limits import MAX_SIGNATURE, MAX_SIGNATURES
+from asupplemented.limits import MAX_MANIFEST, MAX_SIGNATURE, MAX_SIGNATURES, MIB
+from asupplemented.model.digest import Digest
 from asupplemented.model.signature import Signature
 from asupplemented.source import open_verified
 from asupplemented.transports.disk import (
@@ -34,14 +58,12 @@ from asupplemented.transports.disk import (
     DiskSource,
     check_path,
     first_found,
-    holds,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from asupplemented.abc import Context, Destination, Source
-    from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
 
@@ -50,6 +72,10 @@ __all__ = ("DirectoryDestination", "DirectoryReference", "DirectorySource", "rea
 MANIFEST_FILE: Final = "manifest.json"
 VERSION_FILE: Final = "version"
 
+SAVED_FILE: Final = ".asupplemented.signatures"
+"""The signatures of the image that a commit is about to replace."""
+
+_MAX_SAVED: Final = 64 * MIB
 _VERSION: Final = re.compile(rb"Directory Transport Version: ([0-9]{1,9})\.([0-9]{1,9})\n")
 _VERSION_SIZE: Final = 64
 _NEWEST: Final = (1, 2)
@@ -64,7 +90,8 @@ class DirectoryReference:
 
     Attributes:
         path: The directory, as the user wrote it; it may hold colons (rule DI-01).
-        follow_symlinks: Whether a file may be a symbolic link, wherever it leads (rule DI-07).
+        follow_symlinks: Whether files may be symbolic links: blobs and instances wherever they
+            lead, all others only within the directory (rule DI-07).
         durable: Whether a destination waits until what it wrote is on the disk.
 
     Raises:
@@ -124,8 +151,12 @@ class DirectoryReference:
         return f"dir:{self.path}"
 
 
-def read_version(root: str) -> tuple[int, int] | None:
+def read_version(root: str, *, follow: Follow = Follow.INSIDE) -> tuple[int, int] | None:
     """The version of an image directory (rule DI-03). Blocking.
+
+    Args:
+        root: The directory.
+        follow: Which links are followed.
 
     Returns:
         Major and minor number, None if the directory does not say.
@@ -136,7 +167,7 @@ def read_version(root: str) -> tuple[int, int] | None:
     """
     path = f"{root}/{VERSION_FILE}"
     try:
-        content = read_limited(path, _VERSION_SIZE)
+        content = read_beneath(root, VERSION_FILE, _VERSION_SIZE, follow=follow)
     except NotFoundError:
         return None
     except LimitExceededError as error:
@@ -170,57 +201,114 @@ class DirectorySource(DiskSource):
     """
 
     def __init__(self, reference: DirectoryReference, session: Context) -> None:
-        super().__init__(session, follow=reference.follow_symlinks)
-        self._root = reference.path
+        super().__init__(session, reference.path, follow=reference.follow_symlinks, named=False)
 
     @classmethod
     async def find(cls, reference: DirectoryReference, session: Context) -> Self:
         """Check that there is a directory of a version that can be read (rule DI-03)."""
-        await run_blocking(session, _check_directory, reference.path)
-        return cls(reference, session)
+        source = cls(reference, session)
+        await run_blocking(session, source._check)
+        return source
 
-    def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
+    def _check(self) -> None:
+        root = self._root
+        try:
+            mode = Path(root).stat().st_mode
+        except FileNotFoundError as error:
+            message = f"there is no directory {root}; check the path, or copy an image to it first"
+            raise ImageNotFoundError(message) from error
+        except OSError as error:
+            raise map_os_error(error, root) from error
+        if not stat.S_ISDIR(mode):
+            message = f"{root} is not a directory"
+            raise LayoutError(message)
+        read_version(root, follow=self._follow_unnamed)
+
+    def manifest_names(self, instance: Digest | None) -> Iterable[str]:
         if instance is None:
-            return (f"{self._root}/{MANIFEST_FILE}",)
-        return [f"{self._root}/{name}.{MANIFEST_FILE}" for name in _spellings(instance)]
+            return (MANIFEST_FILE,)
+        return [f"{name}.{MANIFEST_FILE}" for name in _spellings(instance)]
 
-    def blob_paths(self, digest: Digest) -> Iterable[str]:
-        return [f"{self._root}/{name}" for name in _spellings(digest)]
+    def blob_names(self, digest: Digest) -> Iterable[str]:
+        return _spellings(digest)
 
     async def fetch_signatures(self, instance: Digest | None) -> Sequence[Signature]:
         """Read ``signature-1`` and on, until one is not there (rules DI-04, SR-12)."""
         return await run_blocking(self._session, self._read_signatures, instance)
 
     def _read_signatures(self, instance: Digest | None) -> list[Signature]:
-        signatures: list[Signature] = []
-        total = 0
-        for number in range(1, MAX_SIGNATURES + 2):
-            found = self._read_signature(instance, number)
-            if found is None:
-                return signatures
-            signatures.append(_parse_signature(*found))
-            total += len(found[1])
-            if total > MAX_SIGNATURE:
-                message = f"the signatures exceeded maximum allowed size of {MAX_SIGNATURE} bytes"
-                raise LimitExceededError(message, limit=MAX_SIGNATURE)
-        message = f"there are more than {MAX_SIGNATURES} signatures"
-        raise LimitExceededError(message, limit=MAX_SIGNATURES)
+        found = _read_signatures(self._root, instance, follow=self._follow_unnamed)
+        return [_parse_signature(path, blob) for path, blob in found]
 
-    def _read_signature(self, instance: Digest | None, number: int) -> tuple[str, bytes] | None:
-        """The file and its content, None if there is no signature of this number."""
 
-        def read(path: str) -> tuple[str, bytes]:
-            return path, read_limited(path, MAX_SIGNATURE, follow=self._follow)
+def _read_signatures(
+    root: str, instance: Digest | None, *, follow: Follow
+) -> list[tuple[str, bytes]]:
+    """The signatures of an image as they are stored, each with its file. Blocking."""
+    saved = _Saved.read(root)
+    key = instance or ""
+    if saved is not None and key in saved.signatures and saved.fits(root, follow):
+        return [(f"{root}/{SAVED_FILE}", blob) for blob in saved.signatures[key]]
+    return _read_signature_files(root, instance, follow=follow)
 
+
+def _read_signature_files(
+    root: str, instance: Digest | None, *, follow: Follow
+) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    total = 0
+    prefixes = [""] if instance is None else [f"{name}." for name in _spellings(instance)]
+
+    def read(name: str) -> tuple[str, bytes]:
+        return f"{root}/{name}", read_beneath(root, name, MAX_SIGNATURE, follow=follow)
+
+    for number in range(1, MAX_SIGNATURES + 2):
         try:
-            return first_found(_signature_paths(self._root, instance, number), read)
+            found.append(first_found([f"{each}signature-{number}" for each in prefixes], read))
         except NotFoundError:
+            return found
+        total += len(found[-1][1])
+        if total > MAX_SIGNATURE:
+            message = f"the signatures exceeded maximum allowed size of {MAX_SIGNATURE} bytes"
+            raise LimitExceededError(message, limit=MAX_SIGNATURE)
+    message = f"there are more than {MAX_SIGNATURES} signatures"
+    raise LimitExceededError(message, limit=MAX_SIGNATURES)
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    """Signatures of the image that a commit is about to replace.
+
+    Attributes:
+        manifest: The sha256 of its ``manifest.json``.
+        signatures: What is stored, by the digest of an instance; "" is the image itself.
+    """
+
+    manifest: str
+    signatures: dict[str, list[bytes]]
+
+    @classmethod
+    def read(cls, root: str) -> _Saved | None:
+        """Read what a commit saved that is running or was killed; None if there is nothing."""
+        try:
+            raw = read_beneath(root, SAVED_FILE, _MAX_SAVED, follow=Follow.NONE)
+            return msgspec.json.decode(raw, type=cls)
+        except (SupplementedError, msgspec.DecodeError):
             return None
 
+    def fits(self, root: str, follow: Follow) -> bool:
+        """Whether the image is still the one that is about to be replaced."""
+        return self.manifest == _digest_of_top(_read_top(root, follow))
 
-def _signature_paths(root: str, instance: Digest | None, number: int) -> list[str]:
-    names = [""] if instance is None else [f"{name}." for name in _spellings(instance)]
-    return [f"{root}/{name}signature-{number}" for name in names]
+
+def _read_top(root: str, follow: Follow) -> bytes | None:
+    try:
+        return read_beneath(root, MANIFEST_FILE, MAX_MANIFEST, follow=follow)
+    except SupplementedError:
+        return None
+
+
+def _digest_of_top(raw: bytes | None) -> str | None:
+    return None if raw is None else str(Digest.of(raw))
 
 
 def _parse_signature(path: str, blob: bytes) -> Signature:
@@ -230,25 +318,10 @@ def _parse_signature(path: str, blob: bytes) -> Signature:
         raise LayoutError(f"{path}: {error.message}") from error
 
 
-def _check_directory(root: str) -> None:
-    try:
-        mode = Path(root).stat().st_mode
-    except FileNotFoundError as error:
-        message = f"there is no directory {root}; check the path, or copy an image to it first"
-        raise ImageNotFoundError(message) from error
-    except OSError as error:
-        raise map_os_error(error, root) from error
-    if not stat.S_ISDIR(mode):
-        message = f"{root} is not a directory"
-        raise LayoutError(message)
-    read_version(root)
-
-
 class DirectoryDestination(DiskDestination):
     """Writes one image into a directory.
 
-    A version file marks the directory as an image from the start, so that the next attempt
-    knows its own; ``manifest.json``, written last, is what makes the image visible.
+    ``manifest.json``, written last, is what makes the image visible.
 
     Args:
         reference: Where to.
@@ -264,11 +337,11 @@ class DirectoryDestination(DiskDestination):
             session,
             root,
             staging=root,
+            blob_root=root,
             durable=reference.durable,
             follow=reference.follow_symlinks,
         )
-        self._version: tuple[int, int] | None = None
-        self._signatures: tuple[Signature, ...] | None = None
+        self._signatures: dict[Digest | None, Sequence[Signature]] = {}
 
     def blob_path(self, digest: Digest) -> Path:
         return self._path(_spell(digest))
@@ -280,33 +353,28 @@ class DirectoryDestination(DiskDestination):
         return self._root / name
 
     def prepare(self) -> None:
-        """Check that the directory is an image or empty (rule DI-06), make it, and mark it."""
-        version = read_version(str(self._root))
-        if version is None and _is_occupied(self._root):
+        """Check that the directory is an image or empty (rule DI-06), and make it."""
+        # In this order: another copy that starts now writes the version before any other file.
+        occupied = _is_occupied(self._root)
+        if read_version(str(self._root)) is None and occupied:
             message = (
                 f"{self._root} is not an image directory, and its files may be important; "
                 "give a new or empty directory"
             )
             raise LayoutError(message)
         super().prepare()
-        if version is None:
+
+    def mark(self) -> None:
+        if read_version(str(self._root)) is None:
             self._write_version(_SHA256_ONLY)
 
-    def abandon(self) -> None:
-        if self._version is not None:
-            with suppress(OSError):
-                self._path(VERSION_FILE).unlink()
-        super().abandon()
-
     def _write_version(self, version: tuple[int, int]) -> None:
-        content = b"Directory Transport Version: %d.%d\n" % version
-        write_file(self._path(VERSION_FILE), content, staging=self._root, durable=self._durable)
-        self._version = version
+        self.write(self._path(VERSION_FILE), b"Directory Transport Version: %d.%d\n" % version)
 
     async def put_signatures(
         self, signatures: Sequence[Signature], instance: Digest | None
     ) -> bool:
-        """Write all signatures of an instance; those of the top wait for `commit`.
+        """Keep all signatures of an instance for `commit`: until then an older image has its own.
 
         Raises:
             LimitExceededError: There are more than ``MAX_SIGNATURES``.
@@ -315,38 +383,94 @@ class DirectoryDestination(DiskDestination):
         if len(signatures) > MAX_SIGNATURES:
             message = f"{len(signatures)} signatures, at most {MAX_SIGNATURES} can be read back"
             raise LimitExceededError(message, limit=MAX_SIGNATURES, digest=instance)
-        if instance is None:
-            self._signatures = tuple(signatures)
-        else:
-            with self._located(instance):
-                await run_blocking(self._session, self._write_signatures, signatures, instance)
+        self._signatures[instance] = tuple(signatures)
         return True
 
-    def _write_signatures(self, signatures: Sequence[Signature], instance: Digest | None) -> None:
-        prefix = "" if instance is None else f"{_spell(instance)}."
-        for number, signature in enumerate(signatures, 1):
-            self.write(self._path(f"{prefix}signature-{number}"), signature.to_blob())
-        for number in count(len(signatures) + 1):
-            path = self._path(f"{prefix}signature-{number}")
-            with map_write_errors(path):
-                try:
-                    path.unlink()
-                except FileNotFoundError:
-                    return
-
     async def publish(self, top: Manifest, platform: Platform | None) -> None:  # noqa: ARG002 - no place for it
-        await run_blocking(self._session, self._publish, top)
+        await call_locked(self._session, self._path(LOCK_FILE), partial(self._publish, top))
 
     def _publish(self, top: Manifest) -> None:
-        path = self._path(MANIFEST_FILE)
-        # Signatures before the manifest: those of another image must never stand beside this one.
-        if self._signatures is not None or not holds(path, top.raw):
-            self._write_signatures(self._signatures or (), None)
-        if self._algorithms - {"sha256"} and read_version(str(self._root)) != _NEWEST:
+        root = str(self._root)
+        old = _read_top(root, Follow.INSIDE)
+        saved = _Saved.read(root)
+        wanted = {
+            key or "": [each.to_blob() for each in signatures]
+            for key, signatures in self._signatures.items()
+        }
+        if old != top.raw:
+            wanted.setdefault("", [])  # Those of another image do not stay.
+        if saved is not None and saved.manifest == _digest_of_top(old):
+            # A commit was killed, and may have changed any of these files.
+            wanted = {**saved.signatures, **wanted}
+        before = {key: self._stored_signatures(key) for key in wanted}
+        if self._algorithms - {"sha256"} and read_version(root) != _NEWEST:
             self._write_version(_NEWEST)
-        self.write(path, top.raw)
+        staged = StagedFile.create(self._root, root=self._root)
+        try:
+            staged.write(0, top.raw)
+            if self._durable:
+                staged.sync()
+            if old is not None and before != wanted:
+                self._save(_Saved(str(Digest.of(old)), before))
+            self._replace_signatures(before, wanted)
+            if old != top.raw:
+                staged.publish(self._path(MANIFEST_FILE))
+        finally:
+            staged.close()
         if self._durable:
             sync_directory(self._root)
+        self._remove(SAVED_FILE)
+
+    def _stored_signatures(self, key: str) -> list[bytes]:
+        instance = Digest(key) if key else None
+        try:
+            found = _read_signatures(str(self._root), instance, follow=Follow.INSIDE)
+        except SupplementedError:
+            return []  # What cannot be read is replaced.
+        return [blob for _, blob in found]
+
+    def _save(self, saved: _Saved) -> None:
+        raw = msgspec.json.encode(saved)
+        if len(raw) > _MAX_SAVED:
+            message = (
+                f"the signatures of the image in {self._root} exceeded maximum allowed size of "
+                f"{_MAX_SAVED} bytes; copy to a new directory"
+            )
+            raise LimitExceededError(message, limit=_MAX_SAVED)
+        self.write(self._path(SAVED_FILE), raw)
+        if self._durable:
+            sync_directory(self._root)
+
+    def _replace_signatures(
+        self, before: Mapping[str, Sequence[bytes]], wanted: Mapping[str, Sequence[bytes]]
+    ) -> None:
+        try:
+            for key, blobs in wanted.items():
+                self._write_signatures(key, blobs)
+        except BaseException:
+            with suppress(SupplementedError):  # Then the saved ones stay, for our readers.
+                for key, blobs in before.items():
+                    self._write_signatures(key, blobs)
+                self._remove(SAVED_FILE)
+            raise
+
+    def _write_signatures(self, key: str, blobs: Sequence[bytes]) -> None:
+        prefix = f"{_spell(Digest(key))}." if key else ""
+        for number, blob in enumerate(blobs, 1):
+            self.write(self._path(f"{prefix}signature-{number}"), blob)
+        for number in count(len(blobs) + 1):
+            if not self._remove(f"{prefix}signature-{number}"):
+                return
+
+    def _remove(self, name: str) -> bool:
+        """Remove a file; gives whether there was one."""
+        path = self._path(name)
+        with map_write_errors(path):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
 
 
 def _is_occupied(root: Path) -> bool:
@@ -356,4 +480,4 @@ def _is_occupied(root: Path) -> bool:
         return False
     except OSError as error:
         raise map_os_error(error, root) from error
-    return not all(name.startswith(PREFIX) for name in names)
+    return not all(name.startswith(PREFIX) or name == LOCK_FILE for name in names)

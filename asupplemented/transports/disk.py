@@ -12,7 +12,7 @@ import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from asupplemented.abc import Destination, RawManifest
 from asupplemented.aio.atomic import (
@@ -22,15 +22,17 @@ from asupplemented.aio.atomic import (
     sync_directory,
     write_file,
 )
+from asupplemented.aio.beneath import Follow, open_directory, read_beneath
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.aio.files import read_limited
+from asupplemented.aio.files import map_write_errors, read_limited
+from asupplemented.aio.locks import LOCK_FILE, LockBusy, retry_while_locked, try_lock
 from asupplemented.aio.threads import run_blocking, run_opening
-from asupplemented.blobs.blob_file import open_blob_file, share_blob_file
+from asupplemented.blobs.blob_file import has_content, open_blob_file, share_blob_file
 from asupplemented.errors import (
-    BlobNotFoundError,
     ClosedError,
     ImageNotFoundError,
     InvalidReferenceError,
+    LayoutError,
     ManifestNotFoundError,
     NotFoundError,
     SourceError,
@@ -38,7 +40,7 @@ from asupplemented.errors import (
     UnsupportedManifestError,
     excerpt,
 )
-from asupplemented.limits import BLOCK, MAX_MANIFEST
+from asupplemented.limits import MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import SCHEMA1
 
@@ -46,9 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from asupplemented.abc import BlobFile, BlobStream, Context, Reference
-    from asupplemented.aio.files import SharedFile
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.model.digest import Hasher
     from asupplemented.model.manifest import Manifest
     from asupplemented.model.platform import Platform
 
@@ -62,9 +62,6 @@ __all__ = (
 )
 
 T = TypeVar("T")
-
-_HASH_BLOCK: Final = 4 * BLOCK
-"""Bytes to read and hash in one hop to a thread; the check can be cancelled between two hops."""
 
 
 def check_path(path: str) -> None:
@@ -89,26 +86,43 @@ def check_path(path: str) -> None:
 class DiskSource(abc.ABC):
     """Reads manifests and blobs that are files.
 
+    A blob or an instance is verified before any of it is handed out, so a link may lead to it from
+    anywhere. What no digest names must not lie behind a link out of the image: the error or the
+    answer would tell what is in a file of someone else (rule DI-07).
+
     Args:
         session: The session, whose threads read.
-        follow: Whether a file may be a symbolic link, wherever it leads.
+        root: The directory below which everything is.
+        follow: Whether files may be symbolic links.
+        named: Whether a digest names the default manifest.
     """
 
-    def __init__(self, session: Context, *, follow: bool) -> None:
+    def __init__(self, session: Context, root: str, *, follow: bool, named: bool) -> None:
         self._session = session
-        self._follow = follow
+        self._root = root
+        self._follow = Follow.ANY if follow else Follow.NONE
+        self._follow_unnamed = Follow.INSIDE if follow else Follow.NONE
+        default = self._follow if named else self._follow_unnamed
         # Made once, because a batch reads thousands of manifests.
-        read = partial(read_limited, limit=MAX_MANIFEST, follow=follow)
-        self._read_default = partial(read, missing=_no_image)
-        self._read_instance = partial(read, missing=ManifestNotFoundError)
+        self._read_default = self._reader(_no_image, default)
+        self._read_instance = self._reader(ManifestNotFoundError, self._follow)
+
+    def _reader(
+        self, missing: Callable[[str], SupplementedError], follow: Follow
+    ) -> Callable[[str], bytes]:
+        if follow is Follow.ANY:
+            root, read = self._root, partial(read_limited, limit=MAX_MANIFEST, missing=missing)
+            return lambda name: read(f"{root}/{name}")
+        read_strictly = partial(read_beneath, missing=missing, follow=follow)
+        return lambda name: read_strictly(self._root, name, MAX_MANIFEST)
 
     @abc.abstractmethod
-    def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
-        """The files to try for a manifest, the likeliest first."""
+    def manifest_names(self, instance: Digest | None) -> Iterable[str]:
+        """The files to try for a manifest, as paths from the root, the likeliest first."""
 
     @abc.abstractmethod
-    def blob_paths(self, digest: Digest) -> Iterable[str]:
-        """The files to try for a blob, the likeliest first."""
+    def blob_names(self, digest: Digest) -> Iterable[str]:
+        """The files to try for a blob, as paths from the root, the likeliest first."""
 
     async def fetch_manifest(self, instance: Digest | None) -> RawManifest:
         return await run_blocking(self._session, self.read_manifest, instance)
@@ -132,14 +146,15 @@ class DiskSource(abc.ABC):
     def read_bytes(self, instance: Digest | None) -> bytes:
         """Read the bytes of a manifest. Blocking."""
         read = self._read_default if instance is None else self._read_instance
-        return first_found(self.manifest_paths(instance), read)
+        return first_found(self.manifest_names(instance), read)
 
     def open_file(self, blob: Descriptor) -> BlobFile:
         """Open the file of a blob. Blocking. URLs in the descriptor are ignored (rule OC-08)."""
-        return first_found(self.blob_paths(Digest(blob.digest)), self._open)
+        return first_found(self.blob_names(Digest(blob.digest)), self._open)
 
-    def _open(self, path: str) -> BlobFile:
-        return open_blob_file(Path(path), missing=BlobNotFoundError, follow=self._follow)
+    def _open(self, name: str) -> BlobFile:
+        root = Path(self._root)
+        return open_blob_file(root / name, root=root, follow=self._follow)
 
     async def aclose(self) -> None:  # noqa: B027 - not for subclasses to define
         """There is nothing to release: files are open only while they are read."""
@@ -166,18 +181,26 @@ def first_found(paths: Iterable[str], read: Callable[[str], T]) -> T:
 
 
 async def is_whole(
-    session: Context, path: Path, digest: Digest, size: int | None, *, follow: bool = True
+    session: Context,
+    root: Path,
+    path: Path,
+    digest: Digest,
+    size: int | None,
+    *,
+    follow: bool = True,
 ) -> bool:
     """Whether a file holds exactly the bytes that a digest names. It is read to its end.
 
     Args:
         session: The session, whose threads read.
+        root: A directory above it.
         path: The file, which need not be there, nor be a file.
         digest: What it should hold.
         size: Bytes it should have, None if not known.
-        follow: Whether it may be a symbolic link.
+        follow: Whether links below `root` are followed.
     """
-    opener = partial(open_blob_file, path, follow=follow)
+    follows = Follow.ANY if follow else Follow.NONE
+    opener = partial(open_blob_file, path, root=root, follow=follows)
     try:
         file = await run_opening(session, opener, lambda late: late.close())
     except (NotFoundError, SourceError):
@@ -186,21 +209,11 @@ async def is_whole(
     try:
         if size is not None and file.size != size:
             return False
-        hasher = digest.hasher()
-        position = 0
-        while count := await run_blocking(session, _hash_block, reader, hasher, position):
-            position += count
+        return await has_content(session, reader, file.size, digest)
     except SourceError:
         return False
     finally:
         reader.close()
-    return hasher.hexdigest() == digest.encoded
-
-
-def _hash_block(reader: SharedFile, hasher: Hasher, position: int) -> int:
-    block = reader.read(position, _HASH_BLOCK)
-    hasher.update(block)
-    return len(block)
 
 
 class DiskDestination(Destination):
@@ -212,6 +225,8 @@ class DiskDestination(Destination):
         root: The directory of the image. It is made by `prepare`; its parent has to be there.
         staging: Where files are made, and below which blobs and manifests go: `root`, or a
             directory in it or elsewhere.
+        blob_root: The directory below which no link is followed when blobs and manifests are
+            written: `root`, or `staging` if that is elsewhere.
         durable: Whether `commit` waits until everything is on the disk.
         follow: Whether a blob that is there already may be a symbolic link.
     """
@@ -223,6 +238,7 @@ class DiskDestination(Destination):
         root: Path,
         *,
         staging: Path,
+        blob_root: Path,
         durable: bool,
         follow: bool,
     ) -> None:
@@ -230,12 +246,14 @@ class DiskDestination(Destination):
         self._session = session
         self._root = root
         self._staging = staging
+        self._blob_root = blob_root
         self._durable = durable
         self._follow = follow
         self._held: set[Digest] = set()
         self._touched: set[Path] = set()
         self._algorithms: set[str] = set()
         self._made: list[Path] = []
+        self._marked = False
         self._closed = False
 
     # Different in each kind
@@ -249,6 +267,14 @@ class DiskDestination(Destination):
         """Where a manifest goes that is not the top."""
 
     @abc.abstractmethod
+    def mark(self) -> None:
+        """Say in a file that the directory holds images, unless there is such a file. Blocking.
+
+        Called under the lock of the directory before any other file gets its name. The mark stays,
+        so the directory of a copy that failed is known again, and no other copy removes it.
+        """
+
+    @abc.abstractmethod
     async def publish(self, top: Manifest, platform: Platform | None) -> None:
         """Make the image visible. All that it references has been written before."""
 
@@ -258,13 +284,39 @@ class DiskDestination(Destination):
             if not os.access(directory, os.F_OK):
                 self._made.append(directory)
             make_directory(directory)
-            remove_leftovers(directory)
+        with (
+            map_write_errors(self._staging),
+            suppress(FileNotFoundError),  # Another copy has just removed it; it is made again.
+            open_directory(self._staging, root=self._blob_root),
+        ):
+            remove_leftovers(self._root)
+            remove_leftovers(self._staging, root=self._blob_root)
 
     def abandon(self) -> None:
-        """Undo `prepare`, because nothing was written. Blocking."""
+        """Remove the directories that `prepare` made, unless there is a file in them. Blocking."""
         for directory in reversed(self._made):
             with suppress(OSError):
                 directory.rmdir()
+
+    async def _begin(self) -> None:
+        """Mark the directory, before the first file in it gets its name."""
+        if not self._marked:
+            lock = self._root / LOCK_FILE
+            await retry_while_locked(self._session, lock, partial(self._try_mark, lock))
+            self._marked = True
+
+    def _try_mark(self, lock: Path) -> None:
+        make_directory(self._root)
+        try:
+            with try_lock(lock) as held:
+                if held:
+                    self.mark()
+                    return
+        except LayoutError:
+            if os.access(self._root, os.F_OK):
+                raise
+        # It is locked; or another copy, which wrote nothing, has just removed the directory.
+        raise LockBusy
 
     # The same in all kinds
 
@@ -286,7 +338,9 @@ class DiskDestination(Destination):
         if digest in self._held:
             return True
         path = self.blob_path(digest)
-        whole = await is_whole(self._session, path, digest, blob.size, follow=self._follow)
+        whole = await is_whole(
+            self._session, self._blob_root, path, digest, blob.size, follow=self._follow
+        )
         if whole:
             self._hold(digest, path)
         return whole
@@ -295,7 +349,15 @@ class DiskDestination(Destination):
         self._check_open()
         digest = Digest(stream.descriptor.digest)
         path = self.blob_path(digest)
-        await ingest(self._session, stream, path, staging=self._staging, durable=self._durable)
+        await ingest(
+            self._session,
+            stream,
+            path,
+            staging=self._staging,
+            root=self._blob_root,
+            durable=self._durable,
+            before=self._begin,
+        )
         self._hold(digest, path)
 
     def _hold(self, digest: Digest, path: Path) -> None:
@@ -309,19 +371,23 @@ class DiskDestination(Destination):
         self._algorithms.add(manifest.digest.algorithm)
         path = self.manifest_path(manifest.digest)
         with self._located(manifest.digest):
+            await self._begin()
             await run_blocking(self._session, self.write, path, manifest.raw)
 
     async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
         self._check_open()
         self._check_kind(top)
         with self._located(top.digest):
+            await self._begin()
             await run_blocking(self._session, self._sync)
             await self.publish(top, platform)
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a small file, unless it has these bytes already. Blocking."""
         if not holds(path, data):
-            write_file(path, data, staging=self._staging, durable=self._durable)
+            write_file(
+                path, data, staging=self._staging, root=self._blob_root, durable=self._durable
+            )
         self._touched.add(path.parent)
 
     def _sync(self) -> None:
@@ -375,8 +441,8 @@ class DiskDestination(Destination):
 
 
 def holds(path: Path, data: bytes) -> bool:
-    """Whether there is a file with exactly these bytes. Blocking."""
+    """Whether there is a file with exactly these bytes, and not a link to one. Blocking."""
     try:
-        return read_limited(path, len(data)) == data
+        return read_limited(path, len(data), follow=False) == data
     except SupplementedError:
         return False

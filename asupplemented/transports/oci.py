@@ -33,6 +33,8 @@ from asupplemented.oci_layout import (
     add_beside,
     add_entry,
     describe,
+    list_entries,
+    name_of,
 )
 from asupplemented.source import open_verified
 from asupplemented.transports.disk import DiskDestination, DiskSource, check_path
@@ -84,7 +86,8 @@ class LayoutReference:
             is (rule OC-05).
         index: The position of an entry in ``index.json``, from 0, or None. For reading only.
         shared_blob_dir: Where blobs and manifests are instead of ``blobs`` (rule OC-09), or None.
-        follow_symlinks: Whether a blob may be a symbolic link, wherever it leads (rule OC-10).
+        follow_symlinks: Whether files may be symbolic links: blobs and manifests wherever they
+            lead, ``index.json`` only within the layout (rules DI-07, OC-10).
         durable: Whether a destination waits until what it wrote is on the disk.
         choice: What chooses among several entries of the name (rule CI-02); None takes the first.
 
@@ -148,7 +151,12 @@ class LayoutReference:
     @property
     def store(self) -> LayoutStore:
         """The files of the layout."""
-        return LayoutStore.at(self.path, shared=self.shared_blob_dir, durable=self.durable)
+        return LayoutStore.at(
+            self.path,
+            shared=self.shared_blob_dir,
+            durable=self.durable,
+            follow=self.follow_symlinks,
+        )
 
     def open(self, session: Context) -> Opening[Source]:
         """Open the image for reading. Its default manifest is read and verified at once.
@@ -203,8 +211,9 @@ class LayoutSource(DiskSource):
     def __init__(
         self, reference: LayoutReference, session: Context, index: LayoutIndex, entry: Descriptor
     ) -> None:
-        super().__init__(session, follow=reference.follow_symlinks)
         self._store = reference.store
+        root = str(self._store.blob_root)
+        super().__init__(session, root, follow=reference.follow_symlinks, named=True)
         self._default = Digest(entry.digest)
         self._entry = entry
         self._types = {each.digest: each.media_type for each in reversed(index.manifests)}
@@ -212,29 +221,36 @@ class LayoutSource(DiskSource):
     @classmethod
     async def find(cls, reference: LayoutReference, session: Context) -> Self:
         """Look an image up in ``index.json``. A missing ``oci-layout`` is no failure (OC-03)."""
+        # All of it in a thread, because an index may have tens of thousands of entries.
+        source, marked = await run_blocking(session, cls._find, reference, session)
+        if not marked:
+            message = f"the layout has no file {LAYOUT_FILE}; other tools may refuse it"
+            session.emit(Warned(str(reference), message))
+        return source
+
+    @classmethod
+    def _find(cls, reference: LayoutReference, session: Context) -> tuple[Self, bool]:
         store = reference.store
-        index, marked = await run_blocking(session, _look, store)
+        index = store.read_index()
         if index is None:
             message = (
                 f"there is no OCI layout at {store.root}: it has no {INDEX_FILE}; check the path, "
                 "or copy an image to it first"
             )
             raise ImageNotFoundError(message, reference=reference)
-        if not marked:
-            message = f"the layout has no file {LAYOUT_FILE}; other tools may refuse it"
-            session.emit(Warned(str(reference), message))
-        return cls(reference, session, index, choose_entry(index, reference))
+        source = cls(reference, session, index, choose_entry(index, reference))
+        return source, store.is_marked()
 
     @property
     def default_descriptor(self) -> Descriptor:
         """The chosen entry: the default manifest has its digest and size (rule OC-07)."""
         return self._entry
 
-    def manifest_paths(self, instance: Digest | None) -> Iterable[str]:
-        return (self._store.blob_path(instance or self._default),)
+    def manifest_names(self, instance: Digest | None) -> Iterable[str]:
+        return (self._store.blob_name(instance or self._default),)
 
-    def blob_paths(self, digest: Digest) -> Iterable[str]:
-        return (self._store.blob_path(digest),)
+    def blob_names(self, digest: Digest) -> Iterable[str]:
+        return (self._store.blob_name(digest),)
 
     def read_manifest(self, instance: Digest | None) -> RawManifest:
         """Read one manifest; its type is what an entry of ``index.json`` says (rule OC-06)."""
@@ -246,10 +262,6 @@ class LayoutSource(DiskSource):
             message = "a schema 1 manifest has no place in an OCI layout; convert the image first"
             raise UnsupportedManifestError(message, digest=instance or self._default)
         return RawManifest(raw, kind or None)
-
-
-def _look(store: LayoutStore) -> tuple[LayoutIndex | None, bool]:
-    return store.read_index(), store.is_marked()
 
 
 def _is_schema1(raw: bytes) -> bool:
@@ -326,13 +338,14 @@ class LayoutDestination(DiskDestination):
 
     def __init__(self, reference: LayoutReference, session: Context) -> None:
         self._store = reference.store
-        self._image = reference.image
-        self._beside: list[Descriptor] = []
+        self._given = reference
+        self._beside: list[tuple[Manifest, Platform | None]] = []
         super().__init__(
             reference,
             session,
             self._store.root,
             staging=self._store.blobs,
+            blob_root=self._store.blob_root,
             durable=reference.durable,
             follow=reference.follow_symlinks,
         )
@@ -348,6 +361,9 @@ class LayoutDestination(DiskDestination):
         self._store.read_index()
         super().prepare()
 
+    def mark(self) -> None:
+        self._store.mark()
+
     async def put_signatures(
         self,
         signatures: Sequence[Signature],  # noqa: ARG002 - a layout holds none
@@ -362,9 +378,9 @@ class LayoutDestination(DiskDestination):
         Returns:
             False if the image itself has no name: it has to be the only entry then (OC-05).
         """
-        if self._image is None:
+        if self._given.image is None:
             return False
-        self._beside += [describe(manifest, platform) for manifest, platform in images]
+        self._beside += images
         return True
 
     async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
@@ -372,9 +388,33 @@ class LayoutDestination(DiskDestination):
         await super().commit(top, platform=platform)
 
     async def publish(self, top: Manifest, platform: Platform | None) -> None:
-        entry = describe(top, platform, self._image)
+        """List the image in ``index.json``.
+
+        A nameless image that is not the only one can be opened by its number only, so that becomes
+        the reference of this destination (rule OC-05).
+        """
+        given = self._given
+        entry = describe(top, platform, given.image)
+        number: int | None = None
 
         def change(tree: Tree) -> Tree:
-            return add_beside(add_entry(tree, entry), self._beside)
+            nonlocal number
+            beside = [describe(manifest, platform) for manifest, platform in self._beside]
+            changed = add_beside(add_entry(tree, entry), beside)
+            number = None if given.image else _number_of(changed, top.digest)
+            return changed
 
         await self._store.update_index(self._session, change)
+        if number is not None:
+            self._reference = replace(given, index=number)
+
+
+def _number_of(tree: Tree, digest: Digest) -> int | None:
+    """The position of a nameless entry; None if it is the only entry of all."""
+    entries = list_entries(tree)
+    numbers = (
+        number
+        for number, each in enumerate(entries)
+        if each.get("digest") == digest and not name_of(each)
+    )
+    return next(numbers, None) if len(entries) > 1 else None

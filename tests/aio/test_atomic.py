@@ -115,7 +115,9 @@ def test_durable_means_synced_before_it_is_named(
     calls: list[str] = []
     real_sync, real_rename = os.fsync, os.rename
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), real_sync(fd)))
-    monkeypatch.setattr(os, "rename", lambda *a: (calls.append("rename"), real_rename(*a)))
+    monkeypatch.setattr(
+        os, "rename", lambda *a, **b: (calls.append("rename"), real_rename(*a, **b))
+    )
     write_file(tmp_path / "file", b"x", staging=tmp_path, durable=durable)
     assert calls == (["fsync", "rename"] if durable else ["rename"])
 

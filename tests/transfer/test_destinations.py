@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asupplemented.aio.threads import WORKERS, Workers
+from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.errors import BlobNotFoundError
 from asupplemented.session import Session
 from asupplemented.supplemented import supplement
 from asupplemented.testing import FakeRegistry, write_layout
 from asupplemented.testing.images import build_image, build_index
 from asupplemented.transfer.copy import copy
+from asupplemented.transports import parse_reference
+from tests.cache.driving import Events
 from tests.members import hold
 from tests.suspending import wait_until
 from tests.worlds import read_index
@@ -130,3 +133,42 @@ async def test_extras_are_listed_once_and_without_a_name(session: Session, tmp_p
     assert report.warnings == ()
     async with supplement(f"oci:{tmp_path}:@1").open(session) as image:
         assert image.resolution.top == extra["digest"]
+
+
+async def test_OC05_a_nameless_copy_beside_others_is_reported_where_it_can_be_opened(
+    session: Session, tmp_path: Path
+) -> None:
+    target = f"oci:{tmp_path / 'out'}"
+    report = await copy(hold("first", AMD), target, session)
+    assert (report.destination, report.warnings) == (target, ())
+    report = await copy(hold("again", AMD), target, session)
+    assert (report.destination, report.warnings) == (target, ())
+    await copy(hold("named", ARM), f"{target}:arm", session)
+    for image in (OTHER, AMD, TOP):
+        report = await copy(hold("next", image), target, session)
+        [warning] = report.warnings
+        assert report.destination in warning
+        assert f"{target}:NAME" in warning
+        async with parse_reference(report.destination).open(session) as copied:
+            assert (await copied.get_manifest()).raw == image.raw
+
+
+@pytest.mark.parametrize("cached", [False, True])
+async def test_a_damaged_supplement_that_another_member_made_up_for_is_a_warning(
+    tmp_path: Path, *, cached: bool
+) -> None:
+    write_layout(tmp_path / "good", AMD)
+    write_layout(tmp_path / "bad", AMD)
+    [layer, *_] = AMD.layers
+    damaged = file_of(tmp_path / "bad", layer)
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    group = supplement(f"oci:{tmp_path / 'good'}", f"oci:{tmp_path / 'bad'}")
+    events = Events()
+    cache = LayoutCache(tmp_path / "cache", 10**9) if cached else None
+    async with Session(cache=cache, hooks=[events]) as session:
+        report = await copy(group, f"dir:{tmp_path / 'out'}", session)
+    [warning] = report.warnings
+    assert warning in events.messages
+    assert f"oci:{tmp_path / 'bad'} is damaged" in warning
+    assert f"copied from oci:{tmp_path / 'good'}" in warning
+    assert layer in warning

@@ -66,6 +66,11 @@ async def failure_of(
     return caught.value
 
 
+def at(path: str | Path, directory: int | None) -> Path:
+    """The whole path of what a function of `os` is given with ``dir_fd``."""
+    return Path(path) if directory is None else Path(f"/proc/self/fd/{directory}").readlink() / path
+
+
 @contextmanager
 def failing_open(place: Path, code: int, *, flags: int = 0) -> Generator[None]:
     """Let the operating system refuse to open what lies in a place.
@@ -80,7 +85,7 @@ def failing_open(place: Path, code: int, *, flags: int = 0) -> Generator[None]:
     real = os.open
 
     def refuse(path: str | Path, mode: int, *args: int, **kwargs: int) -> int:
-        if Path(path).is_relative_to(place) and (not flags or mode & flags):
+        if at(path, kwargs.get("dir_fd")).is_relative_to(place) and (not flags or mode & flags):
             raise OSError(code, os.strerror(code), str(path))
         return real(path, mode, *args, **kwargs)
 
@@ -99,9 +104,9 @@ def watching_the_disk(root: Path) -> Generator[list[str]]:
         steps.append(f"sync {_inside(root, Path(f'/proc/self/fd/{fd}').readlink())}")
         real_sync(fd)
 
-    def rename(source: Path, target: Path) -> None:
-        steps.append(f"name {_inside(root, target)}")
-        real_rename(source, target)
+    def rename(source: str, target: str, **directories: int) -> None:
+        steps.append(f"name {_inside(root, at(target, directories.get('dst_dir_fd')))}")
+        real_rename(source, target, **directories)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", sync)

@@ -377,8 +377,10 @@ async def test_DI07_what_is_no_regular_file_is_refused_without_waiting(
 async def test_DI07_symbolic_links_are_followed_unless_told_otherwise(
     path: Path, tmp_path: Path, session: Session
 ) -> None:
-    for name in (SMALL_DIGEST.encoded, f"{ARM64.digest.encoded}.manifest.json", "manifest.json"):
+    for name in (SMALL_DIGEST.encoded, f"{ARM64.digest.encoded}.manifest.json"):
         (path / name).symlink_to((path / name).rename(tmp_path / name))
+    (path / "manifest.json").rename(path / "other.json")
+    (path / "manifest.json").symlink_to("other.json")
     async with DirectoryReference(str(path)).open(session) as source:
         assert await drain(source.open_blob(SMALL_DIGEST)) == SMALL
         assert (await source.get_manifest(ARM64.digest)).raw == ARM64.raw
@@ -392,6 +394,20 @@ async def test_DI07_symbolic_links_are_followed_unless_told_otherwise(
             await drain(source.open_blob(SMALL_DIGEST))
         with pytest.raises(LayoutError):
             await source.get_manifest(ARM64.digest)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "version", "signature-1"])
+async def test_DI07_what_no_digest_names_is_not_read_behind_a_link_out_of_the_image(
+    path: Path, tmp_path: Path, session: Session, name: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the password is swordfish")
+    (path / name).unlink(missing_ok=True)
+    (path / name).symlink_to(secret)
+    with pytest.raises(LayoutError, match="a symbolic link leads out of the image") as caught:
+        async with DirectoryReference(str(path)).open(session) as source:
+            await source.get_signatures()
+    assert "swordfish" not in str(caught.value)
 
 
 async def test_DI04_the_content_of_an_instance_is_checked(path: Path, session: Session) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import errno
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -225,9 +229,9 @@ async def test_no_more_signatures_than_can_be_read(path: Path, session: Session)
 
 async def test_signatures_that_cannot_be_written(path: Path, session: Session) -> None:
     async with DirectoryReference(str(path)).create(session) as destination:
-        with failing("pwrite", errno.ENOSPC), pytest.raises(SourceError) as caught:
-            await destination.put_signatures([ONE], ARM64.digest)
-        assert caught.value.digest == ARM64.digest
+        await destination.put_signatures([ONE], ARM64.digest)
+        with failing("pwrite", errno.ENOSPC), pytest.raises(SourceError):
+            await destination.commit(manifest_of(INDEX))
         assert not list(path.glob("*signature*"))
 
 
@@ -247,8 +251,142 @@ async def test_what_the_manifest_names_is_on_the_disk_before_it(
         with watching_the_disk(tmp_path) as steps:
             await destination.put_manifest(manifest_of(ARM64))
             await destination.commit(manifest_of(INDEX))
-    assert steps[:2] == ["sync part", f"name out/{ARM64.digest.encoded}.manifest.json"]
+    instance = f"name out/{ARM64.digest.encoded}.manifest.json"
+    assert steps[:4] == ["sync part", "name out/version", "sync part", instance]
     named = steps.index("name out/manifest.json")
-    assert {"sync out", "sync ."} <= set(steps[2:named])
+    assert {"sync out", "sync ."} <= set(steps[4:named])
     assert steps[named - 1] == "sync part"
     assert steps[named + 1 :] == ["sync out"]
+
+
+# Whatever becomes of a commit, the image is the old one with its signatures or the new one
+
+KILLED = """
+import asyncio, os, sys
+from asupplemented.model.signature import Signature
+from asupplemented.session import Session
+from asupplemented.transports.directory import DirectoryReference
+from tests.transports.contract import AMD64, INDEX
+from tests.worlds import manifest_of
+
+left = int(sys.argv[2])
+def counted(real):
+    def call(*args, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), 9)
+        return real(*args, **options)
+    return call
+async def main():
+    async with Session() as session:
+        async with DirectoryReference(sys.argv[1]).create(session) as destination:
+            await destination.put_manifest(manifest_of(AMD64))
+            await destination.put_signatures([], None)
+            await destination.put_signatures([Signature("sigstore-json", b"{}")] * 2, AMD64.digest)
+            for name in ("rename", "unlink"):
+                setattr(os, name, counted(getattr(os, name)))
+            await destination.commit(manifest_of(INDEX))
+asyncio.run(main())
+"""
+OLD = (ARM64.raw, (ONE, TWO), (THREE,))
+NEW = (INDEX.raw, (), (Signature("sigstore-json", b"{}"),) * 2)
+
+
+async def write_old(path: Path, session: Session) -> None:
+    async with DirectoryReference(str(path)).create(session) as destination:
+        await destination.put_manifest(manifest_of(AMD64))
+        await destination.put_signatures([ONE, TWO], None)
+        await destination.put_signatures([THREE], AMD64.digest)
+        await destination.commit(manifest_of(ARM64))
+
+
+async def write_new(path: Path, session: Session) -> None:
+    async with DirectoryReference(str(path)).create(session) as destination:
+        await destination.put_manifest(manifest_of(AMD64))
+        await destination.put_signatures(NEW[1], None)
+        await destination.put_signatures(NEW[2], AMD64.digest)
+        await destination.commit(manifest_of(INDEX))
+
+
+async def image_in(path: Path, session: Session) -> tuple[bytes, object, object]:
+    async with DirectoryReference(str(path)).open(session) as source:
+        raw = (await source.get_manifest()).raw
+        return raw, await source.get_signatures(), await source.get_signatures(AMD64.digest)
+
+
+async def test_DI06_a_commit_that_is_killed_at_any_step_leaves_one_image_whole(
+    tmp_path: Path, session: Session
+) -> None:
+    seen: list[object] = []
+    for step in range(40):
+        path = tmp_path / str(step)
+        await write_old(path, session)
+        command = [sys.executable, "-c", KILLED, str(path), str(step)]
+        killed = await asyncio.to_thread(subprocess.run, command, check=False)
+        found = await image_in(path, session)
+        assert found in (OLD, NEW)
+        seen.append(found)
+        await write_new(path, session)  # Nothing has to be removed by hand.
+        assert await image_in(path, session) == NEW
+        assert not list(path.glob(".asupplemented*"))
+        if killed.returncode == 0:
+            break
+    assert seen[0] == OLD
+    assert seen[-1] == NEW
+    assert len(seen) > 5
+
+
+@pytest.mark.parametrize("function", ["rename", "unlink", "pwrite", "fsync"])
+async def test_DI06_a_commit_that_fails_at_any_step_leaves_the_old_image_whole(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    real = getattr(os, function)
+    failures = 0
+    for step in range(40):
+        path = tmp_path / f"{function}{step}"
+        await write_old(path, session)
+        left = step
+
+        def call(*args: object, **options: object) -> object:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                raise OSError(errno.ENOSPC, "full")
+            return real(*args, **options)
+
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, function, call)
+                await write_new(path, session)
+        except SourceError:
+            failures += 1
+            assert await image_in(path, session) in (OLD, NEW)
+            await write_new(path, session)
+        assert await image_in(path, session) == NEW
+        if left >= 0:
+            break
+    assert failures or function == "unlink"
+
+
+async def test_DI06_copies_to_one_directory_at_once_all_succeed(
+    tmp_path: Path, session: Session
+) -> None:
+    for turn in range(20):
+        path = tmp_path / str(turn)
+        await asyncio.gather(*(write_new(path, session) for _ in range(3)))
+        assert await image_in(path, session) == NEW
+
+
+async def test_DI06_a_copy_that_gives_up_does_not_disturb_another_one(
+    tmp_path: Path, session: Session
+) -> None:
+    for turn in range(50):
+        path = tmp_path / str(turn)
+
+        async def give_up(path: Path) -> None:
+            async with DirectoryReference(str(path)).create(session):
+                pass
+
+        await asyncio.gather(give_up(path), write_new(path, session), give_up(path))
+        assert await image_in(path, session) == NEW

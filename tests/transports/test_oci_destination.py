@@ -9,6 +9,7 @@ import pytest
 from asupplemented.abc import Listing
 from asupplemented.aio.atomic import PREFIX
 from asupplemented.errors import (
+    LayoutError,
     LimitExceededError,
     MalformedManifestError,
     UnsupportedOperationError,
@@ -287,10 +288,10 @@ async def test_what_the_index_names_is_on_the_disk_before_it(
         with watching_the_disk(tmp_path) as steps:
             await destination.commit(manifest_of(ARM64))
     manifest = f"out/blobs/sha256/{ARM64.digest.encoded}"
-    assert steps[:2] == ["sync part", f"name {manifest}"]
+    assert steps[:4] == ["sync part", "name out/oci-layout", "sync part", f"name {manifest}"]
     named = steps.index("name out/index.json")
     directories = {"sync out/blobs/sha256", "sync out/blobs", "sync out", "sync ."}
-    assert directories <= set(steps[2:named])
+    assert directories <= set(steps[4:named])
     assert steps[named - 1] == "sync part"
     assert steps[named + 1 :] == ["sync out"]
 
@@ -306,12 +307,24 @@ async def test_OC09_a_shared_directory_is_on_the_disk_as_well(
         assert {"sync shared/sha256", "sync shared"} <= set(steps)
 
 
-async def test_a_blobs_directory_elsewhere(tmp_path: Path, path: Path, session: Session) -> None:
+@pytest.mark.parametrize("where", ["blobs", "blobs/sha256"])
+async def test_SEC20_a_linked_directory_is_not_written_through(
+    tmp_path: Path, path: Path, session: Session, where: str
+) -> None:
+    (tmp_path / "elsewhere" / "sha256").mkdir(parents=True)
+    (path / where).parent.mkdir(parents=True)
+    (path / where).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LayoutError, match=r"a symbolic link leads out of .* replace it"):
+        await commit(path, session, ARM64)
+    assert tree(tmp_path / "elsewhere") == {}
+
+
+async def test_SEC20_the_directory_of_the_layout_itself_may_be_a_link(
+    tmp_path: Path, path: Path, session: Session
+) -> None:
     (tmp_path / "disk").mkdir()
-    path.mkdir()
-    (path / "blobs").symlink_to(tmp_path / "disk")
+    path.symlink_to(tmp_path / "disk")
     await commit(path, session, ARM64)
-    assert [file.name for file in (tmp_path / "disk").iterdir()] == ["sha256"]
     async with LayoutReference(str(path)).open(session) as source:
         assert (await source.get_manifest()).raw == ARM64.raw
 

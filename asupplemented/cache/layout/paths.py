@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.aio.atomic import PREFIX, make_directory
+from asupplemented.aio.beneath import is_owned
 from asupplemented.aio.files import map_write_errors, read_limited
-from asupplemented.errors import InvalidDigestError, SupplementedError
+from asupplemented.errors import InvalidDigestError, LayoutError, SupplementedError
 from asupplemented.model.credential import hash_principal
 from asupplemented.model.digest import ALGORITHMS, Digest
 from asupplemented.model.media_type import KNOWN_MANIFESTS
@@ -146,22 +148,51 @@ class CachePaths:
         return self.pins / label(digest)
 
     def make(self) -> None:
-        """Make the directories that are not there. Blocking.
+        """Make the directories that are not there, and check that they are ours. Blocking.
 
-        If the layout's own directory is made here, only the user of this process may use it.
+        If the layout's own directory is made here, only the user of this process may use it. Only
+        that user may use the directory of lock files, so that no other user can hold a lock.
 
         Raises:
+            LayoutError: A directory belongs to another user, may be written by other users, or is
+                a link (rule SEC-20).
             SourceError: See `asupplemented.aio.files.map_write_errors`.
         """
-        if not os.access(self.root, os.F_OK):
-            make_directory(self.root, mode=0o700)
-        for path in (
-            self.root / "blobs",
-            self.root / PRIVATE,
+        private = self.root / PRIVATE
+        own = (
             *(self.ingest, self.reservations, self.fetch_locks),
             *(self.metadata, self.waiting, self.pins),
-        ):
-            make_directory(path)
+        )
+        blobs = self.root / "blobs"
+        for path in (self.root, blobs, private, *own):
+            make_directory(path, mode=0o700 if path in {self.root, private} else 0o755)
+            _check_owned(path, linked=path == self.root)
+        for algorithm in ALGORITHMS:
+            with suppress(FileNotFoundError):
+                _check_owned(blobs / algorithm)
+        with map_write_errors(private):
+            status = private.stat()
+            if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+                private.chmod(0o700)
+
+
+def _check_owned(path: Path, *, linked: bool = False) -> None:
+    status = path.stat(follow_symlinks=linked)
+    if stat.S_ISLNK(status.st_mode):
+        message = f"{path} in the cache is a symbolic link; replace it by a directory"
+        raise LayoutError(message)
+    if status.st_uid not in {os.geteuid(), 0}:
+        message = (
+            f"the cache directory {path} belongs to user {status.st_uid}, who could change what is "
+            "in it; use a directory of your own"
+        )
+        raise LayoutError(message)
+    if not is_owned(status):
+        message = (
+            f"other users may write the cache directory {path}; run chmod go-w on it, empty it if "
+            "others may have written there, or use another directory"
+        )
+        raise LayoutError(message)
 
 
 def label(digest: Digest) -> str:

@@ -152,7 +152,7 @@ class Quota:
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with map_write_errors(self._path):
-            fd = os.open(self._path, flags, 0o644)
+            fd = os.open(self._path, flags, 0o600)
         try:
             with map_write_errors(self._path):
                 held = lock_file(fd)

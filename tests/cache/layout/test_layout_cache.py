@@ -540,6 +540,49 @@ async def test_a_hit_is_not_hashed_whatever_the_umask(
     assert await get(cache, session, Digest.of(SMALL)) == SMALL
 
 
+OURS = ["", "blobs", "blobs/sha256", ".asupplemented", ".asupplemented/leads"]
+
+
+@pytest.mark.parametrize("where", OURS)
+@pytest.mark.parametrize("how", ["writable", "foreign", "linked"])
+async def test_SEC20_a_cache_that_others_can_change_is_refused(
+    session: Session, path: Path, tmp_path: Path, events: Events, where: str, how: str
+) -> None:
+    await put(LayoutCache(path, LIMIT), session, SMALL)
+    directory = path / where
+    if how == "foreign" and os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    if how == "linked":
+        if not where:
+            pytest.skip("the directory itself may be a link")
+        directory.symlink_to(directory.rename(tmp_path / "elsewhere"))
+    elif how == "foreign":
+        os.chown(directory, 65534, 65534)
+    else:
+        directory.chmod(0o775)
+    before = held(path)
+    assert not await put(LayoutCache(path, LIMIT), session, LARGE)
+    assert held(path) == before
+    words = {"writable": "chmod go-w", "foreign": "of your own", "linked": "replace it"}
+    assert any(words[how] in message for message in events.messages)
+
+
+async def test_SEC20_lock_files_are_out_of_reach_of_other_users(
+    session: Session, path: Path
+) -> None:
+    for _ in range(2):
+        cache = LayoutCache(path, LIMIT)
+        spool = await cache.claim(session, describe(LARGE))
+        assert spool is not None
+        private = path / ".asupplemented"
+        assert private.stat().st_mode & 0o777 == 0o700
+        locks = [*(private / "leads").iterdir(), private / "ledger"]
+        assert len(locks) == 2
+        assert {file.stat().st_mode & 0o777 for file in locks} == {0o600}
+        await spool.aclose()
+        private.chmod(0o755)  # As an older version made it.
+
+
 @pytest.mark.parametrize("where", ["", "blobs", "blobs/sha256"])
 async def test_where_others_can_write_files_are_hashed(
     cache: LayoutCache, session: Session, path: Path, where: str
@@ -611,7 +654,9 @@ async def test_durable_means_synced_before_it_is_named(
     cache = LayoutCache(path, LIMIT, durable=durable)
     await put(cache, session, SMALL)
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), real_sync(fd)))
-    monkeypatch.setattr(os, "rename", lambda *a: (calls.append("rename"), real_rename(*a)))
+    monkeypatch.setattr(
+        os, "rename", lambda *a, **b: (calls.append("rename"), real_rename(*a, **b))
+    )
     await put(cache, session, LARGE)
     assert calls == (["fsync", "rename"] if durable else ["rename"])
 
