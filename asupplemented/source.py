@@ -29,6 +29,7 @@ from asupplemented.abc import (
     Ranged,
     RawManifest,
     Referring,
+    Scrubbing,
     Signed,
     Source,
     StreamsBlobs,
@@ -274,7 +275,12 @@ class VerifiedSource(Source):
                 manifest = await self._find_kept(expected)
             if manifest is None:
                 raw = await self._adapter.fetch_manifest(instance)
-                manifest = await self._verify(raw, expected, size)
+                try:
+                    manifest = await self._verify(raw, expected, size)
+                except SupplementedError as error:
+                    if isinstance(self._adapter, Scrubbing):
+                        self._adapter.scrub(error)
+                    raise
             else:
                 _check_size(manifest.size, size)  # The cache has verified all else.
         self._check_open()  # the source may have been closed while the adapter read

@@ -147,15 +147,6 @@ class Authenticator:
             return None
         return await self._answer(choice, scope, _join_scopes((scope,), choice), request_context)
 
-    def secrets(self) -> list[str]:
-        """Every secret that was sent, and that a server could repeat in an error."""
-        known = [self._registry_token, self._identity_token, *(self._password or ())]
-        sent = [
-            each.headers["Authorization"] for each in self._authorizations.values() if each.headers
-        ]
-        known.extend(header.partition(" ")[2] for header in sent)
-        return [secret for secret in known if secret]
-
     def _choose(self, offered: Sequence[Challenge]) -> Challenge | None:
         """The first usable challenge; bearer first if there is a token to use (CHAL-04)."""
         usable = [challenge for challenge in offered if self._is_usable(challenge)]
@@ -197,6 +188,7 @@ class Authenticator:
         self, query: TokenQuery, challenge: Challenge, request_context: RequestContext
     ) -> Authorization:
         token = await self._server.fetch(query, request_context)
+        self._server.secrets.add(token.text)
         expires = self._clock.now() + token.life - EARLY
         return _authorize(f"Bearer {token.text}", challenge, query.scopes, expires)
 

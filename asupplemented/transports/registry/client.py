@@ -35,7 +35,11 @@ from asupplemented.transports.registry.notices import HeaderNotices
 from asupplemented.transports.registry.ping import ping
 from asupplemented.transports.registry.redirects import REDIRECTS
 from asupplemented.transports.registry.request import join_headers
-from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
+from asupplemented.transports.registry.tokens import (
+    TokenServer,
+    TokenServerPolicy,
+    secrets_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -135,6 +139,7 @@ class RegistryClient:
     Attributes:
         signatures: Whether the registry has the X-R-S-S extension (rule PING-07); known once it
             was pinged.
+        secrets: What errors and events must not repeat.
     """
 
     def __init__(
@@ -150,7 +155,8 @@ class RegistryClient:
         self._credential = credential
         self._pinged: tuple[PingResult, Authenticator] | None = None
         self._pings = SingleFlight[tuple["PingResult", Authenticator]]()
-        self._notices = HeaderNotices(config.registry)
+        self.secrets = secrets_of(credential)
+        self._notices = HeaderNotices(config.registry, self.secrets)
 
     async def send(
         self, request: Request, request_context: RequestContext
@@ -167,6 +173,12 @@ class RegistryClient:
             NotFoundError: It does not exist, if the request's target can be missing.
             SourceError: The registry failed, refused, or sent a response that cannot be read.
         """
+        with self.secrets.scrubbing():
+            return await self._send(request, request_context)
+
+    async def _send(
+        self, request: Request, request_context: RequestContext
+    ) -> aiohttp.ClientResponse:
         start = self.deps.clock.now()
         outcome: aiohttp.ClientResponse | SupplementedError | FirstFailure
         try:
@@ -193,7 +205,8 @@ class RegistryClient:
         Raises:
             SourceError: It cannot be reached, or does not respond as a registry.
         """
-        ping_result, _ = await self._get_pinged(request_context)
+        with self.secrets.scrubbing():
+            ping_result, _ = await self._get_pinged(request_context)
         return ping_result
 
     def __repr__(self) -> str:
@@ -241,7 +254,7 @@ class RegistryClient:
             response, same_origin = await self._follow(pinged, sent, response, request_context)
         if response.status in request.statuses:
             return response
-        raise await refuse(response, request.target, self.deps, authenticator.secrets())
+        raise await refuse(response, request.target, self.deps, self.secrets)
 
     def _send_once(
         self, endpoint: Endpoint, url: URL, request: Request, authorization: Authorization
@@ -314,7 +327,12 @@ class RegistryClient:
         policy = TokenServerPolicy(
             self.registry, origin, self._config.insecure, self._token_origins()
         )
-        server = TokenServer(result.redirect_client, policy, self._credential, self.deps)
+        proxy = result.redirect_client.endpoint.proxy
+        if proxy is not None and proxy.authorization is not None:
+            self.secrets.add(proxy.authorization.partition(" ")[2])
+        server = TokenServer(
+            result.redirect_client, policy, self._credential, self.deps, self.secrets
+        )
         authenticator = Authenticator(self._credential, result.challenges, server, self.deps.clock)
         self._pinged = result, authenticator
         self.signatures = result.signatures

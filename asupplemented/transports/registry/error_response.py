@@ -25,6 +25,7 @@ from asupplemented.errors import (
 )
 from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.transports.registry.challenge import parse_challenges
+from asupplemented.transports.registry.redaction import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -135,7 +136,7 @@ class _ErrorBody:
 
 
 def describe(
-    response: ErrorResponse, target: Target, *, now: float, secrets: Iterable[str] = ()
+    response: ErrorResponse, target: Target, *, now: float, secrets: Secrets | None = None
 ) -> RegistryError | NotFoundError:
     """The error for a response.
 
@@ -145,6 +146,7 @@ def describe(
         now: Seconds since the epoch.
         secrets: What must not occur in the error, even if the server repeats it.
     """
+    secrets = secrets or Secrets()
     body = _censor(_parse_body(response), secrets)
     if target.not_found is not None and _is_absent(response.status, body):
         message = f"{response.url} holds no {target.description}{_quote(body)}"
@@ -165,7 +167,7 @@ def describe(
 
 
 def _classify(
-    response: ErrorResponse, body: _ErrorBody, secrets: Iterable[str]
+    response: ErrorResponse, body: _ErrorBody, secrets: Secrets
 ) -> tuple[type[RegistryError], _ErrorBody]:
     """The class of an error, and the code and text for it (rules ERR-01, ERR-08)."""
     status = response.status
@@ -239,17 +241,12 @@ def _quote(body: _ErrorBody) -> str:
     return f": {words}" if words else ""
 
 
-def _censor(body: _ErrorBody, secrets: Iterable[str]) -> _ErrorBody:
+def _censor(body: _ErrorBody, secrets: Secrets) -> _ErrorBody:
     """Remove our secrets from the text of a server (rule CRED-07)."""
-    known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-
-    def clean(text: str) -> str:
-        for secret in known:
-            text = text.replace(secret, "***")
-        return text
-
-    errors = tuple((code, clean(message)[:_SHOWN]) for code, message in body.errors)
-    return _ErrorBody(body.code, clean(body.message), errors, body.hostile)
+    if not body.message and not body.errors:
+        return body
+    errors = tuple((code, secrets.censor(message)[:_SHOWN]) for code, message in body.errors)
+    return _ErrorBody(body.code, secrets.censor(body.message), errors, body.hostile)
 
 
 def decode_document(body: bytes) -> dict[str, Json]:

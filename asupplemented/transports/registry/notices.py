@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from asupplemented.transports.registry.redaction import Secrets
     from asupplemented.transports.registry.request import RequestContext
 
 __all__ = ("Allowance", "HeaderNotices", "parse_allowance")
@@ -40,12 +41,14 @@ class HeaderNotices:
 
     Args:
         registry: ``host[:port]``, for messages and events.
+        secrets: What must not be repeated in events.
     """
 
-    __slots__ = ("_allowances", "_registry", "_warnings")
+    __slots__ = ("_allowances", "_registry", "_secrets", "_warnings")
 
-    def __init__(self, registry: str) -> None:
+    def __init__(self, registry: str, secrets: Secrets) -> None:
         self._registry = registry
+        self._secrets = secrets
         self._warnings: set[str] = set()
         self._allowances: tuple[Allowance | None, Allowance | None] = (None, None)
 
@@ -63,7 +66,7 @@ class HeaderNotices:
             if text is None or text in self._warnings or len(self._warnings) >= MAX_WARNINGS:
                 continue
             self._warnings.add(text)
-            request_context.warn(f"{self._registry} warns: {text}")
+            request_context.warn(f"{self._registry} warns: {self._secrets.censor(text)}")
 
     def _emit_rate_limit(
         self, headers: CIMultiDictProxy[str], request_context: RequestContext

@@ -31,6 +31,7 @@ from asupplemented.transports.registry.addresses import (
 from asupplemented.transports.registry.bodies import check_encoding, read_whole, refuse
 from asupplemented.transports.registry.error_response import Target, decode_document
 from asupplemented.transports.registry.failures import never_retry, should_retry
+from asupplemented.transports.registry.redaction import Secrets
 from asupplemented.transports.registry.redirects import parse_url
 from asupplemented.transports.registry.request import Request
 
@@ -54,6 +55,7 @@ __all__ = (
     "parse_token",
     "password_of",
     "pull_scope",
+    "secrets_of",
 )
 
 _NO_POST: Final = frozenset((404, 405))
@@ -68,6 +70,7 @@ class TokenServer:
         policy: Where they may go.
         credential: The identity, None for anonymous.
         deps: Settings and clock.
+        secrets: What must not be repeated in errors; tokens are added to it.
     """
 
     def __init__(
@@ -76,7 +79,9 @@ class TokenServer:
         policy: TokenServerPolicy,
         credential: Credential | None,
         deps: ClientDeps,
+        secrets: Secrets,
     ) -> None:
+        self.secrets = secrets
         self._redirect_client = redirect_client
         self._policy = policy
         self._deps = deps
@@ -160,8 +165,7 @@ class TokenServer:
         return parse_token(body, now=now, longest=limits.token_life, place=place)
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> RegistryError | NotFoundError:
-        secrets = (self._identity_token or "", *(self._password or ()))
-        return await refuse(response, self._target, self._deps, secrets)
+        return await refuse(response, self._target, self._deps, self.secrets)
 
 
 def _accept_json() -> CIMultiDict[str]:
@@ -173,6 +177,23 @@ def password_of(credential: Credential | None) -> tuple[str, str] | None:
     if credential is None or not credential.username or not credential.password:
         return None
     return credential.username, credential.password
+
+
+def secrets_of(credential: Credential | None) -> Secrets:
+    """What an identity has that must not be repeated, encoded as it is sent."""
+    if credential is None:
+        return Secrets()
+    password = password_of(credential)
+    basic = None if password is None else basic_header(*password).partition(" ")[2]
+    return Secrets(
+        (
+            credential.username,
+            credential.password,
+            credential.identity_token,
+            credential.registry_token,
+            basic,
+        )
+    )
 
 
 def basic_header(username: str, password: str) -> str:
