@@ -30,6 +30,7 @@ from asupplemented.abc import (
     RawManifest,
     Referring,
     RepositoryReference,
+    Scrubbing,
     Signed,
     Source,
     StreamsBlobs,
@@ -347,7 +348,12 @@ class VerifiedSource(Source):
         return self._session.cache is not None and not self.has_files
 
     async def _off_loop(self, raw: RawManifest, verify: Callable[[], T]) -> T:
-        return await run_by_size(self._session, len(raw.raw), verify)
+        try:
+            return await run_by_size(self._session, len(raw.raw), verify)
+        except SupplementedError as error:
+            if isinstance(self._adapter, Scrubbing):
+                self._adapter.scrub(error)
+            raise
 
     async def _find_kept(self, digest: Digest | None) -> Manifest | None:
         """The manifest as the cache has it from here, None if it does not."""

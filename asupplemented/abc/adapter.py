@@ -38,6 +38,7 @@ __all__ = (
     "RawParts",
     "Referring",
     "Resumable",
+    "Scrubbing",
     "SelfTimed",
     "Signed",
     "SourceAdapter",
@@ -230,6 +231,15 @@ class Placed(Protocol):
 
         A body that breaks off in one place goes on in the next one.
         """
+        ...
+
+
+@runtime_checkable
+class Scrubbing(Protocol):
+    """Knows secrets that its source could repeat, in a manifest that an error quotes, say."""
+
+    def scrub(self, error: SupplementedError, /) -> None:
+        """Remove them from an error."""
         ...
 
 

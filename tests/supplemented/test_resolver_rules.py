@@ -356,6 +356,7 @@ UNAVAILABLE = MISS | {
     "ForbiddenError",
     "NetworkError",
     "ServerError",
+    "SlotTimeoutError",
     "SourceTimeoutError",
     "TooManyRequestsError",
     "TruncatedError",

@@ -6,7 +6,7 @@ what a registry can be asked for (``endpoints``); an image in one place or in se
 (``adapter``). A module imports from its own layer and from lower ones, for types as well;
 ``tests/test_layers.py`` reads this table::
 
-    wire: addresses, byteranges, challenge, endpoint, error_response, options
+    wire: addresses, byteranges, challenge, endpoint, error_response, options, redaction
     http: bodies, connections, failures, redirects, request
     client: auth, client, notices, ping, pool, tokens
     endpoints: blobs, documents, listing, parts, referrers, signatures, sigstore_files

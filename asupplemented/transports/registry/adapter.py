@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import RawManifest
@@ -9,6 +10,7 @@ from asupplemented.aio.timers import time_limit
 from asupplemented.errors import (
     ClosedError,
     ImageNotFoundError,
+    MalformedResponseError,
     ManifestNotFoundError,
     RangeError,
     UnsupportedOperationError,
@@ -31,12 +33,12 @@ from asupplemented.transports.registry.request import ClientDeps
 from asupplemented.transports.registry.signatures import Signatures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from yarl import URL
 
     from asupplemented.abc import Context
+    from asupplemented.errors import SupplementedError
     from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
@@ -142,7 +144,14 @@ class RegistryAdapter:
                 self._request_context,
                 begun,
             )
-        raw = RawManifest(document.body, document.media_type)
+        secrets, media_type = self._lease.client.secrets, document.media_type
+        if secrets.occur_in(document.body):
+            # Errors of parsing quote manifests, long after they have left this adapter.
+            message = f"{document.place} sent a manifest that repeats our credentials"
+            raise MalformedResponseError(message, url=document.place, digest=digest)
+        if media_type is not None and secrets.censor_own(media_type) != media_type:
+            media_type = None
+        raw = RawManifest(document.body, media_type)
         if instance is None:
             self._default = raw
         return raw
@@ -273,9 +282,16 @@ class RegistryAdapter:
         self._open = False
         self._lease.release()
 
-    def _time_limit(self, what: str) -> AbstractAsyncContextManager[None]:
-        """The time that one operation may take, with its redirects, tokens, retries and pages."""
-        return time_limit(self._context.timeouts.open, what)
+    def scrub(self, error: SupplementedError) -> None:
+        """Remove what the registry must not make us repeat from an error (rule CRED-07)."""
+        self._lease.client.secrets.scrub(error)
+
+    @asynccontextmanager
+    async def _time_limit(self, what: str) -> AsyncGenerator[None]:
+        """Limit one operation with its redirects, tokens, retries and pages; scrub its errors."""
+        with self._lease.client.secrets.scrubbing():
+            async with time_limit(self._context.timeouts.open, what):
+                yield
 
     def _check_open(self) -> None:
         if not self._open:

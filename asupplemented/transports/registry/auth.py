@@ -148,15 +148,6 @@ class Authenticator:
             return None
         return await self._answer(choice, scope, _join_scopes((scope,), choice), request_context)
 
-    def secrets(self) -> list[str]:
-        """Every secret that was sent, and that a server could repeat in an error."""
-        known = [] if self._credential is None else list(self._credential.spellings())
-        sent = [
-            each.headers["Authorization"] for each in self._authorizations.values() if each.headers
-        ]
-        known.extend(header.partition(" ")[2] for header in sent)
-        return known
-
     def _choose(self, offered: Sequence[Challenge]) -> Challenge | None:
         """The first usable challenge; bearer first if there is a token to use (CHAL-04)."""
         usable = [challenge for challenge in offered if self._is_usable(challenge)]
@@ -198,6 +189,7 @@ class Authenticator:
         self, query: TokenQuery, challenge: Challenge, request_context: RequestContext
     ) -> Authorization:
         token = await self._server.fetch(query, request_context)
+        self._server.secrets.add(token.text)
         expires = self._clock.now() + token.life - EARLY
         return _authorize(f"Bearer {token.text}", challenge, query.scopes, expires)
 

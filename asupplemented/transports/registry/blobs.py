@@ -122,9 +122,11 @@ class HttpBody(ABC):
             raise UsageError(message)
         self._entered = True
         self._slot = await self._client.limiter.bodies.acquire()
+        limit = self._client.deps.timeouts.open
         try:
-            async with time_limit(self._client.deps.timeouts.open, f"opening blob {self._digest}"):
-                await self._start()
+            with self._client.secrets.scrubbing():
+                async with time_limit(limit, f"opening blob {self._digest}"):
+                    await self._start()
         except BaseException:
             self._close()
             raise
@@ -264,26 +266,32 @@ class HttpBlob(HttpBody):
             MalformedResponseError: There are more bytes than were announced.
             ClosedError: The body was not entered, or was left.
         """
-        response = self._response
         slot = self._slot
         if self._empty and slot is not None:
             raise StopAsyncIteration
-        if response is None or slot is None:
+        if self._response is None or slot is None:
             raise ClosedError("the body of a blob is read after it was entered, until it is left")
         if not slot.resume():
             await slot.regain()
         try:
-            if self._timed is not None:
-                chunk = await self._timed.read()
-            else:
-                chunk = await read_chunk(response, self._limit, self._received)
+            chunk = await self._read(self._response)
+        except SupplementedError as error:
+            self._client.secrets.scrub(error)
+            raise
         finally:
             slot.rest()
-        self._received += len(chunk)
-        self._check_length(response, ended=not chunk)
         if chunk:
             return chunk
         raise StopAsyncIteration
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if self._timed is not None:
+            chunk = await self._timed.read()
+        else:
+            chunk = await read_chunk(response, self._limit, self._received)
+        self._received += len(chunk)
+        self._check_length(response, ended=not chunk)
+        return chunk
 
     async def _start(self) -> None:
         if self._empty:

@@ -19,7 +19,7 @@ from asupplemented.transports.registry.error_response import ErrorResponse, desc
 from asupplemented.transports.registry.failures import FOREIGN_IN_BODY, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     import aiohttp
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from asupplemented.errors import NotFoundError, RegistryError
     from asupplemented.model.digest import Digest
     from asupplemented.transports.registry.error_response import Target
+    from asupplemented.transports.registry.redaction import Secrets
     from asupplemented.transports.registry.request import ClientDeps
 
 __all__ = (
@@ -84,7 +85,7 @@ async def refuse(
     response: aiohttp.ClientResponse,
     target: Target,
     deps: ClientDeps,
-    secrets: Iterable[str] = (),
+    secrets: Secrets | None = None,
 ) -> RegistryError | NotFoundError:
     """The error for a response. Its body is read for that, and it is closed."""
     body: bytes | None = b""

@@ -32,7 +32,6 @@ from asupplemented.model.credential import Credential
 from asupplemented.transports.registry.auth import Authenticator
 from asupplemented.transports.registry.bodies import refuse
 from asupplemented.transports.registry.challenge import parse_challenges
-from asupplemented.transports.registry.error_response import hide_secrets
 from asupplemented.transports.registry.failures import (
     never_retry,
     should_retry,
@@ -42,10 +41,14 @@ from asupplemented.transports.registry.notices import HeaderNotices
 from asupplemented.transports.registry.ping import ping
 from asupplemented.transports.registry.redirects import REDIRECTS
 from asupplemented.transports.registry.request import join_headers
-from asupplemented.transports.registry.tokens import TokenServer, TokenServerPolicy
+from asupplemented.transports.registry.tokens import (
+    TokenServer,
+    TokenServerPolicy,
+    secrets_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     import aiohttp
 
@@ -139,6 +142,7 @@ class RegistryClient:
     Attributes:
         signatures: Whether the registry has the X-R-S-S extension (rule PING-07); known once it
             was pinged.
+        secrets: What errors and events must not repeat.
     """
 
     def __init__(
@@ -154,7 +158,8 @@ class RegistryClient:
         self._credential = credential
         self._pinged: tuple[PingResult, Authenticator] | None = None
         self._pings = SingleFlight[tuple["PingResult", Authenticator]]()
-        self._notices = HeaderNotices(config.registry)
+        self.secrets = secrets_of(credential)
+        self._notices = HeaderNotices(config.registry, self.secrets)
 
     async def send(
         self, request: Request, request_context: RequestContext
@@ -171,6 +176,12 @@ class RegistryClient:
             NotFoundError: It does not exist, if the request's target can be missing.
             SourceError: The registry failed, refused, or sent a response that cannot be read.
         """
+        with self.secrets.scrubbing():
+            return await self._send(request, request_context)
+
+    async def _send(
+        self, request: Request, request_context: RequestContext
+    ) -> aiohttp.ClientResponse:
         start = self.deps.clock.now()
         outcome: aiohttp.ClientResponse | SupplementedError | FirstFailure
         try:
@@ -196,16 +207,8 @@ class RegistryClient:
             raise outcome
         return outcome
 
-    def _secrets(self) -> Collection[str]:
-        """Every secret that was sent, and that a server could repeat."""
-        if self._pinged is not None:
-            return self._pinged[1].secrets()
-        return () if self._credential is None else self._credential.spellings()
-
     def _finish_error(self, error: SupplementedError) -> None:
-        """Remove secrets (CRED-07); if access is denied, name a helper that failed (FILE-01)."""
-        account = None if self._credential is None else self._credential.username
-        hide_secrets(error, [secret for secret in self._secrets() if secret != account])
+        """If access is denied, name a credential helper that failed (rule FILE-01)."""
         trouble = None if self._credential is None else self._credential.trouble
         if not isinstance(error, UnauthorizedError | ForbiddenError) or trouble is None:
             return
@@ -219,7 +222,8 @@ class RegistryClient:
         Raises:
             SourceError: It cannot be reached, or does not respond as a registry.
         """
-        ping_result, _ = await self._get_pinged(request_context)
+        with self.secrets.scrubbing():
+            ping_result, _ = await self._get_pinged(request_context)
         return ping_result
 
     def __repr__(self) -> str:
@@ -246,7 +250,7 @@ class RegistryClient:
         url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
         response = await self._send_once(endpoint, url, request, authorization)
         if response.status in request.statuses:
-            self._notices.read(response.headers, request_context, self._secrets)
+            self._notices.read(response.headers, request_context)
             return response
         # The whole request is made only now: most requests end above.
         sent = request._replace(url=url, origin_headers=authorization.headers)
@@ -267,7 +271,7 @@ class RegistryClient:
             response, same_origin = await self._follow(pinged, sent, response, request_context)
         if response.status in request.statuses:
             return response
-        raise await refuse(response, request.target, self.deps, authenticator.secrets())
+        raise await refuse(response, request.target, self.deps, self.secrets)
 
     def _send_once(
         self, endpoint: Endpoint, url: URL, request: Request, authorization: Authorization
@@ -289,7 +293,7 @@ class RegistryClient:
     ) -> tuple[aiohttp.ClientResponse, bool]:
         """The response at the end of all redirects, and whether the registry itself sent it."""
         if response.status not in REDIRECTS:
-            self._notices.read(response.headers, request_context, self._secrets)
+            self._notices.read(response.headers, request_context)
             return response, True
         return await pinged.redirect_client.follow(response, sent)
 
@@ -346,7 +350,12 @@ class RegistryClient:
             self.deps.options.named_token_servers(self.registry),
             self.deps.options.private_targets,
         )
-        server = TokenServer(result.redirect_client, policy, self._credential, self.deps)
+        proxy = result.redirect_client.endpoint.proxy
+        if proxy is not None and proxy.authorization is not None:
+            self.secrets.add(proxy.authorization.partition(" ")[2])
+        server = TokenServer(
+            result.redirect_client, policy, self._credential, self.deps, self.secrets
+        )
         authenticator = Authenticator(self._credential, result.challenges, server, self.deps.clock)
         self._pinged = result, authenticator
         self.signatures = result.signatures

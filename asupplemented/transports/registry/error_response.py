@@ -25,24 +25,23 @@ from asupplemented.errors import (
 )
 from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.transports.registry.challenge import parse_challenges
+from asupplemented.transports.registry.redaction import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from multidict import CIMultiDictProxy
 
-    from asupplemented.errors import NotFoundError, SupplementedError
+    from asupplemented.errors import NotFoundError
     from asupplemented.model.strict_json import Json
 
 __all__ = (
     "ErrorResponse",
     "HostileDocumentError",
     "Target",
-    "censor",
     "decode_document",
     "decode_typed",
     "describe",
-    "hide_secrets",
     "parse_media_type",
     "parse_warning",
 )
@@ -51,7 +50,6 @@ T = TypeVar("T")
 
 _SHOWN: Final = 200
 _EXCERPT: Final = 50
-_SHORTEST: Final = 4
 _ERRORS: Final = 16
 
 _KNOWN_CODES: Final = frozenset(
@@ -140,7 +138,7 @@ class _ErrorBody:
 
 
 def describe(
-    response: ErrorResponse, target: Target, *, now: float, secrets: Iterable[str] = ()
+    response: ErrorResponse, target: Target, *, now: float, secrets: Secrets | None = None
 ) -> RegistryError | NotFoundError:
     """The error for a response.
 
@@ -150,6 +148,7 @@ def describe(
         now: Seconds since the epoch.
         secrets: What must not occur in the error, even if the server repeats it.
     """
+    secrets = secrets or Secrets()
     body = _censor(_parse_body(response), secrets)
     if target.not_found is not None and _is_absent(response.status, body):
         message = f"{response.url} holds no {target.description}{_quote(body)}{target.advice}"
@@ -170,7 +169,7 @@ def describe(
 
 
 def _classify(
-    response: ErrorResponse, body: _ErrorBody, secrets: Iterable[str]
+    response: ErrorResponse, body: _ErrorBody, secrets: Secrets
 ) -> tuple[type[RegistryError], _ErrorBody]:
     """The class of an error, and the code and text for it (rules ERR-01, ERR-08)."""
     status = response.status
@@ -244,30 +243,12 @@ def _quote(body: _ErrorBody) -> str:
     return f": {words}" if words else ""
 
 
-def _censor(body: _ErrorBody, secrets: Iterable[str]) -> _ErrorBody:
+def _censor(body: _ErrorBody, secrets: Secrets) -> _ErrorBody:
     """Remove our secrets from the text of a server (rule CRED-07)."""
-    known = tuple(secrets)
-    errors = tuple((code, censor(message, known)[:_SHOWN]) for code, message in body.errors)
-    return _ErrorBody(body.code, censor(body.message, known), errors, body.hostile)
-
-
-def censor(text: str, secrets: Iterable[str]) -> str:
-    """Replace our secrets in a text that a server may have written (rule CRED-07)."""
-    for secret in sorted({secret for secret in secrets if secret}, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
-
-
-def hide_secrets(error: SupplementedError, secrets: Collection[str]) -> None:
-    """Replace our secrets in an error: a server may repeat them in a URL or a challenge.
-
-    The message has words of ours, too, so very short secrets are left.
-    """
-    secrets = [secret for secret in secrets if len(secret) >= _SHORTEST]
-    error.message = censor(error.message, secrets)
-    error.args = (error.message,)
-    if isinstance(error, RegistryError) and error.url is not None:
-        error.url = censor(error.url, secrets)
+    if not body.message and not body.errors:
+        return body
+    errors = tuple((code, secrets.censor(message)[:_SHOWN]) for code, message in body.errors)
+    return _ErrorBody(body.code, secrets.censor(body.message), errors, body.hostile)
 
 
 def decode_document(body: bytes) -> dict[str, Json]:

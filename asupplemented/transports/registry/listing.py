@@ -240,7 +240,7 @@ async def list_tags(
         else:
             tags.add_page(document.body, document.place)
     if tags.invalid:
-        shown = ", ".join(excerpt(each, 40) for each in tags.examples)
+        shown = ", ".join(excerpt(client.secrets.censor(each), 40) for each in tags.examples)
         request_context.warn(
             f"{client.registry} lists {tags.invalid} tags of {repository} that are invalid, and "
             f"were left out: {shown}"

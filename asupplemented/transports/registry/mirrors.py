@@ -126,6 +126,13 @@ class MirrorEndpoint:
         """Prepare to read ``[start, end)`` of a blob from this registry."""
         return MirrorBlob(self, blob, start, end, etag)
 
+    def scrub(self, error: SupplementedError) -> None:
+        """See `RegistryAdapter.scrub`."""
+        if self._adapter is not None:
+            self._adapter.scrub(error)
+        if self._patient is not None:
+            self._patient.scrub(error)
+
     def report_success(self) -> None:
         """A request succeeded: the next failure is worth a warning again."""
         self._trouble.end()
@@ -269,6 +276,11 @@ class MirroredAdapter:
 
         return await self._first_success(fetch)
 
+    def scrub(self, error: SupplementedError) -> None:
+        """See `RegistryAdapter.scrub`."""
+        for endpoint in self._endpoints:
+            endpoint.scrub(error)
+
     async def aclose(self) -> None:
         """Give all clients back."""
         self._open = False
@@ -349,6 +361,7 @@ class MirroredAdapter:
             except UsageError:
                 raise
             except SupplementedError as error:
+                endpoint.scrub(error)
                 endpoint.report_failure(error)
                 failures.append((endpoint.candidate, error))
                 if is_busy(error) and endpoint.request_context.has_alternatives:

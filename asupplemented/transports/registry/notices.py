@@ -9,13 +9,14 @@ from aiohttp import hdrs
 from multidict import istr
 
 from asupplemented.events import RateLimitTold
-from asupplemented.transports.registry.error_response import censor, parse_warning
+from asupplemented.transports.registry.error_response import parse_warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Sequence
 
     from multidict import CIMultiDictProxy
 
+    from asupplemented.transports.registry.redaction import Secrets
     from asupplemented.transports.registry.request import RequestContext
 
 __all__ = ("Allowance", "HeaderNotices", "parse_allowance")
@@ -40,37 +41,32 @@ class HeaderNotices:
 
     Args:
         registry: ``host[:port]``, for messages and events.
+        secrets: What must not be repeated in events.
     """
 
-    __slots__ = ("_allowances", "_registry", "_warnings")
+    __slots__ = ("_allowances", "_registry", "_secrets", "_warnings")
 
-    def __init__(self, registry: str) -> None:
+    def __init__(self, registry: str, secrets: Secrets) -> None:
         self._registry = registry
+        self._secrets = secrets
         self._warnings: set[str] = set()
         self._allowances: tuple[Allowance | None, Allowance | None] = (None, None)
 
-    def read(
-        self,
-        headers: CIMultiDictProxy[str],
-        request_context: RequestContext,
-        secrets: Callable[[], Collection[str]] = tuple,
-    ) -> None:
-        """Emit events for the headers of a response, without what `secrets` returns."""
+    def read(self, headers: CIMultiDictProxy[str], request_context: RequestContext) -> None:
+        """Emit events for the headers of a response."""
         if hdrs.WARNING in headers:
-            self._emit_warnings(headers.getall(hdrs.WARNING), request_context, secrets())
+            self._emit_warnings(headers.getall(hdrs.WARNING), request_context)
         if _REMAINING in headers or _LIMIT in headers:
             self._emit_rate_limit(headers, request_context)
 
-    def _emit_warnings(
-        self, values: Sequence[str], request_context: RequestContext, secrets: Collection[str]
-    ) -> None:
+    def _emit_warnings(self, values: Sequence[str], request_context: RequestContext) -> None:
         """Emit the warnings of a registry, each text once (rule ERR-10)."""
         for value in values:
             text = parse_warning(value)
             if text is None or text in self._warnings or len(self._warnings) >= MAX_WARNINGS:
                 continue
             self._warnings.add(text)
-            request_context.warn(f"{self._registry} warns: {censor(text, secrets)}")
+            request_context.warn(f"{self._registry} warns: {self._secrets.censor(text)}")
 
     def _emit_rate_limit(
         self, headers: CIMultiDictProxy[str], request_context: RequestContext

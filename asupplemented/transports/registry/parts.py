@@ -384,7 +384,10 @@ class HttpParts(HttpBody):
         """Do something with a slot; a failure closes the response."""
         slot = self._slot
         try:
-            with self._request_context.locating(self._digest):
+            with (
+                self._client.secrets.scrubbing(),
+                self._request_context.locating(self._digest),
+            ):
                 if slot is not None and not slot.resume():
                     await slot.regain()
                 return await work()

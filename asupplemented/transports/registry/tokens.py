@@ -32,6 +32,7 @@ from asupplemented.transports.registry.addresses import (
 from asupplemented.transports.registry.bodies import check_encoding, read_whole, refuse
 from asupplemented.transports.registry.error_response import Target, decode_document
 from asupplemented.transports.registry.failures import never_retry, should_retry
+from asupplemented.transports.registry.redaction import Secrets
 from asupplemented.transports.registry.redirects import parse_url
 from asupplemented.transports.registry.request import Request
 
@@ -55,6 +56,7 @@ __all__ = (
     "parse_token",
     "password_of",
     "pull_scope",
+    "secrets_of",
 )
 
 _NO_POST: Final = frozenset((404, 405))
@@ -69,6 +71,7 @@ class TokenServer:
         policy: Where they may go.
         credential: The identity, None for anonymous.
         deps: Settings and clock.
+        secrets: What must not be repeated in errors; tokens are added to it.
     """
 
     def __init__(
@@ -77,7 +80,9 @@ class TokenServer:
         policy: TokenServerPolicy,
         credential: Credential | None,
         deps: ClientDeps,
+        secrets: Secrets,
     ) -> None:
+        self.secrets = secrets
         self._redirect_client = redirect_client
         self._policy = policy
         self._deps = deps
@@ -162,8 +167,7 @@ class TokenServer:
         return parse_token(body, now=now, longest=limits.token_life, place=place)
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> RegistryError | NotFoundError:
-        secrets = () if self._credential is None else self._credential.spellings()
-        return await refuse(response, self._target, self._deps, secrets)
+        return await refuse(response, self._target, self._deps, self.secrets)
 
 
 def _accept_json() -> CIMultiDict[str]:
@@ -173,6 +177,23 @@ def _accept_json() -> CIMultiDict[str]:
 def password_of(credential: Credential | None) -> tuple[str, str] | None:
     """User name and password; None for no login (rule TOK-01)."""
     return None if credential is None else credential.pair
+
+
+def secrets_of(credential: Credential | None) -> Secrets:
+    """What an identity has that must not be repeated, encoded as it is sent."""
+    if credential is None:
+        return Secrets()
+    password = password_of(credential)
+    basic = None if password is None else basic_header(*password).partition(" ")[2]
+    return Secrets(
+        (
+            credential.username,
+            credential.password,
+            credential.identity_token,
+            credential.registry_token,
+            basic,
+        )
+    )
 
 
 def basic_header(username: str, password: str) -> str:

@@ -27,7 +27,7 @@ TIMEOUTS = Timeouts(connect=10.0, first_byte=10.0, stall=10.0, open=30.0)
 LIST = "/v2/team/app/tags/list"
 
 
-def test_opening_has_a_limit_by_default() -> None:
+def test_RET10_opening_has_a_limit_by_default() -> None:
     assert Timeouts().open is not None
 
 
@@ -84,7 +84,9 @@ OPERATIONS: dict[str, tuple[Any, tuple[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("ask", "script"), OPERATIONS.values(), ids=OPERATIONS)
-def test_what_belongs_to_one_operation_shares_its_time(ask: Any, script: tuple[str, Any]) -> None:
+def test_RET10_what_belongs_to_one_operation_shares_its_time(
+    ask: Any, script: tuple[str, Any]
+) -> None:
     # Without retries there would be no more than one round; with them the limit still holds.
     taken = run_leaping(partial(_measure, ask, script=script))
     assert STEP < taken <= 30.0 + STEP
@@ -102,5 +104,5 @@ async def _open_slowly() -> float:
         return loop.time() - began
 
 
-def test_no_open_lasts_longer_than_its_limit() -> None:
+def test_RET10_no_open_lasts_longer_than_its_limit() -> None:
     assert run_leaping(_open_slowly) <= 30.0 + STEP

@@ -31,6 +31,7 @@ from asupplemented.transports.registry.error_response import (
     parse_media_type,
     parse_warning,
 )
+from asupplemented.transports.registry.redaction import Secrets
 
 NOW = 1_700_000_000.0
 URL = "https://registry.example/v2/a/manifests/latest"
@@ -50,7 +51,7 @@ def error_of(
     secrets: tuple[str, ...] = (),
 ) -> RegistryError | NotFoundError:
     answer = ErrorResponse(status, CIMultiDictProxy(CIMultiDict(headers)), body, URL)
-    return describe(answer, target, now=NOW, secrets=secrets)
+    return describe(answer, target, now=NOW, secrets=Secrets(secrets))
 
 
 def registry_error(
