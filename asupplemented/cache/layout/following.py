@@ -16,7 +16,7 @@ from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking
 from asupplemented.cache.layout.fetch_lock import FollowedFile, FollowState
 from asupplemented.cache.spool import FileSpool
-from asupplemented.errors import SourceError
+from asupplemented.errors import SourceError, SupplementedError, UsageError
 from asupplemented.limits import MIB
 
 if TYPE_CHECKING:
@@ -256,8 +256,10 @@ class CachedSpool(FileSpool):
                 "read; raise max_bytes or unpin something"
             )
             error = SourceError(message)
-        except SourceError as raised:
-            error = raised
+        except UsageError:
+            raise
+        except SupplementedError as raised:
+            error = raised if isinstance(raised, SourceError) else SourceError(str(raised))
         await self._move_on(error)
 
     async def aclose(self) -> None:
