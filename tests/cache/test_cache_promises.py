@@ -514,6 +514,21 @@ async def test_what_is_being_fetched_counts_in_the_limit(
     assert int(CachePaths(cache.path).quota.read_text()) == weigh(cache.path)
 
 
+async def test_a_size_that_is_only_announced_evicts_nothing(tmp_path: Path) -> None:
+    cache = LayoutCache(tmp_path / "cache", 64 * MIB)
+    honest = MemoryReference.of("app", IMAGE.raw, blobs=IMAGE.blobs.values())
+    async with new_session(cache) as session:
+        async with honest.open(session) as image:
+            await image.prefetch()
+        lie = asup.Descriptor(digest=Digest.of(b"a lie"), size=64 * MIB)
+        spool = await cache.claim(session, lie)
+        assert spool is not None
+        async with spool:
+            await spool.append(b"a lie")
+    assert kept_file(cache).exists()
+    assert cache.stats().bytes == sum(map(len, (IMAGE.raw, *IMAGE.blobs.values())))
+
+
 # What is told
 
 

@@ -16,7 +16,7 @@ from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking
 from asupplemented.cache.layout.fetch_lock import FollowedFile, FollowState
 from asupplemented.cache.spool import FileSpool
-from asupplemented.errors import SourceError
+from asupplemented.errors import SourceError, SupplementedError, UsageError
 from asupplemented.limits import MIB
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ MAX_PAUSE: Final = 0.05
 """Seconds between two looks: short at first, longer while nothing comes."""
 
 RESERVED: Final = 16 * MIB
-"""Bytes that are reserved at once for a blob whose size was not announced."""
+"""Bytes that are reserved at once."""
 
 DELAY: Final = 0.05
 """Seconds after which a batch is written for other processes to see, even if it is small."""
@@ -191,6 +191,7 @@ class CachedSpool(FileSpool):
         context: The session.
         fetch_lock: The fetch; closed with the spool.
         candidates: Another process that is fetching the same blob, if there is one.
+        size: Bytes of the blob as they are announced, None if they are not.
         reserve: Reserves bytes of the cache for the file, in place of what was reserved before;
             gives whether there is room.
         release: Releases what is reserved, unless adding the file did that.
@@ -206,6 +207,7 @@ class CachedSpool(FileSpool):
         "_reserve",
         "_reserved",
         "_settled",
+        "_size",
         "_warn",
     )
 
@@ -215,6 +217,7 @@ class CachedSpool(FileSpool):
         fetch_lock: FetchLock,
         candidates: Sequence[BlobCandidate],
         *,
+        size: int | None,
         reserve: Callable[[int], Awaitable[bool]],
         release: Callable[[], Awaitable[None]],
         add: Callable[[StagedFile, int], Awaitable[None]],
@@ -224,25 +227,13 @@ class CachedSpool(FileSpool):
         self._parts.append((0, fetch_lock.file))
         self._fetch_lock = fetch_lock
         self._candidates = tuple(candidates)
+        self._size = size
         self._reserve = reserve
         self._release = release
         self._add = add
         self._warn = warn
         self._reserved = 0
         self._settled = False
-
-    async def reserve(self, size: int) -> bool:
-        """Reserve bytes of the cache for the blob; False if there is no room for them.
-
-        Raises:
-            SupplementedError: The directory cannot be used.
-        """
-        if size <= self._reserved:
-            return True
-        if not await self._reserve(size):
-            return False
-        self._reserved = size
-        return True
 
     async def append(self, chunk: bytes) -> None:
         end = self._end + len(chunk)
@@ -251,14 +242,24 @@ class CachedSpool(FileSpool):
         await super().append(chunk)
 
     async def _reserve_more(self, end: int) -> None:
+        # As the bytes come, since an announced size may be a lie and evict everything. Several
+        # blocks at once, because each reservation takes the lock of the cache.
+        step = self._reserved + RESERVED
+        step = step if self._size is None else max(end, min(step, self._size))
         try:
-            # Several blocks at once, because each reservation takes the lock of the cache.
-            if await self.reserve(self._reserved + RESERVED) or await self.reserve(end):
-                return
-            message = "the blob has no room in the cache, and its size was not announced"
+            for size in dict.fromkeys((step, end)):
+                if await self._reserve(size):
+                    self._reserved = size
+                    return
+            message = (
+                "the blob has no room in the cache, because all other blobs are pinned or being "
+                "read; raise max_bytes or unpin something"
+            )
             error = SourceError(message)
-        except SourceError as raised:
-            error = raised
+        except UsageError:
+            raise
+        except SupplementedError as raised:
+            error = raised if isinstance(raised, SourceError) else SourceError(str(raised))
         await self._move_on(error)
 
     async def aclose(self) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from asupplemented.abc import BlobCache
 from asupplemented.aio.atomic import StagedFile
-from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.locks import retry_while_locked
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import run_blocking, run_opening
@@ -244,20 +243,16 @@ class LayoutCache(BlobCache):
             await self._prepare(session)
             begin = partial(self._begin_fetch, digest, principal)
             fetch_lock = await run_opening(session, begin, FetchLock.close)
-            spool = CachedSpool(
+            return CachedSpool(
                 session,
                 fetch_lock,
                 () if fetch_lock.held else (self._follow(session, fetch_lock, blob),),
+                size=blob.size,
                 reserve=partial(self._reserve, session, fetch_lock.file),
                 release=partial(self._release, session, fetch_lock.file),
                 add=partial(self._add_blob, session, digest, principal),
                 warn=partial(self._warnings.warn, session, "cannot be written"),
             )
-            async with closing_on_error(lambda: (spool,), "a spool"):
-                if blob.size is None or await spool.reserve(blob.size):
-                    return spool
-                self._warn_full(session, digest)
-                await spool.aclose()
         return None
 
     async def keep_manifest(
