@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import types
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -98,12 +99,15 @@ def count_open_files() -> int:
 class _LeapingSelector(selectors.DefaultSelector):
     """Waits for nothing: when nothing is ready, time leaps to the next timer."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float) -> None:
         super().__init__()
         self.now = 0.0
+        self._grace = grace
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
+        if not ready and self._grace and timeout != 0:
+            ready = super().select(self._grace)
         if not ready:
             assert timeout is not None, "nothing will ever happen any more"
             self.now += max(timeout, 1e-6)
@@ -111,17 +115,21 @@ class _LeapingSelector(selectors.DefaultSelector):
 
 
 class LeapingLoop(asyncio.SelectorEventLoop):
-    """An event loop in which hours pass at once. Only for what needs no threads."""
+    """An event loop in which hours pass at once.
 
-    def __init__(self) -> None:
-        self._leaping = _LeapingSelector()
+    Args:
+        grace: Seconds of real time for sockets and threads to become ready before time leaps.
+    """
+
+    def __init__(self, grace: float = 0.0) -> None:
+        self._leaping = _LeapingSelector(grace)
         super().__init__(self._leaping)
 
     def time(self) -> float:
         return self._leaping.now
 
 
-def run_leaping(main: Callable[[], Coroutine[object, object, T]]) -> T:
+def run_leaping(main: Callable[[], Coroutine[object, object, T]], grace: float = 0.0) -> T:
     """Run an async function in a `LeapingLoop`."""
-    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+    with asyncio.Runner(loop_factory=partial(LeapingLoop, grace)) as runner:
         return runner.run(main())

@@ -1,12 +1,15 @@
 """No step of the event loop takes long, however large an image is (rule X-17).
 
 What is measured is the CPU time of the thread of the loop in each callback, so other load does not
-count. The promise is 50 ms on a machine of our time; the tests allow three times as much.
+count, and neither do the objects of other tests, which garbage collection would walk. The promise
+is 50 ms on a quiet machine of our time. The tests allow ten times as much: work that grows with the
+image takes seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from contextlib import contextmanager
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 IMAGES = 12
 """Images of 10,000 layers each."""
 
-LONGEST = 0.15
+LONGEST = 0.5
 """Seconds that one callback may take."""
 
 pytestmark = pytest.mark.slow
@@ -54,9 +57,14 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> Generator[Longest]:
         finally:
             longest.seconds = max(longest.seconds, time.thread_time() - began)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(asyncio.Handle, "_run", run)
-        yield longest
+    gc.collect()
+    gc.freeze()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio.Handle, "_run", run)
+            yield longest
+    finally:
+        gc.unfreeze()
 
 
 def large_image(number: int, config: bytes) -> bytes:
