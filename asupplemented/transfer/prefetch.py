@@ -178,8 +178,10 @@ class _BlobReader:
                 stream = self.source.open_blob(blob)
                 try:
                     await self._drain(blob, stream, local)
-                except (SourceError, VerificationError):
-                    if last or not _is_from(stream, local):
+                except (SourceError, VerificationError) as error:
+                    # A shared fetch may have ended, and its parts with it: then the error tells.
+                    is_local = _is_from(stream, local) or error.reference in local
+                    if last or not is_local:
                         raise
                 else:
                     return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import aiohttp
 from aiohttp import hdrs
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Mapping
 
-    from aiohttp import AddrInfoType
     from aiohttp.abc import ResolveResult
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -412,6 +411,15 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
+_AddrInfo: TypeAlias = tuple[
+    int | socket.AddressFamily,
+    int | socket.SocketKind,
+    int,
+    str,
+    tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
+]
+"""What `socket.getaddrinfo` returns for one address."""
+
 _TOO_PRIVATE: Final = "which is more private than the server that named it"
 _NOT_PUBLIC: Final = "which is not public, and the setting public_only is on"
 
@@ -443,7 +451,7 @@ class AddressGate:
         """The error for a host."""
         return ForbiddenAddressError(f"{host} has an address {self._why}", self._remedy)
 
-    def make_socket(self, addr_info: AddrInfoType) -> socket.socket:
+    def make_socket(self, addr_info: _AddrInfo) -> socket.socket:
         """Make the socket for one address.
 
         Raises:
