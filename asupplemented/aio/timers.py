@@ -20,36 +20,61 @@ is over, exactly as `asyncio.timeout` does: a cancellation from elsewhere is nev
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from asupplemented.errors import SourceTimeoutError, SupplementedError
 from asupplemented.remedies import MIN_RATE, STALL_TIMEOUT, advise
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import Callable
+    from types import TracebackType
 
 __all__ = ("MinRate", "WaitTimer", "WaitTimers", "time_limit")
 
 
-@asynccontextmanager
-async def time_limit(seconds: float | None, what: str) -> AsyncGenerator[None]:
+class time_limit:  # noqa: N801 - it is used as a function, like `asyncio.timeout`
     """Limit the time of the body of an ``async with``.
+
+    A class and no generator, for it is entered for each manifest.
 
     Args:
         seconds: The limit, None for none.
         what: What it does, for the error: "the list of tags".
+        scrub: Called with each `SupplementedError` that leaves the body, None for nothing.
 
     Raises:
         SourceTimeoutError: It took longer.
     """
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except SupplementedError:
-        raise  # a SourceTimeoutError from within is a TimeoutError, too
-    except TimeoutError as error:
-        raise SourceTimeoutError(f"{what} took longer than {seconds} s") from error
+
+    __slots__ = ("_scrub", "_seconds", "_timeout", "_what")
+
+    def __init__(
+        self,
+        seconds: float | None,
+        what: str,
+        scrub: Callable[[SupplementedError], None] | None = None,
+    ) -> None:
+        self._seconds = seconds
+        self._what = what
+        self._scrub = scrub
+
+    async def __aenter__(self) -> None:
+        self._timeout = asyncio.timeout(self._seconds)
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            message = f"{self._what} took longer than {self._seconds} s"
+            raise SourceTimeoutError(message) from late
+        if self._scrub is not None and isinstance(error, SupplementedError):
+            self._scrub(error)
 
 
 class WaitTimer:

@@ -909,15 +909,16 @@ async def test_a_file_that_changes_while_a_range_is_read_is_not_trusted(
 ) -> None:
     believe_that_files_are_old(clock)
     path = tmp_path / "blob"
-    path.write_bytes(LARGE)
+    content = LARGE * 3  # more than is read ahead
+    path.write_bytes(content)
     disk = Disk(path, session)
-    await drain(VerifiedStream(describe(LARGE), [disk], session))
-    async with VerifiedStream(describe(LARGE), [disk], session, start=1) as part:
+    await drain(VerifiedStream(describe(content), [disk], session))
+    async with VerifiedStream(describe(content), [disk], session, start=1) as part:
         await anext(part)
         with path.open("r+b") as file:
             file.write(b"other bytes")
         with pytest.raises(SourceError, match="changed"):
-            await part.read_all(len(LARGE))
+            await part.read_all(len(content))
     assert part.verified is False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import RawManifest
@@ -17,6 +16,7 @@ from asupplemented.errors import (
 )
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.manifest import Manifest
+from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.transports.registry.blobs import (
     ExternalBlob,
     HttpBlob,
@@ -33,7 +33,7 @@ from asupplemented.transports.registry.request import ClientDeps
 from asupplemented.transports.registry.signatures import Signatures
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from yarl import URL
 
@@ -149,8 +149,8 @@ class RegistryAdapter:
             # Errors of parsing quote manifests, long after they have left this adapter.
             message = f"{document.place} sent a manifest that repeats our credentials"
             raise MalformedResponseError(message, url=document.place, digest=digest)
-        if media_type is not None and secrets.censor_own(media_type) != media_type:
-            media_type = None
+        if media_type not in KNOWN_MANIFESTS and media_type is not None:
+            media_type = media_type if secrets.censor_own(media_type) == media_type else None
         raw = RawManifest(document.body, media_type)
         if instance is None:
             self._default = raw
@@ -286,12 +286,9 @@ class RegistryAdapter:
         """Remove what the registry must not make us repeat from an error (rule CRED-07)."""
         self._lease.client.secrets.scrub(error)
 
-    @asynccontextmanager
-    async def _time_limit(self, what: str) -> AsyncGenerator[None]:
+    def _time_limit(self, what: str) -> time_limit:
         """Limit one operation with its redirects, tokens, retries and pages; scrub its errors."""
-        with self._lease.client.secrets.scrubbing():
-            async with time_limit(self._context.timeouts.open, what):
-                yield
+        return time_limit(self._context.timeouts.open, what, self._lease.client.secrets.scrub)
 
     def _check_open(self) -> None:
         if not self._open:

@@ -202,7 +202,7 @@ def is_transient(error: SupplementedError) -> bool:
 
 
 def is_busy(error: SupplementedError) -> bool:
-    """Whether a server cannot serve anybody at the moment, and says so."""
+    """Whether a server says that it cannot serve any client at the moment."""
     return isinstance(error, RegistryError) and error.status in _MOVES_ON
 
 

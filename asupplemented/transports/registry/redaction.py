@@ -62,6 +62,10 @@ class Secrets:
     def __repr__(self) -> str:
         return "<Secrets>"
 
+    def __bool__(self) -> bool:
+        """Whether anything was sent that must not be repeated."""
+        return bool(self._given or self._sent)
+
     def add(self, secret: str | None) -> None:
         """Remember a token; None and empty text are none."""
         if secret and secret not in self._sent:
@@ -74,14 +78,16 @@ class Secrets:
 
     def censor(self, text: str) -> str:
         """A text of a server without secrets, however short they are."""
-        return self._hide(self._replace(text, shortest=1))
+        return self._hide(self._replace(text, shortest=1)) if self else text
 
     def censor_own(self, text: str) -> str:
         """A sentence of ours that may quote a server. Short secrets may be words of ours."""
-        return self._hide(self._replace(text, shortest=SHORT))
+        return self._hide(self._replace(text, shortest=SHORT)) if self else text
 
     def occur_in(self, document: bytes) -> bool:
         """Whether a long secret is in a document, so that this document is meant to show it."""
+        if not self:
+            return False
         return any(secret.encode() in document for secret in self._known if len(secret) >= _LONG)
 
     def scrub(self, error: BaseException) -> None:
