@@ -174,7 +174,8 @@ class _BlobReader:
         """
         local = {c.reference for c in self.source.blob_candidates(blob) if c.local}
         try:
-            for last in (not local, True):
+            # Twice, because a member that is slow just then leads back to the wrong file once more.
+            for last in (not local, False, True):
                 stream = self.source.open_blob(blob)
                 try:
                     await self._drain(blob, stream, local)
