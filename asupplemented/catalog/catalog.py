@@ -43,6 +43,7 @@ from asupplemented.errors import (
     SupplementedError,
     excerpt,
 )
+from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.name import DEFAULT_TAG, is_tag
 from asupplemented.supplemented.reference import supplement
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context
     from asupplemented.catalog.names import Allow, Named
-    from asupplemented.model.descriptor import Descriptor
     from asupplemented.supplemented.reference import SupplementedReference
 
 __all__ = ("Catalog", "CatalogStats")
@@ -116,10 +116,11 @@ class Catalog(AsyncResource):
         "_closed",
         "_images",
         "_key",
-        "_lists",
         "_names",
         "_openings",
+        "_referrers",
         "_stale_if_error",
+        "_tags",
         "_ttl",
     )
 
@@ -146,7 +147,8 @@ class Catalog(AsyncResource):
         self._stale_if_error = stale_if_error
         self._images = OpenImages(max_open)
         self._openings = TaskMap[ImageKey, OpenImage](max_open)
-        self._lists = SingleFlightMap["Hashable", "tuple[Any, ...]"]()
+        self._tags = SingleFlightMap[object, tuple[str, ...]]()
+        self._referrers = SingleFlightMap[object, tuple[Descriptor, ...]]()
         self._key = ResourceKey[Upstreams]("upstreams of a catalog")
         self._closed = False
 
@@ -203,7 +205,7 @@ class Catalog(AsyncResource):
             SourceError: The top failed, or all members did.
         """
         view = await self._view(session, name, registry)
-        return await self._lists.run(("tags", view.scope), view.list_tags)
+        return await self._tags.run(view.scope, view.list_tags)
 
     async def list_referrers(
         self,
@@ -231,8 +233,8 @@ class Catalog(AsyncResource):
         """
         subject = Digest(digest)
         view = await self._view(session, name, registry)
-        return await self._lists.run(
-            ("referrers", view.scope, subject, artifact_type),
+        return await self._referrers.run(
+            (view.scope, subject, artifact_type),
             lambda: view.list_referrers(subject, artifact_type),
         )
 
@@ -243,7 +245,7 @@ class Catalog(AsyncResource):
             open_images=len(images),
             leases=sum(image.users for image in images),
             names=self._images.scopes,
-            pending=len(self._openings) + len(self._lists),
+            pending=len(self._openings) + len(self._tags) + len(self._referrers),
         )
 
     async def aclose(self) -> None:
@@ -283,7 +285,7 @@ class Catalog(AsyncResource):
     ) -> OpenImage:
         """Open or confirm an image, or serve it as it is if that takes too long."""
         work = partial(self._refresh, view, group, key)
-        if opened is None or not self._may_be_stale(view, opened):
+        if opened is None or self._end_of(opened) <= view.now():
             return await self._openings.run(key, work)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -295,7 +297,7 @@ class Catalog(AsyncResource):
             message = f"{group.top} did not answer within {PATIENCE} s"
             error = SourceTimeoutError(message, reference=group.top)
             view.record_failure(group.top, error)
-            view.serve_stale(group.top, opened, error)
+            view.serve_stale(group.top, opened, self._end_of(opened), error)
             return opened
 
     async def _refresh(self, view: View, group: SupplementedReference, key: ImageKey) -> OpenImage:
@@ -308,14 +310,15 @@ class Catalog(AsyncResource):
         except SupplementedError as error:
             if opened is None:
                 raise
-            if not is_outage(error) or not self._may_be_stale(view, opened):
+            if not is_outage(error) or self._end_of(opened) <= view.now():
                 await self._images.drop(key)
                 raise
-            view.serve_stale(group.top, opened, error)
+            view.serve_stale(group.top, opened, self._end_of(opened), error)
             return opened
 
-    def _may_be_stale(self, view: View, opened: OpenImage) -> bool:
-        return view.now() < opened.confirmed + self._ttl + self._stale_if_error
+    def _end_of(self, opened: OpenImage) -> float:
+        """When an image is not served any more, by the clock."""
+        return opened.confirmed + self._ttl + self._stale_if_error
 
     async def _open_digest(self, view: View, digest: Digest, *, blob: bool) -> CatalogImage:
         while True:

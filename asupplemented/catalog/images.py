@@ -14,7 +14,13 @@ from asupplemented.abc import AsyncResource
 from asupplemented.aio.breaker import ReportOnce
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
-from asupplemented.errors import BlobNotFoundError, ClosedError, NotFoundError, RangeError
+from asupplemented.errors import (
+    BlobNotFoundError,
+    ClosedError,
+    InstanceNotFoundError,
+    NotFoundError,
+    RangeError,
+)
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.supplemented.source import SupplementedSource
@@ -104,6 +110,10 @@ class OpenImage(AsyncResource):
         """Begin a lease; False if the image was retired."""
         self._users += not self._retired
         return not self._retired
+
+    def forget(self) -> None:
+        """End a lease that was not closed. An image that was retired by then stays open."""
+        self._users -= 1
 
     async def release(self) -> None:
         """End a lease."""
@@ -230,7 +240,9 @@ class CatalogImage(AsyncResource):
             SourceError: The member that serves it failed.
             ClosedError: The lease has ended.
         """
-        self._leased()
+        if not self._leased().has_manifest(self.digest):
+            message = "this is the digest of a blob, not of a manifest"
+            raise InstanceNotFoundError(message, digest=self.digest, digests=(self.digest,))
         return await self.image.get_manifest(self.digest)
 
     def open_blob(
@@ -288,7 +300,9 @@ class CatalogImage(AsyncResource):
             await opened.release()
 
     def __del__(self) -> None:
-        if getattr(self, "_opened", None) is not None:
+        opened: OpenImage | None = getattr(self, "_opened", None)
+        if opened is not None:
+            opened.forget()
             message = f"unclosed {self!r}; use it with 'async with', or await its aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
 

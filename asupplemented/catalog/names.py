@@ -20,7 +20,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 from asupplemented.abc import Reference, RepositoryReference
-from asupplemented.errors import ConfigurationError, ImageNotFoundError, NameUnknownError, excerpt
+from asupplemented.errors import (
+    ConfigurationError,
+    ImageNotFoundError,
+    InvalidReferenceError,
+    NameUnknownError,
+    excerpt,
+)
 from asupplemented.model.name import DEFAULT_REGISTRY, DEFAULT_TAG, ImageName
 from asupplemented.supplemented.reference import SupplementedReference, supplement
 
@@ -92,13 +98,13 @@ class Names:
     def __init__(self, names: object, allow: Allow | None, defaults: Defaults) -> None:
         self._defaults = defaults
         self._allow = _read_allow(allow)
-        self._function: Callable[..., Awaitable[Named | None]] | None = None
+        self._function: Callable[[str, str | None], Awaitable[object]] | None = None
         keys: list[_Key] = []
         if isinstance(names, Mapping):
             given = cast("Mapping[object, object]", names)
             keys = [_read_key(text, value) for text, value in given.items()]
         elif callable(names):
-            self._function = names
+            self._function = cast("Callable[[str, str | None], Awaitable[object]]", names)
         else:
             message = "names is a mapping from names to references, or an async function"
             raise ConfigurationError(message)
@@ -119,6 +125,9 @@ class Names:
             InvalidReferenceError: The name breaks the grammar.
             NameUnknownError: The catalog has no such name, or it is not allowed.
         """
+        if registry is not None and not _REGISTRY.fullmatch(registry):
+            message = f"{excerpt(registry)} is no registry"
+            raise InvalidReferenceError(message)
         full = _normalize(name, registry)
         ImageName(*_split(full))  # the grammar
         if not await self._is_allowed(full, name, registry):
@@ -139,7 +148,7 @@ class Names:
         allow = self._allow
         if allow is None:
             return True
-        if isinstance(allow, tuple):
+        if not callable(allow):
             return any(pattern.fullmatch(full) for pattern in allow)
         verdict = allow(name, registry)
         return await verdict if inspect.isawaitable(verdict) else bool(verdict)

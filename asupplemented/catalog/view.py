@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import RemoteReference, RepositoryReference
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.catalog.images import ImageKey, OpenImage, describe_blob
 from asupplemented.catalog.names import at_digest, follows, tags_of
@@ -125,10 +126,19 @@ class View:
         """Record that an upstream failed, for a request that still waits for it."""
         self._upstreams.fail(self.identity, top, error)
 
-    def serve_stale(self, top: Reference, opened: OpenImage, error: SupplementedError) -> None:
-        """Have an image served as it is until its upstream is asked again."""
+    def serve_stale(
+        self, top: Reference, opened: OpenImage, until: float, error: SupplementedError
+    ) -> None:
+        """Have an image served as it is until its upstream is asked again.
+
+        Args:
+            top: The upstream.
+            opened: The image.
+            until: When it is not served any more, by the clock.
+            error: What the upstream failed with.
+        """
         opened.failed = True
-        opened.due = self.now() + self._upstreams.remaining(self.identity, top)
+        opened.due = min(self.now() + self._upstreams.remaining(self.identity, top), until)
         message = f"{top} failed, so what it had before is served: {error.message}"
         opened.trouble.report(self._warn, message)
 
@@ -216,9 +226,7 @@ class View:
             try:
                 self._upstreams.check(self.identity, member)
                 with self._upstreams.recording(self.identity, member):
-                    opened = await self._open_member(member)
-                    if opened.find_blob(digest) is None:
-                        opened.blobs.put(digest, await describe_blob(opened.source, digest))
+                    opened = await self._find_blob_in(member, digest)
             except (NotFoundError, UnsupportedOperationError):
                 continue
             except SupplementedError as error:
@@ -230,17 +238,31 @@ class View:
         message = f"{self.group.top} and its supplements do not hold this blob"
         raise BlobNotFoundError(message, digest=digest)
 
-    async def _open_member(self, member: Reference) -> OpenImage:
-        """A member, open for what is named by digest."""
+    async def _find_blob_in(self, member: Reference, digest: Digest) -> OpenImage:
+        """A member, kept open for what is named by digest, if it has a blob."""
         which = f"member {member}"  # neither a tag nor a digest
-        opened = self._images.find(ImageKey(self.scope, which))
-        if opened is not None:
-            return opened
-        if not isinstance(member, RepositoryReference) or not follows(member):
-            return await self.open_group(supplement(member, missing="skip"), which)
-        opened = OpenImage(await member.open_repository(self._session))
-        await self._keep(which, opened)
-        return opened
+        kept = self._images.find(ImageKey(self.scope, which))
+        opened = kept or await self._open_member(member)
+        opened.acquire()  # so that it is not evicted meanwhile
+        try:
+            async with closing_on_error(lambda: () if kept else (opened,), "the member"):
+                found = opened.find_blob(digest) or await describe_blob(opened.source, digest)
+        finally:
+            await opened.release()
+        # Another request may have opened the member meanwhile.
+        earlier = kept or self._images.find(ImageKey(self.scope, which))
+        if earlier is None:
+            await self._keep(which, opened)
+        elif earlier is not opened:
+            await opened.aclose()
+        (earlier or opened).blobs.put(digest, found)
+        return earlier or opened
+
+    async def _open_member(self, member: Reference) -> OpenImage:
+        if isinstance(member, RepositoryReference) and follows(member):
+            return OpenImage(await member.open_repository(self._session))
+        source = await supplement(member, missing="skip").open(self._session)
+        return OpenImage(source, source.resolution.top)
 
     # Lists
 
