@@ -95,6 +95,11 @@ class RepositoryReference(RemoteReference, Reference, Protocol):
         """Its tag; None if a digest names the image."""
         ...
 
+    @property
+    def repository(self) -> str:
+        """``host[:port]/path``, under which its credential is looked up."""
+        ...
+
     def at(self, which: str, /) -> RepositoryReference:
         """The image of the same repository with another tag, or with a digest.
 

@@ -143,6 +143,11 @@ class RegistryReference:
         """Its tag; None if a digest names the image."""
         return self.name.tag if self.name.digest is None else None
 
+    @property
+    def repository(self) -> str:
+        """``host[:port]/path``, under which its credential is looked up."""
+        return self.name.repository
+
     def at(self, which: str) -> RegistryReference:
         """The image of the same repository with another tag, or with a digest.
 
