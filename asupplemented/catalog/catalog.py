@@ -192,7 +192,7 @@ class Catalog(AsyncResource):
                 return await self._open_digest(view, Digest(which), blob=blob)
             return await self._open_tag(view, which)
 
-        return Opening(opener, f"{excerpt(name)} {excerpt(which)}")
+        return Opening(opener, (name, which))
 
     async def list_tags(
         self, session: Context, name: str, *, registry: str | None = None
@@ -273,11 +273,11 @@ class Catalog(AsyncResource):
         if not is_tag(tag):
             message = f"{excerpt(tag)} is no tag"
             raise InvalidReferenceError(message)
-        group = pin(view.group, tag)
         key = ImageKey(view.scope, tag)
         while True:
             opened = self._images.find(key)
             if opened is None or opened.due <= view.now():
+                group = pin(view.group, tag)
                 opened = await self._refresh_in_time(view, group, key, opened)
             # Another request may have evicted it while this one waited.
             if opened.digest is not None and opened.acquire():

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented.abc import RemoteReference, RepositoryReference
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.cache.manifests import find_manifest
 from asupplemented.catalog.budget import Spending
 from asupplemented.catalog.images import ImageKey, OpenImage, describe_blob
@@ -77,10 +76,9 @@ class View:
     """
 
     __slots__ = (
-        "_clock",
+        "_budget",
         "_images",
         "_session",
-        "_spending",
         "_upstreams",
         "group",
         "identity",
@@ -99,15 +97,18 @@ class View:
         self._session = session
         self._images = images
         self._upstreams = session.resource(key, partial(Upstreams, session))
-        self._clock = session.resource(CLOCK, Clock)
-        self._spending = Spending(budget, session)
+        self._budget = budget
         # The upstreams stand for the session that owns the resources.
         self.identity: Hashable = (self._upstreams, session.principal, session.credentials)
         self.scope: Hashable = (self.identity, group)
 
     def now(self) -> float:
         """The time in seconds, by the clock of the session."""
-        return self._clock.now()
+        return self._upstreams.clock.now()
+
+    @property
+    def _spending(self) -> Spending:
+        return Spending(self._budget, self._session)
 
     # Tags
 
