@@ -53,9 +53,7 @@ def test_a_window_ends_and_another_one_begins(ledger: Ledger, clock: FakeClock) 
 
 
 @pytest.mark.parametrize(("retry_after", "resets"), [(None, 600.0), (60.0, 60.0)])
-def test_a_refusal_leaves_nothing(
-    ledger: Ledger, retry_after: float | None, resets: float
-) -> None:
+def test_a_refusal_leaves_nothing(ledger: Ledger, retry_after: float | None, resets: float) -> None:
     ledger.record(HUB, limit=100, remaining=50, window=600)
     ledger.record_refusal(HUB, retry_after)
     assert ledger.find(HUB) == Balance(100, 0, resets, 0.0)
@@ -82,9 +80,7 @@ def test_without_a_limit_only_nothing_is_low() -> None:
     assert Balance(None, 0, 0.0, 0.0).is_low()
 
 
-def test_what_another_process_heard_counts_if_it_is_newer(
-    ledger: Ledger, clock: FakeClock
-) -> None:
+def test_what_another_process_heard_counts_if_it_is_newer(ledger: Ledger, clock: FakeClock) -> None:
     clock.time = 100
     ledger.record(HUB, limit=100, remaining=50, window=600)
     ledger.merge(HUB, Balance(100, 60, 600.0, 99.0))
