@@ -231,8 +231,8 @@ class View:
 
     # Digests
 
-    async def find_digest(self, digest: Digest, *, blob: bool) -> OpenImage:
-        """Open what holds a manifest or, with `blob` or if there is no such manifest, a blob.
+    async def find_digest(self, digest: Digest, *, blob: bool | None) -> OpenImage:
+        """Open what holds a manifest or a blob; with None, a blob if there is no such manifest.
 
         Raises:
             NotFoundError: The name does not hold it.
@@ -243,6 +243,8 @@ class View:
         try:
             return await self._find_manifest(digest)
         except NotFoundError as missing:
+            if blob is False:
+                raise
             try:
                 return await self._find_blob(digest)
             except NotFoundError:
