@@ -29,6 +29,7 @@ do what a caller expects.
      |    +-- InstanceNotFoundError                      a group knows no such instance
      |    +-- BlobNotFoundError                          no known instance or source has it
      |    +-- PlatformNotFoundError                      no instance matches the platform
+     |    +-- NameUnknownError                           a catalog does not serve this name
      +-- SourceError                     (OSError)       a source that could not be used
      |    +-- PermissionDeniedError      (PermissionError)   the operating system said no
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
@@ -77,6 +78,7 @@ __all__ = (
     "MalformedResponseError",
     "ManifestError",
     "ManifestNotFoundError",
+    "NameUnknownError",
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
@@ -321,6 +323,10 @@ class PlatformNotFoundError(NotFoundError):
     def __init__(self, message: str = "", *, available: Sequence[str] = (), **context: Any) -> None:
         super().__init__(message, **context)
         self.available = tuple(available)
+
+
+class NameUnknownError(NotFoundError):
+    """A catalog does not serve this name, or does not allow it. No source was asked."""
 
 
 class SourceError(SupplementedError, OSError):
