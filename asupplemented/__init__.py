@@ -43,6 +43,7 @@ from asupplemented.errors import (
     MalformedResponseError,
     ManifestError,
     ManifestNotFoundError,
+    NameUnknownError,
     NetworkError,
     NonImageArtifactError,
     NotFoundError,
@@ -167,6 +168,7 @@ __all__ = (
     "ManifestError",
     "ManifestFetched",
     "ManifestNotFoundError",
+    "NameUnknownError",
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
@@ -244,6 +246,7 @@ _LAZY = {
     "copy": "asupplemented.transfer.copy:copy",
     "reload_configuration": "asupplemented.transports.registry:reload_configuration",
     "testing": "asupplemented.testing",
+    "web": "asupplemented.web",
 }
 """Loaded when first used: what needs aiohttp or an extra, copying, and caches."""
 

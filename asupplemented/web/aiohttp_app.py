@@ -1,0 +1,246 @@
+"""The registry as an `aiohttp.web.Application`.
+
+aiohttp keeps a connection whose body was too short, and the next answer would land in the blob
+(rule SRV-36). So once the head is out, whatever goes wrong aborts the transport. aiohttp does not
+tell a handler that its client has gone, either (rule SRV-38): a watch looks at the transport once a
+second, and at whether the client still takes bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from asupplemented.errors import SupplementedError
+from asupplemented.web.exchange import Limits, Service, report
+from asupplemented.web.request import Request, strip_mount
+
+if TYPE_CHECKING:
+    from io import FileIO
+    from pathlib import Path
+
+    from asupplemented.session import Session
+    from asupplemented.web.access import Authenticate
+    from asupplemented.web.contract import ServedCatalog
+    from asupplemented.web.exchange import Exchange
+    from asupplemented.web.ranges import Span
+
+__all__ = ("registry_app",)
+
+SLICE: Final = 256 * 1024
+"""The most bytes that one client is sent before the others have their turn (rule SRV-40)."""
+
+LOOK: Final = 1.0
+"""Seconds between two looks at a connection."""
+
+_TAIL: Final = "{tail}"
+
+
+def registry_app(
+    catalog: ServedCatalog,
+    session: Session,
+    *,
+    authenticate: Authenticate | None = None,
+    limits: Limits | None = None,
+    hide_refused: bool = False,
+) -> web.Application:
+    """Make an application that serves a catalog as a read-only registry.
+
+    Mount it with ``app.add_subapp("/v2/", registry_app(...))``, or run it as it is. It closes
+    neither the catalog nor the session.
+
+    Args:
+        catalog: The images by their names.
+        session: What they are opened with. With `authenticate`, a scoped session is made of it
+            for each request.
+        authenticate: Decides who a client is; None serves everyone with `session` itself.
+        limits: How long clients wait.
+        hide_refused: Whether what upstream refuses (401, 403) is answered with 404 rather than
+            502.
+
+    Returns:
+        The application. To accept more than 8190 bytes in a header, as podman sends for images
+        in zstd:chunked, run it with ``max_field_size=65536`` (rule SRV-27).
+    """
+    service = Service(
+        catalog,
+        session,
+        authenticate=authenticate,
+        limits=limits or Limits(),
+        hide_refused=hide_refused,
+    )
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await _respond(service, request)
+
+    app = web.Application()
+    for path in ("", "/{tail:.*}"):
+        app.router.add_route("*", path, handle)
+    return app
+
+
+async def _respond(service: Service, request: web.Request) -> web.StreamResponse:
+    watch = _Watch(request, service.limits.write)
+    try:
+        async with service.exchange(_read(request)) as exchange:
+            if exchange.parts is None:
+                return await _send_bytes(request, exchange)
+            return await _send_blob(service, request, exchange, watch)
+    finally:
+        watch.close()
+
+
+def _read(request: web.Request) -> Request:
+    resource = request.match_info.route.resource
+    mount = "" if resource is None else resource.canonical.removesuffix(_TAIL)
+    path, base = strip_mount(request.raw_path, mount)
+    return Request(
+        method=request.method,
+        path=path,
+        query=request.raw_path.partition("?")[2],
+        headers=tuple((name.lower(), value) for name, value in request.headers.items()),
+        base=base,
+        client=request.remote,
+    )
+
+
+async def _send_bytes(request: web.Request, exchange: Exchange) -> web.Response:
+    # Prepared here, so that no middleware compresses it (rule SRV-31).
+    answer = exchange.answer
+    assert isinstance(answer.body, bytes)  # noqa: S101 - parts are sent by _send_blob
+    response = web.Response(status=answer.status, headers=answer.headers, body=answer.body or None)
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+async def _send_blob(
+    service: Service, request: web.Request, exchange: Exchange, watch: _Watch
+) -> web.StreamResponse:
+    answer = exchange.answer
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    complete = False
+    try:
+        await response.prepare(request)
+        for piece in exchange.pieces():
+            if isinstance(piece, bytes):
+                await watch.write(response, piece)
+            elif exchange.path is not None:
+                await _send_file(service, request, response, exchange.path, piece, watch)
+            else:
+                async for chunk in await exchange.open_range(piece):
+                    await watch.write(response, chunk)
+        await response.write_eof()
+        complete = True
+    except (SupplementedError, ConnectionError):
+        pass  # The hooks of the session were told why; the client sees the cut.
+    except Exception as error:  # noqa: BLE001 - raised, it would be answered on this connection
+        report("sending a blob failed", error)
+    finally:
+        if not complete:
+            response.force_close()
+            if request.transport is not None:
+                request.transport.abort()
+    return response
+
+
+async def _send_file(
+    service: Service,
+    request: web.Request,
+    response: web.StreamResponse,
+    path: Path,
+    span: Span,
+    watch: _Watch,
+) -> None:
+    start, end = span
+    kernel = True
+    async with await service.open_file(path) as reader:
+        while start < end:
+            size = min(SLICE, end - start)
+            sent = None
+            if kernel:
+                sent = await _send_slice(request, reader.file, start, size, watch)
+                kernel = sent is not None
+            if not sent:
+                block = await reader.read(start, size)
+                await watch.write(response, block)
+                sent = len(block)
+            start += sent
+            await asyncio.sleep(0)
+
+
+async def _send_slice(
+    request: web.Request, file: FileIO, start: int, size: int, watch: _Watch
+) -> int | None:
+    """Let the kernel send a part of a file; None where it cannot: TLS, uvloop."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError
+    loop = asyncio.get_running_loop()
+    watch.begin()
+    try:
+        return await loop.sendfile(transport, file, start, size, fallback=False)
+    except (NotImplementedError, asyncio.SendfileNotAvailableError):
+        return None
+    finally:
+        watch.end()
+
+
+class _Watch:
+    """Looks at a connection: has the client gone, and does it take what it is sent?
+
+    A client that has gone cancels the handler. One that takes no byte for too long is cut off.
+
+    Args:
+        request: The request whose connection is watched.
+        limit: Seconds without a byte taken.
+    """
+
+    __slots__ = ("_idle", "_left", "_limit", "_loop", "_request", "_task", "_timer", "_writing")
+
+    def __init__(self, request: web.Request, limit: float) -> None:
+        self._request = request
+        self._limit = limit
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(LOOK, self._look)
+        self._writing = False
+        self._idle = 0.0
+        self._left = 0
+
+    def begin(self) -> None:
+        """A write begins."""
+        self._writing, self._idle = True, self._loop.time()
+
+    def end(self) -> None:
+        """A write is over."""
+        self._writing = False
+
+    async def write(self, response: web.StreamResponse, chunk: bytes) -> None:
+        """Write to the client, as fast as it reads."""
+        self.begin()
+        try:
+            await response.write(chunk)
+        finally:
+            self.end()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            if self._task is not None:
+                self._task.cancel()
+            return
+        left = transport.get_write_buffer_size()
+        now = self._loop.time()
+        if left != self._left:
+            self._left, self._idle = left, now
+        if self._writing and now - self._idle >= self._limit:
+            transport.abort()
+            return
+        self._timer = self._loop.call_later(LOOK, self._look)
