@@ -178,6 +178,8 @@ async def _send_slice(
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError
+    if transport.get_extra_info("sslcontext") is not None:
+        return None
     loop = asyncio.get_running_loop()
     watch.begin()
     try:

@@ -4,6 +4,10 @@ An exchange has three phases. Entering it authenticates, asks the catalog and op
 one deadline; it never raises but for cancellation, since every failure is an answer. Reading it
 gives the pieces of a body that must come from a stream. Leaving it frees the image and the stream,
 also in the middle, when the client has gone.
+
+The first chunk of a blob is awaited before the head goes out, so that a blob that is wrong or does
+not begin is an error rather than a body without bytes (rule SRV-24). A blob of up to 4 MiB is
+verified before its first chunk comes; if that takes longer than the head may, the head goes first.
 """
 
 from __future__ import annotations
@@ -14,7 +18,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import anyio
+
 from asupplemented.abc import AsyncResource
+from asupplemented.aio.closing import CLOSE_TIMEOUT
 from asupplemented.aio.threads import run_blocking, run_opening
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -68,6 +75,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Exchange", "FileReader", "Limits", "RangeReader", "Service", "report")
 
+BEGIN_WITHIN: Final = 0.9
+"""The part of the time of a head in which the first chunk is awaited."""
+
 _DENIED: Final = Refusal(403, "DENIED", "access to this repository is denied")
 
 
@@ -77,7 +87,9 @@ class Limits:
 
     Attributes:
         head: From a request to the head of its answer; 504 after that (rule SRV-25).
-        stall: Within a body: after so long without a byte the source is left for the next one.
+        stall: Within a body: after so long without a byte the source is left for the next one. It
+            may be silent for half of that, for it is asked once more before it is left. The wait
+            for the head of that answer is limited by `Timeouts.first_byte` of the session.
         write: After so long without a byte taken by the client the connection is cut.
 
     Raises:
@@ -115,7 +127,9 @@ class Service:
         self.limits = limits
         self.hide_refused = hide_refused
         timeouts = session.timeouts
-        stall = limits.stall if timeouts.stall is None else min(limits.stall, timeouts.stall)
+        stall = limits.stall / 2
+        if timeouts.stall is not None:
+            stall = min(stall, timeouts.stall)
         self._session = session.with_timeouts(replace(timeouts, stall=stall))
 
     @property
@@ -142,7 +156,17 @@ class Exchange(AsyncResource):
             is such a file. It stays until the exchange is left.
     """
 
-    __slots__ = ("_image", "_request", "_scope", "_service", "_stream", "answer", "path")
+    __slots__ = (
+        "_due",
+        "_first",
+        "_image",
+        "_request",
+        "_scope",
+        "_service",
+        "_stream",
+        "answer",
+        "path",
+    )
 
     answer: Answer
 
@@ -153,6 +177,10 @@ class Exchange(AsyncResource):
         self._scope = AsyncExitStack()
         self._image: ServedImage | None = None
         self._stream: BlobStream | None = None
+        self._first: asyncio.Task[bytes] | None = None
+        """Reads the first chunk of the stream."""
+        self._due = 0.0
+        """When the head is to go out, with the first chunk or without it."""
 
     @property
     def parts(self) -> BlobParts | None:
@@ -161,12 +189,14 @@ class Exchange(AsyncResource):
 
     async def __aenter__(self) -> Self:
         """Find the answer."""
+        head = self._service.limits.head
+        self._due = asyncio.get_running_loop().time() + BEGIN_WITHIN * head
         target = plan(self._request)
         if isinstance(target, Refusal):
             self.answer = answer_refusal(self._request, target)
             return self
         try:
-            async with asyncio.timeout(self._service.limits.head):
+            async with asyncio.timeout(head):
                 answer = await self._find(target)
         except SupplementedError as error:
             answer = self._answer_failure(error)
@@ -265,6 +295,8 @@ class Exchange(AsyncResource):
             raise SizeMismatchError(message, digest=digest, expected=size, actual=stream.size)
         if len(answer.body.parts) == 1:
             self.path = stream.take_path()
+        if self.path is None and end > start:
+            await self._begin(stream)
         if session.cache is None:
             return answer
         cached = "fwd=uri-miss" if self.path is None else "hit"
@@ -278,10 +310,26 @@ class Exchange(AsyncResource):
         self._stream = await opened.__aenter__()
         return opened
 
+    async def _begin(self, stream: BlobStream) -> None:
+        """Wait for the first chunk, as long as the head may wait."""
+        self._first = first = asyncio.ensure_future(anext(stream))
+        left = self._due - asyncio.get_running_loop().time()
+        await asyncio.wait((first,), timeout=max(left, 0.0))
+        if first.done() and (error := first.exception()) is not None:
+            raise error
+
     async def _close_stream(self) -> None:
+        first, self._first = self._first, None
         stream, self._stream = self._stream, None
-        if stream is not None:
-            await stream.aclose()
+        try:
+            if first is not None and not first.done():
+                first.cancel()
+                await asyncio.wait((first,))
+        finally:
+            if stream is not None:
+                await stream.aclose()
+        if first is not None and not first.cancelled():
+            first.exception()  # A client that has gone is not told of it.
 
     # The body
 
@@ -306,30 +354,42 @@ class Exchange(AsyncResource):
         """
         body = self.answer.body
         assert isinstance(body, BlobParts)  # noqa: S101 - only parts have ranges
-        stream = self._stream
+        stream, first = self._stream, None
         if stream is None or span != body.parts[0].span:
             stream = await self._open_stream(body.digest, span, whole=False)
-        return RangeReader(stream, span[1] - span[0])
+        else:
+            first = self._first
+        return RangeReader(stream, span[1] - span[0], first)
 
     async def aclose(self) -> None:
-        """Free the stream and the image. What fails is reported: the answer is out."""
-        try:
-            await self._close_stream()
-        except Exception as error:  # noqa: BLE001 - the image is closed as well
-            report("closing a blob failed", error)
-        finally:
-            try:
-                await self._scope.aclose()
-            except Exception as error:  # noqa: BLE001 - the answer is out
-                report("closing an image failed", error)
+        """Free the stream and the image, also for a client that has gone.
+
+        What fails is reported: the answer is out.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            for close in (self._close_stream, self._scope.aclose):
+                try:
+                    await close()
+                except asyncio.CancelledError as error:
+                    # A server may cancel the handler of a connection that it lost: our own cuts
+                    # are among them.
+                    cancelled = error
+                except Exception as error:  # noqa: BLE001 - the other one is closed as well
+                    report("closing what a client asked for failed", error)
+        if cancelled is not None:
+            raise cancelled
 
 
 class RangeReader:
     """The chunks of one range, exactly as many bytes as were announced."""
 
-    __slots__ = ("_left", "_stream")
+    __slots__ = ("_first", "_left", "_stream")
 
-    def __init__(self, stream: BlobStream, length: int) -> None:
+    def __init__(
+        self, stream: BlobStream, length: int, first: asyncio.Task[bytes] | None = None
+    ) -> None:
+        self._first = first
         self._stream = stream
         self._left = length
 
@@ -345,7 +405,11 @@ class RangeReader:
             SupplementedError: It failed.
         """
         try:
-            chunk = await anext(self._stream)
+            if self._first is None:
+                chunk = await anext(self._stream)
+            else:
+                first, self._first = self._first, None
+                chunk = await first
         except StopAsyncIteration:
             if self._left:
                 raise TruncatedError("the blob ended before its announced size") from None
