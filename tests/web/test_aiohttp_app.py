@@ -268,7 +268,9 @@ async def serve_files(
     tmp_path: Path, catalog: FakeCatalog, control: SourceControl, **options: Any
 ) -> AsyncIterator[Files]:
     async with AsyncExitStack() as scope:
-        cache = await scope.enter_async_context(LayoutCache(tmp_path / "cache", 1 << 30, fills=True))
+        cache = await scope.enter_async_context(
+            LayoutCache(tmp_path / "cache", 1 << 30, fills=True)
+        )
         session = await scope.enter_async_context(Session(cache=cache))
         server = TestServer(
             web.registry_app(catalog, session), scheme="https" if options else "http"

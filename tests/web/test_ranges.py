@@ -32,7 +32,9 @@ def test_SRV06_ranges_are_read(header: str, expected: list[Span] | None) -> None
     assert parse_range(header, 10) == expected
 
 
-@pytest.mark.parametrize("header", ["bytes=4-5,0-1", "bytes=0-4,4-5", "bytes=0-,0-", "bytes=0-1,-99"])
+@pytest.mark.parametrize(
+    "header", ["bytes=4-5,0-1", "bytes=0-4,4-5", "bytes=0-,0-", "bytes=0-1,-99"]
+)
 def test_SRV27_ranges_ascend_and_do_not_overlap(header: str) -> None:
     with pytest.raises(TooManyRangesError):
         parse_range(header, 10)

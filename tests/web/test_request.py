@@ -69,9 +69,7 @@ def test_what_is_asked_for(method: str, path: str, query: str, expected: object)
     ],
 )
 @pytest.mark.parametrize("kind", ["manifests", "blobs", "referrers"])
-def test_SRV04_a_wrong_digest_is_refused(
-    kind: str, text: str, expected: tuple[int, str]
-) -> None:
+def test_SRV04_a_wrong_digest_is_refused(kind: str, text: str, expected: tuple[int, str]) -> None:
     assert refused(f"/team/app/{kind}/{text}") == expected
 
 
@@ -106,9 +104,7 @@ def test_SRV09_writes_are_refused(method: str) -> None:
         ("team/app", "localhost:5000", ("team/app", "localhost:5000")),
     ],
 )
-def test_SRV14_SRV15_ns_chooses_the_registry(
-    path: str, ns: str, expected: tuple[str, str]
-) -> None:
+def test_SRV14_SRV15_ns_chooses_the_registry(path: str, ns: str, expected: tuple[str, str]) -> None:
     found = ask(f"/{path}/manifests/1", f"ns={ns}")
     assert isinstance(found, ManifestTarget)
     assert found.repository == Repository(*expected, path, ns)
@@ -152,8 +148,18 @@ def test_SRV16_two_registries_are_refused() -> None:
     [
         *("/../etc/passwd/manifests/1", "/team/../app/manifests/1", "/team/./app/blobs/x"),
         *("/team%2Fapp/manifests/1", "/team/app%2f..%2f../manifests/1", "/%2e%2e/a/manifests/1"),
-        *("//team/manifests/1", "/team//app/manifests/1", "/team/app/manifests/", "/team%00/tags/list"),
-        *("/TEAM/app/manifests/1", "/team/app_/manifests/1", "/a___b/manifests/1", "/é/manifests/1"),
+        *(
+            "//team/manifests/1",
+            "/team//app/manifests/1",
+            "/team/app/manifests/",
+            "/team%00/tags/list",
+        ),
+        *(
+            "/TEAM/app/manifests/1",
+            "/team/app_/manifests/1",
+            "/a___b/manifests/1",
+            "/é/manifests/1",
+        ),
         *(f"/{'a' * 256}/manifests/1", "/manifests/1", "/%2Fmanifests%2F1", "/a:b/c/manifests/1"),
         *("/team\\app/manifests/1", "/team app/manifests/1", "/host:123456/a/manifests/1"),
     ],

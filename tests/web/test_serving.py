@@ -169,9 +169,7 @@ async def test_SRV05_blobs(client: Client, content: bytes) -> None:
         ("bytes=x", 200, 0, 13),
     ],
 )
-async def test_SRV06_ranges(
-    client: Client, header: str, status: int, start: int, end: int
-) -> None:
+async def test_SRV06_ranges(client: Client, header: str, status: int, start: int, end: int) -> None:
     reply = await client.get(f"{ROOT}/blobs/{SMALL_DIGEST}", ("Range", header))
     assert reply.status == status
     if status == 416:
@@ -252,7 +250,9 @@ async def test_SRV28_HEAD_has_the_headers_of_GET(client: Client, target: str) ->
 async def test_SRV28_HEAD_reads_no_blob(
     client: Client, catalog: FakeCatalog, control: SourceControl
 ) -> None:
-    reply = await client.head(f"{ROOT}/blobs/{LARGE_DIGEST}", )
+    reply = await client.head(
+        f"{ROOT}/blobs/{LARGE_DIGEST}",
+    )
     assert (reply.status, reply.headers["Content-Length"]) == (200, str(len(LARGE)))
     ranged = await client.head(f"{ROOT}/blobs/{LARGE_DIGEST}", ("Range", "bytes=0-1"))
     assert (ranged.status, ranged.headers["Content-Length"]) == (200, str(len(LARGE)))
@@ -520,7 +520,9 @@ async def test_a_body_of_a_request_is_ignored(client: Client, image: BuiltImage)
 # Authentication
 
 
-async def check_password(user: str, password: str, access: AccessRequest) -> Identity | Denied | None:
+async def check_password(
+    user: str, password: str, access: AccessRequest
+) -> Identity | Denied | None:
     if password != "right":
         return None
     if access.name == "reg.test/team/app":
