@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from asupplemented.cache.remote.leases import LocalLease, RedisLease
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.tiered import TieredCache
+    from asupplemented.catalog import Catalog, CatalogImage, CatalogStats
     from asupplemented.credentials import AuthFileCredentials
     from asupplemented.transfer.copy import CopyReport, copy
     from asupplemented.transports.registry import (
@@ -133,6 +134,9 @@ __all__ = (
     "BlobStarted",
     "BlobStream",
     "BreakerPolicy",
+    "Catalog",
+    "CatalogImage",
+    "CatalogStats",
     "ClosedError",
     "ConfigurationError",
     "ConfigurationPaths",
@@ -231,6 +235,9 @@ __all__ = (
 
 _LAZY = {
     "AuthFileCredentials": "asupplemented.credentials:AuthFileCredentials",
+    "Catalog": "asupplemented.catalog:Catalog",
+    "CatalogImage": "asupplemented.catalog:CatalogImage",
+    "CatalogStats": "asupplemented.catalog:CatalogStats",
     "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer.copy:CopyReport",
     "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",
@@ -248,7 +255,7 @@ _LAZY = {
     "testing": "asupplemented.testing",
     "web": "asupplemented.web",
 }
-"""Loaded when first used: what needs aiohttp or an extra, copying, and caches."""
+"""Loaded when first used: what needs aiohttp or an extra, copying, caches and catalogs."""
 
 
 def __getattr__(name: str) -> object:

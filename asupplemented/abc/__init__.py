@@ -41,6 +41,7 @@ from asupplemented.abc.source import (
     Listing,
     Reference,
     RemoteReference,
+    RepositoryReference,
     Source,
     WritableReference,
 )
@@ -77,6 +78,7 @@ __all__ = (
     "Reference",
     "Referring",
     "RemoteReference",
+    "RepositoryReference",
     "ResourceKey",
     "Resumable",
     "SelfTimed",

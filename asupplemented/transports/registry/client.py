@@ -21,6 +21,7 @@ from yarl import URL
 
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import FirstFailure, retry
+from asupplemented.budget import Account
 from asupplemented.errors import SupplementedError, TooManyRequestsError
 from asupplemented.transports.registry.auth import Authenticator
 from asupplemented.transports.registry.bodies import refuse
@@ -125,6 +126,7 @@ class RegistryClient:
         config: The registry, and how it is reached.
         credential: The identity, None for anonymous.
         deps: Connections, settings and clock.
+        principal: Whom the client serves, None for the session itself.
 
     Attributes:
         signatures: Whether the registry has the X-R-S-S extension (rule PING-07); known once it
@@ -132,7 +134,12 @@ class RegistryClient:
     """
 
     def __init__(
-        self, config: EndpointConfig, credential: Credential | None, deps: ClientDeps
+        self,
+        config: EndpointConfig,
+        credential: Credential | None,
+        deps: ClientDeps,
+        *,
+        principal: str | None = None,
     ) -> None:
         self.registry = config.registry
         self.deps = deps
@@ -142,7 +149,9 @@ class RegistryClient:
         self._credential = credential
         self._pinged: tuple[PingResult, Authenticator] | None = None
         self._pings = SingleFlight[tuple["PingResult", Authenticator]]()
-        self._notices = HeaderNotices(config.registry)
+        self._account = Account.of(config.registry, credential)
+        self._notices = HeaderNotices(self._account, deps.ledger)
+        deps.ledger.use(principal, self._account)
 
     async def send(
         self, request: Request, request_context: RequestContext
@@ -228,7 +237,10 @@ class RegistryClient:
                 response, _ = await self._follow(pinged, sent, response, request_context)
         if response.status in request.statuses:
             return response
-        raise await refuse(response, request.target, self.deps, authenticator.secrets())
+        refusal = await refuse(response, request.target, self.deps, authenticator.secrets())
+        if isinstance(refusal, TooManyRequestsError):
+            self.deps.ledger.record_refusal(self._account, refusal.retry_after)
+        raise refusal
 
     def _send_once(
         self, endpoint: Endpoint, url: URL, request: Request, authorization: Authorization
