@@ -140,7 +140,7 @@ async def test_SRV29_conditions_have_an_order(client: Client) -> None:
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
-async def test_SRV05_blobs(client: Client, content: bytes) -> None:
+async def test_SRV05_SRV47_blobs(client: Client, content: bytes) -> None:
     digest = Digest.of(content)
     reply = await client.get(f"{ROOT}/blobs/{digest}")
     assert (reply.status, reply.body) == (200, content)
