@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ("ASGIApplication", "asgi_app")
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+_Scope: TypeAlias = MutableMapping[str, Any]
+_Message: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
+_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+ASGIApplication: TypeAlias = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 LOOK: Final = 1.0
 """Seconds until a request that is not answered yet is watched."""
@@ -75,7 +75,7 @@ def asgi_app(
         hide_refused=hide_refused,
     )
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: _Scope, receive: _Receive, send: _Send) -> None:
         match scope["type"]:
             case "http":
                 await _respond(service, scope, receive, send)
@@ -91,7 +91,7 @@ def asgi_app(
     return app
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def _live(receive: _Receive, send: _Send) -> None:
     """There is nothing to start or stop: catalog and session belong to the caller."""
     while True:
         message = await receive()
@@ -100,7 +100,7 @@ async def _live(receive: Receive, send: Send) -> None:
             return
 
 
-async def _respond(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+async def _respond(service: Service, scope: _Scope, receive: _Receive, send: _Send) -> None:
     watch = _Watch(receive)
     try:
         request = _read(scope)
@@ -114,7 +114,7 @@ async def _respond(service: Service, scope: Scope, receive: Receive, send: Send)
         await watch.aclose()
 
 
-def _read(scope: Scope) -> Request:
+def _read(scope: _Scope) -> Request:
     raw: bytes | None = scope.get("raw_path")
     path = scope["path"] if raw is None else raw.decode("latin-1")
     if raw is None:
@@ -134,7 +134,7 @@ def _read(scope: Scope) -> Request:
     )
 
 
-def _start(answer: Answer, request: Request) -> Message:
+def _start(answer: Answer, request: Request) -> _Message:
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers]
     if answer.header("ETag") is not None and "gzip" in (request.header("accept-encoding") or ""):
         # Stops middlewares that compress, which would keep the strong tag (rule SRV-31).
@@ -142,7 +142,7 @@ def _start(answer: Answer, request: Request) -> Message:
     return {"type": "http.response.start", "status": answer.status, "headers": headers}
 
 
-async def _send_body(service: Service, scope: Scope, send: Send, exchange: Exchange) -> None:
+async def _send_body(service: Service, scope: _Scope, send: _Send, exchange: Exchange) -> None:
     answer = exchange.answer
     if isinstance(answer.body, bytes):
         await send({"type": "http.response.body", "body": answer.body})
@@ -165,7 +165,7 @@ async def _send_body(service: Service, scope: Scope, send: Send, exchange: Excha
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_file(service: Service, send: Send, path: Path, span: Span) -> None:
+async def _send_file(service: Service, send: _Send, path: Path, span: Span) -> None:
     start, end = span
     async with await service.open_file(path) as reader:
         while start < end:
@@ -174,7 +174,7 @@ async def _send_file(service: Service, send: Send, path: Path, span: Span) -> No
             start += len(block)
 
 
-async def _send_chunk(send: Send, chunk: bytes, limit: float) -> None:
+async def _send_chunk(send: _Send, chunk: bytes, limit: float) -> None:
     try:
         async with asyncio.timeout(limit):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -199,7 +199,7 @@ class _Watch:
 
     __slots__ = ("_cancelling", "_receive", "_receiving", "_task", "_timer", "gone")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: _Receive) -> None:
         self.gone = False
         self._receive = receive
         self._receiving: asyncio.Task[None] | None = None

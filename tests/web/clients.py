@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is true that no event tells of."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
 class Reply(NamedTuple):
     """A whole answer."""
 

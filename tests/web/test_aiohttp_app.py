@@ -30,6 +30,7 @@ from asupplemented.web.aiohttp_app import SLICE
 from tests.clocks import let_pass
 from tests.testing.raw_client import RawClient
 from tests.web.catalogs import FakeCatalog
+from tests.web.clients import until
 from tests.web.conftest import LARGE, SMALL
 
 if TYPE_CHECKING:
@@ -63,12 +64,6 @@ async def raw(server: TestServer, tls: ssl.SSLContext | None = None) -> AsyncIte
 async def server(catalog: FakeCatalog, session: Session) -> AsyncIterator[TestServer]:
     async with TestServer(web.registry_app(catalog, session)) as server:
         yield server
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def read_answer(client: RawClient) -> tuple[int, dict[str, str], bytes]:

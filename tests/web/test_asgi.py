@@ -24,7 +24,7 @@ from asupplemented.web import Limits
 from asupplemented.web.asgi import SLICE
 from tests.clocks import let_pass
 from tests.testing.raw_client import RawClient
-from tests.web.clients import Exchange
+from tests.web.clients import Exchange, until
 from tests.web.conftest import LARGE, SMALL
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ async def test_SRV38_a_client_that_has_gone_frees_what_it_waited_for(
     catalog.gate = asyncio.Event()
     exchange = Exchange("GET", BLOB)
     calling = asyncio.ensure_future(call(web.asgi_app(catalog, session), exchange))
-    while not catalog.asked:
-        await asyncio.sleep(0)
+    await until(lambda: catalog.asked)
     exchange.gone.set()
     await let_pass(1)
     await calling
@@ -78,8 +77,7 @@ async def test_SRV38_SRV37_a_client_that_goes_in_the_middle_frees_the_blob(
     control.script("/blobs/*", Stall(1 << 20), forever=True)
     exchange = Exchange("GET", BLOB)
     calling = asyncio.ensure_future(call(web.asgi_app(catalog, session), exchange))
-    while len(exchange.messages) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(exchange.messages) > 1)
     exchange.gone.set()
     await let_pass(1)
     await calling
@@ -90,8 +88,7 @@ async def test_SRV38_SRV37_a_client_that_goes_in_the_middle_frees_the_blob(
 async def test_a_cancelled_request_stays_cancelled(catalog: FakeCatalog, session: Session) -> None:
     catalog.gate = asyncio.Event()
     calling = asyncio.ensure_future(call(web.asgi_app(catalog, session), Exchange("GET", BLOB)))
-    while not catalog.asked:
-        await asyncio.sleep(0)
+    await until(lambda: catalog.asked)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
@@ -104,8 +101,7 @@ async def test_SRV43_a_client_that_takes_nothing_is_cut(
     exchange = Exchange("GET", BLOB)
     exchange.gate = asyncio.Event()
     calling = asyncio.ensure_future(call(app, exchange))
-    while not exchange.messages:
-        await asyncio.sleep(0)
+    await until(lambda: exchange.messages)
     await let_pass(30)
     with pytest.raises(SourceTimeoutError):
         await calling
@@ -264,8 +260,7 @@ async def serve(app: Any) -> AsyncIterator[Server]:
     # Signals are the business of the program that runs the tests.
     serving = asyncio.ensure_future(server._serve())
     try:
-        while not server.started:
-            await asyncio.sleep(0.001)
+        await until(lambda: server.started)
         yield server
     finally:
         server.should_exit = True

@@ -169,7 +169,11 @@ async def test_SRV13_SEC13_what_one_principal_may_read_no_other_one_gets(
         return Identity(f"{user} {password}", {registry.host: (user, password)})
 
     ann, bob = authorization("ann", "right"), authorization("bob", "wrong")
-    targets = [f"{ROOT}/manifests/latest", f"{ROOT}/manifests/{AMD.digest}", f"{ROOT}/blobs/{LAYER}"]
+    targets = [
+        f"{ROOT}/manifests/latest",
+        f"{ROOT}/manifests/{AMD.digest}",
+        f"{ROOT}/blobs/{LAYER}",
+    ]
     async with serve(catalog, session, authenticate=basic(check)) as client:
         for _ in range(2):
             for target in (*targets, f"{ROOT}/tags/list"):

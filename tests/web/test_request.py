@@ -78,7 +78,7 @@ def test_SRV04_a_wrong_tag_names_no_manifest(tag: str) -> None:
     assert refused(f"/team/app/manifests/{tag}") == (404, "MANIFEST_UNKNOWN")
 
 
-@pytest.mark.parametrize("n", ["-1", "x", "", "1.0", "+1", "１", "1&n=1"])
+@pytest.mark.parametrize("n", ["-1", "x", "", "1.0", "+1", "\uff11", "1&n=1"])
 def test_SRV07_a_wrong_number_is_refused(n: str) -> None:
     assert refused("/team/app/tags/list", f"n={n}") == (400, "PAGINATION_NUMBER_INVALID")
 
