@@ -102,7 +102,7 @@ from asupplemented.supplemented.resolution import Explanation, Instance, Resolut
 from asupplemented.transports import parse_reference, register_transport
 
 if TYPE_CHECKING:
-    from asupplemented import web as web  # noqa: PLC0414 - an attribute for type checkers, too
+    from asupplemented import web as web
     from asupplemented.blobs.history import ResumptionPolicy
     from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cache.remote.leases import LocalLease, RedisLease
