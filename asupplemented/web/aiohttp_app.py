@@ -72,8 +72,10 @@ def registry_app(
         hide_refused=hide_refused,
     )
 
+    watches = _Watches(service.limits.write)
+
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await _respond(service, request)
+        return await _respond(service, watches, request)
 
     app = web.Application()
     for path in ("", "/{tail:.*}"):
@@ -81,18 +83,18 @@ def registry_app(
     return app
 
 
-async def _respond(service: Service, request: web.Request) -> web.StreamResponse:
-    watch = _Watch(request, service.limits.write)
+async def _respond(service: Service, watches: _Watches, request: web.Request) -> web.StreamResponse:
+    watch = watches.begin(request)
     try:
-        async with service.exchange(_read(request)) as exchange:
+        async with service.exchange(_read(service, request)) as exchange:
             if exchange.parts is None:
                 return await _send_bytes(request, exchange)
             return await _send_blob(service, request, exchange, watch)
     finally:
-        watch.close()
+        watches.end(watch)
 
 
-def _read(request: web.Request) -> Request:
+def _read(service: Service, request: web.Request) -> Request:
     resource = request.match_info.route.resource
     mount = "" if resource is None else resource.canonical.removesuffix(_TAIL)
     path, base = strip_mount(request.raw_path, mount)
@@ -102,7 +104,7 @@ def _read(request: web.Request) -> Request:
         query=request.raw_path.partition("?")[2],
         headers=tuple((name.lower(), value) for name, value in request.headers.items()),
         base=base,
-        client=request.remote,
+        client=None if service.authenticate is None else request.remote,
     )
 
 
@@ -194,20 +196,14 @@ class _Watch:
     """Looks at a connection: has the client gone, and does it take what it is sent?
 
     A client that has gone cancels the handler. One that takes no byte for too long is cut off.
-
-    Args:
-        request: The request whose connection is watched.
-        limit: Seconds without a byte taken.
     """
 
-    __slots__ = ("_idle", "_left", "_limit", "_loop", "_request", "_task", "_timer", "_writing")
+    __slots__ = ("_idle", "_left", "_loop", "_request", "_task", "_writing")
 
-    def __init__(self, request: web.Request, limit: float) -> None:
+    def __init__(self, request: web.Request, loop: asyncio.AbstractEventLoop) -> None:
         self._request = request
-        self._limit = limit
-        self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(LOOK, self._look)
+        self._task = asyncio.current_task(loop)
+        self._loop = loop
         self._writing = False
         self._idle = 0.0
         self._left = 0
@@ -228,21 +224,57 @@ class _Watch:
         finally:
             self.end()
 
-    def close(self) -> None:
-        """Stop looking."""
-        self._timer.cancel()
+    def look(self, now: float, limit: float) -> None:
+        """Look at the connection once.
 
-    def _look(self) -> None:
+        Args:
+            now: The time of the event loop.
+            limit: Seconds without a byte taken.
+        """
         transport = self._request.transport
         if transport is None or transport.is_closing():
-            if self._task is not None:
-                self._task.cancel()
+            task, self._task = self._task, None
+            if task is not None:
+                task.cancel()  # once: it is closing what it used then
             return
         left = transport.get_write_buffer_size()
-        now = self._loop.time()
         if left != self._left:
             self._left, self._idle = left, now
-        if self._writing and now - self._idle >= self._limit:
+        if self._writing and now - self._idle >= limit:
             transport.abort()
-            return
-        self._timer = self._loop.call_later(LOOK, self._look)
+
+
+class _Watches:
+    """The watches of all requests, with one timer.
+
+    Args:
+        limit: Seconds without a byte taken by a client.
+    """
+
+    __slots__ = ("_limit", "_timer", "_watches")
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._timer: asyncio.TimerHandle | None = None
+        self._watches: set[_Watch] = set()
+
+    def begin(self, request: web.Request) -> _Watch:
+        """Watch the connection of a request that the running task handles."""
+        loop = asyncio.get_running_loop()
+        watch = _Watch(request, loop)
+        self._watches.add(watch)
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK, self._look, loop)
+        return watch
+
+    def end(self, watch: _Watch) -> None:
+        """The request was answered, or was given up."""
+        self._watches.discard(watch)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for watch in tuple(self._watches):
+            watch.look(now, self._limit)
+        if self._watches:
+            self._timer = loop.call_later(LOOK, self._look, loop)

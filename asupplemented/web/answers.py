@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -90,8 +90,7 @@ class BlobParts:
     is_whole: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Status, headers and body of an answer. ``Content-Length`` is among the headers.
 
     Attributes:
@@ -112,7 +111,7 @@ class Answer:
 
     def with_headers(self, *headers: tuple[str, str]) -> Answer:
         """The same answer with further headers."""
-        return replace(self, headers=(*self.headers, *headers))
+        return self._replace(headers=(*self.headers, *headers))
 
 
 def _answer(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -23,6 +23,7 @@ import anyio
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import CLOSE_TIMEOUT
 from asupplemented.aio.threads import run_blocking, run_opening
+from asupplemented.aio.timers import WaitTimers
 from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
@@ -61,6 +62,7 @@ from asupplemented.web.request import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractAsyncContextManager
     from io import FileIO
     from pathlib import Path
     from typing import Self
@@ -111,7 +113,7 @@ class Limits:
 class Service:
     """A catalog as it is served: makes an exchange for each request."""
 
-    __slots__ = ("_session", "authenticate", "catalog", "hide_refused", "limits")
+    __slots__ = ("_session", "authenticate", "catalog", "heads", "hide_refused", "limits")
 
     def __init__(
         self,
@@ -125,6 +127,8 @@ class Service:
         self.catalog = catalog
         self.authenticate = authenticate
         self.limits = limits
+        self.heads = WaitTimers(limits.head)
+        """Limits the time of all heads with one timer."""
         self.hide_refused = hide_refused
         timeouts = session.timeouts
         stall = limits.stall / 2
@@ -160,8 +164,8 @@ class Exchange(AsyncResource):
         "_due",
         "_first",
         "_image",
+        "_opening",
         "_request",
-        "_scope",
         "_service",
         "_stream",
         "answer",
@@ -174,7 +178,7 @@ class Exchange(AsyncResource):
         self.path: Path | None = None
         self._service = service
         self._request = request
-        self._scope = AsyncExitStack()
+        self._opening: AbstractAsyncContextManager[ServedImage] | None = None
         self._image: ServedImage | None = None
         self._stream: BlobStream | None = None
         self._first: asyncio.Task[bytes] | None = None
@@ -189,29 +193,38 @@ class Exchange(AsyncResource):
 
     async def __aenter__(self) -> Self:
         """Find the answer."""
-        head = self._service.limits.head
-        self._due = asyncio.get_running_loop().time() + BEGIN_WITHIN * head
         target = plan(self._request)
         if isinstance(target, Refusal):
             self.answer = answer_refusal(self._request, target)
             return self
         try:
-            async with asyncio.timeout(head):
-                answer = await self._find(target)
+            answer = await self._find_in_time(target)
         except SupplementedError as error:
             answer = self._answer_failure(error)
-        except TimeoutError:
-            answer = self._answer_failure(SourceTimeoutError("the catalog did not answer in time"))
         except Exception as error:  # noqa: BLE001 - functions of the user may raise anything
             report("a request to the registry failed", error)
             answer = answer_error(self._request, SupplementedError("the registry failed"))
         except BaseException:
             await self.aclose()
             raise
-        if not isinstance(answer.body, BlobParts):
-            await self.aclose()
         self.answer = answer if isinstance(target, Ping) else _name(answer, target.repository)
         return self
+
+    async def _find_in_time(self, target: Target) -> Answer:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - an exchange is entered in a task
+        heads = self._service.heads
+        self._due = task.get_loop().time() + BEGIN_WITHIN * self._service.limits.head
+        heads.begin(task)
+        before = task.cancelling()
+        try:
+            return await self._find(target)
+        except asyncio.CancelledError:
+            if heads.end(task) and task.cancelling() <= before:
+                raise SourceTimeoutError("the catalog did not answer in time") from None
+            raise
+        finally:
+            heads.end(task)
 
     def _answer_failure(self, error: SupplementedError) -> Answer:
         if self._service.hide_refused and isinstance(error, UnauthorizedError | ForbiddenError):
@@ -261,8 +274,14 @@ class Exchange(AsyncResource):
         opening = self._service.catalog.open(
             session, repository.name, reference, registry=repository.registry, blob=blob
         )
-        self._image = image = await self._scope.enter_async_context(opening)
+        self._image = image = await opening.__aenter__()
+        self._opening = opening
         return image
+
+    async def _close_image(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            await opening.__aexit__(None, None, None)
 
     async def _find_manifest(
         self, target: ManifestTarget, session: Session, *, private: bool
@@ -366,9 +385,11 @@ class Exchange(AsyncResource):
 
         What fails is reported: the answer is out.
         """
+        if self._opening is None:
+            return
         cancelled: asyncio.CancelledError | None = None
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            for close in (self._close_stream, self._scope.aclose):
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) if self._stream else nullcontext():
+            for close in (self._close_stream, self._close_image):
                 try:
                     await close()
                 except asyncio.CancelledError as error:

@@ -7,7 +7,6 @@ nothing that a decoder would turn into a slash or a dot reaches a lookup (rule S
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -47,8 +46,7 @@ _MAX_QUERY: Final = 8192
 _METHODS: Final = frozenset(("GET", "HEAD"))
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What the client sent, bodies aside.
 
     Attributes:
@@ -227,6 +225,8 @@ def _split(path: str | None) -> tuple[str, str, str]:
 
 def _read_query(query: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
+    if not query:
+        return found
     try:
         if len(query) > _MAX_QUERY:
             raise _RefusedError(_NO_QUERY)
