@@ -108,7 +108,15 @@ if TYPE_CHECKING:
     from asupplemented.cache.remote.leases import LocalLease, RedisLease
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.tiered import TieredCache
-    from asupplemented.catalog import Catalog, CatalogImage, CatalogStats
+    from asupplemented.cache.remote.values import RedisValues
+    from asupplemented.catalog import (
+        Catalog,
+        CatalogImage,
+        CatalogStats,
+        LocalValues,
+        RequestBudget,
+        SharedValues,
+    )
     from asupplemented.credentials import AuthFileCredentials
     from asupplemented.transfer.copy import CopyReport, copy
     from asupplemented.transports.registry import (
@@ -167,6 +175,7 @@ __all__ = (
     "LayoutError",
     "LimitExceededError",
     "LocalLease",
+    "LocalValues",
     "MalformedManifestError",
     "MalformedResponseError",
     "Manifest",
@@ -187,10 +196,12 @@ __all__ = (
     "RangeError",
     "RateLimitTold",
     "RedisLease",
+    "RedisValues",
     "Reference",
     "RegistryError",
     "RegistryLimits",
     "RegistryOptions",
+    "RequestBudget",
     "RequestRetried",
     "Resolution",
     "ResolutionFinished",
@@ -200,6 +211,7 @@ __all__ = (
     "Served",
     "ServerError",
     "Session",
+    "SharedValues",
     "Signature",
     "SignaturePlaces",
     "SizeMismatchError",
@@ -243,12 +255,16 @@ _LAZY = {
     "CopyReport": "asupplemented.transfer.copy:CopyReport",
     "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",
     "LocalLease": "asupplemented.cache.remote.leases:LocalLease",
+    "LocalValues": "asupplemented.catalog:LocalValues",
     "ObjectStore": "asupplemented.cache.remote.object_store:ObjectStore",
     "Proxies": "asupplemented.transports.registry:Proxies",
     "RedisLease": "asupplemented.cache.remote.leases:RedisLease",
+    "RedisValues": "asupplemented.cache.remote.values:RedisValues",
     "RegistryLimits": "asupplemented.transports.registry:RegistryLimits",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
     "ResumptionPolicy": "asupplemented.blobs.history:ResumptionPolicy",
+    "RequestBudget": "asupplemented.catalog:RequestBudget",
+    "SharedValues": "asupplemented.catalog:SharedValues",
     "SignaturePlaces": "asupplemented.transports.registry:SignaturePlaces",
     "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
     "copy": "asupplemented.transfer.copy:copy",

@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, Opening, ResourceKey
 from asupplemented.aio.concurrency import SingleFlightMap, TaskMap
+from asupplemented.catalog.budget import RequestBudget
 from asupplemented.catalog.images import CatalogImage, ImageKey, OpenImage, OpenImages
 from asupplemented.catalog.names import Defaults, Names, pin
 from asupplemented.catalog.upstreams import Upstreams, is_outage
-from asupplemented.catalog.view import View
+from asupplemented.catalog.view import Lifetimes, View
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -105,6 +106,8 @@ class Catalog(AsyncResource):
         missing: See `supplement`; for groups that are not given as a `SupplementedReference`.
         unavailable: See `supplement`; likewise.
         unknown: See `supplement`; likewise. None is the default of a catalog, "opaque".
+        budget: How the requests that registries allow are spent; None for `RequestBudget`'s
+            defaults.
 
     Raises:
         ConfigurationError: An argument is not what it should be.
@@ -113,18 +116,18 @@ class Catalog(AsyncResource):
 
     __slots__ = (
         "__weakref__",
+        "_budget",
         "_closed",
         "_images",
         "_key",
         "_names",
         "_openings",
         "_referrers",
-        "_stale_if_error",
         "_tags",
-        "_ttl",
+        "_times",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - given by name, and few of them
         self,
         names: Mapping[str, Named] | Callable[[str, str | None], Awaitable[Named | None]],
         *,
@@ -135,6 +138,7 @@ class Catalog(AsyncResource):
         missing: str = "fallback",
         unavailable: str = "skip",
         unknown: str | None = None,
+        budget: RequestBudget | None = None,
     ) -> None:
         if not (ttl >= 0 and stale_if_error >= 0):
             message = f"ttl={ttl} and stale_if_error={stale_if_error} are seconds, 0 or more"
@@ -143,8 +147,8 @@ class Catalog(AsyncResource):
             message = f"max_open={max_open} is a number of images, 1 or more"
             raise ConfigurationError(message)
         self._names = Names(names, allow, Defaults(missing, unavailable, unknown or _opaque()))
-        self._ttl = ttl
-        self._stale_if_error = stale_if_error
+        self._times = Lifetimes(ttl, stale_if_error)
+        self._budget = budget or RequestBudget()
         self._images = OpenImages(max_open)
         self._openings = TaskMap[ImageKey, OpenImage](max_open)
         self._tags = SingleFlightMap[object, tuple[str, ...]]()
@@ -188,7 +192,7 @@ class Catalog(AsyncResource):
                 return await self._open_digest(view, Digest(which), blob=blob)
             return await self._open_tag(view, which)
 
-        return Opening(opener, f"{excerpt(name)} {excerpt(which)}")
+        return Opening(opener, (name, which))
 
     async def list_tags(
         self, session: Context, name: str, *, registry: str | None = None
@@ -263,17 +267,17 @@ class Catalog(AsyncResource):
         if self._closed:
             raise ClosedError("the catalog was closed; make another one")
         group = await self._names.find(name, registry)
-        return View(session, group, self._key, self._images)
+        return View(session, group, self._key, self._images, self._budget)
 
     async def _open_tag(self, view: View, tag: str) -> CatalogImage:
         if not is_tag(tag):
             message = f"{excerpt(tag)} is no tag"
             raise InvalidReferenceError(message)
-        group = pin(view.group, tag)
         key = ImageKey(view.scope, tag)
         while True:
             opened = self._images.find(key)
             if opened is None or opened.due <= view.now():
+                group = pin(view.group, tag)
                 opened = await self._refresh_in_time(view, group, key, opened)
             # Another request may have evicted it while this one waited.
             if opened.digest is not None and opened.acquire():
@@ -306,7 +310,7 @@ class Catalog(AsyncResource):
         if opened is not None and opened.due > view.now():
             return opened
         try:
-            return await view.refresh(group, key.which, opened, self._ttl)
+            return await view.refresh(group, key.which, opened, self._times)
         except SupplementedError as error:
             if opened is None:
                 raise
@@ -318,7 +322,7 @@ class Catalog(AsyncResource):
 
     def _end_of(self, opened: OpenImage) -> float:
         """When an image is not served any more, by the clock."""
-        return opened.confirmed + self._ttl + self._stale_if_error
+        return opened.confirmed + self._times.total
 
     async def _open_digest(self, view: View, digest: Digest, *, blob: bool) -> CatalogImage:
         while True:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 from asupplemented.abc import Reference, RepositoryReference
+from asupplemented.aio.lru import LRU
 from asupplemented.errors import (
     ConfigurationError,
     ImageNotFoundError,
@@ -42,6 +43,9 @@ Named: TypeAlias = "Reference | str | Iterable[Reference | str]"
 
 Allow: TypeAlias = "Iterable[str] | Callable[[str, str | None], bool | Awaitable[bool]]"
 """Patterns of names, or a function of a name and a registry."""
+
+MAX_FOUND: Final = 256
+"""Names whose group is remembered, so that it is not made again for each request."""
 
 _DOCKER_HUB: Final = frozenset(("index.docker.io", "registry-1.docker.io"))
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}|[{}]")
@@ -93,11 +97,13 @@ class Names:
         InvalidReferenceError: A text is no reference.
     """
 
-    __slots__ = ("_allow", "_defaults", "_exact", "_function", "_patterns")
+    __slots__ = ("_allow", "_defaults", "_exact", "_found", "_function", "_patterns")
 
     def __init__(self, names: object, allow: Allow | None, defaults: Defaults) -> None:
         self._defaults = defaults
         self._allow = _read_allow(allow)
+        self._found = LRU[tuple[str, str | None], tuple[str, SupplementedReference]](MAX_FOUND)
+        """Names that were found in the mapping lately: their full form, and their group."""
         self._function: Callable[[str, str | None], Awaitable[object]] | None = None
         keys: list[_Key] = []
         if isinstance(names, Mapping):
@@ -125,13 +131,12 @@ class Names:
             InvalidReferenceError: The name breaks the grammar.
             NameUnknownError: The catalog has no such name, or it is not allowed.
         """
-        if registry is not None and not _REGISTRY.fullmatch(registry):
-            message = f"{excerpt(registry)} is no registry"
-            raise InvalidReferenceError(message)
-        full = _normalize(name, registry)
-        ImageName(*_split(full))  # the grammar
+        known = self._found.get((name, registry))
+        full = _check(name, registry) if known is None else known[0]
         if not await self._is_allowed(full, name, registry):
             raise _unknown(full)
+        if known is not None:
+            return known[1]
         if self._function is not None:
             given = await self._function(name, registry)
             if given is None:
@@ -142,7 +147,9 @@ class Names:
         )
         if key is None:
             raise _unknown(full)
-        return self._fill(key, full)
+        group = self._fill(key, full)
+        self._found.put((name, registry), (full, group))
+        return group
 
     async def _is_allowed(self, full: str, name: str, registry: str | None) -> bool:
         allow = self._allow
@@ -220,6 +227,20 @@ def _read_allow(
 
 def _compile(text: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, re.split(r"\*+", text))))
+
+
+def _check(name: str, registry: str | None) -> str:
+    """The full form of a name.
+
+    Raises:
+        InvalidReferenceError: The name or the registry breaks the grammar.
+    """
+    if registry is not None and not _REGISTRY.fullmatch(registry):
+        message = f"{excerpt(registry)} is no registry"
+        raise InvalidReferenceError(message)
+    full = _normalize(name, registry)
+    ImageName(*_split(full))  # the grammar
+    return full
 
 
 def _normalize(name: str, registry: str | None) -> str:

@@ -57,14 +57,17 @@ class Upstreams:
 
     Args:
         context: The session, for its clock and its `BreakerPolicy`.
+
+    Attributes:
+        clock: Where time comes from.
     """
 
-    __slots__ = ("_clock", "_open", "_policy")
+    __slots__ = ("_open", "_policy", "clock")
 
     def __init__(self, context: Context) -> None:
         policy = context.resource(BREAKERS, BreakerPolicy)
         self._policy = replace(policy, longest=min(policy.longest, LONGEST))
-        self._clock = context.resource(CLOCK, Clock)
+        self.clock = context.resource(CLOCK, Clock)
         self._open = LRU[tuple["Hashable", str], tuple[Breaker, SupplementedError]](MAX_REMEMBERED)
 
     def check(self, identity: Hashable, reference: Reference) -> None:
@@ -73,7 +76,7 @@ class Upstreams:
         Raises:
             SupplementedError: What the upstream failed with.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         for name in _names(reference):
             found = self._open.get((identity, name))
             if found is not None and found[0].state(now) is BreakerState.OPEN:
@@ -81,7 +84,7 @@ class Upstreams:
 
     def remaining(self, identity: Hashable, reference: Reference) -> float:
         """Seconds until the upstream is asked again, 0 if it is asked now."""
-        now = self._clock.now()
+        now = self.clock.now()
         found = (self._open.get((identity, name)) for name in _names(reference))
         return max((each[0].remaining(now) for each in found if each is not None), default=0.0)
 
@@ -91,7 +94,7 @@ class Upstreams:
         names = [(identity, name) for name in _names(reference)]
         known = [found[0] for name in names if (found := self._open.get(name)) is not None]
         for breaker in known:
-            breaker.probe(self._clock.now())
+            breaker.probe(self.clock.now())
         try:
             yield
         except SupplementedError as error:
@@ -114,7 +117,7 @@ class Upstreams:
         for name in names[:1] if reached else names:
             found = self._open.get((identity, name))
             breaker = Breaker(self._policy) if found is None else found[0]
-            breaker.record_failure(self._clock.now(), pause=pause)
+            breaker.record_failure(self.clock.now(), pause=pause)
             self._open.put((identity, name), (breaker, error.twin()))
         if reached:
             self._close([(identity, name) for name in names[1:]])

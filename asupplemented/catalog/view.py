@@ -6,21 +6,24 @@ requests that want the same.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented.abc import RemoteReference, RepositoryReference
 from asupplemented.aio.closing import closing_on_error
-from asupplemented.aio.retry import CLOCK, Clock
+from asupplemented.cache.manifests import find_manifest
+from asupplemented.catalog.budget import Spending
 from asupplemented.catalog.images import ImageKey, OpenImage, describe_blob
 from asupplemented.catalog.names import at_digest, follows, tags_of
-from asupplemented.catalog.upstreams import Upstreams, is_outage
+from asupplemented.catalog.upstreams import LONGEST, Upstreams, is_outage
 from asupplemented.errors import (
     BlobNotFoundError,
     MalformedResponseError,
     ManifestNotFoundError,
     NotFoundError,
     SupplementedError,
+    TooManyRequestsError,
     UnexpectedStatusError,
     UnsupportedOperationError,
 )
@@ -31,14 +34,29 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
 
     from asupplemented.abc import Context, Reference, ResourceKey
+    from asupplemented.catalog.budget import Confirmed, RequestBudget
     from asupplemented.catalog.images import OpenImages
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.supplemented.reference import SupplementedReference
 
-__all__ = ("View",)
+__all__ = ("Lifetimes", "View")
 
 OK = 200
+
+
+class Lifetimes(NamedTuple):
+    """For how many seconds images are served after they were confirmed."""
+
+    ttl: float
+    """Without asking again."""
+    stale_if_error: float
+    """After that, if they cannot be confirmed."""
+
+    @property
+    def total(self) -> float:
+        """At the longest."""
+        return self.ttl + self.stale_if_error
 
 
 class View:
@@ -49,6 +67,7 @@ class View:
         group: What the name stands for; see `asupplemented.catalog.names`.
         key: Of the upstreams of the catalog, of which each session has its own.
         images: The images of the catalog.
+        budget: How requests are spent.
 
     Attributes:
         identity: The session, its principal and its credentials: what is known to one identity
@@ -56,7 +75,15 @@ class View:
         scope: The identity and the group.
     """
 
-    __slots__ = ("_clock", "_images", "_session", "_upstreams", "group", "identity", "scope")
+    __slots__ = (
+        "_budget",
+        "_images",
+        "_session",
+        "_upstreams",
+        "group",
+        "identity",
+        "scope",
+    )
 
     def __init__(
         self,
@@ -64,19 +91,24 @@ class View:
         group: SupplementedReference,
         key: ResourceKey[Upstreams],
         images: OpenImages,
+        budget: RequestBudget,
     ) -> None:
         self.group = group
         self._session = session
         self._images = images
         self._upstreams = session.resource(key, partial(Upstreams, session))
-        self._clock = session.resource(CLOCK, Clock)
+        self._budget = budget
         # The upstreams stand for the session that owns the resources.
         self.identity: Hashable = (self._upstreams, session.principal, session.credentials)
         self.scope: Hashable = (self.identity, group)
 
     def now(self) -> float:
         """The time in seconds, by the clock of the session."""
-        return self._clock.now()
+        return self._upstreams.clock.now()
+
+    @property
+    def _spending(self) -> Spending:
+        return Spending(self._budget, self._session)
 
     # Tags
 
@@ -88,7 +120,7 @@ class View:
         return opened
 
     async def refresh(
-        self, group: SupplementedReference, tag: str, opened: OpenImage | None, ttl: float
+        self, group: SupplementedReference, tag: str, opened: OpenImage | None, times: Lifetimes
     ) -> OpenImage:
         """Open the image of a tag, or confirm that what is open is still that.
 
@@ -96,19 +128,71 @@ class View:
             group: The group with its members at the tag.
             tag: The tag.
             opened: What is open, None if nothing is.
-            ttl: Seconds until it is confirmed again.
+            times: For how long images are served.
 
         Raises:
             SupplementedError: It cannot be opened or confirmed, or this failed lately.
         """
-        top = group.top
+        known = await self._spending.find_digest(group.top)
+        if known is not None and known.age < times.ttl:
+            shared = await self._adopt(group, tag, opened, known)
+            if shared is not None:
+                shared.confirm(self.now() - known.age, times.ttl)
+                return shared
+        try:
+            return await self._ask(group, tag, opened, times)
+        except SupplementedError as error:
+            usable = known is not None and known.age < times.total and is_outage(error)
+            if opened is not None or known is None or not usable:
+                raise
+            shared = await self._adopt(group, tag, None, known)
+            if shared is None:
+                raise
+            shared.confirm(self.now() - known.age, times.ttl)
+            self.serve_stale(group.top, shared, shared.confirmed + times.total, error)
+            return shared
+
+    async def _ask(
+        self, group: SupplementedReference, tag: str, opened: OpenImage | None, times: Lifetimes
+    ) -> OpenImage:
+        """Open or confirm the image of a tag, and tell the fleet."""
+        top, asked = group.top, self.now()
+        dispensable = opened is not None and asked < opened.confirmed + times.total
         self._upstreams.check(self.identity, top)
-        with self._upstreams.recording(self.identity, top):
-            asked = self.now()
-            if opened is None or await self._has_moved(top, opened.digest):
-                opened = await self.open_group(group, tag)
-            opened.confirm(asked, ttl)
+        await self._spending.check(top, dispensable=dispensable)
+        try:
+            with self._upstreams.recording(self.identity, top):
+                if opened is None or await self._has_moved(top, opened.digest):
+                    opened = await self.open_group(group, tag)
+        except SupplementedError:
+            await self._spending.publish(top)
+            raise
+        opened.confirm(asked, times.ttl)
+        await self._spending.publish(top)
+        if opened.digest is not None:
+            await self._spending.publish_digest(top, opened.digest, times.total)
         return opened
+
+    async def _adopt(
+        self,
+        group: SupplementedReference,
+        tag: str,
+        opened: OpenImage | None,
+        known: Confirmed,
+    ) -> OpenImage | None:
+        """The image that a tag was when a member of the fleet asked, if no request is needed."""
+        if opened is not None and opened.digest == known.digest:
+            return opened
+        top = group.top
+        if not isinstance(top, RepositoryReference):
+            return None
+        if await find_manifest(self._session, known.digest) is None:
+            return None
+        members = (top.at(known.digest), *group.references[1:])
+        try:
+            return await self.open_group(replace(group, references=members), tag)
+        except SupplementedError:
+            return None
 
     async def _has_moved(self, top: Reference, digest: Digest | None) -> bool:
         """Whether a reference names another manifest by now: by HEAD, else by reading it."""
@@ -137,8 +221,11 @@ class View:
             until: When it is not served any more, by the clock.
             error: What the upstream failed with.
         """
+        pause = self._upstreams.remaining(self.identity, top)
+        if isinstance(error, TooManyRequestsError):  # also where none was sent, to save it
+            pause = max(pause, min(error.retry_after or 0.0, LONGEST))
         opened.failed = True
-        opened.due = min(self.now() + self._upstreams.remaining(self.identity, top), until)
+        opened.due = min(self.now() + pause, until)
         message = f"{top} failed, so what it had before is served: {error.message}"
         opened.trouble.report(self._warn, message)
 
@@ -164,7 +251,11 @@ class View:
     async def _find_manifest(self, digest: Digest) -> OpenImage:
         """Open the first group that has a manifest; see `at_digest`."""
         failures: list[SupplementedError] = []
-        for group in at_digest(self.group, digest):
+        # Groups whose top costs nothing come first, where few requests are left.
+        groups = sorted(
+            at_digest(self.group, digest), key=lambda group: self._spending.is_low(group.top)
+        )
+        for group in groups:
             try:
                 opened, unavailable = await self._open_with(group, digest)
             except NotFoundError:
@@ -174,9 +265,10 @@ class View:
                 continue
             if opened is not None:
                 return opened
-            # All other groups are parts of this one. What was left out may hold the digest.
+            # What was left out may hold the digest.
             failures.extend(error for error in unavailable if is_outage(error))
-            break
+            if len(group.references) == len(self.group.references):
+                break  # all other groups are parts of this one
         if failures:
             raise failures[0]
         message = f"{self.group.top} and its supplements do not hold this manifest"
@@ -192,6 +284,7 @@ class View:
         """
         top = group.top
         self._upstreams.check(self.identity, top)
+        await self._spending.check(top, dispensable=False)
         with self._upstreams.recording(self.identity, top):
             await self._confirm_held(top)
             source = await group.open(self._session)
@@ -222,7 +315,10 @@ class View:
     async def _find_blob(self, digest: Digest) -> OpenImage:
         """Find a blob in the members that are fixed, then in the repositories of the others."""
         failures: list[SupplementedError] = []
-        for member in sorted(self.group.references, key=follows):
+        members = sorted(
+            self.group.references, key=lambda each: (follows(each), self._spending.is_low(each))
+        )
+        for member in members:
             try:
                 self._upstreams.check(self.identity, member)
                 with self._upstreams.recording(self.identity, member):

@@ -28,4 +28,4 @@ async def test_the_example_serves_an_image(
     names: dict[str, Any] = {}
     exec(compile(example, "docs/catalog.md", "exec"), names)  # noqa: S102 - the page itself
     await names["main"]()
-    assert capsys.readouterr().out == f"{image.digest} False {b'a layer'}\n"
+    assert capsys.readouterr().out == f"{image.digest} False {b'a layer'!r}\n"
