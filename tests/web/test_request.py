@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asupplemented.model.digest import Digest
 from asupplemented.web.request import (
@@ -203,3 +205,29 @@ def test_SRV42_SRV17_the_root_of_the_endpoint(
     target: str, mount: str, expected: tuple[str | None, str]
 ) -> None:
     assert strip_mount(target, mount) == expected
+
+
+PARTS = st.sampled_from(
+    [
+        *("", ".", "..", "team", "app", "%2F", "%2e%2e", "manifests", "blobs", "tags", "list"),
+        *("referrers", "latest", DIGEST, "sha256:bad", "a:1", "A", "\x00", "\udcff", "a" * 300),
+    ]
+)
+
+
+@given(
+    st.sampled_from(["GET", "HEAD", "PUT"]),
+    st.lists(PARTS, max_size=7),
+    st.text(alphabet="nslastartifactType=&%0123456789-.:/\x00\udcff", max_size=60),
+)
+def test_SRV17_nothing_but_valid_names_reaches_a_lookup(
+    method: str, parts: list[str], query: str
+) -> None:
+    found = plan(Request(method, "/" + "/".join(parts), query))
+    if isinstance(found, Refusal):
+        assert found.status in {400, 404, 405}
+    elif not isinstance(found, Ping):
+        name = found.repository.name
+        assert name == "/".join(part for part in name.split("/") if part not in {"", ".", ".."})
+        assert name.isascii()
+        assert "%" not in name
