@@ -9,6 +9,8 @@ second, and at whether the client still takes bytes.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -29,13 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ("registry_app",)
 
-SLICE: Final = 256 * 1024
+SLICE: Final = 1024 * 1024
 """The most bytes that one client is sent before the others have their turn (rule SRV-40)."""
 
 LOOK: Final = 1.0
 """Seconds between two looks at a connection."""
 
 _TAIL: Final = "{tail}"
+_TCP_INFO: Final[int | None] = getattr(socket, "TCP_INFO", None)
+_BYTES_ACKED: Final = struct.Struct("=120xQ")
+"""``tcpi_bytes_acked`` in Linux's ``struct tcp_info``."""
 
 
 def registry_app(
@@ -198,7 +203,7 @@ class _Watch:
     A client that has gone cancels the handler. One that takes no byte for too long is cut off.
     """
 
-    __slots__ = ("_idle", "_left", "_loop", "_request", "_task", "_writing")
+    __slots__ = ("_idle", "_loop", "_request", "_taken", "_task", "_writing")
 
     def __init__(self, request: web.Request, loop: asyncio.AbstractEventLoop) -> None:
         self._request = request
@@ -206,7 +211,7 @@ class _Watch:
         self._loop = loop
         self._writing = False
         self._idle = 0.0
-        self._left = 0
+        self._taken = 0
 
     def begin(self) -> None:
         """A write begins."""
@@ -237,11 +242,31 @@ class _Watch:
             if task is not None:
                 task.cancel()  # once: it is closing what it used then
             return
-        left = transport.get_write_buffer_size()
-        if left != self._left:
-            self._left, self._idle = left, now
-        if self._writing and now - self._idle >= limit:
+        if not self._writing:
+            return
+        taken = _count_taken(transport)
+        if taken != self._taken:
+            self._taken, self._idle = taken, now
+        elif now - self._idle >= limit:
             transport.abort()
+
+
+def _count_taken(transport: asyncio.WriteTransport) -> int:
+    """A number that changes when the client takes bytes.
+
+    The kernel knows what the other side acknowledged, also within a slice that it sends by itself.
+    Where it does not tell, only the buffer of the transport is seen.
+    """
+    connection = transport.get_extra_info("socket")
+    if _TCP_INFO is not None and connection is not None:
+        try:
+            info: bytes = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_ACKED.size)
+        except OSError:
+            info = b""
+        if len(info) == _BYTES_ACKED.size:
+            (acknowledged,) = _BYTES_ACKED.unpack(info)
+            return int(acknowledged)
+    return transport.get_write_buffer_size()
 
 
 class _Watches:

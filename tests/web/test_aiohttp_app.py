@@ -23,6 +23,7 @@ from asupplemented.testing import (
     Slow,
     SourceControl,
     Stall,
+    build_image,
     hold_in_memory,
 )
 from asupplemented.web import Limits
@@ -238,6 +239,24 @@ async def test_SRV43_a_client_that_takes_nothing_is_cut(
         client.writer.transport.resume_reading()
         body, _ = await client.read_to_end()
         assert len(body) < 4 * len(LARGE)
+
+
+async def test_SRV43_a_slow_client_that_takes_bytes_is_served(
+    catalog: FakeCatalog, session: Session, control: SourceControl
+) -> None:
+    content = LARGE * 6  # more than the buffers of the sockets hold
+    image = hold_in_memory("app", build_image(layers=[content]))
+    catalog.names["team/app"] = FaultyReference(image, control)
+    app = web.registry_app(catalog, session, limits=Limits(write=30))
+    async with run(app) as server, raw(server) as client:
+        client.get(f"{ROOT}/blobs/{Digest.of(content)}")
+        await client.read_head()
+        await until(lambda: control.bodies_opened == control.bodies_closed > 0)
+        for _ in range(10):
+            await client.reader.readexactly(len(content) // 10)
+            for _ in range(4):
+                await let_pass(5)
+        await until(lambda: control.left_open == 0)
 
 
 # Files
