@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -52,9 +53,19 @@ async def run(app: aiohttp_web.Application, **options: Any) -> AsyncIterator[Tes
 
 
 @asynccontextmanager
-async def raw(server: TestServer, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawClient]:
+async def raw(
+    server: TestServer, tls: ssl.SSLContext | None = None, *, buffer: int | None = None
+) -> AsyncIterator[RawClient]:
     assert server.port is not None
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls, limit=1 << 16)
+    connection = socket.socket()
+    if buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    connection.setblocking(False)  # noqa: FBT003
+    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", server.port))
+    name = None if tls is None else ""
+    reader, writer = await asyncio.open_connection(
+        sock=connection, ssl=tls, server_hostname=name, limit=1 << 16
+    )
     try:
         yield RawClient(reader, writer)
     finally:
@@ -247,15 +258,16 @@ async def test_SRV43_a_slow_client_that_takes_bytes_is_served(
     content = LARGE * 6  # more than the buffers of the sockets hold
     image = hold_in_memory("app", build_image(layers=[content]))
     catalog.names["team/app"] = FaultyReference(image, control)
-    app = web.registry_app(catalog, session, limits=Limits(write=30))
-    async with run(app) as server, raw(server) as client:
+    app = web.registry_app(catalog, session, limits=Limits(write=60))
+    async with run(app) as server, raw(server, buffer=256 * 1024) as client:
         client.get(f"{ROOT}/blobs/{Digest.of(content)}")
         await client.read_head()
         await until(lambda: control.bodies_opened == control.bodies_closed > 0)
-        for _ in range(10):
-            await client.reader.readexactly(len(content) // 10)
+        for _ in range(24):  # one write of the server lasts longer than the limit
+            await client.reader.readexactly(128 * 1024)
             for _ in range(4):
                 await let_pass(5)
+        await client.reader.readexactly(len(content) - 24 * 128 * 1024)
         await until(lambda: control.left_open == 0)
 
 
