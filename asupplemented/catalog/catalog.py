@@ -93,12 +93,12 @@ class Catalog(AsyncResource):
         names: What each name stands for: a reference, a list of a top and its supplements, or a
             `SupplementedReference`. A key is ``[REGISTRY/]PATH`` and may have ``*``, which stands
             for any characters; the reference of such a key has ``{name}`` and ``{registry}`` for
-            what the key fitted. Or an async function of a name and a registry (None where the
+            what the key fitted. Or an async function of a path and a registry (None where the
             client named none), which gives one of these, or None for an unknown name. A registry
             reference with the tag "latest", or without a tag, is read at the tag or digest that
             the client asks for. Every other reference is read as it is, and as a top it is served
             by its own tag and by "latest".
-        allow: Patterns of the names that may be read, or a function of a name and a registry that
+        allow: Patterns of the names that may be read, or a function of a path and a registry that
             says so; None for all. It is asked before anything else.
         ttl: Seconds for which a tag is not asked for again.
         stale_if_error: Seconds after `ttl` for which an image is served if the upstream fails.
@@ -163,7 +163,7 @@ class Catalog(AsyncResource):
         reference: str | None = None,
         *,
         registry: str | None = None,
-        blob: bool = False,
+        blob: bool | None = None,
     ) -> Opening[CatalogImage]:
         """Lease the image of a tag or digest.
 
@@ -173,8 +173,8 @@ class Catalog(AsyncResource):
             name: The path, as the client wrote it; it may begin with a registry.
             reference: A tag or a digest; None is the tag "latest".
             registry: The registry of the name (``ns``), None if the client named none.
-            blob: Whether the digest is that of a blob. Otherwise a digest is looked for among
-                manifests first.
+            blob: Whether the digest is that of a blob (True) or of a manifest (False). None looks
+                among manifests first, and then among blobs, which may cost more requests.
 
         Raises:
             InvalidReferenceError: On use: the name or the tag breaks the grammar.
@@ -324,12 +324,15 @@ class Catalog(AsyncResource):
         """When an image is not served any more, by the clock."""
         return opened.confirmed + self._times.total
 
-    async def _open_digest(self, view: View, digest: Digest, *, blob: bool) -> CatalogImage:
+    async def _open_digest(self, view: View, digest: Digest, *, blob: bool | None) -> CatalogImage:
         while True:
-            opened = None if blob else self._images.find_manifest(view.scope, digest)
-            opened = opened or self._images.find_blob(view.scope, digest)
+            opened: OpenImage | None = None
+            if blob is not True:
+                opened = self._images.find_manifest(view.scope, digest)
+            if blob is not False and opened is None:
+                opened = self._images.find_blob(view.scope, digest)
             if opened is None:
-                key = ImageKey(view.scope, f"blob {digest}" if blob else digest)
+                key = ImageKey(view.scope, f"{digest} blob={blob}")
                 work = partial(view.find_digest, digest, blob=blob)
                 opened = await self._openings.run(key, work)
             if opened.acquire():

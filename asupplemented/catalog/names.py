@@ -42,7 +42,7 @@ Named: TypeAlias = "Reference | str | Iterable[Reference | str]"
 """What a name stands for: a reference, or a top and its supplements."""
 
 Allow: TypeAlias = "Iterable[str] | Callable[[str, str | None], bool | Awaitable[bool]]"
-"""Patterns of names, or a function of a name and a registry."""
+"""Patterns of names, or a function of a path and a registry."""
 
 MAX_FOUND: Final = 256
 """Names whose group is remembered, so that it is not made again for each request."""
@@ -88,7 +88,8 @@ class Names:
     """The names of a catalog.
 
     Args:
-        names: A mapping, or an async function of a name and a registry.
+        names: A mapping, or an async function of a path and a registry. However a client names
+            the registry, the function gets it in one form; None is no registry.
         allow: Patterns, or a function; None allows all names.
         defaults: The options of groups.
 
@@ -133,12 +134,12 @@ class Names:
         """
         known = self._found.get((name, registry))
         full = _check(name, registry) if known is None else known[0]
-        if not await self._is_allowed(full, name, registry):
+        if not await self._is_allowed(full):
             raise _unknown(full)
         if known is not None:
             return known[1]
         if self._function is not None:
-            given = await self._function(name, registry)
+            given = await self._function(*_split(full))
             if given is None:
                 raise _unknown(full)
             return self._group(_members(given), given)
@@ -151,13 +152,13 @@ class Names:
         self._found.put((name, registry), (full, group))
         return group
 
-    async def _is_allowed(self, full: str, name: str, registry: str | None) -> bool:
+    async def _is_allowed(self, full: str) -> bool:
         allow = self._allow
         if allow is None:
             return True
         if not callable(allow):
             return any(pattern.fullmatch(full) for pattern in allow)
-        verdict = allow(name, registry)
+        verdict = allow(*_split(full))
         return await verdict if inspect.isawaitable(verdict) else bool(verdict)
 
     def _fill(self, key: _Key, full: str) -> SupplementedReference:
@@ -239,7 +240,8 @@ def _check(name: str, registry: str | None) -> str:
         message = f"{excerpt(registry)} is no registry"
         raise InvalidReferenceError(message)
     full = _normalize(name, registry)
-    ImageName(*_split(full))  # the grammar
+    path, host = _split(full)
+    ImageName(host or "localhost", path)  # the grammar
     return full
 
 
@@ -261,9 +263,10 @@ def _normalize(name: str, registry: str | None) -> str:
     return f"{host}/{path}"
 
 
-def _split(full: str) -> tuple[str, str]:
+def _split(full: str) -> tuple[str, str | None]:
+    """The path and the registry of a name, None if it has no registry."""
     first, slash, path = full.partition("/")
-    return (first, path) if slash and _REGISTRY.fullmatch(first) else ("localhost", full)
+    return (path, first) if slash and _REGISTRY.fullmatch(first) else (full, None)
 
 
 def _unknown(full: str) -> NameUnknownError:

@@ -9,7 +9,7 @@ import pytest
 
 from asupplemented import Catalog, Digest, LocalValues, RequestBudget, Session, supplement
 from asupplemented.errors import ConfigurationError, TooManyRequestsError
-from asupplemented.testing import Headers, build_image, build_index
+from asupplemented.testing import Headers, Status, build_image, build_index
 from tests.catalog.conftest import OPTIONS
 from tests.catalog.hub import WINDOW, Hub, MemoryCache
 
@@ -133,18 +133,43 @@ async def test_SEC13_a_balance_is_not_shown_to_another_principal(
 
 
 async def test_SEC13_what_a_fleet_knows_of_a_tag_is_not_for_principals(
-    registry: FakeRegistry, session: Session
+    registry: FakeRegistry, clock: FakeClock
 ) -> None:
     registry.add("app", IMAGE)
     shared = RequestBudget(shared=LocalValues())
+    settings: list[Setting] = [clock.clock, OPTIONS]
     async with (
+        Session(settings=settings, tls_verify=False, cache=MemoryCache()) as session,
         Catalog(name_all(registry), budget=shared) as one,
         Catalog(name_all(registry), budget=shared) as other,
     ):
         await look(one, session)
         asked = registry.count(MANIFESTS)
+        await look(other, session)
+        assert registry.count(MANIFESTS) == asked
         await look(other, session.scoped("alice"))
         assert registry.count(MANIFESTS) == asked + 1
+
+
+async def test_what_a_fleet_had_is_not_served_for_longer_than_the_catalog_says(
+    registry: FakeRegistry, clock: FakeClock
+) -> None:
+    registry.add("app", IMAGE)
+    shared = RequestBudget(shared=LocalValues())
+    settings: list[Setting] = [clock.clock, OPTIONS]
+    names = name_all(registry)
+    async with (
+        Session(settings=settings, tls_verify=False, cache=MemoryCache()) as session,
+        Catalog(names, budget=shared) as patient,
+        Catalog(names, budget=shared, stale_if_error=5) as strict,
+        Catalog(names, budget=shared) as late,
+    ):
+        await look(patient, session)
+        registry.script(MANIFESTS, Status(429), forever=True)
+        clock.time += 66
+        with pytest.raises(TooManyRequestsError):
+            await look(strict, session)
+        assert await look(late, session) == (IMAGE.digest, True)
 
 
 @pytest.mark.parametrize("reserve", [-0.1, 1.1])

@@ -239,6 +239,28 @@ async def test_a_digest_that_a_failed_member_may_hold_is_not_said_to_be_missing(
     assert await look(catalog, session, LAYER, blob=True) == b"amd layer"
 
 
+async def test_a_digest_that_only_a_failed_supplement_may_hold_is_not_said_to_be_missing(
+    other: FakeRegistry, session: Session, image_builder: ImageBuilder
+) -> None:
+    layout = image_builder.layout(AMD, name="1.4")
+    other.script("*", Status(503), forever=True)
+    async with Catalog({"team/app": [layout, f"docker://{other.host}/mirror/app"]}) as catalog:
+        assert await look(catalog, session, AMD.digest) == AMD.raw
+        with pytest.raises(ServerError):
+            await catalog.open(session, "team/app", EXTRA.digest, blob=False)
+
+
+async def test_a_manifest_that_is_meant_is_not_looked_for_among_blobs(
+    catalog: Catalog, registry: FakeRegistry, session: Session
+) -> None:
+    for _ in range(2):
+        with pytest.raises(ManifestNotFoundError):
+            await catalog.open(session, "team/app", LAYER, blob=False)
+        assert registry.count("*/blobs/*") == 0
+        async with catalog.open(session, "team/app"):  # names the blob
+            pass
+
+
 async def test_an_instance_of_no_member_is_missing(catalog: Catalog, session: Session) -> None:
     async with catalog.open(session, "team/app", AMD.digest) as image:
         with pytest.raises(InstanceNotFoundError):

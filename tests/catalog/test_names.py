@@ -142,6 +142,25 @@ async def test_an_asynchronous_function_may_allow_names() -> None:
         await found(MIRRORS, "o/y", "quay.io", allow=allow)
 
 
+@pytest.mark.parametrize(
+    ("name", "registry"),
+    [("docker.io/busybox", None), ("busybox", "index.docker.io"), ("library/busybox", "DOCKER.IO")],
+)
+async def test_SRV16_functions_get_every_name_in_one_form(name: str, registry: str | None) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def allow(name: str, registry: str | None) -> bool:
+        asked.append((name, registry))
+        return True
+
+    async def look_up(name: str, registry: str | None) -> str:
+        asked.append((name, registry))
+        return "dir:/srv/a"
+
+    await found(look_up, name, registry, allow=allow)
+    assert asked == [("library/busybox", "docker.io")] * 2
+
+
 async def test_a_function_gives_references() -> None:
     async def look_up(name: str, registry: str | None) -> Any:
         return None if name == "none" else [f"docker://{registry}/{name}", "dir:/srv/extra"]
