@@ -464,7 +464,7 @@ class _HttpAnswer(NamedTuple):
     message: str
 
 
-_UNAVAILABLE: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream could not be read")
+_UNREADABLE: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream could not be read")
 _INVALID_CONTENT: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream sent wrong content")
 _REFUSED: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream refused access")
 _TOO_SLOW: Final = _HttpAnswer(504, "UNAVAILABLE", "upstream did not answer in time")
@@ -498,20 +498,20 @@ _HTTP_ANSWERS: Final[dict[type[SupplementedError], _HttpAnswer]] = {
     BlobNotFoundError: _HttpAnswer(404, "BLOB_UNKNOWN", "there is no such blob"),
     PlatformNotFoundError: _NO_MANIFEST,
     NameUnknownError: _HttpAnswer(404, "NAME_UNKNOWN", "there is no such repository"),
-    SourceError: _UNAVAILABLE,
-    PermissionDeniedError: _UNAVAILABLE,
-    NetworkError: _UNAVAILABLE,
+    SourceError: _UNREADABLE,
+    PermissionDeniedError: _UNREADABLE,
+    NetworkError: _UNREADABLE,
     SourceTimeoutError: _TOO_SLOW,
-    TruncatedError: _UNAVAILABLE,
-    FailoverError: _UNAVAILABLE,
-    LayoutError: _UNAVAILABLE,
-    RegistryError: _UNAVAILABLE,
+    TruncatedError: _UNREADABLE,
+    FailoverError: _UNREADABLE,
+    LayoutError: _UNREADABLE,
+    RegistryError: _UNREADABLE,
     UnauthorizedError: _REFUSED,
     ForbiddenError: _REFUSED,
     TooManyRequestsError: _TOO_MANY,
-    ServerError: _UNAVAILABLE,
-    UnexpectedStatusError: _UNAVAILABLE,
-    MalformedResponseError: _UNAVAILABLE,
+    ServerError: _UNREADABLE,
+    UnexpectedStatusError: _UNREADABLE,
+    MalformedResponseError: _UNREADABLE,
     UnsupportedOperationError: _HttpAnswer(501, "UNSUPPORTED", "upstream cannot do this"),
     UsageError: _BROKEN,
     ClosedError: _HttpAnswer(503, "UNAVAILABLE", "the registry is shutting down"),
