@@ -103,6 +103,7 @@ from asupplemented.supplemented.resolution import Explanation, Instance, Resolut
 from asupplemented.transports import parse_reference, register_transport
 
 if TYPE_CHECKING:
+    from asupplemented import web as web
     from asupplemented.blobs.history import ResumptionPolicy
     from asupplemented.cache.layout.layout_cache import CacheStats, LayoutCache
     from asupplemented.cache.remote.leases import LocalLease, RedisLease
@@ -273,6 +274,7 @@ _LAZY = {
     "copy": "asupplemented.transfer.copy:copy",
     "reload_configuration": "asupplemented.transports.registry:reload_configuration",
     "testing": "asupplemented.testing",
+    "web": "asupplemented.web",
 }
 """Loaded when first used: what needs aiohttp or an extra, copying, caches and catalogs."""
 

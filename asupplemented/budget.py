@@ -1,6 +1,6 @@
 """What registries said of their request limits: one ledger for each session.
 
-A registry limits the requests of an *account*, which is the registry and who asks it. Its answers
+A registry limits the requests of an *account*, which is a registry and an identity. Its answers
 say how many requests are left (rule RET-09), and a 429 says that none is. The ledger keeps the
 newest word on each account. It counts nothing itself, for other programs use the same account.
 
@@ -39,7 +39,7 @@ _HOST: Final = re.compile(r"docker://([^/]+)/")
 
 
 class Account(NamedTuple):
-    """Whose requests a registry counts together."""
+    """What a registry counts requests by."""
 
     registry: str
     """``host[:port]``."""
@@ -49,10 +49,13 @@ class Account(NamedTuple):
     @classmethod
     def of(cls, registry: str, credential: Credential | None) -> Account:
         """The account of a credential. Its password is no part of it."""
-        who = None
+        name = None
         if credential is not None:
-            who = credential.username or credential.registry_token or credential.identity_token
-        return cls(registry, "" if who is None else hashlib.sha256(who.encode()).hexdigest()[:32])
+            name = credential.username or credential.registry_token or credential.identity_token
+        if name is None:
+            return cls(registry, "")
+        hashed = hashlib.sha256(name.encode("utf-8", "surrogatepass"))
+        return cls(registry, hashed.hexdigest()[:32])
 
 
 @dataclass(frozen=True, slots=True)

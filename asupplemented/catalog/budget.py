@@ -93,7 +93,7 @@ class Spending:
 
     Args:
         budget: How requests are spent.
-        session: Whose requests they are.
+        session: Its account is what requests are counted by.
     """
 
     __slots__ = ("_budget", "_clock", "_ledger", "_session")
@@ -176,7 +176,7 @@ class Spending:
         await shared.put(self._session, name, f"{digest} {self._clock.wall()}", seconds)
 
     async def _account(self, reference: Reference) -> Account | None:
-        """Whose requests a reference costs, None if it costs none."""
+        """The account that a reference is counted by, None if none is."""
         if not isinstance(reference, RepositoryReference):
             return None
         credential = await self._session.credentials(reference.repository)

@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from asupplemented.abc import BlobStream, Source
+    from asupplemented.errors import SupplementedError
     from asupplemented.model.manifest import Manifest
 
 __all__ = ("CatalogImage", "ImageKey", "OpenImage", "OpenImages", "describe_blob")
+
+REOPEN_AFTER: Final = 60.0
+"""Seconds after which a supplement that failed is tried again; doubled while it fails."""
 
 MAX_BLOBS: Final = 1024
 """Blobs of one repository that are known to be there, though no open manifest names them."""
@@ -54,8 +58,10 @@ class OpenImage(AsyncResource):
         digest: The digest of its default manifest; None for a repository without one.
         confirmed: When it was known last to be what its reference names, by the clock.
         due: When it is confirmed again, by the clock.
+        opened: When it was opened, by the clock.
         failed: Whether it could not be confirmed when it was due.
         trouble: Tells once that it cannot be confirmed.
+        reopen_after: Seconds after which it is opened again to include supplements that failed.
         blobs: Blobs that the repository has, and no manifest that is known here names.
     """
 
@@ -67,6 +73,8 @@ class OpenImage(AsyncResource):
         "digest",
         "due",
         "failed",
+        "opened",
+        "reopen_after",
         "source",
         "trouble",
     )
@@ -77,6 +85,8 @@ class OpenImage(AsyncResource):
         self.confirmed = 0.0
         self.due = 0.0
         self.failed = False
+        self.opened = 0.0
+        self.reopen_after = REOPEN_AFTER
         self.trouble = ReportOnce()
         self.blobs = LRU[str, Descriptor](MAX_BLOBS)
         self._users = 0
@@ -93,6 +103,13 @@ class OpenImage(AsyncResource):
         self.due = now + ttl
         self.failed = False
         self.trouble.end()
+
+    def list_failures(self) -> tuple[SupplementedError, ...]:
+        """What the supplements failed with that were left out when it was opened."""
+        source = self.source
+        if not isinstance(source, SupplementedSource):
+            return ()
+        return tuple(source.resolution.unavailable.values())
 
     def has_manifest(self, digest: Digest) -> bool:
         """Whether it serves a manifest of that digest."""

@@ -45,6 +45,9 @@ __all__ = ("Lifetimes", "View")
 
 OK = 200
 
+LONGEST_REOPEN = 3600.0
+"""The most seconds between attempts to include a supplement that failed."""
+
 
 class Lifetimes(NamedTuple):
     """For how many seconds images are served after they were confirmed."""
@@ -117,6 +120,7 @@ class View:
         """Open a group, and keep it in the place of what is open for a tag or digest."""
         source = await group.open(self._session)
         opened = OpenImage(source, source.resolution.top)
+        opened.opened = self.now()
         await self._keep(which, opened)
         return opened
 
@@ -168,11 +172,28 @@ class View:
         except SupplementedError:
             await self._spending.publish(top)
             raise
+        opened = await self._complete(group, tag, opened)
         opened.confirm(asked, times.ttl)
         await self._spending.publish(top)
         if opened.digest is not None:
             await self._spending.publish_digest(top, opened.digest, times.total)
         return opened
+
+    async def _complete(
+        self, group: SupplementedReference, tag: str, opened: OpenImage
+    ) -> OpenImage:
+        """Open an image again if it lacks supplements that failed, but not too often."""
+        if not any(is_outage(error) for error in opened.list_failures()):
+            return opened
+        if self.now() < opened.opened + opened.reopen_after or self._spending.is_low(group.top):
+            return opened
+        try:
+            complete = await self.open_group(group, tag)
+        except SupplementedError:
+            complete = opened
+            complete.opened = self.now()
+        complete.reopen_after = min(2 * opened.reopen_after, LONGEST_REOPEN)
+        return complete
 
     async def _adopt(
         self,

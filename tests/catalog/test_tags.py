@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -445,6 +446,36 @@ async def test_a_top_on_disk_is_read_again_after_its_time(
         given[0] = hold_in_memory("a", NEW)  # another reference is another image
         async with catalog.open(session, "a") as image:
             assert image.digest == NEW.digest
+
+
+async def test_a_supplement_that_was_down_is_included_later(
+    registry: FakeRegistry, other: FakeRegistry, session: Session, clock: FakeClock
+) -> None:
+    registry.add("team/app", OLD)
+    other.add("mirror/app", NEW)
+    other.script("*", Status(503), forever=True)
+    group = [f"docker://{registry.host}/team/app", f"docker://{other.host}/mirror/app"]
+    async with Catalog({"team/app": group}) as catalog:
+
+        async def lacks() -> bool:
+            clock.time += 61
+            async with catalog.open(session, "team/app") as image:
+                assert not image.stale
+                return await image.describe_blob(Digest.of(b"new layer")) is None
+
+        assert await lacks()
+        tries = [other.count()]
+        for _ in range(6):
+            assert await lacks()
+            tries.append(other.count())
+        assert [after > before for before, after in pairwise(tries)] == [
+            *(True, False, True, False, False, False)
+        ]
+        other.clear_scripts()
+        assert not await lacks()
+        asked = registry.count(MANIFESTS, method="GET")
+        assert not await lacks()
+        assert registry.count(MANIFESTS, method="GET") == asked
 
 
 async def test_an_unclosed_lease_warns(catalog: Catalog, session: Session) -> None:
