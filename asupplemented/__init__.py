@@ -43,6 +43,7 @@ from asupplemented.errors import (
     MalformedResponseError,
     ManifestError,
     ManifestNotFoundError,
+    NameUnknownError,
     NetworkError,
     NonImageArtifactError,
     NotFoundError,
@@ -102,11 +103,21 @@ from asupplemented.supplemented.resolution import Explanation, Instance, Resolut
 from asupplemented.transports import parse_reference, register_transport
 
 if TYPE_CHECKING:
+    from asupplemented import web as web
     from asupplemented.blobs.history import ResumptionPolicy
     from asupplemented.cache.layout.layout_cache import CacheStats, LayoutCache
     from asupplemented.cache.remote.leases import LocalLease, RedisLease
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.tiered import TieredCache
+    from asupplemented.cache.remote.values import RedisValues
+    from asupplemented.catalog import (
+        Catalog,
+        CatalogImage,
+        CatalogStats,
+        LocalValues,
+        RequestBudget,
+        SharedValues,
+    )
     from asupplemented.credentials import AuthFileCredentials
     from asupplemented.transfer.copy import CopyReport, copy
     from asupplemented.transports.registry import (
@@ -134,6 +145,9 @@ __all__ = (
     "BlobStream",
     "BreakerPolicy",
     "CacheStats",
+    "Catalog",
+    "CatalogImage",
+    "CatalogStats",
     "ClosedError",
     "ConfigurationError",
     "ConfigurationPaths",
@@ -163,12 +177,14 @@ __all__ = (
     "LayoutError",
     "LimitExceededError",
     "LocalLease",
+    "LocalValues",
     "MalformedManifestError",
     "MalformedResponseError",
     "Manifest",
     "ManifestError",
     "ManifestFetched",
     "ManifestNotFoundError",
+    "NameUnknownError",
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
@@ -182,10 +198,12 @@ __all__ = (
     "RangeError",
     "RateLimitTold",
     "RedisLease",
+    "RedisValues",
     "Reference",
     "RegistryError",
     "RegistryLimits",
     "RegistryOptions",
+    "RequestBudget",
     "RequestRetried",
     "Resolution",
     "ResolutionFinished",
@@ -195,6 +213,7 @@ __all__ = (
     "Served",
     "ServerError",
     "Session",
+    "SharedValues",
     "Signature",
     "SignaturePlaces",
     "SizeMismatchError",
@@ -233,23 +252,31 @@ __all__ = (
 _LAZY = {
     "AuthFileCredentials": "asupplemented.credentials:AuthFileCredentials",
     "CacheStats": "asupplemented.cache.layout.layout_cache:CacheStats",
+    "Catalog": "asupplemented.catalog:Catalog",
+    "CatalogImage": "asupplemented.catalog:CatalogImage",
+    "CatalogStats": "asupplemented.catalog:CatalogStats",
     "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
     "CopyReport": "asupplemented.transfer.copy:CopyReport",
     "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",
     "LocalLease": "asupplemented.cache.remote.leases:LocalLease",
+    "LocalValues": "asupplemented.catalog:LocalValues",
     "ObjectStore": "asupplemented.cache.remote.object_store:ObjectStore",
     "Proxies": "asupplemented.transports.registry:Proxies",
     "RedisLease": "asupplemented.cache.remote.leases:RedisLease",
+    "RedisValues": "asupplemented.cache.remote.values:RedisValues",
     "RegistryLimits": "asupplemented.transports.registry:RegistryLimits",
     "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
     "ResumptionPolicy": "asupplemented.blobs.history:ResumptionPolicy",
+    "RequestBudget": "asupplemented.catalog:RequestBudget",
+    "SharedValues": "asupplemented.catalog:SharedValues",
     "SignaturePlaces": "asupplemented.transports.registry:SignaturePlaces",
     "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
     "copy": "asupplemented.transfer.copy:copy",
     "reload_configuration": "asupplemented.transports.registry:reload_configuration",
     "testing": "asupplemented.testing",
+    "web": "asupplemented.web",
 }
-"""Loaded when first used: what needs aiohttp or an extra, copying, and caches."""
+"""Loaded when first used: what needs aiohttp or an extra, copying, caches and catalogs."""
 
 
 def __getattr__(name: str) -> object:

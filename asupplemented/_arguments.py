@@ -56,6 +56,14 @@ class GivenCredentials:
                 return self._known[key]
         return None
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GivenCredentials):
+            return NotImplemented
+        return self._known == other._known and self._provider == other._provider
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._known.items()))  # a provider need not be hashable
+
     def __repr__(self) -> str:
         if self._provider is not None:
             return "<credentials from a function>"

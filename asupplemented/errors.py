@@ -29,6 +29,7 @@ do what a caller expects.
      |    +-- InstanceNotFoundError                      a group knows no such instance
      |    +-- BlobNotFoundError                          no known instance or source has it
      |    +-- PlatformNotFoundError                      no instance matches the platform
+     |    +-- NameUnknownError                           a catalog does not serve this name
      +-- SourceError                     (OSError)       a source that could not be used
      |    +-- PermissionDeniedError      (PermissionError)   the operating system said no
      |    +-- NetworkError               (ConnectionError)   no connection, or it broke
@@ -53,7 +54,7 @@ do what a caller expects.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +78,7 @@ __all__ = (
     "MalformedResponseError",
     "ManifestError",
     "ManifestNotFoundError",
+    "NameUnknownError",
     "NetworkError",
     "NonImageArtifactError",
     "NotFoundError",
@@ -156,6 +158,20 @@ class SupplementedError(Exception):
         if notes := getattr(self, "__notes__", None):
             twin.__notes__ = list(notes)
         return twin
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status that a registry answers with on this error (rule SRV-11)."""
+        return _http_answer(self).status
+
+    def oci_error(self) -> dict[str, list[dict[str, str | None]]]:
+        """The JSON body of that answer, in the form of the distribution specification.
+
+        Code and message depend on the class only, so that no URL, reference or credential of an
+        upstream registry reaches a client.
+        """
+        answer = _http_answer(self)
+        return {"errors": [{"code": answer.code, "message": answer.message, "detail": None}]}
 
     def __str__(self) -> str:
         named = (("reference", self.reference), ("digest", self.digest))
@@ -323,6 +339,10 @@ class PlatformNotFoundError(NotFoundError):
         self.available = tuple(available)
 
 
+class NameUnknownError(NotFoundError):
+    """A catalog does not serve this name, or does not allow it. No source was asked."""
+
+
 class SourceError(SupplementedError, OSError):
     """A source that could not be reached, read or understood.
 
@@ -442,6 +462,78 @@ class ClosedError(UsageError):
 
 class WrongLoopError(UsageError):
     """A session was used from an event loop other than its own."""
+
+
+class _HttpAnswer(NamedTuple):
+    status: int
+    code: str
+    message: str
+
+
+_UNREADABLE: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream could not be read")
+_INVALID_CONTENT: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream sent wrong content")
+_REFUSED: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream refused access")
+_TOO_SLOW: Final = _HttpAnswer(504, "UNAVAILABLE", "upstream did not answer in time")
+_TOO_MANY: Final = _HttpAnswer(429, "TOOMANYREQUESTS", "upstream limits the rate of requests")
+_NO_DIGEST: Final = _HttpAnswer(400, "DIGEST_INVALID", "this is no digest")
+_NO_MANIFEST: Final = _HttpAnswer(404, "MANIFEST_UNKNOWN", "there is no such manifest")
+_BROKEN: Final = _HttpAnswer(500, "UNKNOWN", "the registry cannot answer this request")
+
+_HTTP_ANSWERS: Final[dict[type[SupplementedError], _HttpAnswer]] = {
+    SupplementedError: _BROKEN,
+    InvalidReferenceError: _HttpAnswer(400, "NAME_INVALID", "this is no name of a repository"),
+    UnknownTransportError: _BROKEN,
+    InvalidDigestError: _NO_DIGEST,
+    UnsupportedDigestError: _NO_DIGEST,
+    InvalidPlatformError: _BROKEN,
+    ConfigurationError: _BROKEN,
+    ManifestError: _INVALID_CONTENT,
+    MalformedManifestError: _INVALID_CONTENT,
+    AmbiguousManifestError: _INVALID_CONTENT,
+    UnsupportedManifestError: _INVALID_CONTENT,
+    NonImageArtifactError: _INVALID_CONTENT,
+    VerificationError: _INVALID_CONTENT,
+    DigestMismatchError: _INVALID_CONTENT,
+    SizeMismatchError: _INVALID_CONTENT,
+    LimitExceededError: _INVALID_CONTENT,
+    RangeError: _HttpAnswer(416, "RANGE_INVALID", "the range is outside of the content"),
+    NotFoundError: _NO_MANIFEST,
+    ManifestNotFoundError: _NO_MANIFEST,
+    ImageNotFoundError: _NO_MANIFEST,
+    InstanceNotFoundError: _NO_MANIFEST,
+    BlobNotFoundError: _HttpAnswer(404, "BLOB_UNKNOWN", "there is no such blob"),
+    PlatformNotFoundError: _NO_MANIFEST,
+    NameUnknownError: _HttpAnswer(404, "NAME_UNKNOWN", "there is no such repository"),
+    SourceError: _UNREADABLE,
+    PermissionDeniedError: _UNREADABLE,
+    NetworkError: _UNREADABLE,
+    SourceTimeoutError: _TOO_SLOW,
+    SlotTimeoutError: _TOO_SLOW,
+    TruncatedError: _UNREADABLE,
+    FailoverError: _UNREADABLE,
+    LayoutError: _UNREADABLE,
+    RegistryError: _UNREADABLE,
+    UnauthorizedError: _REFUSED,
+    ForbiddenError: _REFUSED,
+    TooManyRequestsError: _TOO_MANY,
+    ServerError: _UNREADABLE,
+    UnexpectedStatusError: _UNREADABLE,
+    MalformedResponseError: _UNREADABLE,
+    UnsupportedOperationError: _HttpAnswer(501, "UNSUPPORTED", "upstream cannot do this"),
+    UsageError: _BROKEN,
+    ClosedError: _HttpAnswer(503, "UNAVAILABLE", "the registry is shutting down"),
+    WrongLoopError: _BROKEN,
+}
+"""How a registry answers on each class (rule SRV-11); other classes answer as their base."""
+
+
+def _http_answer(error: SupplementedError) -> _HttpAnswer:
+    if isinstance(error, FailoverError):
+        # All attempts failed alike: say so, for a client treats 429 and 504 unlike 502.
+        found = {_http_answer(attempt) for attempt in error.attempts}
+        if found in ({_TOO_MANY}, {_TOO_SLOW}):
+            return found.pop()
+    return next(_HTTP_ANSWERS[base] for base in type(error).__mro__ if base in _HTTP_ANSWERS)
 
 
 def excerpt(value: str | bytes, limit: int = 100) -> str:

@@ -122,7 +122,7 @@ class BlobFinished(NamedTuple):
 class RateLimitTold(NamedTuple):
     """A registry said how much it still allows, and said otherwise before (rule RET-09).
 
-    That is its claim, and nothing is decided on it. It is about the identity that asked: other
+    That is its claim. It is about the identity that asked: other
     principals and credentials have limits of their own.
     """
 

@@ -221,6 +221,23 @@ class Session(AsyncResource):
         scoped._parent = self  # noqa: SLF001
         return scoped
 
+    def with_timeouts(self, timeouts: Timeouts) -> Session:
+        """The same session, for the same principal, with other limits on bodies and opening.
+
+        It shares all resources of this session, and need not be closed. `Timeouts.connect` and
+        `Timeouts.first_byte` belong to the connections, so those of the first session count.
+
+        Raises:
+            ConfigurationError: `timeouts` is not what it should be.
+            ClosedError: The session is closed.
+        """
+        if self.closed:
+            raise ClosedError("the session is closed; make a new session")
+        view = copy.copy(self)
+        view._timeouts = check_timeouts(timeouts)  # noqa: SLF001 - of this class
+        view._parent = self  # noqa: SLF001
+        return view
+
     @property
     def observed(self) -> bool:
         """Whether there is a hook; without one, events need not even be made."""

@@ -76,6 +76,7 @@ __all__ = (
     "fetch_batch",
     "open_in_time",
     "open_verified",
+    "place_of",
     "time_limit",
     "verify_manifest",
     "verify_unread",
@@ -171,6 +172,16 @@ def open_verified(
     return Opening(
         lambda: _in_time(_open(opener, reference, session), reference, session), reference
     )
+
+
+def place_of(reference: Reference) -> str:
+    """The name that a cache has for where a reference is read: its repository, or the reference.
+
+    What one reference to a repository reads, another one can read (rule SEC-18).
+    """
+    if isinstance(reference, RepositoryReference):
+        return f"{reference.transport}://{reference.repository}"
+    return str(reference)
 
 
 async def open_in_time(reference: Reference, session: Context) -> Source:
@@ -371,10 +382,7 @@ class VerifiedSource(Source):
     @property
     def _place(self) -> str:
         """What manifests are known to be in once they were read from here."""
-        reference = self._reference
-        if isinstance(reference, RepositoryReference):
-            return reference.repository
-        return str(reference)
+        return place_of(self._reference)
 
     async def get_manifests(
         self, instances: Sequence[Digest]

@@ -29,8 +29,6 @@ UNTESTED: Final = {
     "RET-04": "it tells what others do",
     "RET-05": "it tells what others do",
     "TLS-10": "there is nothing to see of what is not spoken",
-    # Remove when there is a server.
-    "SEC-17": "there is no server yet",
 }
 """Rules that no test names, and why."""
 

@@ -125,7 +125,9 @@ def test_all_names_what_exists() -> None:
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
-FOR_USERS = frozenset({PACKAGE, *(f"{PACKAGE}.{name}" for name in ("abc", "limits", "testing"))})
+FOR_USERS = frozenset(
+    {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("abc", "limits", "testing", "web"))}
+)
 """The modules that pages and examples import from."""
 
 

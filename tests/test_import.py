@@ -52,7 +52,15 @@ def test_importing_the_face_imports_nothing_heavy() -> None:
     report = run(IMPORT_FACE)
     assert isinstance(report, dict), report
     assert [name for name in HEAVY if name in report["modules"]] == []
+    assert not any(name.startswith(f"{PACKAGE}.web") for name in report["modules"])
     assert report["threads"] == 1
+
+
+def test_the_registry_for_ASGI_does_not_import_aiohttp() -> None:
+    program = (
+        "import json, sys, asupplemented.web.asgi; print(json.dumps('aiohttp' in sys.modules))"
+    )
+    assert run(program) is False
 
 
 def test_every_module_can_be_imported_alone() -> None:

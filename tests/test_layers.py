@@ -33,7 +33,7 @@ LAYERS = {
                 "aio",
                 *("supplemented.lookahead", "supplemented.resolution", "supplemented.resolver"),
             ),
-            ("blobs", "credentials", "hostconfig", "oci_layout", "transports"),
+            ("blobs", "budget", "credentials", "hostconfig", "oci_layout", "transports"),
             ("cache", "session", "_arguments"),
             ("transfer",),
             ("source",),

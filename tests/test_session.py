@@ -549,3 +549,18 @@ def test_a_session_does_not_import_aiohttp() -> None:
         "assert 'aiohttp' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+async def test_a_session_with_other_timeouts_shares_everything_else(session: Session) -> None:
+    key = ResourceKey[object]("something")
+    view = session.scoped("ann").with_timeouts(Timeouts(stall=2.5))
+    assert (view.timeouts.stall, session.timeouts.stall) == (2.5, 60.0)
+    assert view.principal == "ann"
+    assert view.resource(key, object) is session.resource(key, object)
+    await view.aclose()
+    assert not session.closed
+    with pytest.raises(ConfigurationError):
+        session.with_timeouts(Timeouts(stall=0))
+    await session.aclose()
+    with pytest.raises(ClosedError):
+        session.with_timeouts(Timeouts())

@@ -96,16 +96,6 @@ class WritableReference(Protocol):
 
 
 @runtime_checkable
-class RepositoryReference(Protocol):
-    """A reference to one of the images that a place has, such as a repository of a registry."""
-
-    @property
-    def repository(self) -> str:
-        """The name of the place: what one of its references reads, another one can read."""
-        ...
-
-
-@runtime_checkable
 class RemoteReference(Protocol):
     """A reference that answers questions without being opened."""
 
@@ -115,6 +105,37 @@ class RemoteReference(Protocol):
 
     async def get_digest(self, session: Context, /) -> Digest:
         """The digest of its default manifest, as the other side claims it."""
+        ...
+
+
+@runtime_checkable
+class RepositoryReference(RemoteReference, Reference, Protocol):
+    """A reference to one image of a repository, which has others by tag and by digest."""
+
+    @property
+    def tag(self) -> str | None:
+        """Its tag; None if a digest names the image."""
+        ...
+
+    @property
+    def repository(self) -> str:
+        """``host[:port]/path``, under which its credential is looked up."""
+        ...
+
+    def at(self, which: str, /) -> RepositoryReference:
+        """The image of the same repository with another tag, or with a digest.
+
+        Raises:
+            InvalidReferenceError: `which` is no tag.
+            InvalidDigestError: `which` holds a colon, and is no digest.
+        """
+        ...
+
+    def open_repository(self, session: Context, /) -> Opening[Source]:
+        """Open the repository without reading a manifest, for what is named by digest.
+
+        Nothing is asked yet, so the repository may not exist.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from asupplemented.abc import AsyncResource, BlobCandidate, Source
 from asupplemented.aio.closing import close_all
+from asupplemented.budget import ledger_of
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -24,7 +25,7 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest, UnreadManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from asupplemented.abc import (
         BlobFile,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from asupplemented.model.index import Selection
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
-    from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
+    from asupplemented.supplemented.resolution import Candidate, Explanation, Instance, Resolution
 
 __all__ = ("SupplementedSource",)
 
@@ -108,7 +109,8 @@ class SupplementedSource(Source):
         """Say which member serves a manifest or blob, which others could, and why.
 
         As `Resolution.explain`. It also says which candidates of a blob failed lately and are
-        therefore asked after the others, and for how long.
+        therefore asked after the others, and for how long; and how many requests a registry said
+        are left.
 
         Raises:
             InvalidDigestError: `digest` is no digest.
@@ -119,15 +121,22 @@ class SupplementedSource(Source):
 
         self._check_open()
         planned = self.resolution.explain(digest)
-        if planned.kind != "blob":
-            return planned
-        health = health_of(self._session)
-        pauses = [health.remaining(candidate.reference) for candidate in planned.candidates]
-        candidates = tuple(
-            each._replace(reason=f"{each.reason}; asked last for {pause:.0f} s") if pause else each
-            for each, pause in zip(planned.candidates, pauses, strict=True)
+        health, ledger = health_of(self._session), ledger_of(self._session)
+
+        def reasons(candidate: Candidate) -> Iterator[str]:
+            yield candidate.reason
+            pause = health.remaining(candidate.reference) if planned.kind == "blob" else 0
+            if pause:
+                yield f"asked last for {pause:.0f} s"
+            balance = ledger.find_for(self._session.principal, candidate.reference)
+            if balance is not None:
+                yield str(balance)
+
+        return planned._replace(
+            candidates=tuple(
+                each._replace(reason="; ".join(reasons(each))) for each in planned.candidates
+            )
         )
-        return planned._replace(candidates=candidates)
 
     # Manifests
 
@@ -219,7 +228,9 @@ class SupplementedSource(Source):
             found.extend(_MemberCandidate(candidate, number) for candidate in inner)
         if unable is not None and not found:
             raise unable
-        return found
+        principal, ledger = self._session.principal, ledger_of(self._session)
+        # Members that cost nothing first, where few requests are left.
+        return sorted(found, key=lambda each: ledger.is_low(principal, each.reference))
 
     def _numbers(self, digest: Digest) -> list[int]:
         """Members to ask for a blob, best first; `layers_for_copy` may have named one."""

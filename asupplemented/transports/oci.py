@@ -23,6 +23,7 @@ from asupplemented.events import Warned
 from asupplemented.model import media_type
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import Index
+from asupplemented.model.name import is_tag
 from asupplemented.oci_layout import (
     INDEX_FILE,
     LAYOUT_FILE,
@@ -147,6 +148,12 @@ class LayoutReference:
     def transport(self) -> str:
         """Always "oci"."""
         return "oci"
+
+    @property
+    def tag(self) -> str | None:
+        """The tag that the name of the image is, or ends with; None if it has none."""
+        tag = (self.image or "").rpartition(":")[2]
+        return tag if is_tag(tag) else None
 
     @property
     def store(self) -> LayoutStore:

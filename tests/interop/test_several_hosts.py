@@ -16,6 +16,7 @@ import asupplemented as asup
 from asupplemented.cache.remote.leases import RedisLease, UnheldLease
 from asupplemented.cache.remote.object_store import ANONYMOUS, ObjectStore
 from asupplemented.cache.remote.uploads import PART
+from asupplemented.cache.remote.values import RedisValues
 from asupplemented.errors import BlobNotFoundError, NetworkError, RangeError
 from asupplemented.events import Warned
 from asupplemented.limits import MIB
@@ -95,6 +96,16 @@ async def test_a_real_redis_lets_a_lease_lapse(redis: str, session: asup.Session
         assert await lost.renew() is False
         await lost.aclose()
         await taken.aclose()
+
+
+async def test_a_real_redis_keeps_values(redis: str, session: asup.Session) -> None:
+    async with RedisValues.from_url(redis) as one, RedisValues.from_url(redis) as other:
+        assert await one.get(session, "key") is None
+        await one.put(session, "key", "100 7", 60)
+        assert await other.get(session, "key") == "100 7"
+        await other.put(session, "key", "100 6", 0.001)
+        while await one.get(session, "key") is not None:
+            pass
 
 
 async def test_a_wrong_password_stops_nobody_and_is_not_told(redis: str) -> None:

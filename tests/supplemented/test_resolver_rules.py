@@ -349,6 +349,7 @@ MISS = {
     "ImageNotFoundError",
     "InstanceNotFoundError",
     "ManifestNotFoundError",
+    "NameUnknownError",
     "NotFoundError",
 }
 UNAVAILABLE = MISS | {

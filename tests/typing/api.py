@@ -13,6 +13,8 @@ import asupplemented as asup
 from asupplemented import events
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from asupplemented.abc import BlobCache, Hook, LeaseProvider
 
 
@@ -183,3 +185,15 @@ def caught(error: asup.SupplementedError) -> int | None:
     if isinstance(error, asup.InstanceNotFoundError):
         assert_type(error.digests, tuple[str, ...])
     return error.member
+
+
+def mounted(catalog: asup.Catalog, session: asup.Session) -> web.Application:
+    """A catalog is mounted as it is, in either kind of application."""
+
+    async def check(user: str, password: str, access: asup.web.AccessRequest) -> asup.web.Identity:
+        return asup.web.Identity(user, {"registry.example": (user, password)})
+
+    served: asup.web.ServedCatalog = catalog
+    authenticate = asup.web.basic(check, realm="team")
+    asup.web.asgi_app(served, session, limits=asup.web.Limits(head=5), authenticate=authenticate)
+    return asup.web.registry_app(served, session, authenticate=authenticate, hide_refused=True)

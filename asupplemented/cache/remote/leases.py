@@ -35,14 +35,17 @@ if TYPE_CHECKING:
 
 __all__ = (
     "PAUSE",
+    "TIMEOUT",
     "TTL",
     "LocalLease",
     "Observer",
     "RedisClient",
     "RedisLease",
+    "RedisServer",
     "TimedLease",
     "UnheldLease",
     "check_seconds",
+    "connect_redis",
 )
 
 PAUSE: Final = 10.0
@@ -269,7 +272,7 @@ class RedisLease(AsyncResource):
         self._owned = False
         self._prefix = prefix
         self._ttl = check_seconds("ttl", ttl)
-        self._server = _Server(
+        self._server = RedisServer(
             client, check_seconds("timeout", timeout), check_seconds("pause", pause)
         )
 
@@ -292,7 +295,7 @@ class RedisLease(AsyncResource):
             ConfigurationError: The URL is malformed; the message does not repeat it, because it
                 may hold a password. Or the extra ``redis`` is not installed.
         """
-        client = _connect(url, check_seconds("timeout", timeout))
+        client = connect_redis(url, check_seconds("timeout", timeout))
         lease = cls(client, prefix=prefix, ttl=ttl, timeout=timeout, pause=pause)
         lease._owned = True
         return lease
@@ -316,7 +319,7 @@ class RedisLease(AsyncResource):
         return f"<RedisLease prefix={self._prefix!r} ttl={self._ttl:g}>"
 
 
-class _Server:
+class RedisServer:
     """The server behind a breaker: it answers soon, or it is not asked for a while.
 
     Args:
@@ -366,7 +369,7 @@ class _RedisHeldLease(TimedLease):
     __slots__ = ("_name", "_observer", "_owner", "_server")
 
     def __init__(
-        self, server: _Server, observer: Observer, ttl: float, name: str, owner: str
+        self, server: RedisServer, observer: Observer, ttl: float, name: str, owner: str
     ) -> None:
         super().__init__(observer.clock, ttl)
         self._server = server
@@ -391,13 +394,18 @@ class _RedisHeldLease(TimedLease):
         )
 
 
-def _connect(url: str, patience: float) -> RedisClient:
+def connect_redis(url: str, patience: float) -> RedisClient:
+    """A client of a server that answers each request within some seconds, or fails.
+
+    Raises:
+        ConfigurationError: The URL is malformed, or the extra ``redis`` is not installed.
+    """
     try:
         from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415 - an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
     except ImportError as error:
-        message = "leases in Redis need its client: pip install 'asupplemented[redis]'"
+        message = "sharing through Redis needs its client: pip install 'asupplemented[redis]'"
         raise ConfigurationError(message) from error
     try:
         pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]

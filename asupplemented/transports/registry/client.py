@@ -22,6 +22,7 @@ from yarl import URL
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import FirstFailure, retry
 from asupplemented.aio.slots import Slots
+from asupplemented.budget import Account
 from asupplemented.errors import (
     ForbiddenError,
     SupplementedError,
@@ -138,6 +139,7 @@ class RegistryClient:
         config: The registry, and how it is reached.
         credential: The identity, None for anonymous.
         deps: Connections, settings and clock.
+        principal: Whom the client serves, None for the session itself.
 
     Attributes:
         signatures: Whether the registry has the X-R-S-S extension (rule PING-07); known once it
@@ -146,7 +148,12 @@ class RegistryClient:
     """
 
     def __init__(
-        self, config: EndpointConfig, credential: Credential | None, deps: ClientDeps
+        self,
+        config: EndpointConfig,
+        credential: Credential | None,
+        deps: ClientDeps,
+        *,
+        principal: str | None = None,
     ) -> None:
         self.registry = config.registry
         self.deps = deps
@@ -159,7 +166,9 @@ class RegistryClient:
         self._pinged: tuple[PingResult, Authenticator] | None = None
         self._pings = SingleFlight[tuple["PingResult", Authenticator]]()
         self.secrets = secrets_of(credential)
-        self._notices = HeaderNotices(config.registry, self.secrets)
+        self._account = Account.of(config.registry, credential)
+        self._notices = HeaderNotices(self._account, deps.ledger, self.secrets)
+        deps.ledger.use(principal, self._account)
 
     async def send(
         self, request: Request, request_context: RequestContext
@@ -271,7 +280,10 @@ class RegistryClient:
             response, same_origin = await self._follow(pinged, sent, response, request_context)
         if response.status in request.statuses:
             return response
-        raise await refuse(response, request.target, self.deps, self.secrets)
+        refusal = await refuse(response, request.target, self.deps, self.secrets)
+        if isinstance(refusal, TooManyRequestsError):
+            self.deps.ledger.record_refusal(self._account, refusal.retry_after)
+        raise refusal
 
     def _send_once(
         self, endpoint: Endpoint, url: URL, request: Request, authorization: Authorization

@@ -1,4 +1,4 @@
-"""Warning and RateLimit headers of registries, turned into events (rules ERR-10, RET-09)."""
+"""Warning and RateLimit headers of registries: events, and the ledger (rules ERR-10, RET-09)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDictProxy
 
+    from asupplemented.budget import Account, Ledger
     from asupplemented.transports.registry.redaction import Secrets
     from asupplemented.transports.registry.request import RequestContext
 
@@ -37,17 +38,20 @@ class Allowance(NamedTuple):
 
 
 class HeaderNotices:
-    """Emits each warning and each change of the rate limit once. No decision depends on them.
+    """Emits each warning and each change of the rate limit once, and records the limit.
 
     Args:
-        registry: ``host[:port]``, for messages and events.
+        account: Whose limit it is.
+        ledger: Where it is recorded.
         secrets: What must not be repeated in events.
     """
 
-    __slots__ = ("_allowances", "_registry", "_secrets", "_warnings")
+    __slots__ = ("_account", "_allowances", "_ledger", "_registry", "_secrets", "_warnings")
 
-    def __init__(self, registry: str, secrets: Secrets) -> None:
-        self._registry = registry
+    def __init__(self, account: Account, ledger: Ledger, secrets: Secrets) -> None:
+        self._account = account
+        self._ledger = ledger
+        self._registry = account.registry
         self._secrets = secrets
         self._warnings: set[str] = set()
         self._allowances: tuple[Allowance | None, Allowance | None] = (None, None)
@@ -74,10 +78,16 @@ class HeaderNotices:
         """Emit the rate limit, if it has changed (rule RET-09)."""
         limit = parse_allowance(headers.getall(_LIMIT, ()))
         remaining = parse_allowance(headers.getall(_REMAINING, ()))
+        window = next((each.window for each in (remaining, limit) if each and each.window), None)
+        self._ledger.record(
+            self._account,
+            limit=limit and limit.requests,
+            remaining=remaining and remaining.requests,
+            window=window,
+        )
         if (limit, remaining) in {self._allowances, (None, None)}:
             return
         self._allowances = (limit, remaining)
-        window = next((each.window for each in (remaining, limit) if each and each.window), None)
         request_context.emit(
             RateLimitTold(
                 request_context.reference,

@@ -74,7 +74,9 @@ class RegistryPool:
         key = _Key(config, principal, credential)
         client = self._clients.get(key)
         if client is None:
-            client = self._clients[key] = RegistryClient(config, credential, self._deps)
+            client = self._clients[key] = RegistryClient(
+                config, credential, self._deps, principal=principal
+            )
         self._leases[key] = self._leases.get(key, 0) + 1
         self._idle.pop(key)
         return ClientLease(self, key, client)

@@ -7,13 +7,14 @@ makes the adapter for one place or for several.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from asupplemented.abc import Opening
 from asupplemented.errors import InvalidReferenceError, SupplementedError, excerpt
 from asupplemented.model.name import ImageName
-from asupplemented.source import open_verified, time_limit
+from asupplemented.source import VerifiedSource, open_verified, time_limit
 from asupplemented.transports.registry.adapter import RegistryAdapter, enter
 from asupplemented.transports.registry.host_config import HostConfig
 from asupplemented.transports.registry.mirrors import MirroredAdapter, MirrorEndpoint
@@ -22,7 +23,7 @@ from asupplemented.transports.registry.request import ClientDeps, RequestContext
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from asupplemented.abc import Context, Opening, Source
+    from asupplemented.abc import Context, Source
     from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.transports.registry.adapter import RegistryAdapter
@@ -138,9 +139,36 @@ class RegistryReference:
         return "docker"
 
     @property
+    def tag(self) -> str | None:
+        """Its tag; None if a digest names the image."""
+        return self.name.tag if self.name.digest is None else None
+
+    @property
     def repository(self) -> str:
-        """The repository, ``docker://host[:port]/path``."""
-        return f"docker://{self.name.repository}"
+        """``host[:port]/path``, under which its credential is looked up."""
+        return self.name.repository
+
+    def at(self, which: str) -> RegistryReference:
+        """The image of the same repository with another tag, or with a digest.
+
+        Raises:
+            InvalidReferenceError: `which` is no tag.
+            InvalidDigestError: `which` holds a colon, and is no digest.
+        """
+        bare = replace(self.name, tag=None, digest=None)
+        return RegistryReference(bare.with_digest(which) if ":" in which else bare.with_tag(which))
+
+    def open_repository(self, session: Context) -> Opening[Source]:
+        """Open the repository without reading a manifest, for what is named by digest.
+
+        Nothing is asked yet, so the repository may not exist.
+        """
+
+        async def opener() -> Source:
+            adapter = await open_adapter(self.name, str(self), session)
+            return VerifiedSource(adapter, self, session)
+
+        return Opening(opener, self)
 
     def open(self, session: Context) -> Opening[Source]:
         """Open the image: read its default manifest, and verify it (rule SRC-01).

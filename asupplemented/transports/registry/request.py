@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import WORKERS, Workers
+from asupplemented.budget import Ledger, ledger_of
 from asupplemented.errors import RegistryError, SupplementedError
 from asupplemented.events import RequestRetried, Warned
 from asupplemented.transports.registry.connections import CONNECTIONS, Connections
@@ -107,6 +108,7 @@ class ClientDeps:
     options: RegistryOptions
     timeouts: Timeouts
     clock: Clock
+    ledger: Ledger
 
     @classmethod
     def of(cls, context: Context) -> ClientDeps:
@@ -127,4 +129,4 @@ class ClientDeps:
             ),
         )
         clock = context.resource(CLOCK, Clock)
-        return cls(connections, options, context.timeouts, clock)
+        return cls(connections, options, context.timeouts, clock, ledger_of(context))

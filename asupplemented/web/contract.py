@@ -1,0 +1,75 @@
+"""What the registry asks of a catalog. `asupplemented.Catalog` is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from asupplemented.abc import BlobStream
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.digest import Digest
+    from asupplemented.model.manifest import Manifest
+    from asupplemented.session import Session
+
+__all__ = ("ServedCatalog", "ServedImage")
+
+
+class ServedImage(Protocol):
+    """An open image of a catalog. Closing it ends the use of it, not the image."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether upstream could not be asked for the tag, so that it may have moved."""
+        ...
+
+    @property
+    def age(self) -> float:
+        """Seconds since upstream was asked for the tag; 0 for a digest."""
+        ...
+
+    async def get_manifest(self) -> Manifest:
+        """The manifest that was asked for."""
+        ...
+
+    def open_blob(
+        self, digest: Digest | str, /, *, start: int = 0, end: int | None = None
+    ) -> BlobStream:
+        """A stream over ``[start, end)`` of a blob; see `asupplemented.Source.open_blob`."""
+        ...
+
+    async def describe_blob(self, digest: Digest | str, /) -> Descriptor | None:
+        """What the manifests say about a blob; None if this name does not have it."""
+        ...
+
+
+class ServedCatalog(Protocol):
+    """Names, and the images that they stand for."""
+
+    def open(
+        self,
+        session: Session,
+        name: str,
+        reference: str | None = None,
+        *,
+        registry: str | None = None,
+        blob: bool = False,
+    ) -> AbstractAsyncContextManager[ServedImage]:
+        """The image of a tag or digest; with `blob` the digest is that of a blob."""
+        ...
+
+    async def list_tags(
+        self, session: Session, name: str, *, registry: str | None = None
+    ) -> Sequence[str]: ...
+
+    async def list_referrers(
+        self,
+        session: Session,
+        name: str,
+        digest: Digest | str,
+        *,
+        registry: str | None = None,
+        artifact_type: str | None = None,
+    ) -> Sequence[Descriptor]: ...
