@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -26,6 +25,7 @@ from tests.clocks import let_pass
 from tests.testing.raw_client import RawClient
 from tests.web.clients import Exchange, until
 from tests.web.conftest import LARGE, SMALL
+from tests.web.servers import run_uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -245,28 +245,6 @@ async def test_lifespan_and_websockets(catalog: FakeCatalog, session: Session) -
         await app({"type": "other"}, receive, send)
 
 
-class Server(uvicorn.Server):
-    """uvicorn in the event loop of the test."""
-
-    @property
-    def port(self) -> int:
-        return self.servers[0].sockets[0].getsockname()[1]
-
-
-@asynccontextmanager
-async def serve(app: Any) -> AsyncIterator[Server]:
-    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off")
-    server = Server(config)
-    # Signals are the business of the program that runs the tests.
-    serving = asyncio.ensure_future(server._serve())
-    try:
-        await until(lambda: server.started)
-        yield server
-    finally:
-        server.should_exit = True
-        await serving
-
-
 @pytest.mark.parametrize("mount", ["/v2", "/"])
 async def test_SRV42_SRV31_SRV37_under_starlette_and_uvicorn(
     catalog: FakeCatalog, session: Session, image: BuiltImage, control: SourceControl, mount: str
@@ -275,8 +253,8 @@ async def test_SRV42_SRV31_SRV37_under_starlette_and_uvicorn(
         routes=[Mount(mount, app=web.asgi_app(catalog, session))],
         middleware=[Middleware(GZipMiddleware, minimum_size=1)],
     )
-    async with serve(app) as server:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+    async with run_uvicorn(app) as port:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             assert (await http.get("/v2/")).json() == {}
             manifest = await http.get(f"{ROOT}/manifests/latest")
             assert manifest.content == image.raw
@@ -288,7 +266,7 @@ async def test_SRV42_SRV31_SRV37_under_starlette_and_uvicorn(
             assert (part.status_code, part.content) == (206, LARGE[5:10])
             assert (await http.put(f"{ROOT}/manifests/latest")).status_code == 405
         control.script("/blobs/*", Cut(3 << 20, "rst"), forever=True)
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         client = RawClient(reader, writer)
         client.get(BLOB)
         client.get("/v2/")

@@ -1,0 +1,71 @@
+"""Both applications behind real servers, in the event loop of the test."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from aiohttp import web
+
+from tests.web.clients import until
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator
+
+MAX_FIELD = 65536
+"""Bytes of a header, for many ranges (rule SRV-27)."""
+
+
+@asynccontextmanager
+async def run_aiohttp(
+    app: web.Application, listening: socket.socket | None = None
+) -> AsyncIterator[int]:
+    """Serve an application of aiohttp.
+
+    Args:
+        app: The application.
+        listening: Where; None for a free port of loopback.
+
+    Yields:
+        The port.
+    """
+    runner = web.AppRunner(app, max_field_size=MAX_FIELD, shutdown_timeout=5)
+    await runner.setup()
+    try:
+        site: web.BaseSite
+        if listening is None:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+        else:
+            site = web.SockSite(runner, listening)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def run_uvicorn(app: Any, listening: socket.socket | None = None) -> AsyncIterator[int]:
+    """Serve an ASGI application under uvicorn.
+
+    Args:
+        app: The application.
+        listening: Where; None for a free port of loopback.
+
+    Yields:
+        The port.
+    """
+    config = uvicorn.Config(
+        app, port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(config)
+    # Signals are the business of the program that runs the tests.
+    serving = asyncio.ensure_future(server._serve(None if listening is None else [listening]))
+    try:
+        await until(lambda: server.started)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
