@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGES: Final = {
+    "buildah": "buildah",
     "busybox": "busybox-static",
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "docker": "docker.io",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",
+    "podman": "podman",
     "redis-server": "redis-server",
     "skopeo": "skopeo",
     "umoci": "umoci",
