@@ -13,10 +13,17 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 DEFAULT_PYTHON = PYTHONS[0]
 
 INTEROP_PROGRAMS = {
+    "buildah": "buildah",
     "busybox": "busybox-static",
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "curl": "curl",
+    "docker": "docker.io",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",
+    "podman": "podman",
     "redis-server": "redis-server",
     "skopeo": "skopeo",
     "umoci": "umoci",
@@ -78,13 +85,14 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Talk to real programs: a registry, skopeo, umoci, nginx, Redis, an S3 server."""
+    """Talk to real programs: registries, what pulls from them, nginx, Redis, an S3 server."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])  # nginx is there
-    missing = [
+    missing = {
         package for name, package in INTEROP_PROGRAMS.items() if not shutil.which(name, path=path)
-    ]
+    }
     if missing:
-        session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
+        command = "apt-get install --yes --no-install-recommends"
+        session.error(f"programs are missing; run: {command} {' '.join(sorted(missing))}")
     install(session, "interop", extras="cli,redis,s3")
     session.run("python", "-m", "pytest", "-m", "interop", "tests/interop", *session.posargs)
 

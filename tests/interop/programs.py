@@ -20,6 +20,7 @@ PACKAGES: Final = {
     "busybox": "busybox-static",
     "containerd": "containerd",
     "ctr": "containerd",
+    "curl": "curl",
     "docker": "docker.io",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from aiohttp import web
@@ -21,6 +21,7 @@ from asupplemented.events import BlobStarted
 from asupplemented.model.digest import Digest
 from asupplemented.testing import build_image, write_layout
 from tests.interop.busybox import HELD, read_blob
+from tests.interop.fuse import Fuse
 from tests.interop.programs import ProgramError, Skopeo
 from tests.interop.pullers import (
     ContainerdClient,
@@ -35,7 +36,7 @@ from tests.interop.servers import HOST, MortalRegistry
 from tests.web.servers import run_aiohttp, run_uvicorn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from asupplemented.events import Event
     from asupplemented.testing import BuiltImage
@@ -146,33 +147,45 @@ def dockerd(workshop: Path, containerd: Path, address: str) -> Iterator[Path]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """Where podman and buildah keep images, and what changes while they run."""
-    with TemporaryDirectory() as run:  # podman refuses more than 50 characters
-        yield tmp_path / "store", Path(run)
+def runroot() -> Iterator[Path]:
+    """What podman and buildah change while they run: podman refuses a path over 50 characters."""
+    with TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def make_client(
+    request: pytest.FixtureRequest, home: Home, tmp_path: Path, registries_conf: Path, hosts: Path
+) -> Iterator[Callable[[str], Client]]:
+    """Makes a client by its name; its store has none of the images."""
+    made: list[Client] = []
+
+    def make(program: str) -> Client:
+        client: Client
+        match program:
+            case "skopeo":
+                client = SkopeoClient(Skopeo(home, registries_conf), tmp_path, QUAY)
+            case "containerd":
+                client = ContainerdClient(request.getfixturevalue("containerd"), hosts, QUAY)
+            case "docker":
+                client = DockerClient(request.getfixturevalue("dockerd"), home)
+            case _:
+                need_root(program)
+                run = request.getfixturevalue("runroot") / program
+                client = PodmanClient(program, home, tmp_path / program, run, registries_conf, QUAY)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        for image in (FAMILY, LARGE):
+            with suppress(ProgramError):  # most tests pull one of them
+                client.forget(image)
 
 
 @pytest.fixture(params=CLIENTS)
-def client(
-    request: pytest.FixtureRequest, home: Home, tmp_path: Path, registries_conf: Path, hosts: Path
-) -> Iterator[Client]:
-    """A client whose store has none of the images."""
-    made: Client
-    match request.param:
-        case "skopeo":
-            made = SkopeoClient(Skopeo(home, registries_conf), tmp_path, QUAY)
-        case "containerd":
-            made = ContainerdClient(request.getfixturevalue("containerd"), hosts, QUAY)
-        case "docker":
-            made = DockerClient(request.getfixturevalue("dockerd"), home)
-        case program:
-            need_root(program)
-            store = request.getfixturevalue("store")
-            made = PodmanClient(program, home, *store, registries_conf, QUAY)
-    yield made
-    for image in (FAMILY, LARGE):
-        with suppress(ProgramError):  # most tests pull one of them
-            made.forget(image)
+def client(request: pytest.FixtureRequest, make_client: Callable[[str], Client]) -> Client:
+    return make_client(request.param)
 
 
 # The endpoint, mounted in the application of a user
@@ -265,20 +278,28 @@ async def test_SRV55_clients_pull_what_the_registry_has(
         assert tree == family.images[platform or HELD].tree
 
 
+async def test_SRV12_clients_that_pull_at_once_are_one_fetch(
+    make_client: Callable[[str], Client],
+    endpoint: Endpoint,
+    large: BuiltImage,
+    mortal: MortalRegistry,
+) -> None:
+    clients = [make_client(name) for name in CLIENTS]
+    await endpoint.start(f"docker://{mortal.registry.address}/{{name}}")
+    pulling = [asyncio.to_thread(client.pull, LARGE) for client in clients]
+    for client, pulled in zip(clients, await asyncio.gather(*pulling), strict=True):
+        assert pulled == digests_of_large(client, large)
+    for digest in large.blobs:
+        assert endpoint.starts(digest) == [0]
+
+
 @pytest.mark.parametrize("endpoint", [serve_aiohttp], ids=["aiohttp"], indirect=True)
 async def test_SRV24_clients_pull_while_the_registry_is_killed_and_restarted(
     client: Client, endpoint: Endpoint, large: BuiltImage, mortal: MortalRegistry
 ) -> None:
-    restarting: list[asyncio.Future[None]] = []
-
-    def kill(event: Event) -> None:
-        if is_begun(event, large) and not restarting:
-            mortal.kill()
-            restarting.append(asyncio.ensure_future(asyncio.to_thread(mortal.restart)))
-
-    await endpoint.start(f"docker://{mortal.registry.address}/{{name}}", hooks=[kill])
-    pulled = await asyncio.to_thread(client.pull, LARGE)
-    await asyncio.gather(*restarting)
+    async with Fuse(mortal, SIZE // 3, restart=True).run() as address:
+        await endpoint.start(f"docker://{address}/{{name}}")
+        pulled = await asyncio.to_thread(client.pull, LARGE)
     assert pulled == digests_of_large(client, large)
     first, *others = endpoint.starts(large.layers[-1])
     assert first == 0
@@ -290,22 +311,14 @@ async def test_SRV24_clients_pull_while_the_registry_is_killed_and_restarted(
 async def test_SRV24_clients_pull_the_rest_from_another_member_when_the_registry_is_killed(
     client: Client, endpoint: Endpoint, large: BuiltImage, mortal: MortalRegistry, layout: str
 ) -> None:
-    def kill(event: Event) -> None:
-        if is_begun(event, large) and event.start == 0:
-            mortal.kill()
-
-    # The registry is the supplement, so it is asked first.
-    await endpoint.start(layout, f"docker://{mortal.registry.address}/{{name}}", hooks=[kill])
-    pulled = await asyncio.to_thread(client.pull, LARGE)
+    async with Fuse(mortal, SIZE // 3, restart=False).run() as address:
+        # The registry is the supplement, so it is asked first.
+        await endpoint.start(layout, f"docker://{address}/{{name}}")
+        pulled = await asyncio.to_thread(client.pull, LARGE)
     assert pulled == digests_of_large(client, large)
     first, other = endpoint.starts(large.layers[-1])
     assert first == 0
     assert 0 < other < SIZE
-
-
-def is_begun(event: Event, large: BuiltImage) -> TypeGuard[BlobStarted]:
-    """Whether the large layer is being sent."""
-    return isinstance(event, BlobStarted) and event.digest == large.layers[-1]
 
 
 @pytest.mark.parametrize("client", ["podman"], indirect=True)
