@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
     from asupplemented.abc import Reference
-    from asupplemented.cli.names import ConfigurationFiles
     from asupplemented.model.index import Selection
     from asupplemented.supplemented import SupplementedReference
+    from asupplemented.transports.registry.host_config import ConfigurationFiles
 
 __all__ = (
     "CommonOptions",
