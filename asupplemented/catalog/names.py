@@ -92,15 +92,26 @@ class Names:
             the registry, the function gets it in one form; None is no registry.
         allow: Patterns, or a function; None allows all names.
         defaults: The options of groups.
+        registry: The registry of names that fit no key and name no registry; None for none.
 
     Raises:
         ConfigurationError: A key, a placeholder or a pattern is malformed.
         InvalidReferenceError: A text is no reference.
     """
 
-    __slots__ = ("_allow", "_defaults", "_exact", "_found", "_function", "_patterns")
+    __slots__ = ("_allow", "_defaults", "_exact", "_found", "_function", "_patterns", "_registry")
 
-    def __init__(self, names: object, allow: Allow | None, defaults: Defaults) -> None:
+    def __init__(
+        self,
+        names: object,
+        allow: Allow | None,
+        defaults: Defaults,
+        registry: str | None = None,
+    ) -> None:
+        if registry is not None and not _REGISTRY.fullmatch(registry):
+            message = f"default_registry={excerpt(registry)} is no registry, such as 'docker.io'"
+            raise ConfigurationError(message)
+        self._registry = registry
         self._defaults = defaults
         self._allow = _read_allow(allow)
         self._found = LRU[tuple[str, str | None], tuple[str, SupplementedReference]](MAX_FOUND)
@@ -133,7 +144,7 @@ class Names:
             NameUnknownError: The catalog has no such name, or it is not allowed.
         """
         known = self._found.get((name, registry))
-        full = _check(name, registry) if known is None else known[0]
+        full = self._qualify(_check(name, registry)) if known is None else known[0]
         if not await self._is_allowed(full):
             raise _unknown(full)
         if known is not None:
@@ -143,14 +154,23 @@ class Names:
             if given is None:
                 raise _unknown(full)
             return self._group(_members(given), given)
-        key = self._exact.get(full) or next(
-            (key for key in self._patterns if key.pattern.fullmatch(full)), None
-        )
+        key = self._find_key(full)
         if key is None:
             raise _unknown(full)
         group = self._fill(key, full)
         self._found.put((name, registry), (full, group))
         return group
+
+    def _qualify(self, full: str) -> str:
+        """A name in its default registry, if it has no registry and is not served without one."""
+        if self._registry is None or _split(full)[1] is not None or self._find_key(full):
+            return full
+        return _check(full, self._registry)
+
+    def _find_key(self, full: str) -> _Key | None:
+        return self._exact.get(full) or next(
+            (key for key in self._patterns if key.pattern.fullmatch(full)), None
+        )
 
     async def _is_allowed(self, full: str) -> bool:
         allow = self._allow
