@@ -240,7 +240,9 @@ class Exchange(AsyncResource):
             return answer_unauthorized(request, str(decision))
         if isinstance(decision, Denied):
             return answer_refusal(request, _DENIED)
-        session = service.session.scoped(decision.principal, credentials=decision.credentials)
+        session = service.session
+        if not decision.shared:
+            session = session.scoped(decision.principal, credentials=decision.credentials)
         return await self._look_up(target, session)
 
     async def _look_up(self, target: Target, session: Session) -> Answer:
