@@ -20,8 +20,10 @@ from asupplemented.web.exchange import Limits, Service, report
 from asupplemented.web.request import Request, strip_mount
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from io import FileIO
     from pathlib import Path
+    from typing import TypeAlias
 
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from asupplemented.web.exchange import Exchange
     from asupplemented.web.ranges import Span
 
-__all__ = ("registry_app",)
+    Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+__all__ = ("registry_app", "registry_handler")
 
 SLICE: Final = 1024 * 1024
 """The most bytes that one client is sent before the others have their turn (rule SRV-40)."""
@@ -69,6 +73,24 @@ def registry_app(
         The application. To accept more than 8190 bytes in a header, as podman sends for images
         in zstd:chunked, run it with ``max_field_size=65536`` (rule SRV-27).
     """
+    handler = registry_handler(
+        catalog, session, authenticate=authenticate, limits=limits, hide_refused=hide_refused
+    )
+    app = web.Application()
+    for path in ("", "/{tail:.*}"):
+        app.router.add_route("*", path, handler)
+    return app
+
+
+def registry_handler(
+    catalog: ServedCatalog,
+    session: Session,
+    *,
+    authenticate: Authenticate | None = None,
+    limits: Limits | None = None,
+    hide_refused: bool = False,
+) -> Handler:
+    """Make what handles the requests of `registry_app`, for an application with its own routes."""
     service = Service(
         catalog,
         session,
@@ -76,16 +98,12 @@ def registry_app(
         limits=limits or Limits(),
         hide_refused=hide_refused,
     )
-
     watches = _Watches(service.limits.write)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         return await _respond(service, watches, request)
 
-    app = web.Application()
-    for path in ("", "/{tail:.*}"):
-        app.router.add_route("*", path, handle)
-    return app
+    return handle
 
 
 async def _respond(service: Service, watches: _Watches, request: web.Request) -> web.StreamResponse:
