@@ -122,7 +122,8 @@ class HeadLimits(asyncio.Protocol):
         window = self._tail + data
         end = window.find(_END)
         self._size += len(data) if end < 0 else end - len(self._tail)
-        if self._size > HEAD_BYTES:
+        # The last bytes of a head that goes on may belong to its end.
+        if self._size > HEAD_BYTES + (len(_END) - 1 if end < 0 else 0):
             self._refuse(431)
             return False
         if end >= 0:
@@ -136,6 +137,7 @@ class HeadLimits(asyncio.Protocol):
 
     def _refuse(self, status: int) -> None:
         self.end_head()
+        self._reading, self._size = True, HEAD_BYTES + len(_END)  # What comes yet is refused, too.
         transport = self._transport
         if transport is not None and not transport.is_closing():
             head = f"HTTP/1.1 {status} {_REFUSALS[status]}"

@@ -103,7 +103,8 @@ def serve(config: ServeConfig, *, reload: Callable[[], ServeConfig] | None = Non
     Raises:
         SupplementedError: An address is taken, or the configuration cannot be used.
     """
-    logging.basicConfig(format="asupplemented: %(message)s", level=logging.INFO)
+    logging.basicConfig(format="asupplemented: %(message)s")
+    logging.getLogger("asupplemented").setLevel(logging.INFO)
     several = config.workers > 1
     with ExitStack() as stack:
         listeners = stack.enter_context(Listeners(config.listen, config.workers))

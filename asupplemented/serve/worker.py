@@ -68,7 +68,7 @@ async def _work(control: socket.socket, sockets: Sequence[socket.socket]) -> int
     start = await channel.receive()
     if not isinstance(start, Start):
         return 0
-    logging.basicConfig(format=f"asupplemented[{start.number}]: %(message)s", level=logging.INFO)
+    logging.basicConfig(format=f"asupplemented[{start.number}]: %(message)s")
     config = unpack(start.config)
     async with RegistryServer(sockets, count_as_worker(start.number)) as server:
         try:
