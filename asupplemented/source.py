@@ -9,9 +9,7 @@ byte is hashed once.
 
 from __future__ import annotations
 
-import asyncio
 import warnings
-from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
@@ -40,11 +38,11 @@ from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.files import map_os_error
 from asupplemented.aio.threads import run_blocking, run_by_size, run_opening
+from asupplemented.aio.timers import time_limit
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,
     SizeMismatchError,
-    SourceTimeoutError,
     SupplementedError,
     UnsupportedOperationError,
 )
@@ -56,7 +54,7 @@ from asupplemented.model.manifest import Manifest, UnreadManifest
 from asupplemented.remedies import OPEN_TIMEOUT, advise
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import (
         BlobFile,
@@ -76,9 +74,9 @@ __all__ = (
     "VerifiedSource",
     "fetch_batch",
     "open_in_time",
+    "open_limit",
     "open_verified",
     "place_of",
-    "time_limit",
     "verify_manifest",
     "verify_unread",
 )
@@ -196,32 +194,23 @@ async def open_in_time(reference: Reference, session: Context) -> Source:
 
 
 async def _in_time(opening: Awaitable[Source], reference: Reference, session: Context) -> Source:
-    async with time_limit("opening", reference, session):
-        return await opening
+    with _located(reference):
+        async with open_limit("opening", session):
+            return await opening
 
 
-@asynccontextmanager
-async def time_limit(what: str, reference: Reference, session: Context) -> AsyncGenerator[None]:
-    """Limit the body to ``timeouts.open`` seconds.
+def open_limit(what: str, session: Context) -> time_limit:
+    """Limit the body of an ``async with`` to ``timeouts.open`` seconds.
 
     Args:
-        what: What the body does, for the error.
-        reference: The reference that is read.
+        what: What the body does, for the `SourceTimeoutError`.
         session: Its session.
-
-    Raises:
-        SourceTimeoutError: The body took longer.
     """
-    limit = session.timeouts.open
-    try:
-        async with asyncio.timeout(limit):
-            yield
-    except SupplementedError:
-        raise  # a SourceTimeoutError from within is a TimeoutError, too
-    except TimeoutError as error:
-        message = f"{what} took longer than {limit} s"
-        message += advise("to wait for longer, set {}", OPEN_TIMEOUT)
-        raise SourceTimeoutError(message, reference=reference) from error
+    return time_limit(session.timeouts.open, what, advise=_advise_patience)
+
+
+def _advise_patience() -> str:
+    return advise("to wait for longer, set {}", OPEN_TIMEOUT)
 
 
 async def _open(

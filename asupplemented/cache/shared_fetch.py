@@ -198,6 +198,8 @@ class SharedFetch(AsyncResource):
         stream = VerifiedStream(self._descriptor, candidates, self._context, quiet=True)
         async with stream:
             self._stream = stream
+            if stream.size is not None:
+                spool.expect(stream.size)
             self._wake()
             async for chunk in stream:
                 await self._store(chunk)
