@@ -36,7 +36,18 @@ if TYPE_CHECKING:
 
     from asupplemented.model.digest import Digest
 
-__all__ = ("Allow", "Defaults", "Named", "Names", "at_digest", "follows", "pin", "tags_of")
+__all__ = (
+    "Allow",
+    "Defaults",
+    "Named",
+    "Names",
+    "at_digest",
+    "follows",
+    "normalize_name",
+    "pin",
+    "split_name",
+    "tags_of",
+)
 
 Named: TypeAlias = "Reference | str | Iterable[Reference | str]"
 """What a name stands for: a reference, or a top and its supplements."""
@@ -150,7 +161,7 @@ class Names:
         if known is not None:
             return known[1]
         if self._function is not None:
-            given = await self._function(*_split(full))
+            given = await self._function(*split_name(full))
             if given is None:
                 raise _unknown(full)
             return self._group(_members(given), given)
@@ -163,7 +174,7 @@ class Names:
 
     def _qualify(self, full: str) -> str:
         """A name in its default registry, if it has no registry and is not served without one."""
-        if self._registry is None or _split(full)[1] is not None or self._find_key(full):
+        if self._registry is None or split_name(full)[1] is not None or self._find_key(full):
             return full
         return _check(full, self._registry)
 
@@ -178,7 +189,7 @@ class Names:
             return True
         if not callable(allow):
             return any(pattern.fullmatch(full) for pattern in allow)
-        verdict = allow(*_split(full))
+        verdict = allow(*split_name(full))
         return await verdict if inspect.isawaitable(verdict) else bool(verdict)
 
     def _fill(self, key: _Key, full: str) -> SupplementedReference:
@@ -202,7 +213,7 @@ def _read_key(text: object, value: object) -> _Key:
     if not isinstance(text, str) or not text:
         message = f"names are keyed by text such as 'team/app' or 'quay.io/*', not by {text!r}"
         raise ConfigurationError(message)
-    text = _normalize(text, None)
+    text = normalize_name(text)
     first, slash, _ = text.partition("/")
     registry = first if slash and _REGISTRY.fullmatch(first) else None
     members = _members(value)
@@ -242,7 +253,7 @@ def _read_allow(
     if isinstance(allow, str):
         message = f"allow is a list of patterns: write [{allow!r}]"
         raise ConfigurationError(message)
-    return tuple(_compile(_normalize(pattern, None)) for pattern in allow)
+    return tuple(_compile(normalize_name(pattern)) for pattern in allow)
 
 
 def _compile(text: str) -> re.Pattern[str]:
@@ -258,14 +269,14 @@ def _check(name: str, registry: str | None) -> str:
     if registry is not None and not _REGISTRY.fullmatch(registry):
         message = f"{excerpt(registry)} is no registry"
         raise InvalidReferenceError(message)
-    full = _normalize(name, registry)
-    path, host = _split(full)
+    full = normalize_name(name, registry)
+    path, host = split_name(full)
     ImageName(host or "localhost", path)  # the grammar
     return full
 
 
-def _normalize(name: str, registry: str | None) -> str:
-    """A name in the form in which keys are compared: with its registry, if it has one.
+def normalize_name(name: str, registry: str | None = None) -> str:
+    """A name or a key in the form in which they are compared: with its registry, if it has one.
 
     The registry is in lowercase and without the default port, Docker Hub has one name, and its
     official images are in ``library/`` (rules SRV-15, SRV-16).
@@ -282,7 +293,7 @@ def _normalize(name: str, registry: str | None) -> str:
     return f"{host}/{path}"
 
 
-def _split(full: str) -> tuple[str, str | None]:
+def split_name(full: str) -> tuple[str, str | None]:
     """The path and the registry of a name, None if it has no registry."""
     first, slash, path = full.partition("/")
     return (path, first) if slash and _REGISTRY.fullmatch(first) else (full, None)

@@ -46,6 +46,7 @@ __all__ = (
     "WRONG_CONTENT",
     "CommandRunner",
     "exit_code",
+    "reporting_errors",
     "running",
 )
 
@@ -136,7 +137,7 @@ def running(
         typer.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
     reporter = ConsoleReporter(verbose=options.verbose)
-    with _reporting_errors(reporter), in_options(), _telling_of_options(options):
+    with reporting_errors(reporter), in_options(), _telling_of_options(options):
         yield CommandRunner(options, reporter, cache)
 
 
@@ -153,7 +154,15 @@ def _telling_of_options(options: GroupOptions | ReferenceOptions) -> Generator[N
 
 
 @contextmanager
-def _reporting_errors(reporter: ConsoleReporter) -> Generator[None]:
+def reporting_errors(reporter: ConsoleReporter) -> Generator[None]:
+    """Turn errors of the body into messages and exit codes.
+
+    Args:
+        reporter: Writes the messages.
+
+    Raises:
+        typer.Exit: The body failed or a signal ended it.
+    """
     try:
         yield
     except KeyboardInterrupt:

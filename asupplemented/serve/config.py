@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -19,17 +20,23 @@ from asupplemented.aio.files import read_limited
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.layout.quota import parse_size
 from asupplemented.catalog import Catalog, RequestBudget
-from asupplemented.catalog.names import Defaults, Names
-from asupplemented.errors import ConfigurationError, SupplementedError, excerpt
+from asupplemented.catalog.names import Defaults, Names, normalize_name, split_name
+from asupplemented.errors import (
+    ConfigurationError,
+    InvalidReferenceError,
+    SupplementedError,
+    excerpt,
+)
 from asupplemented.events import Warned
 from asupplemented.limits import GIB, MIB
+from asupplemented.model.name import ImageName
 from asupplemented.serve.htpasswd import read_htpasswd
 from asupplemented.serve.toml_file import Mistake, read_struct
 from asupplemented.session import LOOKAHEAD, Session
 from asupplemented.transports.registry.host_config import HostCredentials, make_registry_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
     from asupplemented.abc import BlobCache, Hook
     from asupplemented.web.access import Authenticate
@@ -375,11 +382,12 @@ class ServeConfig(Struct, frozen=True, kw_only=True):
         return f"<ServeConfig of {len(self.names)} names at {', '.join(map(str, self.listen))}>"
 
 
-def load_config(path: str | Path) -> ServeConfig:
-    """Read a configuration, and what it names on this host. Blocking.
+def load_config(path: str | Path, *, files: bool = True) -> ServeConfig:
+    """Read a configuration. Blocking.
 
     Args:
         path: A TOML file.
+        files: Whether the files that it names are checked, too.
 
     Raises:
         ConfigurationError: The file cannot be read or has mistakes. Each one is told with its
@@ -387,40 +395,64 @@ def load_config(path: str | Path) -> ServeConfig:
     """
     path = Path(path)
     try:
-        data = read_limited(path, MAX_FILE, missing=ConfigurationError)
-        text = data.decode("utf-8-sig")
+        text = read_limited(path, MAX_FILE, missing=ConfigurationError).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8"
         raise ConfigurationError(message) from error
-    except ConfigurationError:
-        raise
     except SupplementedError as error:
         raise ConfigurationError(error.message) from error
-    return read_struct(text, path, ServeConfig, find_mistakes)
+    return read_struct(text, path, ServeConfig, partial(find_mistakes, files=files))
 
 
 def mirror_names(registries: Iterable[str]) -> dict[str, str | tuple[str, ...]]:
-    """The names that make a pull-through proxy of registries."""
-    return {f"{registry}/*": f"docker://{registry}/{{name}}" for registry in registries}
+    """The names that make a pull-through proxy of registries.
+
+    Raises:
+        ConfigurationError: A text is no registry.
+    """
+    names: dict[str, str | tuple[str, ...]] = {}
+    for text in registries:
+        name = normalize_name(f"{text}/*")
+        registry = split_name(name)[1]
+        if registry is None or name != f"{registry}/*" or not _is_registry(registry):
+            message = f"{excerpt(text)} is no registry; write HOST or HOST:PORT, such as quay.io"
+            raise ConfigurationError(message)
+        names[name] = f"docker://{registry}/{{name}}"
+    return names
 
 
-def find_mistakes(config: ServeConfig) -> Iterator[Mistake]:
-    """What is wrong with a configuration whose values have the right types. Blocking."""
+def _is_registry(text: str) -> bool:
+    try:
+        ImageName(text, "name")
+    except InvalidReferenceError:
+        return False
+    return True
+
+
+def find_mistakes(config: ServeConfig, *, files: bool = True) -> Iterator[Mistake]:
+    """What is wrong with a configuration whose values have the right types. Blocking.
+
+    Args:
+        config: The configuration.
+        files: Whether the files that it names are checked, too.
+    """
     yield from _find_wrong_names(config)
     if config.admin is not None and config.admin in config.listen:
-        yield Mistake(("admin",), f"admin = {config.admin} is in listen, too; write another port")
+        yield Mistake(("admin",), f"{config.admin} is in listen, too; choose another address")
+    if not files:
+        return
     if config.cache is not None and (message := _find_no_directory(config.cache.path)):
         yield Mistake(("cache", "path"), message)
+    checks: list[tuple[str, Callable[[], object]]] = []
     if config.tls is not None:
-        try:
-            config.tls.load()
-        except ConfigurationError as error:
-            yield Mistake(("tls",), error.message)
+        checks.append(("tls", config.tls.load))
     if config.htpasswd is not None:
+        checks.append(("htpasswd", partial(read_htpasswd, config.htpasswd)))
+    for key, check in checks:
         try:
-            read_htpasswd(config.htpasswd)
+            check()
         except ConfigurationError as error:
-            yield Mistake(("htpasswd",), error.message)
+            yield Mistake((key,), error.message)
 
 
 def _find_wrong_names(config: ServeConfig) -> Iterator[Mistake]:
@@ -430,7 +462,7 @@ def _find_wrong_names(config: ServeConfig) -> Iterator[Mistake]:
     for name, members in config.names.items():
         try:
             if not members:
-                message = "an empty list stands for no image; write a reference"
+                message = f"{name} stands for no image; write a reference"
                 raise ConfigurationError(message)
             Names({name: members}, None, defaults)
         except SupplementedError as error:
@@ -449,6 +481,20 @@ def _find_no_directory(path: Path) -> str | None:
         return f"{path} is not a directory; name one"
     if not path.parent.is_dir():
         return f"there is no directory {path.parent} for the cache; make it: mkdir -p {path.parent}"
+    return None
+
+
+def _find_no_room(path: Path) -> str | None:
+    """Why nothing can be written to a cache at present."""
+    place = path if path.is_dir() else path.parent
+    try:
+        if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+            return "cannot be written: it is read-only, or belongs to another user"
+        disk = os.statvfs(place)
+        if disk.f_blocks and not disk.f_bavail:
+            return "is on a disk that is full"
+    except OSError as error:
+        return f"cannot be used: {error.strerror or error}"
     return None
 
 
@@ -518,6 +564,8 @@ async def open_config(config: ServeConfig, *, hooks: Iterable[Hook] = ()) -> Asy
             settings=(make_registry_options(config),),
         )
         credentials.context = session
+        if cache is not None and (reason := _find_no_room(cache.path)):
+            warn(f"the cache {cache.path} {reason}; images are served, and not kept")
         budget = await _open_budget(config, scope)
         await scope.enter_async_context(session)
         catalog = Catalog(
