@@ -44,7 +44,7 @@ LAYERS = {
             ("image",),
             ("supplemented",),
             ("catalog", "testing"),
-            ("cli", "web", "__main__"),
+            ("cli", "serve", "web", "__main__"),
         )
     )
     for unit in units
@@ -72,6 +72,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.oci_layout": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
     "asupplemented.supplemented.resolution": frozenset({"msgspec"}),
+    "asupplemented.serve": AIOHTTP | {"bcrypt", "msgspec"},
     "asupplemented.session": frozenset({"aiohttp"}),
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
@@ -85,6 +86,7 @@ LAZY = frozenset(
     {
         ("asupplemented.cache", "obstore"),  # an extra
         ("asupplemented.cache", "redis"),  # an extra
+        ("asupplemented.serve", "bcrypt"),  # an extra
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` imports session
         ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
         ("asupplemented.testing", "trustme"),  # few tests need TLS

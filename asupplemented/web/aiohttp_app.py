@@ -20,8 +20,9 @@ from asupplemented.web.exchange import Limits, Service, report
 from asupplemented.web.request import Request, strip_mount
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from io import FileIO
-    from pathlib import Path
+    from typing import TypeAlias
 
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from asupplemented.web.exchange import Exchange
     from asupplemented.web.ranges import Span
 
-__all__ = ("registry_app",)
+    Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+__all__ = ("registry_app", "registry_handler")
 
 SLICE: Final = 1024 * 1024
 """The most bytes that one client is sent before the others have their turn (rule SRV-40)."""
@@ -69,6 +72,24 @@ def registry_app(
         The application. To accept more than 8190 bytes in a header, as podman sends for images
         in zstd:chunked, run it with ``max_field_size=65536`` (rule SRV-27).
     """
+    handler = registry_handler(
+        catalog, session, authenticate=authenticate, limits=limits, hide_refused=hide_refused
+    )
+    app = web.Application()
+    for path in ("", "/{tail:.*}"):
+        app.router.add_route("*", path, handler)
+    return app
+
+
+def registry_handler(
+    catalog: ServedCatalog,
+    session: Session,
+    *,
+    authenticate: Authenticate | None = None,
+    limits: Limits | None = None,
+    hide_refused: bool = False,
+) -> Handler:
+    """Make what handles the requests of `registry_app`, for an application with its own routes."""
     service = Service(
         catalog,
         session,
@@ -76,16 +97,12 @@ def registry_app(
         limits=limits or Limits(),
         hide_refused=hide_refused,
     )
-
     watches = _Watches(service.limits.write)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         return await _respond(service, watches, request)
 
-    app = web.Application()
-    for path in ("", "/{tail:.*}"):
-        app.router.add_route("*", path, handle)
-    return app
+    return handle
 
 
 async def _respond(service: Service, watches: _Watches, request: web.Request) -> web.StreamResponse:
@@ -109,7 +126,7 @@ def _read(service: Service, request: web.Request) -> Request:
         query=request.raw_path.partition("?")[2],
         headers=tuple((name.lower(), value) for name, value in request.headers.items()),
         base=base,
-        client=None if service.authenticate is None else request.remote,
+        client=request.remote if service.names_clients else None,
     )
 
 
@@ -120,6 +137,8 @@ async def _send_bytes(request: web.Request, exchange: Exchange) -> web.Response:
     response = web.Response(status=answer.status, headers=answer.headers, body=answer.body or None)
     await response.prepare(request)
     await response.write_eof()
+    exchange.add_sent(len(answer.body))
+    exchange.finish()
     return response
 
 
@@ -134,16 +153,20 @@ async def _send_blob(
         for piece in exchange.pieces():
             if isinstance(piece, bytes):
                 await watch.write(response, piece)
+                exchange.add_sent(len(piece))
             elif exchange.path is not None:
-                await _send_file(service, request, response, exchange.path, piece, watch)
+                await _send_file(service, request, response, exchange, piece, watch)
             else:
                 async for chunk in await exchange.open_range(piece):
                     await watch.write(response, chunk)
+                    exchange.add_sent(len(chunk))
         await response.write_eof()
         complete = True
-    except (SupplementedError, ConnectionError):
-        pass  # The hooks of the session were told why; the client sees the cut.
+        exchange.finish()
+    except (SupplementedError, ConnectionError) as error:
+        exchange.fail(error)  # The client sees the cut.
     except Exception as error:  # noqa: BLE001 - raised, it would be answered on this connection
+        exchange.fail(error)
         report("sending a blob failed", error)
     finally:
         if not complete:
@@ -157,11 +180,13 @@ async def _send_file(
     service: Service,
     request: web.Request,
     response: web.StreamResponse,
-    path: Path,
+    exchange: Exchange,
     span: Span,
     watch: _Watch,
 ) -> None:
     start, end = span
+    path = exchange.path
+    assert path is not None  # noqa: S101 - the caller has seen it
     kernel = True
     async with await service.open_file(path) as reader:
         while start < end:
@@ -174,6 +199,7 @@ async def _send_file(
                 block = await reader.read(start, size)
                 await watch.write(response, block)
                 sent = len(block)
+            exchange.add_sent(sent)
             start += sent
             await asyncio.sleep(0)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import typer
 
-from asupplemented.cli.caching import parse_size
+from asupplemented.cache.layout.quota import parse_size
+from asupplemented.errors import ConfigurationError
 from asupplemented.testing import FakeRegistry, Status
 from tests.cli.conftest import AMD, TOP, called, whole
 
@@ -105,5 +105,5 @@ def test_sizes(text: str, size: int) -> None:
     "text", ["", "0", "0GiB", "-1", "1.5GiB", "GiB", "1PiB", "1e9", "१", "1 G"]
 )
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(typer.BadParameter):
+    with pytest.raises(ConfigurationError):
         parse_size(text)
