@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import contextmanager
-from dataclasses import dataclass
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
@@ -21,8 +24,15 @@ from tests.interop.servers import run_server
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from typing import Self
 
     from tests.interop.busybox import Tree
+
+DOCKER_HUB: Final = "docker.io"
+QUAY: Final = "quay.test"
+"""A registry that exists as a name only."""
+
+CLIENTS: Final = ("skopeo", "buildah", "podman", "containerd", "docker")
 
 _BOOTED: Final = re.compile(r"(containerd successfully booted)")
 _LISTENING: Final = re.compile(r"API listen on (\S+)")
@@ -39,6 +49,11 @@ class Client(Protocol):
     @property
     def keeps_lists(self) -> bool:
         """Whether it pulls all platforms where none is chosen, and keeps every byte as it came."""
+        ...
+
+    @property
+    def pulled(self) -> set[str]:
+        """The images that it has."""
         ...
 
     def pull(self, image: str, platform: str | None = None) -> set[str]:
@@ -68,17 +83,20 @@ class SkopeoClient:
 
     skopeo: Skopeo
     directory: Path
-    registry: str
+    registry: str = QUAY
     keeps_lists: bool = True
+    pulled: set[str] = field(default_factory=set[str])
 
     def pull(self, image: str, platform: str | None = None) -> set[str]:
         layout = self._layout(image)
         whole = ("--all", "--preserve-digests") if platform is None else ()
         source = f"docker://{self.registry}/{image}"
         self.skopeo.copy(source, f"oci:{layout}", *whole, platform=platform)
+        self.pulled.add(image)
         return {f"sha256:{path.name}" for path in (layout / "blobs" / "sha256").iterdir()}
 
     def forget(self, image: str) -> None:
+        self.pulled.discard(image)
         for path in sorted(self._layout(image).rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
 
@@ -95,12 +113,14 @@ class PodmanClient:
     root: Path
     runroot: Path
     registries_conf: Path
-    registry: str
+    registry: str = QUAY
     keeps_lists: bool = False
+    pulled: set[str] = field(default_factory=set[str])
 
     def pull(self, image: str, platform: str | None = None) -> set[str]:
         chosen = () if platform is None else (f"--platform={platform}",)
         self._run(self.program, "pull", "--quiet", *chosen, f"{self.registry}/{image}")
+        self.pulled.add(image)
         found = self._inspect(image)
         return {f"sha256:{found['Id']}", *found["RootFS"]["Layers"]}
 
@@ -110,6 +130,7 @@ class PodmanClient:
         return read_tree(Path(mounted.decode().strip()))
 
     def forget(self, image: str) -> None:
+        self.pulled.discard(image)
         self._run(self.program, "rmi", "--force", f"{self.registry}/{image}")
 
     def _inspect(self, image: str) -> dict[str, Any]:
@@ -138,17 +159,20 @@ class ContainerdClient:
     socket: Path
     hosts: Path
     """The directory of ``hosts.toml`` files."""
-    registry: str
+    registry: str = QUAY
     keeps_lists: bool = True
+    pulled: set[str] = field(default_factory=set[str])
 
     def pull(self, image: str, platform: str | None = None) -> set[str]:
         # It fetches and verifies as `images pull` does, and unpacks nothing.
         chosen = "--all-platforms" if platform is None else f"--platform={platform}"
         name = f"{self.registry}/{image}"
         self._run("content", "fetch", f"--hosts-dir={self.hosts}", chosen, name)
+        self.pulled.add(image)
         return set(self._run("content", "ls", "--quiet").decode().split())
 
     def forget(self, image: str) -> None:
+        self.pulled.discard(image)
         self._run("images", "rm", "--sync", f"{self.registry}/{image}")
 
     def _run(self, *arguments: str) -> bytes:
@@ -161,16 +185,19 @@ class DockerClient:
 
     socket: Path
     home: Home
-    registry: str = "docker.io"
+    registry: str = DOCKER_HUB
     keeps_lists: bool = False
+    pulled: set[str] = field(default_factory=set[str])
 
     def pull(self, image: str, platform: str | None = None) -> set[str]:
         chosen = () if platform is None else (f"--platform={platform}",)
         self._run("pull", *chosen, f"{self.registry}/{image}")
+        self.pulled.add(image)
         [found] = json.loads(self._run("image", "inspect", f"{self.registry}/{image}"))
         return {found["Id"], *found["RootFS"]["Layers"]}
 
     def forget(self, image: str) -> None:
+        self.pulled.discard(image)
         self._run("rmi", "--force", f"{self.registry}/{image}")
 
     def _run(self, *arguments: str) -> bytes:
@@ -178,10 +205,67 @@ class DockerClient:
         return run("docker", host, *arguments, environment=self.home.environment)
 
 
-def need_root(program: str) -> None:
-    """Skip where a program cannot keep the files of an image with their owners."""
-    if os.geteuid() != 0:
-        pytest.skip(f"{program} is tested as root only: it keeps files of other users")
+class Clients:
+    """Makes clients that pull through one proxy, told by the files that ``mirrors`` writes.
+
+    Use it as a context manager. Daemons start when their client is first made.
+
+    Args:
+        directory: Made for it.
+        home: Of the programs.
+        address: ``host:port`` of the proxy.
+    """
+
+    def __init__(self, directory: Path, home: Home, address: str) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._home = home
+        self._scope = ExitStack()
+        self._stores = 0
+        for client in ("podman", "containerd", "docker"):
+            mirrored = [f"--mirror={registry}" for registry in (DOCKER_HUB, QUAY)]
+            where = (f"--address=http://{address}", f"--output={directory / client}")
+            run(
+                sys.executable, "-m", "asupplemented", "mirrors", "--for", client, *mirrored, *where
+            )
+
+    def make(self, program: str) -> Client:
+        """A client by its name, whose store has no image of another test."""
+        self._stores += 1
+        store = self._directory / f"store{self._stores}"
+        store.mkdir()
+        registries_conf = self._directory / "podman" / "asupplemented.conf"
+        if program == "skopeo":
+            return SkopeoClient(Skopeo(self._home, registries_conf), store)
+        if os.geteuid() != 0:
+            pytest.skip(f"{program} is tested as root only: it keeps files of other users")
+        if program == "containerd":
+            return ContainerdClient(self._containerd, self._directory / "containerd")
+        if program == "docker":
+            return DockerClient(self._dockerd, self._home)
+        run = self._runroot / str(self._stores)
+        return PodmanClient(program, self._home, store, run, registries_conf)
+
+    @cached_property
+    def _containerd(self) -> Path:
+        return self._scope.enter_context(run_containerd(self._directory / "containerd-state"))
+
+    @cached_property
+    def _dockerd(self) -> Path:
+        settings = json.loads((self._directory / "docker" / "daemon.json").read_bytes())
+        directory = self._directory / "dockerd"
+        return self._scope.enter_context(run_dockerd(directory, settings, self._containerd))
+
+    @cached_property
+    def _runroot(self) -> Path:
+        # podman refuses a path over 50 characters.
+        return Path(self._scope.enter_context(TemporaryDirectory()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scope.close()
 
 
 @contextmanager

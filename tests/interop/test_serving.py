@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import socket
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -19,62 +16,34 @@ from fastapi import FastAPI
 import asupplemented as asup
 from asupplemented.events import BlobStarted
 from asupplemented.model.digest import Digest
-from asupplemented.testing import build_image, write_layout
 from tests.interop.busybox import HELD, read_blob
+from tests.interop.conftest import LARGE_SIZE
 from tests.interop.fuse import Fuse
-from tests.interop.programs import ProgramError, Skopeo
-from tests.interop.pullers import (
-    ContainerdClient,
-    DockerClient,
-    PodmanClient,
-    SkopeoClient,
-    need_root,
-    run_containerd,
-    run_dockerd,
-)
+from tests.interop.pullers import CLIENTS, DOCKER_HUB, QUAY, Clients, PodmanClient
 from tests.interop.servers import HOST, MortalRegistry
 from tests.web.servers import run_aiohttp, run_uvicorn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from asupplemented.events import Event
     from asupplemented.testing import BuiltImage
     from tests.interop.busybox import Family
-    from tests.interop.programs import Home
+    from tests.interop.programs import Home, Skopeo
     from tests.interop.pullers import Client
     from tests.interop.servers import Registry
-
-QUAY: Final = "quay.test"
-"""A registry that exists as a name only."""
 
 FAMILY: Final = "library/family:1"
 LARGE: Final = "library/large:1"
 ONE_PLATFORM: Final = "linux/arm/v7"
 
-CLIENTS: Final = ("skopeo", "buildah", "podman", "containerd", "docker")
-SIZE: Final = 24 << 20
-"""Bytes of a layer that no buffer between two processes holds."""
-
-
-@pytest.fixture(scope="session")
-def large() -> BuiltImage:
-    """An image with one layer that takes a while."""
-    content = hashlib.shake_256(b"large").digest(SIZE)
-    return build_image(layers=[{"small": b"a small file"}, {"large": content}])
-
 
 @pytest.fixture(scope="module")
-def layout(workshop: Path, large: BuiltImage) -> str:
-    """A layout that has it."""
-    return write_layout(workshop / "large", large, name="1")
-
-
-@pytest.fixture(scope="module")
-def mortals(workshop: Path, layout: str, skopeo: Skopeo) -> Iterator[MortalRegistry]:
-    """A registry that has it, which tests may kill."""
+def mortals(workshop: Path, large_layout: str, skopeo: Skopeo) -> Iterator[MortalRegistry]:
+    """A registry that has the large image, which tests may kill."""
     mortal = MortalRegistry(workshop / "mortal")
-    skopeo.copy(layout, mortal.registry.reference(LARGE))
+    skopeo.copy(large_layout, mortal.registry.reference(LARGE))
     yield mortal
     mortal.close()
 
@@ -102,90 +71,10 @@ def listening() -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="module")
-def address(listening: socket.socket) -> str:
-    return f"{HOST}:{listening.getsockname()[1]}"
-
-
-# Clients, and what their users write
-
-
-@pytest.fixture(scope="module")
-def registries_conf(workshop: Path, address: str) -> Path:
-    path = workshop / "endpoint.conf"
-    path.write_text(
-        f"""unqualified-search-registries = []
-[[registry]]
-location = "{QUAY}"
-[[registry.mirror]]
-location = "{address}/{QUAY}"
-insecure = true
-"""
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
-def hosts(workshop: Path, address: str) -> Path:
-    path = workshop / "hosts" / "_default" / "hosts.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(f'[host."http://{address}"]\ncapabilities = ["pull", "resolve"]\n')
-    return path.parent.parent
-
-
-@pytest.fixture(scope="module")
-def containerd(workshop: Path) -> Iterator[Path]:
-    need_root("containerd")
-    with run_containerd(workshop / "containerd") as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def dockerd(workshop: Path, containerd: Path, address: str) -> Iterator[Path]:
-    settings: dict[str, object] = {"registry-mirrors": [f"http://{address}"]}
-    with run_dockerd(workshop / "dockerd", settings, containerd) as opened:
-        yield opened
-
-
-@pytest.fixture
-def runroot() -> Iterator[Path]:
-    """What podman and buildah change while they run: podman refuses a path over 50 characters."""
-    with TemporaryDirectory() as directory:
-        yield Path(directory)
-
-
-@pytest.fixture
-def make_client(
-    request: pytest.FixtureRequest, home: Home, tmp_path: Path, registries_conf: Path, hosts: Path
-) -> Iterator[Callable[[str], Client]]:
-    """Makes a client by its name; its store has none of the images."""
-    made: list[Client] = []
-
-    def make(program: str) -> Client:
-        client: Client
-        match program:
-            case "skopeo":
-                client = SkopeoClient(Skopeo(home, registries_conf), tmp_path, QUAY)
-            case "containerd":
-                client = ContainerdClient(request.getfixturevalue("containerd"), hosts, QUAY)
-            case "docker":
-                client = DockerClient(request.getfixturevalue("dockerd"), home)
-            case _:
-                need_root(program)
-                run = request.getfixturevalue("runroot") / program
-                client = PodmanClient(program, home, tmp_path / program, run, registries_conf, QUAY)
-        made.append(client)
-        return client
-
-    yield make
-    for client in made:
-        for image in (FAMILY, LARGE):
-            with suppress(ProgramError):  # most tests pull one of them
-                client.forget(image)
-
-
-@pytest.fixture(params=CLIENTS)
-def client(request: pytest.FixtureRequest, make_client: Callable[[str], Client]) -> Client:
-    return make_client(request.param)
+def clients(workshop: Path, home: Home, listening: socket.socket) -> Iterator[Clients]:
+    address = f"{HOST}:{listening.getsockname()[1]}"
+    with Clients(workshop / "clients", home, address) as clients:
+        yield clients
 
 
 # The endpoint, mounted in the application of a user
@@ -229,8 +118,8 @@ class Endpoint:
             hooks=[self.events.append, *options.pop("hooks", ())],
         )
         await self.scope.enter_async_context(session)
-        names = {key: list(members) for key in (f"{QUAY}/*", "docker.io/*", "library/*")}
-        catalog = asup.Catalog(names, **options)
+        names = {f"{registry}/*": list(members) for registry in (QUAY, DOCKER_HUB)}
+        catalog = asup.Catalog(names, default_registry=DOCKER_HUB, **options)
         await self.scope.enter_async_context(catalog)
         await self.serve(self.scope, self.listening.dup(), catalog, session)
 
@@ -297,28 +186,28 @@ async def test_SRV12_clients_that_pull_at_once_are_one_fetch(
 async def test_SRV24_clients_pull_while_the_registry_is_killed_and_restarted(
     client: Client, endpoint: Endpoint, large: BuiltImage, mortal: MortalRegistry
 ) -> None:
-    async with Fuse(mortal, SIZE // 3, restart=True).run() as address:
+    async with Fuse(mortal, LARGE_SIZE // 3, restart=True).run() as address:
         await endpoint.start(f"docker://{address}/{{name}}")
         pulled = await asyncio.to_thread(client.pull, LARGE)
     assert pulled == digests_of_large(client, large)
     first, *others = endpoint.starts(large.layers[-1])
     assert first == 0
     assert others
-    assert all(0 < start < SIZE for start in others), "resumed, not begun again"
+    assert all(0 < start < LARGE_SIZE for start in others), "resumed, not begun again"
 
 
 @pytest.mark.parametrize("endpoint", [serve_fastapi], ids=["fastapi"], indirect=True)
 async def test_SRV24_clients_pull_the_rest_from_another_member_when_the_registry_is_killed(
-    client: Client, endpoint: Endpoint, large: BuiltImage, mortal: MortalRegistry, layout: str
+    client: Client, endpoint: Endpoint, large: BuiltImage, mortal: MortalRegistry, large_layout: str
 ) -> None:
-    async with Fuse(mortal, SIZE // 3, restart=False).run() as address:
+    async with Fuse(mortal, LARGE_SIZE // 3, restart=False).run() as address:
         # The registry is the supplement, so it is asked first.
-        await endpoint.start(layout, f"docker://{address}/{{name}}")
+        await endpoint.start(large_layout, f"docker://{address}/{{name}}")
         pulled = await asyncio.to_thread(client.pull, LARGE)
     assert pulled == digests_of_large(client, large)
     first, other = endpoint.starts(large.layers[-1])
     assert first == 0
-    assert 0 < other < SIZE
+    assert 0 < other < LARGE_SIZE
 
 
 @pytest.mark.parametrize("client", ["podman"], indirect=True)
