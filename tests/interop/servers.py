@@ -20,7 +20,7 @@ import trustme
 from tests.interop.programs import SECONDS, find, run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
     from tests.interop.tokens import TokenServer
@@ -353,6 +353,14 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+    def wait(self) -> int:
+        """Wait until it has ended; returns its exit code."""
+        return self._process.wait(SECONDS)
+
     def end(self) -> None:
         """Ask it to end, insist, and collect what is left of it."""
         self._process.terminate()
@@ -373,13 +381,16 @@ class Server:
 
 @contextmanager
 def run_server(
-    command: Sequence[str], inherited: Sequence[socket.socket] = ()
+    command: Sequence[str],
+    inherited: Sequence[socket.socket] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Generator[Server]:
     """A process, and the listening sockets that it inherits: nginx finds them by its variable."""
     descriptors = [each.fileno() for each in inherited]
+    own = {"PATH": os.defpath, "NGINX": "".join(f"{number};" for number in descriptors)}
     process = subprocess.Popen(
         command,
-        env={"PATH": os.defpath, "NGINX": "".join(f"{number};" for number in descriptors)},
+        env=own if environment is None else environment,
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

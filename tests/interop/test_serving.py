@@ -15,7 +15,6 @@ from fastapi import FastAPI
 
 import asupplemented as asup
 from asupplemented.events import BlobStarted
-from asupplemented.model.digest import Digest
 from tests.interop.busybox import HELD, read_blob
 from tests.interop.conftest import LARGE_SIZE
 from tests.interop.fuse import Fuse
@@ -144,8 +143,7 @@ def digests_of(client: Client, family: Family, platform: str | None) -> set[str]
     if client.keeps_lists:
         contents = family.contents(platform)
         return {*contents.manifests, *contents.blobs} - {family.digest}
-    image = family.images[platform or HELD]
-    config = Digest(json.loads(image.raw)["config"]["digest"])
+    config = family.config(platform or HELD)
     return {config, *json.loads(read_blob(family.layout, config))["rootfs"]["diff_ids"]}
 
 
