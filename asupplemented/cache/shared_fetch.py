@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
     from asupplemented.errors import VerificationError
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("Reopen", "SharedFetch", "SharedReader")
@@ -147,6 +148,11 @@ class SharedFetch(AsyncResource):
         return "" if self._stream is None else self._stream.reference or ""
 
     @property
+    def cache_use(self) -> CacheUse:
+        """What serves the bytes; see `BlobStream.cache_use`."""
+        return "" if self._stream is None else self._stream.cache_use
+
+    @property
     def served(self) -> Sequence[Served]:
         """The parts that each source has served."""
         return () if self._stream is None else self._stream.served
@@ -192,6 +198,8 @@ class SharedFetch(AsyncResource):
         stream = VerifiedStream(self._descriptor, candidates, self._context, quiet=True)
         async with stream:
             self._stream = stream
+            if stream.size is not None:
+                spool.expect(stream.size)
             self._wake()
             async for chunk in stream:
                 await self._store(chunk)
@@ -285,6 +293,7 @@ class SharedFetch(AsyncResource):
         *,
         start: int,
         reopen: Reopen,
+        began: bool,
     ) -> SharedReader:
         """Follow the fetch; returns once there is something to read.
 
@@ -293,13 +302,20 @@ class SharedFetch(AsyncResource):
             context: The session, as the reader sees it.
             start: Offset of the first byte that the reader lacks.
             reopen: Opens the blob anew if the reader cannot follow.
+            began: Whether the fetch began for this reader.
 
         Raises:
             SupplementedError: The fetch failed: the same for all readers.
         """
         covered = self.covers(candidates, context)
         reader = SharedReader(
-            self, candidates, self._descriptor, start=start, reopen=reopen, covered=covered
+            self,
+            candidates,
+            self._descriptor,
+            start=start,
+            reopen=reopen,
+            covered=covered,
+            began=began,
         )
         self.readers.add(reader)
         try:
@@ -429,12 +445,14 @@ class SharedReader(BlobReader):
         start: Offset of the first byte that the reader lacks.
         reopen: Opens the blob anew if the reader cannot follow.
         covered: Whether the fetch asks all candidates of the reader.
+        began: Whether the fetch began for this reader.
 
     Attributes:
         detached: It can no longer follow the fetch, and reads by itself.
     """
 
     __slots__ = (
+        "_began",
         "_candidates",
         "_closed",
         "_covered",
@@ -457,7 +475,9 @@ class SharedReader(BlobReader):
         start: int,
         reopen: Reopen,
         covered: bool,
+        began: bool,
     ) -> None:
+        self._began = began
         self._fetch = fetch
         self._candidates = candidates
         self._descriptor = descriptor
@@ -476,6 +496,12 @@ class SharedReader(BlobReader):
         reference = self._fetch.reference
         own = (each for each in self._candidates if each.reference == reference)
         return next(own, self._candidates[0])
+
+    @property
+    def cache_use(self) -> CacheUse:
+        if self._own is not None:
+            return self._own.cache_use
+        return self._fetch.cache_use if self._began else "joined"
 
     def list_served(self) -> Sequence[Served]:
         served = self._fetch.served if self._own is None else self._own.served

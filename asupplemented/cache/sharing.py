@@ -180,6 +180,7 @@ class Sharing(AsyncResource):
                 context,
                 start=start,
                 reopen=partial(_reopen, descriptor, candidates, context),
+                began=began,
             )
         except SupplementedError:
             if began or fetch.covers(candidates, context):
