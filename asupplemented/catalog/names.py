@@ -143,6 +143,12 @@ class Names:
         for key in keys:
             self._fill(key, "name")  # what is wrong with a reference shows at once
 
+    @property
+    def described(self) -> Mapping[str, tuple[str, ...]]:
+        """The keys of the mapping and the references of each, as text; none for a function."""
+        keys = (*self._exact.values(), *self._patterns)
+        return {key.text: tuple(map(str, key.members)) for key in keys}
+
     async def find(self, name: str, registry: str | None) -> SupplementedReference:
         """The group of a name, as it is written: no tag is filled in yet.
 

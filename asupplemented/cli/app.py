@@ -23,7 +23,6 @@ from asupplemented.cli.output import (
     open_output,
     printable,
     render,
-    show_size,
     write_bytes,
     write_json,
     write_text,
@@ -34,6 +33,7 @@ from asupplemented.errors import InstanceNotFoundError, LimitExceededError, Mani
 from asupplemented.image import get_image, open_image
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import SystemImage
+from asupplemented.model.sizes import show_size
 from asupplemented.transfer.copy import copy as copy_image
 from asupplemented.transports import parse_reference
 

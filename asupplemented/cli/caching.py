@@ -9,8 +9,9 @@ import typer
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.layout.quota import parse_size
 from asupplemented.cli.options import GroupOptions, as_usage_error, with_group
-from asupplemented.cli.output import show_size, write_json, write_text
+from asupplemented.cli.output import write_json, write_text
 from asupplemented.cli.running import running
+from asupplemented.model.sizes import show_size
 
 if TYPE_CHECKING:
     from asupplemented.events import PrefetchReport

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from asupplemented.catalog.names import normalize_name, split_name
 from asupplemented.errors import ConfigurationError, excerpt
@@ -44,7 +43,10 @@ _EXAMPLES: Final = {
 """Small images that everyone may pull."""
 
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to use instead
-_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?", re.ASCII)
+_URL: Final = re.compile(
+    r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?",
+    re.ASCII,
+)
 
 
 class Client(StrEnum):
@@ -81,16 +83,14 @@ class Proxy:
     default_registry: str | None = None
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        plain = parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
-        if not plain or _HOST.fullmatch(parts.netloc) is None or '"' in self.url:
+        if _URL.fullmatch(self.url) is None:
             message = f"{excerpt(self.url)} is no address of a proxy; write http://HOST:PORT"
             raise ConfigurationError(message)
 
     @property
     def host(self) -> str:
         """The host, with its port."""
-        return urlsplit(self.url).netloc
+        return self.url.split("/")[2]
 
     @property
     def is_plain(self) -> bool:
@@ -100,7 +100,7 @@ class Proxy:
     @property
     def has_path(self) -> bool:
         """Whether it is mounted below the root of its host."""
-        return urlsplit(self.url).path not in {"", "/"}
+        return self.url.rstrip("/").count("/") > 2  # noqa: PLR2004 - those before the host
 
     @property
     def registries(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -90,7 +91,7 @@ class Address:
         if text.startswith(_UNIX) and len(text) > len(_UNIX):
             return cls(path=Path(text.removeprefix(_UNIX)))
         match = _ADDRESS.fullmatch(text)
-        if match is None or int(match[3]) > _MAX_PORT:
+        if match is None or int(match[3]) > _MAX_PORT or not _is_ipv6(match[1] or "::"):
             message = f"{excerpt(text)} is no address; write HOST:PORT, [IPV6]:PORT or unix:PATH"
             raise ConfigurationError(message)
         return cls(match[1] or match[2], int(match[3]))
@@ -113,6 +114,14 @@ class Address:
 
     def __hash__(self) -> int:
         return hash(str(self))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class TlsFiles(Struct, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ MAX_REMEMBERED: Final = 1024
 """Passwords that were right lately."""
 
 MAX_PASSWORD: Final = 72
-"""Bytes that bcrypt reads."""
+"""Bytes that bcrypt reads; a password that is longer is none."""
 
 _CHECKS: Final = 2
 """Hashes that are checked at the same time, so that guessing leaves the processor to others."""
@@ -71,16 +71,16 @@ def read_htpasswd(path: Path) -> Authenticate:
 
     async def check(user: str, password: str, _: AccessRequest) -> Identity | None:
         text = password.encode()
+        if len(text) > MAX_PASSWORD or b"\0" in text:
+            return None
         digest = hmac.digest(key, f"{user}:{password}".encode(), hashlib.sha256)
         if right.get(digest):
             return Identity(user, shared=True)
         if not limiter:
             limiter.append(anyio.CapacityLimiter(_CHECKS))
         found = users.get(user, _NO_USER)
-        fits = await anyio.to_thread.run_sync(
-            bcrypt.checkpw, text[:MAX_PASSWORD], found, limiter=limiter[0]
-        )
-        if not fits or len(text) > MAX_PASSWORD or user not in users:
+        fits = await anyio.to_thread.run_sync(bcrypt.checkpw, text, found, limiter=limiter[0])
+        if not fits or user not in users:
             return None
         right.put(digest, user)
         return Identity(user, shared=True)

@@ -44,7 +44,16 @@ if TYPE_CHECKING:
 
     from msgspec.structs import FieldInfo
 
-__all__ = ("Key", "Mistake", "choices", "convert_table", "find_lines", "meta_of", "read_struct")
+__all__ = (
+    "Key",
+    "Mistake",
+    "choices",
+    "convert_table",
+    "find_lines",
+    "meta_of",
+    "read_struct",
+    "tables",
+)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -271,7 +280,7 @@ def _explain_unknown(key: Key, known: list[str], root: type[msgspec.Struct]) -> 
     unknown = f"unknown key {excerpt(name)} {where}"
     spelled = name.replace("-", "_").lower()
     if spelled not in known:
-        for table, kind in _tables(root):
+        for table, kind in tables(root):
             if spelled in {field.encode_name for field in msgspec.structs.fields(kind)}:
                 there = f"below [{table}]" if table else "above the first [table]"
                 return f"{unknown}; write {spelled} {there}"
@@ -279,7 +288,8 @@ def _explain_unknown(key: Key, known: list[str], root: type[msgspec.Struct]) -> 
     return f"{unknown}; " + (f"write {near[0]}" if near else f"known are {', '.join(known)}")
 
 
-def _tables(root: type[msgspec.Struct]) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+def tables(root: type[msgspec.Struct]) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """The structs that a file consists of: its top, named "", and its tables."""
     yield "", root
     for field in msgspec.structs.fields(root):
         for kind in _variants(field.type):

@@ -1,0 +1,203 @@
+"""The commands that serve a registry and tell clients of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asupplemented.serve.config import Address, CacheConfig, ServeConfig, TlsFiles
+from asupplemented.testing.certificates import Authority
+from tests.cli.conftest import call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli
+
+FILE = '[names]\napp = "oci:/srv/app"\n"docker.io/*" = "docker://docker.io/{name}"\n'
+TLS = "tls = {cert = '/no/cert', key = '/no/key'}\n"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ServeConfig, object]]:
+    """What would be served, with the function that reads it again."""
+    found: list[tuple[ServeConfig, object]] = []
+
+    def serve(config: ServeConfig, *, reload: Callable[[], ServeConfig] | None) -> int:
+        found.append((config, reload))
+        return 7
+
+    monkeypatch.setattr("asupplemented.serve.supervisor.serve", serve)
+    return found
+
+
+def test_the_options_make_a_configuration(
+    cli: Cli, served: list[tuple[ServeConfig, object]], tmp_path: Path
+) -> None:
+    keys = Authority().write(tmp_path / "keys", client=True)
+    cert, key = keys / "client.cert", keys / "client.key"
+    answer = cli(
+        *("serve", "--mirror", "index.docker.io", "--mirror", "quay.io"),
+        *("app=oci:/a:1", "team/*=docker://h.x/{name},dir:/b"),
+        *("--listen", "[::1]:1", "--listen", "unix:/run/x", "--admin", "127.0.0.1:2"),
+        *("--cache", str(tmp_path / "cache"), "--cache-size", "5MB", "--workers", "3"),
+        *("--tls-cert", str(cert), "--tls-key", str(key), "--access-log", "off"),
+        *("--no-tls-verify", "--authfile", "auth.json"),
+    )
+    assert answer == (7, "", "")
+    assert served == [
+        (
+            ServeConfig(
+                names={
+                    "docker.io/*": "docker://docker.io/{name}",
+                    "quay.io/*": "docker://quay.io/{name}",
+                    "app": ("oci:/a:1",),
+                    "team/*": ("docker://h.x/{name}", "dir:/b"),
+                },
+                default_registry="docker.io",
+                listen=(Address("::1", 1), Address.parse("unix:/run/x")),
+                admin=Address("127.0.0.1", 2),
+                cache=CacheConfig(path=tmp_path / "cache", max_bytes=5_000_000),
+                workers=3,
+                tls=TlsFiles(cert=cert, key=key),
+                access_log="off",
+                tls_verify=False,
+                authfile=type(tmp_path)("auth.json"),
+            ),
+            None,
+        )
+    ]
+
+
+def test_a_file_is_read_again(
+    cli: Cli, served: list[tuple[ServeConfig, Callable[[], ServeConfig]]], tmp_path: Path
+) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text(FILE)
+    assert cli("serve", "--config", str(path)).code == 7
+    [(config, reload)] = served
+    assert reload() == config
+    path.write_text(f"ttl = 5\n{FILE}")
+    assert reload().ttl == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "there is nothing to serve; give --mirror REGISTRY, NAME=TOP or --config FILE"),
+        (["app"], "'app' is no NAME=TOP, such as team/app=docker://"),
+        (["=oci:/a"], "'=oci:/a' is no NAME=TOP"),
+        (["a=oci:/a", "a=oci:/b"], "a is given twice; put a comma between"),
+        (["a=h.x/b"], "Invalid value for NAME=TOP: "),
+        (["a=oci:/a,"], "Invalid value for NAME=TOP: "),
+        (["--mirror", "quay"], "Invalid value for --mirror: 'quay' is no registry"),
+        (["a=oci:/a", "--listen", "5000"], "Invalid value for --listen: '5000' is no address"),
+        (["a=oci:/a", "--admin", "5001"], "Invalid value for --admin: '5001' is no address"),
+        (["a=oci:/a", "--admin", "127.0.0.1:5000"], "Invalid value for --admin: 127.0.0.1:5000 is"),
+        (["a=oci:/a", "--cache", "/no/where"], "Invalid value for --cache: there is no directory"),
+        (["a=oci:/a", "--cache-size", "x"], "Invalid value for --cache-size: 'x' is not a size"),
+        (["a=oci:/a", "--tls-cert", "c"], "--tls-cert, --tls-key: a certificate and its key go"),
+        (
+            ["a=oci:/a", "--tls-cert", "/c", "--tls-key", "/k"],
+            "--tls-cert: cannot read /c: No such",
+        ),
+        (["a=oci:/a", "--workers", "0"], "--workers"),
+        (["a=oci:/a", "--access-log", "xml"], "--access-log"),
+        (["a=oci:/a", "--config", "f"], "NAME=TOP: it is set in the file; leave out this option"),
+        (["--workers", "2", "--config", "f"], "--workers: it is set in the file"),
+        (["--no-tls-verify", "--config", "f"], "--tls-verify: it is set in the file"),
+    ],
+)
+def test_wrong_usage(cli: Cli, arguments: list[str], told: str) -> None:
+    answer = cli("serve", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert told in answer.err
+
+
+def test_checking(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text(FILE)
+    assert cli("serve", "--config", str(path), "--check") == (0, "", "the configuration is right\n")
+    assert cli("serve", "a=oci:/a", "--check").code == 0
+    path.write_text(f"worker = 1\n{FILE}[cache]\nsize = 1\n")
+    answer = cli("serve", "--config", str(path), "--check")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.splitlines() == [
+        f"error: {path}:1: unknown key 'worker' at the top of the file; write workers",
+        f'  {path}:5: cache.path is missing; write cache.path = "/var/cache/asupplemented"',
+    ]
+    answer = cli("serve", "--config", str(tmp_path / "none"), "--check")
+    assert answer == (1, "", f"error: there is no file {tmp_path / 'none'}\n")
+
+
+def test_help_fits_a_screen(cli: Cli) -> None:
+    for command, lines in (("serve", 50), ("mirrors", 25)):
+        answer = cli(command, "--help")
+        assert len(answer.out.splitlines()) <= lines
+        assert answer.out.count(f"    asupplemented {command} ") == 3
+
+
+# Telling clients
+
+
+def test_the_files_of_clients_are_printed(cli: Cli) -> None:
+    answer = cli("mirrors", "--for", "podman", "--mirror", "quay.io", "--address", "https://p.lan")
+    assert (answer.code, answer.err) == (0, "")
+    assert 'location = "p.lan/quay.io"\n' in answer.out
+    answer = cli("mirrors", "--for", "containerd")
+    assert answer.code == 0
+    assert answer.out.splitlines()[:2] == [
+        "# /etc/containerd/certs.d/_default/hosts.toml",
+        '[host."http://127.0.0.1:5000"]',
+    ]
+    answer = cli("mirrors", "--for", "docker", "--mirror", "docker.io")
+    assert json.loads(answer.out) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
+    assert "without a login" in answer.err
+
+
+def test_the_files_of_clients_are_written_and_not_replaced(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("mirrors", "--for", "containerd", "--mirror", "quay.io", "--exclusive")
+    assert cli(*arguments, "-o", str(tmp_path)).out == ""
+    written = tmp_path / "quay.io" / "hosts.toml"
+    assert written.read_text() == cli(*arguments).out
+    answer = cli(*arguments, "-o", str(tmp_path))
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith(f"error: {written} exists; print the files without --output")
+
+
+def test_the_address_and_the_names_of_a_file_are_used(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    # The certificate is on the host of the proxy, perhaps not here.
+    path.write_text(f'listen = "10.0.0.5:443"\ndefault_registry = "docker.io"\n{TLS}{FILE}')
+    answer = call("mirrors", "--for", "docker", "--config", str(path))
+    assert json.loads(answer.out) == {"registry-mirrors": ["https://10.0.0.5:443"]}
+    answer = call("mirrors", "--for", "podman", "--config", str(path), "--address", "http://h.lan")
+    assert '"h.lan/docker.io"' in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--for", "crio"], "--for"),
+        (["--for", "podman"], "Invalid value for --for: podman needs to know"),
+        (["--for", "docker", "--mirror", "quay.io"], "--for: docker asks mirrors for images of"),
+        (["--for", "podman", "--mirror", "x y"], "Invalid value for --mirror: 'x y' is no"),
+        (["--for", "containerd", "--address", "h"], "Invalid value for --address: 'h' is no"),
+        (["--for", "podman", "--mirror", "a.b", "--config", "f"], "leave out --mirror or --config"),
+    ],
+)
+def test_wrong_usage_of_mirrors(cli: Cli, arguments: list[str], told: str) -> None:
+    answer = cli("mirrors", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert told in answer.err
+
+
+def test_an_address_that_says_nothing(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text(f'listen = "0.0.0.0:5000"\n{FILE}')
+    answer = cli("mirrors", "--for", "podman", "--config", str(path))
+    assert answer.code == 2
+    assert "say so with --address" in answer.err
