@@ -458,7 +458,7 @@ def find_mistakes(config: ServeConfig, *, files: bool = True) -> Iterator[Mistak
         files: Whether the files that it names are checked, too.
     """
     yield from _find_wrong_names(config)
-    if config.admin is not None and config.admin in config.listen:
+    if config.admin in config.listen and str(config.admin).rpartition(":")[2] != "0":
         yield Mistake(("admin",), f"{config.admin} is in listen, too; choose another address")
     if not files:
         return

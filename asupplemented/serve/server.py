@@ -185,10 +185,12 @@ class RegistryServer(AsyncResource):
 
     def status(self) -> Status:
         """What the server does at the moment."""
-        opened = None if self._current is None else self._current.opened
-        if opened is None:
+        if self._current is None:
             return self._board.snapshot()
-        return self._board.snapshot(catalog=opened.catalog, cache=opened.cache)
+        opened = self._current.opened
+        generations = (self._current, *self._retired.values())
+        sessions = [each.opened.session for each in generations]
+        return self._board.snapshot(opened.catalog, opened.cache, sessions)
 
     async def stop(self, within: float) -> None:
         """Accept nothing more, and wait for the requests that are being answered.

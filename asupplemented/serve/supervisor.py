@@ -55,7 +55,7 @@ from asupplemented.serve.sockets import Listeners
 from asupplemented.serve.systemd import notify, notify_reloading
 from asupplemented.serve.worker import SIGNALS
 from asupplemented.web.admin import admin_app
-from asupplemented.web.status import merge_status
+from asupplemented.web.status import StatusBoard, end_status, merge_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -277,35 +277,29 @@ class SingleProcess:
     """
 
     def __init__(self, listeners: Listeners) -> None:
-        self._sockets = listeners.of_worker[0]
-        self._server: RegistryServer | None = None
+        self._server = RegistryServer(listeners.of_worker[0], metrics.count_alone())
         self.is_ready = False
 
     def statuses(self) -> Sequence[Status]:
-        return [] if self._server is None else [self._server.status()]
+        return [self._server.status()]
 
     async def start(self, config: ServeConfig) -> None:
-        self._server = RegistryServer(self._sockets, metrics.count_alone())
         await self._server.start(config)
         self.is_ready = True
 
     async def prepare(self, config: ServeConfig) -> None:
-        if self._server is not None:
-            await self._server.prepare(config)
+        await self._server.prepare(config)
 
     async def finish(self, config: ServeConfig, *, use: bool) -> None:  # noqa: ARG002 - of `Pool`
-        if self._server is not None:
-            await self._server.finish(use=use)
+        await self._server.finish(use=use)
 
     async def stop(self, within: float) -> None:
         self.is_ready = False
-        if self._server is not None:
-            await self._server.stop(within)
-            await self._server.aclose()
+        await self._server.stop(within)
+        await self._server.aclose()
 
     def abort(self) -> None:
-        if self._server is not None:
-            self._server.abort()
+        self._server.abort()
 
 
 class WorkerPool:
@@ -319,6 +313,8 @@ class WorkerPool:
         self._workers = [Worker(n, each) for n, each in enumerate(listeners.of_worker)]
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
+        self._status = end_status(StatusBoard().snapshot())
+        """That of this process, which serves nothing."""
 
     @property
     def is_ready(self) -> bool:
@@ -326,7 +322,8 @@ class WorkerPool:
         return self._started and any(each.is_ready for each in self._workers)
 
     def statuses(self) -> Sequence[Status]:
-        return [each.status for each in self._workers if each.status is not None]
+        parts = (part for each in self._workers for part in (each.status, each.ended))
+        return [self._status, *(part for part in parts if part is not None)]
 
     async def start(self, config: ServeConfig) -> None:
         packed = pack(config)
@@ -382,6 +379,9 @@ class Worker:
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the first process serves; the error says why it does not."""
         self.status: Status | None = None
+        """What the process does."""
+        self.ended: Status | None = None
+        """What its predecessors counted."""
         self.is_ready = False
         self._number = number
         self._sockets = sockets
@@ -470,7 +470,7 @@ class Worker:
         finally:
             self._channel = None
             self.is_ready = False
-            self.status = None
+            self._end_status()
             if self._prepared is not None and not self._prepared.done():
                 self._prepared.set_result(None)
             self._prepared = None
@@ -479,6 +479,12 @@ class Worker:
             self._process = None
             metrics.forget_worker(self._number)
         return reason or _explain(process.pid, code)
+
+    def _end_status(self) -> None:
+        status, self.status = self.status, None
+        if status is not None:
+            parts = [end_status(status), *([] if self.ended is None else [self.ended])]
+            self.ended = merge_status(parts)
 
     async def _follow(self, channel: Channel[Report]) -> str | None:
         """Read reports until the process has ended; gives why it could not start."""

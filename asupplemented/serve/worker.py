@@ -81,9 +81,11 @@ async def _work(control: socket.socket, sockets: Sequence[socket.socket]) -> int
         reports = asyncio.create_task(_report(channel, server))
         try:
             within = await _obey(channel, server, config)
+            for each in sockets:
+                each.close()  # What waits there is refused, once the supervisor has closed them.
+            await server.stop(within)
         finally:
             reports.cancel()
-        await server.stop(within)
     return 0
 
 
