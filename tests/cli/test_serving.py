@@ -182,7 +182,7 @@ def test_the_address_and_the_names_of_a_file_are_used(cli: Cli, tmp_path: Path) 
     ("arguments", "told"),
     [
         (["--for", "crio"], "--for"),
-        (["--for", "podman"], "Invalid value for --for: podman needs to know"),
+        (["--for", "podman"], "Invalid value for --for: there is nothing that podman"),
         (["--for", "docker", "--mirror", "quay.io"], "--for: docker asks mirrors for images of"),
         (["--for", "podman", "--mirror", "x y"], "Invalid value for --mirror: 'x y' is no"),
         (["--for", "containerd", "--address", "h"], "Invalid value for --address: 'h' is no"),
