@@ -57,7 +57,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests; what is marked slow runs on the default Python only."""
     install(session, "tests", extras="cli,redis,s3")
     chosen = () if session.python == DEFAULT_PYTHON else ("-m", "not slow")
-    session.run("python", "-m", "pytest", "--ignore=tests/interop", *chosen, *session.posargs)
+    arguments = ("--ignore=tests/interop", "--numprocesses=auto", *chosen, *session.posargs)
+    session.run("python", "-m", "pytest", *arguments)
 
 
 @nox.session

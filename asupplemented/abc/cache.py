@@ -63,6 +63,9 @@ class Spool(AsyncResource):
             SourceError: The disk failed.
         """
 
+    def expect(self, size: int) -> None:
+        """Take note of the size that a source told for the whole blob; it may be wrong."""
+
     @property
     def wanted(self) -> bool:
         """Whether the blob is fetched to its end even if no reader is left."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asupplemented.blobs.attempts import Attempt
     from asupplemented.blobs.failover import BlobProgress, Decision, Fault
     from asupplemented.blobs.hashing import RunningHash
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
 
@@ -63,6 +64,13 @@ class BlobReader(AsyncResource):
     def cached(self) -> bool:
         """Whether the last bytes came from a file of the cache."""
         return False
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """What serves the bytes; see `BlobStream.cache_use`."""
+        if self.cached:
+            return "hit"
+        return "" if self.candidate is None else self.candidate.cache_use
 
     def take_path(self) -> Path | None:
         """Take a file that holds the blob and nothing else, and was verified before."""

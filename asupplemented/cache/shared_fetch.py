@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
     from asupplemented.errors import VerificationError
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("Reopen", "SharedFetch", "SharedReader")
@@ -159,6 +160,11 @@ class SharedFetch(AsyncResource):
         return "" if self._stream is None else self._stream.reference or ""
 
     @property
+    def cache_use(self) -> CacheUse:
+        """What serves the bytes; see `BlobStream.cache_use`."""
+        return "" if self._stream is None else self._stream.cache_use
+
+    @property
     def served(self) -> Sequence[Served]:
         """The parts that each source has served."""
         return () if self._stream is None else self._stream.served
@@ -204,6 +210,8 @@ class SharedFetch(AsyncResource):
         stream = VerifiedStream(self._descriptor, candidates, self._context, quiet=True)
         async with stream:
             self._stream = stream
+            if stream.size is not None:
+                spool.expect(stream.size)
             self._wake()
             async for chunk in stream:
                 await self._store(chunk)
@@ -298,6 +306,7 @@ class SharedFetch(AsyncResource):
         *,
         start: int,
         reopen: Reopen,
+        began: bool,
     ) -> SharedReader:
         """Follow the fetch; returns once there is something to read.
 
@@ -306,13 +315,20 @@ class SharedFetch(AsyncResource):
             context: The session, as the reader sees it.
             start: Offset of the first byte that the reader lacks.
             reopen: Opens the blob anew if the reader cannot follow.
+            began: Whether the fetch began for this reader.
 
         Raises:
             SupplementedError: The fetch failed: the same for all readers.
         """
         covered = self.covers(candidates, context)
         reader = SharedReader(
-            self, candidates, self._descriptor, start=start, reopen=reopen, covered=covered
+            self,
+            candidates,
+            self._descriptor,
+            start=start,
+            reopen=reopen,
+            covered=covered,
+            began=began,
         )
         self.readers.add(reader)
         try:
@@ -331,6 +347,7 @@ class SharedFetch(AsyncResource):
         start: int,
         end: int | None,
         reopen: Reopen,
+        began: bool,
     ) -> SharedReader | None:
         """Follow the fetch for a part of the blob; returns once there is something to read.
 
@@ -340,6 +357,7 @@ class SharedFetch(AsyncResource):
             start: Offset of the first byte that the reader lacks.
             end: Offset behind the last byte, None for the end of the blob.
             reopen: Opens the part anew if the reader cannot follow.
+            began: Whether the fetch began for this reader.
 
         Returns:
             None if the part is not there soon, or if the fetch does not ask all candidates.
@@ -358,6 +376,7 @@ class SharedFetch(AsyncResource):
             end=end,
             reopen=reopen,
             covered=True,
+            began=began,
             is_whole=False,
         )
         self.readers.add(reader)
@@ -507,6 +526,7 @@ class SharedReader(BlobReader):
         start: Offset of the first byte that the reader lacks.
         reopen: Opens the blob anew if the reader cannot follow.
         covered: Whether the fetch asks all candidates of the reader.
+        began: Whether the fetch began for this reader.
         end: Offset behind the last byte, None for the end of the blob.
         is_whole: Whether the stream that it reads for is over all of the blob.
 
@@ -515,6 +535,7 @@ class SharedReader(BlobReader):
     """
 
     __slots__ = (
+        "_began",
         "_candidates",
         "_closed",
         "_covered",
@@ -538,9 +559,11 @@ class SharedReader(BlobReader):
         start: int,
         reopen: Reopen,
         covered: bool,
+        began: bool,
         end: int | None = None,
         is_whole: bool = True,
     ) -> None:
+        self._began = began
         self._end = end
         self._fetch = fetch
         self._candidates = candidates
@@ -560,6 +583,12 @@ class SharedReader(BlobReader):
         reference = self._fetch.reference
         own = (each for each in self._candidates if each.reference == reference)
         return next(own, self._candidates[0])
+
+    @property
+    def cache_use(self) -> CacheUse:
+        if self._own is not None:
+            return self._own.cache_use
+        return self._fetch.cache_use if self._began else "joined"
 
     def list_served(self) -> Sequence[Served]:
         served = self._fetch.served if self._own is None else self._own.served

@@ -183,6 +183,7 @@ class Sharing(AsyncResource):
                 context,
                 start=start,
                 reopen=partial(_reopen, descriptor, candidates, context),
+                began=began,
             )
         except SupplementedError:
             if began or fetch.covers(candidates, context):
@@ -227,7 +228,9 @@ class Sharing(AsyncResource):
                 return None
             fetch, began = self._begin(descriptor, candidates, context), True
         reopen = partial(_reopen_part, descriptor, candidates, context, end)
-        reader = await fetch.join_part(candidates, context, start=start, end=end, reopen=reopen)
+        reader = await fetch.join_part(
+            candidates, context, start=start, end=end, reopen=reopen, began=began
+        )
         if reader is not None and not began and context.observed:
             context.emit(BlobJoined(fetch.reference, descriptor.digest, fetch.stored))
         return reader

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context
     from asupplemented.catalog.names import Allow, Named
+    from asupplemented.events import CacheUse
     from asupplemented.supplemented.reference import SupplementedReference
 
 __all__ = ("Catalog", "CatalogStats")
@@ -272,15 +273,19 @@ class Catalog(AsyncResource):
             message = f"{excerpt(tag)} is no tag"
             raise InvalidReferenceError(message)
         key = ImageKey(view.scope, tag)
+        use: CacheUse = "hit"
         while True:
-            opened = self._images.find(key)
+            opened = found = self._images.find(key)
             if opened is None or opened.due <= view.now():
-                group = pin(view.group, tag)
+                group, joined = pin(view.group, tag), key in self._openings
                 opened = await self._refresh_in_time(view, group, key, opened)
+                if opened is not found:
+                    use = "joined" if joined else "miss"
             # Another request may have evicted it while this one waited.
             if opened.digest is not None and opened.acquire():
                 age = max(view.now() - opened.confirmed, 0.0)
-                return CatalogImage(opened, opened.digest, stale=opened.failed, age=age)
+                stale = opened.failed
+                return CatalogImage(opened, opened.digest, stale=stale, age=age, use=use)
 
     async def _refresh_in_time(
         self, view: View, group: SupplementedReference, key: ImageKey, opened: OpenImage | None
@@ -323,6 +328,7 @@ class Catalog(AsyncResource):
         return opened.confirmed + self._times.total
 
     async def _open_digest(self, view: View, digest: Digest, *, blob: bool | None) -> CatalogImage:
+        use: CacheUse = "hit"
         while True:
             opened: OpenImage | None = None
             if blob is not True:
@@ -332,6 +338,7 @@ class Catalog(AsyncResource):
             if opened is None:
                 key = ImageKey(view.scope, f"{digest} blob={blob}")
                 work = partial(view.find_digest, digest, blob=blob)
+                use = "joined" if key in self._openings else "miss"
                 opened = await self._openings.run(key, work)
             if opened.acquire():
-                return CatalogImage(opened, digest)
+                return CatalogImage(opened, digest, use=use)

@@ -28,8 +28,9 @@ from asupplemented.supplemented.source import SupplementedSource
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from asupplemented.abc import BlobStream, Source
+    from asupplemented.abc import BlobStream, ManifestTrace, Source
     from asupplemented.errors import SupplementedError
+    from asupplemented.events import CacheUse
     from asupplemented.model.manifest import Manifest
 
 __all__ = ("CatalogImage", "ImageKey", "OpenImage", "OpenImages", "Scope", "describe_blob")
@@ -260,13 +261,23 @@ class CatalogImage(AsyncResource):
         digest: The digest that was asked for, or that the tag has.
         stale: Whether the upstream could not say that the tag still has this digest.
         age: Seconds since it was known last that the tag has this digest; 0 for a digest.
+        origin: Where the manifest comes from, once it was asked for.
     """
 
-    __slots__ = ("_opened", "age", "digest", "image", "stale")
+    __slots__ = ("_opened", "_use", "age", "digest", "image", "origin", "stale")
 
     def __init__(
-        self, opened: OpenImage, digest: Digest, *, stale: bool = False, age: float = 0.0
+        self,
+        opened: OpenImage,
+        digest: Digest,
+        *,
+        stale: bool = False,
+        age: float = 0.0,
+        use: CacheUse = "hit",
     ) -> None:
+        self._use: CacheUse = use
+        """What it took to open the image."""
+        self.origin: ManifestTrace | None = None
         self.image: Source = opened.source
         self.digest = digest
         self.stale = stale
@@ -284,7 +295,15 @@ class CatalogImage(AsyncResource):
         if not self._leased().has_manifest(self.digest):
             message = "this is the digest of a blob, not of a manifest"
             raise InstanceNotFoundError(message, digest=self.digest, digests=(self.digest,))
-        return await self.image.get_manifest(self.digest)
+        before = self.image.trace_manifest(self.digest)
+        manifest = await self.image.get_manifest(self.digest)
+        origin = self.image.trace_manifest(self.digest)
+        if self.stale:
+            origin = origin._replace(cache_use="stale")
+        elif before.held and origin.cache_use == "miss":
+            origin = origin._replace(cache_use=self._use)
+        self.origin = origin
+        return manifest
 
     def open_blob(
         self,

@@ -13,6 +13,7 @@ from asupplemented.cli.output import printable, short, show_size
 from asupplemented.errors import PlatformNotFoundError
 from asupplemented.events import (
     AttemptFailed,
+    BlobEvicted,
     BlobFinished,
     BlobJoined,
     BlobServed,
@@ -20,7 +21,9 @@ from asupplemented.events import (
     ManifestFetched,
     RateLimitTold,
     RequestRetried,
+    RequestServed,
     ResolutionFinished,
+    UpstreamResponded,
     Warned,
 )
 from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
@@ -144,7 +147,7 @@ class _ProgressBars:
         return bar
 
 
-def _describe(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each event
+def _describe(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each event
     match event:
         case ManifestFetched(reference, digest, size, seconds):
             took = f"{seconds * 1000:.0f} ms"
@@ -166,6 +169,14 @@ def _describe(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each e
             return f"{registry} allows {_known(remaining)} of {_known(limit)} requests{per}"
         case RequestRetried(reference, reason, attempt, delay):
             return f"{reference}: {reason}, attempt {attempt + 1} in {delay:.1f} s"
+        case UpstreamResponded(registry, method, status, seconds, error):
+            told = error or status or "given up"
+            return f"{registry}: {method} {told} after {seconds * 1000:.0f} ms"
+        case BlobEvicted(digest, size):
+            return f"blob {short(digest)}: evicted, {show_size(size)}"
+        case RequestServed(method, route, name=name, reference=which, status=status, sent=sent):
+            what = " ".join(filter(None, (route, name, which)))
+            return f"{method} {what}: {status}, {show_size(sent)}"
         case ResolutionFinished(reference, manifests, fetches, seconds, error):
             how = f"failed with {error}" if error else f"has {manifests} manifests"
             return f"{reference} {how}, {fetches} fetches in {seconds * 1000:.0f} ms"

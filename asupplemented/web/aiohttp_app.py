@@ -21,7 +21,6 @@ from asupplemented.web.request import Request, strip_mount
 
 if TYPE_CHECKING:
     from io import FileIO
-    from pathlib import Path
 
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
@@ -109,7 +108,7 @@ def _read(service: Service, request: web.Request) -> Request:
         query=request.raw_path.partition("?")[2],
         headers=tuple((name.lower(), value) for name, value in request.headers.items()),
         base=base,
-        client=None if service.authenticate is None else request.remote,
+        client=request.remote if service.names_clients else None,
     )
 
 
@@ -120,6 +119,8 @@ async def _send_bytes(request: web.Request, exchange: Exchange) -> web.Response:
     response = web.Response(status=answer.status, headers=answer.headers, body=answer.body or None)
     await response.prepare(request)
     await response.write_eof()
+    exchange.add_sent(len(answer.body))
+    exchange.finish()
     return response
 
 
@@ -134,16 +135,20 @@ async def _send_blob(
         for piece in exchange.pieces():
             if isinstance(piece, bytes):
                 await watch.write(response, piece)
+                exchange.add_sent(len(piece))
             elif exchange.path is not None:
-                await _send_file(service, request, response, exchange.path, piece, watch)
+                await _send_file(service, request, response, exchange, piece, watch)
             else:
                 async for chunk in await exchange.open_range(piece):
                     await watch.write(response, chunk)
+                    exchange.add_sent(len(chunk))
         await response.write_eof()
         complete = True
-    except (SupplementedError, ConnectionError):
-        pass  # The hooks of the session were told why; the client sees the cut.
+        exchange.finish()
+    except (SupplementedError, ConnectionError) as error:
+        exchange.fail(error)  # The client sees the cut.
     except Exception as error:  # noqa: BLE001 - raised, it would be answered on this connection
+        exchange.fail(error)
         report("sending a blob failed", error)
     finally:
         if not complete:
@@ -157,11 +162,13 @@ async def _send_file(
     service: Service,
     request: web.Request,
     response: web.StreamResponse,
-    path: Path,
+    exchange: Exchange,
     span: Span,
     watch: _Watch,
 ) -> None:
     start, end = span
+    path = exchange.path
+    assert path is not None  # noqa: S101 - the caller has seen it
     kernel = True
     async with await service.open_file(path) as reader:
         while start < end:
@@ -174,6 +181,7 @@ async def _send_file(
                 block = await reader.read(start, size)
                 await watch.write(response, block)
                 sent = len(block)
+            exchange.add_sent(sent)
             start += sent
             await asyncio.sleep(0)
 

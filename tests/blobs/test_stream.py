@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -843,12 +844,21 @@ def believe_that_files_are_old(clock: FakeClock) -> None:
     clock.epoch = 1e11
 
 
+def write_old_file(path: Path, content: bytes) -> None:
+    """Write a file whose times differ from those of all that is written later.
+
+    Two writes within a tick of the kernel's clock, some milliseconds, leave the same times.
+    """
+    path.write_bytes(content)
+    os.utime(path, (1, 1))
+
+
 async def test_the_path_of_a_file_is_known_once_it_was_verified(
     session: Session, clock: FakeClock, tmp_path: Path
 ) -> None:
     believe_that_files_are_old(clock)
     path = tmp_path / "blob"
-    path.write_bytes(DATA)
+    write_old_file(path, DATA)
     disk = Disk(path, session)
     async with VerifiedStream(describe(DATA), [disk], session) as first:
         assert first.take_path() is None
@@ -868,7 +878,7 @@ async def test_taking_the_path_uses_the_stream(
 ) -> None:
     believe_that_files_are_old(clock)
     path = tmp_path / "blob"
-    path.write_bytes(DATA)
+    write_old_file(path, DATA)
     disk = Disk(path, session)
     await drain(VerifiedStream(describe(DATA), [disk], session))
     stream = VerifiedStream(describe(DATA), [disk], session)
@@ -891,7 +901,7 @@ async def test_a_file_that_changed_is_not_verified_any_more(
 ) -> None:
     believe_that_files_are_old(clock)
     path = tmp_path / "blob"
-    path.write_bytes(DATA)
+    write_old_file(path, DATA)
     disk = Disk(path, session)
     await drain(VerifiedStream(describe(DATA), [disk], session))
     path.write_bytes(WRONG)
@@ -910,7 +920,7 @@ async def test_a_file_that_changes_while_a_range_is_read_is_not_trusted(
     believe_that_files_are_old(clock)
     path = tmp_path / "blob"
     content = LARGE * 3  # more than is read ahead
-    path.write_bytes(content)
+    write_old_file(path, content)
     disk = Disk(path, session)
     await drain(VerifiedStream(describe(content), [disk], session))
     async with VerifiedStream(describe(content), [disk], session, start=1) as part:
@@ -926,7 +936,7 @@ async def test_a_file_that_was_just_written_is_not_remembered(
     session: Session, tmp_path: Path
 ) -> None:
     path = tmp_path / "blob"
-    path.write_bytes(DATA)
+    write_old_file(path, DATA)
     disk = Disk(path, session)
     await drain(VerifiedStream(describe(DATA), [disk], session))
     async with VerifiedStream(describe(DATA), [disk], session) as stream:
@@ -938,7 +948,7 @@ async def test_a_wrong_or_partial_file_is_not_remembered(
 ) -> None:
     believe_that_files_are_old(clock)
     path = tmp_path / "blob"
-    path.write_bytes(DATA + b"!")
+    write_old_file(path, DATA + b"!")
     part = Disk(path, session, size=len(DATA))
     await drain(VerifiedStream(describe(DATA), [part], session))
     async with VerifiedStream(describe(DATA), [part], session) as stream:

@@ -371,7 +371,9 @@ async def test_the_trouble_of_another_image_is_not_mine(
                 # The first reader fails, unless it finds by then what the others had cached.
                 assert outcome == DATA or isinstance(outcome, asup.SupplementedError)
             await settled(session)
-        assert mine.count(f"*/blobs/{LAYER}") == 1
+        # Resumed often enough, a fetch that is cut again and again may come to its end.
+        asked = mine.count(f"*/blobs/{LAYER}")
+        assert asked == 1 or (asked == 0 and fault == "cut" and outcome == DATA)
         assert kept_file(cache).read_bytes() == DATA
 
 

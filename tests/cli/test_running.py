@@ -79,7 +79,7 @@ async def test_FILE05_a_broken_file_is_named(tmp_path: Path) -> None:
 
 NOT_FOUND = {
     *("NotFoundError", "ManifestNotFoundError", "ImageNotFoundError", "InstanceNotFoundError"),
-    *("BlobNotFoundError", "PlatformNotFoundError"),
+    *("BlobNotFoundError", "PlatformNotFoundError", "NameUnknownError"),
 }
 WRONG_CONTENT = {
     *("VerificationError", "DigestMismatchError", "SizeMismatchError", "MalformedManifestError"),

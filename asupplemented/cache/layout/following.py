@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.aio.atomic import StagedFile
     from asupplemented.cache.layout.fetch_lock import FetchLock
+    from asupplemented.events import CacheUse
 
 __all__ = ("CachedSpool", "FollowedBlob", "FollowedCandidate")
 
@@ -36,8 +37,9 @@ PAUSE: Final = 0.01
 MAX_PAUSE: Final = 0.05
 """Seconds between two looks: short at first, longer while nothing comes."""
 
+LEAST_RESERVED: Final = MIB
 RESERVED: Final = 16 * MIB
-"""Bytes that are reserved at once."""
+"""Bytes that are reserved at once, at least and at most."""
 
 DELAY: Final = 0.05
 """Seconds after which a batch is written for other processes to see, even if it is small."""
@@ -70,6 +72,10 @@ class FollowedCandidate(BlobCandidate):
     @property
     def local(self) -> bool:
         return True
+
+    @property
+    def cache_use(self) -> CacheUse:
+        return "joined"
 
     def open(
         self,
@@ -235,6 +241,10 @@ class CachedSpool(FileSpool):
         self._reserved = 0
         self._settled = False
 
+    def expect(self, size: int) -> None:
+        if self._size is None:
+            self._size = size
+
     async def append(self, chunk: bytes) -> None:
         end = self._end + len(chunk)
         if not self._settled and end > self._reserved:
@@ -243,8 +253,9 @@ class CachedSpool(FileSpool):
 
     async def _reserve_more(self, end: int) -> None:
         # As the bytes come, since an announced size may be a lie and evict everything. Several
-        # blocks at once, because each reservation takes the lock of the cache.
-        step = self._reserved + RESERVED
+        # blocks at once, because each reservation takes the lock of the cache; at most as much
+        # again as has come, because what is reserved and not used evicts other blobs.
+        step = self._reserved + min(max(self._reserved, LEAST_RESERVED), RESERVED)
         step = step if self._size is None else max(end, min(step, self._size))
         try:
             for size in dict.fromkeys((step, end)):

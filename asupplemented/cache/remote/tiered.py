@@ -227,6 +227,9 @@ class TieredSpool(Spool):
     def length(self) -> int:
         return self._spool.length
 
+    def expect(self, size: int) -> None:
+        self._spool.expect(size)
+
     @property
     def wanted(self) -> bool:
         return self._spool.wanted

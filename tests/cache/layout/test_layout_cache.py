@@ -13,6 +13,7 @@ from asupplemented.cache import shared_fetch
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.sharing import open_stream
 from asupplemented.errors import ClosedError, ConfigurationError, InvalidDigestError
+from asupplemented.events import BlobEvicted
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.session import Session
@@ -37,6 +38,7 @@ from tests.worlds import manifest_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from asupplemented.events import Event
     from tests.clocks import FakeClock
 
 DICE = random.Random(11)
@@ -326,6 +328,26 @@ async def test_SEC_13_what_was_evicted_is_granted_to_nobody(session: Session, pa
 
 
 # The limit
+
+
+async def test_evictions_are_told(clock: FakeClock, path: Path) -> None:
+    told: list[BlobEvicted] = []
+
+    def hook(event: Event) -> None:
+        if isinstance(event, BlobEvicted):
+            told.append(event)
+
+    cache = LayoutCache(path, 3500)
+    async with Session(settings=[clock.clock], hooks=[hook]) as session:
+        for data in blobs(4, 1000):
+            clock.time += 100
+            await put(cache, session, data)
+        assert [(event.digest, event.size) for event in told] == [
+            (Digest.of(blobs(1, 1000)[0]), 1000)
+        ]
+        assert told[0].seconds_unused == pytest.approx(300, abs=2)
+        await cache.claim(session, Descriptor(digest=Digest.of(b""), size=5000))
+        assert len(told) == 1
 
 
 async def test_the_least_recently_used_goes_first(
