@@ -325,7 +325,7 @@ class SharedFetch(AsyncResource):
             self,
             candidates,
             self._descriptor,
-            start=start,
+            BlobProgress(start, self._descriptor.size, is_whole=True),
             reopen=reopen,
             covered=covered,
             began=began,
@@ -372,12 +372,11 @@ class SharedFetch(AsyncResource):
             self,
             candidates,
             self._descriptor,
-            start=start,
+            BlobProgress(start, self._descriptor.size, is_whole=False),
             end=end,
             reopen=reopen,
             covered=True,
             began=began,
-            is_whole=False,
         )
         self.readers.add(reader)
         self._wake()  # it may wait for a reader that is near
@@ -523,12 +522,11 @@ class SharedReader(BlobReader):
         fetch: The fetch; it moves ``progress.position`` on.
         candidates: The reader's own.
         descriptor: The blob.
-        start: Offset of the first byte that the reader lacks.
+        progress: Where the reader begins, and whether it reads all of the blob.
         reopen: Opens the blob anew if the reader cannot follow.
         covered: Whether the fetch asks all candidates of the reader.
         began: Whether the fetch began for this reader.
         end: Offset behind the last byte, None for the end of the blob.
-        is_whole: Whether the stream that it reads for is over all of the blob.
 
     Attributes:
         detached: It can no longer follow the fetch, and reads by itself.
@@ -555,27 +553,26 @@ class SharedReader(BlobReader):
         fetch: SharedFetch,
         candidates: Sequence[BlobCandidate],
         descriptor: Descriptor,
+        progress: BlobProgress,
         *,
-        start: int,
         reopen: Reopen,
         covered: bool,
         began: bool,
         end: int | None = None,
-        is_whole: bool = True,
     ) -> None:
         self._began = began
         self._end = end
         self._fetch = fetch
         self._candidates = candidates
         self._descriptor = descriptor
-        self._start = start
+        self._start = progress.position
         self._reopen = reopen
         self._covered = covered
         self._own: VerifiedStream | None = None
         self._closed = False
         self.detached = False
         self.successor = None
-        self.progress = BlobProgress(start, descriptor.size, is_whole=is_whole)
+        self.progress = progress
 
     @property
     def candidate(self) -> BlobCandidate:
