@@ -424,6 +424,37 @@ async def test_SRV26_a_range_of_a_cold_blob_is_served_while_the_whole_is_kept(
         assert control.count("/blobs/*") == 2
 
 
+async def test_SRV26_open_ranges_of_a_cold_blob_are_one_fetch(
+    tmp_path: Path, catalog: FakeCatalog, control: SourceControl
+) -> None:
+    buffer = len(LARGE) // 5
+    gate = asyncio.Event()
+    control.script("/blobs/*", Hold(gate))
+    async with serve_files(tmp_path, catalog, control) as files, AsyncExitStack() as scope:
+        clients = [await scope.enter_async_context(raw(files.server)) for _ in range(5)]
+        for number, client in enumerate(clients):
+            client.get(BLOB, f"Range: bytes={number * buffer}-")
+        await until(lambda: catalog.open_images == 5)
+        gate.set()
+        for number, client in enumerate(clients):
+            start = number * buffer
+            status, headers = await client.read_head()
+            assert status.split()[1] == "206"
+            whole = f"bytes {start}-{len(LARGE) - 1}/{len(LARGE)}"
+            assert dict(headers)["Content-Range"] == whole
+            assert await client.read_exactly(buffer) == LARGE[start : start + buffer]
+            client.writer.transport.abort()  # as containerd does, which has what it wants
+        await asyncio.sleep(0.01)
+        await let_pass(1)
+        await until(lambda: catalog.open_images == 0)
+        await settle(files.session)
+        async with raw(files.server) as client:
+            client.get(BLOB)
+            _, headers, body = await read_answer(client)
+            assert (body, headers["Cache-Status"]) == (LARGE, "asupplemented; hit")
+    assert (control.count("/blobs/*"), control.left_open) == (1, 0)
+
+
 async def test_SRV12_readers_share_one_fetch_and_one_may_leave(
     tmp_path: Path, catalog: FakeCatalog, control: SourceControl
 ) -> None:
