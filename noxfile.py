@@ -55,7 +55,7 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; what is marked slow runs on the default Python only."""
-    install(session, "tests", extras="cli,redis,s3")
+    install(session, "tests", extras="cli,otel,prometheus,redis,s3")
     chosen = () if session.python == DEFAULT_PYTHON else ("-m", "not slow")
     arguments = ("--ignore=tests/interop", "--numprocesses=auto", *chosen, *session.posargs)
     session.run("python", "-m", "pytest", *arguments)
@@ -86,7 +86,7 @@ def interop(session: nox.Session) -> None:
     ]
     if missing:
         session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
-    install(session, "interop", extras="cli,redis,s3")
+    install(session, "interop", extras="cli,otel,prometheus,redis,s3")
     session.run("python", "-m", "pytest", "-m", "interop", "tests/interop", *session.posargs)
 
 

@@ -128,4 +128,5 @@ class Record:
             client=request.client,
             complete=self._complete,
             error=self._error,
+            scheme=request.scheme,
         )
