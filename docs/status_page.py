@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 IMAGES = Path(__file__).parent / "images"
-NOW = 1_796_047_331.0
+NOW = 1_795_960_931.0
 MIB = 1 << 20
 GIB = 1 << 30
 
