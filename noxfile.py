@@ -15,6 +15,7 @@ DEFAULT_PYTHON = PYTHONS[0]
 INTEROP_PROGRAMS = {
     "buildah": "buildah",
     "busybox": "busybox-static",
+    "chromium": "chromium",
     "containerd": "containerd",
     "ctr": "containerd",
     "curl": "curl",
@@ -89,7 +90,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Talk to real programs: registries, what pulls from them, nginx, Redis, an S3 server."""
+    """Talk to real programs: registries, what pulls from them, nginx, Redis, S3, Chromium."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])  # nginx is there
     missing = {
         package for name, package in INTEROP_PROGRAMS.items() if not shutil.which(name, path=path)

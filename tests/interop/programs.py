@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PACKAGES: Final = {
     "buildah": "buildah",
     "busybox": "busybox-static",
+    "chromium": "chromium",
     "containerd": "containerd",
     "ctr": "containerd",
     "curl": "curl",
