@@ -308,7 +308,7 @@ def mirrors(
             _write_files(files, output)
         else:
             write_text("\n".join(each.text for each in files).rstrip("\n"))
-        for note in notes_for(client):
+        for note in notes_for(client, proxy):
             reporter.info(f"note: {note}")
 
 
@@ -327,7 +327,8 @@ def _find_proxy(config: Path | None, mirror: list[str] | None, address: str | No
     found = load_config(config, files=False)
     with as_usage_error("--address"):
         url = address or address_of(found)
-        return Proxy(url, served_prefixes(found.names), found.default_registry)
+        login = found.htpasswd is not None
+        return Proxy(url, served_prefixes(found.names), found.default_registry, login)
 
 
 def _write_files(files: Iterable[ClientFile], directory: Path) -> None:

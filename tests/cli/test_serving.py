@@ -165,7 +165,8 @@ def test_the_files_of_clients_are_printed(cli: Cli) -> None:
     ]
     answer = cli("mirrors", "--for", "docker", "--mirror", "docker.io")
     assert json.loads(answer.out) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
-    assert "without a login" in answer.err
+    assert "/etc/docker/certs.d/HOST/hosts.toml works for every registry" in answer.err
+    assert "login" not in answer.err
 
 
 def test_the_files_of_clients_are_written_and_not_replaced(cli: Cli, tmp_path: Path) -> None:
@@ -178,12 +179,14 @@ def test_the_files_of_clients_are_written_and_not_replaced(cli: Cli, tmp_path: P
     assert answer.err.startswith(f"error: {written} exists; print the files without --output")
 
 
-def test_the_address_and_the_names_of_a_file_are_used(cli: Cli, tmp_path: Path) -> None:
+def test_SRV20_the_address_and_the_names_of_a_file_are_used(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "serve.toml"
-    # The certificate is on the host of the proxy, perhaps not here.
-    path.write_text(f'listen = "10.0.0.5:443"\ndefault_registry = "docker.io"\n{TLS}{FILE}')
+    # The certificate and the users are on the host of the proxy, perhaps not here.
+    hub = 'default_registry = "docker.io"\nhtpasswd = "/no/where"\n'
+    path.write_text(f'listen = "10.0.0.5:443"\n{hub}{TLS}{FILE}')
     answer = call("mirrors", "--for", "docker", "--config", str(path))
     assert json.loads(answer.out) == {"registry-mirrors": ["https://10.0.0.5:443"]}
+    assert "serve docker without htpasswd" in answer.err
     answer = call("mirrors", "--for", "podman", "--config", str(path), "--address", "http://h.lan")
     assert '"h.lan/docker.io"' in answer.out
 
