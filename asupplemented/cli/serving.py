@@ -241,10 +241,12 @@ def serve(options: ServeOptions) -> None:
 
 
 async def _open_once(config: ServeConfig, reporter: ConsoleReporter) -> None:
-    from asupplemented.serve.config import open_config
+    from asupplemented.serve.config import in_settings, open_config
 
-    async with open_config(config, hooks=(reporter,)):
-        reporter.info("the configuration is right")
+    with in_settings():
+        async with open_config(config, hooks=(reporter,)):
+            pass
+    reporter.info("the configuration is right")
 
 
 ForOption = Annotated[

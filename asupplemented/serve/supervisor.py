@@ -49,7 +49,7 @@ from asupplemented.serve.channel import (
     pack,
 )
 from asupplemented.serve.clients import pull_command
-from asupplemented.serve.config import Address
+from asupplemented.serve.config import Address, in_settings
 from asupplemented.serve.server import RegistryServer
 from asupplemented.serve.sockets import Listeners
 from asupplemented.serve.systemd import notify, notify_reloading
@@ -109,6 +109,7 @@ def serve(config: ServeConfig, *, reload: Callable[[], ServeConfig] | None = Non
     logging.getLogger("asupplemented").setLevel(logging.INFO)
     several = config.workers > 1
     with ExitStack() as stack:
+        stack.enter_context(in_settings())
         listeners = stack.enter_context(Listeners(config.listen, config.workers))
         admin = stack.enter_context(Listeners([config.admin] if config.admin else []))
         stack.enter_context(metrics.shared_metrics() if several else nullcontext())

@@ -29,6 +29,7 @@ from asupplemented.serve.channel import (
     Stop,
     unpack,
 )
+from asupplemented.serve.config import in_settings
 from asupplemented.serve.metrics import count_as_worker
 from asupplemented.serve.server import RegistryServer
 from asupplemented.web.exchange import report
@@ -54,7 +55,8 @@ def main() -> None:
         signal.signal(each, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     control, *sockets = (_adopt(int(each)) for each in sys.argv[1:])
-    sys.exit(asyncio.run(_work(control, sockets)))
+    with in_settings():
+        sys.exit(asyncio.run(_work(control, sockets)))
 
 
 def _adopt(fd: int) -> socket.socket:

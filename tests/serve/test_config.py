@@ -19,6 +19,7 @@ from asupplemented.serve.config import (
     CacheConfig,
     ServeConfig,
     TlsFiles,
+    in_settings,
     load_config,
     mirror_names,
     open_config,
@@ -192,7 +193,7 @@ w = 1
 [[v]]
 w = 2
 '''
-    assert find_lines(text) == {
+    expected = {
         ("a",): 1,
         ("b",): 2,
         ("b", "c"): 2,
@@ -207,6 +208,13 @@ w = 2
         ("v",): 14,
         ("v", "w"): 15,
     }
+    assert find_lines(text) == expected
+    assert find_lines(text.replace("\n", "\r\n")) == expected
+
+
+def test_lines_after_a_long_list() -> None:
+    entries = '  "registry.example/team/*",  # a comment\n' * 20_000
+    assert find_lines(f"allow = [\n{entries}]\nttl = 1\n") == {("allow",): 1, ("ttl",): 20_003}
 
 
 # Values
@@ -311,7 +319,7 @@ async def test_an_error_advises_a_setting() -> None:
     async with FakeRegistry(tls=Authority().server_context()) as registry:
         config = ServeConfig(names=mirror_names([registry.host]))
         async with open_config(config) as opened:
-            with pytest.raises(NetworkError, match="give tls_verify = false"):
+            with in_settings(), pytest.raises(NetworkError, match="give tls_verify = false"):
                 await opened.catalog.open(opened.session, f"{registry.host}/library/app")
 
 
