@@ -35,6 +35,7 @@ from asupplemented.model.sizes import parse_size
 from asupplemented.serve.htpasswd import read_htpasswd
 from asupplemented.serve.toml_file import Mistake, read_struct
 from asupplemented.session import LOOKAHEAD, Session
+from asupplemented.transports.registry.addresses import parse_origin
 from asupplemented.transports.registry.host_config import HostCredentials, make_registry_options
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ TIMEOUTS: Final = Timeouts(connect=5.0, first_byte=5.0)
 
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", re.ASCII)
 _UNIX: Final = "unix:"
+_REDIS: Final = ("redis://", "rediss://", "unix://")
 _MAX_PORT: Final = 65535
 
 
@@ -464,8 +466,20 @@ def find_mistakes(config: ServeConfig, *, files: bool = True) -> Iterator[Mistak
     admin = config.admin
     if admin is not None and admin in config.listen and (admin.port or admin.path):
         yield Mistake(("admin",), f"{admin} is in listen, too; choose another address")
-    if not files:
-        return
+    if config.redis is not None and not config.redis.startswith(_REDIS):
+        message = "redis is the URL of a server; write redis://HOST:PORT or rediss://HOST:PORT"
+        yield Mistake(("redis",), message)
+    for registry, origins in config.token_servers.items():
+        for origin in origins:
+            try:
+                parse_origin(origin)
+            except ValueError as error:
+                yield Mistake(("token_servers", registry), f"a token server {error}")
+    if files:
+        yield from _find_wrong_files(config)
+
+
+def _find_wrong_files(config: ServeConfig) -> Iterator[Mistake]:
     if config.cache is not None and (message := _find_no_directory(config.cache.path)):
         yield Mistake(("cache", "path"), message)
     checks: list[tuple[str, Callable[[], object]]] = []

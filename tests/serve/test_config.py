@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from asupplemented import LayoutCache, TieredCache
 from asupplemented.errors import ConfigurationError, NameUnknownError, NetworkError
 from asupplemented.events import Warned
 from asupplemented.limits import GIB
@@ -103,6 +104,8 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ("ttl = { a = 1 }", "ttl is one value, not a table; write ttl = 60"),
         ('default_registry = "hub"', "default_registry='hub' is no registry, such as 'docker.io'"),
         ('admin = "127.0.0.1:5000"', "127.0.0.1:5000 is in listen, too; choose another address"),
+        ('redis = "secret.lan"', "redis is the URL of a server; write redis://HOST:PORT or "),
+        ('token_servers = { "a.b" = "auth.b/x" }', "a token server "),
         ('cache.path = "/no/where"', "there is no directory /no for the cache; make it: mkdir"),
         ('cache.path = "/dev/null"', "/dev/null is not a directory; name one"),
         ('htpasswd = "/no/where"', "there is no file /no/where"),
@@ -346,3 +349,24 @@ async def test_a_cache_that_cannot_be_written_is_warned_of(
                 assert (await image.get_manifest()).raw == IMAGE.raw
         assert told in next(each.message for each in events if isinstance(each, Warned))
         events.clear()
+
+
+async def test_a_fleet_shares_storage_and_redis_and_does_without_them(
+    tmp_path: Path, registry: FakeRegistry, unused_tcp_port: int
+) -> None:
+    pytest.importorskip("obstore")
+    pytest.importorskip("redis")
+    config = ServeConfig(
+        names=mirror_names([registry.host]),
+        cache=CacheConfig(path=tmp_path / "cache", storage="memory:///"),
+        redis=f"redis://127.0.0.1:{unused_tcp_port}",
+        tls_verify=False,
+    )
+    async with (
+        open_config(config) as opened,
+        opened.catalog.open(opened.session, f"{registry.host}/library/app") as image,
+        image.open_blob(IMAGE.layers[0]) as blob,
+    ):
+        assert await blob.read_all(limit=100) == IMAGE.blobs[IMAGE.layers[0]]
+        assert isinstance(opened.session.cache, TieredCache)
+        assert isinstance(opened.cache, LayoutCache)
