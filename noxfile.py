@@ -23,6 +23,9 @@ INTEROP_PROGRAMS = {
 }
 """Program -> the Debian package that has it."""
 
+KEEP_BYTECODE = {"PYTHONDONTWRITEBYTECODE": None}
+"""Tests start many interpreters, each of which would compile the whole package again."""
+
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ("tests", "lint", "typing")
 nox.options.reuse_venv = "yes"
@@ -58,7 +61,7 @@ def tests(session: nox.Session) -> None:
     install(session, "tests", extras="cli,redis,s3")
     chosen = () if session.python == DEFAULT_PYTHON else ("-m", "not slow")
     arguments = ("--ignore=tests/interop", "--numprocesses=auto", *chosen, *session.posargs)
-    session.run("python", "-m", "pytest", *arguments)
+    session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 
 
 @nox.session
@@ -87,7 +90,8 @@ def interop(session: nox.Session) -> None:
     if missing:
         session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
     install(session, "interop", extras="cli,redis,s3")
-    session.run("python", "-m", "pytest", "-m", "interop", "tests/interop", *session.posargs)
+    arguments = ("-m", "interop", "tests/interop", *session.posargs)
+    session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 
 
 @nox.session
