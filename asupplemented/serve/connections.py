@@ -88,8 +88,8 @@ class HeadLimits(asyncio.Protocol):
         if not self._reading or self._look(data):
             self._protocol.data_received(data)
 
-    def eof_received(self) -> bool | None:
-        return self._protocol.eof_received()
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
 
     def pause_writing(self) -> None:
         self._protocol.pause_writing()

@@ -125,7 +125,8 @@ class RegistryServer(AsyncResource):
     def __init__(self, sockets: Sequence[socket.socket], metrics: Hook | None = None) -> None:
         self._sockets = sockets
         self._board = StatusBoard()
-        self._lines = LineWriter(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1)
+        # Without a standard output its number may be that of another file by now.
+        self._lines = LineWriter(None if sys.__stdout__ is None else sys.__stdout__.fileno())
         self._hooks: list[Hook] = [self._board, _Warnings()]
         if metrics is not None:
             self._hooks.append(metrics)

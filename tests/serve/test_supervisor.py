@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.serve.supervisor import Pauses
 from tests.modules import ROOT
 from tests.serve.clients import IMAGE, LARGE, Client, get, is_refused, write_image
 
@@ -247,6 +248,13 @@ def test_SRV46_the_service_manager_is_told_and_stdout_may_be_closed(
         assert manager.recv(4096) == b"READY=1"
         assert program.end() == 0
         assert manager.recv(4096) == b"STOPPING=1"
+
+
+def test_workers_that_end_at_once_are_replaced_more_and_more_slowly() -> None:
+    pauses = Pauses()
+    lives = [90, 0, 0, 1, 59, 0, 0, 0, 60, 0]
+    assert [pauses.next_pause(lived) for lived in lives] == [0, 1, 2, 4, 8, 16, 30, 30, 0, 1]
+    assert Pauses().next_pause(0) == 0
 
 
 UNUSABLE = """
