@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asupplemented.cache.layout.layout_cache import LayoutCache
-from asupplemented.cache.layout.quota import parse_size
 from asupplemented.cli.options import GroupOptions, as_usage_error, with_group
 from asupplemented.cli.output import write_json, write_text
 from asupplemented.cli.running import running
-from asupplemented.model.sizes import show_size
+from asupplemented.model.sizes import parse_size, show_size
 
 if TYPE_CHECKING:
     from asupplemented.events import PrefetchReport

@@ -26,8 +26,6 @@ from asupplemented.transports import parse_reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
-    from _typeshed import DataclassInstance
-
     from asupplemented.abc import Reference
     from asupplemented.model.index import Selection
     from asupplemented.supplemented import SupplementedReference
@@ -560,9 +558,7 @@ def with_reference(command: Callable[..., None]) -> Callable[..., None]:
     return expand_options(ReferenceOptions, command)
 
 
-def expand_options(
-    kind: type[DataclassInstance], command: Callable[..., None]
-) -> Callable[..., None]:
+def expand_options(kind: type[Any], command: Callable[..., None]) -> Callable[..., None]:
     """Replace the first parameter of a command, an options value, by one parameter for each field.
 
     typer reads the signature of what it runs. So the result has a signature in which the fields

@@ -24,7 +24,6 @@ from asupplemented.cli.options import (
 from asupplemented.cli.output import write_text
 from asupplemented.cli.running import reporting_errors
 from asupplemented.errors import ConfigurationError
-from asupplemented.model.name import DEFAULT_REGISTRY as DOCKER_HUB
 from asupplemented.serve.clients import (
     Client,
     Proxy,
@@ -152,6 +151,7 @@ class ServeOptions:
         from asupplemented.serve.config import (
             CacheConfig,
             ServeConfig,
+            default_of,
             find_mistakes,
             mirror_names,
         )
@@ -162,7 +162,7 @@ class ServeOptions:
         listen = [_parse_address(each, "--listen") for each in self.listen or [DEFAULT_ADDRESS]]
         config = ServeConfig(
             names=mirrored | _parse_names(self.names or ()),
-            default_registry=DOCKER_HUB if f"{DOCKER_HUB}/*" in mirrored else None,
+            default_registry=default_of(mirrored),
             listen=tuple(listen),
             admin=None if self.admin is None else _parse_address(self.admin, "--admin"),
             cache=None if self.cache is None else CacheConfig(path=self.cache, max_bytes=size),
@@ -308,27 +308,27 @@ def mirrors(
             _write_files(files, output)
         else:
             write_text("\n".join(each.text for each in files).rstrip("\n"))
-        for note in notes_for(client):
+        for note in notes_for(client, proxy):
             reporter.info(f"note: {note}")
 
 
 def _find_proxy(config: Path | None, mirror: list[str] | None, address: str | None) -> Proxy:
-    from asupplemented.serve.config import load_config, mirror_names
+    from asupplemented.serve.config import default_of, load_config, mirror_names
 
     url = address or f"http://{DEFAULT_ADDRESS}"
     if config is None:
         with as_usage_error("--mirror"):
             names = mirror_names(mirror or ())
         with as_usage_error("--address"):
-            default = DOCKER_HUB if f"{DOCKER_HUB}/*" in names else None
-            return Proxy(url, served_prefixes(names), default)
+            return Proxy(url, served_prefixes(names), default_of(names))
     if mirror:
         message = f"{config} says what is served; leave out --mirror or --config"
         raise typer.BadParameter(message, param_hint="--mirror")
     found = load_config(config, files=False)
     with as_usage_error("--address"):
         url = address or address_of(found)
-        return Proxy(url, served_prefixes(found.names), found.default_registry)
+        login = found.htpasswd is not None
+        return Proxy(url, served_prefixes(found.names), found.default_registry, login)
 
 
 def _write_files(files: Iterable[ClientFile], directory: Path) -> None:

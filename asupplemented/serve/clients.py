@@ -2,6 +2,9 @@
 
 Each client has its own way to say which registry an image belongs to. podman, buildah and skopeo
 put it into the path, containerd into the query (``ns``), and docker only ever means docker.io.
+
+The command line imports this module for each of its commands, so catalogs are imported where they
+are used.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asupplemented.catalog.names import normalize_name, split_name
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import DEFAULT_REGISTRY
 
@@ -73,6 +75,7 @@ class Proxy:
         url: ``http://HOST[:PORT]``, or https. containerd also takes a path after it.
         prefixes: What it serves of other registries: ``quay.io``, or ``quay.io/team``.
         default_registry: The registry of names without one, as in `ServeConfig`.
+        login: Whether clients log in.
 
     Raises:
         ConfigurationError: The URL is something else.
@@ -81,6 +84,7 @@ class Proxy:
     url: str
     prefixes: tuple[str, ...]
     default_registry: str | None = None
+    login: bool = False
 
     def __post_init__(self) -> None:
         if _URL.fullmatch(self.url) is None:
@@ -114,6 +118,8 @@ def served_prefixes(names: Iterable[str]) -> tuple[str, ...]:
     Args:
         names: As in `ServeConfig`. Those without a registry are pulled from the proxy itself.
     """
+    from asupplemented.catalog.names import normalize_name, split_name
+
     found: dict[str, None] = {}
     for name in map(normalize_name, names):
         if split_name(name)[1] is not None:
@@ -139,7 +145,7 @@ def address_of(config: ServeConfig) -> str:
 def client_files(
     client: Client, proxy: Proxy, *, exclusive: bool = False
 ) -> tuple[ClientFile, ...]:
-    """The files that have a client pull through a proxy (rules SRV-18, SRV-19).
+    """The files that have a client pull through a proxy (rules SRV-18, SRV-19, SRV-42).
 
     Args:
         client: The client.
@@ -150,7 +156,7 @@ def client_files(
         ConfigurationError: The client cannot do that.
     """
     if proxy.has_path and client is not Client.CONTAINERD:
-        message = f"{client} needs the proxy at the root of its host, unlike {proxy.url} (SRV-42)"
+        message = f"{client} needs the proxy at the root of its host, unlike {proxy.url}"
         raise ConfigurationError(message)
     match client:
         case Client.PODMAN:
@@ -162,25 +168,45 @@ def client_files(
 
 
 def _for_podman(proxy: Proxy, *, exclusive: bool) -> ClientFile:
-    if not proxy.prefixes:
-        message = "podman needs to know what the proxy mirrors; say so with --mirror REGISTRY"
-        raise ConfigurationError(message)
     insecure = ["insecure = true"] if proxy.is_plain else []
-    lines = [
-        "# /etc/containers/registries.conf.d/asupplemented.conf, or the end of registries.conf:"
-    ]
-    lines += ["# keys such as unqualified-search-registries stand above the first [[registry]]."]
-    for prefix in proxy.prefixes:
-        mirror = [f'location = "{proxy.host}/{prefix}"', *insecure]
+    lines = ["# /etc/containers/registries.conf.d/asupplemented.conf. In a file with other keys,"]
+    lines += ["# such as unqualified-search-registries, these stand above the first [[registry]]."]
+    places = {prefix: _place_in(proxy, prefix) for prefix in proxy.prefixes}
+    for prefix, place in places.items():
+        if place is None:
+            lines += [
+                "",
+                f"# {prefix} is left out: no name has a port in its middle. Serve it by a",
+            ]
+            lines += ["# a name of its own, or as the default_registry."]
+            continue
+        mirror = [f'location = "{proxy.host}{place}"', *insecure]
         lines += ["", "[[registry]]", f'prefix = "{prefix}"']
         if exclusive:
             lines += mirror
         else:
             lines += [f'location = "{prefix}"', "", "[[registry.mirror]]", *mirror]
+    if not any(place is not None for place in places.values()):
+        message = (
+            "there is nothing that podman could ask the proxy for; say what the proxy mirrors with "
+            "--mirror HOST, or serve a HOST:PORT as the default_registry"
+        )
+        raise ConfigurationError(message)
     if proxy.is_plain:
         lines += ["", "[[registry]]", f'location = "{proxy.host}"', *insecure]
-    text = "\n".join((*lines, ""))
-    return ClientFile("asupplemented.conf", text)
+    return ClientFile("asupplemented.conf", "\n".join((*lines, "")))
+
+
+def _place_in(proxy: Proxy, prefix: str) -> str | None:
+    """Where the images of a prefix are below the host of a proxy, None for nowhere.
+
+    The grammar of names has a port at the beginning only, so there is no such place for images of
+    HOST:PORT unless they are what names without a registry stand for.
+    """
+    registry, slash, path = prefix.partition("/")
+    if registry == proxy.default_registry and ":" in registry:
+        return f"{slash}{path}"
+    return None if ":" in registry else f"/{prefix}"
 
 
 def _for_containerd(proxy: Proxy, *, exclusive: bool) -> tuple[ClientFile, ...]:
@@ -219,8 +245,8 @@ def _for_docker(proxy: Proxy, *, exclusive: bool) -> ClientFile:
     return ClientFile("daemon.json", f"{text}\n")
 
 
-def notes_for(client: Client) -> tuple[str, ...]:
-    """What to do with the files of a client, and what they do not do."""
+def notes_for(client: Client, proxy: Proxy) -> tuple[str, ...]:
+    """What to do with the files of a client, and what they do not do (rule SRV-20)."""
     match client:
         case Client.PODMAN:
             return ()
@@ -232,11 +258,16 @@ def notes_for(client: Client) -> tuple[str, ...]:
             return (note,)
         case Client.DOCKER:
             note = (
-                "docker asks this mirror for images of docker.io only, and without a login; with "
-                "the containerd image store, /etc/docker/certs.d/HOST/hosts.toml works for every "
-                "registry: see mirrors --for containerd"
+                "docker asks this mirror for images of docker.io only; with the containerd image "
+                "store, /etc/docker/certs.d/HOST/hosts.toml works for every registry: see "
+                "mirrors --for containerd"
             )
-            return ("this is for /etc/docker/daemon.json; restart docker after that", note)
+            login = (
+                "docker without the containerd image store answers the proxy, which asks for a "
+                "login, with its account of Docker Hub; serve docker without htpasswd"
+            )
+            first = "this is for /etc/docker/daemon.json; restart docker after that"
+            return (first, note, login) if proxy.login else (first, note)
 
 
 def pull_command(config: ServeConfig, address: Address) -> str:
@@ -253,16 +284,21 @@ def pull_command(config: ServeConfig, address: Address) -> str:
         usable = _WILDCARDS[address.host]
         host = f"[{usable}]:{address.port}" if ":" in usable else f"{usable}:{address.port}"
     plain = "--tls-verify=false " if config.tls is None else ""
-    return f"podman pull {plain}{host}/{_example(config.names)}"
+    return f"podman pull {plain}{host}/{_example(config)}"
 
 
-def _example(names: Iterable[str]) -> str:
+def _example(config: ServeConfig) -> str:
     """A name with a tag that is served, with ``NAME:TAG`` in it if nothing better is known."""
-    for name in names:
+    from asupplemented.catalog.names import normalize_name, split_name
+
+    for name in config.names:
         if "*" not in name:
             return f"{name}:latest"
-    for prefix in served_prefixes(names):
+    for prefix in served_prefixes(config.names):
         if prefix in _EXAMPLES:
             return f"{prefix}/{_EXAMPLES[prefix]}"
-    pattern = normalize_name(next(iter(names)))
+    pattern = normalize_name(next(iter(config.names)))
+    path, registry = split_name(pattern)
+    if registry is not None and registry == config.default_registry:
+        pattern = path
     return f"{pattern.replace('*', 'NAME', 1).replace('*', '')}:TAG"

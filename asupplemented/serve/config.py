@@ -19,7 +19,6 @@ from asupplemented import remedies
 from asupplemented.abc import Timeouts
 from asupplemented.aio.files import read_limited
 from asupplemented.cache.layout.layout_cache import LayoutCache
-from asupplemented.cache.layout.quota import parse_size
 from asupplemented.catalog import Catalog, RequestBudget
 from asupplemented.catalog.names import Defaults, Names, normalize_name, split_name
 from asupplemented.errors import (
@@ -30,14 +29,15 @@ from asupplemented.errors import (
 )
 from asupplemented.events import Warned
 from asupplemented.limits import GIB, MIB
-from asupplemented.model.name import ImageName
+from asupplemented.model.name import DEFAULT_REGISTRY, ImageName
+from asupplemented.model.sizes import parse_size
 from asupplemented.serve.htpasswd import read_htpasswd
 from asupplemented.serve.toml_file import Mistake, read_struct
 from asupplemented.session import LOOKAHEAD, Session
 from asupplemented.transports.registry.host_config import HostCredentials, make_registry_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
 
     from asupplemented.abc import BlobCache, Hook
     from asupplemented.web.access import Authenticate
@@ -48,6 +48,7 @@ __all__ = (
     "Opened",
     "ServeConfig",
     "TlsFiles",
+    "default_of",
     "find_mistakes",
     "load_config",
     "mirror_names",
@@ -428,6 +429,17 @@ def mirror_names(registries: Iterable[str]) -> dict[str, str | tuple[str, ...]]:
             raise ConfigurationError(message)
         names[name] = f"docker://{registry}/{{name}}"
     return names
+
+
+def default_of(names: Collection[str]) -> str | None:
+    """The registry that names without one are in, for what `mirror_names` made.
+
+    It is that of docker, else the only one.
+    """
+    registries = [name.removesuffix("/*") for name in names]
+    if DEFAULT_REGISTRY in registries:
+        return DEFAULT_REGISTRY
+    return registries[0] if len(registries) == 1 else None
 
 
 def _is_registry(text: str) -> bool:

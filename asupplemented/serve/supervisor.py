@@ -50,6 +50,8 @@ from asupplemented.serve.channel import (
     open_channel,
     pack,
 )
+from asupplemented.serve.clients import pull_command
+from asupplemented.serve.config import Address
 from asupplemented.serve.server import RegistryServer
 from asupplemented.serve.sockets import Listeners
 from asupplemented.serve.systemd import notify, notify_reloading
@@ -213,7 +215,9 @@ class _Supervisor:
         if not await self._unless_stopped(self._pool.start(self._config)):
             return
         notify("READY=1")
-        _log.info("serving on %s", ", ".join(self._listeners.names))
+        names = self._listeners.names
+        _log.info("serving on %s", ", ".join(names))
+        _log.info("to pull: %s", pull_command(self._config, Address.parse(names[0])))
         if self._admin.names:
             _log.info("status on http://%s", self._admin.names[0])
         while await self._unless_stopped(self._reload.wait()):

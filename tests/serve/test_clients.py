@@ -66,6 +66,21 @@ async def test_SRV_19_podman_asks_the_proxy_first(
     assert own.insecure
 
 
+async def test_podman_has_no_name_with_a_port_in_its_middle(tmp_path: Path) -> None:
+    proxy = Proxy(URL, ("a.lan:5000", "b.lan:5000/team", "quay.io"), "b.lan:5000")
+    [file] = client_files(Client.PODMAN, proxy, exclusive=True)
+    assert "# a.lan:5000 is left out: " in file.text
+    path = tmp_path / file.path
+    path.write_text(file.text)
+    registries = await Registries.load(ConfigurationPaths(registries=path))
+    for image, expected in (
+        ("a.lan:5000/x", "a.lan:5000/x:latest"),
+        ("b.lan:5000/team/x", "10.0.0.5:5000/team/x:latest"),
+    ):
+        [found] = registries.locations(ImageName.parse(image))
+        assert str(found.name) == expected
+
+
 def test_podman_verifies_a_proxy_with_TLS() -> None:
     [file] = client_files(Client.PODMAN, Proxy("https://proxy.lan", ("quay.io",)))
     assert "insecure" not in file.text
@@ -119,7 +134,8 @@ def test_SRV_19_docker_mirrors_docker_io() -> None:
         (Client.DOCKER, PROXY, True, "no mirror is exclusive"),
         (Client.DOCKER, Proxy(URL, ("quay.io",), "docker.io"), False, "add --mirror docker.io"),
         (Client.DOCKER, Proxy(URL, ("docker.io",)), False, 'default_registry = "docker.io"'),
-        (Client.PODMAN, Proxy(URL, ()), False, "say so with --mirror REGISTRY"),
+        (Client.PODMAN, Proxy(URL, ()), False, "say what the proxy mirrors with --mirror"),
+        (Client.PODMAN, Proxy(URL, ("a:1",)), False, "serve a HOST:PORT as the default_registry"),
         (Client.CONTAINERD, Proxy(URL, ()), True, "say so with --mirror REGISTRY"),
     ],
 )
@@ -189,6 +205,11 @@ def test_how_to_pull(names: list[str], listen: str, *, tls: bool, expected: str)
     option = "" if tls else "--tls-verify=false "
     made = config(*names, tls=tls)
     assert pull_command(made, Address.parse(listen)) == f"podman pull {option}{expected}"
+
+
+def test_how_to_pull_what_has_no_name_elsewhere() -> None:
+    made = ServeConfig(names=mirror_names(["h.lan:5000"]), default_registry="h.lan:5000")
+    assert pull_command(made, Address("h", 5)) == "podman pull --tls-verify=false h:5/NAME:TAG"
 
 
 def test_how_to_pull_through_a_socket() -> None:

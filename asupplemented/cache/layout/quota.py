@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import heapq
 import os
-import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.aio.files import map_write_errors
 from asupplemented.aio.locks import lock_file
-from asupplemented.errors import ConfigurationError, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -29,36 +27,12 @@ if TYPE_CHECKING:
     from asupplemented.cache.layout.paths import BlobUsage
     from asupplemented.model.digest import Digest
 
-__all__ = ("EvictionQueue", "Quota", "QuotaLock", "parse_size")
+__all__ = ("EvictionQueue", "Quota", "QuotaLock")
 
 BATCH: Final = 64
 """Blobs that are chosen at once; each is locked until it is removed."""
 
 _DIGITS: Final = 20
-
-_SIZE: Final = re.compile(r"([0-9]{1,15})(?:([KMGT])(i?)B?)?", re.ASCII | re.IGNORECASE)
-_POWERS: Final = {"K": 1, "M": 2, "G": 3, "T": 4}
-
-
-def parse_size(text: str) -> int:
-    """Parse a size: ``500MB``, ``10GiB``, ``10G`` (the same as ``10GiB``) or ``4096``.
-
-    Returns:
-        Bytes.
-
-    Raises:
-        ConfigurationError: The text is not a size above 0.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or int(match[1]) == 0:
-        message = f"{excerpt(text)} is not a size; write 10GiB, 500MB or a number of bytes"
-        raise ConfigurationError(message)
-    number, unit, binary = match.groups()
-    if unit is None:
-        return int(number)
-    decimal = text.strip().upper().endswith("B") and not binary
-    factor: int = (1000 if decimal else 1024) ** _POWERS[unit.upper()]
-    return int(number) * factor
 
 
 class EvictionQueue:
