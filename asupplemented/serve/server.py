@@ -269,13 +269,7 @@ class RegistryServer(AsyncResource):
     def _connect(self) -> asyncio.Protocol:
         if self._stopping or self._runner is None or self._runner.server is None:
             return _Refused()  # a handshake that was under way when the server was stopped
-        protocol = self._runner.server()
-        connection = HeadLimits(protocol, lost=self._forget)
-        self._connections[protocol] = connection
-        return connection
-
-    def _forget(self, connection: HeadLimits) -> None:
-        self._connections.pop(connection.protocol, None)
+        return HeadLimits(self._runner.server(), connections=self._connections)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         connection = self._connections.get(request.protocol)
