@@ -1,4 +1,4 @@
-"""Chromium without a window, driven by the DevTools protocol: what screenshots and tests need of it."""
+"""Chromium without a window, driven by the DevTools protocol, for screenshots and tests."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 IMAGES = Path(__file__).parent / "images"
-NOW = 1_796_000_531.0
+NOW = 1_795_960_931.0
 MIB = 1 << 20
 GIB = 1 << 30
 
@@ -39,7 +39,12 @@ def build_running() -> tuple[s.RunningStatus, ...]:
     """What is being answered."""
     rows = (
         (*("quay.io/team/app", "docker://quay.io/team/app:1.4", "miss"), 312 * MIB, 448 * MIB, 6.1),
-        (*("quay.io/team/app", "docker://quay.io/team/app:1.4", "joined"), 312 * MIB, 448 * MIB, 4.2),
+        (
+            *("quay.io/team/app", "docker://quay.io/team/app:1.4", "joined"),
+            312 * MIB,
+            448 * MIB,
+            4.2,
+        ),
         (*("docker.io/library/python", "oci:/var/cache/registry", "hit"), 21 * MIB, 29 * MIB, 0.4),
         (*("docker.io/library/postgres", None, ""), 0, None, 1.3),
     )
@@ -243,7 +248,7 @@ def build_status() -> s.Status:
                 message=(
                     "docker://docker.io/library/postgres:17 failed, so what it had before is "
                     "served: docker.io is not asked, to keep within its limit: 7 of 100 requests "
-                    "left until 13:00 UTC"
+                    "left until 15:00 UTC"
                 ),
                 count=1,
             ),
@@ -267,7 +272,6 @@ async def serve(status: Callable[[], s.Status]) -> AsyncIterator[str]:
 
 async def main(directory: Path) -> None:
     """Take both screenshots, in both colour schemes."""
-    directory.mkdir(exist_ok=True)
     async with serve(build_status) as url, open_page() as page:
         for name, width in (("wide", 1280), ("narrow", 400)):
             for scheme in ("light", "dark"):
@@ -283,4 +287,6 @@ async def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES))
+    chosen = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+    chosen.mkdir(exist_ok=True)
+    asyncio.run(main(chosen))

@@ -241,7 +241,6 @@ _HEALTH: Final = ResourceKey["SessionHealth"]("health of sources")
 
 def health_of(context: Context) -> SourceHealth:
     """The health of sources, as the principal of a session knows it."""
-
     return _session_health(context).of(context.principal)
 
 

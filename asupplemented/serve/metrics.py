@@ -12,8 +12,9 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -67,8 +68,7 @@ def count_as_worker(number: int) -> Hook | None:
     """
     if not has_prometheus() or DIRECTORY not in os.environ:
         return count_alone()
-    from prometheus_client import values
-
+    values = cast("Any", import_module("prometheus_client.values"))
     values.ValueClass = values.MultiProcessValue(lambda: f"worker{number}")
     return count_alone()
 
@@ -76,9 +76,8 @@ def count_as_worker(number: int) -> Hook | None:
 def forget_worker(number: int) -> None:
     """A worker has ended: what it held at the moment counts no more, what it counted stays."""
     if DIRECTORY in os.environ:
-        from prometheus_client.multiprocess import mark_process_dead
-
-        mark_process_dead(f"worker{number}")
+        multiprocess = cast("Any", import_module("prometheus_client.multiprocess"))
+        multiprocess.mark_process_dead(f"worker{number}")
 
 
 def exposition() -> Callable[[], tuple[bytes, str]] | None:

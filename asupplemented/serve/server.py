@@ -125,7 +125,8 @@ class RegistryServer(AsyncResource):
     def __init__(self, sockets: Sequence[socket.socket], metrics: Hook | None = None) -> None:
         self._sockets = sockets
         self._board = StatusBoard()
-        self._lines = LineWriter(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1)
+        # Without a standard output its number may be that of another file by now.
+        self._lines = LineWriter(None if sys.__stdout__ is None else sys.__stdout__.fileno())
         self._hooks: list[Hook] = [self._board, _Warnings()]
         if metrics is not None:
             self._hooks.append(metrics)
@@ -268,13 +269,7 @@ class RegistryServer(AsyncResource):
     def _connect(self) -> asyncio.Protocol:
         if self._stopping or self._runner is None or self._runner.server is None:
             return _Refused()  # a handshake that was under way when the server was stopped
-        protocol = self._runner.server()
-        connection = HeadLimits(protocol, lost=self._forget)
-        self._connections[protocol] = connection
-        return connection
-
-    def _forget(self, connection: HeadLimits) -> None:
-        self._connections.pop(connection.protocol, None)
+        return HeadLimits(self._runner.server(), connections=self._connections)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         connection = self._connections.get(request.protocol)

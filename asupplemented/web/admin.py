@@ -3,9 +3,9 @@
 It asks no upstream and needs no authentication (rule SRV-53), so bind it to an address that clients
 of the registry do not reach.
 
-Live pages hold a connection each, on which states are sent as server-sent events (rule SRV-52). One
-task takes a state each second, for all pages, as long as there are any. A page gets the newest state
-when it has read the one before, so a slow page skips states, and no state is queued for it.
+Live pages hold a connection each, on which states are sent as server-sent events (rule SRV-52).
+One task takes a state each second, for all pages, as long as there are any. A page gets the newest
+state when it has read the one before, so a slow page skips states, and none is queued for it.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ class _Feed:
         response.content_type = "text/event-stream"
         self._pages += 1
         if self._task is None:
+            self._state = b""  # It may be old.
             self._task = asyncio.get_running_loop().create_task(self._take_states())
         try:
             async with asyncio.timeout(WRITE):
@@ -183,12 +184,12 @@ class _Feed:
             async with asyncio.timeout(WRITE):
                 await response.write(message)
             changed = self._changed
-            if seen == self._number:
+            if seen == self._number or not self._state:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(COMMENT_AFTER):
                         await changed.wait()
             message = b": still here\n\n"
-            if seen != self._number:
+            if seen != self._number and self._state:
                 seen = self._number
                 message = b"id: %d\nevent: status\ndata: %b\n\n" % (seen, self._state)
         await response.write_eof()

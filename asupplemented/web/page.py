@@ -1,8 +1,8 @@
 """The status page: a `Status` as a tree of elements, and the tree as HTML.
 
 The tree is what the page shows. The server renders it as HTML, for browsers without scripts and for
-the first look, and sends it again and again as JSON (rule SRV-52). The script makes elements and text
-nodes of it and knows nothing of what they mean, so each sentence and each number has one home, here.
+the first look, and sends it again and again as JSON (rule SRV-52). The script makes elements and
+text nodes of it and does not know what they mean, so all words and numbers are made here.
 
 Text comes from clients and registries. In HTML it is escaped; the script makes text nodes of it. No
 name of an element or attribute comes from there.
@@ -38,6 +38,7 @@ __all__ = ("Element", "build_tree", "render_page", "show_time")
 _DIGEST: Final = re.compile(r"(sha\d+:[0-9a-f]{12})[0-9a-f]{20,}")
 _VOID: Final = frozenset(("link", "meta"))
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_NOTHING: Final = "\N{EN DASH}"
 _CACHE_USES: Final = {
     "hit": "from the cache",
     "joined": "joined a running fetch",
@@ -139,7 +140,7 @@ def _table(
         _make(
             "tr",
             *(
-                _make("td", cell, role="cell", class_=kind, data_label=name)
+                _make("td", cell, role="cell", class_=_classify(cell, kind), data_label=name)
                 for cell, (name, kind) in zip(row, columns, strict=True)
             ),
             role="row",
@@ -153,6 +154,11 @@ def _table(
         role="table",
         aria_labelledby=label,
     )
+
+
+def _classify(cell: _Node, kind: str) -> str:
+    """The class of a cell; narrow screens leave out those that say nothing."""
+    return f"{kind} none" if cell == _NOTHING else kind
 
 
 def _section(name: str, title: str, *children: _Node, note: str = "") -> Element:
@@ -199,14 +205,14 @@ def _describe_server(status: Status) -> Element:
 def _describe_totals(status: Status) -> Element:
     totals = status.totals
     found = totals.hits + totals.misses
-    ratio = "–" if not found else f"{totals.hits / found:.1%}"
+    ratio = _NOTHING if not found else f"{totals.hits / found:.1%}"
     tiles = (
         ("Running", f"{status.running_count:,}", "requests now"),
         ("Requests", f"{totals.requests:,}", f"{totals.refused:,} refused"),
         ("Failed", f"{totals.failed:,}", "5xx or cut"),
         ("Sent", show_size(totals.sent), "to clients"),
         ("Read", show_size(totals.fetched), f"{totals.asked:,} upstream requests"),
-        ("Hit ratio", ratio, f"{totals.hits:,} hits, {totals.misses:,} misses"),
+        ("Hit ratio", ratio, f"{totals.hits:,} of {found:,}"),
     )
     return _make(
         "dl",
@@ -251,18 +257,16 @@ def _describe_request(each: RunningStatus) -> Sequence[_Node]:
             _make("progress", value=str(each.sent), max=str(each.size or 1), aria_label="Sent"),
             _note(f"{show_size(each.sent)} of {show_size(each.size)} · {share:.0%}"),
         )
-    name = _make("strong", each.name or "–")
+    name = _make("strong", each.name or _NOTHING)
     what = () if each.reference is None else (_code(each.reference),)
+    use = (_note(_CACHE_USES[each.cache]),) if each.cache in _CACHE_USES else ()
     client = () if each.client is None else (_note(f"to {each.client}"),)
     return (
         _cell(name, *what, *client),
-        _cell(
-            _code("–" if each.source is None else each.source),
-            *((_note(_CACHE_USES[each.cache]),) if each.cache in _CACHE_USES else ()),
-        ),
+        _NOTHING if each.source is None else _cell(_code(each.source), *use),
         progress,
-        f"{show_size(int(rate))}/s",
-        _show_duration(each.seconds),
+        f"{show_size(int(rate))}/s" if each.sent else _NOTHING,
+        _show_duration(each.seconds) if each.seconds >= 1 else _show_latency(each.seconds),
     )
 
 
@@ -271,7 +275,7 @@ def _describe_members(status: Status) -> Element:
         return _section("members", "Members", _empty("No member was read from yet."))
     columns = (
         ("Member", "wide"),
-        ("Health", ""),
+        ("Health", "short"),
         ("Request budget", "bar"),
         ("Requests", "number"),
         ("Failures", "number"),
@@ -291,18 +295,18 @@ def _describe_member(member: MemberStatus, now: float) -> Sequence[_Node]:
     }
     health = pills[member.health]
     if member.health == "failing" and member.retry_in:
-        health = _cell(health, _note(f"asked last for {_show_duration(member.retry_in)}"))
-    failure: _Node = "–"
+        health = _cell(health, _note(f"tried again in {_show_duration(member.retry_in)}"))
+    failure: _Node = _NOTHING
     if member.error is not None:
         when = (_note(f"{_show_duration(now - member.failed)} ago"),) if member.failed else ()
         failure = _cell(_make("span", _shorten(member.error)), *when)
     return (
         _code(_show_source(member.source)),
         health,
-        "–" if member.budget is None else _describe_budget(member.budget),
-        f"{member.requests:,}" if member.requests else "–",
+        _NOTHING if member.budget is None else _describe_budget(member.budget),
+        f"{member.requests:,}" if member.requests else _NOTHING,
         f"{member.failures:,}",
-        _show_latency(member.seconds) if member.seconds else "–",
+        _show_latency(member.seconds) if member.seconds else _NOTHING,
         show_size(member.served),
         failure,
     )
@@ -331,7 +335,7 @@ def _describe_plans(status: Status) -> Element:
         "plans",
         "Plans",
         *map(_describe_plan, status.plans),
-        note=f"and {hidden:,} more" if hidden > 0 else "who serves what, and why",
+        note=f"and {hidden:,} more" if hidden > 0 else "which member serves what, and why",
     )
 
 
@@ -356,12 +360,16 @@ def _describe_plan(plan: PlanStatus) -> Element:
     )
     name = f"{plan.name} {plan.reference} {plan.digest}"
     members = _make("ol", *_describe_plan_members(plan), start="0", class_="plan-members")
-    columns = (("Manifest", ""), ("Served by", ""), ("Why", "wide"), ("Blobs", "wide"))
+    columns = (("Manifest", "short"), ("Served by", "short"), ("Why", "wide"), ("Blobs", "wide"))
     table = _table("plans", columns, map(_describe_manifest, plan.manifests))
     hidden = plan.manifest_count - len(plan.manifests)
     more = (_empty(f"{_show_count(hidden, 'manifest')} more"),) if hidden > 0 else ()
     missing = (
-        (_make("p", "No member has ", *_between([_code(each) for each in plan.missing], ", "), "."),)
+        (
+            _make(
+                "p", "No member has ", *_between([_code(each) for each in plan.missing], ", "), "."
+            ),
+        )
         if plan.missing
         else ()
     )
@@ -385,7 +393,7 @@ def _describe_manifest(manifest: ManifestStatus) -> Sequence[_Node]:
         _cell(_make("span", manifest.platform or manifest.kind), _code(manifest.digest)),
         _show_members(manifest.members),
         _shorten(manifest.rule),
-        _cell(*blobs) if blobs else "–",
+        _cell(*blobs) if blobs else _NOTHING,
     )
 
 
@@ -417,12 +425,17 @@ def _describe_cache(status: Status) -> Element:
     else:
         parts.append(_describe_fill(cache))
     if status.evictions:
-        columns = (("Evicted", "wide"), ("Size", "number"), ("Unused for", "number"), ("When", ""))
+        columns = (
+            ("Evicted", "wide"),
+            ("Size", "number"),
+            ("Unused for", "number"),
+            ("When", "short"),
+        )
         rows = (
             (
                 _code(each.digest),
                 show_size(each.size),
-                "–" if each.unused is None else _show_duration(each.unused),
+                _NOTHING if each.unused is None else _show_duration(each.unused),
                 f"{_show_duration(status.taken - each.at)} ago",
             )
             for each in status.evictions
@@ -461,7 +474,12 @@ def _describe_names(status: Status) -> Element:
         )
         parts.append(_table("names", columns, rows))
     if status.requested:
-        columns = (("Requested", "wide"), ("Requests", "number"), ("Sent", "number"), ("Last", ""))
+        columns = (
+            ("Requested", "wide"),
+            ("Requests", "number"),
+            ("Sent", "number"),
+            ("Last", "short"),
+        )
         requested = (
             (
                 _code(each.name),
@@ -480,7 +498,7 @@ def _describe_names(status: Status) -> Element:
 def _describe_warnings(status: Status) -> Element:
     if not status.warnings:
         return _section("warnings", "Warnings", _empty("There was no warning."))
-    columns = (("Warning", "wide"), ("Times", "number"), ("Last", ""))
+    columns = (("Warning", "wide"), ("Times", "number"), ("Last", "short"))
     rows = (
         (
             _cell(_make("span", _shorten(each.message)), _note(each.source)),
@@ -511,7 +529,9 @@ def render_page(status: Status) -> str:
     taken = f"Snapshot of {show_time(status.taken, date=True)}"
     body = _make(
         "body",
-        _make("header", _make("h1", "Registry status"), _make("p", taken, id="live", role="status")),
+        _make(
+            "header", _make("h1", "Registry status"), _make("p", taken, id="live", role="status")
+        ),
         _make("main", *build_tree(status), id="status"),
     )
     html = _make("html", head, body, lang="en")

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from importlib.metadata import PackageNotFoundError, version
 from collections import OrderedDict, deque
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -30,7 +30,6 @@ from asupplemented.aio.retry import Clock
 from asupplemented.aio.threads import run_blocking
 from asupplemented.blobs.health import breakers_of, host_of
 from asupplemented.budget import ledger_of
-from asupplemented.errors import SupplementedError
 from asupplemented.events import (
     AttemptFailed,
     BlobEvicted,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from asupplemented.cache.layout.layout_cache import CacheStats, LayoutCache
     from asupplemented.catalog.catalog import Catalog
     from asupplemented.catalog.images import CatalogEntry
+    from asupplemented.errors import SupplementedError
     from asupplemented.events import Event
     from asupplemented.session import Session
     from asupplemented.supplemented.resolution import Resolution
@@ -370,7 +370,9 @@ class StatusBoard:
             case AttemptFailed(reference=reference, error=error, message=message):
                 self._note_failure(host_of(reference), f"{error}: {message}")
             case BlobEvicted(digest=digest, size=size, seconds_unused=unused):
-                eviction = EvictionStatus(at=self._wall(), digest=digest, size=size, unused=unused)
+                eviction = EvictionStatus(
+                    at=self._wall(), digest=str(digest), size=size, unused=unused
+                )
                 self._evictions.appendleft(eviction)
             case Warned(reference=reference, message=message):
                 self._note_warning(_clean(reference), _clean(message))
@@ -381,7 +383,7 @@ class StatusBoard:
         totals = self._totals
         totals.requests += 1
         totals.sent += event.sent
-        totals.failed += event.status >= 500 or event.error is not None and event.status < 400  # noqa: PLR2004
+        totals.failed += event.status >= 500 or (event.error is not None and event.status < 400)  # noqa: PLR2004
         totals.refused += 400 <= event.status < 500  # noqa: PLR2004
         totals.hits += event.cache in {"hit", "joined", "stale"}
         totals.misses += event.cache == "miss"
@@ -491,7 +493,7 @@ class StatusBoard:
             plan = PlanStatus(
                 name=_clean(entry.name),
                 reference=entry.reference,
-                digest=resolution.top,
+                digest=str(resolution.top),
                 stale=entry.stale,
                 age=entry.age,
                 leases=entry.leases,
@@ -502,7 +504,9 @@ class StatusBoard:
                 },
                 manifests=manifests,
                 manifest_count=len(resolution.sources),
-                missing=tuple(each.digest for each in islice(resolution.missing, MAX_MANIFESTS)),
+                missing=tuple(
+                    str(each.digest) for each in islice(resolution.missing, MAX_MANIFESTS)
+                ),
             )
             _add_plan(plans, plan)
         return tuple(plans.values())
@@ -646,7 +650,7 @@ def merge_status(parts: Sequence[Status]) -> Status:
         names=newest.names,
         requested=tuple(sorted(requested.values(), key=lambda name: -name.last)[:MAX_NAMES]),
         cache=_merge_caches(caches),
-        evictions=_newest((each for part in parts for each in part.evictions)),
+        evictions=_newest(each for part in parts for each in part.evictions),
         warnings=_newest(warnings.values()),
     )
 
@@ -751,7 +755,7 @@ def _explain_manifests(resolution: Resolution) -> tuple[ManifestStatus, ...]:
         explained = resolution.explain(instance.digest)
         manifests.append(
             ManifestStatus(
-                digest=instance.digest,
+                digest=str(instance.digest),
                 kind=explained.kind,
                 platform=None if instance.platform is None else str(instance.platform),
                 members=tuple(candidate.member for candidate in explained.candidates),
@@ -764,5 +768,5 @@ def _explain_manifests(resolution: Resolution) -> tuple[ManifestStatus, ...]:
 
 def _clean(text: str) -> str:
     """A text without what URLs have behind ``?`` and before ``@``, and not too long."""
-    text = _QUERY.sub(r"\1", _USER.sub(r"\1", text))
+    text = _QUERY.sub(r"\1", _USER.sub(r"\1", str(text)))
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
