@@ -14,6 +14,7 @@ DEFAULT_PYTHON = PYTHONS[0]
 
 INTEROP_PROGRAMS = {
     "busybox": "busybox-static",
+    "chromium": "chromium",
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",

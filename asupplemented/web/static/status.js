@@ -40,7 +40,11 @@ const keyOf = (node, position) => node[1]?.["data-key"] ?? position;
 // Children that have a key keep their element, wherever they move.
 function changeChildren(parent, before, after) {
   const old = new Map();
-  [...parent.childNodes].forEach((element, n) => old.set(keyOf(before[n], n), [element, before[n]]));
+  [...parent.childNodes].forEach((element, n) => {
+    const key = keyOf(before[n], n);
+    if (old.has(key)) element.remove();
+    else old.set(key, [element, before[n]]);
+  });
   after.forEach((node, position) => {
     const key = keyOf(node, position);
     const place = parent.childNodes[position] ?? null;
