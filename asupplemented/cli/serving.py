@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from asupplemented.serve.clients import ClientFile
     from asupplemented.serve.config import Address, ServeConfig, TlsFiles
 
-__all__ = ("ServeOptions", "mirrors", "serve")
+__all__ = ("AccessLog", "ServeOptions", "mirrors", "serve")
 
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:5000"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from asupplemented import LayoutCache, TieredCache
+from asupplemented import LayoutCache, TieredCache, remedies
 from asupplemented.errors import ConfigurationError, NameUnknownError, NetworkError
 from asupplemented.events import Warned
 from asupplemented.limits import GIB
@@ -175,6 +176,19 @@ def test_every_remedy_is_right() -> None:
             [example] = meta_of(field).examples or ()
             _, wrong = convert_table({field.encode_name: example}, kind)
             assert not [each for each in wrong if "is missing" not in each.message], field.name
+
+
+@pytest.mark.parametrize(
+    "remedy",
+    [each for each in vars(remedies).values() if isinstance(each, remedies.Remedy)],
+    ids=str,
+)
+def test_every_setting_that_errors_advise_exists(remedy: remedies.Remedy) -> None:
+    with in_settings():
+        advice = remedies.advise("{}", remedy, registry="a.b:5", origin="https://c.d")
+    values, wrong = convert_table(tomllib.loads(advice.removeprefix("; ")), ServeConfig)
+    assert not [each for each in wrong if each.key != ("names",)]
+    assert len(values) == bool(advice)
 
 
 def test_lines_of_keys() -> None:
