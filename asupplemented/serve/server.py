@@ -14,7 +14,6 @@ import asyncio
 import logging
 import sys
 from contextlib import AsyncExitStack, ExitStack
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Iterable, Sequence
-    from contextvars import Context
 
     from asupplemented.abc import Hook
     from asupplemented.events import Event
@@ -63,16 +61,11 @@ class Generation(AsyncResource):
         opened: What it opened.
         tls: The certificate, None for plain http.
         scope: Closes what was opened.
-        context: What it is opened, served and closed in: how errors word their remedies is set for
-            a context, and only there can it be reset.
     """
 
-    def __init__(
-        self, opened: Opened, tls: ssl.SSLContext | None, scope: AsyncExitStack, context: Context
-    ) -> None:
+    def __init__(self, opened: Opened, tls: ssl.SSLContext | None, scope: AsyncExitStack) -> None:
         self.opened = opened
         self.tls = tls
-        self.context = context
         self._scope = scope
         self._handler = registry_handler(
             opened.catalog, opened.session, authenticate=opened.authenticate
@@ -89,11 +82,9 @@ class Generation(AsyncResource):
             SupplementedError: It cannot be used; nothing stays open.
         """
         tls = None if config.tls is None else await asyncio.to_thread(config.tls.load)
-        context = copy_context()
         async with AsyncExitStack() as scope:
-            entering = scope.enter_async_context(open_config(config, hooks=hooks))
-            opened = await asyncio.create_task(entering, context=context)
-            return cls(opened, tls, scope.pop_all(), context)
+            opened = await scope.enter_async_context(open_config(config, hooks=hooks))
+            return cls(opened, tls, scope.pop_all())
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request."""
@@ -111,7 +102,7 @@ class Generation(AsyncResource):
         await self._unused.wait()
 
     async def aclose(self) -> None:
-        await asyncio.create_task(self._scope.aclose(), context=self.context)
+        await self._scope.aclose()
 
 
 class RegistryServer(AsyncResource):
@@ -153,7 +144,7 @@ class RegistryServer(AsyncResource):
             app, access_log=None, keepalive_timeout=IDLE_SECONDS, max_field_size=HEAD_BYTES
         )
         await self._runner.setup()
-        await self._listen(self._current)
+        await self._listen(self._current.tls)
 
     async def prepare(self, config: ServeConfig) -> None:
         """Open a configuration, and go on with the old one until `finish`.
@@ -174,7 +165,7 @@ class RegistryServer(AsyncResource):
         if prepared is None or old is None:
             return
         if use and (old.tls is not None or prepared.tls is not None):
-            await self._listen(prepared)
+            await self._listen(prepared.tls)
         self._prepared = None
         if not use:
             await prepared.aclose()
@@ -241,15 +232,8 @@ class RegistryServer(AsyncResource):
             return self._hooks
         return [*self._hooks, AccessLog(self._lines, config.access_log)]
 
-    async def _listen(self, generation: Generation) -> None:
-        """Accept connections; those that come from now on are shown its certificate."""
-        accepting = self._accept(generation.tls)
-        servers = await asyncio.create_task(accepting, context=generation.context)
-        before, self._servers = self._servers, servers
-        for each in before:
-            each.close()
-
-    async def _accept(self, tls: ssl.SSLContext | None) -> list[asyncio.Server]:
+    async def _listen(self, tls: ssl.SSLContext | None) -> None:
+        """Accept connections; those that come from now on are shown this certificate."""
         loop = asyncio.get_running_loop()
         servers: list[asyncio.Server] = []
         with ExitStack() as stack:
@@ -264,7 +248,9 @@ class RegistryServer(AsyncResource):
                 stack.callback(server.close)
                 servers.append(server)
             stack.pop_all()
-        return servers
+        before, self._servers = self._servers, servers
+        for each in before:
+            each.close()
 
     def _connect(self) -> asyncio.Protocol:
         if self._stopping or self._runner is None or self._runner.server is None:
