@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from asupplemented.abc import Hook
+    from asupplemented.telemetry.prometheus import PrometheusMetrics
 
 __all__ = ("count_alone", "count_as_worker", "exposition", "forget_worker", "shared_metrics")
 
@@ -51,7 +51,7 @@ def shared_metrics() -> Generator[None]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def count_alone() -> Hook | None:
+def count_alone() -> PrometheusMetrics | None:
     """What counts in a process that serves alone; None without the extra ``prometheus``."""
     if not has_prometheus():
         return None
@@ -60,7 +60,7 @@ def count_alone() -> Hook | None:
     return PrometheusMetrics()
 
 
-def count_as_worker(number: int) -> Hook | None:
+def count_as_worker(number: int) -> PrometheusMetrics | None:
     """What counts in a worker; None without the extra ``prometheus``.
 
     Args:
