@@ -59,7 +59,7 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; what is marked slow runs on the default Python only."""
-    install(session, "tests", extras="cli,redis,s3")
+    install(session, "tests", extras="cli,otel,prometheus,redis,s3")
     chosen = () if session.python == DEFAULT_PYTHON else ("-m", "not slow")
     arguments = ("--ignore=tests/interop", "--numprocesses=auto", *chosen, *session.posargs)
     session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
@@ -90,7 +90,7 @@ def interop(session: nox.Session) -> None:
     ]
     if missing:
         session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
-    install(session, "interop", extras="cli,redis,s3")
+    install(session, "interop", extras="cli,otel,prometheus,redis,s3")
     arguments = ("-m", "interop", "tests/interop", *session.posargs)
     session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 
