@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from asupplemented.serve.clients import ClientFile
     from asupplemented.serve.config import Address, ServeConfig, TlsFiles
 
-__all__ = ("ServeOptions", "mirrors", "serve")
+__all__ = ("AccessLog", "ServeOptions", "mirrors", "serve")
 
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:5000"
@@ -241,10 +241,12 @@ def serve(options: ServeOptions) -> None:
 
 
 async def _open_once(config: ServeConfig, reporter: ConsoleReporter) -> None:
-    from asupplemented.serve.config import open_config
+    from asupplemented.serve.config import in_settings, open_config
 
-    async with open_config(config, hooks=(reporter,)):
-        reporter.info("the configuration is right")
+    with in_settings():
+        async with open_config(config, hooks=(reporter,)):
+            pass
+    reporter.info("the configuration is right")
 
 
 ForOption = Annotated[
@@ -308,7 +310,7 @@ def mirrors(
             _write_files(files, output)
         else:
             write_text("\n".join(each.text for each in files).rstrip("\n"))
-        for note in notes_for(client):
+        for note in notes_for(client, proxy):
             reporter.info(f"note: {note}")
 
 
@@ -327,7 +329,8 @@ def _find_proxy(config: Path | None, mirror: list[str] | None, address: str | No
     found = load_config(config, files=False)
     with as_usage_error("--address"):
         url = address or address_of(found)
-        return Proxy(url, served_prefixes(found.names), found.default_registry)
+        login = found.htpasswd is not None
+        return Proxy(url, served_prefixes(found.names), found.default_registry, login)
 
 
 def _write_files(files: Iterable[ClientFile], directory: Path) -> None:

@@ -48,23 +48,24 @@ class LineWriter:
     """Writes lines to a file descriptor, in a thread that ends with `close`.
 
     Args:
-        fd: The descriptor, which stays open.
+        fd: The descriptor, which stays open; None drops all lines.
         limit: Lines that may wait.
     """
 
-    def __init__(self, fd: int, *, limit: int = LINES) -> None:
-        self._fd = fd
+    def __init__(self, fd: int | None, *, limit: int = LINES) -> None:
+        self._fd = -1 if fd is None else fd
         self._limit = limit
         self._lines = deque[bytes]()
         self._dropped = 0
         self._told = 0
         """How many of the dropped lines a line told of; only the thread counts them."""
-        self._broken = False
+        self._broken = fd is None
         self._wake = threading.Event()
         self._closing = threading.Event()
         # A daemon: a reader that stands still must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
-        self._thread.start()
+        if not self._broken:
+            self._thread.start()
 
     def write(self, line: str) -> None:
         """Queue a line, without its line break; it is dropped if too many wait."""
@@ -80,7 +81,8 @@ class LineWriter:
         """Write what waits, for at most so many seconds."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(within)
+        if self._thread.ident is not None:
+            self._thread.join(within)
 
     def _run(self) -> None:
         try:
@@ -142,10 +144,13 @@ def _show_time(now: float) -> str:
 
 def format_json(event: RequestServed, now: float) -> str:
     """The line of a request as a JSON object. The time is UTC, durations are seconds."""
-    fields = {"time": _show_time(now), **event._asdict()}
-    for name in ("seconds", "first_byte"):
-        if fields[name] is not None:
-            fields[name] = round(fields[name], 6)
+    first_byte = event.first_byte
+    fields: dict[str, object] = {
+        "time": _show_time(now),
+        **event._asdict(),
+        "seconds": round(event.seconds, 6),
+        "first_byte": None if first_byte is None else round(first_byte, 6),
+    }
     # JSON escapes the control characters of ASCII but this one; the rest of Unicode is escaped too.
     return json.dumps(fields, separators=(",", ":")).replace("\x7f", "\\u007f")
 

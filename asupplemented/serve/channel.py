@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from asupplemented.serve.config import ServeConfig
 
 __all__ = (
+    "ORDERS",
+    "REPORTS",
     "Channel",
     "Failed",
     "Finish",
@@ -32,6 +34,7 @@ __all__ = (
     "Running",
     "Start",
     "Stop",
+    "open_channel",
     "pack",
     "unpack",
 )
@@ -77,7 +80,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: it cannot start, and ends."""
+    """From a worker: it cannot go on, and ends."""
 
     message: str
 
@@ -97,6 +100,9 @@ class Running(msgspec.Struct, frozen=True, tag=True):
 
 Report: TypeAlias = Ready | Failed | Prepared | Running
 """What a worker says."""
+
+ORDERS: Final[msgspec.json.Decoder[Order]] = msgspec.json.Decoder(Order)
+REPORTS: Final[msgspec.json.Decoder[Report]] = msgspec.json.Decoder(Report)
 
 M = TypeVar("M")
 
@@ -119,12 +125,6 @@ class Channel(Generic[M]):
         self._reader = reader
         self._writer = writer
         self._decoder = decoder
-
-    @classmethod
-    async def open(cls, end: socket.socket, decoder: msgspec.json.Decoder[M]) -> Channel[M]:
-        """Use one end of a socket pair, which the channel closes."""
-        reader, writer = await asyncio.open_connection(sock=end, limit=LONGEST)
-        return cls(reader, writer, decoder)
 
     def send(self, message: Order | Report) -> None:
         """Send a message. One that the other side has no room for is dropped.
@@ -152,6 +152,17 @@ class Channel(Generic[M]):
     def close(self) -> None:
         """Close this end; what was sent still arrives."""
         self._writer.close()
+
+
+async def open_channel(end: socket.socket, decoder: msgspec.json.Decoder[M]) -> Channel[M]:
+    """Use one end of a socket pair, which the channel closes.
+
+    Args:
+        end: Of this process.
+        decoder: Reads the messages of the other side.
+    """
+    reader, writer = await asyncio.open_connection(sock=end, limit=LONGEST)
+    return Channel(reader, writer, decoder)
 
 
 def pack(config: ServeConfig) -> bytes:

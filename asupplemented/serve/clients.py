@@ -2,6 +2,9 @@
 
 Each client has its own way to say which registry an image belongs to. podman, buildah and skopeo
 put it into the path, containerd into the query (``ns``), and docker only ever means docker.io.
+
+The command line imports this module for each of its commands, so catalogs are imported where they
+are used.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asupplemented.catalog.names import normalize_name, split_name
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.model.name import DEFAULT_REGISTRY
 
@@ -73,6 +75,7 @@ class Proxy:
         url: ``http://HOST[:PORT]``, or https. containerd also takes a path after it.
         prefixes: What it serves of other registries: ``quay.io``, or ``quay.io/team``.
         default_registry: The registry of names without one, as in `ServeConfig`.
+        login: Whether clients log in.
 
     Raises:
         ConfigurationError: The URL is something else.
@@ -81,6 +84,7 @@ class Proxy:
     url: str
     prefixes: tuple[str, ...]
     default_registry: str | None = None
+    login: bool = False
 
     def __post_init__(self) -> None:
         if _URL.fullmatch(self.url) is None:
@@ -114,6 +118,8 @@ def served_prefixes(names: Iterable[str]) -> tuple[str, ...]:
     Args:
         names: As in `ServeConfig`. Those without a registry are pulled from the proxy itself.
     """
+    from asupplemented.catalog.names import normalize_name, split_name
+
     found: dict[str, None] = {}
     for name in map(normalize_name, names):
         if split_name(name)[1] is not None:
@@ -239,8 +245,8 @@ def _for_docker(proxy: Proxy, *, exclusive: bool) -> ClientFile:
     return ClientFile("daemon.json", f"{text}\n")
 
 
-def notes_for(client: Client) -> tuple[str, ...]:
-    """What to do with the files of a client, and what they do not do."""
+def notes_for(client: Client, proxy: Proxy) -> tuple[str, ...]:
+    """What to do with the files of a client, and what they do not do (rule SRV-20)."""
     match client:
         case Client.PODMAN:
             return ()
@@ -252,11 +258,16 @@ def notes_for(client: Client) -> tuple[str, ...]:
             return (note,)
         case Client.DOCKER:
             note = (
-                "docker asks this mirror for images of docker.io only, and without a login; with "
-                "the containerd image store, /etc/docker/certs.d/HOST/hosts.toml works for every "
-                "registry: see mirrors --for containerd"
+                "docker asks this mirror for images of docker.io only; with the containerd image "
+                "store, /etc/docker/certs.d/HOST/hosts.toml works for every registry: see "
+                "mirrors --for containerd"
             )
-            return ("this is for /etc/docker/daemon.json; restart docker after that", note)
+            login = (
+                "docker without the containerd image store answers the proxy, which asks for a "
+                "login, with its account of Docker Hub; serve docker without htpasswd"
+            )
+            first = "this is for /etc/docker/daemon.json; restart docker after that"
+            return (first, note, login) if proxy.login else (first, note)
 
 
 def pull_command(config: ServeConfig, address: Address) -> str:
@@ -278,6 +289,8 @@ def pull_command(config: ServeConfig, address: Address) -> str:
 
 def _example(config: ServeConfig) -> str:
     """A name with a tag that is served, with ``NAME:TAG`` in it if nothing better is known."""
+    from asupplemented.catalog.names import normalize_name, split_name
+
     for name in config.names:
         if "*" not in name:
             return f"{name}:latest"

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct, field
 from asupplemented import remedies
 from asupplemented.abc import Timeouts
 from asupplemented.aio.files import read_limited
+from asupplemented.aio.threads import run_blocking
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.catalog import Catalog, RequestBudget
 from asupplemented.catalog.names import Defaults, Names, normalize_name, split_name
@@ -34,10 +35,12 @@ from asupplemented.model.sizes import parse_size
 from asupplemented.serve.htpasswd import read_htpasswd
 from asupplemented.serve.toml_file import Mistake, read_struct
 from asupplemented.session import LOOKAHEAD, Session
+from asupplemented.transports.registry.addresses import parse_origin
 from asupplemented.transports.registry.host_config import HostCredentials, make_registry_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from asupplemented.abc import BlobCache, Hook
     from asupplemented.web.access import Authenticate
@@ -50,6 +53,7 @@ __all__ = (
     "TlsFiles",
     "default_of",
     "find_mistakes",
+    "in_settings",
     "load_config",
     "mirror_names",
     "open_config",
@@ -63,6 +67,7 @@ TIMEOUTS: Final = Timeouts(connect=5.0, first_byte=5.0)
 
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", re.ASCII)
 _UNIX: Final = "unix:"
+_REDIS: Final = ("redis://", "rediss://", "unix://")
 _MAX_PORT: Final = 65535
 
 
@@ -458,10 +463,23 @@ def find_mistakes(config: ServeConfig, *, files: bool = True) -> Iterator[Mistak
         files: Whether the files that it names are checked, too.
     """
     yield from _find_wrong_names(config)
-    if config.admin in config.listen and str(config.admin).rpartition(":")[2] != "0":
-        yield Mistake(("admin",), f"{config.admin} is in listen, too; choose another address")
-    if not files:
-        return
+    admin = config.admin
+    if admin is not None and admin in config.listen and (admin.port or admin.path):
+        yield Mistake(("admin",), f"{admin} is in listen, too; choose another address")
+    if config.redis is not None and not config.redis.startswith(_REDIS):
+        message = "redis is the URL of a server; write redis://HOST:PORT or rediss://HOST:PORT"
+        yield Mistake(("redis",), message)
+    for registry, origins in config.token_servers.items():
+        for origin in origins:
+            try:
+                parse_origin(origin)
+            except ValueError as error:
+                yield Mistake(("token_servers", registry), f"a token server {error}")
+    if files:
+        yield from _find_wrong_files(config)
+
+
+def _find_wrong_files(config: ServeConfig) -> Iterator[Mistake]:
     if config.cache is not None and (message := _find_no_directory(config.cache.path)):
         yield Mistake(("cache", "path"), message)
     checks: list[tuple[str, Callable[[], object]]] = []
@@ -551,6 +569,11 @@ _WORDS: Final = {
 """What errors advise, as it is written in a configuration."""
 
 
+def in_settings() -> AbstractContextManager[None]:
+    """Word messages that are made in the body, and in tasks that begin there, for its reader."""
+    return remedies.wording(_WORDS.get)
+
+
 @asynccontextmanager
 async def open_config(config: ServeConfig, *, hooks: Iterable[Hook] = ()) -> AsyncGenerator[Opened]:
     """Make the cache, the session and the catalog of a configuration. No upstream is asked.
@@ -564,12 +587,10 @@ async def open_config(config: ServeConfig, *, hooks: Iterable[Hook] = ()) -> Asy
             not installed.
     """
     async with AsyncExitStack() as scope:
-        scope.enter_context(remedies.wording(_WORDS.get))
         cache = None
         if config.cache is not None:
             cache = LayoutCache(config.cache.path, config.cache.max_bytes, fills=config.cache.fills)
             await scope.enter_async_context(cache)
-        hooks = tuple(hooks)
 
         def warn(message: str) -> None:
             session.emit(Warned("", message))
@@ -585,10 +606,10 @@ async def open_config(config: ServeConfig, *, hooks: Iterable[Hook] = ()) -> Asy
             settings=(make_registry_options(config),),
         )
         credentials.context = session
-        if cache is not None and (reason := _find_no_room(cache.path)):
-            warn(f"the cache {cache.path} {reason}; images are served, and not kept")
         budget = await _open_budget(config, scope)
         await scope.enter_async_context(session)
+        if cache is not None and (reason := await run_blocking(session, _find_no_room, cache.path)):
+            warn(f"the cache {cache.path} {reason}; images are served, and not kept")
         catalog = Catalog(
             config.names,
             allow=config.allow,
@@ -602,7 +623,9 @@ async def open_config(config: ServeConfig, *, hooks: Iterable[Hook] = ()) -> Asy
             budget=budget,
         )
         await scope.enter_async_context(catalog)
-        authenticate = None if config.htpasswd is None else read_htpasswd(config.htpasswd)
+        authenticate = None
+        if config.htpasswd is not None:
+            authenticate = await run_blocking(session, read_htpasswd, config.htpasswd)
         yield Opened(session, catalog, cache, authenticate)
 
 

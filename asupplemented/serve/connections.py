@@ -15,7 +15,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import MutableMapping
 
     from aiohttp import web
 
@@ -38,11 +38,11 @@ class HeadLimits(asyncio.Protocol):
     Args:
         protocol: What handles the connection.
         seconds: From the first byte of a head to its last.
-        lost: Called with this when the connection has ended.
+        connections: Has this as the value of `protocol` as long as the connection lives.
     """
 
     __slots__ = (
-        "_lost",
+        "_connections",
         "_protocol",
         "_reading",
         "_seconds",
@@ -57,11 +57,11 @@ class HeadLimits(asyncio.Protocol):
         protocol: web.RequestHandler,
         *,
         seconds: float = HEAD_SECONDS,
-        lost: Callable[[HeadLimits], object],
+        connections: MutableMapping[object, HeadLimits],
     ) -> None:
         self._protocol = protocol
         self._seconds = seconds
-        self._lost = lost
+        self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reading = True
@@ -69,27 +69,24 @@ class HeadLimits(asyncio.Protocol):
         self._tail = b""
         """The last bytes of a head that goes on, in which its end may have begun."""
 
-    @property
-    def protocol(self) -> web.RequestHandler:
-        """What handles the connection."""
-        return self._protocol
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        # Not before: a handshake that fails ends without `connection_lost`.
+        self._connections[self._protocol] = self
         self._protocol.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.end_head()
         self._transport = None
-        self._lost(self)
+        self._connections.pop(self._protocol, None)
         self._protocol.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self._reading or self._look(data):
             self._protocol.data_received(data)
 
-    def eof_received(self) -> bool | None:
-        return self._protocol.eof_received()
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
 
     def pause_writing(self) -> None:
         self._protocol.pause_writing()

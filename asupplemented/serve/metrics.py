@@ -12,13 +12,14 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from asupplemented.abc import Hook
+    from asupplemented.telemetry.prometheus import PrometheusMetrics
 
 __all__ = ("count_alone", "count_as_worker", "exposition", "forget_worker", "shared_metrics")
 
@@ -50,7 +51,7 @@ def shared_metrics() -> Generator[None]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def count_alone() -> Hook | None:
+def count_alone() -> PrometheusMetrics | None:
     """What counts in a process that serves alone; None without the extra ``prometheus``."""
     if not has_prometheus():
         return None
@@ -59,7 +60,7 @@ def count_alone() -> Hook | None:
     return PrometheusMetrics()
 
 
-def count_as_worker(number: int) -> Hook | None:
+def count_as_worker(number: int) -> PrometheusMetrics | None:
     """What counts in a worker; None without the extra ``prometheus``.
 
     Args:
@@ -67,8 +68,7 @@ def count_as_worker(number: int) -> Hook | None:
     """
     if not has_prometheus() or DIRECTORY not in os.environ:
         return count_alone()
-    from prometheus_client import values
-
+    values = cast("Any", import_module("prometheus_client.values"))
     values.ValueClass = values.MultiProcessValue(lambda: f"worker{number}")
     return count_alone()
 
@@ -76,9 +76,8 @@ def count_as_worker(number: int) -> Hook | None:
 def forget_worker(number: int) -> None:
     """A worker has ended: what it held at the moment counts no more, what it counted stays."""
     if DIRECTORY in os.environ:
-        from prometheus_client.multiprocess import mark_process_dead
-
-        mark_process_dead(f"worker{number}")
+        multiprocess = cast("Any", import_module("prometheus_client.multiprocess"))
+        multiprocess.mark_process_dead(f"worker{number}")
 
 
 def exposition() -> Callable[[], tuple[bytes, str]] | None:

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import sys
 from contextlib import AsyncExitStack, ExitStack
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -22,6 +21,7 @@ from aiohttp import web
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
+from asupplemented.cache.layout.layout_cache import CacheStats
 from asupplemented.events import Warned
 from asupplemented.serve.access_log import AccessLog, LineWriter
 from asupplemented.serve.config import open_config
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     import socket
     import ssl
     from collections.abc import Iterable, Sequence
-    from contextvars import Context
 
     from asupplemented.abc import Hook
     from asupplemented.events import Event
     from asupplemented.serve.config import Opened, ServeConfig
+    from asupplemented.telemetry.prometheus import PrometheusMetrics
     from asupplemented.web.status import Status
 
 __all__ = ("RegistryServer",)
@@ -49,6 +49,9 @@ IDLE_SECONDS: Final = 75.0
 
 CUT_WITHIN: Final = 2.0
 """Seconds in which requests end whose connections were cut."""
+
+MEASURE_EVERY: Final = 5.0
+"""Seconds between two looks at what the cache holds."""
 
 WARN_AGAIN: Final = 60.0
 """Seconds in which the same warning is logged once."""
@@ -63,16 +66,11 @@ class Generation(AsyncResource):
         opened: What it opened.
         tls: The certificate, None for plain http.
         scope: Closes what was opened.
-        context: What it is opened, served and closed in: how errors word their remedies is set for
-            a context, and only there can it be reset.
     """
 
-    def __init__(
-        self, opened: Opened, tls: ssl.SSLContext | None, scope: AsyncExitStack, context: Context
-    ) -> None:
+    def __init__(self, opened: Opened, tls: ssl.SSLContext | None, scope: AsyncExitStack) -> None:
         self.opened = opened
         self.tls = tls
-        self.context = context
         self._scope = scope
         self._handler = registry_handler(
             opened.catalog, opened.session, authenticate=opened.authenticate
@@ -89,11 +87,9 @@ class Generation(AsyncResource):
             SupplementedError: It cannot be used; nothing stays open.
         """
         tls = None if config.tls is None else await asyncio.to_thread(config.tls.load)
-        context = copy_context()
         async with AsyncExitStack() as scope:
-            entering = scope.enter_async_context(open_config(config, hooks=hooks))
-            opened = await asyncio.create_task(entering, context=context)
-            return cls(opened, tls, scope.pop_all(), context)
+            opened = await scope.enter_async_context(open_config(config, hooks=hooks))
+            return cls(opened, tls, scope.pop_all())
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request."""
@@ -111,7 +107,7 @@ class Generation(AsyncResource):
         await self._unused.wait()
 
     async def aclose(self) -> None:
-        await asyncio.create_task(self._scope.aclose(), context=self.context)
+        await self._scope.aclose()
 
 
 class RegistryServer(AsyncResource):
@@ -119,13 +115,18 @@ class RegistryServer(AsyncResource):
 
     Args:
         sockets: Where connections come from. They stay open.
-        metrics: A hook that counts, None for no metrics.
+        metrics: What is counted, None for nothing.
     """
 
-    def __init__(self, sockets: Sequence[socket.socket], metrics: Hook | None = None) -> None:
+    def __init__(
+        self, sockets: Sequence[socket.socket], metrics: PrometheusMetrics | None = None
+    ) -> None:
         self._sockets = sockets
+        self._metrics = metrics
+        self._measuring: asyncio.Task[None] | None = None
         self._board = StatusBoard()
-        self._lines = LineWriter(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1)
+        # Without a standard output its number may be that of another file by now.
+        self._lines = LineWriter(None if sys.__stdout__ is None else sys.__stdout__.fileno())
         self._hooks: list[Hook] = [self._board, _Warnings()]
         if metrics is not None:
             self._hooks.append(metrics)
@@ -152,7 +153,9 @@ class RegistryServer(AsyncResource):
             app, access_log=None, keepalive_timeout=IDLE_SECONDS, max_field_size=HEAD_BYTES
         )
         await self._runner.setup()
-        await self._listen(self._current)
+        await self._listen(self._current.tls)
+        if self._metrics is not None:
+            self._measuring = asyncio.create_task(self._measure(self._metrics))
 
     async def prepare(self, config: ServeConfig) -> None:
         """Open a configuration, and go on with the old one until `finish`.
@@ -173,7 +176,7 @@ class RegistryServer(AsyncResource):
         if prepared is None or old is None:
             return
         if use and (old.tls is not None or prepared.tls is not None):
-            await self._listen(prepared)
+            await self._listen(prepared.tls)
         self._prepared = None
         if not use:
             await prepared.aclose()
@@ -225,8 +228,9 @@ class RegistryServer(AsyncResource):
         for each in self._servers:
             each.close()
         generations = [self._prepared, self._current, *self._retired.values()]
-        for task in self._retired:
-            task.cancel()
+        for task in (*self._retired, self._measuring):
+            if task is not None:
+                task.cancel()
         self._prepared = self._current = None
         try:
             await close_all((each for each in generations if each is not None), "the registry")
@@ -240,15 +244,8 @@ class RegistryServer(AsyncResource):
             return self._hooks
         return [*self._hooks, AccessLog(self._lines, config.access_log)]
 
-    async def _listen(self, generation: Generation) -> None:
-        """Accept connections; those that come from now on are shown its certificate."""
-        accepting = self._accept(generation.tls)
-        servers = await asyncio.create_task(accepting, context=generation.context)
-        before, self._servers = self._servers, servers
-        for each in before:
-            each.close()
-
-    async def _accept(self, tls: ssl.SSLContext | None) -> list[asyncio.Server]:
+    async def _listen(self, tls: ssl.SSLContext | None) -> None:
+        """Accept connections; those that come from now on are shown this certificate."""
         loop = asyncio.get_running_loop()
         servers: list[asyncio.Server] = []
         with ExitStack() as stack:
@@ -263,18 +260,14 @@ class RegistryServer(AsyncResource):
                 stack.callback(server.close)
                 servers.append(server)
             stack.pop_all()
-        return servers
+        before, self._servers = self._servers, servers
+        for each in before:
+            each.close()
 
     def _connect(self) -> asyncio.Protocol:
         if self._stopping or self._runner is None or self._runner.server is None:
             return _Refused()  # a handshake that was under way when the server was stopped
-        protocol = self._runner.server()
-        connection = HeadLimits(protocol, lost=self._forget)
-        self._connections[protocol] = connection
-        return connection
-
-    def _forget(self, connection: HeadLimits) -> None:
-        self._connections.pop(connection.protocol, None)
+        return HeadLimits(self._runner.server(), connections=self._connections)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         connection = self._connections.get(request.protocol)
@@ -286,6 +279,22 @@ class RegistryServer(AsyncResource):
         finally:
             if connection is not None and not request.body_exists:
                 connection.begin_head()
+
+    async def _measure(self, metrics: PrometheusMetrics) -> None:
+        """Show what the cache holds, which no event tells."""
+        while True:
+            cache = self.status().cache
+            if cache is not None:
+                stats = CacheStats(
+                    bytes=cache.bytes,
+                    entries=cache.entries,
+                    pins=cache.pins,
+                    hits=cache.hits,
+                    misses=cache.misses,
+                    limit=cache.limit,
+                )
+                metrics.set_cache(stats)
+            await asyncio.sleep(MEASURE_EVERY)
 
     async def _retire(self, generation: Generation) -> None:
         await generation.wait_unused()

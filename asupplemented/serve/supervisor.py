@@ -36,6 +36,7 @@ from aiohttp import web
 from asupplemented.errors import ConfigurationError, SupplementedError
 from asupplemented.serve import metrics
 from asupplemented.serve.channel import (
+    REPORTS,
     Channel,
     Failed,
     Finish,
@@ -46,10 +47,11 @@ from asupplemented.serve.channel import (
     Running,
     Start,
     Stop,
+    open_channel,
     pack,
 )
 from asupplemented.serve.clients import pull_command
-from asupplemented.serve.config import Address
+from asupplemented.serve.config import Address, in_settings
 from asupplemented.serve.server import RegistryServer
 from asupplemented.serve.sockets import Listeners
 from asupplemented.serve.systemd import notify, notify_reloading
@@ -109,6 +111,7 @@ def serve(config: ServeConfig, *, reload: Callable[[], ServeConfig] | None = Non
     logging.getLogger("asupplemented").setLevel(logging.INFO)
     several = config.workers > 1
     with ExitStack() as stack:
+        stack.enter_context(in_settings())
         listeners = stack.enter_context(Listeners(config.listen, config.workers))
         admin = stack.enter_context(Listeners([config.admin] if config.admin else []))
         stack.enter_context(metrics.shared_metrics() if several else nullcontext())
@@ -367,6 +370,19 @@ class WorkerPool:
             each.kill()
 
 
+class Pauses:
+    """How long to wait before a worker is replaced: longer and longer if each ends at once."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def next_pause(self, lived: float) -> float:
+        """Seconds to wait, after a process that lived for so many seconds."""
+        pause = 0.0 if lived >= STEADY else self._next
+        self._next = min(max(2 * pause, 1.0), LONGEST_PAUSE)
+        return pause
+
+
 class Worker:
     """One of the processes, and its replacements.
 
@@ -395,7 +411,7 @@ class Worker:
         """Keep a process running until `stop`."""
         self._config = config
         loop = asyncio.get_running_loop()
-        pause = 0.0
+        pauses = Pauses()
         while not self._stopping.is_set():
             began = loop.time()
             reason = await self._run_once()
@@ -404,14 +420,12 @@ class Worker:
             if not self.started.done():
                 self.started.set_exception(ConfigurationError(reason))
                 break
-            if loop.time() - began >= STEADY:
-                pause = 0.0
-            when = "now" if not pause else f"in {pause:g} s"
+            pause = pauses.next_pause(loop.time() - began)
+            when = f"in {pause:g} s" if pause else "now"
             _log.error("worker %d %s; another one is started %s", self._number, reason, when)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
-            pause = min(max(2 * pause, 1.0), LONGEST_PAUSE)
         self.started.cancel()
 
     def stop(self, within: float) -> None:
@@ -455,7 +469,7 @@ class Worker:
             mine.close()
             return f"could not be started: {error}"
         reason: str | None = None
-        self._channel = channel = await Channel.open(mine, msgspec.json.Decoder(Report))
+        self._channel = channel = await open_channel(mine, REPORTS)
         if self._stopping.is_set():
             process.kill()  # Stopped meanwhile, when there was no channel to say so.
         try:
@@ -487,7 +501,7 @@ class Worker:
             self.ended = merge_status(parts)
 
     async def _follow(self, channel: Channel[Report]) -> str | None:
-        """Read reports until the process has ended; gives why it could not start."""
+        """Read reports until the process has ended; gives why it could not go on."""
         while True:
             async with asyncio.timeout(STALLED):
                 message = await channel.receive()

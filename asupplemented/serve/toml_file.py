@@ -6,7 +6,8 @@ show, and under ``extra={"parse": ...}`` a function for values that are written 
 
 Parsers of TOML do not tell where a key is. A file that was parsed is therefore cut into statements:
 lines are gathered until they parse by themselves, since only an open array or string goes on in the
-next line. That is done only if there is a mistake.
+next line. It can end only where a line has the closing mark, so long ones are not parsed at each
+line. All of that is done only if there is a mistake.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ Key: TypeAlias = tuple[str, ...]
 
 _BARE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 """What keys without quotes are made of."""
+
+_ENDS: Final = ("]", '"""', "'''")
+"""What ends a value that has several lines."""
 
 _TYPES: Final = re.compile("`([a-z |]+)`")
 _NAMES: Final = {
@@ -125,8 +129,10 @@ def find_lines(text: str) -> dict[Key, int]:
     lines: dict[Key, int] = {}
     table: Key = ()
     statement: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         statement.append(line)
+        if len(statement) > 1 and not any(mark in line for mark in _ENDS):
+            continue
         try:
             parsed = tomllib.loads("\n".join(statement))
         except tomllib.TOMLDecodeError:

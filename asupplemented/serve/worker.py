@@ -13,10 +13,9 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from asupplemented.errors import SupplementedError
 from asupplemented.serve.channel import (
+    ORDERS,
     Channel,
     Failed,
     Finish,
@@ -27,14 +26,17 @@ from asupplemented.serve.channel import (
     Running,
     Start,
     Stop,
+    open_channel,
     unpack,
 )
+from asupplemented.serve.config import in_settings
 from asupplemented.serve.metrics import count_as_worker
 from asupplemented.serve.server import RegistryServer
 from asupplemented.web.exchange import report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
     from asupplemented.serve.config import ServeConfig
 
@@ -51,10 +53,15 @@ def main() -> None:
     """Serve until the supervisor says otherwise. The arguments are numbers of inherited files."""
     for each in SIGNALS:
         # Not SIG_IGN, which the programs that a worker starts would inherit.
-        signal.signal(each, lambda *_: None)
+        signal.signal(each, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     control, *sockets = (_adopt(int(each)) for each in sys.argv[1:])
-    sys.exit(asyncio.run(_work(control, sockets)))
+    with in_settings():
+        sys.exit(asyncio.run(_work(control, sockets)))
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing about a signal."""
 
 
 def _adopt(fd: int) -> socket.socket:
@@ -64,26 +71,25 @@ def _adopt(fd: int) -> socket.socket:
 
 
 async def _work(control: socket.socket, sockets: Sequence[socket.socket]) -> int:
-    channel = await Channel.open(control, msgspec.json.Decoder(Order))
+    channel = await open_channel(control, ORDERS)
     start = await channel.receive()
     if not isinstance(start, Start):
         return 0
     logging.basicConfig(format=f"asupplemented[{start.number}]: %(message)s")
     config = unpack(start.config)
     async with RegistryServer(sockets, count_as_worker(start.number)) as server:
-        try:
-            await server.start(config)
-        except (SupplementedError, OSError) as error:
-            channel.send(Failed(str(error)))
-            await channel.flush()
-            return 1
-        channel.send(Ready())
         reports = asyncio.create_task(_report(channel, server))
         try:
+            await server.start(config)
+            channel.send(Ready())
             within = await _obey(channel, server, config)
             for each in sockets:
                 each.close()  # What waits there is refused, once the supervisor has closed them.
             await server.stop(within)
+        except (SupplementedError, OSError) as error:
+            channel.send(Failed(str(error)))
+            await channel.flush()
+            return 1
         finally:
             reports.cancel()
     return 0

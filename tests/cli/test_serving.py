@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import resource
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
 from asupplemented.serve.config import Address, CacheConfig, ServeConfig, TlsFiles
+from asupplemented.testing import FakeRegistry
 from asupplemented.testing.certificates import Authority
-from tests.cli.conftest import call
+from tests.cli.conftest import AMD, TOP, call
+from tests.modules import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.cli.conftest import Cli
@@ -155,7 +165,8 @@ def test_the_files_of_clients_are_printed(cli: Cli) -> None:
     ]
     answer = cli("mirrors", "--for", "docker", "--mirror", "docker.io")
     assert json.loads(answer.out) == {"registry-mirrors": ["http://127.0.0.1:5000"]}
-    assert "without a login" in answer.err
+    assert "/etc/docker/certs.d/HOST/hosts.toml works for every registry" in answer.err
+    assert "login" not in answer.err
 
 
 def test_the_files_of_clients_are_written_and_not_replaced(cli: Cli, tmp_path: Path) -> None:
@@ -168,12 +179,14 @@ def test_the_files_of_clients_are_written_and_not_replaced(cli: Cli, tmp_path: P
     assert answer.err.startswith(f"error: {written} exists; print the files without --output")
 
 
-def test_the_address_and_the_names_of_a_file_are_used(cli: Cli, tmp_path: Path) -> None:
+def test_SRV20_the_address_and_the_names_of_a_file_are_used(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "serve.toml"
-    # The certificate is on the host of the proxy, perhaps not here.
-    path.write_text(f'listen = "10.0.0.5:443"\ndefault_registry = "docker.io"\n{TLS}{FILE}')
+    # The certificate and the users are on the host of the proxy, perhaps not here.
+    hub = 'default_registry = "docker.io"\nhtpasswd = "/no/where"\n'
+    path.write_text(f'listen = "10.0.0.5:443"\n{hub}{TLS}{FILE}')
     answer = call("mirrors", "--for", "docker", "--config", str(path))
     assert json.loads(answer.out) == {"registry-mirrors": ["https://10.0.0.5:443"]}
+    assert "serve docker without htpasswd" in answer.err
     answer = call("mirrors", "--for", "podman", "--config", str(path), "--address", "http://h.lan")
     assert '"h.lan/docker.io"' in answer.out
 
@@ -201,3 +214,92 @@ def test_an_address_that_says_nothing(cli: Cli, tmp_path: Path) -> None:
     answer = cli("mirrors", "--for", "podman", "--config", str(path))
     assert answer.code == 2
     assert "say so with --address" in answer.err
+
+
+# As a program
+
+
+@asynccontextmanager
+async def program(
+    *arguments: str, preexec: Callable[[], None] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "asupplemented", "serve", *arguments),
+        cwd=ROOT,
+        env=os.environ | {"NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=preexec,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def line_with(process: asyncio.subprocess.Process, text: str) -> str:
+    """The end of the next line on stderr that has a text, after that text."""
+    assert process.stderr is not None
+    while line := (await process.stderr.readline()).decode():
+        if text in line:
+            return line.partition(text)[2].strip()
+    pytest.fail(f"the program ended and did not say {text!r}")
+
+
+def forbid_files() -> None:
+    """Have every write to a file fail, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cache", "preexec", "warning"),
+    [
+        pytest.param("{}/cache", None, None, id="usable"),
+        pytest.param("{}/cache", forbid_files, "cannot be written", id="full"),
+        pytest.param("/proc/cache", None, "cannot be", id="read-only"),
+    ],
+)
+async def test_a_proxy_serves_whatever_its_disk_does(
+    tmp_path: Path, cache: str, preexec: Callable[[], None] | None, warning: str | None
+) -> None:
+    path = cache.format(tmp_path)
+    async with FakeRegistry() as registry, aiohttp.ClientSession() as client:
+        registry.add("library/app", TOP)
+        arguments = ("--mirror", registry.host, "--listen", "127.0.0.1:0", "--cache", path)
+        async with program(*arguments, "--no-tls-verify", preexec=preexec) as process:
+            address = await line_with(process, "serving on ")
+            told = f"podman pull --tls-verify=false {address}/NAME:TAG"
+            assert await line_with(process, "to pull: ") == told
+            url = f"http://{address}/v2/{registry.host}/library/app"
+            for _ in range(2):
+                async with client.get(f"{url}/manifests/latest") as answer:
+                    assert (answer.status, await answer.read()) == (200, TOP.raw)
+                async with client.get(f"{url}/blobs/{AMD.layers[1]}") as answer:
+                    assert (answer.status, await answer.read()) == (200, AMD.blobs[AMD.layers[1]])
+            if warning is not None:
+                assert warning in await line_with(process, f"the cache {path} ")
+            process.send_signal(signal.SIGTERM)
+            out, _ = await process.communicate()
+    assert process.returncode == 0
+    logged = [json.loads(line) for line in out.splitlines()]
+    assert [(each["route"], each["status"]) for each in logged] == [
+        *[("manifest", 200), ("blob", 200)] * 2,
+    ]
+    asked = registry.count(f"/v2/library/app/blobs/{AMD.layers[1]}")
+    assert asked == (1 if warning is None else 2)
+
+
+@pytest.mark.slow
+async def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with program("app=oci:/srv/app", "--listen", address) as process:
+            out, err = await process.communicate()
+    assert (process.returncode, out) == (1, b"")
+    assert err.decode() == (
+        f"error: cannot listen on {address}: another program listens there; stop it, or choose "
+        "another address\n"
+    )

@@ -77,16 +77,17 @@ class Client:
 
     def body(self, length: int) -> bytes:
         """Read a body; what there is of it if the server cuts it."""
-        while len(self._read) < length:
+        body = bytearray(self._read)
+        while len(body) < length:
             try:
                 data = self.socket.recv(65536)
             except ConnectionResetError:
                 break
             if not data:
                 break
-            self._read += data
-        body, self._read = self._read[:length], self._read[length:]
-        return body
+            body += data
+        self._read = bytes(body[length:])
+        return bytes(body[:length])
 
     def is_closed(self) -> bool:
         """Wait for what comes next: is it the end?"""

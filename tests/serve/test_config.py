@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from asupplemented import LayoutCache, TieredCache, remedies
 from asupplemented.errors import ConfigurationError, NameUnknownError, NetworkError
 from asupplemented.events import Warned
 from asupplemented.limits import GIB
@@ -19,6 +21,7 @@ from asupplemented.serve.config import (
     CacheConfig,
     ServeConfig,
     TlsFiles,
+    in_settings,
     load_config,
     mirror_names,
     open_config,
@@ -102,6 +105,8 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ("ttl = { a = 1 }", "ttl is one value, not a table; write ttl = 60"),
         ('default_registry = "hub"', "default_registry='hub' is no registry, such as 'docker.io'"),
         ('admin = "127.0.0.1:5000"', "127.0.0.1:5000 is in listen, too; choose another address"),
+        ('redis = "secret.lan"', "redis is the URL of a server; write redis://HOST:PORT or "),
+        ('token_servers = { "a.b" = "auth.b/x" }', "a token server "),
         ('cache.path = "/no/where"', "there is no directory /no for the cache; make it: mkdir"),
         ('cache.path = "/dev/null"', "/dev/null is not a directory; name one"),
         ('htpasswd = "/no/where"', "there is no file /no/where"),
@@ -173,6 +178,19 @@ def test_every_remedy_is_right() -> None:
             assert not [each for each in wrong if "is missing" not in each.message], field.name
 
 
+@pytest.mark.parametrize(
+    "remedy",
+    [each for each in vars(remedies).values() if isinstance(each, remedies.Remedy)],
+    ids=str,
+)
+def test_every_setting_that_errors_advise_exists(remedy: remedies.Remedy) -> None:
+    with in_settings():
+        advice = remedies.advise("{}", remedy, registry="a.b:5", origin="https://c.d")
+    values, wrong = convert_table(tomllib.loads(advice.removeprefix("; ")), ServeConfig)
+    assert not [each for each in wrong if each.key != ("names",)]
+    assert len(values) == bool(advice)
+
+
 def test_lines_of_keys() -> None:
     text = '''a = 1
 b.c = [ # not ]
@@ -192,7 +210,7 @@ w = 1
 [[v]]
 w = 2
 '''
-    assert find_lines(text) == {
+    expected = {
         ("a",): 1,
         ("b",): 2,
         ("b", "c"): 2,
@@ -207,6 +225,13 @@ w = 2
         ("v",): 14,
         ("v", "w"): 15,
     }
+    assert find_lines(text) == expected
+    assert find_lines(text.replace("\n", "\r\n")) == expected
+
+
+def test_lines_after_a_long_list() -> None:
+    entries = '  "registry.example/team/*",  # a comment\n' * 20_000
+    assert find_lines(f"allow = [\n{entries}]\nttl = 1\n") == {("allow",): 1, ("ttl",): 20_003}
 
 
 # Values
@@ -311,7 +336,7 @@ async def test_an_error_advises_a_setting() -> None:
     async with FakeRegistry(tls=Authority().server_context()) as registry:
         config = ServeConfig(names=mirror_names([registry.host]))
         async with open_config(config) as opened:
-            with pytest.raises(NetworkError, match="give tls_verify = false"):
+            with in_settings(), pytest.raises(NetworkError, match="give tls_verify = false"):
                 await opened.catalog.open(opened.session, f"{registry.host}/library/app")
 
 
@@ -338,3 +363,24 @@ async def test_a_cache_that_cannot_be_written_is_warned_of(
                 assert (await image.get_manifest()).raw == IMAGE.raw
         assert told in next(each.message for each in events if isinstance(each, Warned))
         events.clear()
+
+
+async def test_a_fleet_shares_storage_and_redis_and_does_without_them(
+    tmp_path: Path, registry: FakeRegistry, unused_tcp_port: int
+) -> None:
+    pytest.importorskip("obstore")
+    pytest.importorskip("redis")
+    config = ServeConfig(
+        names=mirror_names([registry.host]),
+        cache=CacheConfig(path=tmp_path / "cache", storage="memory:///"),
+        redis=f"redis://127.0.0.1:{unused_tcp_port}",
+        tls_verify=False,
+    )
+    async with (
+        open_config(config) as opened,
+        opened.catalog.open(opened.session, f"{registry.host}/library/app") as image,
+        image.open_blob(IMAGE.layers[0]) as blob,
+    ):
+        assert await blob.read_all(limit=100) == IMAGE.blobs[IMAGE.layers[0]]
+        assert isinstance(opened.session.cache, TieredCache)
+        assert isinstance(opened.cache, LayoutCache)

@@ -52,10 +52,8 @@ class Connection:
     def __init__(self, seconds: float) -> None:
         self.handler = Handler()
         self.transport = Transport()
-        self.forgotten: list[HeadLimits] = []
-        self.limits = HeadLimits(
-            cast("Any", self.handler), seconds=seconds, lost=self.forgotten.append
-        )
+        self.open: dict[object, HeadLimits] = {}
+        self.limits = HeadLimits(cast("Any", self.handler), seconds=seconds, connections=self.open)
         self.limits.connection_made(cast("Any", self.transport))
 
     def send(self, *pieces: bytes) -> None:
@@ -141,10 +139,11 @@ async def test_the_next_head_is_limited_too() -> None:
 
 async def test_a_connection_that_ends_is_forgotten_with_its_timer(hurried: Connection) -> None:
     hurried.send(b"GET")
+    assert hurried.open == {hurried.handler: hurried.limits}
     error = ConnectionResetError()
     hurried.limits.connection_lost(error)
     assert hurried.handler.lost == [error]
-    assert hurried.forgotten == [hurried.limits]
+    assert not hurried.open
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not hurried.transport.written

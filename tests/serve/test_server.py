@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -149,8 +150,6 @@ async def test_SRV46_certificates_are_read_again(
         with Client(address, authority.client_context()) as client:
             status = client.ask("/v2/").status
             shown = client.socket.getpeercert(binary_form=True)  # type: ignore[attr-defined]
-            import ssl
-
             return status, ssl.DER_cert_to_PEM_cert(shown)
 
     secure = changed(config, tls=files)
@@ -161,6 +160,9 @@ async def test_SRV46_certificates_are_read_again(
         assert await asyncio.to_thread(seen, served.address) == (200, first.decode())
         await served.reload(secure)
         assert await asyncio.to_thread(seen, served.address) == (200, second.decode())
+        with pytest.raises(ssl.SSLError):
+            await asyncio.to_thread(Client, served.address, ssl.create_default_context())
+        await until(lambda: not served.server._connections)
         files.key.write_bytes(trustme.CA().issue_cert("127.0.0.1").private_key_pem.bytes())
         with pytest.raises(ConfigurationError, match="tls"):
             await served.server.prepare(secure)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.errors import ConfigurationError
+from asupplemented.serve import supervisor
+from asupplemented.serve.config import ServeConfig
+from asupplemented.serve.sockets import Listeners
+from asupplemented.serve.supervisor import Pauses
 from tests.modules import ROOT
 from tests.serve.clients import IMAGE, LARGE, Client, get, is_refused, write_image
 
@@ -229,8 +235,6 @@ def test_SRV44_a_stop_is_seen_at_once_and_a_second_signal_ends_it(
 def test_SRV46_the_service_manager_is_told_and_stdout_may_be_closed(
     start: Callable[..., Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import socket
-
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     reading, writing = os.pipe()
     os.close(reading)
@@ -247,6 +251,84 @@ def test_SRV46_the_service_manager_is_told_and_stdout_may_be_closed(
         assert manager.recv(4096) == b"READY=1"
         assert program.end() == 0
         assert manager.recv(4096) == b"STOPPING=1"
+
+
+def test_workers_that_end_at_once_are_replaced_more_and_more_slowly() -> None:
+    pauses = Pauses()
+    lives = [90, 0, 0, 1, 59, 0, 0, 0, 60, 0]
+    assert [pauses.next_pause(lived) for lived in lives] == [0, 1, 2, 4, 8, 16, 30, 30, 0, 1]
+    assert Pauses().next_pause(0) == 0
+
+
+class RecordedWorker(supervisor.Worker):
+    """A worker that keeps the processes that it started."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def _spawn(self, control: socket.socket) -> subprocess.Popen[bytes]:
+        self.processes.append(super()._spawn(control))
+        return self.processes[-1]
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import os; os._exit(3)", r"\(process \d+\) ended by exit code 3"),
+        ("import os; os.abort()", r"\(process \d+\) ended by signal 6"),
+        ("import time; time.sleep(3600)", "did not answer for 0 s"),
+        ("import os, sys; os.write(int(sys.argv[2]), b'nonsense\\n')", "sent what is no report"),
+        (None, "could not be started"),
+    ],
+)
+async def test_a_process_that_does_not_serve_is_ended_and_says_why(
+    program: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if program is None:
+        monkeypatch.setattr(sys, "executable", "/absent")
+    else:
+        monkeypatch.setattr(supervisor, "_BOOT", program.replace("{", "{{"))
+        monkeypatch.setattr(supervisor, "STALLED", 0 if "sleep" in program else 3600)
+    worker = RecordedWorker(0, [])
+    await worker.run(b"")
+    with pytest.raises(ConfigurationError, match=reason):
+        await worker.started
+    assert len(worker.processes) == (program is not None)
+    assert all(each.returncode is not None for each in worker.processes)
+
+
+class FakeWorker:
+    """A worker that answers `prepare`, and notes what it is told after that."""
+
+    def __init__(self, error: str | None) -> None:
+        self.error = error
+        self.used: list[bool] = []
+
+    async def prepare(self, config: bytes) -> str | None:
+        return self.error
+
+    def finish(self, config: bytes, *, use: bool) -> None:
+        self.used.append(use)
+
+
+@pytest.mark.parametrize("errors", [(None, None), (None, "no room"), ("no room", "no room")])
+async def test_SRV46_a_configuration_that_one_worker_cannot_open_is_used_by_none(
+    errors: tuple[str | None, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ServeConfig(names={})
+    with Listeners([]) as listeners:
+        pool = supervisor.WorkerPool(listeners)
+    workers = [FakeWorker(error) for error in errors]
+    monkeypatch.setattr(pool, "_workers", workers)
+    if any(errors):
+        with pytest.raises(ConfigurationError, match=r"^no room$"):
+            await pool.prepare(config)
+    else:
+        await pool.prepare(config)
+        await pool.finish(config, use=True)
+    assert {used for each in workers for used in each.used} == {not any(errors)}
+    assert all(len(each.used) == 1 for each in workers)
 
 
 UNUSABLE = """
