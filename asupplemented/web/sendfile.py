@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ("SLICE", "can_send", "send_file")
 
-SLICE: Final = 1024 * 1024
+SLICE: Final = 512 * 1024
 """The most bytes that one client is sent before the others have their turn."""
 
 _UNSUPPORTED: Final = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP))
