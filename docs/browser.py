@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 __all__ = ("Page", "open_page")
 
@@ -67,7 +67,8 @@ class Page:
             message["sessionId"] = self._session
         await self._socket.send_json(message)
         async with asyncio.timeout(SECONDS):
-            return await answer
+            result: dict[str, Any] = await answer
+        return result
 
     async def listen(self) -> None:
         """Take what the browser says, until it ends."""
@@ -81,13 +82,16 @@ class Page:
                     answer.set_result(said["result"])
                 continue
             params = said["params"]
-            match said["method"]:
+            method: str = said["method"]
+            match method:
                 case "Page.loadEventFired":
                     self._loaded.set()
                 case "Runtime.exceptionThrown":
                     self.problems.append(str(params["exceptionDetails"]))
                 case "Log.entryAdded":
                     self.problems.append(params["entry"]["text"])
+                case _:
+                    pass
 
     async def load(self, url: str) -> None:
         """Load a page and all that belongs to it."""
@@ -130,14 +134,16 @@ class Page:
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
         await self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
 
-    async def take_screenshot(self) -> bytes:
-        """The whole page as PNG."""
-        shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    async def take_screenshot(self, width: int, height: int | None = None) -> bytes:
+        """The top of the page as PNG, all of it without a height."""
+        height = height or await self.run("document.documentElement.scrollHeight")
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(shot["data"])
 
 
 @asynccontextmanager
-async def open_page(program: str | None = None) -> AsyncIterator[Page]:
+async def open_page(program: str | None = None) -> AsyncGenerator[Page]:
     """Start the browser and open a page; it is closed afterwards.
 
     Args:

@@ -1,6 +1,6 @@
-"""Take the screenshots of the status page: ``python docs/status_page.py``. Needs Chromium.
+"""Take the screenshots of the status page: ``python docs/status_page.py [DIRECTORY]``.
 
-They show an invented registry, so that they are the same each time.
+They show an invented registry, so that they are the same each time. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from asupplemented.web.admin import admin_app  # noqa: E402
 from docs.browser import open_page  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
 IMAGES = Path(__file__).parent / "images"
 NOW = 1_795_960_931.0
@@ -257,7 +257,7 @@ def build_status() -> s.Status:
 
 
 @asynccontextmanager
-async def serve(status: Callable[[], s.Status]) -> AsyncIterator[str]:
+async def serve(status: Callable[[], s.Status]) -> AsyncGenerator[str]:
     """Serve the page; gives its URL."""
     runner = web.AppRunner(admin_app(status=status, ready=lambda: True), shutdown_timeout=5)
     await runner.setup()
@@ -271,17 +271,15 @@ async def serve(status: Callable[[], s.Status]) -> AsyncIterator[str]:
 
 
 async def main(directory: Path) -> None:
-    """Take both screenshots, in both colour schemes."""
+    """Take both screenshots: wide and light, narrow and dark."""
     async with serve(build_status) as url, open_page() as page:
-        for name, width in (("wide", 1280), ("narrow", 400)):
-            for scheme in ("light", "dark"):
-                await page.resize(width, dark=scheme == "dark")
-                await page.load(url)
-                await page.wait_for("document.querySelector('#live.live')")
-                await page.run("document.querySelector('details').open = true")
-                suffix = "" if scheme == "light" else "-dark"
-                path = directory / f"status-page-{name}{suffix}.png"
-                path.write_bytes(await page.take_screenshot())
+        for name, width, height in (("wide", 1280, None), ("narrow", 400, 1400)):
+            await page.resize(width, dark=name == "narrow")
+            await page.load(url)
+            await page.wait_for("document.querySelector('#live.live')")
+            await page.run("document.querySelector('details').open = true")
+            path = directory / f"status-page-{name}.png"
+            path.write_bytes(await page.take_screenshot(width, height))
         if page.problems:
             raise SystemExit("\n".join(page.problems))
 

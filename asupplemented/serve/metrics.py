@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from asupplemented.abc import Hook
+    from asupplemented.telemetry.prometheus import PrometheusMetrics
 
 __all__ = ("count_alone", "count_as_worker", "exposition", "forget_worker", "shared_metrics")
 
 DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def has_prometheus() -> bool:
+def _has_prometheus() -> bool:
     """Whether the extra ``prometheus`` is installed."""
     return find_spec("prometheus_client") is not None
 
@@ -34,7 +34,7 @@ def has_prometheus() -> bool:
 @contextmanager
 def shared_metrics() -> Generator[None]:
     """Have all processes that are started meanwhile count in one directory, then remove it."""
-    if not has_prometheus():
+    if not _has_prometheus():
         yield
         return
     before = os.environ.get(DIRECTORY)
@@ -51,22 +51,22 @@ def shared_metrics() -> Generator[None]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def count_alone() -> Hook | None:
+def count_alone() -> PrometheusMetrics | None:
     """What counts in a process that serves alone; None without the extra ``prometheus``."""
-    if not has_prometheus():
+    if not _has_prometheus():
         return None
     from asupplemented.telemetry.prometheus import PrometheusMetrics
 
     return PrometheusMetrics()
 
 
-def count_as_worker(number: int) -> Hook | None:
+def count_as_worker(number: int) -> PrometheusMetrics | None:
     """What counts in a worker; None without the extra ``prometheus``.
 
     Args:
         number: Of the worker.
     """
-    if not has_prometheus() or DIRECTORY not in os.environ:
+    if not _has_prometheus() or DIRECTORY not in os.environ:
         return count_alone()
     values = cast("Any", import_module("prometheus_client.values"))
     values.ValueClass = values.MultiProcessValue(lambda: f"worker{number}")
@@ -82,7 +82,7 @@ def forget_worker(number: int) -> None:
 
 def exposition() -> Callable[[], tuple[bytes, str]] | None:
     """What answers a scrape; None without the extra ``prometheus``."""
-    if not has_prometheus():
+    if not _has_prometheus():
         return None
     from asupplemented.telemetry import prometheus
 

@@ -21,6 +21,7 @@ from aiohttp import web
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
+from asupplemented.cache.layout.layout_cache import CacheStats
 from asupplemented.events import Warned
 from asupplemented.serve.access_log import AccessLog, LineWriter
 from asupplemented.serve.config import open_config
@@ -38,15 +39,19 @@ if TYPE_CHECKING:
     from asupplemented.abc import Hook
     from asupplemented.events import Event
     from asupplemented.serve.config import Opened, ServeConfig
+    from asupplemented.telemetry.prometheus import PrometheusMetrics
     from asupplemented.web.status import Status
 
-__all__ = ("RegistryServer",)
+__all__ = ("Generation", "RegistryServer")
 
 IDLE_SECONDS: Final = 75.0
 """How long a connection is kept without a request."""
 
 CUT_WITHIN: Final = 2.0
 """Seconds in which requests end whose connections were cut."""
+
+MEASURE_EVERY: Final = 5.0
+"""Seconds between two looks at what the cache holds."""
 
 WARN_AGAIN: Final = 60.0
 """Seconds in which the same warning is logged once."""
@@ -110,11 +115,15 @@ class RegistryServer(AsyncResource):
 
     Args:
         sockets: Where connections come from. They stay open.
-        metrics: A hook that counts, None for no metrics.
+        metrics: What is counted, None for nothing.
     """
 
-    def __init__(self, sockets: Sequence[socket.socket], metrics: Hook | None = None) -> None:
+    def __init__(
+        self, sockets: Sequence[socket.socket], metrics: PrometheusMetrics | None = None
+    ) -> None:
         self._sockets = sockets
+        self._metrics = metrics
+        self._measuring: asyncio.Task[None] | None = None
         self._board = StatusBoard()
         # Without a standard output its number may be that of another file by now.
         self._lines = LineWriter(None if sys.__stdout__ is None else sys.__stdout__.fileno())
@@ -145,6 +154,8 @@ class RegistryServer(AsyncResource):
         )
         await self._runner.setup()
         await self._listen(self._current.tls)
+        if self._metrics is not None:
+            self._measuring = asyncio.create_task(self._measure(self._metrics))
 
     async def prepare(self, config: ServeConfig) -> None:
         """Open a configuration, and go on with the old one until `finish`.
@@ -217,8 +228,9 @@ class RegistryServer(AsyncResource):
         for each in self._servers:
             each.close()
         generations = [self._prepared, self._current, *self._retired.values()]
-        for task in self._retired:
-            task.cancel()
+        for task in (*self._retired, self._measuring):
+            if task is not None:
+                task.cancel()
         self._prepared = self._current = None
         try:
             await close_all((each for each in generations if each is not None), "the registry")
@@ -249,8 +261,8 @@ class RegistryServer(AsyncResource):
                 servers.append(server)
             stack.pop_all()
         before, self._servers = self._servers, servers
-        for each in before:
-            each.close()
+        for server in before:
+            server.close()
 
     def _connect(self) -> asyncio.Protocol:
         if self._stopping or self._runner is None or self._runner.server is None:
@@ -267,6 +279,22 @@ class RegistryServer(AsyncResource):
         finally:
             if connection is not None and not request.body_exists:
                 connection.begin_head()
+
+    async def _measure(self, metrics: PrometheusMetrics) -> None:
+        """Show what the cache holds, which no event tells."""
+        while True:
+            cache = self.status().cache
+            if cache is not None:
+                stats = CacheStats(
+                    bytes=cache.bytes,
+                    entries=cache.entries,
+                    pins=cache.pins,
+                    hits=cache.hits,
+                    misses=cache.misses,
+                    limit=cache.limit,
+                )
+                metrics.set_cache(stats)
+            await asyncio.sleep(MEASURE_EVERY)
 
     async def _retire(self, generation: Generation) -> None:
         await generation.wait_unused()

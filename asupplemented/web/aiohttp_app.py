@@ -18,10 +18,10 @@ from aiohttp import web
 from asupplemented.errors import SupplementedError
 from asupplemented.web.exchange import Limits, Service, report
 from asupplemented.web.request import Request, strip_mount
+from asupplemented.web.sendfile import can_send, send_file
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from io import FileIO
     from typing import TypeAlias
 
     from asupplemented.session import Session
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 __all__ = ("registry_app", "registry_handler")
-
-SLICE: Final = 1024 * 1024
-"""The most bytes that one client is sent before the others have their turn (rule SRV-40)."""
 
 LOOK: Final = 1.0
 """Seconds between two looks at a connection."""
@@ -127,6 +124,7 @@ def _read(service: Service, request: web.Request) -> Request:
         headers=tuple((name.lower(), value) for name, value in request.headers.items()),
         base=base,
         client=request.remote if service.names_clients else None,
+        scheme=request.scheme if service.names_clients else "http",
     )
 
 
@@ -185,42 +183,24 @@ async def _send_file(
     watch: _Watch,
 ) -> None:
     start, end = span
-    path = exchange.path
+    path, transport = exchange.path, request.transport
     assert path is not None  # noqa: S101 - the caller has seen it
-    kernel = True
-    async with await service.open_file(path) as reader:
-        while start < end:
-            size = min(SLICE, end - start)
-            sent = None
-            if kernel:
-                sent = await _send_slice(request, reader.file, start, size, watch)
-                kernel = sent is not None
-            if not sent:
-                block = await reader.read(start, size)
-                await watch.write(response, block)
-                sent = len(block)
-            exchange.add_sent(sent)
-            start += sent
-            await asyncio.sleep(0)
-
-
-async def _send_slice(
-    request: web.Request, file: FileIO, start: int, size: int, watch: _Watch
-) -> int | None:
-    """Let the kernel send a part of a file; None where it cannot: TLS, uvloop."""
-    transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError
-    if transport.get_extra_info("sslcontext") is not None:
-        return None
-    loop = asyncio.get_running_loop()
-    watch.begin()
-    try:
-        return await loop.sendfile(transport, file, start, size, fallback=False)
-    except (NotImplementedError, asyncio.SendfileNotAvailableError):
-        return None
-    finally:
-        watch.end()
+    async with await service.open_file(path) as reader:
+        if can_send(transport):
+            file = reader.file.fileno()
+            watch.begin()
+            try:
+                if await send_file(transport, file, start, end, on_sent=exchange.add_sent):
+                    return
+            finally:
+                watch.end()
+        while start < end:
+            block = await reader.read(start, end - start)
+            await watch.write(response, block)
+            exchange.add_sent(len(block))
+            start += len(block)
 
 
 class _Watch:

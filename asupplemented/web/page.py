@@ -349,7 +349,7 @@ def _describe_plan(plan: PlanStatus) -> Element:
     joint = "@" if ":" in plan.reference else ":"
     pills = [_pill("warn", "stale") if plan.stale else _pill("good", "current")]
     if plan.unavailable:
-        pills.append(_pill("bad", f"{_show_count(len(plan.unavailable), 'member')} left out"))
+        pills.append(_pill("warn", f"{_show_count(len(plan.unavailable), 'member')} left out"))
     if plan.missing:
         pills.append(_pill("warn", f"{len(plan.missing):,} missing"))
     summary = _make(
@@ -467,12 +467,11 @@ def _describe_fill(cache: CacheStatus) -> Element:
 def _describe_names(status: Status) -> Element:
     parts: list[_Node] = []
     if status.names:
-        columns = (("Name", "wide"), ("Stands for", "wide"))
-        rows = (
+        configured = (
             (_code(each.name), _cell(*(_code(member) for member in each.members)))
             for each in status.names
         )
-        parts.append(_table("names", columns, rows))
+        parts.append(_table("names", (("Name", "wide"), ("Stands for", "wide")), configured))
     if status.requested:
         columns = (
             ("Requested", "wide"),

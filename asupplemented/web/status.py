@@ -57,6 +57,7 @@ __all__ = (
     "BudgetStatus",
     "CacheStatus",
     "EvictionStatus",
+    "Health",
     "ManifestStatus",
     "MemberStatus",
     "NameStatus",
@@ -77,11 +78,14 @@ Health: TypeAlias = Literal["ok", "probing", "failing"]
 
 MAX_NAMES: Final = 64
 """Names that are shown: those of the configuration, and those that were requested last."""
-MAX_PLANS: Final = 32
-MAX_MANIFESTS: Final = 32
+MAX_PLANS: Final = 16
+MAX_MANIFESTS: Final = 16
 """Manifests of a plan that are shown."""
-MAX_BLOBS: Final = 4096
-"""Blobs of a plan that are explained."""
+MAX_BLOBS: Final = 1024
+"""Blobs of a plan that are explained, and blobs after which a snapshot explains no further plan.
+
+A thousand take about 20 milliseconds, for which the event loop is busy.
+"""
 MAX_MEMBERS: Final = 64
 MAX_RUNNING: Final = 64
 MAX_NEWEST: Final = 20
@@ -483,11 +487,15 @@ class StatusBoard:
     def _explain(self, entries: Sequence[CatalogEntry]) -> tuple[PlanStatus, ...]:
         before, self._plans = self._plans, {}
         plans: dict[Hashable, PlanStatus] = {}  # Principals may have the same image open.
+        explained = 0
         for entry in entries:
             if len(plans) == MAX_PLANS:
                 break
             resolution = entry.resolution
             known = before.get(id(resolution)) or self._plans.get(id(resolution))
+            if known is None and explained >= MAX_BLOBS:
+                continue  # The next snapshot has it.
+            explained += len(resolution.blobs) if known is None else 0
             manifests = _explain_manifests(resolution) if known is None else known[1]
             self._plans[id(resolution)] = resolution, manifests
             plan = PlanStatus(

@@ -17,7 +17,7 @@ from tests.interop.programs import find
 from tests.web.test_admin import HOSTILE, make_hostile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from docs.browser import Page
 
@@ -66,7 +66,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}/"
 
     @asynccontextmanager
-    async def run(self) -> AsyncIterator[None]:
+    async def run(self) -> AsyncGenerator[None]:
         app = admin_app(status=lambda: self.status, ready=lambda: True)
         runner = web.AppRunner(app, shutdown_timeout=5)
         await runner.setup()

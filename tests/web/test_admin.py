@@ -14,17 +14,18 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import TestServer, unused_port
 from hatchling.builders.wheel import WheelBuilder
 
 from asupplemented.web import Status, StatusBoard, admin, admin_app
 from asupplemented.web.page import build_tree, render_page
 from docs.status_page import build_status
-from tests.modules import ROOT
+from tests.modules import ROOT, code_blocks
 from tests.web.clients import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;</td></table>"
 
@@ -188,6 +189,30 @@ def test_the_wheel_has_the_files_of_the_page() -> None:
     names = {each.name for each in directory.iterdir()}
     assert names == {"status.css", "status.js", "status.svg"}
     assert {f"asupplemented/web/static/{name}" for name in names} <= included
+
+
+async def test_the_example_of_the_guide_serves_both(tmp_path: Path) -> None:
+    (example,) = code_blocks((ROOT / "docs" / "status-page.md").read_text("utf-8"), "python")
+    ports = unused_port(), unused_port()
+    for old, new in zip(("5000", "5001"), ports, strict=True):
+        example = example.replace(old, str(new))
+    example = example.replace("/srv", str(tmp_path))
+    example = example.replace("await asyncio.Event().wait()", "await check()")
+
+    async def check() -> None:
+        paths = f"{ports[0]}/v2/", f"{ports[1]}/", f"{ports[1]}/readyz"
+        async with aiohttp.ClientSession() as http:
+            for path in paths:
+                async with http.get(f"http://127.0.0.1:{path}") as reply:
+                    assert reply.status == 200
+            async with http.get(f"http://127.0.0.1:{ports[1]}/status.json") as reply:
+                status = msgspec.json.decode(await reply.read(), type=Status)
+        assert status.totals.requests == 1
+        assert status.names[0].name == "quay.io/*"
+
+    names: dict[str, Any] = {"__name__": "guide", "check": check}
+    exec(compile(example, "status-page.md", "exec"), names)  # noqa: S102 - an example of the guide
+    await names["main"]()
 
 
 # Server-sent events
