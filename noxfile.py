@@ -24,6 +24,9 @@ INTEROP_PROGRAMS = {
 }
 """Program -> the Debian package that has it."""
 
+KEEP_BYTECODE = {"PYTHONDONTWRITEBYTECODE": None}
+"""Tests start many interpreters, each of which would compile the whole package again."""
+
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ("tests", "lint", "typing")
 nox.options.reuse_venv = "yes"
@@ -56,10 +59,10 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; what is marked slow runs on the default Python only."""
-    install(session, "tests", extras="cli,redis,s3")
+    install(session, "tests", extras="cli,otel,prometheus,redis,s3")
     chosen = () if session.python == DEFAULT_PYTHON else ("-m", "not slow")
     arguments = ("--ignore=tests/interop", "--numprocesses=auto", *chosen, *session.posargs)
-    session.run("python", "-m", "pytest", *arguments)
+    session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 
 
 @nox.session
@@ -87,8 +90,9 @@ def interop(session: nox.Session) -> None:
     ]
     if missing:
         session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
-    install(session, "interop", extras="cli,redis,s3")
-    session.run("python", "-m", "pytest", "-m", "interop", "tests/interop", *session.posargs)
+    install(session, "interop", extras="cli,otel,prometheus,redis,s3")
+    arguments = ("-m", "interop", "tests/interop", *session.posargs)
+    session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 
 
 @nox.session

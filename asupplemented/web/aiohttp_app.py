@@ -109,6 +109,7 @@ def _read(service: Service, request: web.Request) -> Request:
         headers=tuple((name.lower(), value) for name, value in request.headers.items()),
         base=base,
         client=request.remote if service.names_clients else None,
+        scheme=request.scheme if service.names_clients else "http",
     )
 
 

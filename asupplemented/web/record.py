@@ -197,6 +197,7 @@ class Record:
             client=request.client,
             complete=self._complete,
             error=self._error,
+            scheme=request.scheme,
         )
 
 
