@@ -21,6 +21,7 @@ from asupplemented.abc import (
     BlobConcurrency,
     LayersForCopy,
     LocalFile,
+    ManifestTrace,
     Named,
     Opening,
     Placed,
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
         Reference,
         SourceAdapter,
     )
-    from asupplemented.events import CopyProgress, PrefetchReport
+    from asupplemented.events import CacheUse, CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.signature import Signature
 
@@ -239,6 +240,7 @@ class VerifiedSource(Source):
         "_default",
         "_files",
         "_flight",
+        "_from_cache",
         "_holds",
         "_placed",
         "_reference",
@@ -258,6 +260,8 @@ class VerifiedSource(Source):
         self._default: Manifest | None = None
         self._flight = SingleFlight[Manifest]()
         self._closed = False
+        self._from_cache: set[Digest] = set()
+        """Manifests that the cache gave when they were read last."""
         self._holds = 0
         """Number of fetches that keep the adapter open after the source is closed."""
 
@@ -299,6 +303,14 @@ class VerifiedSource(Source):
             return self._default
         digest = Digest(instance)
         return await self._fetch(digest, digest, None)
+
+    def trace_manifest(self, digest: Digest) -> ManifestTrace:
+        """Say where a manifest that was read comes from."""
+        use: CacheUse = "hit" if digest in self._from_cache else "miss"
+        if self.has_files:
+            use = ""
+        held = self._default is not None and self._default.digest == digest
+        return ManifestTrace(str(self._reference), use, held)
 
     async def _fetch_default(self) -> Manifest:
         with _located(self._reference):
@@ -430,6 +442,10 @@ class VerifiedSource(Source):
     def _tell(
         self, manifest: Manifest | UnreadManifest, seconds: float, *, cached: bool = False
     ) -> None:
+        if cached:
+            self._from_cache.add(manifest.digest)
+        else:
+            self._from_cache.discard(manifest.digest)
         if not self._session.observed:
             return
         reference, size = str(self._reference), manifest.size
