@@ -78,7 +78,7 @@ def registry_app(
         return await _respond(service, watches, request)
 
     app = web.Application()
-    for path in ("", "/{tail:.*}"):
+    for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
         app.router.add_route("*", path, handle)
     return app
 
