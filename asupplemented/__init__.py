@@ -108,6 +108,7 @@ from asupplemented.supplemented.resolution import Explanation, Instance, Resolut
 from asupplemented.transports import parse_reference, register_transport
 
 if TYPE_CHECKING:
+    from asupplemented import telemetry as telemetry
     from asupplemented import web as web
     from asupplemented.blobs.history import ResumptionPolicy
     from asupplemented.cache.layout.layout_cache import CacheStats, LayoutCache
@@ -257,6 +258,7 @@ __all__ = (
     "register_transport",
     "reload_configuration",
     "supplement",
+    "telemetry",
 )
 
 _LAZY = {
@@ -283,6 +285,7 @@ _LAZY = {
     "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
     "copy": "asupplemented.transfer.copy:copy",
     "reload_configuration": "asupplemented.transports.registry:reload_configuration",
+    "telemetry": "asupplemented.telemetry",
     "testing": "asupplemented.testing",
     "web": "asupplemented.web",
 }

@@ -75,7 +75,7 @@ class BlobStarted(NamedTuple):
     member: int | None
     """Member number within a group, None outside of one."""
     cached: bool = False
-    """Whether it is read from a file of the cache: a hit."""
+    """Whether it is read from the cache."""
 
 
 class BlobJoined(NamedTuple):
@@ -100,7 +100,7 @@ class BlobServed(NamedTuple):
     """Offset behind the last byte."""
     member: int | None
     cached: bool = False
-    """Whether it came from a file of the cache."""
+    """Whether it came from the cache, or from another process that fetches for the cache."""
 
 
 class AttemptFailed(NamedTuple):
@@ -132,7 +132,7 @@ class BlobFinished(NamedTuple):
     error: str | None
     """Name of the error class that ended it, None for a clean end or an early close."""
     cached: bool = False
-    """Whether its last bytes came from a file of the cache."""
+    """Whether its last bytes came from the cache."""
 
 
 class RateLimitTold(NamedTuple):
@@ -229,6 +229,8 @@ class RequestServed(NamedTuple):
     """False if the answer was cut, or the client left."""
     error: str | None
     """Name of the error class that the client was answered with, or that cut the answer."""
+    scheme: str = "http"
+    """"http" or "https"."""
 
 
 class ResolutionFinished(NamedTuple):

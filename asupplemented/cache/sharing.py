@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobFile, Context, RawBlob, Spool
     from asupplemented.blobs.attempts import Attempt
     from asupplemented.blobs.failover_reader import BlobReader, FirstChoice
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("SHARING", "Sharing", "open_stream", "settle")
@@ -387,6 +388,10 @@ class _Kept(BlobCandidate):
     @property
     def local(self) -> bool:
         return True
+
+    @property
+    def cache_use(self) -> CacheUse:
+        return "hit"
 
     def open(self, *_: object) -> RawBlob:
         message = f"{self._reference} keeps blobs in files; read the file"

@@ -32,8 +32,17 @@ if TYPE_CHECKING:
     from asupplemented.errors import SupplementedError
     from asupplemented.events import CacheUse
     from asupplemented.model.manifest import Manifest
+    from asupplemented.supplemented.resolution import Resolution
 
-__all__ = ("CatalogImage", "ImageKey", "OpenImage", "OpenImages", "Scope", "describe_blob")
+__all__ = (
+    "CatalogEntry",
+    "CatalogImage",
+    "ImageKey",
+    "OpenImage",
+    "OpenImages",
+    "Scope",
+    "describe_blob",
+)
 
 REOPEN_AFTER: Final = 60.0
 """Seconds after which a supplement that failed is tried again; doubled while it fails."""
@@ -75,12 +84,30 @@ class ImageKey(NamedTuple):
     """The tag or digest that was asked for."""
 
 
+class CatalogEntry(NamedTuple):
+    """An image that a catalog keeps open."""
+
+    name: str
+    """The name that it was opened by, with its registry if the client named one."""
+    reference: str
+    """The tag or digest that was asked for."""
+    resolution: Resolution
+    leases: int
+    """Requests that use it."""
+    stale: bool
+    """Whether it could not be confirmed when that was due."""
+    age: float | None
+    """Seconds since it was confirmed last; None for a digest, which never changes."""
+
+
 class OpenImage(AsyncResource):
     """An open source, and what is known of it.
 
     Attributes:
         source: The source.
         digest: The digest of its default manifest; None for a repository without one.
+        name: The name that it was opened by, with its registry if the client named one.
+        owner: Stands for the session that opened it.
         confirmed: When it was known last to be what its reference names, by the clock.
         due: When it is confirmed again, by the clock.
         opened: When it was opened, by the clock.
@@ -98,7 +125,9 @@ class OpenImage(AsyncResource):
         "digest",
         "due",
         "failed",
+        "name",
         "opened",
+        "owner",
         "reopen_after",
         "source",
         "trouble",
@@ -107,6 +136,8 @@ class OpenImage(AsyncResource):
     def __init__(self, source: Source, digest: Digest | None = None) -> None:
         self.source = source
         self.digest = digest
+        self.name = ""
+        self.owner: object = None
         self.confirmed = 0.0
         self.due = 0.0
         self.failed = False
@@ -233,9 +264,17 @@ class OpenImages(AsyncResource):
             del self._by_scope[key.scope]
         return image
 
+    def items(self) -> list[tuple[ImageKey, OpenImage]]:
+        """All images with their keys."""
+        return [
+            (ImageKey(scope, which), image)
+            for scope, images in self._by_scope.items()
+            for which, image in images.items()
+        ]
+
     def values(self) -> list[OpenImage]:
         """All images."""
-        return [image for images in self._by_scope.values() for image in images.values()]
+        return [image for _, image in self.items()]
 
     @property
     def scopes(self) -> int:

@@ -7,7 +7,6 @@ requests that want the same.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented.abc import RemoteReference, RepositoryReference
@@ -34,7 +33,7 @@ from asupplemented.supplemented.reference import supplement
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
 
-    from asupplemented.abc import Context, Reference, ResourceKey
+    from asupplemented.abc import Context, Reference
     from asupplemented.catalog.budget import Confirmed, RequestBudget
     from asupplemented.catalog.images import OpenImages
     from asupplemented.model.descriptor import Descriptor
@@ -69,9 +68,10 @@ class View:
     Args:
         session: Opens images, with the credentials of its principal.
         group: What the name stands for; see `asupplemented.catalog.names`.
-        key: Of the upstreams of the catalog, of which each session has its own.
+        upstreams: Those of the catalog and the session.
         images: The images of the catalog.
         budget: How requests are spent.
+        name: The name, with its registry if the client named one.
 
     Attributes:
         identity: The session, its principal and its credentials: what is known to one identity
@@ -82,6 +82,7 @@ class View:
     __slots__ = (
         "_budget",
         "_images",
+        "_name",
         "_session",
         "_upstreams",
         "group",
@@ -93,14 +94,16 @@ class View:
         self,
         session: Context,
         group: SupplementedReference,
-        key: ResourceKey[Upstreams],
+        upstreams: Upstreams,
         images: OpenImages,
         budget: RequestBudget,
+        name: str,
     ) -> None:
         self.group = group
+        self._name = name
         self._session = session
         self._images = images
-        self._upstreams = session.resource(key, partial(Upstreams, session))
+        self._upstreams = upstreams
         self._budget = budget
         # The upstreams stand for the session that owns the resources.
         self.identity: Hashable = (self._upstreams, session.principal, session.credentials)
@@ -446,6 +449,7 @@ class View:
     # Helpers
 
     async def _keep(self, which: str, opened: OpenImage) -> None:
+        opened.name, opened.owner = self._name, self._upstreams
         try:
             await self._images.put(ImageKey(self.scope, which), opened)
         except ExceptionGroup as group:

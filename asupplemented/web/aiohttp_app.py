@@ -21,13 +21,18 @@ from asupplemented.web.request import Request, strip_mount
 from asupplemented.web.sendfile import can_send, send_file
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
+
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
     from asupplemented.web.contract import ServedCatalog
     from asupplemented.web.exchange import Exchange, FileReader
     from asupplemented.web.ranges import Span
 
-__all__ = ("registry_app",)
+    Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+__all__ = ("registry_app", "registry_handler")
 
 LOOK: Final = 1.0
 """Seconds between two looks at a connection."""
@@ -64,6 +69,24 @@ def registry_app(
         The application. To accept more than 8190 bytes in a header, as podman sends for images
         in zstd:chunked, run it with ``max_field_size=65536`` (rule SRV-27).
     """
+    handler = registry_handler(
+        catalog, session, authenticate=authenticate, limits=limits, hide_refused=hide_refused
+    )
+    app = web.Application()
+    for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
+        app.router.add_route("*", path, handler)
+    return app
+
+
+def registry_handler(
+    catalog: ServedCatalog,
+    session: Session,
+    *,
+    authenticate: Authenticate | None = None,
+    limits: Limits | None = None,
+    hide_refused: bool = False,
+) -> Handler:
+    """Make what handles the requests of `registry_app`, for an application with its own routes."""
     service = Service(
         catalog,
         session,
@@ -71,16 +94,12 @@ def registry_app(
         limits=limits or Limits(),
         hide_refused=hide_refused,
     )
-
     watches = _Watches(service.limits.write)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         return await _respond(service, watches, request)
 
-    app = web.Application()
-    for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
-        app.router.add_route("*", path, handle)
-    return app
+    return handle
 
 
 async def _respond(service: Service, watches: _Watches, request: web.Request) -> web.StreamResponse:
@@ -105,6 +124,7 @@ def _read(service: Service, request: web.Request) -> Request:
         headers=tuple((name.lower(), value) for name, value in request.headers.items()),
         base=base,
         client=request.remote if service.names_clients else None,
+        scheme=request.scheme if service.names_clients else "http",
     )
 
 

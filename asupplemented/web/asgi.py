@@ -131,6 +131,7 @@ def _read(scope: _Scope) -> Request:
         ),
         base=base,
         client=client[0] if client else None,
+        scheme=scope.get("scheme", "http"),
     )
 
 

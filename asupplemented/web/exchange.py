@@ -222,6 +222,8 @@ class Exchange(AsyncResource):
             self.answer = answer_refusal(self._request, target)
             return self
         try:
+            if self._record is not None:
+                self._record.begin(self._service.session)
             answer = await self._find_in_time(target)
         except SupplementedError as error:
             answer = self._answer_failure(error)
@@ -235,6 +237,8 @@ class Exchange(AsyncResource):
         if not isinstance(target, Ping):
             answer = name_registry(answer, target.repository)
         self.answer = answer
+        if self._record is not None:
+            self._record.size = answer.length
         return self
 
     async def _find_in_time(self, target: Target) -> Answer:
@@ -270,7 +274,9 @@ class Exchange(AsyncResource):
             return answer_refusal(request, _DENIED)
         if self._record is not None:
             self._record.principal = decision.principal
-        session = service.session.scoped(decision.principal, credentials=decision.credentials)
+        session = service.session
+        if not decision.shared:
+            session = session.scoped(decision.principal, credentials=decision.credentials)
         return await self._look_up(target, session)
 
     async def _look_up(self, target: Target, session: Session) -> Answer:
@@ -362,6 +368,8 @@ class Exchange(AsyncResource):
         start, end = span
         opened = self._image.open_blob(digest, start=start, end=None if whole else end)
         self._stream = await opened.__aenter__()
+        if self._record is not None:
+            self._record.stream = opened
         return opened
 
     async def _begin(self, stream: BlobStream, size: int) -> None:
@@ -430,7 +438,7 @@ class Exchange(AsyncResource):
             await self.aclose()
         finally:
             answer: Answer | None = getattr(self, "answer", None)
-            self._service.session.emit(record.to_event(None if answer is None else answer.status))
+            self._service.session.emit(record.end(None if answer is None else answer.status))
         return None
 
     # The body

@@ -62,6 +62,7 @@ class Request(NamedTuple):
         headers: Lower-case names and values, in the order of the lines.
         base: The path of the root, which links begin with.
         client: The address of the client, or None.
+        scheme: "http" or "https", as the server sees it.
     """
 
     method: str
@@ -70,6 +71,7 @@ class Request(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
     base: str = "/v2"
     client: str | None = None
+    scheme: str = "http"
 
     def header(self, name: str) -> str | None:
         """The value of a header by its lower-case name, all lines joined; None without one."""
