@@ -167,6 +167,26 @@ async def test_SRV39_a_file_that_shrinks_is_cut(
         assert not exchange.is_complete
 
 
+async def test_SRV12_SRV54_a_blob_that_is_evicted_is_sent_to_its_end(
+    tmp_path: Path, catalog: FakeCatalog
+) -> None:
+    async with cached(tmp_path, catalog) as app:
+        found = (tmp_path / "cache").rglob(BLOB[-64:])
+        (blob,) = (path for path in found if path.stat().st_size == len(LARGE))
+        exchange = Exchange("GET", BLOB)
+        send = exchange.send
+
+        async def evict(message: Any) -> None:
+            await send(message)
+            blob.unlink(missing_ok=True)
+
+        await app(exchange.scope, exchange.receive, evict)
+        assert exchange.reply().body == LARGE
+        assert exchange.reply().headers["Cache-Status"] == "asupplemented; hit"
+        again = await call(app, Exchange("GET", BLOB))
+        assert again.reply().body == LARGE
+
+
 async def test_SRV31_compression_is_stopped(catalog: FakeCatalog, session: Session) -> None:
     app = web.asgi_app(catalog, session)
     for target in (BLOB, f"{ROOT}/manifests/latest"):
