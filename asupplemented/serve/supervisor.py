@@ -153,6 +153,8 @@ class Pool(Protocol):
 
 
 class _Supervisor:
+    """Follows signals: starts a pool, has it reload, and stops it."""
+
     def __init__(
         self,
         config: ServeConfig,
@@ -245,10 +247,7 @@ class _Supervisor:
     async def _reload_now(self) -> None:
         try:
             config = self._config if self._read is None else await asyncio.to_thread(self._read)
-            for name in FIXED:
-                if getattr(config, name) != getattr(self._config, name):
-                    message = f"{name} changes with a restart only; restart the server"
-                    raise ConfigurationError(message)
+            self._check_fixed(config)
             if not await self._unless_stopped(self._pool.prepare(config)):
                 return
             await self._pool.finish(config, use=True)
@@ -257,8 +256,17 @@ class _Supervisor:
             reasons = "\n".join((str(error), *notes))
             _log.error("not reloaded, the old configuration stays: %s", reasons)
             return
+        except Exception:  # noqa: BLE001 - whatever it is, the server goes on
+            _log.exception("not reloaded, the old configuration stays")
+            return
         self._config = config
         _log.info("reloaded")
+
+    def _check_fixed(self, config: ServeConfig) -> None:
+        for name in FIXED:
+            if getattr(config, name) != getattr(self._config, name):
+                message = f"{name} changes with a restart only; restart the server"
+                raise ConfigurationError(message)
 
     async def _stop_pool(self) -> None:
         stopping = asyncio.create_task(self._pool.stop(self._config.shutdown_timeout))
@@ -461,13 +469,11 @@ class Worker:
 
     async def _run_once(self) -> str:
         """Run one process to its end; gives what happened to it."""
-        mine, theirs = socket.socketpair()
         try:
-            with theirs:
-                self._process = process = self._spawn(theirs)
+            process, mine = self._spawn()
         except OSError as error:
-            mine.close()
             return f"could not be started: {error}"
+        self._process = process
         reason: str | None = None
         self._channel = channel = await open_channel(mine, REPORTS)
         if self._stopping.is_set():
@@ -520,24 +526,25 @@ class Worker:
                 case None:
                     return None
 
-    def _spawn(self, control: socket.socket) -> subprocess.Popen[bytes]:
-        """Start a process. Signals are blocked in it until it ignores them."""
-        fds = [control.fileno(), *(each.fileno() for each in self._sockets)]
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            return subprocess.Popen(  # noqa: S603 - this program again
-                [
-                    sys.executable,
-                    "-c",
-                    _BOOT.format(separator=os.pathsep),
-                    os.pathsep.join(sys.path),
-                    *map(str, fds),
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=fds,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """Start a process; gives it with this end of the channel.
+
+        Signals are blocked in it until it ignores them.
+        """
+        with ExitStack() as stack:
+            mine, theirs = map(stack.enter_context, socket.socketpair())
+            fds = [theirs.fileno(), *(each.fileno() for each in self._sockets)]
+            command = _BOOT.format(separator=os.pathsep), os.pathsep.join(sys.path), *map(str, fds)
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                process = subprocess.Popen(  # noqa: S603 - this program again
+                    [sys.executable, "-c", *command], stdin=subprocess.DEVNULL, pass_fds=fds
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            theirs.close()
+            stack.pop_all()
+        return process, mine
 
 
 def _reap(process: subprocess.Popen[bytes]) -> int:

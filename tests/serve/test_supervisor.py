@@ -267,9 +267,10 @@ class RecordedWorker(supervisor.Worker):
         super().__init__(*args)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def _spawn(self, control: socket.socket) -> subprocess.Popen[bytes]:
-        self.processes.append(super()._spawn(control))
-        return self.processes[-1]
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        process, channel = super()._spawn()
+        self.processes.append(process)
+        return process, channel
 
 
 @pytest.mark.parametrize(
