@@ -38,10 +38,10 @@ from asupplemented.serve import metrics
 from asupplemented.serve.channel import (
     REPORTS,
     Channel,
+    Done,
     Failed,
     Finish,
     Prepare,
-    Prepared,
     Ready,
     Report,
     Running,
@@ -350,20 +350,14 @@ class WorkerPool:
 
     async def prepare(self, config: ServeConfig) -> None:
         packed = pack(config)
-        try:
-            async with asyncio.timeout(STALLED):
-                answers = await asyncio.gather(*(each.prepare(packed) for each in self._workers))
-        except TimeoutError:
-            answers = [f"the workers did not open it within {STALLED:g} s"]
-        for error in answers:
+        for error in await asyncio.gather(*(each.prepare(packed) for each in self._workers)):
             if error is not None:
                 await self.finish(config, use=False)
                 raise ConfigurationError(error)
 
     async def finish(self, config: ServeConfig, *, use: bool) -> None:
         packed = pack(config)
-        for each in self._workers:
-            each.finish(packed, use=use)
+        await asyncio.gather(*(each.finish(packed, use=use) for each in self._workers))
 
     async def stop(self, within: float) -> None:
         for each in self._workers:
@@ -412,7 +406,9 @@ class Worker:
         self._config = b""
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[Report] | None = None
-        self._prepared: asyncio.Future[str | None] | None = None
+        self._answer: asyncio.Future[str | None] | None = None
+        self._prepared: Channel[Report] | None = None
+        """Leads to the process that has prepared a configuration."""
         self._stopping = asyncio.Event()
 
     async def run(self, config: bytes) -> None:
@@ -451,21 +447,35 @@ class Worker:
 
     async def prepare(self, config: bytes) -> str | None:
         """Have the process open a configuration; gives what is wrong with it."""
-        if not self.is_ready or self._channel is None:
-            return None  # It is being replaced, and `finish` gives the configuration to that.
-        self._prepared = asyncio.get_running_loop().create_future()
-        self._channel.send(Prepare(config))
-        return await self._prepared
+        channel = self._channel
+        error = await self._tell(Prepare(config))
+        # One that is being replaced has nothing to open, and `finish` sees to its successor.
+        self._prepared = channel if error is None else None
+        return error
 
-    def finish(self, config: bytes, *, use: bool) -> None:
+    async def finish(self, config: bytes, *, use: bool) -> None:
         """Have the process use what it prepared, or close it."""
         prepared, self._prepared = self._prepared, None
         if use:
             self._config = config
-        if prepared is not None and self._channel is not None:
-            self._channel.send(Finish(use))
+        if prepared is not None and prepared is self._channel:
+            await self._tell(Finish(use))
         elif use:
             self.kill()  # It has begun with the old configuration.
+
+    async def _tell(self, order: Prepare | Finish) -> str | None:
+        """Wait until the process has done something; gives what is wrong, if it lives to say so."""
+        if not self.is_ready or self._channel is None:
+            return None
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._answer = answer
+        self._channel.send(order)
+        try:
+            async with asyncio.timeout(STALLED):
+                return await answer
+        except TimeoutError:
+            self.kill()
+            return f"worker {self._number} did not open it within {STALLED:g} s"
 
     async def _run_once(self) -> str:
         """Run one process to its end; gives what happened to it."""
@@ -491,14 +501,16 @@ class Worker:
             self._channel = None
             self.is_ready = False
             self._end_status()
-            if self._prepared is not None and not self._prepared.done():
-                self._prepared.set_result(None)
-            self._prepared = None
+            self._answer_with(None)
             channel.close()
             code = await asyncio.to_thread(_reap, process)
             self._process = None
             metrics.forget_worker(self._number)
         return reason or _explain(process.pid, code)
+
+    def _answer_with(self, error: str | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(error)
 
     def _end_status(self) -> None:
         status, self.status = self.status, None
@@ -518,9 +530,8 @@ class Worker:
                         self.started.set_result(None)
                 case Failed(reason):
                     return reason
-                case Prepared(error):
-                    if self._prepared is not None and not self._prepared.done():
-                        self._prepared.set_result(error)
+                case Done(error):
+                    self._answer_with(error)
                 case Running(status):
                     self.status = status
                 case None:
