@@ -14,6 +14,7 @@ DEFAULT_PYTHON = PYTHONS[0]
 
 INTEROP_PROGRAMS = {
     "busybox": "busybox-static",
+    "chromium": "chromium",
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",
@@ -82,7 +83,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Talk to real programs: a registry, skopeo, umoci, nginx, Redis, an S3 server."""
+    """Talk to real programs: a registry, skopeo, umoci, nginx, Redis, an S3 server, Chromium."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])  # nginx is there
     missing = [
         package for name, package in INTEROP_PROGRAMS.items() if not shutil.which(name, path=path)

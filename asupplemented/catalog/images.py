@@ -32,8 +32,17 @@ if TYPE_CHECKING:
     from asupplemented.errors import SupplementedError
     from asupplemented.events import CacheUse
     from asupplemented.model.manifest import Manifest
+    from asupplemented.supplemented.resolution import Resolution
 
-__all__ = ("CatalogImage", "ImageKey", "OpenImage", "OpenImages", "describe_blob")
+__all__ = (
+    "CatalogEntry",
+    "CatalogImage",
+    "ImageKey",
+    "OpenImage",
+    "OpenImages",
+    "Scope",
+    "describe_blob",
+)
 
 REOPEN_AFTER: Final = 60.0
 """Seconds after which a supplement that failed is tried again; doubled while it fails."""
@@ -42,13 +51,53 @@ MAX_BLOBS: Final = 1024
 """Blobs of one repository that are known to be there, though no open manifest names them."""
 
 
+class Scope:
+    """What shares open images: a name of the catalog, as one identity sees it.
+
+    Its hash is computed once, because a request looks for it several times.
+
+    Args:
+        identity: The session, its principal and its credentials.
+        group: What the name stands for.
+    """
+
+    __slots__ = ("_hash", "_parts")
+
+    def __init__(self, identity: Hashable, group: Hashable) -> None:
+        self._parts = (identity, group)
+        self._hash = hash(self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scope):
+            return NotImplemented
+        return self._hash == other._hash and self._parts == other._parts
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class ImageKey(NamedTuple):
     """Under which an image is open."""
 
-    scope: Hashable
-    """The session, its principal and credentials, and the group as the catalog names it."""
+    scope: Scope
     which: str
     """The tag or digest that was asked for."""
+
+
+class CatalogEntry(NamedTuple):
+    """An image that a catalog keeps open."""
+
+    name: str
+    """The name that it was opened by, with its registry if the client named one."""
+    reference: str
+    """The tag or digest that was asked for."""
+    resolution: Resolution
+    leases: int
+    """Requests that use it."""
+    stale: bool
+    """Whether it could not be confirmed when that was due."""
+    age: float | None
+    """Seconds since it was confirmed last; None for a digest, which never changes."""
 
 
 class OpenImage(AsyncResource):
@@ -57,6 +106,8 @@ class OpenImage(AsyncResource):
     Attributes:
         source: The source.
         digest: The digest of its default manifest; None for a repository without one.
+        name: The name that it was opened by, with its registry if the client named one.
+        owner: Stands for the session that opened it.
         confirmed: When it was known last to be what its reference names, by the clock.
         due: When it is confirmed again, by the clock.
         opened: When it was opened, by the clock.
@@ -74,7 +125,9 @@ class OpenImage(AsyncResource):
         "digest",
         "due",
         "failed",
+        "name",
         "opened",
+        "owner",
         "reopen_after",
         "source",
         "trouble",
@@ -83,6 +136,8 @@ class OpenImage(AsyncResource):
     def __init__(self, source: Source, digest: Digest | None = None) -> None:
         self.source = source
         self.digest = digest
+        self.name = ""
+        self.owner: object = None
         self.confirmed = 0.0
         self.due = 0.0
         self.failed = False
@@ -159,7 +214,7 @@ class OpenImages(AsyncResource):
 
     def __init__(self, limit: int) -> None:
         self._used = LRU[ImageKey, None](limit)
-        self._by_scope: dict[Hashable, dict[str, OpenImage]] = {}
+        self._by_scope: dict[Scope, dict[str, OpenImage]] = {}
 
     def find(self, key: ImageKey) -> OpenImage | None:
         """The image of a tag or digest; it counts as used now."""
@@ -168,7 +223,7 @@ class OpenImages(AsyncResource):
             self._used.get(key)
         return found
 
-    def find_manifest(self, scope: Hashable, digest: Digest) -> OpenImage | None:
+    def find_manifest(self, scope: Scope, digest: Digest) -> OpenImage | None:
         """An image of a scope that serves a manifest."""
         for which, image in self._by_scope.get(scope, {}).items():
             if image.has_manifest(digest):
@@ -176,7 +231,7 @@ class OpenImages(AsyncResource):
                 return image
         return None
 
-    def find_blob(self, scope: Hashable, digest: Digest) -> OpenImage | None:
+    def find_blob(self, scope: Scope, digest: Digest) -> OpenImage | None:
         """An image of a scope that serves a blob."""
         for which, image in self._by_scope.get(scope, {}).items():
             if image.find_blob(digest) is not None:
@@ -209,9 +264,17 @@ class OpenImages(AsyncResource):
             del self._by_scope[key.scope]
         return image
 
+    def items(self) -> list[tuple[ImageKey, OpenImage]]:
+        """All images with their keys."""
+        return [
+            (ImageKey(scope, which), image)
+            for scope, images in self._by_scope.items()
+            for which, image in images.items()
+        ]
+
     def values(self) -> list[OpenImage]:
         """All images."""
-        return [image for images in self._by_scope.values() for image in images.values()]
+        return [image for _, image in self.items()]
 
     @property
     def scopes(self) -> int:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from asupplemented.cli.output import printable, short, show_size
+from asupplemented.cli.output import printable, short
 from asupplemented.errors import PlatformNotFoundError
 from asupplemented.events import (
     AttemptFailed,
@@ -26,6 +26,7 @@ from asupplemented.events import (
     UpstreamResponded,
     Warned,
 )
+from asupplemented.model.sizes import show_size
 from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 
 if TYPE_CHECKING:

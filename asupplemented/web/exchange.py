@@ -219,6 +219,8 @@ class Exchange(AsyncResource):
             self.answer = answer_refusal(self._request, target)
             return self
         try:
+            if self._record is not None:
+                self._record.begin(self._service.session)
             answer = await self._find_in_time(target)
         except SupplementedError as error:
             answer = self._answer_failure(error)
@@ -230,6 +232,8 @@ class Exchange(AsyncResource):
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
         self.answer = answer if isinstance(target, Ping) else _name(answer, target.repository)
+        if self._record is not None:
+            self._record.size = answer.length
         return self
 
     async def _find_in_time(self, target: Target) -> Answer:
@@ -265,7 +269,9 @@ class Exchange(AsyncResource):
             return answer_refusal(request, _DENIED)
         if self._record is not None:
             self._record.principal = decision.principal
-        session = service.session.scoped(decision.principal, credentials=decision.credentials)
+        session = service.session
+        if not decision.shared:
+            session = session.scoped(decision.principal, credentials=decision.credentials)
         return await self._look_up(target, session)
 
     async def _look_up(self, target: Target, session: Session) -> Answer:
@@ -354,6 +360,8 @@ class Exchange(AsyncResource):
         start, end = span
         opened = self._image.open_blob(digest, start=start, end=None if whole else end)
         self._stream = await opened.__aenter__()
+        if self._record is not None:
+            self._record.stream = opened
         return opened
 
     async def _begin(self, stream: BlobStream) -> None:
@@ -411,7 +419,7 @@ class Exchange(AsyncResource):
             await self.aclose()
         finally:
             answer: Answer | None = getattr(self, "answer", None)
-            self._service.session.emit(record.to_event(None if answer is None else answer.status))
+            self._service.session.emit(record.end(None if answer is None else answer.status))
         return None
 
     # The body
