@@ -44,7 +44,7 @@ LAYERS = {
             ("image",),
             ("supplemented",),
             ("catalog", "testing"),
-            ("cli", "web", "__main__"),
+            ("cli", "serve", "web", "__main__"),
         )
     )
     for unit in units
@@ -72,6 +72,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.oci_layout": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
     "asupplemented.supplemented.resolution": frozenset({"msgspec"}),
+    "asupplemented.serve": AIOHTTP | {"bcrypt", "msgspec", "prometheus_client"},
     "asupplemented.session": frozenset({"aiohttp"}),
     "asupplemented.telemetry": frozenset({"opentelemetry", "prometheus_client"}),
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
@@ -86,6 +87,7 @@ LAZY = frozenset(
     {
         ("asupplemented.cache", "obstore"),  # an extra
         ("asupplemented.cache", "redis"),  # an extra
+        ("asupplemented.serve", "bcrypt"),  # an extra
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` imports session
         ("asupplemented.telemetry", "opentelemetry"),  # an extra
         ("asupplemented.telemetry", "prometheus_client"),  # an extra

@@ -108,6 +108,8 @@ class Catalog(AsyncResource):
             by its own tag and by "latest".
         allow: Patterns of the names that may be read, or a function of a path and a registry that
             says so; None for all. It is asked before anything else.
+        default_registry: The registry of names that fit no key and name no registry, such as
+            "docker.io": docker asks a mirror of Docker Hub for them (rule SRV-19).
         ttl: Seconds for which a tag is not asked for again.
         stale_if_error: Seconds after `ttl` for which an image is served if the upstream fails.
         max_open: The most images that are kept open without being used.
@@ -140,6 +142,7 @@ class Catalog(AsyncResource):
         names: Mapping[str, Named] | Callable[[str, str | None], Awaitable[Named | None]],
         *,
         allow: Allow | None = None,
+        default_registry: str | None = None,
         ttl: float = 60.0,
         stale_if_error: float = 86400.0,
         max_open: int = 256,
@@ -154,7 +157,7 @@ class Catalog(AsyncResource):
         if isinstance(max_open, bool) or max_open < 1:
             message = f"max_open={max_open} is a number of images, 1 or more"
             raise ConfigurationError(message)
-        self._names = Names(names, allow, Defaults(missing, unavailable, unknown))
+        self._names = Names(names, allow, Defaults(missing, unavailable, unknown), default_registry)
         self._times = Lifetimes(ttl, stale_if_error)
         self._budget = budget or RequestBudget()
         self._images = OpenImages(max_open)

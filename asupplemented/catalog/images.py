@@ -40,6 +40,7 @@ __all__ = (
     "ImageKey",
     "OpenImage",
     "OpenImages",
+    "Scope",
     "describe_blob",
 )
 
@@ -50,11 +51,35 @@ MAX_BLOBS: Final = 1024
 """Blobs of one repository that are known to be there, though no open manifest names them."""
 
 
+class Scope:
+    """What shares open images: a name of the catalog, as one identity sees it.
+
+    Its hash is computed once, because a request looks for it several times.
+
+    Args:
+        identity: The session, its principal and its credentials.
+        group: What the name stands for.
+    """
+
+    __slots__ = ("_hash", "_parts")
+
+    def __init__(self, identity: Hashable, group: Hashable) -> None:
+        self._parts = (identity, group)
+        self._hash = hash(self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scope):
+            return NotImplemented
+        return self._hash == other._hash and self._parts == other._parts
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class ImageKey(NamedTuple):
     """Under which an image is open."""
 
-    scope: Hashable
-    """The session, its principal and credentials, and the group as the catalog names it."""
+    scope: Scope
     which: str
     """The tag or digest that was asked for."""
 
@@ -189,7 +214,7 @@ class OpenImages(AsyncResource):
 
     def __init__(self, limit: int) -> None:
         self._used = LRU[ImageKey, None](limit)
-        self._by_scope: dict[Hashable, dict[str, OpenImage]] = {}
+        self._by_scope: dict[Scope, dict[str, OpenImage]] = {}
 
     def find(self, key: ImageKey) -> OpenImage | None:
         """The image of a tag or digest; it counts as used now."""
@@ -198,7 +223,7 @@ class OpenImages(AsyncResource):
             self._used.get(key)
         return found
 
-    def find_manifest(self, scope: Hashable, digest: Digest) -> OpenImage | None:
+    def find_manifest(self, scope: Scope, digest: Digest) -> OpenImage | None:
         """An image of a scope that serves a manifest."""
         for which, image in self._by_scope.get(scope, {}).items():
             if image.has_manifest(digest):
@@ -206,7 +231,7 @@ class OpenImages(AsyncResource):
                 return image
         return None
 
-    def find_blob(self, scope: Hashable, digest: Digest) -> OpenImage | None:
+    def find_blob(self, scope: Scope, digest: Digest) -> OpenImage | None:
         """An image of a scope that serves a blob."""
         for which, image in self._by_scope.get(scope, {}).items():
             if image.find_blob(digest) is not None:

@@ -13,7 +13,7 @@ from asupplemented.abc import RemoteReference, RepositoryReference
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.cache.manifests import find_manifest
 from asupplemented.catalog.budget import Spending
-from asupplemented.catalog.images import ImageKey, OpenImage, describe_blob
+from asupplemented.catalog.images import ImageKey, OpenImage, Scope, describe_blob
 from asupplemented.catalog.names import at_digest, follows, tags_of
 from asupplemented.catalog.upstreams import LONGEST, Upstreams, is_outage
 from asupplemented.errors import (
@@ -107,7 +107,7 @@ class View:
         self._budget = budget
         # The upstreams stand for the session that owns the resources.
         self.identity: Hashable = (self._upstreams, session.principal, session.credentials)
-        self.scope: Hashable = (self.identity, group)
+        self.scope = Scope(self.identity, group)
 
     def now(self) -> float:
         """The time in seconds, by the clock of the session."""

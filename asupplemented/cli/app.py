@@ -28,6 +28,7 @@ from asupplemented.cli.output import (
     write_text,
 )
 from asupplemented.cli.running import running
+from asupplemented.cli.serving import mirrors, serve
 from asupplemented.errors import InstanceNotFoundError, LimitExceededError, ManifestError
 from asupplemented.image import get_image, open_image
 from asupplemented.model.digest import Digest
@@ -279,6 +280,8 @@ def copy(
 
 
 app.command()(prefetch)
+app.command()(serve)
+app.command()(mirrors)
 
 
 def _parse_destination(text: str) -> Reference:

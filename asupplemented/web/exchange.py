@@ -269,7 +269,9 @@ class Exchange(AsyncResource):
             return answer_refusal(request, _DENIED)
         if self._record is not None:
             self._record.principal = decision.principal
-        session = service.session.scoped(decision.principal, credentials=decision.credentials)
+        session = service.session
+        if not decision.shared:
+            session = session.scoped(decision.principal, credentials=decision.credentials)
         return await self._look_up(target, session)
 
     async def _look_up(self, target: Target, session: Session) -> Answer:

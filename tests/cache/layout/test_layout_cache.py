@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.cache import shared_fetch
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.sharing import open_stream
 from asupplemented.errors import ClosedError, ConfigurationError, InvalidDigestError
@@ -225,18 +226,29 @@ async def test_what_was_read_to_its_end_is_kept_though_the_session_closes_at_onc
     assert len(ledger.asked) == 1
 
 
-@pytest.mark.parametrize("fills", [True, False])
+@pytest.mark.parametrize(
+    ("fills", "start", "asked"),
+    [(True, 10, [0]), (True, 50_000, [50_000, 0]), (False, 10, [10])],
+    ids=["near the beginning", "far away", "without filling"],
+)
 async def test_a_part_of_a_blob_has_all_of_it_fetched_if_the_cache_fills(
-    path: Path, *, fills: bool
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start: int,
+    asked: list[int],
+    *,
+    fills: bool,
 ) -> None:
+    monkeypatch.setattr(shared_fetch, "NEAR", 1000)
+    end = start + 10
     ledger = Ledger()
     cache = LayoutCache(path, LIMIT, fills=fills)
     async with Session(cache=cache) as session:
-        part = open_stream(describe(LARGE), [Wire(LARGE, ledger)], session, start=10, end=20)
-        assert await drain(part) == LARGE[10:20]
+        part = open_stream(describe(LARGE), [Wire(LARGE, ledger)], session, start=start, end=end)
+        assert await drain(part) == LARGE[start:end]
         if fills:
             await wait_until(lambda: path.exists() and held(path) == {Digest.of(LARGE)})
-    assert [start for _, start, _ in ledger.asked] == ([10, 0] if fills else [10])
+    assert [first for _, first, _ in ledger.asked] == asked
 
 
 # Cancellation
