@@ -73,7 +73,7 @@ def registry_app(
         catalog, session, authenticate=authenticate, limits=limits, hide_refused=hide_refused
     )
     app = web.Application()
-    for path in ("", "/{tail:.*}"):
+    for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
         app.router.add_route("*", path, handler)
     return app
 

@@ -261,14 +261,3 @@ async def test_SRV13_SEC13_what_one_principal_may_read_no_other_one_gets(
             await settle(session)
     sent = {request.header("Authorization") for request in registry.requests}
     assert sent <= {None, ann[1], bob[1]}
-
-
-async def test_10000_unknown_names_leave_nothing(
-    serve: Serve, catalog: Catalog, session: Session, registry: FakeRegistry
-) -> None:
-    async with serve(catalog, session) as client:
-        for number in range(10_000 if serve.__name__ == "asgi_client" else 100):
-            reply = await client.get(f"/v2/name{number}/manifests/latest")
-            assert (reply.status, reply.code) == (404, "NAME_UNKNOWN")
-    assert (catalog.stats().open_images, catalog.stats().pending) == (0, 0)
-    assert registry.requests == []
