@@ -27,7 +27,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack, ExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -109,14 +109,11 @@ def serve(config: ServeConfig, *, reload: Callable[[], ServeConfig] | None = Non
     """
     logging.basicConfig(format="asupplemented: %(message)s")
     logging.getLogger("asupplemented").setLevel(logging.INFO)
-    several = config.workers > 1
     with ExitStack() as stack:
         stack.enter_context(in_settings())
         listeners = stack.enter_context(Listeners(config.listen, config.workers))
         admin = stack.enter_context(Listeners([config.admin] if config.admin else []))
-        stack.enter_context(metrics.shared_metrics() if several else nullcontext())
-        pool = WorkerPool if several else SingleProcess
-        return asyncio.run(_Supervisor(config, reload, listeners, admin, pool).run())
+        return asyncio.run(_Supervisor(config, reload, listeners, admin).run())
 
 
 class Pool(Protocol):
@@ -161,13 +158,11 @@ class _Supervisor:
         reload: Callable[[], ServeConfig] | None,
         listeners: Listeners,
         admin: Listeners,
-        make_pool: Callable[[Listeners], Pool],
     ) -> None:
         self._config = config
         self._read = reload
         self._listeners = listeners
         self._admin = admin
-        self._make_pool = make_pool
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
         self._reload = asyncio.Event()
@@ -175,12 +170,12 @@ class _Supervisor:
         """The number of the last signal that asked to stop."""
 
     async def run(self) -> int:
-        self._pool = self._make_pool(self._listeners)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with AsyncExitStack() as stack:
+            self._pool = self._make_pool(stack)
             await self._open_admin(stack)
             try:
                 await self._serve()
@@ -190,6 +185,12 @@ class _Supervisor:
                 self._listeners.close()
                 await self._stop_pool()
         return 128 + self._signal if self._abort.is_set() else 0
+
+    def _make_pool(self, stack: AsyncExitStack) -> Pool:
+        if self._config.workers == 1:
+            return SingleProcess(self._listeners)
+        stack.enter_context(metrics.shared_metrics())
+        return WorkerPool(self._listeners)
 
     def _end(self, number: int) -> None:
         self._signal = number
