@@ -10,8 +10,8 @@ import uvicorn
 from aiohttp.test_utils import TestServer
 
 from asupplemented import web
+from tests.suspending import wait_until
 from tests.testing.raw_client import RawClient
-from tests.web.clients import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -41,7 +41,7 @@ async def run_uvicorn(app: Any) -> AsyncIterator[Server]:
     # Signals are the business of the program that runs the tests.
     serving = asyncio.ensure_future(server._serve())
     try:
-        await until(lambda: server.started)
+        await wait_until(lambda: server.started)
         yield server
     finally:
         server.should_exit = True
