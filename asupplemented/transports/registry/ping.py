@@ -126,6 +126,7 @@ async def _ping_scheme(
         max_scope=None,
         certificates=config.certificates,
         proxies=config.proxies,
+        registry=config.registry,
         own=True,
     )
     client = RedirectClient(
