@@ -72,7 +72,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.oci_layout": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
     "asupplemented.supplemented.resolution": frozenset({"msgspec"}),
-    "asupplemented.serve": AIOHTTP | {"bcrypt", "msgspec"},
+    "asupplemented.serve": AIOHTTP | {"bcrypt", "msgspec", "prometheus_client"},
     "asupplemented.session": frozenset({"aiohttp"}),
     "asupplemented.telemetry": frozenset({"opentelemetry", "prometheus_client"}),
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},

@@ -19,6 +19,7 @@ from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import (
     ForbiddenError,
     NetworkError,
+    SlotTimeoutError,
     SourceError,
     SourceTimeoutError,
     SupplementedError,
@@ -108,15 +109,14 @@ class Upstreams:
             breaker.probe(self.clock.now())
         try:
             yield
-        except SupplementedError as error:
-            if is_outage(error):
+        except BaseException as error:
+            if not isinstance(error, SupplementedError) or isinstance(error, SlotTimeoutError):
+                for breaker in known:
+                    breaker.release()  # it says nothing of the upstream
+            elif is_outage(error):
                 self.fail(identity, reference, error)
             else:
                 self._close(names)
-            raise
-        except BaseException:
-            for breaker in known:
-                breaker.release()
             raise
         self._close(names)
 

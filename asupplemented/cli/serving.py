@@ -17,6 +17,7 @@ from asupplemented.cli.console import ConsoleReporter
 from asupplemented.cli.options import (
     AuthFile,
     CacheOption,
+    CacheSize,
     TlsVerify,
     as_usage_error,
     expand_options,
@@ -82,9 +83,6 @@ AdminOption = Annotated[
     str | None,
     typer.Option("--admin", metavar="ADDRESS", help="Where status, health and metrics are."),
 ]
-CacheSizeOption = Annotated[
-    str, typer.Option("--cache-size", metavar="SIZE", help="The most bytes to keep, like 50GiB.")
-]
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=1, max=1024, metavar="N", help="Processes that serve.")
 ]
@@ -121,7 +119,7 @@ class ServeOptions:
     listen: ListenOption = None
     admin: AdminOption = None
     cache: CacheOption = None
-    cache_size: CacheSizeOption = "10GiB"
+    cache_size: CacheSize = "10GiB"
     workers: WorkersOption = 1
     tls_cert: TlsCertOption = None
     tls_key: TlsKeyOption = None

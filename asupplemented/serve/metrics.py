@@ -26,7 +26,7 @@ __all__ = ("count_alone", "count_as_worker", "exposition", "forget_worker", "sha
 DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def has_prometheus() -> bool:
+def _has_prometheus() -> bool:
     """Whether the extra ``prometheus`` is installed."""
     return find_spec("prometheus_client") is not None
 
@@ -34,7 +34,7 @@ def has_prometheus() -> bool:
 @contextmanager
 def shared_metrics() -> Generator[None]:
     """Have all processes that are started meanwhile count in one directory, then remove it."""
-    if not has_prometheus():
+    if not _has_prometheus():
         yield
         return
     before = os.environ.get(DIRECTORY)
@@ -53,7 +53,7 @@ def shared_metrics() -> Generator[None]:
 
 def count_alone() -> PrometheusMetrics | None:
     """What counts in a process that serves alone; None without the extra ``prometheus``."""
-    if not has_prometheus():
+    if not _has_prometheus():
         return None
     from asupplemented.telemetry.prometheus import PrometheusMetrics
 
@@ -66,7 +66,7 @@ def count_as_worker(number: int) -> PrometheusMetrics | None:
     Args:
         number: Of the worker.
     """
-    if not has_prometheus() or DIRECTORY not in os.environ:
+    if not _has_prometheus() or DIRECTORY not in os.environ:
         return count_alone()
     values = cast("Any", import_module("prometheus_client.values"))
     values.ValueClass = values.MultiProcessValue(lambda: f"worker{number}")
@@ -82,7 +82,7 @@ def forget_worker(number: int) -> None:
 
 def exposition() -> Callable[[], tuple[bytes, str]] | None:
     """What answers a scrape; None without the extra ``prometheus``."""
-    if not has_prometheus():
+    if not _has_prometheus():
         return None
     from asupplemented.telemetry import prometheus
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from asupplemented.telemetry.prometheus import PrometheusMetrics
     from asupplemented.web.status import Status
 
-__all__ = ("RegistryServer",)
+__all__ = ("Generation", "RegistryServer")
 
 IDLE_SECONDS: Final = 75.0
 """How long a connection is kept without a request."""
@@ -147,7 +147,7 @@ class RegistryServer(AsyncResource):
         """
         self._current = await Generation.open(config, self._hooks_of(config))
         app = web.Application()
-        for path in ("", "/{tail:.*}"):
+        for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
             app.router.add_route("*", path, self._handle)
         self._runner = web.AppRunner(
             app, access_log=None, keepalive_timeout=IDLE_SECONDS, max_field_size=HEAD_BYTES
@@ -261,8 +261,8 @@ class RegistryServer(AsyncResource):
                 servers.append(server)
             stack.pop_all()
         before, self._servers = self._servers, servers
-        for each in before:
-            each.close()
+        for server in before:
+            server.close()
 
     def _connect(self) -> asyncio.Protocol:
         if self._stopping or self._runner is None or self._runner.server is None:

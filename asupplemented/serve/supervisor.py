@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from asupplemented.serve.config import ServeConfig
     from asupplemented.web.status import Status
 
-__all__ = ("serve",)
+__all__ = ("Pauses", "Pool", "SingleProcess", "Worker", "WorkerPool", "serve")
 
 STALLED: Final = 60.0
 """Seconds without a report after which a worker is replaced; it reports each second."""

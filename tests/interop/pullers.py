@@ -268,6 +268,11 @@ class Clients:
         self._scope.close()
 
 
+def curl(*arguments: str) -> list[str]:
+    """A command that prints a body, and fails on an error."""
+    return [find("curl"), "--silent", "--show-error", "--fail", *arguments]
+
+
 @contextmanager
 def run_containerd(directory: Path) -> Generator[Path]:
     """Run containerd without network plugins.

@@ -15,8 +15,8 @@ import pytest
 from tests.interop.busybox import HELD, LOST
 from tests.interop.conftest import LARGE_SIZE
 from tests.interop.places import at_digest
-from tests.interop.programs import SECONDS, find
-from tests.interop.pullers import DOCKER_HUB, QUAY, Clients
+from tests.interop.programs import SECONDS
+from tests.interop.pullers import DOCKER_HUB, QUAY, Clients, curl
 from tests.interop.servers import HOST, run_server
 
 if TYPE_CHECKING:
@@ -113,10 +113,6 @@ def test_SRV55_clients_pull_what_registry_and_layouts_have_together(
 def large_upstream(registry: Registry, large_layout: str, skopeo: Skopeo) -> Registry:
     skopeo.copy(large_layout, registry.reference(f"{LARGE}:1"))
     return registry
-
-
-def curl(*arguments: str) -> list[str]:
-    return [find("curl"), "--silent", "--show-error", "--fail", *arguments]
 
 
 def test_SRV26_curl_reads_a_range_of_a_cold_blob(

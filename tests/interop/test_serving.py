@@ -15,11 +15,12 @@ from fastapi import FastAPI
 
 import asupplemented as asup
 from asupplemented.events import BlobStarted
+from asupplemented.model.digest import Digest
 from tests.interop.busybox import HELD, read_blob
 from tests.interop.conftest import LARGE_SIZE
 from tests.interop.fuse import Fuse
-from tests.interop.pullers import CLIENTS, DOCKER_HUB, QUAY, Clients, PodmanClient
-from tests.interop.servers import HOST, MortalRegistry
+from tests.interop.pullers import CLIENTS, DOCKER_HUB, QUAY, Clients, PodmanClient, curl
+from tests.interop.servers import HOST, MortalRegistry, run_mirror
 from tests.web.servers import run_aiohttp, run_uvicorn
 
 if TYPE_CHECKING:
@@ -71,9 +72,12 @@ def listening() -> Iterator[socket.socket]:
 
 @pytest.fixture(scope="module")
 def clients(workshop: Path, home: Home, listening: socket.socket) -> Iterator[Clients]:
-    address = f"{HOST}:{listening.getsockname()[1]}"
-    with Clients(workshop / "clients", home, address) as clients:
+    with Clients(workshop / "clients", home, address_of(listening)) as clients:
         yield clients
+
+
+def address_of(listening: socket.socket) -> str:
+    return f"{HOST}:{listening.getsockname()[1]}"
 
 
 # The endpoint, mounted in the application of a user
@@ -121,6 +125,11 @@ class Endpoint:
         catalog = asup.Catalog(names, default_registry=DOCKER_HUB, **options)
         await self.scope.enter_async_context(catalog)
         await self.serve(self.scope, self.listening.dup(), catalog, session)
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return address_of(self.listening)
 
     def starts(self, digest: str) -> list[int]:
         """Where the sources of a blob began, the cache aside."""
@@ -217,3 +226,28 @@ async def test_SRV33_a_client_pulls_what_is_cached_when_the_registry_is_gone(
     await asyncio.to_thread(client.forget, LARGE)
     mortal.kill()
     assert await asyncio.to_thread(client.pull, LARGE) == first == digests_of_large(client, large)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_SRV47_SRV32_nginx_passes_on_what_it_gets(
+    endpoint: Endpoint, large: BuiltImage, mortal: MortalRegistry, tmp_path: Path, version: str
+) -> None:
+    await endpoint.start(f"docker://{mortal.registry.address}/{{name}}")
+    log = tmp_path / "nginx.log"
+    behind = f"proxy_pass http://{endpoint.address}; proxy_http_version {version};"
+    behind += f"error_log {log} warn;"
+    digest = large.layers[-1]
+    with run_mirror(tmp_path / "nginx", f"location / {{ {behind} }}") as address:
+        url = f"http://{address}/v2/{QUAY}/{LARGE.partition(':')[0]}/blobs/{digest}"
+        pulling = await asyncio.create_subprocess_exec(
+            *curl("--limit-rate", str(LARGE_SIZE), url), stdout=asyncio.subprocess.PIPE
+        )
+        assert pulling.stdout is not None
+        body = await pulling.stdout.read()
+        assert await pulling.wait() == 0
+        assert Digest.of(body) == digest
+        assert "buffered to a temporary file" not in log.read_text(), "nginx was asked not to"
+        part = await asyncio.create_subprocess_exec(
+            *curl("--range", "1000-1999", url), stdout=asyncio.subprocess.PIPE
+        )
+        assert (await part.communicate())[0] == body[1000:2000]

@@ -7,13 +7,24 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from aiohttp import web
+from aiohttp.web import AppRunner, SockSite, TCPSite
 
+from asupplemented import web
+from tests.testing.raw_client import RawClient
 from tests.web.clients import until
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from aiohttp.web import Application
+
+    from asupplemented import Session
+    from asupplemented.web.contract import ServedCatalog
+
+    Run = Callable[..., AbstractAsyncContextManager[int]]
+    """Serves a catalog, and gives the port."""
 
 MAX_FIELD = 65536
 """Bytes of a header, for many ranges (rule SRV-27)."""
@@ -21,7 +32,7 @@ MAX_FIELD = 65536
 
 @asynccontextmanager
 async def run_aiohttp(
-    app: web.Application, listening: socket.socket | None = None
+    app: Application, listening: socket.socket | None = None
 ) -> AsyncIterator[int]:
     """Serve an application of aiohttp.
 
@@ -32,15 +43,13 @@ async def run_aiohttp(
     Yields:
         The port.
     """
-    runner = web.AppRunner(app, max_field_size=MAX_FIELD, shutdown_timeout=5)
+    runner = AppRunner(app, max_field_size=MAX_FIELD, shutdown_timeout=5)
     await runner.setup()
     try:
-        site: web.BaseSite
         if listening is None:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await TCPSite(runner, "127.0.0.1", 0).start()
         else:
-            site = web.SockSite(runner, listening)
-        await site.start()
+            await SockSite(runner, listening).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
@@ -69,3 +78,28 @@ async def run_uvicorn(app: Any, listening: socket.socket | None = None) -> Async
     finally:
         server.should_exit = True
         await serving
+
+
+@asynccontextmanager
+async def aiohttp_port(
+    catalog: ServedCatalog, session: Session, **options: Any
+) -> AsyncIterator[int]:
+    async with run_aiohttp(web.registry_app(catalog, session, **options)) as port:
+        yield port
+
+
+@asynccontextmanager
+async def uvicorn_port(
+    catalog: ServedCatalog, session: Session, **options: Any
+) -> AsyncIterator[int]:
+    async with run_uvicorn(web.asgi_app(catalog, session, **options)) as port:
+        yield port
+
+
+@asynccontextmanager
+async def connect(port: int) -> AsyncIterator[RawClient]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield RawClient(reader, writer)
+    finally:
+        writer.transport.abort()

@@ -20,13 +20,13 @@ import pytest
 from multidict import CIMultiDict
 from yarl import URL
 
-from asupplemented import Catalog, Session, web
+from asupplemented import Catalog, Session
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import OCI_INDEX, OCI_MANIFEST
 from asupplemented.testing import FakeRegistry, build_artifact, build_image, build_index
 from asupplemented.testing.images import describe
 from tests.web.clients import Client, Reply
-from tests.web.servers import run_aiohttp, run_uvicorn
+from tests.web.servers import aiohttp_port, uvicorn_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -176,19 +176,14 @@ async def upstream() -> AsyncIterator[FakeRegistry]:
         yield opened
 
 
-@pytest.fixture(params=["aiohttp", "uvicorn"])
+@pytest.fixture(params=[aiohttp_port, uvicorn_port], ids=["aiohttp", "uvicorn"])
 async def client(request: pytest.FixtureRequest, upstream: FakeRegistry) -> AsyncIterator[Client]:
     """A client of one of the applications, over HTTP."""
     async with AsyncExitStack() as scope:
         session = await scope.enter_async_context(Session(tls_verify=False))
         names = {"conformance/*": f"docker://{upstream.host}/{{name}}"}
         catalog = await scope.enter_async_context(Catalog(names))
-        serving = (
-            run_aiohttp(web.registry_app(catalog, session))
-            if request.param == "aiohttp"
-            else run_uvicorn(web.asgi_app(catalog, session))
-        )
-        port = await scope.enter_async_context(serving)
+        port = await scope.enter_async_context(request.param(catalog, session))
         http = await scope.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
 
         async def fetch(method: str, target: str, headers: Headers, body: bytes) -> Reply:

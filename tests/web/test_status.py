@@ -92,7 +92,7 @@ async def test_events_are_counted() -> None:
     assert (status.taken - status.started, status.processes) == (17.0, 1)
 
 
-async def test_memory_is_bounded_whatever_clients_ask_for() -> None:
+async def test_SRV49_memory_is_bounded_whatever_clients_ask_for() -> None:
     board = StatusBoard()
     for n in range(10_000):
         board(REQUEST._replace(name=f"n{n}", status=404, error="NameUnknownError"))
@@ -242,7 +242,7 @@ def make_status(started: float, *events: Any, taken: float) -> statuses.Status:
     return board.snapshot()
 
 
-def test_processes_are_one_and_no_count_falls() -> None:
+def test_SRV50_processes_are_one_and_no_count_falls() -> None:
     budget = statuses.BudgetStatus(remaining=7, limit=100, resets=900.0, low=True)
     cache = statuses.CacheStatus(
         path="/c", bytes=5, limit=9, entries=2, pins=0, hits=3, misses=1, counted=50.0
