@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context, Reference
 
-__all__ = ("Failing", "Upstreams", "is_outage")
+__all__ = ("FailingUpstream", "Upstreams", "is_outage")
 
 MAX_REMEMBERED: Final = 1024
 """References and registries whose failures are remembered."""
@@ -53,7 +53,7 @@ def is_outage(error: SupplementedError) -> bool:
     return isinstance(error, (SourceError, VerificationError))
 
 
-class Failing(NamedTuple):
+class FailingUpstream(NamedTuple):
     """A reference or a registry that failed lately."""
 
     source: str
@@ -137,11 +137,11 @@ class Upstreams:
         for name in names:
             self._open.pop(name)
 
-    def list_failing(self) -> tuple[Failing, ...]:
+    def list_failing(self) -> tuple[FailingUpstream, ...]:
         """The breakers that are not closed; several identities may have one for the same name."""
         now = self.clock.now()
         return tuple(
-            Failing(name, breaker.state(now), breaker.remaining(now), error)
+            FailingUpstream(name, breaker.state(now), breaker.remaining(now), error)
             for (_, name), (breaker, error) in self._open.items()
         )
 

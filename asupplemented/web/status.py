@@ -348,6 +348,7 @@ class StatusBoard:
     def __init__(self, clock: Clock | None = None) -> None:
         self._wall = (clock or Clock()).wall
         self._started = self._wall()
+        self._version = _find_version()
         self._totals = Totals()
         self._members = _Newest(MAX_MEMBERS, lambda key: MemberStatus(source=key))
         self._requested = _Newest(MAX_NAMES, lambda key: RequestedName(name=key))
@@ -454,7 +455,7 @@ class StatusBoard:
         if cache is not None and usable:
             self._count_again(cache, usable[0])
         return Status(
-            version=_find_version(),
+            version=self._version,
             started=self._started,
             taken=self._wall(),
             totals=msgspec.structs.replace(self._totals),

@@ -10,8 +10,8 @@ import uvicorn
 from aiohttp.web import AppRunner, SockSite, TCPSite
 
 from asupplemented import web
+from tests.suspending import wait_until
 from tests.testing.raw_client import RawClient
-from tests.web.clients import until
 
 if TYPE_CHECKING:
     import socket
@@ -73,7 +73,7 @@ async def run_uvicorn(app: Any, listening: socket.socket | None = None) -> Async
     # Signals are the business of the program that runs the tests.
     serving = asyncio.ensure_future(server._serve(None if listening is None else [listening]))
     try:
-        await until(lambda: server.started)
+        await wait_until(lambda: server.started)
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
