@@ -10,6 +10,9 @@ the upstream fails, or takes longer than `PATIENCE`, the image is served *stale*
 `stale_if_error` seconds after its time was over. A failure opens a breaker
 (`asupplemented.catalog.upstreams`), and while that is open no request asks again (rule SRV-33).
 
+An index of a repository without supplements is opened without the images that it lists. They are
+read when a client asks for them by digest, so a pull costs no requests for other platforms.
+
 *A digest* never changes, so it is never confirmed. It is looked for in the open images of the name,
 then in the group with its members at that digest. A digest that a cache has is no permission: the
 name itself must hold it (rule SRV-13).

@@ -182,8 +182,7 @@ async def client(request: pytest.FixtureRequest, upstream: FakeRegistry) -> Asyn
     async with AsyncExitStack() as scope:
         session = await scope.enter_async_context(Session(tls_verify=False))
         names = {"conformance/*": f"docker://{upstream.host}/{{name}}"}
-        # So that an index is served that lacks images.
-        catalog = await scope.enter_async_context(Catalog(names, missing="skip"))
+        catalog = await scope.enter_async_context(Catalog(names))
         port = await scope.enter_async_context(request.param(catalog, session))
         http = await scope.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
 
