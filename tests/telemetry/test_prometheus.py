@@ -16,13 +16,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import asupplemented as asup
 from asupplemented import Catalog, LayoutCache, Session
-from asupplemented.cache.sharing import settle
+from asupplemented.cache.sharing import SHARING, Sharing, settle
 from asupplemented.errors import ConfigurationError
 from asupplemented.model.digest import Digest
 from asupplemented.telemetry import PrometheusMetrics, exposition
-from asupplemented.testing import FakeRegistry, build_image
+from asupplemented.testing import FakeRegistry, Hold, build_image
 from tests.modules import ROOT, code_blocks
-from tests.web.clients import aiohttp_client
+from tests.web.clients import aiohttp_client, until
 from tests.web.conftest import LARGE
 
 if TYPE_CHECKING:
@@ -60,8 +60,15 @@ async def test_SRV48_a_pull_of_three_clients_then_one_from_the_cache(tmp_path: P
         aiohttp_client(catalog, session) as client,
     ):
         upstream.add("team/app", IMAGE)
+        gate = asyncio.Event()
+        upstream.script(f"*/blobs/{LAYER}", Hold(gate))
         for path in ("manifests/latest", f"blobs/{LAYER}"):
-            await asyncio.gather(*(client.get(f"/v2/team/app/{path}") for _ in range(3)))
+            asking = [asyncio.ensure_future(client.get(f"/v2/team/app/{path}")) for _ in range(3)]
+            if "blobs" in path:
+                fetches = session.resource(SHARING, Sharing)._running
+                await until(lambda: sum(len(fetch.readers) for fetch in fetches) == 3)  # noqa: B023
+                gate.set()
+            await asyncio.gather(*asking)
             await settle(session)
             await client.get(f"/v2/team/app/{path}")
         metrics.set_cache(cache.stats())
