@@ -108,7 +108,8 @@ class Catalog(AsyncResource):
             client named none), which gives one of these, or None for an unknown name. A registry
             reference with the tag "latest", or without a tag, is read at the tag or digest that
             the client asks for. Every other reference is read as it is, and as a top it is served
-            by its own tag and by "latest".
+            by its own tag and by "latest". Blobs come from a supplement that has them, else from
+            the top.
         allow: Patterns of the names that may be read, or a function of a path and a registry that
             says so; None for all. It is asked before anything else.
         default_registry: The registry of names that fit no key and name no registry, such as

@@ -76,6 +76,8 @@ class Defaults(NamedTuple):
     missing: str
     unavailable: str
     unknown: str
+    prefer: str = "supplements"
+    """What a supplement holds is read from it, also where the top serves other images with it."""
 
 
 @runtime_checkable
