@@ -386,15 +386,23 @@ class RedisServer:
         self._trouble = ReportOnce()
 
     async def ask(self, observer: Observer, *command: str | int) -> object:
-        """Send a command to the server.
+        """Send a command to the server, unless its breaker is open.
 
         Raises:
-            SourceError: The server did not, or its breaker is open. The message repeats nothing
-                of its answer, which may hold secrets.
+            SourceError: The server did not answer, or its breaker is open. The message repeats
+                nothing of its answer, which may hold secrets.
         """
         if self._breaker.state(observer.clock.now()) is BreakerState.OPEN:
             message = "Redis failed a moment ago, and is not asked again yet"
             raise NetworkError(message)
+        return await self.send(observer, *command)
+
+    async def send(self, observer: Observer, *command: str | int) -> object:
+        """Send a command to the server, whatever its breaker says.
+
+        Raises:
+            SourceError: The server did not answer.
+        """
         failure: SourceError
         try:
             async with asyncio.timeout(self._timeout):
@@ -427,19 +435,19 @@ class _RedisHeldLease(TimedLease):
 
     async def _extend(self) -> bool | None:
         time = max(1, round(self._ttl * 1000))
+        # Sent also while the breaker is open: that delays no fetch, and one failure would otherwise
+        # cost the lease, because the breaker stays open for as long as the lease lasts.
         try:
-            return bool(await self._eval(_EXTEND, time))
+            return bool(await self._server.send(self._observer, *self._script(_EXTEND, time)))
         except SourceError:
             return None
 
     async def _release(self) -> None:
         with suppress(SourceError):  # Then it ends with its time to live.
-            await self._eval(_RELEASE)
+            await self._server.ask(self._observer, *self._script(_RELEASE))
 
-    async def _eval(self, script: str, *arguments: int) -> object:
-        return await self._server.ask(
-            self._observer, "EVAL", script, 1, self._name, self._owner, *arguments
-        )
+    def _script(self, script: str, *arguments: int) -> tuple[str | int, ...]:
+        return ("EVAL", script, 1, self._name, self._owner, *arguments)
 
 
 def connect_redis(url: str, patience: float) -> RedisClient:

@@ -6,13 +6,13 @@ is added to the cache on this host, and then uploaded for the other hosts.
 Theory of operation with leases
 -------------------------------
 
-The host that gets the lease of a blob fetches and uploads it, and renews the lease by time until the
-upload ends. So while a lease is held its holder is alive, and the others wait: they look into
+The host that gets the lease of a blob fetches and uploads it, and renews the lease by time until
+the upload ends. So while a lease is held its holder is alive, and the others wait: they look into
 storage, then try to get the lease, in turn. Three things end a wait:
 
 - The blob is in storage: it is read from there.
-- The lease is free, because its holder gave up, or died and its time to live is over: the first host
-  that asks gets it and fetches, and the others wait for that one.
+- The lease is free, because its holder gave up, or died and its time to live is over: the first
+  host that asks gets it and fetches, and the others wait for that one.
 - `patience` is over: the host fetches without a lease.
 
 If `patience` were shorter than the time to live, all waiting hosts would fetch whenever a holder
