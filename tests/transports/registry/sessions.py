@@ -71,8 +71,8 @@ class Watched:
         assert repr(pool).endswith(" 0 leases>")
         for client in pool._clients.values():
             assert client.limiter.bodies.free == pool._deps.options.limits.bodies
-            assert client._pings.idle
-            if client._pinged is not None:
+            assert client._pings.idle and client._contacts.idle
+            if client._contact is not None:
                 assert "<SingleFlightMap of 0 keys>" in repr(client)
         assert repr(self.connections) == "<Connections: 0 requests wait for an answer>"
         for client in self.connections._clients.values():

@@ -75,7 +75,7 @@ async def test_SEC16_with_one_session_throughout(registry: FakeRegistry) -> None
 
         async def run() -> None:
             for client in _clients(watched):
-                client._pinged = None  # what was learned is forgotten: each run does everything
+                client._contact = None  # what was learned is forgotten: each run does everything
             await use(watched, registry)
 
         assert await cancel_at_every_await(run, check) >= 14
