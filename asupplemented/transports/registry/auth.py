@@ -145,6 +145,8 @@ class Authenticator:
         """
         used = refused[-1]
         if used is ANONYMOUS:
+            # Where this response names no realm, that to a ping may.
+            offered = [each for each in offered if self._names_realm(each)]
             self.learn(offered)
         current = self.current(scope)
         if current is not None and all(current is not each for each in refused):
@@ -176,6 +178,11 @@ class Authenticator:
         return challenge.scheme == "bearer" or (
             challenge.scheme == "basic" and self._password is not None
         )
+
+    def _names_realm(self, challenge: Challenge) -> bool:
+        """Whether a challenge names what is needed to get a token, if one has to be got."""
+        needs_token = challenge.scheme == "bearer" and self._registry_token is None
+        return challenge.realm is not None or not needs_token
 
     async def _answer(
         self,

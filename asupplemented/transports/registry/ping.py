@@ -101,20 +101,26 @@ async def find_registry(
     """
     if not config.insecure:
         return Found(await _open("https", config, deps))
+    outcome, raced = await _race(config, deps, request_context)
+    if not isinstance(outcome, SupplementedError):
+        return outcome
+    if raced or not _is_unanswered(outcome):
+        raise outcome
+    return Found(await _open("http", config, deps), https_failure=outcome)
+
+
+async def _race(
+    config: EndpointConfig, deps: ClientDeps, request_context: RequestContext
+) -> tuple[_Outcome, bool]:
+    """Ping https and, if that takes long, http; gives the outcome, and whether http was pinged."""
     async with asyncio.TaskGroup() as group:
         secure = group.create_task(_try_scheme("https", config, deps, request_context))
         await asyncio.wait((secure,), timeout=deps.options.limits.head_start)
         if secure.done():
-            outcome = secure.result()
-            if isinstance(outcome, SupplementedError) and _is_unanswered(outcome):
-                return Found(await _open("http", config, deps), https_failure=outcome)
-        else:
-            plain = group.create_task(_try_scheme("http", config, deps, request_context))
-            await asyncio.wait((secure, plain), return_when=asyncio.FIRST_COMPLETED)
-            outcome = await _choose(secure, plain)
-    if isinstance(outcome, SupplementedError):
-        raise outcome
-    return outcome
+            return secure.result(), False
+        plain = group.create_task(_try_scheme("http", config, deps, request_context))
+        await asyncio.wait((secure, plain), return_when=asyncio.FIRST_COMPLETED)
+        return await _choose(secure, plain), True
 
 
 async def _choose(secure: asyncio.Task[_Outcome], plain: asyncio.Task[_Outcome]) -> _Outcome:

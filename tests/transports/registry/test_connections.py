@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from asupplemented._version import __version__
 from asupplemented.abc import Timeouts
 from asupplemented.aio.lru import LRU
 from asupplemented.aio.threads import Workers
@@ -24,7 +25,7 @@ from asupplemented.session import Session
 from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
 from asupplemented.transports.registry import connections as module
 from asupplemented.transports.registry.addresses import AddressScope
-from asupplemented.transports.registry.connections import Connections, default_user_agent
+from asupplemented.transports.registry.connections import Connections
 from asupplemented.transports.registry.failures import ForbiddenAddressError
 from asupplemented.transports.registry.options import RegistryOptions
 from tests.transports.registry.raw_servers import serve_bytes
@@ -228,15 +229,9 @@ async def test_TLS07_no_netrc_is_read(
     assert all(request.header("Authorization") is None for request in registry.requests)
 
 
-def test_the_user_agent_has_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "version", lambda name: "1.2")
-    assert default_user_agent() == "asupplemented/1.2"
-
-    def missing(name: str) -> str:
-        raise module.PackageNotFoundError(name)
-
-    monkeypatch.setattr(module, "version", missing)
-    assert default_user_agent() == "asupplemented"
+async def test_the_user_agent_has_the_version(registry: FakeRegistry, watched: Watched) -> None:
+    await watched.try_open(fill(registry))
+    assert registry.requests[0].header("User-Agent") == f"asupplemented/{__version__}"
 
 
 LENGTHS = {
