@@ -208,7 +208,7 @@ async def basic_registry() -> Any:
 async def test_CRED02_a_refused_realm_is_named_without_its_query(registry: FakeRegistry) -> None:
     reference = fill(registry)
     challenge = f'Bearer realm="https://evil.example/token?{QUERY}"'
-    registry.script("/v2/", Unauthorized(challenge=challenge))
+    registry.script("latest", Unauthorized(challenge=challenge))
     async with watch(credentials={registry.host: Credential("bob", PASSWORD)}) as watched:
         with pytest.raises(SupplementedError) as caught:
             await watched.open(reference)
