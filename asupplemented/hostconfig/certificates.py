@@ -169,7 +169,7 @@ def get_context(certificates: Certificates, *, verify: bool = True) -> ssl.SSLCo
 def _identify_system_authorities() -> object:
     """What changes with the authorities that the system, or its environment, gives."""
     paths = ssl.get_default_verify_paths()
-    found = [path for path in (paths.cafile, paths.capath) if path is not None]
+    found = [path for path in (paths.cafile, paths.capath) if path]
     states = [Path(path).stat() for path in found]
     return tuple(
         (path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)

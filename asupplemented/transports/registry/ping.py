@@ -227,8 +227,9 @@ def read_challenges(
         request_context: Is warned of malformed ones; None if that was done before.
     """
     parsed = parse_challenges(response.headers.getall(hdrs.WWW_AUTHENTICATE, ()))
-    for fault in parsed.faults if request_context is not None else ():
-        request_context.warn(f"{registry} sends a challenge that is malformed: {fault}")
+    if request_context is not None:
+        for fault in parsed.faults:
+            request_context.warn(f"{registry} sends a challenge that is malformed: {fault}")
     return parsed.challenges
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -293,3 +294,11 @@ async def test_SEC01_a_name_that_changes_its_mind_is_judged_each_time(then: str)
     assert found["host"] == "93.184.216.34"  # and this is what is connected to
     with pytest.raises(ForbiddenAddressError):
         await resolver.resolve("turning.example")
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_TLS06_the_contexts_of_aiohttp_demand_TLS_1_2(*, verified: bool) -> None:
+    context = aiohttp.connector._make_ssl_context(verified)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert (context.verify_mode is ssl.CERT_REQUIRED) is verified
+    assert context.check_hostname is verified
