@@ -14,6 +14,7 @@ DEFAULT_PYTHON = PYTHONS[0]
 
 INTEROP_PROGRAMS = {
     "busybox": "busybox-static",
+    "chromium": "chromium",
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",
@@ -22,6 +23,9 @@ INTEROP_PROGRAMS = {
     "umoci": "umoci",
 }
 """Program -> the Debian package that has it."""
+
+KEEP_BYTECODE = {"PYTHONDONTWRITEBYTECODE": None}
+"""Tests start many interpreters, each of which would compile the whole package again."""
 
 nox.needs_version = ">=2026.4"
 nox.options.sessions = ("tests", "lint", "typing")
@@ -55,10 +59,10 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; what is marked slow runs on the default Python only."""
-    install(session, "tests", extras="cli,redis,s3")
+    install(session, "tests", extras="cli,otel,prometheus,redis,s3")
     chosen = () if session.python == DEFAULT_PYTHON else ("-m", "not slow")
     arguments = ("--ignore=tests/interop", "--numprocesses=auto", *chosen, *session.posargs)
-    session.run("python", "-m", "pytest", *arguments)
+    session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 
 
 @nox.session
@@ -79,15 +83,16 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Talk to real programs: a registry, skopeo, umoci, nginx, Redis, an S3 server."""
+    """Talk to real programs: a registry, skopeo, umoci, nginx, Redis, an S3 server, Chromium."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])  # nginx is there
     missing = [
         package for name, package in INTEROP_PROGRAMS.items() if not shutil.which(name, path=path)
     ]
     if missing:
         session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
-    install(session, "interop", extras="cli,redis,s3")
-    session.run("python", "-m", "pytest", "-m", "interop", "tests/interop", *session.posargs)
+    install(session, "interop", extras="cli,otel,prometheus,redis,s3")
+    arguments = ("-m", "interop", "tests/interop", *session.posargs)
+    session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 
 
 @nox.session

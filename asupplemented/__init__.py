@@ -73,11 +73,13 @@ from asupplemented.events import (
     AttemptFailed,
     BlobAdvanced,
     BlobCopied,
+    BlobEvicted,
     BlobFinished,
     BlobJoined,
     BlobReused,
     BlobServed,
     BlobStarted,
+    CacheUse,
     CopyPlanned,
     CopyProgress,
     Event,
@@ -85,7 +87,10 @@ from asupplemented.events import (
     PrefetchReport,
     RateLimitTold,
     RequestRetried,
+    RequestServed,
     ResolutionFinished,
+    Route,
+    UpstreamResponded,
     Warned,
 )
 from asupplemented.image import Image, open_image
@@ -103,6 +108,7 @@ from asupplemented.supplemented.resolution import Explanation, Instance, Resolut
 from asupplemented.transports import parse_reference, register_transport
 
 if TYPE_CHECKING:
+    from asupplemented import telemetry as telemetry
     from asupplemented import web as web
     from asupplemented.blobs.history import ResumptionPolicy
     from asupplemented.cache.layout.layout_cache import CacheStats, LayoutCache
@@ -136,6 +142,7 @@ __all__ = (
     "AuthFileCredentials",
     "BlobAdvanced",
     "BlobCopied",
+    "BlobEvicted",
     "BlobFinished",
     "BlobJoined",
     "BlobNotFoundError",
@@ -145,6 +152,7 @@ __all__ = (
     "BlobStream",
     "BreakerPolicy",
     "CacheStats",
+    "CacheUse",
     "Catalog",
     "CatalogImage",
     "CatalogStats",
@@ -205,10 +213,12 @@ __all__ = (
     "RegistryOptions",
     "RequestBudget",
     "RequestRetried",
+    "RequestServed",
     "Resolution",
     "ResolutionFinished",
     "ResumptionPolicy",
     "RetryPolicy",
+    "Route",
     "Selection",
     "Served",
     "ServerError",
@@ -236,6 +246,7 @@ __all__ = (
     "UnsupportedDigestError",
     "UnsupportedManifestError",
     "UnsupportedOperationError",
+    "UpstreamResponded",
     "UsageError",
     "VerificationError",
     "Warned",
@@ -247,6 +258,7 @@ __all__ = (
     "register_transport",
     "reload_configuration",
     "supplement",
+    "telemetry",
 )
 
 _LAZY = {
@@ -273,6 +285,7 @@ _LAZY = {
     "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
     "copy": "asupplemented.transfer.copy:copy",
     "reload_configuration": "asupplemented.transports.registry:reload_configuration",
+    "telemetry": "asupplemented.telemetry",
     "testing": "asupplemented.testing",
     "web": "asupplemented.web",
 }

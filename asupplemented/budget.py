@@ -134,6 +134,11 @@ class Ledger:
             return None
         return balance
 
+    def balances(self) -> list[tuple[Account, Balance]]:
+        """The accounts that are known, with what is left of their present window."""
+        now = self._clock.wall()
+        return [(account, each) for account, each in self._balances.items() if each.resets > now]
+
     def find_for(self, principal: str | None, reference: str) -> Balance | None:
         """The balance that counts when a principal reads a reference."""
         host = _HOST.match(reference)

@@ -6,7 +6,7 @@ secret: URLs come without query, user and password. A progress callback takes on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
@@ -16,11 +16,13 @@ __all__ = (
     "AttemptFailed",
     "BlobAdvanced",
     "BlobCopied",
+    "BlobEvicted",
     "BlobFinished",
     "BlobJoined",
     "BlobReused",
     "BlobServed",
     "BlobStarted",
+    "CacheUse",
     "CopyPlanned",
     "CopyProgress",
     "Event",
@@ -28,9 +30,23 @@ __all__ = (
     "PrefetchReport",
     "RateLimitTold",
     "RequestRetried",
+    "RequestServed",
     "ResolutionFinished",
+    "Route",
+    "UpstreamResponded",
     "Warned",
 )
+
+CacheUse: TypeAlias = Literal["hit", "miss", "joined", "stale", ""]
+"""Where a manifest or a blob came from.
+
+"hit": from the cache, or from memory. "miss": it was fetched for this reader. "joined": another
+reader fetches it, and this one follows. "stale": as a hit, because upstream failed. "": none of
+these, such as a file of a local source.
+"""
+
+Route: TypeAlias = Literal["base", "manifest", "blob", "tags", "referrers", "other"]
+"""What a request to the registry endpoint asks for; "other" is refused unread."""
 
 
 class ManifestFetched(NamedTuple):
@@ -59,7 +75,7 @@ class BlobStarted(NamedTuple):
     member: int | None
     """Member number within a group, None outside of one."""
     cached: bool = False
-    """Whether it is read from a file of the cache: a hit."""
+    """Whether it is read from the cache."""
 
 
 class BlobJoined(NamedTuple):
@@ -84,7 +100,7 @@ class BlobServed(NamedTuple):
     """Offset behind the last byte."""
     member: int | None
     cached: bool = False
-    """Whether it came from a file of the cache."""
+    """Whether it came from the cache, or from another process that fetches for the cache."""
 
 
 class AttemptFailed(NamedTuple):
@@ -116,7 +132,7 @@ class BlobFinished(NamedTuple):
     error: str | None
     """Name of the error class that ended it, None for a clean end or an early close."""
     cached: bool = False
-    """Whether its last bytes came from a file of the cache."""
+    """Whether its last bytes came from the cache."""
 
 
 class RateLimitTold(NamedTuple):
@@ -150,6 +166,73 @@ class RequestRetried(NamedTuple):
     """Seconds until the next one."""
 
 
+class UpstreamResponded(NamedTuple):
+    """A registry answered a request, or did not.
+
+    There is one for each request that was sent: pings, tokens, redirects and retries included.
+    """
+
+    registry: str
+    """The registry that it was for, ``host[:port]`` as in references; see `origin`."""
+    method: str
+    status: int | None
+    """None if there was no response."""
+    seconds: float
+    """From the beginning of the request to the head of its response, or to its failure."""
+    error: str | None
+    """Name of the error class; None for a response, and for a request that was given up."""
+    origin: str = ""
+    """The server that was asked: ``https://host:port``, perhaps one that a redirect led to."""
+
+
+class BlobEvicted(NamedTuple):
+    """A cache removed a blob or a manifest to make room."""
+
+    digest: str
+    size: int
+    """Bytes."""
+    seconds_unused: float | None
+    """Since it was last read or added, None if that is unknown."""
+
+
+class RequestServed(NamedTuple):
+    """The registry endpoint answered a request, or cut its answer. There is one for each request.
+
+    Method, name and reference are what the client sent: they may be anything.
+    """
+
+    method: str
+    route: Route
+    registry: str | None
+    """The registry that the client named, None if it named none, or one without such a name."""
+    name: str | None
+    """The repository."""
+    reference: str | None
+    """Tag or digest."""
+    status: int
+    """The HTTP status; 499 if the client left before there was one."""
+    sent: int
+    """Bytes of the body."""
+    seconds: float
+    """From the request to the end of its answer."""
+    first_byte: float | None
+    """Seconds from the request to the first byte of the body, None if none was sent."""
+    source: str | None
+    """The reference of the source that served the last bytes, as text."""
+    cache: CacheUse
+    """For manifests and blobs that were found; "" for all else."""
+    principal: str | None
+    """The client, if it was authenticated."""
+    client: str | None
+    """The address of the client."""
+    complete: bool
+    """False if the answer was cut, or the client left."""
+    error: str | None
+    """Name of the error class that the client was answered with, or that cut the answer."""
+    scheme: str = "http"
+    """"http" or "https"."""
+
+
 class ResolutionFinished(NamedTuple):
     """A group was resolved, or failed to be."""
 
@@ -179,6 +262,9 @@ Event: TypeAlias = (
     | BlobFinished
     | RateLimitTold
     | RequestRetried
+    | UpstreamResponded
+    | BlobEvicted
+    | RequestServed
     | ResolutionFinished
     | Warned
 )

@@ -9,9 +9,7 @@ byte is hashed once.
 
 from __future__ import annotations
 
-import asyncio
 import warnings
-from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -23,6 +21,7 @@ from asupplemented.abc import (
     BlobConcurrency,
     LayersForCopy,
     LocalFile,
+    ManifestTrace,
     Named,
     Opening,
     Placed,
@@ -39,11 +38,11 @@ from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.files import map_os_error
 from asupplemented.aio.threads import run_blocking, run_by_size, run_opening
+from asupplemented.aio.timers import time_limit
 from asupplemented.errors import (
     ClosedError,
     LimitExceededError,
     SizeMismatchError,
-    SourceTimeoutError,
     SupplementedError,
     UnsupportedOperationError,
 )
@@ -55,7 +54,7 @@ from asupplemented.model.manifest import Manifest, UnreadManifest
 from asupplemented.remedies import OPEN_TIMEOUT, advise
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from asupplemented.abc import (
         BlobFile,
@@ -67,7 +66,7 @@ if TYPE_CHECKING:
         Reference,
         SourceAdapter,
     )
-    from asupplemented.events import CopyProgress, PrefetchReport
+    from asupplemented.events import CacheUse, CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.signature import Signature
 
@@ -75,9 +74,9 @@ __all__ = (
     "VerifiedSource",
     "fetch_batch",
     "open_in_time",
+    "open_limit",
     "open_verified",
     "place_of",
-    "time_limit",
     "verify_manifest",
     "verify_unread",
 )
@@ -195,32 +194,23 @@ async def open_in_time(reference: Reference, session: Context) -> Source:
 
 
 async def _in_time(opening: Awaitable[Source], reference: Reference, session: Context) -> Source:
-    async with time_limit("opening", reference, session):
-        return await opening
+    with _located(reference):
+        async with open_limit("opening", session):
+            return await opening
 
 
-@asynccontextmanager
-async def time_limit(what: str, reference: Reference, session: Context) -> AsyncGenerator[None]:
-    """Limit the body to ``timeouts.open`` seconds.
+def open_limit(what: str, session: Context) -> time_limit:
+    """Limit the body of an ``async with`` to ``timeouts.open`` seconds.
 
     Args:
-        what: What the body does, for the error.
-        reference: The reference that is read.
+        what: What the body does, for the `SourceTimeoutError`.
         session: Its session.
-
-    Raises:
-        SourceTimeoutError: The body took longer.
     """
-    limit = session.timeouts.open
-    try:
-        async with asyncio.timeout(limit):
-            yield
-    except SupplementedError:
-        raise  # a SourceTimeoutError from within is a TimeoutError, too
-    except TimeoutError as error:
-        message = f"{what} took longer than {limit} s"
-        message += advise("to wait for longer, set {}", OPEN_TIMEOUT)
-        raise SourceTimeoutError(message, reference=reference) from error
+    return time_limit(session.timeouts.open, what, advise=_advise_patience)
+
+
+def _advise_patience() -> str:
+    return advise("to wait for longer, set {}", OPEN_TIMEOUT)
 
 
 async def _open(
@@ -257,6 +247,7 @@ class VerifiedSource(Source):
         "_default",
         "_files",
         "_flight",
+        "_from_cache",
         "_holds",
         "_placed",
         "_reference",
@@ -276,6 +267,8 @@ class VerifiedSource(Source):
         self._default: Manifest | None = None
         self._flight = SingleFlight[Manifest]()
         self._closed = False
+        self._from_cache: set[Digest] = set()
+        """Manifests that the cache gave when they were read last."""
         self._holds = 0
         """Number of fetches that keep the adapter open after the source is closed."""
 
@@ -317,6 +310,14 @@ class VerifiedSource(Source):
             return self._default
         digest = Digest(instance)
         return await self._fetch(digest, digest, None)
+
+    def trace_manifest(self, digest: Digest) -> ManifestTrace:
+        """Say where a manifest that was read comes from."""
+        use: CacheUse = "hit" if digest in self._from_cache else "miss"
+        if self.has_files:
+            use = ""
+        held = self._default is not None and self._default.digest == digest
+        return ManifestTrace(str(self._reference), use, held)
 
     async def _fetch_default(self) -> Manifest:
         with _located(self._reference):
@@ -448,6 +449,10 @@ class VerifiedSource(Source):
     def _tell(
         self, manifest: Manifest | UnreadManifest, seconds: float, *, cached: bool = False
     ) -> None:
+        if cached:
+            self._from_cache.add(manifest.digest)
+        else:
+            self._from_cache.discard(manifest.digest)
         if not self._session.observed:
             return
         reference, size = str(self._reference), manifest.size

@@ -19,13 +19,15 @@ import time
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("Outcome", "ask", "crowd", "main")
+__all__ = ("Outcome", "ask", "ask_again", "crowd", "main", "repeat")
 
 BUFFER = bytearray(256 * 1024)
 """Where all bytes of all clients go, over one another, if they go anywhere. Its size is what
@@ -198,6 +200,26 @@ def crowd(
     return Outcome(seconds, sum(client.received for client in asking), tuple(first_bytes))
 
 
+def repeat(url: str, times: int) -> None:
+    """Ask for a URL again and again on one connection, each time once the answer is there."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.hostname or "", parts.port or 80)
+    for _ in range(times):
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != HTTPStatus.OK:
+            message = f"the server answered {answer.status}"
+            raise RuntimeError(message)
+    connection.close()
+
+
+def ask_again(url: str, times: int) -> None:
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.clients", f"--times={times}", url]
+    subprocess.run(command, check=True, timeout=2 * PATIENCE)
+
+
 def keep_to_one_core() -> None:
     """Stay on the last core, so that no scheduler puts clients and a server on the same one."""
     if hasattr(os, "sched_setaffinity"):
@@ -223,8 +245,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--rate", type=int, help="bytes per second that each reads at most")
     parser.add_argument("--leave-after", type=float, help="seconds after which all hang up")
+    parser.add_argument("--times", type=int, help="ask so often, one after the other")
     options = parser.parse_args(arguments)
     keep_to_one_core()
+    if options.times is not None:
+        repeat(options.url, options.times)
+        return
     outcome = crowd(
         options.url, options.clients, rate=options.rate, leave_after=options.leave_after
     )

@@ -17,7 +17,14 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-__all__ = ("Program", "find_program", "run_docker_registry", "run_nginx", "run_program")
+__all__ = (
+    "Program",
+    "find_program",
+    "run_docker_registry",
+    "run_nginx",
+    "run_nginx_files",
+    "run_program",
+)
 
 HOST = "127.0.0.1"
 GRACE = 5.0
@@ -35,6 +42,8 @@ error_log stderr notice;
 events {{ worker_connections 1024; }}
 http {{
     access_log off;
+    sendfile on;
+    tcp_nopush on;
     client_body_temp_path {directory}/tmp;
     proxy_temp_path {directory}/tmp;
     fastcgi_temp_path {directory}/tmp;
@@ -42,7 +51,7 @@ http {{
     scgi_temp_path {directory}/tmp;
     server {{
         listen {address};
-        location / {{ proxy_pass {upstream}; }}
+        location = {target} {{ {location} }}
     }}
 }}
 """
@@ -94,12 +103,17 @@ def find_program(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def run_program(*arguments: str) -> Generator[Program]:
-    """Run a module of the benchmarks that says its port in a line of JSON."""
+def run_program(target: str, *arguments: str) -> Generator[Program]:
+    """Run a module of the benchmarks that says its port in a line of JSON.
+
+    Args:
+        target: The path of what is asked for.
+        *arguments: The module, and its arguments.
+    """
     command = [sys.executable, "-m", *arguments]
     with _run(command, stdout=subprocess.PIPE) as process:
         said = json.loads(_lines_of(process.stdout).readline())
-        yield Program(process.pid, f"http://{HOST}:{said['port']}/blob")
+        yield Program(process.pid, f"http://{HOST}:{said['port']}{target}")
 
 
 @contextlib.contextmanager
@@ -111,16 +125,37 @@ def run_nginx(path: str, directory: Path, upstream: str) -> Generator[Program]:
         directory: Where it may write; made for it.
         upstream: The URL of the blob, there and here.
     """
+    host, target = re.fullmatch(r"(http://[^/]+)(/.*)", upstream).groups()  # type: ignore[union-attr]
+    with _run_nginx(path, directory, f"proxy_pass {host};", target) as program:
+        yield program
+
+
+@contextlib.contextmanager
+def run_nginx_files(path: str, directory: Path, file: Path, target: str) -> Generator[Program]:
+    """Run nginx that sends a file with sendfile.
+
+    Args:
+        path: The program.
+        directory: Where it may write; made for it.
+        file: The file.
+        target: The path under which clients ask for it.
+    """
+    with _run_nginx(path, directory, f"alias {file};", target) as program:
+        yield program
+
+
+@contextlib.contextmanager
+def _run_nginx(path: str, directory: Path, location: str, target: str) -> Generator[Program]:
     directory.mkdir()
     with socket.create_server((HOST, 0)) as listening:  # no other process can take the port then
         address = f"{HOST}:{listening.getsockname()[1]}"
-        host, target = re.fullmatch(r"(http://[^/]+)(/.*)", upstream).groups()  # type: ignore[union-attr]
         configuration = directory / "nginx.conf"
         configuration.write_text(
             _NGINX.format(
                 directory=directory,
                 address=address,
-                upstream=host,
+                location=location,
+                target=target,
                 user="user root;" if os.geteuid() == 0 else "",
             )
         )

@@ -1,7 +1,8 @@
-"""The smallest proxy that one would write with this library: one blob of one image.
+"""The proxies of the benchmarks: `registry_app` before one repository, or a bare aiohttp handler.
 
-``python -m benchmarks.proxy --digest sha256:... --size 1024 docker://...`` prints one JSON line
-that says where it listens, then serves the blob at every path until it is terminated.
+``python -m benchmarks.proxy docker://127.0.0.1:5000/bench`` prints one JSON line that says where it
+listens, then serves the repository as ``bench`` until it is terminated. With ``--bare`` it answers
+every path with one manifest, as the smallest handler of aiohttp does.
 """
 
 from __future__ import annotations
@@ -20,63 +21,65 @@ import asupplemented as asup
 from asupplemented.cache.layout.layout_cache import LayoutCache
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from aiohttp.abc import AbstractStreamWriter
-
-__all__ = ("main", "serve_blob")
+__all__ = ("bare_app", "main", "open_app")
 
 CACHE_BYTES = 1 << 34
+TTL = 3600.0
+"""Seconds for which a tag is not asked for again: longer than a benchmark lasts."""
 
 
-class KeptBlob(web.FileResponse):
-    """A verified file, sent by the kernel; its stream protects it meanwhile, and ends then."""
+@contextlib.asynccontextmanager
+async def open_app(reference: str, cache: Path | None = None) -> AsyncIterator[web.Application]:
+    """Serve a repository as ``bench``.
 
-    def __init__(self, blob: asup.BlobStream, path: Path) -> None:
-        super().__init__(path)
-        self._blob = blob
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send all of it, as aiohttp calls that."""
-        try:
-            return await super().prepare(request)
-        finally:
-            await self._blob.aclose()
-
-
-async def serve_blob(
-    request: web.BaseRequest, source: asup.Source, descriptor: asup.Descriptor
-) -> web.StreamResponse:
-    """One blob: by the kernel if it is in a file that was verified, else as it comes."""
-    async with contextlib.AsyncExitStack() as scope:
-        blob = await scope.enter_async_context(source.open_blob(descriptor))
-        if (path := blob.take_path()) is not None:
-            scope.pop_all()
-            return KeptBlob(blob, path)
-        response = web.StreamResponse()
-        response.content_length = blob.size
-        await response.prepare(request)
-        async for chunk in blob:
-            await response.write(chunk)
-        await response.write_eof()
-        return response
-
-
-async def run(reference: str, descriptor: asup.Descriptor, cache: Path | None) -> None:
-    """Serve until cancelled."""
+    Args:
+        reference: The repository.
+        cache: A directory to keep blobs in, None to keep none.
+    """
     kept = None if cache is None else LayoutCache(cache, CACHE_BYTES)
     async with (
         asup.Session(tls_verify=False, cache=kept) as session,
+        asup.Catalog({"bench": reference}, ttl=TTL) as catalog,
+    ):
+        yield asup.web.registry_app(catalog, session)
+
+
+def bare_app(manifest: asup.Manifest) -> web.Application:
+    """Answer every path with one manifest."""
+    headers = {
+        "Content-Type": manifest.media_type,
+        "Docker-Content-Digest": manifest.digest,
+        "ETag": f'"{manifest.digest}"',
+    }
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=manifest.raw, headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handle)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _open_bare(reference: str) -> AsyncIterator[web.Application]:
+    async with (
+        asup.Session(tls_verify=False) as session,
         asup.parse_reference(reference).open(session) as source,
     ):
+        yield bare_app(await source.get_manifest())
 
-        async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            with contextlib.suppress(ConnectionError):  # the client has left
-                return await serve_blob(request, source, descriptor)
-            return web.Response()
 
-        server = web.Server(handle)
-        runner = web.ServerRunner(server)
+async def run(options: argparse.Namespace) -> None:
+    """Serve until cancelled."""
+    opening = (
+        _open_bare(f"{options.reference}:single-0")
+        if options.bare
+        else open_app(options.reference, options.cache)
+    )
+    async with opening as app:
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -91,13 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until terminated."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.proxy")
     parser.add_argument("reference")
-    parser.add_argument("--digest", required=True)
-    parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--cache", type=Path, help="a directory to keep blobs in")
-    options = parser.parse_args(arguments)
-    descriptor = asup.Descriptor("application/octet-stream", options.digest, options.size)
+    parser.add_argument("--bare", action="store_true", help="serve one manifest, by aiohttp alone")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(run(options.reference, descriptor, options.cache))
+        asyncio.run(run(parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ where it listens and what it holds, then serves until it is terminated. Clients 
 one benchmark should not share an interpreter: `serve` runs it in a process of its own.
 
 It holds, under the repository ``bench``: ``all``, an index of so many images with manifests of
-1.5 KiB; ``single-0``, ``single-1``, ...: one such image each; and, where a file is given, a blob
-that is sent with sendfile. It tells at ``/sent`` how often it was. It knows no ranges, no access
-and no faults.
+1.5 KiB; ``single-0``, ``single-1``, ...: one such image each; and, where a file is given, ``file``,
+an image whose layer is that file, sent with sendfile. It tells at ``/sent`` how often it was. It
+knows no ranges, no access and no faults.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, cast
 from urllib.request import urlopen
@@ -63,6 +63,11 @@ class Offer:
     def reference(self, tag: str = "all") -> str:
         """The reference of a tag."""
         return f"docker://127.0.0.1:{self.port}/{REPOSITORY}:{tag}"
+
+    @property
+    def repository(self) -> str:
+        """The reference of the repository."""
+        return f"docker://127.0.0.1:{self.port}/{REPOSITORY}"
 
     def manifest_url(self, key: str) -> str:
         """The URL of a manifest by tag or digest."""
@@ -123,7 +128,19 @@ def hold(instances: int, *, singles: int = 0, file: Path | None = None) -> Holdi
         head = _head("application/octet-stream", len(data), digest)
         answers[f"/v2/{REPOSITORY}/blobs/{digest}".encode()] = (head, data)
     digests = tuple(image.digest for image in images)
-    return Holding(answers, digests, singles, file, None if file is None else _hash_file(file))
+    blob = None if file is None else _hash_file(file)
+    if file is not None and blob is not None:
+        answers |= _answer_manifest("file", _name_layer(blob, file.stat().st_size))
+    return Holding(answers, digests, singles, file, blob)
+
+
+def _name_layer(digest: Digest, size: int) -> Built:
+    """An image with one layer, whose bytes are not at hand."""
+    image = build_image(layers=[b"layer"])
+    value = json.loads(image.raw)
+    value["layers"][0] |= {"digest": digest, "size": size}
+    raw = json.dumps(value).encode()
+    return replace(image, raw=raw, digest=Digest.of(raw))
 
 
 def _answer_manifest(tag: str, built: Built) -> dict[bytes, tuple[bytes, bytes]]:
@@ -138,7 +155,7 @@ def _head(media_type: str, size: int, digest: str | None = None) -> bytes:
     return "\r\n".join((*lines, "", "")).encode()
 
 
-def _hash_file(file: Path) -> str:
+def _hash_file(file: Path) -> Digest:
     with file.open("rb") as opened:
         return Digest(f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}")
 

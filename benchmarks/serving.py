@@ -1,9 +1,10 @@
-"""A proxy and 64 clients of one blob: it is not fetched yet, or it is on disk.
+"""`registry_app` before a registry: one manifest, and 64 clients of one blob.
 
-The proxy is `benchmarks.proxy`, a handler of aiohttp. While the blob is cold its comparator is
-``nginx`` with ``proxy_pass`` and no cache, which fetches as often as it is asked; once it is kept,
-docker-registry with the same file in its store. Proxies, clients and the upstream are processes
-of their own. What is not installed is left out, and said.
+The proxy is `benchmarks.proxy`. A manifest that it holds in memory is compared with a bare handler
+of aiohttp. While the blob is cold the comparator is ``nginx`` with ``proxy_pass`` and no cache,
+which fetches as often as it is asked; once it is kept, docker-registry with the same file in its
+store, and ``nginx`` that sends the file. Proxies, clients and the upstream are processes of their
+own. What is not installed is left out, and said.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.clients import ask
+from benchmarks.clients import ask, ask_again
 from benchmarks.harness import interleave, report
-from benchmarks.programs import find_program, run_docker_registry, run_nginx, run_program
+from benchmarks.programs import (
+    find_program,
+    run_docker_registry,
+    run_nginx,
+    run_nginx_files,
+    run_program,
+)
 from benchmarks.server import serve
 
 if TYPE_CHECKING:
@@ -31,6 +38,9 @@ CLIENTS = 64
 SIZE = 64
 """MiB of the blob."""
 ROUNDS = 7
+MANIFESTS = 4000
+"""Requests for a manifest, one after the other, in each round."""
+MANIFEST_ROUNDS = 11
 SLOW_RATE = 1024 * 1024
 """Bytes per second of a client that reads slowly."""
 SLOW_FOR = 4.0
@@ -58,6 +68,11 @@ class Run:
     def cpu_per_gib(self) -> float:
         """Seconds of the server for each GiB that clients got."""
         return self.cpu / (self.outcome.received / 1024**3)
+
+    @property
+    def unfairness(self) -> float:
+        """How many times as long the last client waits for its first byte as half of them do."""
+        return self.outcome.first_byte(1.0) / self.outcome.first_byte(0.5)
 
 
 class Contest:
@@ -132,21 +147,18 @@ class Goals:
     cpu: str | None = None
 
 
-NGINX = Goals("nginx proxy_pass without a cache", "ratio >= 1.5", "ratio <= 0.5")
-REGISTRY = Goals("docker-registry serving the same file", "ratio >= 1.5", cpu="ratio <= 0.3")
+NGINX = Goals("nginx proxy_pass without a cache", "ratio >= 4", "ratio <= 0.5")
+REGISTRY = Goals("docker-registry serving the same file", "ratio >= 1.6", cpu="ratio <= 0.3")
+FILES = Goals("nginx serving the same file", "ratio >= 1.0")
 
 
 @contextlib.contextmanager
 def run_proxy(offer: Offer, cache: Path | None = None) -> Generator[Program]:
-    """Our proxy before an upstream."""
+    """Our proxy before an upstream. It knows the image of the blob."""
     options = [] if cache is None else [f"--cache={cache}"]
-    with run_program(
-        "benchmarks.proxy",
-        f"--digest={offer.blob}",
-        f"--size={offer.blob_size}",
-        *options,
-        offer.reference("single-0"),
-    ) as program:
+    target = f"/v2/bench/blobs/{offer.blob}"
+    with run_program(target, "benchmarks.proxy", *options, offer.repository) as program:
+        ask_again(program.url.removesuffix(target) + "/v2/bench/manifests/file", 1)
         yield program
 
 
@@ -161,6 +173,32 @@ def find_or_tell(name: str) -> str | None:
     if path is None:
         sys.stderr.write(f"{name} is not installed: measured without it\n")
     return path
+
+
+def measure_manifest(offer: Offer) -> None:
+    """A manifest that is in memory, asked for again and again."""
+    target = "/v2/bench/manifests/single-0"
+    with (
+        run_program(target, "benchmarks.proxy", offer.repository) as ours,
+        run_program(target, "benchmarks.proxy", "--bare", offer.repository) as bare,
+    ):
+
+        def cost(program: Program) -> float:
+            before = program.cpu_seconds()
+            ask_again(program.url, MANIFESTS)
+            return (program.cpu_seconds() - before) / MANIFESTS * 1e6
+
+        figures = interleave(
+            {"ours": lambda: cost(ours), "bare": lambda: cost(bare)}, MANIFEST_ROUNDS
+        )
+    report(
+        "a manifest in memory, CPU of the server",
+        "us",
+        figures["ours"],
+        comparator="a bare handler of aiohttp",
+        baseline=figures["bare"],
+        goal="ratio <= 1.5",
+    )
 
 
 def measure_cold(offer: Offer, scratch: Path) -> None:
@@ -200,10 +238,17 @@ def measure_kept(offer: Offer, scratch: Path, blob: Path) -> None:
         if registry := find_or_tell("docker-registry"):
             server = run_docker_registry(registry, scratch / "registry", blob, offer.blob or "")
             contest.add("registry", running.enter_context(server))
+        if nginx := find_or_tell("nginx"):
+            server = run_nginx_files(nginx, scratch / "files", blob, "/blob")
+            contest.add("files", running.enter_context(server))
         contest.hold()
-    theirs = contest.runs.get("registry", [])
+    runs = contest.runs
     what = f"{CLIENTS} clients of a blob in the cache"
-    report_contest(what, contest.runs["ours"], theirs, REGISTRY)
+    report_contest(what, runs["ours"], runs.get("registry", []), REGISTRY)
+    if "files" in runs:
+        report_contest(what, runs["ours"], runs["files"], FILES)
+    unfair = [run.unfairness for run in runs["ours"]]
+    report(f"{what}, fairness", "ratio", unfair, goal="max <= 3")
 
 
 def measure_memory(offer: Offer) -> None:
@@ -236,6 +281,8 @@ def main() -> None:
         with Path("/dev/urandom").open("rb") as noise:
             blob.write_bytes(noise.read(SIZE * MIB))
         with serve(instances=1, singles=1, file=blob) as offer:
+            if HAS_BOOKS:
+                measure_manifest(offer)
             measure_cold(offer, scratch)
             measure_kept(offer, scratch, blob)
             if HAS_BOOKS:

@@ -16,7 +16,8 @@ from rich.console import Console
 
 import asupplemented as asup
 from asupplemented.cli.console import ConsoleReporter
-from asupplemented.cli.output import draw_resolution, render, short, show_size, write_text
+from asupplemented.cli.output import draw_resolution, render, short, write_text
+from asupplemented.model.sizes import show_size
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 from asupplemented.abc import Served
 from asupplemented.aio.retry import CLOCK
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from asupplemented.abc import BlobFile, RawBlob
-    from asupplemented.events import Event
+    from asupplemented.events import CacheUse, Event
     from tests.candidates import Ledger
     from tests.clocks import FakeClock
 
@@ -82,6 +82,8 @@ class Source:
     """Start, end and validator of each request."""
     opened: int = 0
     closed: int = 0
+
+    cache_use: ClassVar[CacheUse] = "miss"
 
     @property
     def reference(self) -> str:

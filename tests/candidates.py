@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asupplemented.abc import BlobFile, BlobStream, Context, RawBlob
+    from asupplemented.events import CacheUse
 
 DATA = bytes(range(256)) * 4
 """A small blob."""
@@ -84,6 +85,7 @@ class Wire:
     fails_to_close: Exception | None = None
 
     local: ClassVar[bool] = False
+    cache_use: ClassVar[CacheUse] = "miss"
 
     @property
     def reference(self) -> str:
@@ -173,6 +175,7 @@ class Disk:
     size: int | None = None
 
     local: ClassVar[bool] = True
+    cache_use: ClassVar[CacheUse] = ""
 
     @property
     def reference(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "asupplemented"
 
-EXTRAS = frozenset({"obstore", "redis"})
+EXTRAS = frozenset({"obstore", "opentelemetry", "prometheus_client", "redis"})
 """Packages that a module may need and a machine that runs the tests may lack."""
 
 

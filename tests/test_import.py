@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,8 @@ from tests.modules import EXTRAS, PACKAGE, ROOT, find_modules
 HEAVY = ("aiohttp", "rich", "typer", *sorted(EXTRAS))
 """Packages that wait until they are used."""
 
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+
 IMPORT_FACE = """
 import json, sys, threading
 import asupplemented
@@ -18,12 +21,16 @@ print(json.dumps({"modules": sorted(sys.modules), "threads": threading.active_co
 """
 
 # Each module is imported by a child of its own, beside a package that is nothing but its path:
-# the real one would import half of the house first, in the order that happens to work.
+# the real one would import half of itself first, in the order that happens to work. What others
+# wrote is imported once, before.
 IMPORT_ALONE = """
 import importlib, json, os, sys, traceback, types
 package, path, extras, *names = sys.argv[1:]
 sys.modules[package] = types.ModuleType(package)
 sys.modules[package].__path__ = [path]
+others = "aiofiles aiohttp.web anyio msgspec pytest_asyncio queue rich.progress tomllib typer"
+for other in others.split():
+    importlib.import_module(other)
 for name in names:
     child = os.fork()
     if child == 0:
@@ -43,7 +50,11 @@ print(json.dumps(names))
 def run(program: str, *arguments: str) -> object:
     """Run a program in a fresh interpreter, which must not complain, and decode its output."""
     command = [sys.executable, "-W", "error", "-c", program, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # A module that is imported by many is compiled once.
+    environment = {name: value for name, value in os.environ.items() if name != NO_BYTECODE}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 

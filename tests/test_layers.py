@@ -34,7 +34,7 @@ LAYERS = {
                 *("supplemented.lookahead", "supplemented.resolution", "supplemented.resolver"),
             ),
             ("blobs", "budget", "credentials", "hostconfig", "oci_layout", "transports"),
-            ("cache", "session", "_arguments"),
+            ("cache", "session", "telemetry", "_arguments"),
             ("transfer",),
             ("source",),
             (
@@ -44,7 +44,7 @@ LAYERS = {
             ("image",),
             ("supplemented",),
             ("catalog", "testing"),
-            ("cli", "web", "__main__"),
+            ("cli", "serve", "web", "__main__"),
         )
     )
     for unit in units
@@ -72,7 +72,9 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.oci_layout": frozenset({"msgspec"}),
     "asupplemented.model": frozenset({"msgspec"}),
     "asupplemented.supplemented.resolution": frozenset({"msgspec"}),
+    "asupplemented.serve": AIOHTTP | {"bcrypt", "msgspec", "prometheus_client"},
     "asupplemented.session": frozenset({"aiohttp"}),
+    "asupplemented.telemetry": frozenset({"opentelemetry", "prometheus_client"}),
     "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.directory": frozenset({"msgspec"}),
@@ -85,7 +87,10 @@ LAZY = frozenset(
     {
         ("asupplemented.cache", "obstore"),  # an extra
         ("asupplemented.cache", "redis"),  # an extra
+        ("asupplemented.serve", "bcrypt"),  # an extra
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` imports session
+        ("asupplemented.telemetry", "opentelemetry"),  # an extra
+        ("asupplemented.telemetry", "prometheus_client"),  # an extra
         ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
         ("asupplemented.testing", "trustme"),  # few tests need TLS
         ("asupplemented.hostconfig", "yaml"),  # an extra

@@ -1,7 +1,7 @@
 """No step of the event loop takes long, however large an image is (rule X-17).
 
 What is measured is the CPU time of the thread of the loop in each callback, so other load does not
-count, and neither do the objects of other tests, which garbage collection would walk. The promise
+count, and neither does garbage collection, which would walk the objects of other tests. The promise
 is 50 ms on a quiet machine of our time. The tests allow ten times as much: work that grows with the
 image takes seconds.
 """
@@ -58,13 +58,13 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> Generator[Longest]:
             longest.seconds = max(longest.seconds, time.thread_time() - began)
 
     gc.collect()
-    gc.freeze()
+    gc.disable()
     try:
         with monkeypatch.context() as patched:
             patched.setattr(asyncio.Handle, "_run", run)
             yield longest
     finally:
-        gc.unfreeze()
+        gc.enable()
 
 
 def large_image(number: int, config: bytes) -> bytes:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc.adapter import BlobFile, RawBlob
     from asupplemented.errors import SupplementedError, VerificationError
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("BlobCandidate", "BlobStream", "Served")
@@ -41,6 +42,11 @@ class BlobCandidate(abc.ABC):
     def local(self) -> bool:
         """Whether it reads files of this machine, so that sharing what it reads saves nothing."""
         return False
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """What it means for the cache that it serves the blob."""
+        return "" if self.local else "miss"
 
     def hold(self) -> AsyncResource:
         """Keep its source from closing until the result is closed.
@@ -109,6 +115,16 @@ class BlobStream(AsyncResource):
     @abc.abstractmethod
     def member(self) -> int | None:
         """Member that serves the bytes now, None outside of a group or before the first."""
+
+    @property
+    def reference(self) -> str | None:
+        """The reference of the source that serves the bytes now, None before the first answers."""
+        return None
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """Whether the cache serves the bytes now, or a fetch of this stream or of another one."""
+        return ""
 
     @property
     @abc.abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from asupplemented.abc.resource import AsyncResource
 from asupplemented.errors import SupplementedError, UnsupportedOperationError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asupplemented.abc.blob import BlobCandidate, BlobStream
     from asupplemented.abc.context import Context
     from asupplemented.abc.resource import Opening
-    from asupplemented.events import CopyProgress, PrefetchReport
+    from asupplemented.events import CacheUse, CopyProgress, PrefetchReport
     from asupplemented.model.index import Selection
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
@@ -30,6 +30,7 @@ __all__ = (
     "GroupReference",
     "GroupSource",
     "Listing",
+    "ManifestTrace",
     "Reference",
     "RemoteReference",
     "RepositoryReference",
@@ -139,6 +140,17 @@ class RepositoryReference(RemoteReference, Reference, Protocol):
         ...
 
 
+class ManifestTrace(NamedTuple):
+    """Where a manifest comes from."""
+
+    reference: str
+    """The reference of the source that serves it, as text."""
+    cache_use: CacheUse
+    """"hit" if the cache gave it when it was read last, "" for a local source, else "miss"."""
+    held: bool
+    """Whether it is in memory, so that nothing is asked for it."""
+
+
 class Source(AsyncResource):
     """An open image: its manifests, blobs and signatures, verified.
 
@@ -166,6 +178,11 @@ class Source(AsyncResource):
             ManifestError: They are no manifest.
             SourceError: The source failed.
         """
+
+    def trace_manifest(self, digest: Digest) -> ManifestTrace:
+        """Say where a manifest that was read comes from."""
+        del digest
+        return ManifestTrace(str(self.reference), "miss", held=False)
 
     async def get_manifests(
         self, instances: Sequence[Digest]

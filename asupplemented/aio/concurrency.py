@@ -149,6 +149,10 @@ class TaskMap(AsyncResource, Generic[K, T]):
         """Those that run, also those that were cancelled and cannot be joined."""
         self._closed = False
 
+    def __contains__(self, key: K) -> bool:
+        """Whether a task for a key can be joined."""
+        return key in self._running
+
     async def run(self, key: K, work: Callable[[], Coroutine[object, object, T]]) -> T:
         """Do the work, or wait for the task that is doing it for the same key.
 

@@ -77,6 +77,11 @@ class LRU(Generic[K, V]):
         with self._lock:
             return [value for value, _ in self._entries.values()]
 
+    def items(self) -> list[tuple[K, V]]:
+        """All keys and values, in the same order."""
+        with self._lock:
+            return [(key, value) for key, (value, _) in self._entries.items()]
+
     def _remove(self, key: K) -> V | None:
         entry = self._entries.pop(key, None)
         if entry is None:

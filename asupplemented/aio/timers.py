@@ -41,19 +41,22 @@ class time_limit:  # noqa: N801 - it is used as a function, like `asyncio.timeou
         seconds: The limit, None for none.
         what: What it does, for the error: "the list of tags".
         scrub: Called with each `SupplementedError` that leaves the body, None for nothing.
+        advise: Gives what the error advises, None for nothing.
 
     Raises:
         SourceTimeoutError: It took longer.
     """
 
-    __slots__ = ("_scrub", "_seconds", "_timeout", "_what")
+    __slots__ = ("_advise", "_scrub", "_seconds", "_timeout", "_what")
 
     def __init__(
         self,
         seconds: float | None,
         what: str,
         scrub: Callable[[SupplementedError], None] | None = None,
+        advise: Callable[[], str] | None = None,
     ) -> None:
+        self._advise = advise
         self._seconds = seconds
         self._what = what
         self._scrub = scrub
@@ -72,6 +75,8 @@ class time_limit:  # noqa: N801 - it is used as a function, like `asyncio.timeou
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError as late:
             message = f"{self._what} took longer than {self._seconds} s"
+            if self._advise is not None:
+                message += self._advise()
             raise SourceTimeoutError(message) from late
         if self._scrub is not None and isinstance(error, SupplementedError):
             self._scrub(error)

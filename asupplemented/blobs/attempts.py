@@ -101,11 +101,6 @@ class Attempt(AsyncResource):
         return False
 
     @property
-    def cached(self) -> bool:
-        """Whether it reads a file of the cache."""
-        return False
-
-    @property
     def path(self) -> Path | None:
         """A file that holds the blob and nothing else, and was verified before."""
         return None
@@ -221,10 +216,6 @@ class CachedAttempt(FileAttempt):
     """
 
     __slots__ = ()
-
-    @property
-    def cached(self) -> bool:
-        return True
 
     async def look(self) -> None:
         known = await run_blocking(self._context, self._identify_private)

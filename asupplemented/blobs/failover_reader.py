@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asupplemented.blobs.attempts import Attempt
     from asupplemented.blobs.failover import BlobProgress, Decision, Fault
     from asupplemented.blobs.hashing import RunningHash
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
 
@@ -61,8 +62,13 @@ class BlobReader(AsyncResource):
 
     @property
     def cached(self) -> bool:
-        """Whether the last bytes came from a file of the cache."""
+        """Whether the last bytes came from the cache."""
         return False
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """What serves the bytes; see `BlobStream.cache_use`."""
+        return "" if self.candidate is None else self.candidate.cache_use
 
     def take_path(self) -> Path | None:
         """Take a file that holds the blob and nothing else, and was verified before."""
@@ -115,7 +121,6 @@ class FailoverReader(BlobReader):
 
     __slots__ = (
         "_attempt",
-        "_cached",
         "_candidates",
         "_choices",
         "_clock",
@@ -149,7 +154,6 @@ class FailoverReader(BlobReader):
         self._first_choice = first_choice
         self._choices = 0
         self._start = start
-        self._cached = False
         self.successor: BlobReader | None = None
         self._failover = Failover(
             digest,
@@ -169,7 +173,7 @@ class FailoverReader(BlobReader):
 
     @property
     def cached(self) -> bool:
-        return self._cached
+        return self.cache_use in {"hit", "joined"}
 
     def take_path(self) -> Path | None:
         attempt = self._attempt
@@ -253,7 +257,6 @@ class FailoverReader(BlobReader):
     async def _use(self, attempt: Attempt) -> None:
         failover, candidate = self._failover, attempt.candidate
         self._attempt = attempt
-        self._cached = attempt.cached
         failover.begin(candidate, attempt.size, preverified=attempt.preverified)
         if self._closed:
             self._candidates.release(candidate)
@@ -265,7 +268,7 @@ class FailoverReader(BlobReader):
         if self._context.observed:
             start, member = failover.position, candidate.member
             self._context.emit(
-                BlobStarted(candidate.reference, self._digest, start, member, attempt.cached)
+                BlobStarted(candidate.reference, self._digest, start, member, self.cached)
             )
 
     # Reading
@@ -391,9 +394,7 @@ class FailoverReader(BlobReader):
         part = self._failover.record_part()
         if part is not None and self._context.observed:
             reference, member, start, end = part
-            self._context.emit(
-                BlobServed(reference, self._digest, start, end, member, self._cached)
-            )
+            self._context.emit(BlobServed(reference, self._digest, start, end, member, self.cached))
 
     def _discard_hash(self) -> None:
         running, self._hash = self._hash, None

@@ -58,6 +58,7 @@ __all__ = (
     "MAX_REMEMBERED",
     "SessionHealth",
     "SourceHealth",
+    "breakers_of",
     "health_of",
     "host_of",
 )
@@ -100,6 +101,15 @@ class SessionHealth:
         """The breaker of a name, None if it is closed."""
         named = self._by_principal.get(principal)
         return None if named is None else named.get(name)
+
+    def items(self) -> list[tuple[str, BreakerState, float]]:
+        """Names, states and seconds until they are asked in turn again, for all principals."""
+        now = self.clock.now()
+        return [
+            (name, breaker.state(now), breaker.remaining(now))
+            for named in self._by_principal.values()
+            for name, breaker in named.items()
+        ]
 
     def add(self, principal: str | None, name: str) -> Breaker:
         """The breaker of a name, which becomes the youngest; it is made if it is not there."""
@@ -231,13 +241,21 @@ _HEALTH: Final = ResourceKey["SessionHealth"]("health of sources")
 
 def health_of(context: Context) -> SourceHealth:
     """The health of sources, as the principal of a session knows it."""
+    return _session_health(context).of(context.principal)
 
+
+def breakers_of(context: Context) -> list[tuple[str, BreakerState, float]]:
+    """The breakers of a session that are not closed; see `SessionHealth.items`."""
+    return _session_health(context).items()
+
+
+def _session_health(context: Context) -> SessionHealth:
     def make() -> SessionHealth:
         return SessionHealth(
             context.resource(CLOCK, Clock), context.resource(BREAKERS, BreakerPolicy)
         )
 
-    return context.resource(_HEALTH, make).of(context.principal)
+    return context.resource(_HEALTH, make)
 
 
 def host_of(reference: str) -> str:

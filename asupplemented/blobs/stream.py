@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobCandidate, Context, Served
     from asupplemented.blobs.failover import BlobProgress
     from asupplemented.blobs.failover_reader import BlobReader, FirstChoice
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("VerifiedStream",)
@@ -155,9 +156,12 @@ class VerifiedStream(BlobStream):
 
     @property
     def reference(self) -> str | None:
-        """The reference of the source that serves the bytes now, None before the first answers."""
         candidate = self._reader.candidate
         return None if candidate is None else candidate.reference
+
+    @property
+    def cache_use(self) -> CacheUse:
+        return self._reader.cache_use
 
     @property
     def served(self) -> tuple[Served, ...]:

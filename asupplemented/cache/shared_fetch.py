@@ -7,6 +7,10 @@ end before it is right.
 
 A fetch runs at most `AHEAD` bytes ahead of its fastest reader, unless a cache wants the blob.
 
+A reader of a part follows if the part is there, or comes soon. A client that asks for several parts
+up to the end at once, to read a piece of each, so costs one fetch (rule SRV-26). A part that is far
+away is asked for by itself, so that its reader does not wait for what precedes it.
+
 A reader may join a fetch that another image began, whose sources are not its own. It trusts them no
 further than it has to: it begins to read when the blob is whole, or more than `AHEAD` bytes of it
 are there. If the fetch fails before that, the reader falls back to its own candidates.
@@ -39,12 +43,15 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import BlobCandidate, Context, Served, Spool
     from asupplemented.errors import VerificationError
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("Reopen", "SharedFetch", "SharedReader")
 
-Reopen: TypeAlias = "Callable[[bool], VerifiedStream]"
-"""Opens the blob anew for one reader, from its own candidates; alone if the argument is true."""
+Reopen: TypeAlias = "Callable[[bool, int], VerifiedStream]"
+"""Opens the blob anew for one reader, from its own candidates; alone if the first argument is true.
+
+The second one is the offset of the first byte that the reader lacks. A part begins there."""
 
 AHEAD: Final = 64 * MIB
 """Bytes that a fetch which no cache wants may be ahead of its fastest reader."""
@@ -60,6 +67,12 @@ KEEPING: Final = 5.0
 
 WINDOW: Final = 4 * MIB
 """Bytes that are kept in memory if the disk is full."""
+
+NEAR: Final = BLOCK
+"""Bytes that a part with an end may be ahead of a fetch that its reader follows."""
+
+PATIENCE: Final = 2.0
+"""Seconds that the reader of a part waits for the fetch to reach it."""
 
 
 class SharedFetch(AsyncResource):
@@ -145,6 +158,11 @@ class SharedFetch(AsyncResource):
     def reference(self) -> str:
         """The source it reads from, or read from last; empty before the first one answers."""
         return "" if self._stream is None else self._stream.reference or ""
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """What serves the bytes; see `BlobStream.cache_use`."""
+        return "" if self._stream is None else self._stream.cache_use
 
     @property
     def served(self) -> Sequence[Served]:
@@ -245,7 +263,8 @@ class SharedFetch(AsyncResource):
         """
         while overflow.size + len(chunk) > WINDOW:
             positions = [r.progress.position for r in self.readers if not r.detached]
-            if all(at >= overflow.second for at in positions) or self.stored in positions:
+            waits = max(positions, default=0) >= self.stored
+            if waits or all(at >= overflow.second for at in positions):
                 overflow.drop()
             else:
                 await self._wait()
@@ -287,6 +306,7 @@ class SharedFetch(AsyncResource):
         *,
         start: int,
         reopen: Reopen,
+        began: bool,
     ) -> SharedReader:
         """Follow the fetch; returns once there is something to read.
 
@@ -295,13 +315,20 @@ class SharedFetch(AsyncResource):
             context: The session, as the reader sees it.
             start: Offset of the first byte that the reader lacks.
             reopen: Opens the blob anew if the reader cannot follow.
+            began: Whether the fetch began for this reader.
 
         Raises:
             SupplementedError: The fetch failed: the same for all readers.
         """
         covered = self.covers(candidates, context)
         reader = SharedReader(
-            self, candidates, self._descriptor, start=start, reopen=reopen, covered=covered
+            self,
+            candidates,
+            self._descriptor,
+            BlobProgress(start, self._descriptor.size, is_whole=True),
+            reopen=reopen,
+            covered=covered,
+            began=began,
         )
         self.readers.add(reader)
         try:
@@ -311,6 +338,65 @@ class SharedFetch(AsyncResource):
             raise
         reader.progress.size = self.size
         return reader
+
+    async def join_part(
+        self,
+        candidates: Sequence[BlobCandidate],
+        context: Context,
+        *,
+        start: int,
+        end: int | None,
+        reopen: Reopen,
+        began: bool,
+    ) -> SharedReader | None:
+        """Follow the fetch for a part of the blob; returns once there is something to read.
+
+        Args:
+            candidates: The reader's own.
+            context: The session, as the reader sees it.
+            start: Offset of the first byte that the reader lacks.
+            end: Offset behind the last byte, None for the end of the blob.
+            reopen: Opens the part anew if the reader cannot follow.
+            began: Whether the fetch began for this reader.
+
+        Returns:
+            None if the part is not there soon, or if the fetch does not ask all candidates.
+
+        Raises:
+            SupplementedError: The fetch failed: the same for all readers.
+        """
+        ahead = AHEAD if end is None else NEAR
+        if start > self.stored + ahead or not self.covers(candidates, context):
+            return None
+        reader = SharedReader(
+            self,
+            candidates,
+            self._descriptor,
+            BlobProgress(start, self._descriptor.size, is_whole=False),
+            end=end,
+            reopen=reopen,
+            covered=True,
+            began=began,
+        )
+        self.readers.add(reader)
+        self._wake()  # it may wait for a reader that is near
+        try:
+            with anyio.move_on_after(PATIENCE) as waiting:
+                await self._until_reached(start)
+        except BaseException:
+            await self.leave(reader)
+            raise
+        if waiting.cancelled_caught:
+            await self.leave(reader)
+            return None
+        reader.progress.size = self.size
+        return reader
+
+    async def _until_reached(self, position: int) -> None:
+        while self._failure is None and not self._whole and self.stored <= position:
+            await self._wait()
+        if self._failure is not None:
+            raise _twin(self._failure)
 
     async def _until_readable(self, candidates: Sequence[BlobCandidate]) -> None:
         own = {host_of(candidate.reference) for candidate in candidates}
@@ -323,28 +409,25 @@ class SharedFetch(AsyncResource):
         if self._failure is not None:
             raise _twin(self._failure)
 
-    async def read(self, reader: SharedReader) -> bytes | None:
+    async def read(self, reader: SharedReader, end: int | None = None) -> bytes | None:
         """The next bytes for a reader, none at the end; None if it has to read by itself.
+
+        Args:
+            reader: The reader, which has not reached `end`.
+            end: Offset behind the last byte that it wants, None for the end of the blob.
 
         Raises:
             SupplementedError: What the fetch ended with, the same for all.
         """
         progress = reader.progress
         while not reader.detached:
-            spool, position = self._spool, progress.position
-            block: bytes | None = b""
-            if position < self.stored:
-                if spool is not None and position < spool.length:
-                    limit = BLOCK if len(self.readers) <= FEW else SMALL_BLOCK
-                    try:
-                        block = await spool.read(position, limit)
-                    except SourceError:
-                        break
-                elif self._overflow is not None:
-                    block = self._overflow.read(position)
-                if block is None:
-                    break
+            position = progress.position
+            block = await self._read_stored(position) if position < self.stored else b""
+            if block is None:
+                break
             if block:
+                if end is not None:
+                    block = block[: end - position]
                 progress.position += len(block)
                 if self._overflow is not None or self._paused:
                     self._wake()
@@ -355,6 +438,17 @@ class SharedFetch(AsyncResource):
         reader.detached = True
         self._wake()
         return None
+
+    async def _read_stored(self, position: int) -> bytes | None:
+        """Bytes that were fetched; None if a reader there cannot follow any longer."""
+        spool = self._spool
+        if spool is not None and position < spool.length:
+            limit = BLOCK if len(self.readers) <= FEW else SMALL_BLOCK
+            try:
+                return await spool.read(position, limit)
+            except SourceError:
+                return None
+        return b"" if self._overflow is None else self._overflow.read(position)
 
     def _has_ended(self) -> bool:
         """Whether no more bytes will come; raises the error of the fetch if it failed."""
@@ -428,19 +522,23 @@ class SharedReader(BlobReader):
         fetch: The fetch; it moves ``progress.position`` on.
         candidates: The reader's own.
         descriptor: The blob.
-        start: Offset of the first byte that the reader lacks.
+        progress: Where the reader begins, and whether it reads all of the blob.
         reopen: Opens the blob anew if the reader cannot follow.
         covered: Whether the fetch asks all candidates of the reader.
+        began: Whether the fetch began for this reader.
+        end: Offset behind the last byte, None for the end of the blob.
 
     Attributes:
         detached: It can no longer follow the fetch, and reads by itself.
     """
 
     __slots__ = (
+        "_began",
         "_candidates",
         "_closed",
         "_covered",
         "_descriptor",
+        "_end",
         "_fetch",
         "_own",
         "_reopen",
@@ -455,22 +553,26 @@ class SharedReader(BlobReader):
         fetch: SharedFetch,
         candidates: Sequence[BlobCandidate],
         descriptor: Descriptor,
+        progress: BlobProgress,
         *,
-        start: int,
         reopen: Reopen,
         covered: bool,
+        began: bool,
+        end: int | None = None,
     ) -> None:
+        self._began = began
+        self._end = end
         self._fetch = fetch
         self._candidates = candidates
         self._descriptor = descriptor
-        self._start = start
+        self._start = progress.position
         self._reopen = reopen
         self._covered = covered
         self._own: VerifiedStream | None = None
         self._closed = False
         self.detached = False
         self.successor = None
-        self.progress = BlobProgress(start, descriptor.size, is_whole=True)
+        self.progress = progress
 
     @property
     def candidate(self) -> BlobCandidate:
@@ -478,6 +580,12 @@ class SharedReader(BlobReader):
         reference = self._fetch.reference
         own = (each for each in self._candidates if each.reference == reference)
         return next(own, self._candidates[0])
+
+    @property
+    def cache_use(self) -> CacheUse:
+        if self._own is not None:
+            return self._own.cache_use
+        return self._fetch.cache_use if self._began else "joined"
 
     def list_served(self) -> Sequence[Served]:
         served = self._fetch.served if self._own is None else self._own.served
@@ -493,6 +601,8 @@ class SharedReader(BlobReader):
 
     async def read(self) -> list[bytes]:
         try:
+            if self.progress.position == self._end:
+                return self._finish()
             block = await self._follow() if self._own is None else None
             if self._closed:
                 raise self._closed_error()
@@ -507,7 +617,10 @@ class SharedReader(BlobReader):
         if block:
             return [block]
         self.progress.size = self.progress.position
-        self.progress.verified = True
+        return self._finish()
+
+    def _finish(self) -> list[bytes]:
+        self.progress.verified = self.progress.is_whole
         return []
 
     async def _follow(self) -> bytes | None:
@@ -518,7 +631,7 @@ class SharedReader(BlobReader):
         """
         alone = True
         try:
-            block = await self._fetch.read(self)
+            block = await self._fetch.read(self, self._end)
             if block is not None:
                 return block
         except SupplementedError:
@@ -527,17 +640,21 @@ class SharedReader(BlobReader):
             alone = False
         if self._closed:
             raise self._closed_error()
-        own = self._own = self._reopen(alone)
+        own = self._own = self._reopen(alone, self.progress.position)
         await own.__aenter__()
         await self._fetch.leave(self)
         return None
 
     async def _read_own(self) -> bytes | None:
-        """Read by itself: from the first byte, since only the whole blob can be verified."""
+        """Read by itself: a blob from the first byte, since only all of it can be verified."""
         own = self._own
         if own is None:
             return None
         progress = self.progress
+        if not progress.is_whole:
+            chunk = await anext(own, b"")
+            progress.position += len(chunk)
+            return chunk
         while (chunk := await anext(own, b"")) and own.received <= progress.position:
             pass
         fresh = own.received - progress.position

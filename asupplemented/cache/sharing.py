@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobFile, Context, RawBlob, Spool
     from asupplemented.blobs.attempts import Attempt
     from asupplemented.blobs.failover_reader import BlobReader, FirstChoice
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
 
 __all__ = ("SHARING", "Sharing", "open_stream", "settle")
@@ -49,8 +50,8 @@ def open_stream(
 
     Files of this machine are read as they are, as long as they serve the blob. If another candidate
     has to serve it, and all of it is asked for, its fetch is shared with all others that read it
-    in this session, and kept by the cache. A part of a blob is never shared; it comes from the
-    cache, or from the candidates.
+    in this session, and kept by the cache. A part of a blob comes from the cache, from such a fetch
+    if that is there soon, or from the candidates.
 
     Args:
         descriptor: The blob.
@@ -72,8 +73,9 @@ def open_stream(
         whole = start == 0 and (end is None or (size is not None and end >= size))
         if whole:
             first_choice = partial(_join, descriptor, context, strangers)
-        elif context.cache is not None:
-            first_choice = partial(_find_part, descriptor, context, start)
+        else:
+            until = None if size is not None and end is not None and end >= size else end
+            first_choice = partial(_find_part, descriptor, context, start, until)
     return VerifiedStream(
         descriptor,
         candidates,
@@ -105,10 +107,12 @@ async def _find_part(
     descriptor: Descriptor,
     context: Context,
     start: int,
+    end: int | None,
     candidates: Sequence[BlobCandidate],
     _: int,
-) -> Attempt | None:
-    return await _sharing_of(context).find_part(descriptor, candidates, context, start)
+) -> Attempt | BlobReader | None:
+    sharing = _sharing_of(context)
+    return await sharing.find_part(descriptor, candidates, context, start=start, end=end)
 
 
 class _Key(NamedTuple):
@@ -180,6 +184,7 @@ class Sharing(AsyncResource):
                 context,
                 start=start,
                 reopen=partial(_reopen, descriptor, candidates, context),
+                began=began,
             )
         except SupplementedError:
             if began or fetch.covers(candidates, context):
@@ -191,16 +196,45 @@ class Sharing(AsyncResource):
         descriptor: Descriptor,
         candidates: Sequence[BlobCandidate],
         context: Context,
+        *,
         start: int,
-    ) -> Attempt | None:
-        """A part of a blob, if it is kept; if not, all of it may be fetched meanwhile."""
-        shared = await self._may_share(descriptor, candidates, context)
-        kept = await _find_kept(descriptor, context, start, shared=shared)
-        if kept is None and context.cache is not None and context.cache.fills:
-            free = self._find(descriptor, context) is None
-            if free and not self._is_taken(descriptor, context):
-                self._begin(descriptor, candidates, context)
-        return kept
+        end: int | None,
+    ) -> Attempt | BlobReader | None:
+        """A part of a blob: from the cache, or from a fetch that is running.
+
+        If the cache wants all of what parts are read of, such a fetch begins.
+
+        Args:
+            descriptor: The blob.
+            candidates: Its candidates, best first.
+            context: The session.
+            start: Offset of the first byte.
+            end: Offset behind the last byte, None for the end of the blob.
+
+        Returns:
+            None if the candidates should be asked for the part.
+
+        Raises:
+            SupplementedError: No source serves the blob: the same for all readers.
+        """
+        if context.cache is not None:
+            shared = await self._may_share(descriptor, candidates, context)
+            kept = await _find_kept(descriptor, context, start, shared=shared)
+            if kept is not None:
+                return kept
+        fetch, began = self._find(descriptor, context), False
+        if fetch is None:
+            fills = context.cache is not None and context.cache.fills
+            if not fills or self._is_taken(descriptor, context):
+                return None
+            fetch, began = self._begin(descriptor, candidates, context), True
+        reopen = partial(_reopen_part, descriptor, candidates, context, end)
+        reader = await fetch.join_part(
+            candidates, context, start=start, end=end, reopen=reopen, began=began
+        )
+        if reader is not None and not began and context.observed:
+            context.emit(BlobJoined(fetch.reference, descriptor.digest, fetch.stored))
+        return reader
 
     # Joining
 
@@ -288,10 +322,25 @@ def _reopen(
     candidates: Sequence[BlobCandidate],
     context: Context,
     alone: bool,  # noqa: FBT001 - of a partial
+    _: int,
 ) -> VerifiedStream:
-    """The blob once more, for a reader that cannot follow the fetch that it joined."""
+    """All of the blob once more, for a reader that cannot follow the fetch that it joined."""
     return open_stream(
         descriptor, candidates, context, shared=not alone, strangers=False, quiet=True
+    )
+
+
+def _reopen_part(
+    descriptor: Descriptor,
+    candidates: Sequence[BlobCandidate],
+    context: Context,
+    end: int | None,
+    _: bool,  # noqa: FBT001 - of a partial
+    position: int,
+) -> VerifiedStream:
+    """The rest of a part, for a reader that cannot follow the fetch that it joined."""
+    return open_stream(
+        descriptor, candidates, context, start=position, end=end, shared=False, quiet=True
     )
 
 
@@ -339,6 +388,10 @@ class _Kept(BlobCandidate):
     @property
     def local(self) -> bool:
         return True
+
+    @property
+    def cache_use(self) -> CacheUse:
+        return "hit"
 
     def open(self, *_: object) -> RawBlob:
         message = f"{self._reference} keeps blobs in files; read the file"

@@ -30,8 +30,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, Opening, ResourceKey
 from asupplemented.aio.concurrency import SingleFlightMap, TaskMap
+from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.catalog.budget import RequestBudget
-from asupplemented.catalog.images import CatalogImage, ImageKey, OpenImage, OpenImages
+from asupplemented.catalog.images import (
+    CatalogEntry,
+    CatalogImage,
+    ImageKey,
+    OpenImage,
+    OpenImages,
+)
 from asupplemented.catalog.names import Defaults, Names, pin
 from asupplemented.catalog.upstreams import Upstreams, is_outage
 from asupplemented.catalog.view import Lifetimes, View
@@ -46,12 +53,15 @@ from asupplemented.errors import (
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.name import DEFAULT_TAG, is_tag
+from asupplemented.supplemented.source import SupplementedSource
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from asupplemented.abc import Context
     from asupplemented.catalog.names import Allow, Named
+    from asupplemented.catalog.upstreams import Failing
+    from asupplemented.events import CacheUse
     from asupplemented.supplemented.reference import SupplementedReference
 
 __all__ = ("Catalog", "CatalogStats")
@@ -98,6 +108,8 @@ class Catalog(AsyncResource):
             by its own tag and by "latest".
         allow: Patterns of the names that may be read, or a function of a path and a registry that
             says so; None for all. It is asked before anything else.
+        default_registry: The registry of names that fit no key and name no registry, such as
+            "docker.io": docker asks a mirror of Docker Hub for them (rule SRV-19).
         ttl: Seconds for which a tag is not asked for again.
         stale_if_error: Seconds after `ttl` for which an image is served if the upstream fails.
         max_open: The most images that are kept open without being used.
@@ -130,6 +142,7 @@ class Catalog(AsyncResource):
         names: Mapping[str, Named] | Callable[[str, str | None], Awaitable[Named | None]],
         *,
         allow: Allow | None = None,
+        default_registry: str | None = None,
         ttl: float = 60.0,
         stale_if_error: float = 86400.0,
         max_open: int = 256,
@@ -144,7 +157,7 @@ class Catalog(AsyncResource):
         if isinstance(max_open, bool) or max_open < 1:
             message = f"max_open={max_open} is a number of images, 1 or more"
             raise ConfigurationError(message)
-        self._names = Names(names, allow, Defaults(missing, unavailable, unknown))
+        self._names = Names(names, allow, Defaults(missing, unavailable, unknown), default_registry)
         self._times = Lifetimes(ttl, stale_if_error)
         self._budget = budget or RequestBudget()
         self._images = OpenImages(max_open)
@@ -250,6 +263,46 @@ class Catalog(AsyncResource):
             pending=len(self._openings) + len(self._tags) + len(self._referrers),
         )
 
+    @property
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """The names of the mapping, and the references of each as text; none for a function."""
+        return self._names.described
+
+    def list_open(self, session: Context) -> tuple[CatalogEntry, ...]:
+        """The images that are open, the newest first, for all principals of a session.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        now = session.resource(CLOCK, Clock).now()
+        owner = self._upstreams(session)
+        found: list[CatalogEntry] = []
+        for key, opened in reversed(self._images.items()):
+            source = opened.source
+            if opened.owner is not owner or not isinstance(source, SupplementedSource):
+                continue
+            if " " in key.which:
+                continue  # a single member, open for its blobs
+            age = max(now - opened.confirmed, 0.0) if is_tag(key.which) else None
+            found.append(
+                CatalogEntry(
+                    *(opened.name, key.which, source.resolution),
+                    *(opened.users, opened.failed, age),
+                )
+            )
+        return tuple(found)
+
+    def list_failing(self, session: Context) -> tuple[Failing, ...]:
+        """The references and registries that failed lately, as this catalog saw it.
+
+        Args:
+            session: Whose failures are listed, those of all its principals.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        return self._upstreams(session).list_failing()
+
     async def aclose(self) -> None:
         """Stop what is running, and close all images; one that is leased closes with its lease.
 
@@ -260,27 +313,36 @@ class Catalog(AsyncResource):
         await self._openings.aclose()
         await self._images.aclose()
 
+    def _upstreams(self, session: Context) -> Upstreams:
+        return session.resource(self._key, partial(Upstreams, session))
+
     async def _view(self, session: Context, name: str, registry: str | None) -> View:
         """One name for one principal; nothing was asked of any source."""
         if self._closed:
             raise ClosedError("the catalog was closed; make another one")
         group = await self._names.find(name, registry)
-        return View(session, group, self._key, self._images, self._budget)
+        full = name if registry is None else f"{registry}/{name}"
+        upstreams = self._upstreams(session)
+        return View(session, group, upstreams, self._images, self._budget, full)
 
     async def _open_tag(self, view: View, tag: str) -> CatalogImage:
         if not is_tag(tag):
             message = f"{excerpt(tag)} is no tag"
             raise InvalidReferenceError(message)
         key = ImageKey(view.scope, tag)
+        use: CacheUse = "hit"
         while True:
-            opened = self._images.find(key)
+            opened = found = self._images.find(key)
             if opened is None or opened.due <= view.now():
-                group = pin(view.group, tag)
+                group, joined = pin(view.group, tag), key in self._openings
                 opened = await self._refresh_in_time(view, group, key, opened)
+                if opened is not found:
+                    use = "joined" if joined else "miss"
             # Another request may have evicted it while this one waited.
             if opened.digest is not None and opened.acquire():
                 age = max(view.now() - opened.confirmed, 0.0)
-                return CatalogImage(opened, opened.digest, stale=opened.failed, age=age)
+                stale = opened.failed
+                return CatalogImage(opened, opened.digest, stale=stale, age=age, use=use)
 
     async def _refresh_in_time(
         self, view: View, group: SupplementedReference, key: ImageKey, opened: OpenImage | None
@@ -323,6 +385,7 @@ class Catalog(AsyncResource):
         return opened.confirmed + self._times.total
 
     async def _open_digest(self, view: View, digest: Digest, *, blob: bool | None) -> CatalogImage:
+        use: CacheUse = "hit"
         while True:
             opened: OpenImage | None = None
             if blob is not True:
@@ -332,6 +395,7 @@ class Catalog(AsyncResource):
             if opened is None:
                 key = ImageKey(view.scope, f"{digest} blob={blob}")
                 work = partial(view.find_digest, digest, blob=blob)
+                use = "joined" if key in self._openings else "miss"
                 opened = await self._openings.run(key, work)
             if opened.acquire():
-                return CatalogImage(opened, digest)
+                return CatalogImage(opened, digest, use=use)

@@ -28,11 +28,21 @@ from asupplemented.supplemented.source import SupplementedSource
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from asupplemented.abc import BlobStream, Source
+    from asupplemented.abc import BlobStream, ManifestTrace, Source
     from asupplemented.errors import SupplementedError
+    from asupplemented.events import CacheUse
     from asupplemented.model.manifest import Manifest
+    from asupplemented.supplemented.resolution import Resolution
 
-__all__ = ("CatalogImage", "ImageKey", "OpenImage", "OpenImages", "describe_blob")
+__all__ = (
+    "CatalogEntry",
+    "CatalogImage",
+    "ImageKey",
+    "OpenImage",
+    "OpenImages",
+    "Scope",
+    "describe_blob",
+)
 
 REOPEN_AFTER: Final = 60.0
 """Seconds after which a supplement that failed is tried again; doubled while it fails."""
@@ -41,13 +51,53 @@ MAX_BLOBS: Final = 1024
 """Blobs of one repository that are known to be there, though no open manifest names them."""
 
 
+class Scope:
+    """What shares open images: a name of the catalog, as one identity sees it.
+
+    Its hash is computed once, because a request looks for it several times.
+
+    Args:
+        identity: The session, its principal and its credentials.
+        group: What the name stands for.
+    """
+
+    __slots__ = ("_hash", "_parts")
+
+    def __init__(self, identity: Hashable, group: Hashable) -> None:
+        self._parts = (identity, group)
+        self._hash = hash(self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scope):
+            return NotImplemented
+        return self._hash == other._hash and self._parts == other._parts
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class ImageKey(NamedTuple):
     """Under which an image is open."""
 
-    scope: Hashable
-    """The session, its principal and credentials, and the group as the catalog names it."""
+    scope: Scope
     which: str
     """The tag or digest that was asked for."""
+
+
+class CatalogEntry(NamedTuple):
+    """An image that a catalog keeps open."""
+
+    name: str
+    """The name that it was opened by, with its registry if the client named one."""
+    reference: str
+    """The tag or digest that was asked for."""
+    resolution: Resolution
+    leases: int
+    """Requests that use it."""
+    stale: bool
+    """Whether it could not be confirmed when that was due."""
+    age: float | None
+    """Seconds since it was confirmed last; None for a digest, which never changes."""
 
 
 class OpenImage(AsyncResource):
@@ -56,6 +106,8 @@ class OpenImage(AsyncResource):
     Attributes:
         source: The source.
         digest: The digest of its default manifest; None for a repository without one.
+        name: The name that it was opened by, with its registry if the client named one.
+        owner: Stands for the session that opened it.
         confirmed: When it was known last to be what its reference names, by the clock.
         due: When it is confirmed again, by the clock.
         opened: When it was opened, by the clock.
@@ -73,7 +125,9 @@ class OpenImage(AsyncResource):
         "digest",
         "due",
         "failed",
+        "name",
         "opened",
+        "owner",
         "reopen_after",
         "source",
         "trouble",
@@ -82,6 +136,8 @@ class OpenImage(AsyncResource):
     def __init__(self, source: Source, digest: Digest | None = None) -> None:
         self.source = source
         self.digest = digest
+        self.name = ""
+        self.owner: object = None
         self.confirmed = 0.0
         self.due = 0.0
         self.failed = False
@@ -158,7 +214,7 @@ class OpenImages(AsyncResource):
 
     def __init__(self, limit: int) -> None:
         self._used = LRU[ImageKey, None](limit)
-        self._by_scope: dict[Hashable, dict[str, OpenImage]] = {}
+        self._by_scope: dict[Scope, dict[str, OpenImage]] = {}
 
     def find(self, key: ImageKey) -> OpenImage | None:
         """The image of a tag or digest; it counts as used now."""
@@ -167,7 +223,7 @@ class OpenImages(AsyncResource):
             self._used.get(key)
         return found
 
-    def find_manifest(self, scope: Hashable, digest: Digest) -> OpenImage | None:
+    def find_manifest(self, scope: Scope, digest: Digest) -> OpenImage | None:
         """An image of a scope that serves a manifest."""
         for which, image in self._by_scope.get(scope, {}).items():
             if image.has_manifest(digest):
@@ -175,7 +231,7 @@ class OpenImages(AsyncResource):
                 return image
         return None
 
-    def find_blob(self, scope: Hashable, digest: Digest) -> OpenImage | None:
+    def find_blob(self, scope: Scope, digest: Digest) -> OpenImage | None:
         """An image of a scope that serves a blob."""
         for which, image in self._by_scope.get(scope, {}).items():
             if image.find_blob(digest) is not None:
@@ -208,9 +264,17 @@ class OpenImages(AsyncResource):
             del self._by_scope[key.scope]
         return image
 
+    def items(self) -> list[tuple[ImageKey, OpenImage]]:
+        """All images with their keys."""
+        return [
+            (ImageKey(scope, which), image)
+            for scope, images in self._by_scope.items()
+            for which, image in images.items()
+        ]
+
     def values(self) -> list[OpenImage]:
         """All images."""
-        return [image for images in self._by_scope.values() for image in images.values()]
+        return [image for _, image in self.items()]
 
     @property
     def scopes(self) -> int:
@@ -236,13 +300,23 @@ class CatalogImage(AsyncResource):
         digest: The digest that was asked for, or that the tag has.
         stale: Whether the upstream could not say that the tag still has this digest.
         age: Seconds since it was known last that the tag has this digest; 0 for a digest.
+        origin: Where the manifest comes from, once it was asked for.
     """
 
-    __slots__ = ("_opened", "age", "digest", "image", "stale")
+    __slots__ = ("_opened", "_use", "age", "digest", "image", "origin", "stale")
 
     def __init__(
-        self, opened: OpenImage, digest: Digest, *, stale: bool = False, age: float = 0.0
+        self,
+        opened: OpenImage,
+        digest: Digest,
+        *,
+        stale: bool = False,
+        age: float = 0.0,
+        use: CacheUse = "hit",
     ) -> None:
+        self._use: CacheUse = use
+        """What it took to open the image."""
+        self.origin: ManifestTrace | None = None
         self.image: Source = opened.source
         self.digest = digest
         self.stale = stale
@@ -260,7 +334,15 @@ class CatalogImage(AsyncResource):
         if not self._leased().has_manifest(self.digest):
             message = "this is the digest of a blob, not of a manifest"
             raise InstanceNotFoundError(message, digest=self.digest, digests=(self.digest,))
-        return await self.image.get_manifest(self.digest)
+        before = self.image.trace_manifest(self.digest)
+        manifest = await self.image.get_manifest(self.digest)
+        origin = self.image.trace_manifest(self.digest)
+        if self.stale:
+            origin = origin._replace(cache_use="stale")
+        elif before.held and origin.cache_use == "miss":
+            origin = origin._replace(cache_use=self._use)
+        self.origin = origin
+        return manifest
 
     def open_blob(
         self,

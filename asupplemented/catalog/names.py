@@ -36,7 +36,18 @@ if TYPE_CHECKING:
 
     from asupplemented.model.digest import Digest
 
-__all__ = ("Allow", "Defaults", "Named", "Names", "at_digest", "follows", "pin", "tags_of")
+__all__ = (
+    "Allow",
+    "Defaults",
+    "Named",
+    "Names",
+    "at_digest",
+    "follows",
+    "normalize_name",
+    "pin",
+    "split_name",
+    "tags_of",
+)
 
 Named: TypeAlias = "Reference | str | Iterable[Reference | str]"
 """What a name stands for: a reference, or a top and its supplements."""
@@ -92,15 +103,26 @@ class Names:
             the registry, the function gets it in one form; None is no registry.
         allow: Patterns, or a function; None allows all names.
         defaults: The options of groups.
+        registry: The registry of names that fit no key and name no registry; None for none.
 
     Raises:
         ConfigurationError: A key, a placeholder or a pattern is malformed.
         InvalidReferenceError: A text is no reference.
     """
 
-    __slots__ = ("_allow", "_defaults", "_exact", "_found", "_function", "_patterns")
+    __slots__ = ("_allow", "_defaults", "_exact", "_found", "_function", "_patterns", "_registry")
 
-    def __init__(self, names: object, allow: Allow | None, defaults: Defaults) -> None:
+    def __init__(
+        self,
+        names: object,
+        allow: Allow | None,
+        defaults: Defaults,
+        registry: str | None = None,
+    ) -> None:
+        if registry is not None and not _REGISTRY.fullmatch(registry):
+            message = f"default_registry={excerpt(registry)} is no registry, such as 'docker.io'"
+            raise ConfigurationError(message)
+        self._registry = registry
         self._defaults = defaults
         self._allow = _read_allow(allow)
         self._found = LRU[tuple[str, str | None], tuple[str, SupplementedReference]](MAX_FOUND)
@@ -121,6 +143,12 @@ class Names:
         for key in keys:
             self._fill(key, "name")  # what is wrong with a reference shows at once
 
+    @property
+    def described(self) -> Mapping[str, tuple[str, ...]]:
+        """The keys of the mapping and the references of each, as text; none for a function."""
+        keys = (*self._exact.values(), *self._patterns)
+        return {key.text: tuple(map(str, key.members)) for key in keys}
+
     async def find(self, name: str, registry: str | None) -> SupplementedReference:
         """The group of a name, as it is written: no tag is filled in yet.
 
@@ -133,24 +161,33 @@ class Names:
             NameUnknownError: The catalog has no such name, or it is not allowed.
         """
         known = self._found.get((name, registry))
-        full = _check(name, registry) if known is None else known[0]
+        full = self._qualify(_check(name, registry)) if known is None else known[0]
         if not await self._is_allowed(full):
             raise _unknown(full)
         if known is not None:
             return known[1]
         if self._function is not None:
-            given = await self._function(*_split(full))
+            given = await self._function(*split_name(full))
             if given is None:
                 raise _unknown(full)
             return self._group(_members(given), given)
-        key = self._exact.get(full) or next(
-            (key for key in self._patterns if key.pattern.fullmatch(full)), None
-        )
+        key = self._find_key(full)
         if key is None:
             raise _unknown(full)
         group = self._fill(key, full)
         self._found.put((name, registry), (full, group))
         return group
+
+    def _qualify(self, full: str) -> str:
+        """A name in its default registry, if it has no registry and is not served without one."""
+        if self._registry is None or split_name(full)[1] is not None or self._find_key(full):
+            return full
+        return _check(full, self._registry)
+
+    def _find_key(self, full: str) -> _Key | None:
+        return self._exact.get(full) or next(
+            (key for key in self._patterns if key.pattern.fullmatch(full)), None
+        )
 
     async def _is_allowed(self, full: str) -> bool:
         allow = self._allow
@@ -158,7 +195,7 @@ class Names:
             return True
         if not callable(allow):
             return any(pattern.fullmatch(full) for pattern in allow)
-        verdict = allow(*_split(full))
+        verdict = allow(*split_name(full))
         return await verdict if inspect.isawaitable(verdict) else bool(verdict)
 
     def _fill(self, key: _Key, full: str) -> SupplementedReference:
@@ -182,7 +219,7 @@ def _read_key(text: object, value: object) -> _Key:
     if not isinstance(text, str) or not text:
         message = f"names are keyed by text such as 'team/app' or 'quay.io/*', not by {text!r}"
         raise ConfigurationError(message)
-    text = _normalize(text, None)
+    text = normalize_name(text)
     first, slash, _ = text.partition("/")
     registry = first if slash and _REGISTRY.fullmatch(first) else None
     members = _members(value)
@@ -222,7 +259,7 @@ def _read_allow(
     if isinstance(allow, str):
         message = f"allow is a list of patterns: write [{allow!r}]"
         raise ConfigurationError(message)
-    return tuple(_compile(_normalize(pattern, None)) for pattern in allow)
+    return tuple(_compile(normalize_name(pattern)) for pattern in allow)
 
 
 def _compile(text: str) -> re.Pattern[str]:
@@ -238,14 +275,14 @@ def _check(name: str, registry: str | None) -> str:
     if registry is not None and not _REGISTRY.fullmatch(registry):
         message = f"{excerpt(registry)} is no registry"
         raise InvalidReferenceError(message)
-    full = _normalize(name, registry)
-    path, host = _split(full)
+    full = normalize_name(name, registry)
+    path, host = split_name(full)
     ImageName(host or "localhost", path)  # the grammar
     return full
 
 
-def _normalize(name: str, registry: str | None) -> str:
-    """A name in the form in which keys are compared: with its registry, if it has one.
+def normalize_name(name: str, registry: str | None = None) -> str:
+    """A name or a key in the form in which they are compared: with its registry, if it has one.
 
     The registry is in lowercase and without the default port, Docker Hub has one name, and its
     official images are in ``library/`` (rules SRV-15, SRV-16).
@@ -262,7 +299,7 @@ def _normalize(name: str, registry: str | None) -> str:
     return f"{host}/{path}"
 
 
-def _split(full: str) -> tuple[str, str | None]:
+def split_name(full: str) -> tuple[str, str | None]:
     """The path and the registry of a name, None if it has no registry."""
     first, slash, path = full.partition("/")
     return (path, first) if slash and _REGISTRY.fullmatch(first) else (full, None)

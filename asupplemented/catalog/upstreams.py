@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.aio.breaker import BREAKERS, Breaker, BreakerPolicy, BreakerState
 from asupplemented.aio.lru import LRU
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context, Reference
 
-__all__ = ("Upstreams", "is_outage")
+__all__ = ("Failing", "Upstreams", "is_outage")
 
 MAX_REMEMBERED: Final = 1024
 """References and registries whose failures are remembered."""
@@ -50,6 +50,17 @@ def is_outage(error: SupplementedError) -> bool:
     if isinstance(error, _REFUSALS):
         return False
     return isinstance(error, (SourceError, VerificationError))
+
+
+class Failing(NamedTuple):
+    """A reference or a registry that failed lately."""
+
+    source: str
+    """The reference, or ``TRANSPORT://HOST/`` for a registry."""
+    state: BreakerState
+    remaining: float
+    """Seconds until it is asked again."""
+    error: SupplementedError
 
 
 class Upstreams:
@@ -125,6 +136,14 @@ class Upstreams:
     def _close(self, names: list[tuple[Hashable, str]]) -> None:
         for name in names:
             self._open.pop(name)
+
+    def list_failing(self) -> tuple[Failing, ...]:
+        """The breakers that are not closed; several identities may have one for the same name."""
+        now = self.clock.now()
+        return tuple(
+            Failing(name, breaker.state(now), breaker.remaining(now), error)
+            for (_, name), (breaker, error) in self._open.items()
+        )
 
     def __len__(self) -> int:
         """References and registries that are remembered."""

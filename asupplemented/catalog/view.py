@@ -7,14 +7,13 @@ requests that want the same.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from asupplemented.abc import RemoteReference, RepositoryReference
 from asupplemented.aio.closing import closing_on_error
 from asupplemented.cache.manifests import find_manifest
 from asupplemented.catalog.budget import Spending
-from asupplemented.catalog.images import ImageKey, OpenImage, describe_blob
+from asupplemented.catalog.images import ImageKey, OpenImage, Scope, describe_blob
 from asupplemented.catalog.names import at_digest, follows, tags_of
 from asupplemented.catalog.upstreams import LONGEST, Upstreams, is_outage
 from asupplemented.errors import (
@@ -34,7 +33,7 @@ from asupplemented.supplemented.reference import supplement
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
 
-    from asupplemented.abc import Context, Reference, ResourceKey
+    from asupplemented.abc import Context, Reference
     from asupplemented.catalog.budget import Confirmed, RequestBudget
     from asupplemented.catalog.images import OpenImages
     from asupplemented.model.descriptor import Descriptor
@@ -69,9 +68,10 @@ class View:
     Args:
         session: Opens images, with the credentials of its principal.
         group: What the name stands for; see `asupplemented.catalog.names`.
-        key: Of the upstreams of the catalog, of which each session has its own.
+        upstreams: Those of the catalog and the session.
         images: The images of the catalog.
         budget: How requests are spent.
+        name: The name, with its registry if the client named one.
 
     Attributes:
         identity: The session, its principal and its credentials: what is known to one identity
@@ -82,6 +82,7 @@ class View:
     __slots__ = (
         "_budget",
         "_images",
+        "_name",
         "_session",
         "_upstreams",
         "group",
@@ -93,18 +94,20 @@ class View:
         self,
         session: Context,
         group: SupplementedReference,
-        key: ResourceKey[Upstreams],
+        upstreams: Upstreams,
         images: OpenImages,
         budget: RequestBudget,
+        name: str,
     ) -> None:
         self.group = group
+        self._name = name
         self._session = session
         self._images = images
-        self._upstreams = session.resource(key, partial(Upstreams, session))
+        self._upstreams = upstreams
         self._budget = budget
         # The upstreams stand for the session that owns the resources.
         self.identity: Hashable = (self._upstreams, session.principal, session.credentials)
-        self.scope: Hashable = (self.identity, group)
+        self.scope = Scope(self.identity, group)
 
     def now(self) -> float:
         """The time in seconds, by the clock of the session."""
@@ -446,6 +449,7 @@ class View:
     # Helpers
 
     async def _keep(self, which: str, opened: OpenImage) -> None:
+        opened.name, opened.owner = self._name, self._upstreams
         try:
             await self._images.put(ImageKey(self.scope, which), opened)
         except ExceptionGroup as group:

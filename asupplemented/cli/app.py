@@ -23,16 +23,17 @@ from asupplemented.cli.output import (
     open_output,
     printable,
     render,
-    show_size,
     write_bytes,
     write_json,
     write_text,
 )
 from asupplemented.cli.running import running
+from asupplemented.cli.serving import mirrors, serve
 from asupplemented.errors import InstanceNotFoundError, LimitExceededError, ManifestError
 from asupplemented.image import get_image, open_image
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import SystemImage
+from asupplemented.model.sizes import show_size
 from asupplemented.transfer.copy import copy as copy_image
 from asupplemented.transports import parse_reference
 
@@ -275,6 +276,8 @@ def copy(
 
 
 app.command()(prefetch)
+app.command()(serve)
+app.command()(mirrors)
 
 
 def _parse_destination(text: str) -> Reference:

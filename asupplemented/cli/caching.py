@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cli.options import GroupOptions, as_usage_error, with_group
-from asupplemented.cli.output import show_size, write_json, write_text
+from asupplemented.cli.output import write_json, write_text
 from asupplemented.cli.running import running
+from asupplemented.model.sizes import parse_size, show_size
 
 if TYPE_CHECKING:
     from asupplemented.events import PrefetchReport
     from asupplemented.session import Session
 
-__all__ = ("make_cache", "parse_size", "prefetch")
-
-_SIZE: Final = re.compile(r"([0-9]{1,15})(?:([KMGT])(i?)B?)?", re.ASCII | re.IGNORECASE)
-_POWERS: Final = {"K": 1, "M": 2, "G": 3, "T": 4}
+__all__ = ("make_cache", "parse_cache_size", "prefetch")
 
 
-def parse_size(text: str) -> int:
-    """Parse a size: ``500MB``, ``10GiB``, ``10G`` (the same as ``10GiB``) or ``4096``.
-
-    Returns:
-        Bytes.
+def parse_cache_size(text: str) -> int:
+    """The bytes that the option ``--cache-size`` stands for.
 
     Raises:
-        typer.BadParameter: The text is not a size above 0.
+        typer.BadParameter: The text is not a size.
     """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or int(match[1]) == 0:
-        message = f"{text!r} is not a size; write 10GiB, 500MB or a number of bytes"
-        raise typer.BadParameter(message, param_hint="--cache-size")
-    number, unit, binary = match.groups()
-    if unit is None:
-        return int(number)
-    decimal = text.strip().upper().endswith("B") and not binary
-    factor: int = (1000 if decimal else 1024) ** _POWERS[unit.upper()]
-    return int(number) * factor
+    with as_usage_error("--cache-size"):
+        return parse_size(text)
 
 
 def make_cache(options: GroupOptions) -> LayoutCache | None:
@@ -49,7 +35,7 @@ def make_cache(options: GroupOptions) -> LayoutCache | None:
     Raises:
         typer.BadParameter: The size is malformed, or the directory cannot be a cache.
     """
-    size = parse_size(options.cache_size)
+    size = parse_cache_size(options.cache_size)
     if options.cache is None:
         return None
     with as_usage_error("--cache"):

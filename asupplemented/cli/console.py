@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from asupplemented.cli.output import printable, short, show_size
+from asupplemented.cli.output import printable, short
 from asupplemented.errors import PlatformNotFoundError
 from asupplemented.events import (
     AttemptFailed,
+    BlobEvicted,
     BlobFinished,
     BlobJoined,
     BlobServed,
@@ -20,9 +21,12 @@ from asupplemented.events import (
     ManifestFetched,
     RateLimitTold,
     RequestRetried,
+    RequestServed,
     ResolutionFinished,
+    UpstreamResponded,
     Warned,
 )
+from asupplemented.model.sizes import show_size
 from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 
 if TYPE_CHECKING:
@@ -144,7 +148,7 @@ class _ProgressBars:
         return bar
 
 
-def _describe(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each event
+def _describe(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each event
     match event:
         case ManifestFetched(reference, digest, size, seconds):
             took = f"{seconds * 1000:.0f} ms"
@@ -166,6 +170,14 @@ def _describe(event: Event) -> str:  # noqa: C901, PLR0911 - one line for each e
             return f"{registry} allows {_known(remaining)} of {_known(limit)} requests{per}"
         case RequestRetried(reference, reason, attempt, delay):
             return f"{reference}: {reason}, attempt {attempt + 1} in {delay:.1f} s"
+        case UpstreamResponded(registry, method, status, seconds, error):
+            told = error or status or "given up"
+            return f"{registry}: {method} {told} after {seconds * 1000:.0f} ms"
+        case BlobEvicted(digest, size):
+            return f"blob {short(digest)}: evicted, {show_size(size)}"
+        case RequestServed(method, route, name=name, reference=which, status=status, sent=sent):
+            what = " ".join(filter(None, (route, name, which)))
+            return f"{method} {what}: {status}, {show_size(sent)}"
         case ResolutionFinished(reference, manifests, fetches, seconds, error):
             how = f"failed with {error}" if error else f"has {manifests} manifests"
             return f"{reference} {how}, {fetches} fetches in {seconds * 1000:.0f} ms"

@@ -1,100 +1,26 @@
-"""The registry configuration of this host, and image names without a transport."""
+"""Image names without a transport, as registries.conf of this host says."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from asupplemented.abc import Opening
 from asupplemented.errors import ConfigurationError, SupplementedError, UsageError
 from asupplemented.transports import is_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
 
     from asupplemented.abc import Context, Reference, Source
     from asupplemented.model.digest import Digest
-    from asupplemented.transports.registry import (
-        ConfigurationPaths,
-        RegistryOptions,
-        RegistryReference,
-    )
+    from asupplemented.transports.registry import RegistryReference
+    from asupplemented.transports.registry.host_config import ConfigurationFiles
 
-__all__ = (
-    "ConfigurationFiles",
-    "FirstAvailable",
-    "RegistrySettings",
-    "configuration_paths",
-    "make_registry_options",
-    "resolve_name",
-)
+__all__ = ("FirstAvailable", "resolve_name")
 
 T = TypeVar("T")
-
-
-class ConfigurationFiles(Protocol):
-    """Files that the options of a command name, in place of those of this host."""
-
-    @property
-    def registries_conf(self) -> Path | None: ...
-
-    @property
-    def registries_conf_dir(self) -> Path | None: ...
-
-    @property
-    def cert_dir(self) -> Path | None: ...
-
-    @property
-    def registries_d(self) -> Path | None: ...
-
-
-class RegistrySettings(ConfigurationFiles, Protocol):
-    """Options of a command that say which refusals to lift."""
-
-    @property
-    def token_servers(self) -> Mapping[str, Collection[str]]: ...
-
-    @property
-    def private_targets(self) -> bool: ...
-
-    @property
-    def external_urls(self) -> bool: ...
-
-
-def configuration_paths(files: ConfigurationFiles) -> ConfigurationPaths:
-    """The configuration files: those that the options name, else those of this host."""
-    from asupplemented.transports.registry import ConfigurationPaths
-
-    paths = ConfigurationPaths.default(os.environ)
-    return replace(
-        paths,
-        registries=files.registries_conf or paths.registries,
-        registries_alone=paths.registries_alone and files.registries_conf is None,
-        registries_directory=files.registries_conf_dir,
-        certificates=files.cert_dir,
-        lookaside=files.registries_d,
-    )
-
-
-def make_registry_options(options: RegistrySettings) -> RegistryOptions:
-    """Registry options from the options, the configuration files and the proxy variables.
-
-    Raises:
-        ConfigurationError: A proxy variable of the environment is not the URL of a proxy, or a
-            token server is not an origin.
-    """
-    from asupplemented.transports.registry import Proxies, RegistryOptions
-
-    return RegistryOptions(
-        token_servers=options.token_servers,
-        private_targets=options.private_targets,
-        allow_external_urls=options.external_urls,
-        configuration=configuration_paths(options),
-        proxies=Proxies.from_environment(os.environ),
-    )
 
 
 def resolve_name(text: str, files: ConfigurationFiles) -> Reference | None:
@@ -123,6 +49,7 @@ def resolve_name(text: str, files: ConfigurationFiles) -> Reference | None:
         resolve_short_name,
     )
     from asupplemented.transports.registry import RegistryReference
+    from asupplemented.transports.registry.host_config import configuration_paths
 
     paths = configuration_paths(files)
     registries = asyncio.run(Registries.load(paths))

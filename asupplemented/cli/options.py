@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
     from asupplemented.abc import Reference
-    from asupplemented.cli.names import ConfigurationFiles
     from asupplemented.model.index import Selection
     from asupplemented.supplemented import SupplementedReference
+    from asupplemented.transports.registry.host_config import ConfigurationFiles
 
 __all__ = (
     "CommonOptions",
@@ -41,6 +41,7 @@ __all__ = (
     "Unavailable",
     "Unknown",
     "as_usage_error",
+    "expand_options",
     "parse_digest",
     "with_group",
     "with_reference",
@@ -549,17 +550,15 @@ def _parse(text: str, hint: str, files: ConfigurationFiles) -> Reference:
 
 def with_group(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the arguments of a group; it is called with `GroupOptions`."""
-    return _expand(GroupOptions, command)
+    return expand_options(GroupOptions, command)
 
 
 def with_reference(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the arguments of one reference; it is called with `ReferenceOptions`."""
-    return _expand(ReferenceOptions, command)
+    return expand_options(ReferenceOptions, command)
 
 
-def _expand(
-    kind: type[GroupOptions | ReferenceOptions], command: Callable[..., None]
-) -> Callable[..., None]:
+def expand_options(kind: type[Any], command: Callable[..., None]) -> Callable[..., None]:
     """Replace the first parameter of a command, an options value, by one parameter for each field.
 
     typer reads the signature of what it runs. So the result has a signature in which the fields

@@ -23,6 +23,7 @@ from asupplemented.aio.atomic import StagedFile
 from asupplemented.aio.files import map_write_errors
 from asupplemented.aio.threads import run_blocking, run_closing, run_opening
 from asupplemented.errors import SourceError
+from asupplemented.model.sizes import show_size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -40,15 +41,12 @@ __all__ = (
     "printable",
     "render",
     "short",
-    "show_size",
     "write_bytes",
     "write_json",
     "write_text",
 )
 
 _HEX_SHOWN: Final = 12
-_UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_KIB: Final = 1024
 
 
 def write_bytes(data: bytes) -> None:
@@ -146,16 +144,6 @@ def printable(text: object) -> str:
     return "".join(
         char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)
     )
-
-
-def show_size(size: int | None) -> str:
-    """A size in binary units, like ``"512 B"`` or ``"1.5 MiB"``; ``"? B"`` if it is unknown."""
-    if size is None:
-        return "? B"
-    if size < _KIB:
-        return f"{size} B"
-    steps = min((size.bit_length() - 1) // 10, len(_UNITS))
-    return f"{size / _KIB**steps:.1f} {_UNITS[steps - 1]}"
 
 
 _WIDE: Final = 1000

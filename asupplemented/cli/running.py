@@ -7,7 +7,6 @@ digest or is malformed, 130 after SIGINT and 143 after SIGTERM.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import typer
 
 from asupplemented.cli.console import ConsoleReporter
-from asupplemented.cli.names import make_registry_options
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import (
     AmbiguousManifestError,
@@ -35,12 +33,11 @@ from asupplemented.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
-    from pathlib import Path
 
-    from asupplemented.abc import Context, CredentialProvider, Setting
+    from asupplemented.abc import Setting
     from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, ReferenceOptions
-    from asupplemented.model.credential import Credential
+    from asupplemented.transports.registry.host_config import HostCredentials
 
 __all__ = (
     "FAILED",
@@ -48,8 +45,8 @@ __all__ = (
     "USAGE",
     "WRONG_CONTENT",
     "CommandRunner",
-    "HostCredentials",
     "exit_code",
+    "reporting_errors",
     "running",
 )
 
@@ -81,44 +78,6 @@ def exit_code(error: BaseException) -> int:
     return WRONG_CONTENT if isinstance(error, _WRONG_CONTENT_ERRORS) else FAILED
 
 
-class HostCredentials:
-    """Credentials that podman, skopeo and docker store on this host.
-
-    No file is read before a registry asks for a credential.
-
-    Args:
-        authfile: The one file to read; None for those that other programs read.
-        warn: Called with each warning about the files.
-    """
-
-    def __init__(self, authfile: Path | None, warn: Callable[[str], None]) -> None:
-        self._authfile = authfile
-        self._warn = warn
-        self._provider: CredentialProvider | None = None
-        self.context: Context | None = None
-        """The session that asks. Its registries.conf names the helpers (rule FILE-12)."""
-
-    async def __call__(self, name: str, /) -> Credential | None:
-        if self._provider is None:
-            self._provider = await self._make_provider()
-        return await self._provider(name)
-
-    async def _make_provider(self) -> CredentialProvider:
-        from asupplemented.credentials import AuthFileCredentials, AuthFiles
-        from asupplemented.hostconfig import Registries
-        from asupplemented.transports.registry.host_config import HostConfig
-
-        registries = Registries()
-        if self.context is not None:
-            registries = await HostConfig.of(self.context).load_registries(self._warn)
-        return AuthFileCredentials(
-            self._authfile or AuthFiles.of_environment(os.environ),
-            helpers=registries.credential_helpers,
-            docker=True,
-            warn=self._warn,
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class CommandRunner:
     """Runs the coroutines of one command in a session that its options describe."""
@@ -131,27 +90,34 @@ class CommandRunner:
         """Run `work` with a session, in a new event loop."""
 
         async def in_session() -> T:
-            credentials = HostCredentials(self.options.authfile, self._warn)
+            credentials, settings = self._registry_access()
             session = Session(
                 lookahead=self.options.lookahead,
                 tls_verify=self.options.tls_verify,
                 timeouts=self.options.timeouts,
                 credentials=credentials,
                 hooks=(self.reporter,),
-                settings=self._settings(),
+                settings=settings,
                 cache=self.cache,
             )
-            credentials.context = session
+            if credentials is not None:
+                credentials.context = session
             async with self.cache or nullcontext(), session:
                 return await work(session)
 
         return asyncio.run(_run_until_terminated(in_session))
 
-    def _settings(self) -> tuple[Setting, ...]:
-        """The registry configuration of this host, if a registry is asked."""
+    def _registry_access(self) -> tuple[HostCredentials | None, tuple[Setting, ...]]:
+        """Credentials and configuration of this host, if a registry is asked."""
         if all(text.startswith(_LOCAL) for text in self.options.texts):
-            return ()
-        return (make_registry_options(self.options),)
+            return None, ()
+        from asupplemented.transports.registry.host_config import (
+            HostCredentials,
+            make_registry_options,
+        )
+
+        credentials = HostCredentials(self.options.authfile, self._warn)
+        return credentials, (make_registry_options(self.options),)
 
     def _warn(self, message: str) -> None:
         self.reporter(Warned("", message))
@@ -171,7 +137,7 @@ def running(
         typer.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
     reporter = ConsoleReporter(verbose=options.verbose)
-    with _reporting_errors(reporter), in_options(), _telling_of_options(options):
+    with reporting_errors(reporter), in_options(), _telling_of_options(options):
         yield CommandRunner(options, reporter, cache)
 
 
@@ -188,7 +154,15 @@ def _telling_of_options(options: GroupOptions | ReferenceOptions) -> Generator[N
 
 
 @contextmanager
-def _reporting_errors(reporter: ConsoleReporter) -> Generator[None]:
+def reporting_errors(reporter: ConsoleReporter) -> Generator[None]:
+    """Turn errors of the body into messages and exit codes.
+
+    Args:
+        reporter: Writes the messages.
+
+    Raises:
+        typer.Exit: The body failed or a signal ended it.
+    """
     try:
         yield
     except KeyboardInterrupt:

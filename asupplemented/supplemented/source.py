@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         BlobStream,
         Context,
         GroupReference,
+        ManifestTrace,
         RawBlob,
         RawParts,
     )
@@ -177,6 +178,16 @@ class SupplementedSource(Source):
             except SupplementedError as error:
                 outcomes.append(error)
         return outcomes
+
+    def trace_manifest(self, digest: Digest) -> ManifestTrace:
+        """Say where a manifest that was read comes from.
+
+        Raises:
+            InstanceNotFoundError: The group has no such manifest.
+        """
+        number, _ = self._route(digest)
+        trace = self._members[number].trace_manifest(digest)
+        return trace._replace(held=trace.held or digest in self._manifests)
 
     def _route(self, digest: Digest) -> tuple[int, Digest | None]:
         """The member that serves a manifest, and the digest to ask for, None for its default."""

@@ -41,8 +41,10 @@ from asupplemented.web.contract import ServedCatalog, ServedImage
 from asupplemented.web.exchange import Limits
 
 if TYPE_CHECKING:
+    from asupplemented.web.admin import admin_app
     from asupplemented.web.aiohttp_app import registry_app
     from asupplemented.web.asgi import asgi_app
+    from asupplemented.web.status import Status, StatusBoard, merge_status
 
 __all__ = (
     "AccessRequest",
@@ -53,17 +55,25 @@ __all__ = (
     "Limits",
     "ServedCatalog",
     "ServedImage",
+    "Status",
+    "StatusBoard",
+    "admin_app",
     "asgi_app",
     "basic",
     "bearer",
+    "merge_status",
     "registry_app",
 )
 
 _LAZY = {
+    "Status": "asupplemented.web.status",
+    "StatusBoard": "asupplemented.web.status",
+    "admin_app": "asupplemented.web.admin",
+    "merge_status": "asupplemented.web.status",
     "asgi_app": "asupplemented.web.asgi",
     "registry_app": "asupplemented.web.aiohttp_app",
 }
-"""Loaded when first used, so that an ASGI application does not import aiohttp for serving."""
+"""Loaded when first used: an ASGI application needs no server of aiohttp, and few the status."""
 
 
 def __getattr__(name: str) -> object:

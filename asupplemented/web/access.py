@@ -56,12 +56,15 @@ class Identity:
         principal: Its name; see `asupplemented.Session.scoped`.
         credentials: What upstream registries are asked with; None is anonymous access. They are
             used for this principal only.
+        shared: Whether this client is served as all others are: with the credentials of the
+            session itself, and with what was fetched for other clients. `credentials` is not used.
     """
 
     principal: str
     credentials: Mapping[str, CredentialLike] | CredentialProvider | None = field(
         default=None, repr=False
     )
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

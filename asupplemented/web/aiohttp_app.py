@@ -18,10 +18,11 @@ from aiohttp import web
 from asupplemented.errors import SupplementedError
 from asupplemented.web.exchange import Limits, Service, report
 from asupplemented.web.request import Request, strip_mount
+from asupplemented.web.sendfile import can_send, send_file
 
 if TYPE_CHECKING:
-    from io import FileIO
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
 
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
     from asupplemented.web.exchange import Exchange
     from asupplemented.web.ranges import Span
 
-__all__ = ("registry_app",)
+    Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-SLICE: Final = 1024 * 1024
-"""The most bytes that one client is sent before the others have their turn (rule SRV-40)."""
+__all__ = ("registry_app", "registry_handler")
 
 LOOK: Final = 1.0
 """Seconds between two looks at a connection."""
@@ -69,6 +69,24 @@ def registry_app(
         The application. To accept more than 8190 bytes in a header, as podman sends for images
         in zstd:chunked, run it with ``max_field_size=65536`` (rule SRV-27).
     """
+    handler = registry_handler(
+        catalog, session, authenticate=authenticate, limits=limits, hide_refused=hide_refused
+    )
+    app = web.Application()
+    for path in ("", "/{tail:.*}"):
+        app.router.add_route("*", path, handler)
+    return app
+
+
+def registry_handler(
+    catalog: ServedCatalog,
+    session: Session,
+    *,
+    authenticate: Authenticate | None = None,
+    limits: Limits | None = None,
+    hide_refused: bool = False,
+) -> Handler:
+    """Make what handles the requests of `registry_app`, for an application with its own routes."""
     service = Service(
         catalog,
         session,
@@ -76,16 +94,12 @@ def registry_app(
         limits=limits or Limits(),
         hide_refused=hide_refused,
     )
-
     watches = _Watches(service.limits.write)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         return await _respond(service, watches, request)
 
-    app = web.Application()
-    for path in ("", "/{tail:.*}"):
-        app.router.add_route("*", path, handle)
-    return app
+    return handle
 
 
 async def _respond(service: Service, watches: _Watches, request: web.Request) -> web.StreamResponse:
@@ -109,7 +123,8 @@ def _read(service: Service, request: web.Request) -> Request:
         query=request.raw_path.partition("?")[2],
         headers=tuple((name.lower(), value) for name, value in request.headers.items()),
         base=base,
-        client=None if service.authenticate is None else request.remote,
+        client=request.remote if service.names_clients else None,
+        scheme=request.scheme if service.names_clients else "http",
     )
 
 
@@ -120,6 +135,8 @@ async def _send_bytes(request: web.Request, exchange: Exchange) -> web.Response:
     response = web.Response(status=answer.status, headers=answer.headers, body=answer.body or None)
     await response.prepare(request)
     await response.write_eof()
+    exchange.add_sent(len(answer.body))
+    exchange.finish()
     return response
 
 
@@ -134,16 +151,20 @@ async def _send_blob(
         for piece in exchange.pieces():
             if isinstance(piece, bytes):
                 await watch.write(response, piece)
+                exchange.add_sent(len(piece))
             elif exchange.path is not None:
-                await _send_file(service, request, response, exchange.path, piece, watch)
+                await _send_file(service, request, response, exchange, piece, watch)
             else:
                 async for chunk in await exchange.open_range(piece):
                     await watch.write(response, chunk)
+                    exchange.add_sent(len(chunk))
         await response.write_eof()
         complete = True
-    except (SupplementedError, ConnectionError):
-        pass  # The hooks of the session were told why; the client sees the cut.
+        exchange.finish()
+    except (SupplementedError, ConnectionError) as error:
+        exchange.fail(error)  # The client sees the cut.
     except Exception as error:  # noqa: BLE001 - raised, it would be answered on this connection
+        exchange.fail(error)
         report("sending a blob failed", error)
     finally:
         if not complete:
@@ -157,44 +178,29 @@ async def _send_file(
     service: Service,
     request: web.Request,
     response: web.StreamResponse,
-    path: Path,
+    exchange: Exchange,
     span: Span,
     watch: _Watch,
 ) -> None:
     start, end = span
-    kernel = True
-    async with await service.open_file(path) as reader:
-        while start < end:
-            size = min(SLICE, end - start)
-            sent = None
-            if kernel:
-                sent = await _send_slice(request, reader.file, start, size, watch)
-                kernel = sent is not None
-            if not sent:
-                block = await reader.read(start, size)
-                await watch.write(response, block)
-                sent = len(block)
-            start += sent
-            await asyncio.sleep(0)
-
-
-async def _send_slice(
-    request: web.Request, file: FileIO, start: int, size: int, watch: _Watch
-) -> int | None:
-    """Let the kernel send a part of a file; None where it cannot: TLS, uvloop."""
-    transport = request.transport
+    path, transport = exchange.path, request.transport
+    assert path is not None  # noqa: S101 - the caller has seen it
     if transport is None or transport.is_closing():
         raise ConnectionResetError
-    if transport.get_extra_info("sslcontext") is not None:
-        return None
-    loop = asyncio.get_running_loop()
-    watch.begin()
-    try:
-        return await loop.sendfile(transport, file, start, size, fallback=False)
-    except (NotImplementedError, asyncio.SendfileNotAvailableError):
-        return None
-    finally:
-        watch.end()
+    async with await service.open_file(path) as reader:
+        if can_send(transport):
+            file = reader.file.fileno()
+            watch.begin()
+            try:
+                if await send_file(transport, file, start, end, on_sent=exchange.add_sent):
+                    return
+            finally:
+                watch.end()
+        while start < end:
+            block = await reader.read(start, end - start)
+            await watch.write(response, block)
+            exchange.add_sent(len(block))
+            start += len(block)
 
 
 class _Watch:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -51,6 +52,12 @@ MAX_PAGE: Final = 10_000
 
 MAX_PAGE_BYTES: Final = MAX_MANIFEST
 """The most bytes of one page (rule SRV-34)."""
+
+MAX_KEPT: Final = 128
+"""Manifests whose headers are kept: those that many clients ask for."""
+
+MAX_MEDIA_TYPE: Final = 256
+"""Characters of a media type that is sent to clients."""
 
 JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"
@@ -181,15 +188,27 @@ def answer_manifest(
     request: Request, manifest: Manifest, *, by_digest: bool, private: bool = False
 ) -> Answer:
     """A manifest as it is stored, whatever the client accepts (rules SRV-02, SRV-03)."""
-    kind = manifest.media_type.partition(";")[0].strip()
-    headers = (
-        *_identify(manifest.digest, immutable=by_digest, private=private),
-        ("Content-Type", kind if _MEDIA_TYPE.fullmatch(kind) else OCTETS),
+    headers = _describe_manifest(
+        manifest.media_type[:MAX_MEDIA_TYPE], manifest.digest, by_digest, private
     )
     condition = _check_conditions(request, manifest.digest, headers)
     if condition is not None:
         return condition
     return _answer(request, 200, headers, manifest.raw, len(manifest.raw))
+
+
+@lru_cache(MAX_KEPT)
+def _describe_manifest(
+    media_type: str,
+    digest: Digest,
+    by_digest: bool,  # noqa: FBT001 - a key of the cache
+    private: bool,  # noqa: FBT001
+) -> Headers:
+    kind = media_type.partition(";")[0].strip()
+    return (
+        *_identify(digest, immutable=by_digest, private=private),
+        ("Content-Type", kind if _MEDIA_TYPE.fullmatch(kind) else OCTETS),
+    )
 
 
 def answer_blob(request: Request, digest: Digest, size: int, *, private: bool = False) -> Answer:

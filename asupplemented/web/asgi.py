@@ -18,7 +18,6 @@ from asupplemented.web.request import Request, strip_mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
@@ -107,6 +106,7 @@ async def _respond(service: Service, scope: _Scope, receive: _Receive, send: _Se
         async with service.exchange(request) as exchange:
             await send(_start(exchange.answer, request))
             await _send_body(service, scope, send, exchange)
+            exchange.finish()
     except asyncio.CancelledError:
         if not watch.take_back():
             raise
@@ -131,6 +131,7 @@ def _read(scope: _Scope) -> Request:
         ),
         base=base,
         client=client[0] if client else None,
+        scheme=scope.get("scheme", "http"),
     )
 
 
@@ -146,41 +147,46 @@ async def _send_body(service: Service, scope: _Scope, send: _Send, exchange: Exc
     answer = exchange.answer
     if isinstance(answer.body, bytes):
         await send({"type": "http.response.body", "body": answer.body})
+        exchange.add_sent(len(answer.body))
         return
     offered = _PATHSEND in (scope.get("extensions") or {})
     if offered and exchange.path is not None and answer.status == _OK:
         # Sent later, perhaps: the rest is up to the server (rule SRV-41).
         await send({"type": _PATHSEND, "path": str(exchange.path)})
+        exchange.add_sent(answer.length)
         return
     limit = service.limits.write
     for piece in exchange.pieces():
         if isinstance(piece, bytes):
-            await _send_chunk(send, piece, limit)
+            await _send_chunk(send, exchange, piece, limit)
         elif exchange.path is not None:
-            await _send_file(service, send, exchange.path, piece)
+            await _send_file(service, send, exchange, piece)
         else:
             async for chunk in await exchange.open_range(piece):
                 for block in _split(chunk):
-                    await _send_chunk(send, block, limit)
+                    await _send_chunk(send, exchange, block, limit)
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_file(service: Service, send: _Send, path: Path, span: Span) -> None:
+async def _send_file(service: Service, send: _Send, exchange: Exchange, span: Span) -> None:
     start, end = span
+    path = exchange.path
+    assert path is not None  # noqa: S101 - the caller has seen it
     async with await service.open_file(path) as reader:
         while start < end:
             block = await reader.read(start, min(SLICE, end - start))
-            await _send_chunk(send, block, service.limits.write)
+            await _send_chunk(send, exchange, block, service.limits.write)
             start += len(block)
 
 
-async def _send_chunk(send: _Send, chunk: bytes, limit: float) -> None:
+async def _send_chunk(send: _Send, exchange: Exchange, chunk: bytes, limit: float) -> None:
     try:
         async with asyncio.timeout(limit):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
     except TimeoutError:
         message = f"the client took no byte for {limit} s"
         raise SourceTimeoutError(message) from None
+    exchange.add_sent(len(chunk))
 
 
 def _split(chunk: bytes) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from asupplemented.abc import BlobStream
+    from asupplemented.abc import BlobStream, ManifestTrace
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
@@ -28,6 +28,11 @@ class ServedImage(Protocol):
     @property
     def age(self) -> float:
         """Seconds since upstream was asked for the tag; 0 for a digest."""
+        ...
+
+    @property
+    def origin(self) -> ManifestTrace | None:
+        """Where the manifest comes from, once it was asked for; None if that is unknown."""
         ...
 
     async def get_manifest(self) -> Manifest:

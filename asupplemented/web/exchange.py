@@ -50,6 +50,7 @@ from asupplemented.web.answers import (
     answer_unauthorized,
     mark,
 )
+from asupplemented.web.record import Record
 from asupplemented.web.request import (
     BlobTarget,
     ManifestTarget,
@@ -65,9 +66,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from io import FileIO
     from pathlib import Path
+    from types import TracebackType
     from typing import Self
 
     from asupplemented.abc import BlobStream
+    from asupplemented.events import CacheUse
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
     from asupplemented.web.answers import Answer
@@ -79,6 +82,15 @@ __all__ = ("Exchange", "FileReader", "Limits", "RangeReader", "Service", "report
 
 BEGIN_WITHIN: Final = 0.9
 """The part of the time of a head in which the first chunk is awaited."""
+
+_CACHE_STATUS: Final[dict[CacheUse, str]] = {
+    "hit": "hit",
+    "joined": "fwd=uri-miss; collapsed",
+    "miss": "fwd=uri-miss",
+    "stale": "fwd=stale",
+    "": "fwd=uri-miss",
+}
+"""How a cache was used, in the words of RFC 9211."""
 
 _DENIED: Final = Refusal(403, "DENIED", "access to this repository is denied")
 
@@ -141,6 +153,11 @@ class Service:
         """The session whose bodies stall no longer than the limits allow."""
         return self._session
 
+    @property
+    def names_clients(self) -> bool:
+        """Whether the address of a client is of use."""
+        return self.authenticate is not None or self._session.observed
+
     def exchange(self, request: Request) -> Exchange:
         """An exchange, to be entered."""
         return Exchange(self, request)
@@ -165,6 +182,7 @@ class Exchange(AsyncResource):
         "_first",
         "_image",
         "_opening",
+        "_record",
         "_request",
         "_service",
         "_stream",
@@ -183,6 +201,7 @@ class Exchange(AsyncResource):
         self._stream: BlobStream | None = None
         self._first: asyncio.Task[bytes] | None = None
         """Reads the first chunk of the stream."""
+        self._record = Record(request) if service.session.observed else None
         self._due = 0.0
         """When the head is to go out, with the first chunk or without it."""
 
@@ -194,20 +213,27 @@ class Exchange(AsyncResource):
     async def __aenter__(self) -> Self:
         """Find the answer."""
         target = plan(self._request)
+        if self._record is not None:
+            self._record.target = target
         if isinstance(target, Refusal):
             self.answer = answer_refusal(self._request, target)
             return self
         try:
+            if self._record is not None:
+                self._record.begin(self._service.session)
             answer = await self._find_in_time(target)
         except SupplementedError as error:
             answer = self._answer_failure(error)
         except Exception as error:  # noqa: BLE001 - functions of the user may raise anything
             report("a request to the registry failed", error)
+            self.fail(error)
             answer = answer_error(self._request, SupplementedError("the registry failed"))
-        except BaseException:
-            await self.aclose()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         self.answer = answer if isinstance(target, Ping) else _name(answer, target.repository)
+        if self._record is not None:
+            self._record.size = answer.length
         return self
 
     async def _find_in_time(self, target: Target) -> Answer:
@@ -227,6 +253,7 @@ class Exchange(AsyncResource):
             heads.end(task)
 
     def _answer_failure(self, error: SupplementedError) -> Answer:
+        self.fail(error)
         if self._service.hide_refused and isinstance(error, UnauthorizedError | ForbiddenError):
             error = NameUnknownError("upstream refused access")
         return answer_error(self._request, error)
@@ -240,7 +267,11 @@ class Exchange(AsyncResource):
             return answer_unauthorized(request, str(decision))
         if isinstance(decision, Denied):
             return answer_refusal(request, _DENIED)
-        session = service.session.scoped(decision.principal, credentials=decision.credentials)
+        if self._record is not None:
+            self._record.principal = decision.principal
+        session = service.session
+        if not decision.shared:
+            session = session.scoped(decision.principal, credentials=decision.credentials)
         return await self._look_up(target, session)
 
     async def _look_up(self, target: Target, session: Session) -> Answer:
@@ -288,6 +319,8 @@ class Exchange(AsyncResource):
     ) -> Answer:
         image = await self._open(session, target.repository, target.reference)
         manifest = await image.get_manifest()
+        if self._record is not None and image.origin is not None:
+            self._record.source, self._record.cache, _ = image.origin
         by_digest = target.digest is not None
         answer = answer_manifest(self._request, manifest, by_digest=by_digest, private=private)
         if by_digest:
@@ -318,8 +351,8 @@ class Exchange(AsyncResource):
             await self._begin(stream)
         if session.cache is None:
             return answer
-        cached = "fwd=uri-miss" if self.path is None else "hit"
-        return mark(answer, None, cached=cached, stale=False)
+        use = "hit" if self.path is not None else stream.cache_use
+        return mark(answer, None, cached=_CACHE_STATUS[use], stale=False)
 
     async def _open_stream(self, digest: str, span: Span, *, whole: bool) -> BlobStream:
         assert self._image is not None  # noqa: S101 - parts are made from an image
@@ -327,6 +360,8 @@ class Exchange(AsyncResource):
         start, end = span
         opened = self._image.open_blob(digest, start=start, end=None if whole else end)
         self._stream = await opened.__aenter__()
+        if self._record is not None:
+            self._record.stream = opened
         return opened
 
     async def _begin(self, stream: BlobStream) -> None:
@@ -349,6 +384,43 @@ class Exchange(AsyncResource):
                 await stream.aclose()
         if first is not None and not first.cancelled():
             first.exception()  # A client that has gone is not told of it.
+
+    # What hooks are told
+
+    def add_sent(self, size: int) -> None:
+        """Count bytes of the body that were sent."""
+        if self._record is not None:
+            self._record.add_sent(size)
+
+    def finish(self) -> None:
+        """The whole answer was sent."""
+        if self._record is not None:
+            self._record.finish()
+
+    def fail(self, error: BaseException) -> None:
+        """The request failed, or sending the answer did."""
+        if self._record is not None:
+            self._record.fail(error)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        record = self._record
+        if record is None:
+            return await self.aclose()
+        if exc is not None:
+            record.fail(exc)
+        if self._stream is not None:
+            record.source, record.cache = self._stream.reference, self._stream.cache_use
+        try:
+            await self.aclose()
+        finally:
+            answer: Answer | None = getattr(self, "answer", None)
+            self._service.session.emit(record.end(None if answer is None else answer.status))
+        return None
 
     # The body
 

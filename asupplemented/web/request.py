@@ -7,6 +7,7 @@ nothing that a decoder would turn into a slash or a dot reaches a lookup (rule S
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -43,6 +44,10 @@ _DEFAULT_PORT: Final = ":443"
 _MAX_DIGITS: Final = 9
 _MAX_FIELDS: Final = 32
 _MAX_QUERY: Final = 8192
+_MAX_KEPT: Final = 128
+"""Paths whose reading is kept: those that many clients ask for."""
+_MAX_KEPT_PATH: Final = 1024
+"""Characters of a path with its query whose reading is kept."""
 _METHODS: Final = frozenset(("GET", "HEAD"))
 
 
@@ -57,6 +62,7 @@ class Request(NamedTuple):
         headers: Lower-case names and values, in the order of the lines.
         base: The path of the root, which links begin with.
         client: The address of the client, or None.
+        scheme: "http" or "https", as the server sees it.
     """
 
     method: str
@@ -65,6 +71,7 @@ class Request(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
     base: str = "/v2"
     client: str | None = None
+    scheme: str = "http"
 
     def header(self, name: str) -> str | None:
         """The value of a header by its lower-case name, all lines joined; None without one."""
@@ -172,7 +179,9 @@ def strip_mount(target: str, mount: str) -> tuple[str | None, str]:
     Returns:
         The path, None if it is outside of the root; and the root.
     """
-    path = _ORIGIN.sub("", target.partition("?")[0], count=1)
+    path = target.partition("?")[0]
+    if not path.startswith("/"):
+        path = _ORIGIN.sub("", path, count=1)
     mount = mount.rstrip("/")
     root = mount if mount.endswith("/v2") else f"{mount}/v2"
     rest = path.removeprefix(root)
@@ -188,18 +197,26 @@ def plan(request: Request) -> Target | Refusal:
     """
     if request.method not in _METHODS:
         return _WRITES
+    path = request.path or ""
+    read = _read_kept if len(path) + len(request.query) <= _MAX_KEPT_PATH else _read
+    return read(request.path, request.query)
+
+
+def _read(path: str | None, query: str) -> Target | Refusal:
     try:
-        return _plan(request)
+        return _read_target(path, query)
     except _RefusedError as error:
         return error.refusal
 
 
-def _plan(request: Request) -> Target:
-    path = request.path
+_read_kept: Final = lru_cache(_MAX_KEPT)(_read)
+
+
+def _read_target(path: str | None, text: str) -> Target:
     if path in {"", "/"}:
         return Ping()
     name, kind, last = _split(path)
-    query = _read_query(request.query)
+    query = _read_query(text)
     repository = _read_repository(name, query.get("ns", []))
     if kind == "manifests":
         return _read_manifest(repository, last)

@@ -374,14 +374,98 @@ async def test_a_source_that_is_closed_cannot_be_held(session: Session, ledger: 
 # What is not shared
 
 
-async def test_a_part_is_not_shared(session: Session, ledger: Ledger) -> None:
-    wire = Wire(LARGE, ledger)
+def part_of(
+    data: bytes, wire: Wire, session: Context, start: int, end: int | None = None
+) -> VerifiedStream:
+    return open_stream(describe(data), [wire], session, start=start, end=end)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "joins"),
+    [
+        (1, 5, True),
+        (2 * MIB - 10, 2 * MIB + 10, True),
+        (2 * MIB + MIB // 2, 2 * MIB + MIB // 2 + 5, True),
+        (4 * MIB, 4 * MIB + 5, False),
+        (4 * MIB, None, True),
+        (1, len(LARGE), True),
+        pytest.param(5, 5, True, id="empty"),
+    ],
+)
+async def test_SRV26_a_part_follows_a_fetch_that_is_near(
+    session: Session,
+    ledger: Ledger,
+    told: list[Event],
+    start: int,
+    end: int | None,
+    *,
+    joins: bool,
+) -> None:
+    wire = gated(LARGE, ledger, at=2 * MIB)
     async with opened(LARGE, [wire], session):
-        part = open_stream(describe(LARGE), [wire], session, start=1, end=5)
-        async with part:
-            assert await part.read_all(4) == LARGE[1:5]
+        await wire.gate.reached.wait()
+        part = part_of(LARGE, wire, session, start, end)
+        reading = asyncio.create_task(drain(part))
+        await wait_until(lambda: reading.done() or len(ledger.asked) > 1 or waits(session))
+        wire.gate.opened.set()
+        assert await reading == LARGE[start:end]
         assert part.verified is False
-    assert ledger.asked == [("wire", 0, None), ("wire", 1, 5)]
+        assert part.size == len(LARGE)
+    alone = [] if joins else [("wire", start, end)]
+    assert ledger.asked == [("wire", 0, None), *alone]
+    assert ledger.left_open == ledger.holds == 0
+    joined = [event for event in told if isinstance(event, BlobJoined)]
+    assert len(joined) == (joins and start != end)
+
+
+def waits(session: Session) -> bool:
+    """Whether a second reader follows a fetch."""
+    return any(len(fetch.readers) > 1 for fetch in fetches(session)._running)
+
+
+async def test_SRV26_a_part_that_is_not_reached_in_time_is_asked_for(
+    session: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_fetch, "PATIENCE", 0.001)
+    wire = gated(LARGE, ledger, at=2 * MIB)
+    async with opened(LARGE, [wire], session):
+        await wire.gate.reached.wait()
+        other = Wire(LARGE, ledger)
+        assert await drain(part_of(LARGE, other, session, 3 * MIB)) == LARGE[3 * MIB :]
+        [fetch] = fetches(session)._running
+        assert len(fetch.readers) == 1
+    assert ledger.asked == [("wire", 0, None), ("wire", 3 * MIB, None)]
+
+
+async def test_SRV26_several_parts_up_to_the_end_cost_one_fetch(
+    session: Session, ledger: Ledger
+) -> None:
+    buffer = len(VERY_LARGE) // 8
+    wire = Wire(VERY_LARGE, ledger, sizes=(100 * KIB,))
+
+    async def read(start: int) -> bytes:
+        data = b""
+        async with part_of(VERY_LARGE, wire, session, start) as part:
+            while len(data) < buffer:
+                data += await anext(part)
+        return data[:buffer]
+
+    starts = range(0, len(VERY_LARGE), buffer)
+    assert b"".join(await asyncio.gather(*map(read, starts))) == VERY_LARGE
+    assert ledger.asked == [("wire", 0, None)]
+    assert ledger.left_open == ledger.holds == 0
+
+
+async def test_a_part_fails_as_the_fetch_does(session: Session, ledger: Ledger) -> None:
+    wire = gated(LARGE, ledger, at=2 * MIB, breaks=2 * MIB, error=lambda: NetworkError("gone"))
+    streams = opened(LARGE, [wire], session), part_of(LARGE, wire, session, 3 * MIB)
+    reading = [asyncio.create_task(drain(stream)) for stream in streams]
+    await wire.gate.reached.wait()
+    await wait_until(lambda: waits(session))
+    wire.gate.opened.set()
+    outcomes = await asyncio.gather(*reading, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {NetworkError}
+    assert ledger.left_open == ledger.holds == 0
 
 
 async def test_a_reader_may_want_a_fetch_of_its_own(session: Session, ledger: Ledger) -> None:
@@ -523,6 +607,22 @@ async def test_without_room_a_reader_that_lags_goes_on_alone(
     assert ledger.left_open == ledger.holds == 0
 
 
+async def test_without_room_a_part_that_lags_goes_on_alone_where_it_is(
+    session: Session, ledger: Ledger, room: Callable[[int], None]
+) -> None:
+    room(MIB)
+    wire = Wire(VERY_LARGE, ledger, sizes=(300 * KIB,))
+    async with opened(VERY_LARGE, [wire], session) as first:
+        await anext(first)
+        async with part_of(VERY_LARGE, wire, session, MIB, 11 * MIB) as part:
+            begun = await anext(part)
+            assert len(await first.read_all(len(VERY_LARGE))) > 0
+            assert begun + await part.read_all(len(VERY_LARGE)) == VERY_LARGE[MIB : 11 * MIB]
+    whole, (_, start, end) = ledger.asked
+    assert whole == ("wire", 0, None)
+    assert (start >= MIB + len(begun), end) == (True, 11 * MIB)
+
+
 async def test_without_room_memory_is_bounded_by_the_window(
     session: Session, ledger: Ledger, room: Callable[[int], None]
 ) -> None:
@@ -634,10 +734,11 @@ async def test_a_fetch_runs_ahead_of_its_fastest_reader_only_for_a_cache(
             [fetch] = fetches(session)._running
             for _ in range(3):
                 await anext(slow)
-                for _ in range(500):
-                    await asyncio.sleep(0)
                 if not wanted:
-                    assert 2 * MIB <= fetch.stored - slow.received <= 3 * MIB
+                    await wait_until(lambda: fetch.stored - slow.received >= 2 * MIB)
+                    for _ in range(100):
+                        await asyncio.sleep(0)
+                    assert fetch.stored - slow.received <= 3 * MIB
             if wanted:
                 await wait_until(lambda: fetch.stored == len(VERY_LARGE))
             rest = len(VERY_LARGE) - slow.received

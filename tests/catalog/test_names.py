@@ -124,6 +124,32 @@ async def test_names_that_are_not_allowed_are_unknown(allow: list[str], *, allow
         await found(MIRRORS, "team/app", allow=allow)
 
 
+@pytest.mark.parametrize(
+    ("name", "registry", "expected"),
+    [
+        ("o/x", None, "docker://mirror.example/docker.io/o/x:latest"),
+        ("busybox", None, "docker://hub.example/library/busybox:latest"),
+        ("team/app", None, "docker://registry.example/team/app:latest"),
+        ("o/x", "quay.io", "docker://quay.example:5000/o/x:latest"),
+        ("o/x", "ghcr.io", None),
+        ("ghcr.io/o/x", None, None),
+    ],
+)
+async def test_SRV19_a_name_without_a_registry_is_in_the_default_one(
+    name: str, registry: str | None, expected: str | None
+) -> None:
+    allow = ["docker.io/*", "quay.io/*", "team/*"]
+    for default in ("docker.io", "index.docker.io"):
+        catalog = Names(MIRRORS, allow, DEFAULTS, default)
+        if expected is None:
+            with pytest.raises(NameUnknownError):
+                await catalog.find(name, registry)
+        else:
+            assert str((await catalog.find(name, registry)).references[0]) == expected
+    with pytest.raises(ConfigurationError, match="default_registry='hub' is no registry"):
+        Catalog(MIRRORS, default_registry="hub")
+
+
 async def test_a_function_may_allow_names() -> None:
     def allow(name: str, registry: str | None) -> bool:
         return (name, registry) == ("team/app", None)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import typer
 
-from asupplemented.cli.caching import parse_size
 from asupplemented.testing import FakeRegistry, Status
 from tests.cli.conftest import AMD, TOP, called, whole
 
@@ -83,27 +81,3 @@ def test_a_size_that_is_none(cli: Cli, tmp_path: Path) -> None:
     answer = cli("resolve", "oci:x", "--cache", str(tmp_path), "--cache-size", "plenty")
     assert answer.code == 2
     assert "10GiB" in answer.err
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("4096", 4096),
-        ("500MB", 500_000_000),
-        ("500M", 500 * 1024**2),
-        ("10GiB", 10 * 1024**3),
-        ("10g", 10 * 1024**3),
-        (" 2TiB ", 2 * 1024**4),
-        ("1kb", 1000),
-    ],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize(
-    "text", ["", "0", "0GiB", "-1", "1.5GiB", "GiB", "1PiB", "1e9", "१", "1 G"]
-)
-def test_no_sizes(text: str) -> None:
-    with pytest.raises(typer.BadParameter):
-        parse_size(text)

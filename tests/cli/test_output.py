@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.cli.output import open_output, printable, show_size
+from asupplemented.cli.output import open_output, printable
 from asupplemented.errors import NetworkError, SourceError
+from asupplemented.model.sizes import show_size
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until
 
 if TYPE_CHECKING:

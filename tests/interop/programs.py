@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = {
     "busybox": "busybox-static",
+    "chromium": "chromium",
     "docker-registry": "docker-registry",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",

@@ -65,7 +65,7 @@ def explored(resolution: asup.Resolution) -> None:
     assert_type(resolution.alternates, Mapping[asup.Digest, tuple[int, ...]])
 
 
-def count(event: events.Event) -> str:
+def count(event: events.Event) -> str:  # noqa: PLR0911 - one for each kind
     """A hook; the match is exhaustive, so a new event shows up here."""
     match event:
         case events.ManifestFetched(digest=digest) | events.BlobStarted(digest=digest):
@@ -83,6 +83,14 @@ def count(event: events.Event) -> str:
             return registry
         case events.RequestRetried(reason=reason):
             return reason
+        case events.UpstreamResponded(registry=registry, status=status):
+            assert_type(status, int | None)
+            return registry
+        case events.BlobEvicted(digest=digest):
+            return digest
+        case events.RequestServed(route=route, cache=cache):
+            assert_type(cache, events.CacheUse)
+            return route
         case events.Warned(message=message):
             return message
         case _:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from asupplemented import BlobStream, Manifest, Reference, Session, SupplementedSource
+    from asupplemented.abc import ManifestTrace
 
 
 class FakeImage:
@@ -27,9 +28,12 @@ class FakeImage:
         self._catalog = catalog
         self.stale = catalog.stale
         self.age = catalog.age
+        self.origin: ManifestTrace | None = None
 
     async def get_manifest(self) -> Manifest:
-        return await self._source.get_manifest(self._digest)
+        manifest = await self._source.get_manifest(self._digest)
+        self.origin = self._source.trace_manifest(manifest.digest)
+        return manifest
 
     def open_blob(
         self, digest: Digest | str, /, *, start: int = 0, end: int | None = None

@@ -577,6 +577,17 @@ async def test_SRV20_the_authorization_of_a_client_is_not_sent_on(
     assert catalog.principals == [None]
 
 
+async def test_a_client_may_share_what_is_fetched_with_all_others(
+    serve: Serve, catalog: FakeCatalog, session: Session
+) -> None:
+    authenticate = basic(lambda user, _password, _access: Identity(user, shared=True))
+    async with serve(catalog, session, authenticate=authenticate) as client:
+        for user in ("ann", "bob"):
+            reply = await client.get(f"{ROOT}/manifests/latest", basic_header(user, "any"))
+            assert (reply.status, reply.headers["Cache-Control"]) == (200, "private, no-cache")
+    assert catalog.principals == [None, None]
+
+
 def test_a_challenge_is_printable() -> None:
     with pytest.raises(ValueError, match="printable"):
         Challenge("Basic", {"realm": "a\r\nb"})

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asupplemented.abc import Context
     from asupplemented.aio.atomic import StagedFile
     from asupplemented.cache.layout.fetch_lock import FetchLock
+    from asupplemented.events import CacheUse
 
 __all__ = ("CachedSpool", "FollowedBlob", "FollowedCandidate")
 
@@ -71,6 +72,10 @@ class FollowedCandidate(BlobCandidate):
     @property
     def local(self) -> bool:
         return True
+
+    @property
+    def cache_use(self) -> CacheUse:
+        return "joined"
 
     def open(
         self,

@@ -335,7 +335,12 @@ class LayoutCache(BlobCache):
         await self._retry(session, partial(self._store.set_pinned, digests, pinned=pinned))
 
     async def _retry(self, session: Context, func: Callable[[], T]) -> T:
-        return await retry_while_locked(session, self.path, func, patience=LOCK_PATIENCE)
+        try:
+            return await retry_while_locked(session, self.path, func, patience=LOCK_PATIENCE)
+        finally:
+            evicted = self._store.evicted
+            while evicted:
+                session.emit(evicted.popleft())
 
     async def _prepare(self, session: Context) -> None:
         clock = _clock_of(session)

@@ -10,12 +10,12 @@ hashed once, and again whenever it has changed.
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from asupplemented.abc import BlobFile
+from asupplemented.aio.beneath import is_owned
 from asupplemented.aio.files import open_regular, read_limited
 from asupplemented.aio.locks import LockBusy, is_at, lock_file
 from asupplemented.aio.lru import LRU
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
 
 __all__ = ("Lookup",)
-
-_WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Lookup:
@@ -126,7 +124,7 @@ class Lookup:
         """Whether only this user and root can have put the file where it is."""
         root = self._store.paths.root
         above = (path.parent, path.parent.parent, root)
-        return _is_owned(status) and all(_is_owned(directory.stat()) for directory in above)
+        return is_owned(status) and all(is_owned(directory.stat()) for directory in above)
 
     def _matches(self, fd: int, identity: FileIdentity, digest: Digest, wall: float) -> bool:
         """Whether a file has its digest: hashed, unless it was hashed and has not changed."""
@@ -150,8 +148,3 @@ def _protect(fd: int, path: Path) -> bool:
         return lock_file(fd, shared=True) and is_at(fd, path)
     except OSError:
         return True  # No locks here, but an open file can be read to its end all the same.
-
-
-def _is_owned(status: os.stat_result) -> bool:
-    """Whether only this user and root can write a file or directory."""
-    return status.st_uid in {os.geteuid(), 0} and not status.st_mode & _WRITABLE

@@ -7,6 +7,7 @@ images. So the limit holds at every moment, whichever process adds.
 from __future__ import annotations
 
 import os
+from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,7 @@ from asupplemented.cache.layout.paths import (
 )
 from asupplemented.cache.layout.quota import EvictionQueue, Quota, QuotaLock
 from asupplemented.errors import SourceError, SupplementedError
+from asupplemented.events import BlobEvicted
 from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class CacheStore:
     Attributes:
         metadata: What is known of each blob.
         index: Lists complete images.
+        evicted: What was evicted and has not been told of yet, oldest first.
     """
 
     __slots__ = (
@@ -59,6 +62,7 @@ class CacheStore:
         "_graph",
         "_queue",
         "_quota",
+        "evicted",
         "index",
         "max_bytes",
         "metadata",
@@ -72,6 +76,7 @@ class CacheStore:
         self._graph = ManifestGraph(paths)
         self.index = IndexMaintainer(paths, self._graph)
         self._quota = Quota(paths.quota)
+        self.evicted: deque[BlobEvicted] = deque()
         # Used only while the quota lock is held:
         self._queue = EvictionQueue(())
         self._counted: float | None = None
@@ -286,7 +291,7 @@ class CacheStore:
             return False
         again = True
         while self._excess(quota, size) > 0:
-            if not self._evict(quota, size, protected):
+            if not self._evict(quota, size, wall, protected):
                 if not again:
                     return False
                 again = False
@@ -306,7 +311,9 @@ class CacheStore:
         pinned = read_labels(self.paths.pins)
         return frozenset[Digest]().union(*map(self._graph.known_closure, pinned))
 
-    def _evict(self, quota: QuotaLock, size: int, protected: frozenset[Digest]) -> bool:
+    def _evict(
+        self, quota: QuotaLock, size: int, wall: float, protected: frozenset[Digest]
+    ) -> bool:
         """Evict some blobs; gives whether any may be evicted."""
         with ExitStack() as locks:
             chosen = self._queue.choose(
@@ -323,6 +330,10 @@ class CacheStore:
             except BaseException:
                 self._queue.put_back(chosen)
                 raise
+        self.evicted.extend(
+            BlobEvicted(usage.digest, usage.size, max(wall - usage.used / 1e9, 0.0))
+            for usage in chosen
+        )
         return bool(chosen)
 
     def _look_up(self, digest: Digest) -> BlobUsage | None:

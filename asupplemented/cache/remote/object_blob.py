@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Store
 
     from asupplemented.abc import RawBlob
+    from asupplemented.events import CacheUse
 
 __all__ = ("StoredBlob", "ask")
 
@@ -113,6 +114,10 @@ class StoredBlob(BlobCandidate):
     @property
     def reference(self) -> str:
         return self._reference
+
+    @property
+    def cache_use(self) -> CacheUse:
+        return "hit"
 
     def open(
         self,

@@ -27,7 +27,9 @@ from asupplemented.errors import (
     ConfigurationError,
     MalformedResponseError,
     SourceTimeoutError,
+    SupplementedError,
 )
+from asupplemented.events import UpstreamResponded
 from asupplemented.remedies import PRIVATE_TARGETS
 from asupplemented.transports.registry.addresses import (
     AddressScope,
@@ -51,7 +53,7 @@ from asupplemented.transports.registry.failures import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from aiohttp.abc import ResolveResult
     from aiohttp.connector import Connection
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Timeouts
+    from asupplemented.events import Event
     from asupplemented.hostconfig.certificates import Certificates
     from asupplemented.hostconfig.proxies import Proxies
     from asupplemented.remedies import Remedy
@@ -87,6 +90,7 @@ class Connections(AsyncResource):
         timeouts: How long to wait.
         options: Caps, and the ``User-Agent``.
         in_thread: Runs a blocking function, which reads certificates, in a worker thread.
+        emit: Told of every request; None if there is no hook.
 
     Raises:
         ConfigurationError: `borrowed` cannot be used.
@@ -96,6 +100,7 @@ class Connections(AsyncResource):
         "_borrowed",
         "_clients",
         "_closed",
+        "_emit",
         "_heads",
         "_loop",
         "_options",
@@ -112,7 +117,9 @@ class Connections(AsyncResource):
         timeouts: Timeouts,
         options: RegistryOptions,
         in_thread: InThread,
+        emit: Callable[[Event], None] | None = None,
     ) -> None:
+        self._emit = emit
         self._borrowed = None if borrowed is None else _check(borrowed)
         self._options = options
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
@@ -134,6 +141,7 @@ class Connections(AsyncResource):
         max_scope: AddressScope | None,
         certificates: Certificates = NO_CERTIFICATES,
         proxies: Proxies = DIRECT,
+        registry: str | None = None,
         own: bool = False,
     ) -> Endpoint:
         """How requests to the origin of a URL are sent.
@@ -145,6 +153,7 @@ class Connections(AsyncResource):
                 does not apply to proxies, which resolve names themselves.
             certificates: What to trust and to send there, besides the system's.
             proxies: The proxies to choose from.
+            registry: The registry that requests are for; None is the server of the URL.
             own: See `Endpoint`.
 
         Raises:
@@ -168,7 +177,8 @@ class Connections(AsyncResource):
         tls: ssl.SSLContext | bool = True
         if url.scheme == "https":
             tls = await self._tls.get(certificates, verify=verify)
-        return Endpoint(url, origin_of(url), client.session, tls, proxy, own)
+        registry = registry or url.raw_authority
+        return Endpoint(url, origin_of(url), client.session, tls, proxy, registry, own)
 
     def _check_public(self, url: URL) -> None:
         """Refuse what is no public address already by the look of it, also behind a proxy.
@@ -195,7 +205,7 @@ class Connections(AsyncResource):
         literal = classify_host(host)
         return self._scopes.get(host) if literal is None else literal
 
-    async def send(
+    def send(
         self,
         endpoint: Endpoint,
         url: URL,
@@ -203,7 +213,7 @@ class Connections(AsyncResource):
         method: str = "GET",
         headers: CIMultiDict[str] | None = None,
         form: Mapping[str, str] | None = None,
-    ) -> aiohttp.ClientResponse:
+    ) -> Coroutine[object, object, aiohttp.ClientResponse]:
         """Send one request and wait for the head of its response, which the caller closes.
 
         Raises:
@@ -213,6 +223,37 @@ class Connections(AsyncResource):
                 that are too private.
             ClosedError: The session is closed.
         """
+        sending = self._send(endpoint, url, method, headers, form)
+        return sending if self._emit is None else self._tell(self._emit, endpoint, method, sending)
+
+    async def _tell(
+        self,
+        emit: Callable[[Event], None],
+        endpoint: Endpoint,
+        method: str,
+        sending: Coroutine[object, object, aiohttp.ClientResponse],
+    ) -> aiohttp.ClientResponse:
+        began = self._loop.time()
+        status = error = None
+        try:
+            response = await sending
+            status = response.status
+        except SupplementedError as failure:
+            error = type(failure).__name__
+            raise
+        finally:
+            seconds, origin = self._loop.time() - began, str(endpoint.origin)
+            emit(UpstreamResponded(endpoint.registry, method, status, seconds, error, origin))
+        return response
+
+    async def _send(
+        self,
+        endpoint: Endpoint,
+        url: URL,
+        method: str,
+        headers: CIMultiDict[str] | None,
+        form: Mapping[str, str] | None,
+    ) -> aiohttp.ClientResponse:
         task = _current_task(self._loop)
         cancelling = task.cancelling()
         if self._borrowed is not None:

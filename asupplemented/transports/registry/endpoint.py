@@ -78,6 +78,8 @@ class Endpoint:
     client: aiohttp.ClientSession
     tls: ssl.SSLContext | bool
     proxy: Proxy | None = None
+    registry: str = ""
+    """The registry that requests to it are for, as events name it."""
     own: bool = False
     """Whether the setting ``tls_verify`` applies to it: it is on the host of a registry."""
 

@@ -6,18 +6,21 @@ opened (rule CONF-21).
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from asupplemented.abc import ResourceKey
 from asupplemented.aio.concurrency import SingleFlight, SingleFlightMap
 from asupplemented.aio.lru import LRU
 from asupplemented.aio.threads import WORKERS, Workers
+from asupplemented.credentials import AuthFileCredentials, AuthFiles
 from asupplemented.hostconfig.certificates import (
     find_directory,
     read_certificates,
 )
+from asupplemented.hostconfig.paths import ConfigurationPaths
 from asupplemented.hostconfig.proxies import Proxies
 from asupplemented.hostconfig.registries import ImageLocation, Registries, RegistriesCache
 from asupplemented.hostconfig.registries_d import Lookaside
@@ -25,15 +28,24 @@ from asupplemented.transports.registry.endpoint import DIRECT, NO_CERTIFICATES, 
 from asupplemented.transports.registry.options import OPTIONS, RegistryOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from pathlib import Path
 
-    from asupplemented.abc import Context
+    from asupplemented.abc import Context, CredentialProvider
     from asupplemented.hostconfig.certificates import Certificates
-    from asupplemented.hostconfig.paths import ConfigurationPaths
+    from asupplemented.model.credential import Credential
     from asupplemented.model.name import ImageName
     from asupplemented.transports.registry.options import SignaturePlaces
 
-__all__ = ("HostConfig", "reload_configuration")
+__all__ = (
+    "ConfigurationFiles",
+    "HostConfig",
+    "HostCredentials",
+    "RegistrySettings",
+    "configuration_paths",
+    "make_registry_options",
+    "reload_configuration",
+)
 
 KEPT: Final = 1024
 """Registries whose certificates are kept."""
@@ -234,3 +246,98 @@ async def reload_configuration(session: Context) -> None:
 def _warn_of(remarks: Iterable[str], warn: Callable[[str], None]) -> None:
     for remark in remarks:
         warn(remark)
+
+
+# Settings of programs
+
+
+class ConfigurationFiles(Protocol):
+    """Files that a program names, in place of those of this host."""
+
+    @property
+    def registries_conf(self) -> Path | None: ...
+
+    @property
+    def registries_conf_dir(self) -> Path | None: ...
+
+    @property
+    def cert_dir(self) -> Path | None: ...
+
+    @property
+    def registries_d(self) -> Path | None: ...
+
+
+class RegistrySettings(ConfigurationFiles, Protocol):
+    """Settings of a program that say which refusals to lift."""
+
+    @property
+    def token_servers(self) -> Mapping[str, Collection[str]]: ...
+
+    @property
+    def private_targets(self) -> bool: ...
+
+    @property
+    def external_urls(self) -> bool: ...
+
+
+def configuration_paths(files: ConfigurationFiles) -> ConfigurationPaths:
+    """The configuration files: those that the program names, else those of this host."""
+    paths = ConfigurationPaths.default(os.environ)
+    return replace(
+        paths,
+        registries=files.registries_conf or paths.registries,
+        registries_alone=paths.registries_alone and files.registries_conf is None,
+        registries_directory=files.registries_conf_dir,
+        certificates=files.cert_dir,
+        lookaside=files.registries_d,
+    )
+
+
+def make_registry_options(settings: RegistrySettings) -> RegistryOptions:
+    """Registry options from settings, the configuration files and the proxy variables.
+
+    Raises:
+        ConfigurationError: A proxy variable of the environment is not the URL of a proxy, or a
+            token server is not an origin.
+    """
+    return RegistryOptions(
+        token_servers=settings.token_servers,
+        private_targets=settings.private_targets,
+        allow_external_urls=settings.external_urls,
+        configuration=configuration_paths(settings),
+        proxies=Proxies.from_environment(os.environ),
+    )
+
+
+class HostCredentials:
+    """Credentials that podman, skopeo and docker store on this host.
+
+    No file is read before a registry asks for a credential.
+
+    Args:
+        authfile: The one file to read; None for those that other programs read.
+        warn: Called with each warning about the files.
+    """
+
+    def __init__(self, authfile: Path | None, warn: Callable[[str], None]) -> None:
+        self._authfile = authfile
+        self._warn = warn
+        self._provider: CredentialProvider | None = None
+        self.context: Context | None = None
+        """The session that asks. Its registries.conf names the helpers (rule FILE-12)."""
+
+    async def __call__(self, name: str, /) -> Credential | None:
+        if self._provider is None:
+            self._provider = await self._make_provider()
+        return await self._provider(name)
+
+    async def _make_provider(self) -> CredentialProvider:
+        registries = Registries()
+        if self.context is not None:
+            registries = await HostConfig.of(self.context).load_registries(self._warn)
+        return AuthFileCredentials(
+            self._authfile or AuthFiles.of_environment(os.environ),
+            helpers=registries.credential_helpers,
+            docker=True,
+            warn=self._warn,
+        )

@@ -163,6 +163,7 @@ async def _open(scheme: str, config: EndpointConfig, deps: ClientDeps) -> Redire
         max_scope=None,
         certificates=config.certificates,
         proxies=config.proxies,
+        registry=config.registry,
         own=True,
     )
     return RedirectClient(

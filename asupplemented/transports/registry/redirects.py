@@ -302,6 +302,7 @@ class RedirectClient:
             max_scope=limit,
             certificates=await self._find_certificates(url),
             proxies=self._proxies,
+            registry=home.registry,
             own=own,
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from asupplemented.abc import Opening
 from asupplemented.errors import InvalidReferenceError, SupplementedError, excerpt
 from asupplemented.model.name import ImageName
-from asupplemented.source import VerifiedSource, open_verified, time_limit
+from asupplemented.source import VerifiedSource, open_limit, open_verified
 from asupplemented.transports.registry.adapter import RegistryAdapter, enter
 from asupplemented.transports.registry.host_config import HostConfig
 from asupplemented.transports.registry.mirrors import MirroredAdapter, MirrorEndpoint
@@ -214,7 +214,7 @@ class RegistryReference:
     @asynccontextmanager
     async def _open_registry(self, what: str, session: Context) -> AsyncGenerator[RegistryAdapter]:
         try:
-            async with time_limit(what, self, session):
+            async with open_limit(what, session):
                 adapter = await open_registry(self.name, str(self), session)
                 try:
                     yield adapter

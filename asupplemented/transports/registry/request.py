@@ -126,6 +126,7 @@ class ClientDeps:
                 timeouts=context.timeouts,
                 options=options,
                 in_thread=workers.run,
+                emit=context.emit if context.observed else None,
             ),
         )
         clock = context.resource(CLOCK, Clock)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented.cache import shared_fetch
 from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cache.sharing import open_stream
 from asupplemented.errors import ClosedError, ConfigurationError, InvalidDigestError
+from asupplemented.events import BlobEvicted
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.session import Session
@@ -36,6 +38,7 @@ from tests.worlds import manifest_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from asupplemented.events import Event
     from tests.clocks import FakeClock
 
 DICE = random.Random(11)
@@ -223,18 +226,29 @@ async def test_what_was_read_to_its_end_is_kept_though_the_session_closes_at_onc
     assert len(ledger.asked) == 1
 
 
-@pytest.mark.parametrize("fills", [True, False])
+@pytest.mark.parametrize(
+    ("fills", "start", "asked"),
+    [(True, 10, [0]), (True, 50_000, [50_000, 0]), (False, 10, [10])],
+    ids=["near the beginning", "far away", "without filling"],
+)
 async def test_a_part_of_a_blob_has_all_of_it_fetched_if_the_cache_fills(
-    path: Path, *, fills: bool
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start: int,
+    asked: list[int],
+    *,
+    fills: bool,
 ) -> None:
+    monkeypatch.setattr(shared_fetch, "NEAR", 1000)
+    end = start + 10
     ledger = Ledger()
     cache = LayoutCache(path, LIMIT, fills=fills)
     async with Session(cache=cache) as session:
-        part = open_stream(describe(LARGE), [Wire(LARGE, ledger)], session, start=10, end=20)
-        assert await drain(part) == LARGE[10:20]
+        part = open_stream(describe(LARGE), [Wire(LARGE, ledger)], session, start=start, end=end)
+        assert await drain(part) == LARGE[start:end]
         if fills:
             await wait_until(lambda: path.exists() and held(path) == {Digest.of(LARGE)})
-    assert [start for _, start, _ in ledger.asked] == ([10, 0] if fills else [10])
+    assert [first for _, first, _ in ledger.asked] == asked
 
 
 # Cancellation
@@ -314,6 +328,26 @@ async def test_SEC_13_what_was_evicted_is_granted_to_nobody(session: Session, pa
 
 
 # The limit
+
+
+async def test_evictions_are_told(clock: FakeClock, path: Path) -> None:
+    told: list[BlobEvicted] = []
+
+    def hook(event: Event) -> None:
+        if isinstance(event, BlobEvicted):
+            told.append(event)
+
+    cache = LayoutCache(path, 3500)
+    async with Session(settings=[clock.clock], hooks=[hook]) as session:
+        for data in blobs(4, 1000):
+            clock.time += 100
+            await put(cache, session, data)
+        assert [(event.digest, event.size) for event in told] == [
+            (Digest.of(blobs(1, 1000)[0]), 1000)
+        ]
+        assert told[0].seconds_unused == pytest.approx(300, abs=2)
+        await cache.claim(session, Descriptor(digest=Digest.of(b""), size=5000))
+        assert len(told) == 1
 
 
 async def test_the_least_recently_used_goes_first(
