@@ -22,7 +22,6 @@ from asupplemented.abc import (
     LayersForCopy,
     LocalFile,
     ManifestTrace,
-    Named,
     Opening,
     Placed,
     Ranged,
@@ -321,7 +320,8 @@ class VerifiedSource(Source):
 
     async def _fetch_default(self) -> Manifest:
         with _located(self._reference):
-            named = self._adapter.default_descriptor if isinstance(self._adapter, Named) else None
+            # As for a `Named` adapter; isinstance() of a protocol with a property is slow.
+            named: Descriptor | None = getattr(self._adapter, "default_descriptor", None)
             expected = None if named is None else Digest(named.digest)
         return await self._fetch(None, expected, None if named is None else named.size)
 

@@ -68,6 +68,10 @@ class EndpointConfig:
     proxies: Proxies = DIRECT
     find_certificates: FindCertificates | None = field(default=None, repr=False)
 
+    def __hash__(self) -> int:
+        # It is a key of dictionaries: few differ in anything else, and the rest takes long to hash.
+        return hash((self.registry, self.insecure))
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
