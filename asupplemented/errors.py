@@ -473,6 +473,7 @@ class _HttpAnswer(NamedTuple):
 _UNREADABLE: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream could not be read")
 _INVALID_CONTENT: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream sent wrong content")
 _REFUSED: Final = _HttpAnswer(502, "UNAVAILABLE", "upstream refused access")
+_BUSY: Final = _HttpAnswer(503, "UNAVAILABLE", "the registry is busy; try again later")
 _TOO_SLOW: Final = _HttpAnswer(504, "UNAVAILABLE", "upstream did not answer in time")
 _TOO_MANY: Final = _HttpAnswer(429, "TOOMANYREQUESTS", "upstream limits the rate of requests")
 _NO_DIGEST: Final = _HttpAnswer(400, "DIGEST_INVALID", "this is no digest")
@@ -508,7 +509,7 @@ _HTTP_ANSWERS: Final[dict[type[SupplementedError], _HttpAnswer]] = {
     PermissionDeniedError: _UNREADABLE,
     NetworkError: _UNREADABLE,
     SourceTimeoutError: _TOO_SLOW,
-    SlotTimeoutError: _TOO_SLOW,
+    SlotTimeoutError: _BUSY,  # the limit is ours, so upstream is not to blame
     TruncatedError: _UNREADABLE,
     FailoverError: _UNREADABLE,
     LayoutError: _UNREADABLE,
@@ -529,9 +530,9 @@ _HTTP_ANSWERS: Final[dict[type[SupplementedError], _HttpAnswer]] = {
 
 def _http_answer(error: SupplementedError) -> _HttpAnswer:
     if isinstance(error, FailoverError):
-        # All attempts failed alike: say so, for a client treats 429 and 504 unlike 502.
+        # All attempts failed alike: say so, for a client treats 429, 503 and 504 unlike 502.
         found = {_http_answer(attempt) for attempt in error.attempts}
-        if found in ({_TOO_MANY}, {_TOO_SLOW}):
+        if found in ({_TOO_MANY}, {_TOO_SLOW}, {_BUSY}):
             return found.pop()
     return next(_HTTP_ANSWERS[base] for base in type(error).__mro__ if base in _HTTP_ANSWERS)
 

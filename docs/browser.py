@@ -28,7 +28,7 @@ OPTIONS: Final = (
     "--disable-gpu",
     "--hide-scrollbars",
     "--no-first-run",
-    "--no-sandbox",  # for root, who has none
+    "--no-sandbox",  # root has none
     "--remote-debugging-port=0",
 )
 _ADDRESS: Final = re.compile(rb"DevTools listening on (ws://\S+)")

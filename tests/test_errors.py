@@ -60,6 +60,7 @@ def test_SRV11_the_answer_tells_no_secret(kind: type[SupplementedError]) -> None
         ((errors.TooManyRequestsError(), errors.SourceTimeoutError()), 502),
         ((errors.BlobNotFoundError(), errors.NetworkError()), 502),
         ((errors.FailoverError(attempts=(errors.SourceTimeoutError(),)),), 504),
+        ((errors.FailoverError(attempts=(errors.SlotTimeoutError(),) * 2),), 503),
     ],
 )
 def test_SRV11_several_failures_answer_as_one_if_they_are_alike(

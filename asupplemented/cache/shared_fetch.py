@@ -150,6 +150,11 @@ class SharedFetch(AsyncResource):
         return self._overflow is None or self._overflow.reaches_back
 
     @property
+    def whole(self) -> bool:
+        """Whether it has ended well: a cache that wanted the blob keeps its file by now."""
+        return self._over and self._whole
+
+    @property
     def size(self) -> int | None:
         """Bytes of the blob, None until it is known."""
         return self._descriptor.size if self._stream is None else self._stream.size

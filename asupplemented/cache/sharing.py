@@ -160,7 +160,7 @@ class Sharing(AsyncResource):
             SupplementedError: No source serves the blob: the same for all readers.
         """
         fetch = self._find(descriptor, context)
-        if fetch is None:
+        if fetch is None or fetch.whole:
             shared = await self._may_share(descriptor, candidates, context)
             kept = await _find_kept(descriptor, context, 0, shared=shared)
             if kept is not None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from asupplemented.catalog.budget import LocalValues, RequestBudget, SharedValues
 from asupplemented.catalog.catalog import Catalog, CatalogStats
-from asupplemented.catalog.images import CatalogImage
+from asupplemented.catalog.images import CatalogEntry, CatalogImage
+from asupplemented.catalog.upstreams import FailingUpstream
 
 __all__ = (
     "Catalog",
+    "CatalogEntry",
     "CatalogImage",
     "CatalogStats",
+    "FailingUpstream",
     "LocalValues",
     "RequestBudget",
     "SharedValues",

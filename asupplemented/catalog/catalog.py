@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context
     from asupplemented.catalog.names import Allow, Named
-    from asupplemented.catalog.upstreams import Failing
+    from asupplemented.catalog.upstreams import FailingUpstream
     from asupplemented.events import CacheUse
     from asupplemented.supplemented.reference import SupplementedReference
 
@@ -292,7 +292,7 @@ class Catalog(AsyncResource):
             )
         return tuple(found)
 
-    def list_failing(self, session: Context) -> tuple[Failing, ...]:
+    def list_failing(self, session: Context) -> tuple[FailingUpstream, ...]:
         """The references and registries that failed lately, as this catalog saw it.
 
         Args:

@@ -334,14 +334,13 @@ class CatalogImage(AsyncResource):
         if not self._leased().has_manifest(self.digest):
             message = "this is the digest of a blob, not of a manifest"
             raise InstanceNotFoundError(message, digest=self.digest, digests=(self.digest,))
-        before = self.image.trace_manifest(self.digest)
-        manifest = await self.image.get_manifest(self.digest)
         origin = self.image.trace_manifest(self.digest)
-        if self.stale:
-            origin = origin._replace(cache_use="stale")
-        elif before.held and origin.cache_use == "miss":
+        manifest = await self.image.get_manifest(self.digest)
+        if not origin.held:
+            origin = self.image.trace_manifest(self.digest)
+        elif origin.cache_use == "miss":
             origin = origin._replace(cache_use=self._use)
-        self.origin = origin
+        self.origin = origin._replace(cache_use="stale") if self.stale else origin
         return manifest
 
     def open_blob(

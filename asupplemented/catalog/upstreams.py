@@ -19,6 +19,7 @@ from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import (
     ForbiddenError,
     NetworkError,
+    SlotTimeoutError,
     SourceError,
     SourceTimeoutError,
     SupplementedError,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from asupplemented.abc import Context, Reference
 
-__all__ = ("Failing", "Upstreams", "is_outage")
+__all__ = ("FailingUpstream", "Upstreams", "is_outage")
 
 MAX_REMEMBERED: Final = 1024
 """References and registries whose failures are remembered."""
@@ -52,7 +53,7 @@ def is_outage(error: SupplementedError) -> bool:
     return isinstance(error, (SourceError, VerificationError))
 
 
-class Failing(NamedTuple):
+class FailingUpstream(NamedTuple):
     """A reference or a registry that failed lately."""
 
     source: str
@@ -108,15 +109,14 @@ class Upstreams:
             breaker.probe(self.clock.now())
         try:
             yield
-        except SupplementedError as error:
-            if is_outage(error):
+        except BaseException as error:
+            if not isinstance(error, SupplementedError) or isinstance(error, SlotTimeoutError):
+                for breaker in known:
+                    breaker.release()  # it says nothing of the upstream
+            elif is_outage(error):
                 self.fail(identity, reference, error)
             else:
                 self._close(names)
-            raise
-        except BaseException:
-            for breaker in known:
-                breaker.release()
             raise
         self._close(names)
 
@@ -137,11 +137,11 @@ class Upstreams:
         for name in names:
             self._open.pop(name)
 
-    def list_failing(self) -> tuple[Failing, ...]:
+    def list_failing(self) -> tuple[FailingUpstream, ...]:
         """The breakers that are not closed; several identities may have one for the same name."""
         now = self.clock.now()
         return tuple(
-            Failing(name, breaker.state(now), breaker.remaining(now), error)
+            FailingUpstream(name, breaker.state(now), breaker.remaining(now), error)
             for (_, name), (breaker, error) in self._open.items()
         )
 

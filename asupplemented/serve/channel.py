@@ -24,11 +24,11 @@ __all__ = (
     "ORDERS",
     "REPORTS",
     "Channel",
+    "Done",
     "Failed",
     "Finish",
     "Order",
     "Prepare",
-    "Prepared",
     "Ready",
     "Report",
     "Running",
@@ -85,10 +85,10 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-class Prepared(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: the configuration can be used, unless there is an error."""
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: it has done what `Prepare` or `Finish` said, unless there is an error."""
 
-    error: str | None
+    error: str | None = None
 
 
 class Running(msgspec.Struct, frozen=True, tag=True):
@@ -98,7 +98,7 @@ class Running(msgspec.Struct, frozen=True, tag=True):
     """None if it could not be told."""
 
 
-Report: TypeAlias = Ready | Failed | Prepared | Running
+Report: TypeAlias = Ready | Failed | Done | Running
 """What a worker says."""
 
 ORDERS: Final[msgspec.json.Decoder[Order]] = msgspec.json.Decoder(Order)

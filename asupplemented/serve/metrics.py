@@ -8,6 +8,7 @@ where its predecessor stopped, so no counter falls, and the number of files is b
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -41,9 +42,13 @@ def shared_metrics() -> Generator[None]:
     # Numbers that an earlier server left would be counted again, so the directory is always new.
     directory = tempfile.mkdtemp(prefix="asupplemented-metrics-")
     os.environ[DIRECTORY] = directory
+    # systemd removes old files from /tmp, but not from a directory that is locked.
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_SH)
     try:
         yield
     finally:
+        os.close(lock)
         if before is None:
             del os.environ[DIRECTORY]
         else:

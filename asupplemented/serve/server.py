@@ -147,7 +147,7 @@ class RegistryServer(AsyncResource):
         """
         self._current = await Generation.open(config, self._hooks_of(config))
         app = web.Application()
-        for path in ("", "/{tail:.*}"):
+        for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
             app.router.add_route("*", path, self._handle)
         self._runner = web.AppRunner(
             app, access_log=None, keepalive_timeout=IDLE_SECONDS, max_field_size=HEAD_BYTES

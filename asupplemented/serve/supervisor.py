@@ -27,7 +27,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack, ExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -38,10 +38,10 @@ from asupplemented.serve import metrics
 from asupplemented.serve.channel import (
     REPORTS,
     Channel,
+    Done,
     Failed,
     Finish,
     Prepare,
-    Prepared,
     Ready,
     Report,
     Running,
@@ -109,14 +109,11 @@ def serve(config: ServeConfig, *, reload: Callable[[], ServeConfig] | None = Non
     """
     logging.basicConfig(format="asupplemented: %(message)s")
     logging.getLogger("asupplemented").setLevel(logging.INFO)
-    several = config.workers > 1
     with ExitStack() as stack:
         stack.enter_context(in_settings())
         listeners = stack.enter_context(Listeners(config.listen, config.workers))
         admin = stack.enter_context(Listeners([config.admin] if config.admin else []))
-        stack.enter_context(metrics.shared_metrics() if several else nullcontext())
-        pool = WorkerPool if several else SingleProcess
-        return asyncio.run(_Supervisor(config, reload, listeners, admin, pool).run())
+        return asyncio.run(_Supervisor(config, reload, listeners, admin).run())
 
 
 class Pool(Protocol):
@@ -153,19 +150,19 @@ class Pool(Protocol):
 
 
 class _Supervisor:
+    """Follows signals: starts a pool, has it reload, and stops it."""
+
     def __init__(
         self,
         config: ServeConfig,
         reload: Callable[[], ServeConfig] | None,
         listeners: Listeners,
         admin: Listeners,
-        make_pool: Callable[[Listeners], Pool],
     ) -> None:
         self._config = config
         self._read = reload
         self._listeners = listeners
         self._admin = admin
-        self._make_pool = make_pool
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
         self._reload = asyncio.Event()
@@ -173,12 +170,12 @@ class _Supervisor:
         """The number of the last signal that asked to stop."""
 
     async def run(self) -> int:
-        self._pool = self._make_pool(self._listeners)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with AsyncExitStack() as stack:
+            self._pool = self._make_pool(stack)
             await self._open_admin(stack)
             try:
                 await self._serve()
@@ -188,6 +185,12 @@ class _Supervisor:
                 self._listeners.close()
                 await self._stop_pool()
         return 128 + self._signal if self._abort.is_set() else 0
+
+    def _make_pool(self, stack: AsyncExitStack) -> Pool:
+        if self._config.workers == 1:
+            return SingleProcess(self._listeners)
+        stack.enter_context(metrics.shared_metrics())
+        return WorkerPool(self._listeners)
 
     def _end(self, number: int) -> None:
         self._signal = number
@@ -245,10 +248,7 @@ class _Supervisor:
     async def _reload_now(self) -> None:
         try:
             config = self._config if self._read is None else await asyncio.to_thread(self._read)
-            for name in FIXED:
-                if getattr(config, name) != getattr(self._config, name):
-                    message = f"{name} changes with a restart only; restart the server"
-                    raise ConfigurationError(message)
+            self._check_fixed(config)
             if not await self._unless_stopped(self._pool.prepare(config)):
                 return
             await self._pool.finish(config, use=True)
@@ -257,8 +257,17 @@ class _Supervisor:
             reasons = "\n".join((str(error), *notes))
             _log.error("not reloaded, the old configuration stays: %s", reasons)
             return
+        except Exception:  # noqa: BLE001 - whatever it is, the server goes on
+            _log.exception("not reloaded, the old configuration stays")
+            return
         self._config = config
         _log.info("reloaded")
+
+    def _check_fixed(self, config: ServeConfig) -> None:
+        for name in FIXED:
+            if getattr(config, name) != getattr(self._config, name):
+                message = f"{name} changes with a restart only; restart the server"
+                raise ConfigurationError(message)
 
     async def _stop_pool(self) -> None:
         stopping = asyncio.create_task(self._pool.stop(self._config.shutdown_timeout))
@@ -342,20 +351,14 @@ class WorkerPool:
 
     async def prepare(self, config: ServeConfig) -> None:
         packed = pack(config)
-        try:
-            async with asyncio.timeout(STALLED):
-                answers = await asyncio.gather(*(each.prepare(packed) for each in self._workers))
-        except TimeoutError:
-            answers = [f"the workers did not open it within {STALLED:g} s"]
-        for error in answers:
+        for error in await asyncio.gather(*(each.prepare(packed) for each in self._workers)):
             if error is not None:
                 await self.finish(config, use=False)
                 raise ConfigurationError(error)
 
     async def finish(self, config: ServeConfig, *, use: bool) -> None:
         packed = pack(config)
-        for each in self._workers:
-            each.finish(packed, use=use)
+        await asyncio.gather(*(each.finish(packed, use=use) for each in self._workers))
 
     async def stop(self, within: float) -> None:
         for each in self._workers:
@@ -404,7 +407,9 @@ class Worker:
         self._config = b""
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[Report] | None = None
-        self._prepared: asyncio.Future[str | None] | None = None
+        self._answer: asyncio.Future[str | None] | None = None
+        self._prepared: Channel[Report] | None = None
+        """Leads to the process that has prepared a configuration."""
         self._stopping = asyncio.Event()
 
     async def run(self, config: bytes) -> None:
@@ -443,31 +448,43 @@ class Worker:
 
     async def prepare(self, config: bytes) -> str | None:
         """Have the process open a configuration; gives what is wrong with it."""
-        if not self.is_ready or self._channel is None:
-            return None  # It is being replaced, and `finish` gives the configuration to that.
-        self._prepared = asyncio.get_running_loop().create_future()
-        self._channel.send(Prepare(config))
-        return await self._prepared
+        channel = self._channel
+        error = await self._tell(Prepare(config))
+        # One that is being replaced has nothing to open, and `finish` sees to its successor.
+        self._prepared = channel if error is None else None
+        return error
 
-    def finish(self, config: bytes, *, use: bool) -> None:
+    async def finish(self, config: bytes, *, use: bool) -> None:
         """Have the process use what it prepared, or close it."""
         prepared, self._prepared = self._prepared, None
         if use:
             self._config = config
-        if prepared is not None and self._channel is not None:
-            self._channel.send(Finish(use))
+        if prepared is not None and prepared is self._channel:
+            await self._tell(Finish(use))
         elif use:
             self.kill()  # It has begun with the old configuration.
 
+    async def _tell(self, order: Prepare | Finish) -> str | None:
+        """Wait until the process has done something; gives what is wrong, if it lives to say so."""
+        if not self.is_ready or self._channel is None:
+            return None
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._answer = answer
+        self._channel.send(order)
+        try:
+            async with asyncio.timeout(STALLED):
+                return await answer
+        except TimeoutError:
+            self.kill()
+            return f"worker {self._number} did not open it within {STALLED:g} s"
+
     async def _run_once(self) -> str:
         """Run one process to its end; gives what happened to it."""
-        mine, theirs = socket.socketpair()
         try:
-            with theirs:
-                self._process = process = self._spawn(theirs)
+            process, mine = self._spawn()
         except OSError as error:
-            mine.close()
             return f"could not be started: {error}"
+        self._process = process
         reason: str | None = None
         self._channel = channel = await open_channel(mine, REPORTS)
         if self._stopping.is_set():
@@ -485,14 +502,16 @@ class Worker:
             self._channel = None
             self.is_ready = False
             self._end_status()
-            if self._prepared is not None and not self._prepared.done():
-                self._prepared.set_result(None)
-            self._prepared = None
+            self._answer_with(None)
             channel.close()
             code = await asyncio.to_thread(_reap, process)
             self._process = None
             metrics.forget_worker(self._number)
         return reason or _explain(process.pid, code)
+
+    def _answer_with(self, error: str | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(error)
 
     def _end_status(self) -> None:
         status, self.status = self.status, None
@@ -512,32 +531,32 @@ class Worker:
                         self.started.set_result(None)
                 case Failed(reason):
                     return reason
-                case Prepared(error):
-                    if self._prepared is not None and not self._prepared.done():
-                        self._prepared.set_result(error)
+                case Done(error):
+                    self._answer_with(error)
                 case Running(status):
                     self.status = status
                 case None:
                     return None
 
-    def _spawn(self, control: socket.socket) -> subprocess.Popen[bytes]:
-        """Start a process. Signals are blocked in it until it ignores them."""
-        fds = [control.fileno(), *(each.fileno() for each in self._sockets)]
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            return subprocess.Popen(  # noqa: S603 - this program again
-                [
-                    sys.executable,
-                    "-c",
-                    _BOOT.format(separator=os.pathsep),
-                    os.pathsep.join(sys.path),
-                    *map(str, fds),
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=fds,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """Start a process; gives it with this end of the channel.
+
+        Signals are blocked in it until it ignores them.
+        """
+        with ExitStack() as stack:
+            mine, theirs = map(stack.enter_context, socket.socketpair())
+            fds = [theirs.fileno(), *(each.fileno() for each in self._sockets)]
+            command = _BOOT.format(separator=os.pathsep), os.pathsep.join(sys.path), *map(str, fds)
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                process = subprocess.Popen(  # noqa: S603 - this program again
+                    [sys.executable, "-c", *command], stdin=subprocess.DEVNULL, pass_fds=fds
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            theirs.close()
+            stack.pop_all()
+        return process, mine
 
 
 def _reap(process: subprocess.Popen[bytes]) -> int:

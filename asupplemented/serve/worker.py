@@ -17,11 +17,11 @@ from asupplemented.errors import SupplementedError
 from asupplemented.serve.channel import (
     ORDERS,
     Channel,
+    Done,
     Failed,
     Finish,
     Order,
     Prepare,
-    Prepared,
     Ready,
     Running,
     Start,
@@ -100,9 +100,10 @@ async def _obey(channel: Channel[Order], server: RegistryServer, config: ServeCo
     while True:
         match await channel.receive():
             case Prepare(packed):
-                channel.send(Prepared(await _prepare(server, unpack(packed))))
+                channel.send(Done(await _prepare(server, unpack(packed))))
             case Finish(use):
                 await server.finish(use=use)
+                channel.send(Done())
             case Stop(within):
                 return within
             case _:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
     from asupplemented.web.contract import ServedCatalog
-    from asupplemented.web.exchange import Exchange
+    from asupplemented.web.exchange import Exchange, FileReader
     from asupplemented.web.ranges import Span
 
     Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -73,7 +73,7 @@ def registry_app(
         catalog, session, authenticate=authenticate, limits=limits, hide_refused=hide_refused
     )
     app = web.Application()
-    for path in ("", "/{tail:.*}"):
+    for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
         app.router.add_route("*", path, handler)
     return app
 
@@ -108,7 +108,7 @@ async def _respond(service: Service, watches: _Watches, request: web.Request) ->
         async with service.exchange(_read(service, request)) as exchange:
             if exchange.parts is None:
                 return await _send_bytes(request, exchange)
-            return await _send_blob(service, request, exchange, watch)
+            return await _send_blob(request, exchange, watch)
     finally:
         watches.end(watch)
 
@@ -140,9 +140,7 @@ async def _send_bytes(request: web.Request, exchange: Exchange) -> web.Response:
     return response
 
 
-async def _send_blob(
-    service: Service, request: web.Request, exchange: Exchange, watch: _Watch
-) -> web.StreamResponse:
+async def _send_blob(request: web.Request, exchange: Exchange, watch: _Watch) -> web.StreamResponse:
     answer = exchange.answer
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     complete = False
@@ -152,8 +150,8 @@ async def _send_blob(
             if isinstance(piece, bytes):
                 await watch.write(response, piece)
                 exchange.add_sent(len(piece))
-            elif exchange.path is not None:
-                await _send_file(service, request, response, exchange, piece, watch)
+            elif exchange.file is not None:
+                await _send_file(request, response, exchange, exchange.file, piece, watch)
             else:
                 async for chunk in await exchange.open_range(piece):
                     await watch.write(response, chunk)
@@ -175,32 +173,30 @@ async def _send_blob(
 
 
 async def _send_file(
-    service: Service,
     request: web.Request,
     response: web.StreamResponse,
     exchange: Exchange,
+    file: FileReader,
     span: Span,
     watch: _Watch,
 ) -> None:
     start, end = span
-    path, transport = exchange.path, request.transport
-    assert path is not None  # noqa: S101 - the caller has seen it
+    transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError
-    async with await service.open_file(path) as reader:
-        if can_send(transport):
-            file = reader.file.fileno()
-            watch.begin()
-            try:
-                if await send_file(transport, file, start, end, on_sent=exchange.add_sent):
-                    return
-            finally:
-                watch.end()
-        while start < end:
-            block = await reader.read(start, end - start)
-            await watch.write(response, block)
-            exchange.add_sent(len(block))
-            start += len(block)
+    if can_send(transport):
+        watch.begin()
+        try:
+            opened, on_sent = file.file.fileno(), exchange.add_sent
+            if await send_file(transport, opened, start, end, on_sent=on_sent):
+                return
+        finally:
+            watch.end()
+    while start < end:
+        block = await file.read(start, end - start)
+        await watch.write(response, block)
+        exchange.add_sent(len(block))
+        start += len(block)
 
 
 class _Watch:

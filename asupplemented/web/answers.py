@@ -22,6 +22,7 @@ from asupplemented.web.ranges import TooManyRangesError, parse_range
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from asupplemented.events import CacheUse
     from asupplemented.model.descriptor import Descriptor
     from asupplemented.model.digest import Digest
     from asupplemented.model.manifest import Manifest
@@ -41,8 +42,9 @@ __all__ = (
     "answer_refusal",
     "answer_tags",
     "answer_unauthorized",
-    "mark",
+    "name_registry",
     "retry_after",
+    "tell_cache",
 )
 
 Headers = tuple[tuple[str, str], ...]
@@ -63,6 +65,14 @@ JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"
 RETRY_AFTER: Final = 5
 """Seconds after which a client may ask again, where upstream does not say."""
+
+_CACHE_STATUS: Final[dict[CacheUse, str]] = {
+    "hit": "hit",
+    "joined": "fwd=uri-miss; collapsed",
+    "miss": "fwd=uri-miss",
+    "stale": "fwd=stale",
+}
+"""How a cache was used, in the words of RFC 9211."""
 
 _IMMUTABLE: Final = "max-age=31536000, immutable"
 _VERSION: Final = ("Docker-Distribution-Api-Version", "registry/2.0")
@@ -374,23 +384,32 @@ def _link(
     return ("Link", f'<{request.base}/{repository.path}/{path}?{query}>; rel="next"')
 
 
-def mark(
-    answer: Answer, repository: Repository | None, *, cached: str | None, stale: bool
+def tell_cache(
+    answer: Answer, use: CacheUse, *, stored: bool = False, age: float | None = None
 ) -> Answer:
-    """Say for which registry the answer is, and where it comes from (rules SRV-14, SRV-33).
+    """Say where the content of an answer comes from, without names (rule SRV-33).
 
     Args:
         answer: The answer.
-        repository: What was asked for.
-        cached: How a cache was used, in the words of RFC 9211; None where there is none.
-        stale: Whether upstream could not be asked.
+        use: How the cache was used; "" says nothing.
+        stored: Whether the cache keeps what was fetched.
+        age: Seconds since upstream was asked for the tag; None for what never changes.
     """
     headers: list[tuple[str, str]] = []
-    if repository is not None and repository.namespace is not None:
-        headers.append(("OCI-Namespace", repository.namespace))
-    if stale:
+    if age is not None:
+        headers.append(("Age", str(int(age))))
+    if use:
+        status = _CACHE_STATUS[use]
+        if use == "miss" and stored:
+            status += "; stored"
+        headers.append(("Cache-Status", f"asupplemented; {status}"))
+    if use == "stale":
         headers.append(("Warning", '299 - "stale"'))
-        cached = "fwd=stale"
-    if cached is not None:
-        headers.append(("Cache-Status", f"asupplemented; {cached}"))
     return answer.with_headers(*headers) if headers else answer
+
+
+def name_registry(answer: Answer, repository: Repository) -> Answer:
+    """Say for which registry the answer is, if the client named one (rule SRV-14)."""
+    if repository.namespace is None:
+        return answer
+    return answer.with_headers(("OCI-Namespace", repository.namespace))

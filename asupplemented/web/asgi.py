@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asupplemented.web.access import Authenticate
     from asupplemented.web.answers import Answer
     from asupplemented.web.contract import ServedCatalog
-    from asupplemented.web.exchange import Exchange
+    from asupplemented.web.exchange import Exchange, FileReader
     from asupplemented.web.ranges import Span
 
 __all__ = ("ASGIApplication", "asgi_app")
@@ -159,8 +159,8 @@ async def _send_body(service: Service, scope: _Scope, send: _Send, exchange: Exc
     for piece in exchange.pieces():
         if isinstance(piece, bytes):
             await _send_chunk(send, exchange, piece, limit)
-        elif exchange.path is not None:
-            await _send_file(service, send, exchange, piece)
+        elif exchange.file is not None:
+            await _send_file(service, send, exchange, exchange.file, piece)
         else:
             async for chunk in await exchange.open_range(piece):
                 for block in _split(chunk):
@@ -168,15 +168,14 @@ async def _send_body(service: Service, scope: _Scope, send: _Send, exchange: Exc
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_file(service: Service, send: _Send, exchange: Exchange, span: Span) -> None:
+async def _send_file(
+    service: Service, send: _Send, exchange: Exchange, file: FileReader, span: Span
+) -> None:
     start, end = span
-    path = exchange.path
-    assert path is not None  # noqa: S101 - the caller has seen it
-    async with await service.open_file(path) as reader:
-        while start < end:
-            block = await reader.read(start, min(SLICE, end - start))
-            await _send_chunk(send, exchange, block, service.limits.write)
-            start += len(block)
+    while start < end:
+        block = await file.read(start, min(SLICE, end - start))
+        await _send_chunk(send, exchange, block, service.limits.write)
+        start += len(block)
 
 
 async def _send_chunk(send: _Send, exchange: Exchange, chunk: bytes, limit: float) -> None:

@@ -8,6 +8,7 @@ also in the middle, when the client has gone.
 The first chunk of a blob is awaited before the head goes out, so that a blob that is wrong or does
 not begin is an error rather than a body without bytes (rule SRV-24). A blob of up to 4 MiB is
 verified before its first chunk comes; if that takes longer than the head may, the head goes first.
+A larger one that has not begun by then is a 504 (rule SRV-25).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
     ForbiddenError,
+    LayoutError,
     NameUnknownError,
     RangeError,
     SizeMismatchError,
@@ -36,7 +38,7 @@ from asupplemented.errors import (
     TruncatedError,
     UnauthorizedError,
 )
-from asupplemented.limits import BLOCK
+from asupplemented.limits import BLOCK, SMALL_BLOB
 from asupplemented.web.access import AccessRequest, Challenge, Denied
 from asupplemented.web.answers import (
     BlobParts,
@@ -48,7 +50,8 @@ from asupplemented.web.answers import (
     answer_refusal,
     answer_tags,
     answer_unauthorized,
-    mark,
+    name_registry,
+    tell_cache,
 )
 from asupplemented.web.record import Record
 from asupplemented.web.request import (
@@ -70,7 +73,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asupplemented.abc import BlobStream
-    from asupplemented.events import CacheUse
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
     from asupplemented.web.answers import Answer
@@ -82,15 +84,6 @@ __all__ = ("Exchange", "FileReader", "Limits", "RangeReader", "Service", "report
 
 BEGIN_WITHIN: Final = 0.9
 """The part of the time of a head in which the first chunk is awaited."""
-
-_CACHE_STATUS: Final[dict[CacheUse, str]] = {
-    "hit": "hit",
-    "joined": "fwd=uri-miss; collapsed",
-    "miss": "fwd=uri-miss",
-    "stale": "fwd=stale",
-    "": "fwd=uri-miss",
-}
-"""How a cache was used, in the words of RFC 9211."""
 
 _DENIED: Final = Refusal(403, "DENIED", "access to this repository is denied")
 
@@ -163,8 +156,15 @@ class Service:
         return Exchange(self, request)
 
     async def open_file(self, path: Path) -> FileReader:
-        """Open the file of a blob in a thread of the session."""
-        file = await run_opening(self._session, lambda: path.open("rb", buffering=0), _close)
+        """Open the file of a blob in a thread of the session.
+
+        Raises:
+            LayoutError: The file is gone, or cannot be read.
+        """
+        try:
+            file = await run_opening(self._session, lambda: path.open("rb", buffering=0), _close)
+        except OSError as error:
+            raise LayoutError("the file of a blob cannot be opened any more") from error
         return FileReader(self._session, file)
 
 
@@ -175,6 +175,7 @@ class Exchange(AsyncResource):
         answer: The answer, once the exchange was entered.
         path: The verified file that holds the blob, if the body is one part of a blob and there
             is such a file. It stays until the exchange is left.
+        file: That file, open.
     """
 
     __slots__ = (
@@ -187,6 +188,7 @@ class Exchange(AsyncResource):
         "_service",
         "_stream",
         "answer",
+        "file",
         "path",
     )
 
@@ -194,6 +196,7 @@ class Exchange(AsyncResource):
 
     def __init__(self, service: Service, request: Request) -> None:
         self.path: Path | None = None
+        self.file: FileReader | None = None
         self._service = service
         self._request = request
         self._opening: AbstractAsyncContextManager[ServedImage] | None = None
@@ -231,7 +234,9 @@ class Exchange(AsyncResource):
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
-        self.answer = answer if isinstance(target, Ping) else _name(answer, target.repository)
+        if not isinstance(target, Ping):
+            answer = name_registry(answer, target.repository)
+        self.answer = answer
         if self._record is not None:
             self._record.size = answer.length
         return self
@@ -319,14 +324,13 @@ class Exchange(AsyncResource):
     ) -> Answer:
         image = await self._open(session, target.repository, target.reference)
         manifest = await image.get_manifest()
-        if self._record is not None and image.origin is not None:
-            self._record.source, self._record.cache, _ = image.origin
+        origin = image.origin
+        if self._record is not None and origin is not None:
+            self._record.source, self._record.cache, _ = origin
         by_digest = target.digest is not None
         answer = answer_manifest(self._request, manifest, by_digest=by_digest, private=private)
-        if by_digest:
-            return answer
-        age = ("Age", str(int(image.age)))
-        return mark(answer.with_headers(age), None, cached=None, stale=image.stale)
+        use = "stale" if image.stale else "" if origin is None else origin.cache_use
+        return tell_cache(answer, use, stored=True, age=None if by_digest else image.age)
 
     async def _find_blob(self, target: BlobTarget, session: Session, *, private: bool) -> Answer:
         digest = target.digest
@@ -347,12 +351,16 @@ class Exchange(AsyncResource):
             raise SizeMismatchError(message, digest=digest, expected=size, actual=stream.size)
         if len(answer.body.parts) == 1:
             self.path = stream.take_path()
-        if self.path is None and end > start:
-            await self._begin(stream)
-        if session.cache is None:
+        if self.path is not None:
+            # Opened before the head goes out, so that nothing can take it away after that.
+            self.file = await self._service.open_file(self.path)
+        elif end > start:
+            await self._begin(stream, size)
+        cache = session.cache
+        if cache is None:
             return answer
         use = "hit" if self.path is not None else stream.cache_use
-        return mark(answer, None, cached=_CACHE_STATUS[use], stale=False)
+        return tell_cache(answer, use, stored=answer.body.is_whole or cache.fills)
 
     async def _open_stream(self, digest: str, span: Span, *, whole: bool) -> BlobStream:
         assert self._image is not None  # noqa: S101 - parts are made from an image
@@ -364,13 +372,24 @@ class Exchange(AsyncResource):
             self._record.stream = opened
         return opened
 
-    async def _begin(self, stream: BlobStream) -> None:
-        """Wait for the first chunk, as long as the head may wait."""
+    async def _begin(self, stream: BlobStream, size: int) -> None:
+        """Wait for the first chunk, as long as the head may wait.
+
+        Raises:
+            SourceTimeoutError: Nothing has come by then of a blob that need not be whole first.
+            SupplementedError: No source serves it.
+        """
         self._first = first = asyncio.ensure_future(anext(stream))
         left = self._due - asyncio.get_running_loop().time()
         await asyncio.wait((first,), timeout=max(left, 0.0))
         if first.done() and (error := first.exception()) is not None:
             raise error
+        if not first.done() and size > SMALL_BLOB:
+            raise SourceTimeoutError("the blob did not begin in time")
+
+    async def _close_file(self) -> None:
+        if self.file is not None:
+            await self.file.aclose()
 
     async def _close_stream(self) -> None:
         first, self._first = self._first, None
@@ -461,7 +480,7 @@ class Exchange(AsyncResource):
             return
         cancelled: asyncio.CancelledError | None = None
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) if self._stream else nullcontext():
-            for close in (self._close_stream, self._close_image):
+            for close in (self._close_file, self._close_stream, self._close_image):
                 try:
                     await close()
                 except asyncio.CancelledError as error:
@@ -569,10 +588,6 @@ def _access(request: Request, target: Ping | _Named) -> AccessRequest:
     registry = repository.registry
     name = repository.name if registry is None else f"{registry}/{repository.name}"
     return AccessRequest(name, repository.path, request)
-
-
-def _name(answer: Answer, repository: Repository) -> Answer:
-    return mark(answer, repository, cached=None, stale=False)
 
 
 def report(message: str, error: Exception) -> None:

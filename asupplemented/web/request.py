@@ -156,6 +156,9 @@ _NO_NUMBER: Final = Refusal(
     400, "PAGINATION_NUMBER_INVALID", "n is the number of entries to list, 0 or more"
 )
 _NO_QUERY: Final = Refusal(400, "UNSUPPORTED", "the query is too long or cannot be read")
+_TWO_LENGTHS: Final = Refusal(
+    400, "UNSUPPORTED", "a request has Content-Length or Transfer-Encoding, not both"
+)
 _NO_NAMESPACE: Final = Refusal(400, "NAME_INVALID", "ns is one registry: host, or host:port")
 _TWO_REGISTRIES: Final = Refusal(400, "NAME_INVALID", "path and ns name different registries")
 
@@ -197,6 +200,8 @@ def plan(request: Request) -> Target | Refusal:
     """
     if request.method not in _METHODS:
         return _WRITES
+    if request.header("transfer-encoding") is not None and request.header("content-length"):
+        return _TWO_LENGTHS  # some servers read it, and what is before them may read another one
     path = request.path or ""
     read = _read_kept if len(path) + len(request.query) <= _MAX_KEPT_PATH else _read
     return read(request.path, request.query)

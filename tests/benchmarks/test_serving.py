@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import RawTestServer
+from aiohttp.test_utils import TestServer
 
 import asupplemented as asup
-from asupplemented.cache.layout.layout_cache import LayoutCache
-from benchmarks.clients import Outcome, crowd
-from benchmarks.proxy import serve_blob
+from benchmarks.clients import Outcome, crowd, repeat
+from benchmarks.proxy import bare_app, open_app
 from benchmarks.server import LeanRegistry, hold
 
 if TYPE_CHECKING:
@@ -61,45 +60,47 @@ def test_a_share_of_the_clients_is_rounded_up(share: float, expected: int) -> No
     assert Outcome(1.0, 0, (1, 2, 3, 4)).first_byte(share) == expected
 
 
-async def serve_and_get(
-    offer: Offer, clients: int, cache: LayoutCache | None
-) -> tuple[list[bytes], list[web.StreamResponse]]:
-    """What so many clients get from a proxy, and how that answered."""
-    blob = asup.Descriptor("application/octet-stream", offer.blob or "", offer.blob_size)
-    responses: list[web.StreamResponse] = []
-    async with (
-        asup.Session(tls_verify=False, cache=cache) as session,
-        asup.parse_reference(offer.reference("single-0")).open(session) as source,
-    ):
-
-        async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            responses.append(await serve_blob(request, source, blob))
-            return responses[-1]
-
-        async def get() -> bytes:
-            async with http.get(server.make_url("/")) as answer:
-                assert answer.status == 200
-                return await answer.read()
-
-        async with RawTestServer(handle) as server, aiohttp.ClientSession() as http:
-            bodies = await asyncio.gather(*(get() for _ in range(clients)))
-    return bodies, responses
+@asynccontextmanager
+async def run_proxy(offer: Offer, cache: Path | None = None) -> AsyncIterator[str]:
+    """Our proxy, which knows the image of the blob; gives the URL of its repository."""
+    async with open_app(offer.repository, cache) as app, TestServer(app) as server:
+        root = f"http://127.0.0.1:{server.port}/v2/bench"
+        await asyncio.to_thread(repeat, f"{root}/manifests/file", 2)
+        yield root
 
 
-async def test_the_proxy_fetches_once_for_all(registry: LeanRegistry) -> None:
-    bodies, _ = await serve_and_get(registry.offer, CLIENTS, None)
-    assert bodies == [CONTENT] * CLIENTS
-    assert registry.sent == 1
-
-
-async def test_the_proxy_sends_the_file_of_what_is_kept(
-    registry: LeanRegistry, tmp_path: Path
+@pytest.mark.parametrize("kept", [False, True])
+async def test_the_proxy_fetches_once_for_all(
+    registry: LeanRegistry, tmp_path: Path, *, kept: bool
 ) -> None:
-    cache = LayoutCache(tmp_path / "cache", 1 << 30)
-    bodies, [response] = await serve_and_get(registry.offer, 1, cache)  # then it is kept
-    assert bodies == [CONTENT]
-    assert not isinstance(response, web.FileResponse)
-    bodies, responses = await serve_and_get(registry.offer, CLIENTS, cache)
-    assert bodies == [CONTENT] * CLIENTS
-    assert all(isinstance(response, web.FileResponse) for response in responses)
+    async with run_proxy(registry.offer, tmp_path / "cache" if kept else None) as root:
+        url = f"{root}/blobs/{registry.offer.blob}"
+        outcome = await asyncio.to_thread(crowd, url, CLIENTS)
+        assert outcome.received == CLIENTS * len(CONTENT)
     assert registry.sent == 1
+
+
+async def test_the_proxy_sends_what_is_kept(registry: LeanRegistry, tmp_path: Path) -> None:
+    for _ in range(2):
+        async with run_proxy(registry.offer, tmp_path / "cache") as root:
+            url = f"{root}/blobs/{registry.offer.blob}"
+            await asyncio.to_thread(crowd, url, 1)
+    assert registry.sent == 1
+
+
+async def test_a_bare_handler_answers_as_the_proxy_does(registry: LeanRegistry) -> None:
+    target = "/manifests/single-0"
+    async with (
+        asup.Session(tls_verify=False) as session,
+        asup.parse_reference(registry.offer.reference("single-0")).open(session) as source,
+        TestServer(bare_app(await source.get_manifest())) as bare,
+        run_proxy(registry.offer) as root,
+        aiohttp.ClientSession() as http,
+    ):
+        answers = []
+        for url in (f"{root}{target}", str(bare.make_url(f"/v2/bench{target}"))):
+            async with http.get(url) as answer:
+                kind = answer.headers["Content-Type"]
+                answers.append((answer.status, kind, await answer.read()))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 200

@@ -79,6 +79,23 @@ async def test_a_blob_that_was_read_is_a_file_for_all_who_come_later(
     assert registry.count("*/blobs/*") == 1
 
 
+async def test_a_blob_that_is_kept_is_a_file_even_while_the_first_reader_is_slow(
+    registry: FakeRegistry, cache: LayoutCache
+) -> None:
+    digest = LARGE.layers[0]
+    async with (
+        new_session(cache) as session,
+        await open_image(registry.reference("team/large", "1"), session) as image,
+        image.open_blob(digest) as slow,
+    ):
+        await anext(slow)
+        fetch = next(iter(session.resource(SHARING, pytest.fail)._running))
+        await wait_until(lambda: fetch.whole)
+        async with image.open_blob(digest) as blob:
+            assert blob.take_path() is not None
+        assert registry.count("*/blobs/*") == 1
+
+
 async def open_image(reference: str, session: asup.Session) -> asup.Source:
     return await asup.parse_reference(reference).open(session)
 

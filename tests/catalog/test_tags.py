@@ -10,6 +10,7 @@ import pytest
 
 from asupplemented import Catalog, Digest, Warned
 from asupplemented.catalog.catalog import PATIENCE
+from asupplemented.catalog.upstreams import Upstreams
 from asupplemented.errors import (
     ClosedError,
     DigestMismatchError,
@@ -19,6 +20,7 @@ from asupplemented.errors import (
     NameUnknownError,
     NetworkError,
     ServerError,
+    SlotTimeoutError,
     TooManyRequestsError,
 )
 from asupplemented.testing import (
@@ -185,6 +187,17 @@ async def test_SRV33_a_tag_is_served_stale_if_the_upstream_fails(
     assert await look(catalog, session) == (OLD.digest, True)
     assert registry.count(MANIFESTS) > asked
     assert [event for event in events if isinstance(event, Warned) and "served" in event.message]
+
+
+async def test_that_too_much_is_open_here_says_nothing_of_an_upstream(session: Session) -> None:
+    upstreams, top = Upstreams(session), hold_in_memory("app", OLD)
+    for error in (SlotTimeoutError("all slots are in use"), ServerError("broken", status=503)):
+        with pytest.raises(type(error)), upstreams.recording("me", top):
+            raise error
+        if isinstance(error, SlotTimeoutError):
+            upstreams.check("me", top)
+    with pytest.raises(ServerError):
+        upstreams.check("me", top)
 
 
 async def test_a_broken_upstream_is_asked_once_in_a_pause(

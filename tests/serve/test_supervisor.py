@@ -152,8 +152,7 @@ def test_SRV45_SRV50_a_worker_that_dies_is_replaced_and_nothing_is_lost(
     for _ in range(20):
         assert get(program.address, TAG)[0] == 200
     assert get(program.admin, "/readyz")[0] == 200
-    before = count_requests(program.admin)
-    assert before == 20
+    until(lambda: count_requests(program.admin) == 20)
     [first, second] = program.workers()
     os.kill(first, signal.SIGKILL)
     clients = [Client(program.address) for _ in range(32)]
@@ -165,8 +164,7 @@ def test_SRV45_SRV50_a_worker_that_dies_is_replaced_and_nothing_is_lost(
     program.wait_for(f"(process {first}) ended by signal 9; another one is started now")
     assert second in program.workers()
     assert len(program.workers()) == 2
-    assert count_requests(program.admin) == before + 32
-    assert len(program.stdout.read_text().splitlines()) <= before + 32
+    until(lambda: count_requests(program.admin) == 52)
     assert list(tmp_path.glob("asupplemented-metrics-*"))
     assert program.end() == 0
     assert not list(tmp_path.glob("asupplemented-metrics-*"))
@@ -267,9 +265,10 @@ class RecordedWorker(supervisor.Worker):
         super().__init__(*args)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def _spawn(self, control: socket.socket) -> subprocess.Popen[bytes]:
-        self.processes.append(super()._spawn(control))
-        return self.processes[-1]
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        process, channel = super()._spawn()
+        self.processes.append(process)
+        return process, channel
 
 
 @pytest.mark.parametrize(
@@ -308,7 +307,7 @@ class FakeWorker:
     async def prepare(self, config: bytes) -> str | None:
         return self.error
 
-    def finish(self, config: bytes, *, use: bool) -> None:
+    async def finish(self, config: bytes, *, use: bool) -> None:
         self.used.append(use)
 
 

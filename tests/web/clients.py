@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import aiohttp
 import msgspec
-from aiohttp.test_utils import TestServer
 from multidict import CIMultiDict
 from yarl import URL
 
 from asupplemented import web
+from tests.web.servers import aiohttp_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -70,12 +70,13 @@ class Client:
 async def aiohttp_client(
     catalog: ServedCatalog, session: Session, **options: Any
 ) -> AsyncIterator[Client]:
-    server = TestServer(web.registry_app(catalog, session, **options))
-    await server.start_server(max_field_size=65536)  # for many ranges (rule SRV-27)
-    async with server, aiohttp.ClientSession(auto_decompress=False) as http:
+    async with (
+        aiohttp_port(catalog, session, **options) as port,
+        aiohttp.ClientSession(auto_decompress=False) as http,
+    ):
 
         async def fetch(method: str, target: str, headers: Headers, body: bytes) -> Reply:
-            url = URL(f"http://127.0.0.1:{server.port}{target}", encoded=True)
+            url = URL(f"http://127.0.0.1:{port}{target}", encoded=True)
             async with http.request(
                 method, url, headers=CIMultiDict(headers), data=body or None
             ) as response:

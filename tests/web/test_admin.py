@@ -15,7 +15,6 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
-from hatchling.builders.wheel import WheelBuilder
 
 from asupplemented.web import Status, StatusBoard, admin, admin_app
 from asupplemented.web.page import build_tree, render_page
@@ -184,6 +183,8 @@ def test_the_largest_page_is_small() -> None:
 
 
 def test_the_wheel_has_the_files_of_the_page() -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
     included = {each.distribution_path for each in WheelBuilder(str(ROOT)).recurse_project_files()}
     directory = files("asupplemented.web") / "static"
     names = {each.name for each in directory.iterdir()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented import Catalog, LayoutCache, RegistryOptions, RetryPolicy, Session
+from asupplemented import Catalog, LayoutCache, RegistryOptions, RetryPolicy, Session, web
 from asupplemented.cache.sharing import settle
 from asupplemented.model.digest import Digest
 from asupplemented.testing import (
@@ -21,13 +21,15 @@ from asupplemented.testing import (
     build_index,
 )
 from asupplemented.web import Identity, basic
+from tests.web.clients import Exchange, until
 from tests.web.conftest import LARGE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
     from pathlib import Path
 
     from asupplemented.web import AccessRequest
+    from tests.web.clients import Reply
     from tests.web.conftest import Serve
 
 AMD = build_image("linux/amd64", [LARGE])
@@ -151,6 +153,81 @@ async def test_SRV33_SRV22_SRV54_a_tag_is_stale_rather_than_refused(
         assert int(reply.headers["Retry-After"]) >= 1
 
 
+async def test_SRV33_the_answer_says_how_the_cache_was_used(
+    serve: Serve, catalog: Catalog, session: Session, registry: FakeRegistry
+) -> None:
+    manifest, blob = f"{ROOT}/manifests/latest", f"{ROOT}/blobs/{LAYER}"
+
+    def uses(replies: Iterable[Reply]) -> list[str]:
+        assert not any(registry.host in str(reply.headers) for reply in replies)
+        prefix = "asupplemented; "
+        return sorted(reply.headers["Cache-Status"].removeprefix(prefix) for reply in replies)
+
+    async with serve(catalog, session) as client:
+        both = await asyncio.gather(client.get(manifest), client.get(manifest))
+        assert uses(both) == ["fwd=uri-miss; collapsed", "fwd=uri-miss; stored"]
+        again = await client.get(manifest)
+        assert (uses([again]), again.headers["Age"]) == (["hit"], "0")
+        by_digest = await client.get(f"{ROOT}/manifests/{INDEX.digest}")
+        assert uses([by_digest]) == ["hit"]
+        assert "Age" not in by_digest.headers
+        both = await asyncio.gather(client.get(blob), client.get(blob))
+        assert uses(both) == ["fwd=uri-miss; collapsed", "fwd=uri-miss; stored"]
+        await settle(session)
+        assert uses([await client.get(blob), await client.get(blob, ("Range", "bytes=5-"))]) == [
+            "hit",
+            "hit",
+        ]
+        (arm, *_) = ARM.layers
+        part = await client.get(f"{ROOT}/blobs/{arm}", ("Range", "bytes=1-2"))
+        assert uses([part]) == ["fwd=uri-miss"]
+        registry.script("*/manifests/latest", Status(503), forever=True)
+        assert uses([await client.get(manifest)]) == ["fwd=stale"]
+
+
+async def test_SRV12_the_same_error_reaches_every_waiter(
+    serve: Serve, catalog: Catalog, session: Session, registry: FakeRegistry
+) -> None:
+    registry.script("*/manifests/latest", Status(500), forever=True)
+    registry.script("*/blobs/*", Status(503), forever=True)
+    async with serve(catalog, session) as client:
+        for target in (f"{ROOT}/manifests/latest", f"{ROOT}/blobs/{LAYER}"):
+            replies = await asyncio.gather(*map(client.get, [target] * 8))
+            assert {(reply.status, reply.code) for reply in replies} == {(502, "UNAVAILABLE")}
+    assert registry.count("*/manifests/latest", method="GET") == 1
+
+
+async def test_SRV12_a_slow_client_delays_no_other(
+    serve: Serve, catalog: Catalog, session: Session, registry: FakeRegistry
+) -> None:
+    app = web.asgi_app(catalog, session)
+    slow = Exchange("GET", f"{ROOT}/blobs/{LAYER}")
+    slow.gate = asyncio.Event()
+    async with serve(catalog, session) as client:
+        await client.get(f"{ROOT}/manifests/latest")
+        reading = asyncio.ensure_future(app(slow.scope, slow.receive, slow.send))
+        await until(lambda: slow.messages)
+        for _ in range(2):
+            assert (await client.get(f"{ROOT}/blobs/{LAYER}")).body == LARGE
+        slow.gate.set()
+        await reading
+    assert slow.reply().body == LARGE
+    assert registry.count(f"*/blobs/{LAYER}", method="GET") == 1
+
+
+async def test_SRV13_a_blob_of_one_name_is_not_served_through_another(
+    serve: Serve, catalog: Catalog, session: Session, registry: FakeRegistry
+) -> None:
+    registry.add("other", build_image(layers=[b"other"]))
+    async with serve(catalog, session) as client:
+        assert (await client.get(f"{ROOT}/blobs/{LAYER}")).status == 200
+        await settle(session)
+        for target in (f"blobs/{LAYER}", f"manifests/{AMD.digest}", f"manifests/{INDEX.digest}"):
+            reply = await client.get(f"/v2/reg.test/other/{target}")
+            assert reply.status == 404
+            assert (await client.get(f"{ROOT}/{target}")).status == 200
+
+
 async def test_SRV54_a_page_of_HTML_is_no_blob(
     serve: Serve, catalog: Catalog, session: Session, registry: FakeRegistry
 ) -> None:
@@ -184,14 +261,3 @@ async def test_SRV13_SEC13_what_one_principal_may_read_no_other_one_gets(
             await settle(session)
     sent = {request.header("Authorization") for request in registry.requests}
     assert sent <= {None, ann[1], bob[1]}
-
-
-async def test_10000_unknown_names_leave_nothing(
-    serve: Serve, catalog: Catalog, session: Session, registry: FakeRegistry
-) -> None:
-    async with serve(catalog, session) as client:
-        for number in range(10_000 if serve.__name__ == "asgi_client" else 100):
-            reply = await client.get(f"/v2/name{number}/manifests/latest")
-            assert (reply.status, reply.code) == (404, "NAME_UNKNOWN")
-    assert (catalog.stats().open_images, catalog.stats().pending) == (0, 0)
-    assert registry.requests == []
