@@ -14,7 +14,7 @@ from asupplemented.aio.files import map_os_error
 from asupplemented.aio.lru import LRU
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.documents import (
-    is_visible,
+    find_visible,
     list_readable,
     read_bytes,
 )
@@ -100,10 +100,7 @@ async def find_directory(registry: str, paths: ConfigurationPaths) -> Path | Non
         paths.shipped_path(_DIRECTORY),
         paths.system_path(_DIRECTORY, "docker"),
     )
-    for root in roots:
-        if root is not None and await is_visible(root / registry):
-            return root / registry
-    return None
+    return await find_visible(None if root is None else root / registry for root in roots)
 
 
 async def read_certificates(directory: Path | None) -> Certificates:

@@ -95,10 +95,10 @@ async def test_TLS01_what_may_not_be_seen_is_not_there(
     hidden = machine.write_user(f"certs.d/{HOST}/x").parent
     seen = machine.write_system(f"containers/certs.d/{HOST}/x").parent
 
-    async def see(path: Path, mode: int) -> bool:
+    def see(path: Path, mode: int) -> bool:
         return path != hidden
 
-    monkeypatch.setattr("aiofiles.os.access", see)
+    monkeypatch.setattr("os.access", see)
     assert await find_directory(HOST, machine.paths) == seen
 
 
