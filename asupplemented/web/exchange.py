@@ -29,6 +29,7 @@ from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
     ForbiddenError,
+    ImageNotFoundError,
     LayoutError,
     NameUnknownError,
     RangeError,
@@ -290,9 +291,12 @@ class Exchange(AsyncResource):
             case BlobTarget():
                 return await self._find_blob(target, session, private=private)
             case TagsTarget(repository, page):
-                tags = await catalog.list_tags(
-                    session, repository.name, registry=repository.registry
-                )
+                try:
+                    tags = await catalog.list_tags(
+                        session, repository.name, registry=repository.registry
+                    )
+                except ImageNotFoundError as error:  # no member has the repository
+                    raise NameUnknownError(error.message) from error
                 return answer_tags(request, repository, tags, page)
             case ReferrersTarget(repository, digest, artifact_type, page):
                 found = await catalog.list_referrers(
