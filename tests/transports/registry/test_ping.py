@@ -271,7 +271,7 @@ async def test_PING03_a_plain_server_that_leaves_TLS_hanging_is_not_waited_for()
 
 async def test_PING03_both_are_given_up_if_neither_is_alive() -> None:
     missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    settings = {"timeouts": Timeouts(connect=0.1), "options": limited(head_start=HEAD_START)}
+    settings = {"timeouts": Timeouts(connect=1), "options": limited(head_start=HEAD_START)}
     async with serve_bytes(missing, deaf_to=b"\x16") as host, watch(**settings) as watched:
         with pytest.raises(UnexpectedStatusError, match="and over https before that"):
             await watched.open(f"docker://{host}/a")
@@ -406,7 +406,7 @@ async def test_a_registry_that_trickles_its_head_is_given_up() -> None:
     slow = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000
     async with (
         serve_bytes(slow, every=0.01, size=6) as host,
-        watch(timeouts=Timeouts(first_byte=0.1, connect=0.1)) as watched,
+        watch(timeouts=Timeouts(first_byte=0.1, connect=1)) as watched,
     ):
         with pytest.raises(SourceTimeoutError):
             await watched.open(f"docker://{host}/a")
