@@ -58,7 +58,7 @@ TTL: Final = 10.0
 """Seconds after which the lease of a host that died is free again."""
 
 _RENEWALS: Final = 3
-"""Renewals within one time to live: one or two of them may fail without harm."""
+"""Renewals within one time to live. One may fail without harm; the third would come too late."""
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
