@@ -33,14 +33,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, Opening, ResourceKey
 from asupplemented.aio.concurrency import SingleFlightMap, TaskMap
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.catalog.budget import RequestBudget
 from asupplemented.catalog.images import (
     CatalogEntry,
     CatalogImage,
+    HeldManifest,
     ImageKey,
     OpenImage,
     OpenImages,
+    Scope,
 )
 from asupplemented.catalog.names import Defaults, Names, pin
 from asupplemented.catalog.upstreams import Upstreams, is_outage
@@ -59,7 +62,7 @@ from asupplemented.model.name import DEFAULT_TAG, is_tag
 from asupplemented.supplemented.source import SupplementedSource
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
 
     from asupplemented.abc import Context
     from asupplemented.catalog.names import Allow, Named
@@ -71,6 +74,10 @@ __all__ = ("Catalog", "CatalogStats")
 
 PATIENCE: Final = 3.0
 """Seconds that a request waits for an image to be confirmed, if the image may be served stale."""
+
+
+MAX_KNOWN: Final = 256
+"""Names, counted for each identity, whose manifests in memory are found without waiting."""
 
 
 class CatalogStats(NamedTuple):
@@ -134,6 +141,7 @@ class Catalog(AsyncResource):
         "_closed",
         "_images",
         "_key",
+        "_known",
         "_names",
         "_openings",
         "_referrers",
@@ -169,6 +177,8 @@ class Catalog(AsyncResource):
         self._tags = SingleFlightMap[object, tuple[str, ...]]()
         self._referrers = SingleFlightMap[object, tuple[Descriptor, ...]]()
         self._key = ResourceKey[Upstreams]("upstreams of a catalog")
+        self._known = LRU["Hashable", Scope](MAX_KNOWN)
+        """The scopes of names that were found, and are allowed, for `peek`."""
         self._closed = False
 
     def open(
@@ -208,6 +218,36 @@ class Catalog(AsyncResource):
             return await self._open_tag(view, which)
 
         return Opening(opener, (name, which))
+
+    def peek(
+        self, session: Context, name: str, reference: str, *, registry: str | None = None
+    ) -> HeldManifest | None:
+        """The manifest of a tag or digest, if nothing has to be waited for.
+
+        It is what `open` and `CatalogImage.get_manifest` give, without a lease: the image is open,
+        its tag need not be confirmed, and the manifest is in memory. None says nothing: use `open`.
+
+        Args:
+            session: As for `open`.
+            name: As for `open`.
+            reference: A tag or a digest.
+            registry: As for `open`.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        upstreams = self._upstreams(session)
+        known = self._known.get(_identify(upstreams, session, name, registry))
+        if known is None or self._closed:
+            return None
+        if ":" in reference:
+            opened = self._images.find_manifest(known, reference)
+            return None if opened is None else opened.peek(reference, stale=False, age=0.0)
+        now = upstreams.clock.now()
+        opened = self._images.find(ImageKey(known, reference)) if is_tag(reference) else None
+        if opened is None or opened.digest is None or opened.due <= now:
+            return None
+        return opened.peek(opened.digest, stale=opened.failed, age=opened.age(now))
 
     async def list_tags(
         self, session: Context, name: str, *, registry: str | None = None
@@ -287,7 +327,7 @@ class Catalog(AsyncResource):
                 continue
             if " " in key.which:
                 continue  # a single member, open for its blobs
-            age = max(now - opened.confirmed, 0.0) if is_tag(key.which) else None
+            age = opened.age(now) if is_tag(key.which) else None
             found.append(
                 CatalogEntry(
                     *(opened.name, key.which, source.resolution),
@@ -327,7 +367,10 @@ class Catalog(AsyncResource):
         group = await self._names.find(name, registry)
         full = name if registry is None else f"{registry}/{name}"
         upstreams = self._upstreams(session)
-        return View(session, group, upstreams, self._images, self._budget, full)
+        view = View(session, group, upstreams, self._images, self._budget, full)
+        if self._names.are_fixed:
+            self._known.put(_identify(upstreams, session, name, registry), view.scope)
+        return view
 
     async def _open_tag(self, view: View, tag: str) -> CatalogImage:
         if not is_tag(tag):
@@ -344,8 +387,7 @@ class Catalog(AsyncResource):
                     use = "joined" if joined else "miss"
             # Another request may have evicted it while this one waited.
             if opened.digest is not None and opened.acquire():
-                age = max(view.now() - opened.confirmed, 0.0)
-                stale = opened.failed
+                age, stale = opened.age(view.now()), opened.failed
                 return CatalogImage(opened, opened.digest, stale=stale, age=age, use=use)
 
     async def _refresh_in_time(
@@ -403,3 +445,8 @@ class Catalog(AsyncResource):
                 opened = await self._openings.run(key, work)
             if opened.acquire():
                 return CatalogImage(opened, digest, use=use)
+
+
+def _identify(upstreams: Upstreams, session: Context, name: str, registry: str | None) -> Hashable:
+    """A name as a client wrote it, for one identity (rule SEC-13)."""
+    return upstreams, session.principal, session.credentials, name, registry

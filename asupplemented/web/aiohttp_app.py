@@ -73,7 +73,7 @@ def registry_app(
         catalog, session, authenticate=authenticate, limits=limits, hide_refused=hide_refused
     )
     app = web.Application()
-    for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
+    for path in (r"/{tail:[\s\S]*}", ""):  # also with encoded line breaks
         app.router.add_route("*", path, handler)
     return app
 
@@ -103,9 +103,13 @@ def registry_handler(
 
 
 async def _respond(service: Service, watches: _Watches, request: web.Request) -> web.StreamResponse:
+    exchange = service.exchange(_read(service, request))
+    if exchange.begin():
+        async with exchange:
+            return await _send_bytes(request, exchange)
     watch = watches.begin(request)
     try:
-        async with service.exchange(_read(service, request)) as exchange:
+        async with exchange:
             if exchange.parts is None:
                 return await _send_bytes(request, exchange)
             return await _send_blob(request, exchange, watch)

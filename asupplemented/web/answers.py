@@ -130,7 +130,7 @@ class Answer(NamedTuple):
 
     def with_headers(self, *headers: tuple[str, str]) -> Answer:
         """The same answer with further headers."""
-        return self._replace(headers=(*self.headers, *headers))
+        return Answer(self.status, (*self.headers, *headers), self.body, self.length)
 
 
 def _answer(
