@@ -62,7 +62,7 @@ from asupplemented.model.name import DEFAULT_TAG, is_tag
 from asupplemented.supplemented.source import SupplementedSource
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from asupplemented.abc import Context
     from asupplemented.catalog.names import Allow, Named
@@ -77,7 +77,7 @@ PATIENCE: Final = 3.0
 
 
 MAX_KNOWN: Final = 256
-"""Names, counted for each identity, whose manifests in memory are found without waiting."""
+"""Names whose manifests in memory are found without waiting."""
 
 
 class CatalogStats(NamedTuple):
@@ -177,8 +177,8 @@ class Catalog(AsyncResource):
         self._tags = SingleFlightMap[object, tuple[str, ...]]()
         self._referrers = SingleFlightMap[object, tuple[Descriptor, ...]]()
         self._key = ResourceKey[Upstreams]("upstreams of a catalog")
-        self._known = LRU["Hashable", Scope](MAX_KNOWN)
-        """The scopes of names that were found, and are allowed, for `peek`."""
+        self._known = LRU[tuple[str, str | None], Scope](MAX_KNOWN)
+        """Names as clients write them, which were found and are allowed, for the last identity."""
         self._closed = False
 
     def open(
@@ -237,14 +237,15 @@ class Catalog(AsyncResource):
             ClosedError: The session is closed.
         """
         upstreams = self._upstreams(session)
-        known = self._known.get(_identify(upstreams, session, name, registry))
-        if known is None or self._closed:
+        scope = self._known.get((name, registry))
+        identity = (upstreams, session.principal, session.credentials)
+        if scope is None or scope.identity != identity or self._closed:
             return None
         if ":" in reference:
-            opened = self._images.find_manifest(known, reference)
+            opened = self._images.find_manifest(scope, reference)
             return None if opened is None else opened.peek(reference, stale=False, age=0.0)
         now = upstreams.clock.now()
-        opened = self._images.find(ImageKey(known, reference)) if is_tag(reference) else None
+        opened = self._images.find(ImageKey(scope, reference)) if is_tag(reference) else None
         if opened is None or opened.digest is None or opened.due <= now:
             return None
         return opened.peek(opened.digest, stale=opened.failed, age=opened.age(now))
@@ -369,7 +370,7 @@ class Catalog(AsyncResource):
         upstreams = self._upstreams(session)
         view = View(session, group, upstreams, self._images, self._budget, full)
         if self._names.are_fixed:
-            self._known.put(_identify(upstreams, session, name, registry), view.scope)
+            self._known.put((name, registry), view.scope)
         return view
 
     async def _open_tag(self, view: View, tag: str) -> CatalogImage:
@@ -445,8 +446,3 @@ class Catalog(AsyncResource):
                 opened = await self._openings.run(key, work)
             if opened.acquire():
                 return CatalogImage(opened, digest, use=use)
-
-
-def _identify(upstreams: Upstreams, session: Context, name: str, registry: str | None) -> Hashable:
-    """A name as a client wrote it, for one identity (rule SEC-13)."""
-    return upstreams, session.principal, session.credentials, name, registry

@@ -62,9 +62,10 @@ class Scope:
         group: What the name stands for.
     """
 
-    __slots__ = ("_hash", "_parts")
+    __slots__ = ("_hash", "_parts", "identity")
 
     def __init__(self, identity: Hashable, group: Hashable) -> None:
+        self.identity = identity
         self._parts = (identity, group)
         self._hash = hash(self._parts)
 
@@ -125,7 +126,8 @@ class OpenImage(AsyncResource):
         trouble: Tells once that it cannot be confirmed.
         reopen_after: Seconds after which it is opened again to include supplements that failed.
         blobs: Blobs that the repository has, and no manifest that is known here names.
-        held: Manifests that the source was asked for and has in memory, and where they come from.
+        held: Manifests that the source was asked for and has in memory, and where further requests
+            are told that they come from.
         listed: Manifests that it lists and that were not read yet.
     """
 
@@ -211,7 +213,9 @@ class OpenImage(AsyncResource):
         if held is None or self._retired:
             return None
         manifest, origin = held
-        return HeldManifest(manifest, _tell_origin(origin, "hit", stale=stale), stale, age)
+        if stale:
+            origin = _tell_origin(origin, None, stale=True)
+        return HeldManifest(manifest, origin, stale, age)
 
     def acquire(self) -> bool:
         """Begin a lease; False if the image was retired."""
@@ -377,7 +381,7 @@ class CatalogImage(AsyncResource):
         manifest = await self.image.get_manifest(self.digest)
         origin = before if before.held else self.image.trace_manifest(self.digest)
         if origin.held:
-            opened.held[self.digest] = manifest, origin
+            opened.held[self.digest] = manifest, _tell_origin(origin, "hit", stale=False)
         self.origin = _tell_origin(origin, self._use if before.held else None, stale=self.stale)
         return manifest
 

@@ -120,12 +120,13 @@ async def _respond(service: Service, watches: _Watches, request: web.Request) ->
 def _read(service: Service, request: web.Request) -> Request:
     resource = request.match_info.route.resource
     mount = "" if resource is None else resource.canonical.removesuffix(_TAIL)
-    path, base = strip_mount(request.raw_path, mount)
+    target = request.raw_path
+    path, base = strip_mount(target, mount)
     return Request(
         method=request.method,
         path=path,
-        query=request.raw_path.partition("?")[2],
-        headers=tuple((name.lower(), value) for name, value in request.headers.items()),
+        query=target.partition("?")[2],
+        headers=tuple([(name.lower(), value) for name, value in request.headers.items()]),
         base=base,
         client=request.remote if service.names_clients else None,
         scheme=request.scheme if service.names_clients else "http",

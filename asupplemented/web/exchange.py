@@ -3,8 +3,8 @@
 An exchange has three phases. Entering it authenticates, asks the catalog and opens the blob, within
 one deadline; it never raises but for cancellation, since every failure is an answer. What needs no
 waiting, such as a manifest in memory, is answered by `Exchange.begin` before that, so it costs no
-timer and no watch on its client. Reading it gives the pieces of a body that must come from a stream. Leaving it frees the image and the stream,
-also in the middle, when the client has gone.
+timer and no watch on its client. Reading it gives the pieces of a body that must come from a
+stream. Leaving it frees the image and the stream, also in the middle, when the client has gone.
 
 The first chunk of a blob is awaited before the head goes out, so that a blob that is wrong or does
 not begin is an error rather than a body without bytes (rule SRV-24). If it takes longer than the
@@ -135,8 +135,9 @@ class Service:
     ) -> None:
         self.catalog = catalog
         self.authenticate = authenticate
-        peeks = isinstance(catalog, PeeksManifests) and authenticate is None
-        self.peek = catalog.peek if peeks else None
+        self.peek = (
+            catalog.peek if authenticate is None and isinstance(catalog, PeeksManifests) else None
+        )
         """Finds manifests that every client may have, without waiting."""
         self.limits = limits
         self.heads = WaitTimers(limits.head)
