@@ -19,12 +19,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict, deque
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from asupplemented._version import __version__
 from asupplemented.aio.breaker import BreakerState
 from asupplemented.aio.retry import Clock
 from asupplemented.aio.threads import run_blocking
@@ -348,7 +348,6 @@ class StatusBoard:
     def __init__(self, clock: Clock | None = None) -> None:
         self._wall = (clock or Clock()).wall
         self._started = self._wall()
-        self._version = _find_version()
         self._totals = Totals()
         self._members = _Newest(MAX_MEMBERS, lambda key: MemberStatus(source=key))
         self._requested = _Newest(MAX_NAMES, lambda key: RequestedName(name=key))
@@ -455,7 +454,7 @@ class StatusBoard:
         if cache is not None and usable:
             self._count_again(cache, usable[0])
         return Status(
-            version=self._version,
+            version=__version__,
             started=self._started,
             taken=self._wall(),
             totals=msgspec.structs.replace(self._totals),
@@ -724,13 +723,6 @@ E = TypeVar("E", EvictionStatus, WarningStatus)
 
 def _newest(entries: Iterable[E]) -> tuple[E, ...]:
     return tuple(sorted(entries, key=lambda entry: -entry.at)[:MAX_NEWEST])
-
-
-def _find_version() -> str | None:
-    try:
-        return version("asupplemented")
-    except PackageNotFoundError:
-        return None  # It runs from a directory.
 
 
 def _describe_names(catalog: Catalog) -> tuple[NameStatus, ...]:

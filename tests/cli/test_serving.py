@@ -287,6 +287,8 @@ async def test_a_proxy_serves_whatever_its_disk_does(
             for _ in range(2):
                 async with client.get(f"{url}/manifests/latest") as answer:
                     assert (answer.status, await answer.read()) == (200, TOP.raw)
+                async with client.get(f"{url}/manifests/{AMD.digest}") as answer:
+                    assert (answer.status, await answer.read()) == (200, AMD.raw)
                 async with client.get(f"{url}/blobs/{AMD.layers[1]}") as answer:
                     assert (answer.status, await answer.read()) == (200, AMD.blobs[AMD.layers[1]])
             if warning is not None:
@@ -296,7 +298,7 @@ async def test_a_proxy_serves_whatever_its_disk_does(
     assert process.returncode == 0
     logged = [json.loads(line) for line in out.splitlines()]
     assert [(each["route"], each["status"]) for each in logged] == [
-        *[("manifest", 200), ("blob", 200)] * 2,
+        *[("manifest", 200), ("manifest", 200), ("blob", 200)] * 2,
     ]
     asked = registry.count(f"/v2/library/app/blobs/{AMD.layers[1]}")
     assert asked == (1 if warning is None else 2)
