@@ -17,8 +17,8 @@ read when a client asks for them by digest, so a pull costs no requests for othe
 then in the group with its members at that digest. A digest that a cache has is no permission: the
 name itself must hold it (rule SRV-13).
 
-*A manifest in memory* is given by `peek` without a lease or a task, if its image is open and needs no
-confirmation. It trusts no name that a function decides on: such a function is asked each time.
+*A manifest in memory* is given by `peek` without a lease or a task, if its image is open and needs
+no confirmation. It knows no name that a function decides on: such a function is always asked.
 
 Tasks belong to the catalog, not to the request that began them. A client that gives up after 10
 seconds does not throw away what an upstream needs 20 seconds for: its next attempt joins the task.
