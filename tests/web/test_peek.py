@@ -72,9 +72,14 @@ class World:
     catalog: Catalog
     events: list[Event]
 
-    def service(self, catalog: Any, **options: Any) -> Service:
-        arguments = {"authenticate": None, "limits": Limits(), "hide_refused": False, **options}
-        return Service(catalog, self.session, **arguments)
+    def service(self, catalog: Any, authenticate: Any = None) -> Service:
+        return Service(
+            catalog,
+            self.session,
+            authenticate=authenticate,
+            limits=Limits(),
+            hide_refused=False,
+        )
 
     async def ask(self, service: Service, request: Request) -> tuple[Result, bool]:
         """The result of a request, and whether it was there before the exchange was entered."""
@@ -231,8 +236,13 @@ async def test_SRV10_nothing_is_at_hand_before_a_client_is_known(world: World) -
 
 async def test_a_function_is_asked_for_each_request(world: World) -> None:
     allowed = True
+
+    def allow(name: str, registry: str | None) -> bool:
+        del name, registry
+        return allowed
+
     names = {"team/app": f"docker://{world.registry.host}/team/app"}
-    async with Catalog(names, allow=lambda *_: allowed) as catalog:
+    async with Catalog(names, allow=allow) as catalog:
         service = world.service(catalog)
         for status in (200, 200, 404):
             allowed = status == 200
