@@ -17,6 +17,9 @@ read when a client asks for them by digest, so a pull costs no requests for othe
 then in the group with its members at that digest. A digest that a cache has is no permission: the
 name itself must hold it (rule SRV-13).
 
+*A manifest in memory* is given by `peek` without a lease or a task, if its image is open and needs
+no confirmation. It knows no name that a function decides on: such a function is always asked.
+
 Tasks belong to the catalog, not to the request that began them. A client that gives up after 10
 seconds does not throw away what an upstream needs 20 seconds for: its next attempt joins the task.
 
@@ -33,14 +36,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import AsyncResource, Opening, ResourceKey
 from asupplemented.aio.concurrency import SingleFlightMap, TaskMap
+from asupplemented.aio.lru import LRU
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.catalog.budget import RequestBudget
 from asupplemented.catalog.images import (
     CatalogEntry,
     CatalogImage,
+    HeldManifest,
     ImageKey,
     OpenImage,
     OpenImages,
+    Scope,
 )
 from asupplemented.catalog.names import Defaults, Names, pin
 from asupplemented.catalog.upstreams import Upstreams, is_outage
@@ -71,6 +77,10 @@ __all__ = ("Catalog", "CatalogStats")
 
 PATIENCE: Final = 3.0
 """Seconds that a request waits for an image to be confirmed, if the image may be served stale."""
+
+
+MAX_KNOWN: Final = 256
+"""Names whose manifests in memory are found without waiting."""
 
 
 class CatalogStats(NamedTuple):
@@ -134,6 +144,7 @@ class Catalog(AsyncResource):
         "_closed",
         "_images",
         "_key",
+        "_known",
         "_names",
         "_openings",
         "_referrers",
@@ -169,6 +180,8 @@ class Catalog(AsyncResource):
         self._tags = SingleFlightMap[object, tuple[str, ...]]()
         self._referrers = SingleFlightMap[object, tuple[Descriptor, ...]]()
         self._key = ResourceKey[Upstreams]("upstreams of a catalog")
+        self._known = LRU[tuple[str, str | None], Scope](MAX_KNOWN)
+        """Names as clients write them, which were found and are allowed, for the last identity."""
         self._closed = False
 
     def open(
@@ -208,6 +221,37 @@ class Catalog(AsyncResource):
             return await self._open_tag(view, which)
 
         return Opening(opener, (name, which))
+
+    def peek(
+        self, session: Context, name: str, reference: str, *, registry: str | None = None
+    ) -> HeldManifest | None:
+        """The manifest of a tag or digest, if nothing has to be waited for.
+
+        It is what `open` and `CatalogImage.get_manifest` give, without a lease: the image is open,
+        its tag need not be confirmed, and the manifest is in memory. None says nothing: use `open`.
+
+        Args:
+            session: As for `open`.
+            name: As for `open`.
+            reference: A tag or a digest.
+            registry: As for `open`.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        upstreams = self._upstreams(session)
+        scope = self._known.get((name, registry))
+        identity = (upstreams, session.principal, session.credentials)
+        if scope is None or scope.identity != identity or self._closed:
+            return None
+        if ":" in reference:
+            opened = self._images.find_manifest(scope, reference)
+            return None if opened is None else opened.peek(reference, stale=False, age=0.0)
+        now = upstreams.clock.now()
+        opened = self._images.find(ImageKey(scope, reference)) if is_tag(reference) else None
+        if opened is None or opened.digest is None or opened.due <= now:
+            return None
+        return opened.peek(opened.digest, stale=opened.failed, age=opened.age(now))
 
     async def list_tags(
         self, session: Context, name: str, *, registry: str | None = None
@@ -287,7 +331,7 @@ class Catalog(AsyncResource):
                 continue
             if " " in key.which:
                 continue  # a single member, open for its blobs
-            age = max(now - opened.confirmed, 0.0) if is_tag(key.which) else None
+            age = opened.age(now) if is_tag(key.which) else None
             found.append(
                 CatalogEntry(
                     *(opened.name, key.which, source.resolution),
@@ -327,7 +371,10 @@ class Catalog(AsyncResource):
         group = await self._names.find(name, registry)
         full = name if registry is None else f"{registry}/{name}"
         upstreams = self._upstreams(session)
-        return View(session, group, upstreams, self._images, self._budget, full)
+        view = View(session, group, upstreams, self._images, self._budget, full)
+        if self._names.are_fixed:
+            self._known.put((name, registry), view.scope)
+        return view
 
     async def _open_tag(self, view: View, tag: str) -> CatalogImage:
         if not is_tag(tag):
@@ -344,8 +391,7 @@ class Catalog(AsyncResource):
                     use = "joined" if joined else "miss"
             # Another request may have evicted it while this one waited.
             if opened.digest is not None and opened.acquire():
-                age = max(view.now() - opened.confirmed, 0.0)
-                stale = opened.failed
+                age, stale = opened.age(view.now()), opened.failed
                 return CatalogImage(opened, opened.digest, stale=stale, age=age, use=use)
 
     async def _refresh_in_time(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from asupplemented.abc import AsyncResource
+from asupplemented.abc import AsyncResource, ManifestTrace
 from asupplemented.aio.breaker import ReportOnce
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
@@ -28,7 +28,7 @@ from asupplemented.supplemented.source import SupplementedSource
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from asupplemented.abc import BlobStream, ManifestTrace, Source
+    from asupplemented.abc import BlobStream, Source
     from asupplemented.errors import SupplementedError
     from asupplemented.events import CacheUse
     from asupplemented.model.manifest import Manifest
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = (
     "CatalogEntry",
     "CatalogImage",
+    "HeldManifest",
     "ImageKey",
     "OpenImage",
     "OpenImages",
@@ -61,9 +62,10 @@ class Scope:
         group: What the name stands for.
     """
 
-    __slots__ = ("_hash", "_parts")
+    __slots__ = ("_hash", "_parts", "identity")
 
     def __init__(self, identity: Hashable, group: Hashable) -> None:
+        self.identity = identity
         self._parts = (identity, group)
         self._hash = hash(self._parts)
 
@@ -100,6 +102,15 @@ class CatalogEntry(NamedTuple):
     """Seconds since it was confirmed last; None for a digest, which never changes."""
 
 
+class HeldManifest(NamedTuple):
+    """A manifest in memory, with what `CatalogImage` says of it."""
+
+    manifest: Manifest
+    origin: ManifestTrace
+    stale: bool
+    age: float
+
+
 class OpenImage(AsyncResource):
     """An open source, and what is known of it.
 
@@ -115,6 +126,8 @@ class OpenImage(AsyncResource):
         trouble: Tells once that it cannot be confirmed.
         reopen_after: Seconds after which it is opened again to include supplements that failed.
         blobs: Blobs that the repository has, and no manifest that is known here names.
+        held: Manifests that the source was asked for and has in memory, and where further requests
+            are told that they come from.
         listed: Manifests that it lists and that were not read yet.
     """
 
@@ -126,6 +139,7 @@ class OpenImage(AsyncResource):
         "digest",
         "due",
         "failed",
+        "held",
         "listed",
         "name",
         "opened",
@@ -154,6 +168,7 @@ class OpenImage(AsyncResource):
         self.reopen_after = REOPEN_AFTER
         self.trouble = ReportOnce()
         self.blobs = LRU[str, Descriptor](MAX_BLOBS)
+        self.held: dict[str, tuple[Manifest, ManifestTrace]] = {}
         self._users = 0
         self._retired = False
 
@@ -161,6 +176,10 @@ class OpenImage(AsyncResource):
     def users(self) -> int:
         """Leases that were not closed."""
         return self._users
+
+    def age(self, now: float) -> float:
+        """Seconds since it was known last to be what its reference names."""
+        return max(now - self.confirmed, 0.0)
 
     def confirm(self, now: float, ttl: float) -> None:
         """Note that it is what its reference names."""
@@ -176,7 +195,7 @@ class OpenImage(AsyncResource):
             return ()
         return tuple(source.resolution.unavailable.values())
 
-    def has_manifest(self, digest: Digest) -> bool:
+    def has_manifest(self, digest: str) -> bool:
         """Whether it serves a manifest of that digest."""
         source = self.source
         return isinstance(source, SupplementedSource) and digest in source.resolution.sources
@@ -187,6 +206,16 @@ class OpenImage(AsyncResource):
         if isinstance(source, SupplementedSource) and digest in source.resolution.blobs:
             return source.resolution.descriptor(digest)
         return self.blobs.get(digest)
+
+    def peek(self, digest: str, *, stale: bool, age: float) -> HeldManifest | None:
+        """A manifest that is in memory, None if the source has to be asked for it."""
+        held = self.held.get(digest)
+        if held is None or self._retired:
+            return None
+        manifest, origin = held
+        if stale:
+            origin = _tell_origin(origin, None, stale=True)
+        return HeldManifest(manifest, origin, stale, age)
 
     def acquire(self) -> bool:
         """Begin a lease; False if the image was retired."""
@@ -232,7 +261,7 @@ class OpenImages(AsyncResource):
             self._used.get(key)
         return found
 
-    def find_manifest(self, scope: Scope, digest: Digest) -> OpenImage | None:
+    def find_manifest(self, scope: Scope, digest: str) -> OpenImage | None:
         """An image of a scope that serves a manifest."""
         for which, image in self._by_scope.get(scope, {}).items():
             if image.has_manifest(digest):
@@ -344,16 +373,16 @@ class CatalogImage(AsyncResource):
             SourceError: The member that serves it failed.
             ClosedError: The lease has ended.
         """
-        if not self._leased().has_manifest(self.digest):
+        opened = self._leased()
+        if not opened.has_manifest(self.digest):
             message = "this is the digest of a blob, not of a manifest"
             raise InstanceNotFoundError(message, digest=self.digest, digests=(self.digest,))
-        origin = self.image.trace_manifest(self.digest)
+        before = self.image.trace_manifest(self.digest)
         manifest = await self.image.get_manifest(self.digest)
-        if not origin.held:
-            origin = self.image.trace_manifest(self.digest)
-        elif origin.cache_use == "miss":
-            origin = origin._replace(cache_use=self._use)
-        self.origin = origin._replace(cache_use="stale") if self.stale else origin
+        origin = before if before.held else self.image.trace_manifest(self.digest)
+        if origin.held:
+            opened.held[self.digest] = manifest, _tell_origin(origin, "hit", stale=False)
+        self.origin = _tell_origin(origin, self._use if before.held else None, stale=self.stale)
         return manifest
 
     def open_blob(
@@ -420,6 +449,21 @@ class CatalogImage(AsyncResource):
     def __repr__(self) -> str:
         state = "closed" if self._opened is None else "stale" if self.stale else "open"
         return f"<CatalogImage {self.digest}, {state}>"
+
+
+def _tell_origin(origin: ManifestTrace, use: CacheUse | None, *, stale: bool) -> ManifestTrace:
+    """Where a manifest comes from, for one request.
+
+    Args:
+        origin: What the source says.
+        use: What it took to open the image, if the manifest was in memory then.
+        stale: Whether the image is stale.
+    """
+    if stale:
+        return ManifestTrace(origin.reference, "stale", origin.held)
+    if use is not None and origin.cache_use == "miss":
+        return ManifestTrace(origin.reference, use, origin.held)
+    return origin
 
 
 async def describe_blob(source: Source, digest: Digest) -> Descriptor:

@@ -152,6 +152,11 @@ class Names:
             self._fill(key, "name")  # what is wrong with a reference shows at once
 
     @property
+    def are_fixed(self) -> bool:
+        """Whether no function is asked, so that a name that was found once is always found."""
+        return self._function is None and not callable(self._allow)
+
+    @property
     def described(self) -> Mapping[str, tuple[str, ...]]:
         """The keys of the mapping and the references of each, as text; none for a function."""
         keys = (*self._exact.values(), *self._patterns)

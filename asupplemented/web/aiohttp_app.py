@@ -73,7 +73,7 @@ def registry_app(
         catalog, session, authenticate=authenticate, limits=limits, hide_refused=hide_refused
     )
     app = web.Application()
-    for path in ("", r"/{tail:[\s\S]*}"):  # also with encoded line breaks
+    for path in (r"/{tail:[\s\S]*}", ""):  # also with encoded line breaks
         app.router.add_route("*", path, handler)
     return app
 
@@ -103,9 +103,13 @@ def registry_handler(
 
 
 async def _respond(service: Service, watches: _Watches, request: web.Request) -> web.StreamResponse:
+    exchange = service.exchange(_read(service, request))
+    if exchange.begin():
+        async with exchange:
+            return await _send_bytes(request, exchange)
     watch = watches.begin(request)
     try:
-        async with service.exchange(_read(service, request)) as exchange:
+        async with exchange:
             if exchange.parts is None:
                 return await _send_bytes(request, exchange)
             return await _send_blob(request, exchange, watch)
@@ -116,12 +120,13 @@ async def _respond(service: Service, watches: _Watches, request: web.Request) ->
 def _read(service: Service, request: web.Request) -> Request:
     resource = request.match_info.route.resource
     mount = "" if resource is None else resource.canonical.removesuffix(_TAIL)
-    path, base = strip_mount(request.raw_path, mount)
+    target = request.raw_path
+    path, base = strip_mount(target, mount)
     return Request(
         method=request.method,
         path=path,
-        query=request.raw_path.partition("?")[2],
-        headers=tuple((name.lower(), value) for name, value in request.headers.items()),
+        query=target.partition("?")[2],
+        headers=tuple([(name.lower(), value) for name, value in request.headers.items()]),
         base=base,
         client=request.remote if service.names_clients else None,
         scheme=request.scheme if service.names_clients else "http",

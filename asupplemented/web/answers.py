@@ -130,7 +130,7 @@ class Answer(NamedTuple):
 
     def with_headers(self, *headers: tuple[str, str]) -> Answer:
         """The same answer with further headers."""
-        return self._replace(headers=(*self.headers, *headers))
+        return Answer(self.status, (*self.headers, *headers), self.body, self.length)
 
 
 def _answer(
@@ -200,26 +200,30 @@ def answer_manifest(
     request: Request, manifest: Manifest, *, by_digest: bool, private: bool = False
 ) -> Answer:
     """A manifest as it is stored, whatever the client accepts (rules SRV-02, SRV-03)."""
+    size = len(manifest.raw)
     headers = _describe_manifest(
-        manifest.media_type[:MAX_MEDIA_TYPE], manifest.digest, by_digest, private
+        manifest.media_type[:MAX_MEDIA_TYPE], manifest.digest, size, by_digest, private
     )
     condition = _check_conditions(request, manifest.digest, headers)
     if condition is not None:
         return condition
-    return _answer(request, 200, headers, manifest.raw, len(manifest.raw))
+    return Answer(200, headers, b"" if request.method == "HEAD" else manifest.raw, size)
 
 
 @lru_cache(MAX_KEPT)
 def _describe_manifest(
     media_type: str,
     digest: Digest,
+    size: int,
     by_digest: bool,  # noqa: FBT001 - a key of the cache
     private: bool,  # noqa: FBT001
 ) -> Headers:
     kind = media_type.partition(";")[0].strip()
     return (
+        _VERSION,
         *_identify(digest, immutable=by_digest, private=private),
         ("Content-Type", kind if _MEDIA_TYPE.fullmatch(kind) else OCTETS),
+        ("Content-Length", str(size)),
     )
 
 

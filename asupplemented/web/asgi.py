@@ -103,7 +103,9 @@ async def _respond(service: Service, scope: _Scope, receive: _Receive, send: _Se
     watch = _Watch(receive)
     try:
         request = _read(scope)
-        async with service.exchange(request) as exchange:
+        exchange = service.exchange(request)
+        exchange.begin()
+        async with exchange:
             await send(_start(exchange.answer, request))
             await _send_body(service, scope, send, exchange)
             exchange.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,23 @@ if TYPE_CHECKING:
     from asupplemented.model.manifest import Manifest
     from asupplemented.session import Session
 
-__all__ = ("ServedCatalog", "ServedImage")
+__all__ = ("PeeksManifests", "ServedCatalog", "ServedImage", "ServedManifest")
+
+
+class ServedManifest(Protocol):
+    """A manifest, and what an image says of it; see `ServedImage`."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def origin(self) -> ManifestTrace | None: ...
+
+    @property
+    def stale(self) -> bool: ...
+
+    @property
+    def age(self) -> float: ...
 
 
 class ServedImage(Protocol):
@@ -78,3 +94,14 @@ class ServedCatalog(Protocol):
         registry: str | None = None,
         artifact_type: str | None = None,
     ) -> Sequence[Descriptor]: ...
+
+
+@runtime_checkable
+class PeeksManifests(Protocol):
+    """A catalog that has manifests in memory."""
+
+    def peek(
+        self, session: Session, name: str, reference: str, *, registry: str | None = None
+    ) -> ServedManifest | None:
+        """What `ServedCatalog.open` gives, if nothing has to be waited for; else None."""
+        ...

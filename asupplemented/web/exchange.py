@@ -1,9 +1,10 @@
 """One request from its reading to the parts of its body: what both applications share.
 
 An exchange has three phases. Entering it authenticates, asks the catalog and opens the blob, within
-one deadline; it never raises but for cancellation, since every failure is an answer. Reading it
-gives the pieces of a body that must come from a stream. Leaving it frees the image and the stream,
-also in the middle, when the client has gone.
+one deadline; it never raises but for cancellation, since every failure is an answer. What needs no
+waiting, such as a manifest in memory, is answered by `Exchange.begin` before that, so it costs no
+timer and no watch on its client. Reading it gives the pieces of a body that must come from a
+stream. Leaving it frees the image and the stream, also in the middle, when the client has gone.
 
 The first chunk of a blob is awaited before the head goes out, so that a blob that is wrong or does
 not begin is an error rather than a body without bytes (rule SRV-24). If it takes longer than the
@@ -54,6 +55,7 @@ from asupplemented.web.answers import (
     name_registry,
     tell_cache,
 )
+from asupplemented.web.contract import PeeksManifests
 from asupplemented.web.record import Record
 from asupplemented.web.request import (
     BlobTarget,
@@ -74,10 +76,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asupplemented.abc import BlobStream
+    from asupplemented.model.manifest import Manifest
     from asupplemented.session import Session
     from asupplemented.web.access import Authenticate
     from asupplemented.web.answers import Answer
-    from asupplemented.web.contract import ServedCatalog, ServedImage
+    from asupplemented.web.contract import ServedCatalog, ServedImage, ServedManifest
     from asupplemented.web.ranges import Span
     from asupplemented.web.request import Repository, Request, Target
 
@@ -119,7 +122,7 @@ class Limits:
 class Service:
     """A catalog as it is served: makes an exchange for each request."""
 
-    __slots__ = ("_session", "authenticate", "catalog", "heads", "hide_refused", "limits")
+    __slots__ = ("_session", "authenticate", "catalog", "heads", "hide_refused", "limits", "peek")
 
     def __init__(
         self,
@@ -132,6 +135,10 @@ class Service:
     ) -> None:
         self.catalog = catalog
         self.authenticate = authenticate
+        self.peek = (
+            catalog.peek if authenticate is None and isinstance(catalog, PeeksManifests) else None
+        )
+        """Finds manifests that every client may have, without waiting."""
         self.limits = limits
         self.heads = WaitTimers(limits.head)
         """Limits the time of all heads with one timer."""
@@ -188,6 +195,7 @@ class Exchange(AsyncResource):
         "_request",
         "_service",
         "_stream",
+        "_target",
         "answer",
         "file",
         "path",
@@ -196,6 +204,8 @@ class Exchange(AsyncResource):
     answer: Answer
 
     def __init__(self, service: Service, request: Request) -> None:
+        self._target: Target | None = None
+        """What is to be found while the exchange is entered."""
         self.path: Path | None = None
         self.file: FileReader | None = None
         self._service = service
@@ -214,33 +224,52 @@ class Exchange(AsyncResource):
         """The body, if it is to be read from a blob."""
         return self.answer.body if isinstance(self.answer.body, BlobParts) else None
 
-    async def __aenter__(self) -> Self:
-        """Find the answer."""
+    def begin(self) -> bool:
+        """Read the request; call it once, before entering.
+
+        Returns:
+            Whether the answer is found already, so that entering waits for nothing.
+        """
         target = plan(self._request)
-        if self._record is not None:
-            self._record.target = target
+        record = self._record
+        if record is not None:
+            record.target = target
         if isinstance(target, Refusal):
             self.answer = answer_refusal(self._request, target)
+            return True
+        try:
+            if record is not None:
+                record.begin(self._service.session)
+            answer = self._peek(target) if isinstance(target, ManifestTarget) else None
+        except Exception as error:  # noqa: BLE001 - functions of the user may raise anything
+            answer = self._answer_failure(error)
+        if answer is None:
+            self._target = target
+            return False
+        self._conclude(target, answer)
+        return True
+
+    async def __aenter__(self) -> Self:
+        """Find the answer, unless `begin` did."""
+        target = self._target
+        if target is None:
             return self
         try:
-            if self._record is not None:
-                self._record.begin(self._service.session)
             answer = await self._find_in_time(target)
-        except SupplementedError as error:
-            answer = self._answer_failure(error)
         except Exception as error:  # noqa: BLE001 - functions of the user may raise anything
-            report("a request to the registry failed", error)
-            self.fail(error)
-            answer = answer_error(self._request, SupplementedError("the registry failed"))
+            answer = self._answer_failure(error)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
+        self._conclude(target, answer)
+        return self
+
+    def _conclude(self, target: Target, answer: Answer) -> None:
         if not isinstance(target, Ping):
             answer = name_registry(answer, target.repository)
         self.answer = answer
         if self._record is not None:
             self._record.size = answer.length
-        return self
 
     async def _find_in_time(self, target: Target) -> Answer:
         task = asyncio.current_task()
@@ -258,9 +287,12 @@ class Exchange(AsyncResource):
         finally:
             heads.end(task)
 
-    def _answer_failure(self, error: SupplementedError) -> Answer:
+    def _answer_failure(self, error: Exception) -> Answer:
         self.fail(error)
-        if self._service.hide_refused and isinstance(error, UnauthorizedError | ForbiddenError):
+        if not isinstance(error, SupplementedError):
+            report("a request to the registry failed", error)
+            error = SupplementedError("the registry failed")
+        elif self._service.hide_refused and isinstance(error, UnauthorizedError | ForbiddenError):
             error = NameUnknownError("upstream refused access")
         return answer_error(self._request, error)
 
@@ -327,14 +359,35 @@ class Exchange(AsyncResource):
         self, target: ManifestTarget, session: Session, *, private: bool
     ) -> Answer:
         image = await self._open(session, target.repository, target.reference)
-        manifest = await image.get_manifest()
-        origin = image.origin
+        return self._answer_manifest(target, await image.get_manifest(), image, private=private)
+
+    def _peek(self, target: ManifestTarget) -> Answer | None:
+        """The answer of `_find_manifest`, if the catalog has it at hand."""
+        service, repository = self._service, target.repository
+        if service.peek is None:
+            return None
+        held = service.peek(
+            service.session, repository.name, target.reference, registry=repository.registry
+        )
+        if held is None:
+            return None
+        return self._answer_manifest(target, held.manifest, held, private=False)
+
+    def _answer_manifest(
+        self,
+        target: ManifestTarget,
+        manifest: Manifest,
+        known: ServedImage | ServedManifest,
+        *,
+        private: bool,
+    ) -> Answer:
+        origin = known.origin
         if self._record is not None and origin is not None:
             self._record.source, self._record.cache, _ = origin
         by_digest = target.digest is not None
         answer = answer_manifest(self._request, manifest, by_digest=by_digest, private=private)
-        use = "stale" if image.stale else "" if origin is None else origin.cache_use
-        return tell_cache(answer, use, stored=True, age=None if by_digest else image.age)
+        use = "stale" if known.stale else "" if origin is None else origin.cache_use
+        return tell_cache(answer, use, stored=True, age=None if by_digest else known.age)
 
     async def _find_blob(self, target: BlobTarget, session: Session, *, private: bool) -> Answer:
         digest = target.digest

@@ -171,6 +171,12 @@ class _RefusedError(Exception):
         self.refusal = refusal
 
 
+@lru_cache(_MAX_KEPT)
+def _find_root(mount: str) -> str:
+    mount = mount.rstrip("/")
+    return mount if mount.endswith("/v2") else f"{mount}/v2"
+
+
 def strip_mount(target: str, mount: str) -> tuple[str | None, str]:
     """Find the path below the root of the endpoint.
 
@@ -188,8 +194,7 @@ def strip_mount(target: str, mount: str) -> tuple[str | None, str]:
     path = target.partition("?")[0]
     if not path.startswith("/"):
         path = _ORIGIN.sub("", path, count=1)
-    mount = mount.rstrip("/")
-    root = mount if mount.endswith("/v2") else f"{mount}/v2"
+    root = _find_root(mount)
     rest = path.removeprefix(root)
     if len(rest) == len(path) or (rest and not rest.startswith("/")):
         return None, root

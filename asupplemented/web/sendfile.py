@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ("SLICE", "can_send", "send_file")
 
-SLICE: Final = 512 * 1024
-"""The most bytes that one client is sent before the others have their turn."""
+SLICE: Final = 2 * 1024 * 1024
+"""The most bytes that one client is sent before the others have their turn.
+
+Each turn of the event loop costs CPU. Slices of 512 KiB cost two thirds more, and the wait for the
+first byte was no more even (64 clients of 64 MiB).
+"""
 
 _UNSUPPORTED: Final = frozenset((errno.EINVAL, errno.ENOSYS, errno.ENOTSUP))
 """What a system says that cannot send this file to this socket."""
