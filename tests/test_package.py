@@ -10,6 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 
+from asupplemented._version import __version__
 from tests.modules import PACKAGE, ROOT
 
 if TYPE_CHECKING:
@@ -82,5 +83,5 @@ def test_every_address_of_the_repository_is_the_one_of_the_metadata() -> None:
 
 def test_the_citation_names_the_version() -> None:
     lines = (ROOT / "CITATION.cff").read_text("utf-8").splitlines()
-    assert f"version: {PROJECT['version']}" in lines
+    assert f"version: {__version__}" in lines
     assert f"license: {PROJECT['license']}" in lines

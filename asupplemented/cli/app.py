@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asupplemented._version import __version__
 from asupplemented.abc import RemoteReference, WritableReference, reference_for
 from asupplemented.cli.caching import make_cache, prefetch
 from asupplemented.cli.options import (
@@ -69,11 +69,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the callback of an option
     if wanted:
-        try:
-            found = version("asupplemented")
-        except PackageNotFoundError:
-            found = "of unknown version: the package is not installed"
-        write_text(f"asupplemented {found}")
+        write_text(f"asupplemented {__version__}")
         raise typer.Exit
 
 
