@@ -159,7 +159,9 @@ def coverage(session: nox.Session) -> None:
     """Measure which branches of the package its tests take; the report fails below the floor."""
     install(session, "coverage", extras="cli,otel,prometheus,redis,s3")
     chosen = ("--ignore=tests/interop", "-m", "not slow", "--numprocesses=auto")
-    arguments = (*chosen, "--cov", "--cov-report=term", "--cov-report=html:coverage-html")
+    # measuring makes every test slower, those that come near the usual limit too
+    arguments = (*chosen, "--timeout=600", "--cov", "--cov-report=term")
+    arguments += ("--cov-report=html:coverage-html",)
     session.run("python", "-m", "pytest", *arguments, *session.posargs, env=KEEP_BYTECODE)
 
 
