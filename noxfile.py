@@ -160,9 +160,9 @@ def coverage(session: nox.Session) -> None:
     install(session, "coverage", extras="cli,otel,prometheus,redis,s3")
     chosen = ("--ignore=tests/interop", "-m", "not slow", "--numprocesses=auto")
     # measuring makes every test slower, those that come near the usual limit too
-    arguments = (*chosen, "--timeout=600", "--cov", "--cov-report=term")
-    arguments += ("--cov-report=html:coverage-html",)
-    session.run("python", "-m", "pytest", *arguments, *session.posargs, env=KEEP_BYTECODE)
+    measured = ("--timeout=600", "--cov", "--cov-report=term", "--cov-report=html:coverage-html")
+    arguments = (*chosen, *measured, *session.posargs)
+    session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 
 
 @nox.session
