@@ -31,6 +31,15 @@ INTEROP_PROGRAMS = {
 }
 """Program -> the Debian package that has it."""
 
+SCHEMAS = {
+    "citation-file-format": "CITATION.cff",
+    "dependabot": ".github/dependabot.yml",
+    "github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+    "github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
+    "github-workflows": ".github/workflows/*.yml",
+}
+"""Schema that comes with check-jsonschema -> the files that it describes."""
+
 KEEP_BYTECODE = {"PYTHONDONTWRITEBYTECODE": None}
 """Tests start many interpreters, each of which would compile the whole package again."""
 
@@ -74,10 +83,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format."""
+    """Check style, format, and the files that other programs read."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
+    for schema, pattern in SCHEMAS.items():
+        files = sorted(str(path) for path in Path().glob(pattern))
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *files)
 
 
 @nox.session
@@ -123,6 +135,43 @@ def docs(session: nox.Session) -> None:
     install(session, "docs")
     strict = ("--fail-on-warning", "--keep-going", "--fresh-env")
     session.run("python", "-m", "sphinx", *strict, "docs", "docs/_build/html", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build sdist and wheel into dist, check them, and run the wheel in a new environment."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "package"))
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    built = sorted(str(path) for path in Path("dist").iterdir())
+    session.run("twine", "check", "--strict", *built)
+    [wheel] = [path for path in built if path.endswith(".whl")]
+    fresh = Path(session.create_tmp(), "fresh")
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    python = str((fresh / "bin" / "python").absolute())
+    session.run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]", external=True)
+    # isolated, so that the package is imported from the wheel, not from the clone
+    session.run(python, "-I", "-m", "asupplemented", "--version", external=True)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which branches of the package its tests take; the report fails below the floor."""
+    install(session, "coverage", extras="cli,otel,prometheus,redis,s3")
+    chosen = ("--ignore=tests/interop", "-m", "not slow", "--numprocesses=auto")
+    # measuring makes every test slower, those that come near the usual limit too
+    measured = ("--timeout=600", "--cov", "--cov-report=term", "--cov-report=html:coverage-html")
+    arguments = (*chosen, *measured, *session.posargs)
+    session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Give each parser many variants of the documents in tests/corpus."""
+    install(session, "tests", extras="cli")
+    arguments = ("--numprocesses=auto", "tests/test_parsers.py", *session.posargs)
+    environment = {**KEEP_BYTECODE, "HYPOTHESIS_PROFILE": "thorough", "CI": None}
+    session.run("python", "-m", "pytest", *arguments, env=environment)
 
 
 @nox.session

@@ -306,3 +306,7 @@ def __getattr__(name: str) -> object:
     found = import_module(module)
     globals()[name] = found = getattr(found, attribute) if attribute else found
     return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,5 +1,18 @@
 """The site: ``nox -s docs`` builds it, and fails on each warning."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from sphinx.util import logging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
 project = "asupplemented"
 author = "The asupplemented authors"
 project_copyright = author
@@ -22,3 +35,60 @@ autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 python_use_unqualified_type_names = True
+
+USER_MODULES = (
+    "asupplemented",
+    *("asupplemented.abc", "asupplemented.limits", "asupplemented.telemetry"),
+    *("asupplemented.testing", "asupplemented.transports", "asupplemented.web"),
+)
+"""The modules that users import from; the reference has every public name of theirs."""
+
+PLAIN = frozenset({"attribute", "data", "property"})
+COLON = "\N{RATIO}"
+"""Stands for a colon while napoleon reads a docstring."""
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what this site needs besides its extensions."""
+    # before and after napoleon, which connects with the default priority of 500
+    app.connect("autodoc-process-docstring", hide_colons, priority=400)
+    app.connect("autodoc-process-docstring", show_colons, priority=600)
+    app.connect("env-check-consistency", check_reference)
+
+
+def hide_colons(
+    _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Hide colons from napoleon, which reads "a type: a text" in the docstring of an attribute.
+
+    The types of attributes are annotations, so a colon there is a colon of the sentence.
+    """
+    if what in PLAIN and lines:
+        lines[0] = lines[0].replace(":", COLON)
+
+
+def show_colons(
+    _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Undo `hide_colons`."""
+    if what in PLAIN:
+        lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+def check_reference(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public names that have no entry in the reference, lazy ones included."""
+    anchors = {name for name, *_ in env.get_domain("py").get_objects()}
+    for module, name in find_names():
+        value = getattr(import_module(module), name)
+        home = f"{getattr(value, '__module__', module)}.{name}"
+        if anchors.isdisjoint({f"{module}.{name}", f"asupplemented.{name}", home}):
+            logging.getLogger(__name__).warning("the reference lacks %s.%s", module, name)
+
+
+def find_names() -> Iterator[tuple[str, str]]:
+    """The public names of the modules for users, those that are modules aside."""
+    for module in USER_MODULES:
+        public = import_module(module)
+        for name in public.__all__:
+            if f"{module}.{name}" not in USER_MODULES:
+                yield module, name

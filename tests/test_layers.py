@@ -75,7 +75,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented.serve": AIOHTTP | {"bcrypt", "msgspec", "prometheus_client"},
     "asupplemented.session": frozenset({"aiohttp"}),
     "asupplemented.telemetry": frozenset({"opentelemetry", "prometheus_client"}),
-    "asupplemented.testing": AIOHTTP | {"msgspec", "pytest", "pytest_asyncio", "trustme"},
+    "asupplemented.testing": AIOHTTP | {"msgspec", "trustme"},
     "asupplemented.transports": frozenset({"msgspec"}),
     "asupplemented.transports.directory": frozenset({"msgspec"}),
     "asupplemented.transports.registry": AIOHTTP | {"msgspec"},
@@ -91,7 +91,6 @@ LAZY = frozenset(
         ("asupplemented.session", "aiohttp"),  # `import asupplemented` imports session
         ("asupplemented.telemetry", "opentelemetry"),  # an extra
         ("asupplemented.telemetry", "prometheus_client"),  # an extra
-        ("asupplemented.testing", "pytest_asyncio"),  # anyio's plugin runs the fixtures as well
         ("asupplemented.testing", "trustme"),  # few tests need TLS
         ("asupplemented.hostconfig", "yaml"),  # an extra
     }

@@ -67,6 +67,9 @@ _BARE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 _ENDS: Final = ("]", '"""', "'''")
 """What ends a value that has several lines."""
 
+_SHOWN: Final = 200
+"""The most characters of a key or a value that a message shows."""
+
 _TYPES: Final = re.compile("`([a-z |]+)`")
 _NAMES: Final = {
     "array": "an array",
@@ -232,7 +235,7 @@ def _convert(value: object, kind: object, field: FieldInfo, key: Key) -> object:
     reason = f"{reason[0].lower()}{reason[1:]}".replace(" | null", "").split(" - at `$")[0]
     reason = _TYPES.sub(lambda match: _name_types(match[1]), reason)
     advice = "" if "; write " in reason else _advise(field, key)
-    return Mistake(key, f"{_dotted(key)} = {_show(value)}: {reason}{advice}")
+    return Mistake(key, f"{_dotted(key)} = {_cut(_show(value))}: {reason}{advice}")
 
 
 def _is_list(value: object) -> bool:
@@ -322,7 +325,12 @@ def _name_types(names: str) -> str:
 
 
 def _dotted(key: Sequence[str]) -> str:
-    return ".".join(part if part and _BARE.issuperset(part) else json.dumps(part) for part in key)
+    quoted = (part if part and _BARE.issuperset(part) else json.dumps(part) for part in key)
+    return ".".join(map(_cut, quoted))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _show(value: object) -> str:

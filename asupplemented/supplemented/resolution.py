@@ -24,6 +24,7 @@ from asupplemented.errors import (
     PlatformNotFoundError,
     SupplementedError,
     UnsupportedDigestError,
+    excerpt,
 )
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest, check_digests
@@ -476,7 +477,8 @@ class Resolution:
         try:
             document = msgspec.json.decode(raw, type=Document, dec_hook=_decode_digest)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            message = f"this is not the JSON of a resolution: {error}; resolve again"
+            shown = excerpt(str(error), 200)
+            message = f"this is not the JSON of a resolution: {shown}; resolve again"
             raise ConfigurationError(message) from error
         if document.version != FORMAT:
             message = (

@@ -32,6 +32,7 @@ from asupplemented.testing.faults import (
     Unauthorized,
     WrongRange,
 )
+from asupplemented.testing.image_builder import ImageBuilder
 from asupplemented.testing.images import (
     Built,
     BuiltImage,
@@ -40,7 +41,6 @@ from asupplemented.testing.images import (
     build_image,
     build_index,
 )
-from asupplemented.testing.plugin import ImageBuilder
 from asupplemented.testing.recorder import Fault, Match, Script, Turn
 from asupplemented.testing.registry import FakeRegistry
 from asupplemented.testing.sources import FaultyReference, FaultySource, hold_in_memory

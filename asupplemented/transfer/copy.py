@@ -80,37 +80,36 @@ _ORIGIN: Final = "while copying, the "
 
 
 class CopyReport(NamedTuple):
-    """What a copy did.
-
-    Attributes:
-        destination: The reference that opens the copy, as text. It is the one that was given, with
-            a number if a nameless copy is not the only image of its layout (rule OC-05).
-        digest: Digest of the top manifest, as written.
-        media_type: Media type of the top manifest.
-        manifests: Number of manifests written, the top included.
-        blobs: Number of blobs fetched and written.
-        bytes: Bytes of these blobs.
-        reused_blobs: Number of blobs that the destination already had.
-        reused_bytes: Bytes of these; a blob whose manifest gives no size counts as 0.
-        signatures: Number of signatures written.
-        seconds: Wall time.
-        missing: Instances that should be in the copy and that no member supplies; the copy is
-            sparse.
-        warnings: Sentences for people about results that may be unexpected.
-    """
+    """What a copy did."""
 
     destination: str
+    """The reference that opens the copy, as text.
+
+    It is the one that was given, with a number if a nameless copy is not the only image of its
+    layout (rule OC-05).
+    """
     digest: Digest
+    """Digest of the top manifest, as written."""
     media_type: str
+    """Media type of the top manifest."""
     manifests: int
+    """Number of manifests written, the top included."""
     blobs: int
+    """Number of blobs fetched and written."""
     bytes: int
+    """Bytes of these blobs."""
     reused_blobs: int
+    """Number of blobs that the destination already had."""
     reused_bytes: int
+    """Bytes of these; a blob whose manifest gives no size counts as 0."""
     signatures: int
+    """Number of signatures written."""
     seconds: float
+    """Seconds of wall time."""
     missing: tuple[str, ...]
+    """Instances that should be in the copy and that no member supplies; the copy is sparse."""
     warnings: tuple[str, ...]
+    """Sentences for people about results that may be unexpected."""
 
 
 async def copy(

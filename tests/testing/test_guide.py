@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from tests.modules import ROOT
+from tests.modules import ROOT, code_blocks
 from tests.testing.test_plugin import run
 
 if TYPE_CHECKING:
@@ -14,9 +13,9 @@ if TYPE_CHECKING:
 
 def test_the_example_of_the_guide_passes(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
-    options = ["-p", "pytest_asyncio.plugin", "--asyncio-mode=auto", "-Werror"]
-    said = run(tmp_path, example, *options, "-o", "asyncio_default_fixture_loop_scope=function")
+    [example], [settings] = code_blocks(guide, "python"), code_blocks(guide, "toml")
+    (tmp_path / "pyproject.toml").write_text(settings)
+    said = run(tmp_path, example, "-p", "pytest_asyncio.plugin", "-Werror")
     assert "1 passed" in said, said
 
 

@@ -53,7 +53,7 @@ def run(directory: Path, test: str, *options: str, code: str = "") -> str:
     (directory / "test_it.py").write_text(test)
     program = f"{code}\nimport sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
     command = [sys.executable, "-W", "error", "-c", program]
-    command += [*options, "-p", "asupplemented.testing.plugin", "-p", "no:cacheprovider", "."]
+    command += [*options, "-p", "pytest_asupplemented", "-p", "no:cacheprovider", "."]
     done = subprocess.run(
         command,
         cwd=directory,
@@ -84,16 +84,18 @@ def test_with_anyio(tmp_path: Path) -> None:
 
 def test_installing_the_package_installs_the_plugin() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"] == {
-        "pytest11": {"asupplemented": "asupplemented.testing.plugin"}
-    }
+    assert project["entry-points"] == {"pytest11": {"asupplemented": "pytest_asupplemented"}}
 
 
-def test_the_plugin_does_not_load_aiohttp() -> None:
-    program = (
-        "import sys, asupplemented.testing.plugin as plugin\n"
-        "sys.exit(sorted({'aiohttp', 'trustme'} & set(sys.modules)) or None)"
-    )
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("pytest_asupplemented", {"aiohttp", "asupplemented", "msgspec", "trustme"}),
+        ("asupplemented.testing", {"aiohttp", "pytest", "pytest_asyncio", "trustme"}),
+    ],
+)
+def test_neither_loads_what_only_the_other_needs(module: str, unwanted: set[str]) -> None:
+    program = f"import sys, {module}; sys.exit(sorted({unwanted} & set(sys.modules)) or None)"
     subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=ROOT, check=True)
 
 
