@@ -27,7 +27,7 @@ LAYERS = {
     unit: layer
     for layer, units in enumerate(
         (
-            ("errors", "limits", "model", "remedies"),
+            ("errors", "limits", "model", "remedies", "version"),
             ("abc", "events"),
             (
                 "aio",

@@ -65,9 +65,13 @@ class ConsoleReporter:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
-            self._print("warning: ", "yellow", event.message)
+            self.warning(event.message)
         elif self._verbose:
             self._print("", "dim", _describe(event))
+
+    def warning(self, message: str) -> None:
+        """Write a warning."""
+        self._print("warning: ", "yellow", message)
 
     def info(self, message: str) -> None:
         """Write a message without a label."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from asupplemented.abc import Timeouts
+from asupplemented.cli.digests import DigestPrefix, parse_abbreviated
 from asupplemented.cli.names import resolve_name
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import InvalidReferenceError, SupplementedError
-from asupplemented.model.digest import Digest
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.platform import Platform
 from asupplemented.session import LOOKAHEAD
@@ -27,15 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
     from asupplemented.abc import Reference
+    from asupplemented.model.digest import Digest
     from asupplemented.model.index import Selection
     from asupplemented.supplemented import SupplementedReference
     from asupplemented.transports.registry.host_config import ConfigurationFiles
 
 __all__ = (
     "CommonOptions",
+    "DigestOption",
     "GroupOptions",
     "Missing",
+    "PlatformOption",
     "Prefer",
+    "PreferGzip",
     "ReferenceOptions",
     "Select",
     "Unavailable",
@@ -43,6 +47,7 @@ __all__ = (
     "as_usage_error",
     "expand_options",
     "parse_digest",
+    "parse_platform",
     "with_group",
     "with_reference",
 )
@@ -129,6 +134,12 @@ PlatformOption = Annotated[
         metavar="OS/ARCH[/VARIANT]",
         help="The platform to take; implies --select system; by default that of this host.",
         show_default=False,
+    ),
+]
+DigestOption = Annotated[
+    str,
+    typer.Option(
+        "--digest", metavar="DIGEST", help="Digest of a manifest or blob; it can be abbreviated."
     ),
 ]
 MissingOption = Annotated[
@@ -419,7 +430,7 @@ class GroupOptions(CommonOptions):
         group = self.parse_group(*not_selecting)
         return group if self.missing is not Missing.RAISE else group.with_options(missing="skip")
 
-    def parse_instance(self) -> Digest | None:
+    def parse_instance(self) -> Digest | DigestPrefix | None:
         """The one manifest to read, None for the top's default one.
 
         Raises:
@@ -430,7 +441,7 @@ class GroupOptions(CommonOptions):
         if len(self.instances) > 1:
             message = "this command reads one manifest, so --instance can be given once"
             raise typer.BadParameter(message, param_hint="--instance")
-        return parse_digest(self.instances[0], "--instance")
+        return parse_abbreviated(self.instances[0], "--instance")
 
     def parse_platform(self) -> Platform | None:
         """The platform given, None for that of this host.
@@ -438,10 +449,7 @@ class GroupOptions(CommonOptions):
         Raises:
             typer.BadParameter: It is malformed.
         """
-        if self.platform is None:
-            return None
-        with as_usage_error("--platform"):
-            return Platform.parse(self.platform)
+        return parse_platform(self.platform)
 
     def hints_for_missing(self) -> tuple[str, ...]:
         """What to do if an instance is missing: options that are not set."""
@@ -453,9 +461,8 @@ class GroupOptions(CommonOptions):
         return (hint,)
 
     def _selection(self, not_selecting: Container[str]) -> Selection:
-        digests = [parse_digest(text, "--instance") for text in self.instances or ()]
         platform = self.parse_platform()
-        specific = bool(digests) and "--instance" not in not_selecting
+        specific = bool(self.instances) and "--instance" not in not_selecting
         system = platform is not None and "--platform" not in not_selecting
         select = self.select or _implied_select(specific=specific, system=system)
         if specific and select is not Select.SPECIFIC:
@@ -470,7 +477,8 @@ class GroupOptions(CommonOptions):
             case Select.SYSTEM:
                 return SystemImage(platform, self.prefer_gzip)
             case Select.SPECIFIC:
-                return SpecificImages(digests)
+                texts = self.instances or ()
+                return SpecificImages([parse_digest(text, "--instance") for text in texts])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -527,13 +535,28 @@ def as_usage_error(hint: str) -> Generator[None]:
 
 
 def parse_digest(text: str, hint: str) -> Digest:
-    """Parse a digest that was given as the argument `hint`.
+    """Parse a whole digest that was given as the argument `hint`.
+
+    Raises:
+        typer.BadParameter: It is malformed or abbreviated.
+    """
+    found = parse_abbreviated(text, hint)
+    if isinstance(found, DigestPrefix):
+        message = f"{text} is abbreviated; give the whole digest, as resolve --full prints it"
+        raise typer.BadParameter(message, param_hint=hint)
+    return found
+
+
+def parse_platform(text: str | None) -> Platform | None:
+    """Parse the argument of ``--platform``, None without it.
 
     Raises:
         typer.BadParameter: It is malformed.
     """
-    with as_usage_error(hint):
-        return Digest(text)
+    if text is None:
+        return None
+    with as_usage_error("--platform"):
+        return Platform.parse(text)
 
 
 def _parse(text: str, hint: str, files: ConfigurationFiles) -> Reference:

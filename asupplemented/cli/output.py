@@ -164,18 +164,19 @@ def render(tree: Tree) -> str:
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
 
 
-def draw_resolution(resolution: Resolution) -> Tree:
-    """Draw a resolution as a tree.
+def draw_resolution(resolution: Resolution, *, full: bool = False) -> Tree:
+    """Draw a resolution as a tree, with whole digests or with abbreviated ones.
 
     Each manifest is a child of the member that serves it, and each blob a child of the manifest
     whose member serves it. So each of them occurs once.
     """
-    return _ResolutionTree(resolution).draw()
+    return _ResolutionTree(resolution, printable if full else short).draw()
 
 
 class _ResolutionTree:
-    def __init__(self, resolution: Resolution) -> None:
+    def __init__(self, resolution: Resolution, show: Callable[[str], str]) -> None:
         self._resolution = resolution
+        self._show = show
         self._instances: defaultdict[int, list[Instance]] = defaultdict(list)
         for instance in resolution.instances():
             self._instances[instance.member].append(instance)
@@ -192,7 +193,7 @@ class _ResolutionTree:
         known = [size for size in sizes if size is not None]
         total = show_size(sum(known)) + ("" if len(known) == len(sizes) else " or more")
         counts = f"{len(resolution.sources)} manifests, {len(sizes)} blobs, {total}"
-        tree = Tree(Text.assemble((short(resolution.top), "bold"), f"  {counts}"))
+        tree = Tree(Text.assemble((self._show(resolution.top), "bold"), f"  {counts}"))
         for number in range(len(resolution.members)):
             self._add_member(tree, number)
         self._add_missing(tree, None)
@@ -222,7 +223,7 @@ class _ResolutionTree:
         kind = "index" if instance.is_index else "opaque" if instance.is_opaque else "image"
         platform = "" if instance.platform is None else f" {printable(instance.platform)}"
         label = Text.assemble(
-            (f"{kind}{platform}", "green"), f"  {short(digest)}  {show_size(instance.size)}"
+            (f"{kind}{platform}", "green"), f"  {self._show(digest)}  {show_size(instance.size)}"
         )
         if digest == resolution.top:
             label.append("  the top manifest", "bold")
@@ -235,8 +236,8 @@ class _ResolutionTree:
         for blob in self._blobs[digest]:
             descriptor = resolution.descriptor(blob)
             kind = printable(descriptor.media_type or "")
-            node.add(Text(f"{short(blob)}  {show_size(descriptor.size)}  {kind}"))
+            node.add(Text(f"{self._show(blob)}  {show_size(descriptor.size)}  {kind}"))
 
     def _add_missing(self, branch: Tree, member: int | None) -> None:
         for digest in self._missing[member]:
-            branch.add(Text(f"missing  {short(digest)}", "red"))
+            branch.add(Text(f"missing  {self._show(digest)}", "red"))

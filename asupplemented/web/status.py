@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict, deque
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -39,6 +38,7 @@ from asupplemented.events import (
     UpstreamResponded,
     Warned,
 )
+from asupplemented.version import VERSION
 from asupplemented.web.record import running_requests
 
 if TYPE_CHECKING:
@@ -348,7 +348,7 @@ class StatusBoard:
     def __init__(self, clock: Clock | None = None) -> None:
         self._wall = (clock or Clock()).wall
         self._started = self._wall()
-        self._version = _find_version()
+        self._version = VERSION
         self._totals = Totals()
         self._members = _Newest(MAX_MEMBERS, lambda key: MemberStatus(source=key))
         self._requested = _Newest(MAX_NAMES, lambda key: RequestedName(name=key))
@@ -724,13 +724,6 @@ E = TypeVar("E", EvictionStatus, WarningStatus)
 
 def _newest(entries: Iterable[E]) -> tuple[E, ...]:
     return tuple(sorted(entries, key=lambda entry: -entry.at)[:MAX_NEWEST])
-
-
-def _find_version() -> str | None:
-    try:
-        return version("asupplemented")
-    except PackageNotFoundError:
-        return None  # It runs from a directory.
 
 
 def _describe_names(catalog: Catalog) -> tuple[NameStatus, ...]:

@@ -29,7 +29,7 @@ def test_resolve_json_is_the_resolution(cli: Cli, group: tuple[str, ...]) -> Non
     found = answer.json
     assert list(found) == [
         *("members", "prefer", "top", "sources", "blobs", "defaults", "alternates", "missing"),
-        *("unavailable", "opaque"),
+        *("unavailable", "opaque", "manifests", "descriptors"),
     ]
     assert found["members"] == list(group)
     assert found["prefer"] == "manifest"
@@ -38,6 +38,17 @@ def test_resolve_json_is_the_resolution(cli: Cli, group: tuple[str, ...]) -> Non
     assert found["sources"][AMD.digest] == 0
     assert found["blobs"][ARM.config] == ARM.digest
     assert (found["missing"], found["unavailable"]) == ([], [])
+    assert found["manifests"][ARM.digest] == {
+        "media_type": ARM.media_type,
+        "size": len(ARM.raw),
+        "platform": "linux/arm64/v8",
+    }
+    assert found["manifests"][TOP.digest]["platform"] is None
+    assert list(found["descriptors"]) == list(found["blobs"])
+    assert found["descriptors"][ARM.config] == {
+        "media_type": "application/vnd.oci.image.config.v1+json",
+        "size": len(ARM.blobs[ARM.config]),
+    }
 
 
 def test_resolve_draws_members_instances_and_blobs(cli: Cli, group: tuple[str, ...]) -> None:
@@ -133,9 +144,20 @@ def test_I01_inspect_has_the_names_of_other_tools(cli: Cli, group: tuple[str, ..
     answer = cli("inspect", *group, "--platform", "linux/amd64")
     assert (answer.code, answer.err) == (0, "")
     assert list(answer.json) == [
-        *("Tag", "Created", "DockerVersion", "Labels", "Architecture", "Variant", "Os", "Layers"),
+        *(
+            "Digest",
+            "Tag",
+            "Created",
+            "DockerVersion",
+            "Labels",
+            "Architecture",
+            "Variant",
+            "Os",
+            "Layers",
+        ),
         *("LayersData", "Env", "Author"),
     ]
+    assert answer.json["Digest"] == TOP.digest
     assert answer.json["Labels"] == {"of": "amd64"}
     assert answer.json["Layers"] == list(AMD.layers)
 
@@ -146,6 +168,7 @@ def test_inspect_looks_at_the_instance_or_platform_that_is_named(
     by_digest = cli("inspect", *group, "--instance", ARM.digest).json
     assert by_digest["Labels"] == {"of": "arm64"}
     of_all = cli("inspect", *group, "--select", "all", "--platform", "linux/arm64/v8").json
+    assert (of_all.pop("Digest"), by_digest.pop("Digest")) == (TOP.digest, ARM.digest)
     assert of_all == by_digest
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import aiohttp
@@ -50,6 +49,7 @@ from asupplemented.transports.registry.failures import (
     ForbiddenAddressError,
     translate,
 )
+from asupplemented.version import VERSION
 
 if TYPE_CHECKING:
     import ssl
@@ -331,10 +331,7 @@ CONNECTIONS: Final = ResourceKey["Connections"]("connections to registries")
 
 def default_user_agent() -> str:
     """The name and version of this library."""
-    try:
-        return f"asupplemented/{version('asupplemented')}"
-    except PackageNotFoundError:  # it runs from a directory
-        return "asupplemented"
+    return f"asupplemented/{VERSION}"
 
 
 def _default_headers(user_agent: str) -> CIMultiDict[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tomllib
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -27,6 +28,7 @@ from asupplemented.transports.registry.addresses import AddressScope
 from asupplemented.transports.registry.connections import Connections, default_user_agent
 from asupplemented.transports.registry.failures import ForbiddenAddressError
 from asupplemented.transports.registry.options import RegistryOptions
+from tests.modules import ROOT
 from tests.transports.registry.raw_servers import serve_bytes
 from tests.transports.registry.sessions import IMAGE, fill, watch
 
@@ -228,15 +230,9 @@ async def test_TLS07_no_netrc_is_read(
     assert all(request.header("Authorization") is None for request in registry.requests)
 
 
-def test_the_user_agent_has_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "version", lambda name: "1.2")
-    assert default_user_agent() == "asupplemented/1.2"
-
-    def missing(name: str) -> str:
-        raise module.PackageNotFoundError(name)
-
-    monkeypatch.setattr(module, "version", missing)
-    assert default_user_agent() == "asupplemented"
+def test_the_user_agent_has_the_version() -> None:
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert default_user_agent() == f"asupplemented/{metadata['project']['version']}"
 
 
 LENGTHS = {
