@@ -8,6 +8,7 @@ import typer
 
 from asupplemented.cli.caching import prefetch
 from asupplemented.cli.copying import blob, copy
+from asupplemented.cli.help import Command
 from asupplemented.cli.inspecting import digest, inspect, manifest, referrers, tags
 from asupplemented.cli.output import write_text
 from asupplemented.cli.resolving import explain, resolve
@@ -50,4 +51,4 @@ for _command in (
     *(resolve, explain, inspect, manifest, digest, tags, referrers),
     *(blob, copy, prefetch, serve, mirrors),
 ):
-    app.command()(_command)
+    app.command(cls=Command)(_command)

@@ -57,10 +57,12 @@ class ConsoleReporter:
 
     Args:
         verbose: Report every event, not warnings only.
+        quiet: Report errors only.
     """
 
-    def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
+    def __init__(self, *, verbose: bool = False, quiet: bool = False) -> None:
+        self._verbose = verbose and not quiet
+        self._quiet = quiet
         self._console = Console(stderr=True, highlight=False)
 
     def __call__(self, event: Event) -> None:
@@ -71,11 +73,13 @@ class ConsoleReporter:
 
     def warning(self, message: str) -> None:
         """Write a warning."""
-        self._print("warning: ", "yellow", message)
+        if not self._quiet:
+            self._print("warning: ", "yellow", message)
 
     def info(self, message: str) -> None:
         """Write a message without a label."""
-        self._print("", "", message)
+        if not self._quiet:
+            self._print("", "", message)
 
     def error(self, message: str) -> None:
         """Write why the command failed."""
@@ -95,7 +99,7 @@ class ConsoleReporter:
     @contextmanager
     def copy_progress(self) -> Generator[Callable[[CopyProgress], None]]:
         """A progress callback that draws bars on a terminal, and nothing elsewhere."""
-        if not self._console.is_terminal:
+        if self._quiet or not self._console.is_terminal:
             yield lambda _event: None
             return
         with Progress(

@@ -230,7 +230,7 @@ def digest(
     platform: PlatformOption = None,
     prefer_gzip: PreferGzip = False,
 ) -> None:
-    """Print the digest of an image, or of its instance for --platform.
+    """Print the digest of an image, or of its image for a platform.
 
     A registry is asked for the digest only, and the manifest is not verified. With --platform, and
     from other transports, the manifest is read.

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from asupplemented.abc import Timeouts
+from asupplemented.abc import RepositoryReference, Timeouts
 from asupplemented.cli.digests import DigestPrefix, parse_abbreviated
 from asupplemented.cli.names import resolve_name
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import InvalidReferenceError, SupplementedError
+from asupplemented.model.credential import Credential
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.platform import Platform
 from asupplemented.session import LOOKAHEAD
@@ -46,6 +47,7 @@ __all__ = (
     "Unknown",
     "as_usage_error",
     "expand_options",
+    "parse_creds",
     "parse_digest",
     "parse_platform",
     "with_group",
@@ -208,6 +210,16 @@ AuthFile = Annotated[
         "files that podman, skopeo and docker log in to.",
     ),
 ]
+Creds = Annotated[
+    str | None,
+    typer.Option(
+        "--creds",
+        metavar="USER:PASSWORD",
+        help="Log in to the registry of the first reference like this. Other users of this "
+        "machine can see it; `asupplemented login` is better.",
+        show_default=False,
+    ),
+]
 RegistriesConf = Annotated[
     Path | None,
     typer.Option(
@@ -316,6 +328,9 @@ CacheSize = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Report every event on stderr.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Report errors only, without warnings and progress.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +339,7 @@ class CommonOptions:
 
     tls_verify: TlsVerify = None
     authfile: AuthFile = None
+    creds: Creds = None
     registries_conf: RegistriesConf = None
     registries_conf_dir: RegistriesConfDir = None
     cert_dir: CertDir = None
@@ -336,6 +352,7 @@ class CommonOptions:
     min_rate: MinRate = None
     as_json: AsJson = False
     verbose: Verbose = False
+    quiet: Quiet = False
 
     @property
     def timeouts(self) -> Timeouts:
@@ -451,6 +468,12 @@ class GroupOptions(CommonOptions):
         """
         return parse_platform(self.platform)
 
+    def hints_for_unavailable(self) -> tuple[str, ...]:
+        """What to do if a supplement cannot be opened: options that are not set."""
+        if self.unavailable is not Unavailable.RAISE:
+            return ()
+        return ("go on without supplements that cannot be opened with --unavailable skip",)
+
     def hints_for_missing(self) -> tuple[str, ...]:
         """What to do if an instance is missing: options that are not set."""
         if self.missing is not Missing.RAISE:
@@ -496,6 +519,10 @@ class ReferenceOptions(CommonOptions):
     def texts(self) -> tuple[str, ...]:
         """The reference as it was typed."""
         return (self.reference,)
+
+    def hints_for_unavailable(self) -> tuple[str, ...]:
+        """Nothing: these commands read one reference."""
+        return ()
 
     def hints_for_missing(self) -> tuple[str, ...]:
         """Nothing: these commands have no option for that."""
@@ -547,6 +574,26 @@ def parse_digest(text: str, hint: str) -> Digest:
     return found
 
 
+def parse_creds(options: GroupOptions | ReferenceOptions) -> dict[str, Credential]:
+    """The credential that ``--creds`` gives, under the registry of the first reference.
+
+    Raises:
+        typer.BadParameter: It is malformed, or the reference is not of one registry.
+    """
+    if options.creds is None:
+        return {}
+    user, colon, password = options.creds.partition(":")
+    if not user or not colon:
+        message = "it is not USER:PASSWORD; asupplemented login asks for the password"
+        raise typer.BadParameter(message, param_hint="--creds")
+    first = _parse(options.texts[0], "--creds", options)
+    if not isinstance(first, RepositoryReference):
+        message = f"{first} is not an image in one registry, so there is nothing to log in to"
+        raise typer.BadParameter(message, param_hint="--creds")
+    with as_usage_error("--creds"):
+        return {first.repository.partition("/")[0]: Credential(user, password)}
+
+
 def parse_platform(text: str | None) -> Platform | None:
     """Parse the argument of ``--platform``, None without it.
 
@@ -561,6 +608,7 @@ def parse_platform(text: str | None) -> Platform | None:
 
 def _parse(text: str, hint: str, files: ConfigurationFiles) -> Reference:
     """Parse a reference, or a name without a transport."""
+    _refuse_url(text, hint)
     with as_usage_error(hint):
         try:
             return parse_reference(text, allow_ipv6=True)
@@ -569,6 +617,29 @@ def _parse(text: str, hint: str, files: ConfigurationFiles) -> Reference:
             if found is None:
                 raise
             return found
+
+
+def _refuse_url(text: str, hint: str) -> None:
+    """Refuse a reference with a user and a password, or with the scheme of a URL, in it.
+
+    Raises:
+        typer.BadParameter: It has one. The message does not show the password.
+    """
+    name = text.removeprefix("docker://")
+    host, slash, path = name.partition("/")
+    if "@" in host and slash and not text.startswith(("oci:", "dir:")):
+        registry = host.rpartition("@")[2]
+        message = (
+            f"a reference holds no user and password; write docker://{registry}/{path}, and log in "
+            f"with asupplemented login {registry}, or give --creds USER:PASSWORD"
+        )
+        raise typer.BadParameter(message, param_hint=hint)
+    if text.startswith(("docker://https://", "docker://http://")):
+        rest = name.partition("://")[2]
+        message = f"a reference holds no URL; write docker://{rest}"
+        if name.startswith("http://"):
+            message += ", with --no-tls-verify for plain http"
+        raise typer.BadParameter(message, param_hint=hint)
 
 
 def with_group(command: Callable[..., None]) -> Callable[..., None]:
