@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from asupplemented.cli.cache import cache
 from asupplemented.cli.caching import prefetch
 from asupplemented.cli.copying import blob, copy
 from asupplemented.cli.help import Command
@@ -52,3 +53,4 @@ for _command in (
     *(blob, copy, prefetch, serve, mirrors),
 ):
     app.command(cls=Command)(_command)
+app.add_typer(cache, name="cache")

@@ -83,6 +83,31 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "prefetch docker://alpine:3 --cache /srv/cache --cache-size 50GiB --pin",
         "prefetch docker://alpine:3 oci:/srv/airgap:3 --cache /srv/cache --quiet",
     ),
+    "ls": (
+        "cache ls /srv/cache",
+        "cache ls /srv/cache --blobs --full",
+        "cache ls /srv/cache --json",
+    ),
+    "stats": (
+        "cache stats /srv/cache",
+        "cache stats /srv/cache --json",
+        "cache stats . --json",
+    ),
+    "verify": (
+        "cache verify /srv/cache",
+        "cache verify /srv/cache --remove",
+        "cache verify /srv/cache --json",
+    ),
+    "unpin": (
+        "cache unpin /srv/cache 4bcff63911fc",
+        "cache unpin /srv/cache sha256:4bcff6 sha256:9f21ab",
+        "cache unpin /srv/cache --all",
+    ),
+    "gc": (
+        "cache gc /srv/cache",
+        "cache gc /srv/cache --cache-size 10GiB",
+        "cache gc /srv/cache --cache-size 500MB",
+    ),
 }
 """Examples by command, without the name of the program."""
 

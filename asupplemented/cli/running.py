@@ -51,6 +51,7 @@ __all__ = (
     "USAGE",
     "WRONG_CONTENT",
     "CommandRunner",
+    "call",
     "exit_code",
     "reporting_errors",
     "running",
@@ -137,6 +138,16 @@ class CommandRunner:
 
     def _warn(self, message: str) -> None:
         self.reporter(Warned("", message))
+
+
+def call(work: Callable[[Session], Coroutine[None, None, T]]) -> T:
+    """Run `work` with a session that reaches no registry, in a new event loop."""
+
+    async def in_session() -> T:
+        async with Session() as session:
+            return await work(session)
+
+    return asyncio.run(_run_until_terminated(in_session))
 
 
 @contextmanager

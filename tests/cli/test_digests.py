@@ -52,7 +52,7 @@ def test_an_instance_of_one_reference_can_be_abbreviated(cli: Cli, tmp_path: Pat
 def test_an_abbreviation_that_is_ambiguous_or_unknown(cli: Cli, tmp_path: Path) -> None:
     alike = [f"sha256:abcd{number:060x}" for number in range(12)]
     entries = [{**describe(AMD), "digest": each} for each in alike]
-    place = write_layout(tmp_path / "x", build_index(entries), name="x", include=set())
+    place = write_layout(tmp_path / "x", build_index(entries), name="x", include=set[str]())
     answer = cli("manifest", place, "--instance", "sha256:abcd")
     message = " ".join(answer.err.split())
     assert answer.code == 2

@@ -13,7 +13,9 @@ from asupplemented.cli.app import app
 from asupplemented.cli.help import EXAMPLES, GROUPS
 from tests.cli.conftest import call
 
-COMMANDS: Any = typer.main.get_command(app)
+PROGRAM: Any = typer.main.get_command(app)
+CACHE: Any = PROGRAM.commands["cache"]
+COMMANDS: dict[str, Any] = PROGRAM.commands | CACHE.commands
 LINES = 46
 """Of a terminal on a laptop."""
 
@@ -21,14 +23,15 @@ LINES = 46
 @pytest.mark.parametrize("command", sorted(EXAMPLES))
 def test_help_fits_one_screen(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    short, whole = call(command, "--help").out, call(command, "--help-all").out
+    path = ("cache", command) if command in CACHE.commands else (command,)
+    short, whole = call(*path, "--help").out, call(*path, "--help-all").out
     assert len(short.splitlines()) <= LINES
     for text in (short, whole):
         assert max(map(len, text.splitlines())) <= 100
         assert re.findall(r"<(?:str|int|list|float|path)|\{|x>=|\(\d+\)", text) == []
         assert text.count("  asupplemented ") == 3
-    assert "Read credentials from this auth.json" in whole
-    for parameter in COMMANDS.commands[command].params:
+    assert ("--authfile" in short) is ("Read credentials from this auth.json" in whole)
+    for parameter in COMMANDS[command].params:
         if parameter.param_type_name == "option":
             assert parameter.opts[0] in short
             assert (parameter.help in " ".join(short.split())) or any(
@@ -39,13 +42,13 @@ def test_help_fits_one_screen(command: str, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("command", sorted(EXAMPLES))
 def test_examples_parse(command: str) -> None:
     for example in EXAMPLES[command]:
-        name, *arguments = shlex.split(example.partition(" | ")[0])
-        assert name == command
-        COMMANDS.commands[name].make_context(name, arguments)
+        _, name, arguments = example.partition(" | ")[0].partition(f"{command} ")
+        assert name == f"{command} "
+        COMMANDS[command].make_context(command, shlex.split(arguments))
 
 
 def test_every_command_that_reads_images_has_examples() -> None:
-    assert set(COMMANDS.commands) - set(EXAMPLES) <= {"serve", "mirrors"}
+    assert set(COMMANDS) - set(EXAMPLES) <= {"serve", "mirrors", "cache"}
     assert call("--help").out.count("...") == 1  # of the line of usage: no summary is cut
 
 
@@ -54,6 +57,6 @@ def test_every_command_that_reads_images_has_examples() -> None:
     [("--tls-verify=false", False), ("--tls-verify=True", True), ("--tls-verify=0", False)],
 )
 def test_tls_verify_takes_a_value_as_skopeo_writes_it(given: str, meant: bool) -> None:  # noqa: FBT001
-    context = COMMANDS.commands["tags"].make_context("tags", ["docker://a/b", given])
+    context = COMMANDS["tags"].make_context("tags", ["docker://a/b", given])
     assert context.params["tls_verify"] is meant
     assert call("tags", "--tls-verify=perhaps", "docker://a/b").code == 2
