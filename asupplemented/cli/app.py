@@ -11,6 +11,7 @@ from asupplemented.cli.caching import prefetch
 from asupplemented.cli.copying import blob, copy
 from asupplemented.cli.help import Command
 from asupplemented.cli.inspecting import digest, inspect, manifest, referrers, tags
+from asupplemented.cli.login import login, logout
 from asupplemented.cli.output import write_text
 from asupplemented.cli.resolving import explain, resolve
 from asupplemented.cli.serving import mirrors, serve
@@ -50,7 +51,7 @@ def main(
 
 for _command in (
     *(resolve, explain, inspect, manifest, digest, tags, referrers),
-    *(blob, copy, prefetch, serve, mirrors),
+    *(blob, copy, prefetch, login, logout, serve, mirrors),
 ):
     app.command(cls=Command)(_command)
 app.add_typer(cache, name="cache")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from asupplemented.session import Session
 
-__all__ = ("cache",)
+__all__ = ("cache", "gc", "list_images", "stats", "unpin", "verify")
 
 cache = typer.Typer(
     help="Look at a cache directory, check it and tidy it.",
@@ -88,7 +88,7 @@ def _list_images(store: CacheStore) -> Iterator[_Entry]:
 
 
 @cache.command("ls", cls=Command)
-def list_(
+def list_images(
     directory: Directory,
     *,
     blobs: Annotated[

@@ -83,6 +83,16 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "prefetch docker://alpine:3 --cache /srv/cache --cache-size 50GiB --pin",
         "prefetch docker://alpine:3 oci:/srv/airgap:3 --cache /srv/cache --quiet",
     ),
+    "login": (
+        "login registry.example --username ada",
+        "login registry.example -u ada --password-stdin < token.txt",
+        "login localhost:5000 -u ada --tls-verify=false",
+    ),
+    "logout": (
+        "logout registry.example",
+        "logout localhost:5000",
+        "logout registry.example --authfile auth.json",
+    ),
     "ls": (
         "cache ls /srv/cache",
         "cache ls /srv/cache --blobs --full",
@@ -112,7 +122,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
 """Examples by command, without the name of the program."""
 
 
-class Formatter(Protocol):
+class _Formatter(Protocol):
     """What writes help: the part of click's that is used here."""
 
     width: int
@@ -146,7 +156,7 @@ class Command(TyperCommand):
         """The parts of the line of usage, without typer's braces around what is required."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
-    def format_options(self, ctx: typer.Context, formatter: Formatter) -> None:  # type: ignore[override]
+    def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
         """Write the arguments, and the options by group."""
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         names: dict[str, list[str]] = {}
@@ -168,7 +178,7 @@ class Command(TyperCommand):
                     if group in names:
                         formatter.write(_list_options(group, names[group], formatter.width))
 
-    def format_epilog(self, ctx: typer.Context, formatter: Formatter) -> None:  # type: ignore[override]
+    def format_epilog(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
         """Write the examples."""
         del ctx
         examples = EXAMPLES.get(self.name or "", ())

@@ -140,12 +140,12 @@ class CommandRunner:
         self.reporter(Warned("", message))
 
 
-def call(work: Callable[[Session], Coroutine[None, None, T]]) -> T:
-    """Run `work` with a session that reaches no registry, in a new event loop."""
+def call(work: Callable[[Session], Coroutine[None, None, T]], session: Session | None = None) -> T:
+    """Run `work` in a new event loop, with a session or with one that has the defaults."""
 
     async def in_session() -> T:
-        async with Session() as session:
-            return await work(session)
+        async with session or Session() as opened:
+            return await work(opened)
 
     return asyncio.run(_run_until_terminated(in_session))
 

@@ -38,7 +38,14 @@ OPTIONS_OF = {
     name: {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
     for name, command in (COMMANDS.commands | COMMANDS.commands["cache"].commands).items()
 }
-WITHOUT_REGISTRY = {"serve", "mirrors", "cache", *COMMANDS.commands["cache"].commands}
+WITHOUT_REGISTRY = {
+    "serve",
+    "mirrors",
+    "login",
+    "logout",
+    "cache",
+    *COMMANDS.commands["cache"].commands,
+}
 """Commands that reach none, or whose errors advise settings of a configuration: see tests/serve."""
 VALUES = {"registry": "registry.example:5000", "origin": "https://auth.example"}
 
@@ -95,7 +102,7 @@ def test_no_message_advises_a_setting_past_the_remedies(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda f: f.stem)
 def test_options_in_messages_of_the_command_line_exist(file: Path) -> None:
-    known = set().union(*OPTIONS_OF.values(), {"--version", "--help", "--help-all"})
+    known: set[str] = set().union(*OPTIONS_OF.values(), {"--version", "--help", "--help-all"})
     named = {option for text in constants(file) for option in re.findall(r"--[a-z.-]+[a-z]", text)}
     assert named - known == set()
 
