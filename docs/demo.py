@@ -16,7 +16,8 @@ from rich.console import Console
 
 import asupplemented as asup
 from asupplemented.cli.console import ConsoleReporter
-from asupplemented.cli.output import draw_resolution, render, short, write_text
+from asupplemented.cli.output import short, write_text
+from asupplemented.cli.tree import draw_resolution, render
 from asupplemented.model.sizes import show_size
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
 

@@ -146,7 +146,7 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Hash every blob and manifest of a cache, and compare it with its name.
+    """Hash every blob and manifest, and compare it with its name.
 
     Prints the digests of corrupt ones. The exit code is 4 if there are any that stay.
     """
@@ -214,9 +214,10 @@ def gc(
         ),
     ] = None,
 ) -> None:
-    """Remove what dead processes left, and evict what was not used for longest.
+    """Evict what was not used for longest.
 
-    Nothing is evicted without --cache-size, and never what is pinned or being read.
+    What dead processes left is removed, too. Nothing is evicted without --cache-size, and never
+    what is pinned or being read.
     """
     size = sys.maxsize if cache_size is None else parse_cache_size(cache_size)
     reporter = ConsoleReporter()

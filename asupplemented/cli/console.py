@@ -6,18 +6,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
 from asupplemented.cli.output import printable, short
 from asupplemented.errors import PlatformNotFoundError
 from asupplemented.events import (
     AttemptFailed,
+    BlobAdvanced,
+    BlobCopied,
     BlobEvicted,
     BlobFinished,
     BlobJoined,
+    BlobReused,
     BlobServed,
     BlobStarted,
+    CopyPlanned,
     ManifestFetched,
     RateLimitTold,
     RequestRetried,
@@ -27,16 +30,14 @@ from asupplemented.events import (
     Warned,
 )
 from asupplemented.model.sizes import show_size
-from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
-    from asupplemented.events import Event
+    from asupplemented.events import CopyProgress, Event
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.transfer.copy import CopyProgress
 
 __all__ = ("ConsoleReporter", "flatten_errors")
 
@@ -102,6 +103,14 @@ class ConsoleReporter:
         if self._quiet or not self._console.is_terminal:
             yield lambda _event: None
             return
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
+        )
+
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -9,8 +9,9 @@ import typer
 from asupplemented.cli.caching import make_cache
 from asupplemented.cli.digests import complete_digest, parse_abbreviated
 from asupplemented.cli.options import DigestOption, GroupOptions, with_group
-from asupplemented.cli.output import draw_resolution, printable, render, write_json, write_text
+from asupplemented.cli.output import printable, write_json, write_text
 from asupplemented.cli.running import running
+from asupplemented.cli.tree import draw_resolution, render
 
 __all__ = ("explain", "resolve")
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any
 
 import pytest
-import typer.main
 
-from asupplemented.cli.app import app
 from asupplemented.cli.help import EXAMPLES, GROUPS
-from tests.cli.conftest import call
+from tests.cli.conftest import call, list_commands
 
-PROGRAM: Any = typer.main.get_command(app)
-CACHE: Any = PROGRAM.commands["cache"]
-COMMANDS: dict[str, Any] = PROGRAM.commands | CACHE.commands
+COMMANDS = list_commands()
 LINES = 46
 """Of a terminal on a laptop."""
 
@@ -23,7 +18,7 @@ LINES = 46
 @pytest.mark.parametrize("command", sorted(EXAMPLES))
 def test_help_fits_one_screen(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    path = ("cache", command) if command in CACHE.commands else (command,)
+    path = ("cache", command) if command in COMMANDS["cache"].commands else (command,)
     short, whole = call(*path, "--help").out, call(*path, "--help-all").out
     assert len(short.splitlines()) <= LINES
     for text in (short, whole):
@@ -60,3 +55,16 @@ def test_tls_verify_takes_a_value_as_skopeo_writes_it(given: str, meant: bool) -
     context = COMMANDS["tags"].make_context("tags", ["docker://a/b", given])
     assert context.params["tls_verify"] is meant
     assert call("tags", "--tls-verify=perhaps", "docker://a/b").code == 2
+
+
+def test_a_command_that_is_mistyped_is_suggested() -> None:
+    answer = call("inspekt", "oci:x")
+    assert (answer.code, "inspect" in answer.err.replace("inspekt", "")) == (2, True)
+
+
+def test_the_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_ASUPPLEMENTED_COMPLETE", "complete_bash")
+    for typed, found in (("asupplemented res", "resolve"), ("asupplemented copy --t", "--to")):
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+        assert found in call().out.split()

@@ -21,6 +21,8 @@ from tests.modules import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.cli.conftest import Places
+
 PROGRAM = (sys.executable, "-W", "error", "-m", "asupplemented")
 FULL = Path("/dev/full")
 
@@ -147,7 +149,7 @@ def test_bars_are_drawn_on_a_terminal_and_data_stays_clean(
 WITHOUT = """
 import sys
 sys.modules[sys.argv[1]] = None
-sys.argv = ["asupplemented", "--version"]
+sys.argv = ["asupplemented", "resolve", "--help"]
 from asupplemented.__main__ import main
 main()
 """
@@ -166,3 +168,35 @@ def test_without_the_extra_the_remedy_is_told(package: str) -> None:
     assert done.stderr == (
         f"asupplemented: the command line needs {package}: pip install 'asupplemented[cli]'\n"
     )
+
+
+LOADED = """
+import sys
+from asupplemented.__main__ import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+sys.stderr.write(" ".join(sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (("--version",), {"importlib.metadata", "rich", "aiohttp", "asupplemented.cli.options"}),
+        (
+            ("digest", "LAYOUT"),
+            {"rich.progress", "aiohttp", "asupplemented.serve", "asupplemented.transfer"},
+        ),
+        (("tags", "--help"), {"aiohttp", "asupplemented.serve", "asupplemented.cache.layout"}),
+    ],
+)
+def test_a_command_imports_what_it_uses(
+    arguments: tuple[str, ...], unused: set[str], places: Places
+) -> None:
+    given = [places.top if each == "LAYOUT" else each for each in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *given], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert unused & set(done.stderr.split()) == set()

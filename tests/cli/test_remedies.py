@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer.main
 
 import asupplemented as asup
 from asupplemented import remedies
 from asupplemented.abc import RemoteReference
-from asupplemented.cli.app import app
 from asupplemented.cli.wording import OPTIONS
 from asupplemented.remedies import Remedy
 from asupplemented.testing import Basic, Bearer, FakeRegistry, Redirect, build_image
 from asupplemented.testing.certificates import Authority
-from tests.cli.conftest import called
+from tests.cli.conftest import called, list_commands
 from tests.cli.test_running import log_in
 
 if TYPE_CHECKING:
@@ -33,10 +31,10 @@ REMEDIES = [value for value in vars(remedies).values() if isinstance(value, Reme
 FOR_PROGRAMS = {remedies.ALLOW_IPV6, remedies.CACHE, remedies.TRANSPORT}
 """What the command line always does (IPv6), or says in words of its own (cache)."""
 
-COMMANDS: Any = typer.main.get_command(app)
+COMMANDS = list_commands()
 OPTIONS_OF = {
     name: {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
-    for name, command in (COMMANDS.commands | COMMANDS.commands["cache"].commands).items()
+    for name, command in COMMANDS.items()
 }
 WITHOUT_REGISTRY = {
     "serve",
@@ -44,7 +42,7 @@ WITHOUT_REGISTRY = {
     "login",
     "logout",
     "cache",
-    *COMMANDS.commands["cache"].commands,
+    *COMMANDS["cache"].commands,
 }
 """Commands that reach none, or whose errors advise settings of a configuration: see tests/serve."""
 VALUES = {"registry": "registry.example:5000", "origin": "https://auth.example"}
@@ -102,7 +100,7 @@ def test_no_message_advises_a_setting_past_the_remedies(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda f: f.stem)
 def test_options_in_messages_of_the_command_line_exist(file: Path) -> None:
-    known: set[str] = set().union(*OPTIONS_OF.values(), {"--version", "--help", "--help-all"})
+    known = {"--version", "--help", "--help-all"}.union(*OPTIONS_OF.values())
     named = {option for text in constants(file) for option in re.findall(r"--[a-z.-]+[a-z]", text)}
     assert named - known == set()
 
