@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,13 +16,17 @@ from asupplemented.cli.digests import complete_digest, parse_abbreviated
 from asupplemented.cli.options import DigestOption, GroupOptions, as_usage_error, with_group
 from asupplemented.cli.output import open_output, write_json, write_text
 from asupplemented.cli.running import running
+from asupplemented.events import BlobAdvanced, CopyPlanned
 from asupplemented.model.index import SystemImage
 from asupplemented.model.sizes import show_size
 from asupplemented.transfer.copy import copy as copy_image
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asupplemented.abc import Reference
+    from asupplemented.events import CopyProgress
     from asupplemented.session import Session
     from asupplemented.transfer.copy import CopyReport
 
@@ -58,14 +63,19 @@ def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = Non
         raise typer.BadParameter(message, param_hint="--json")
     guarded = output is None and sys.stdout.isatty()
 
-    async def fetch(session: Session) -> dict[str, object]:
+    async def fetch(
+        session: Session, progress: Callable[[CopyProgress], None]
+    ) -> dict[str, object]:
         async with group.open(session) as image:
             found = complete_digest(wanted, image.resolution.blobs)
             if found in image.resolution.sources and found not in image.resolution.blobs:
                 message = f"{found} is a manifest, not a blob; print it with manifest --instance"
                 raise typer.BadParameter(message, param_hint="--digest")
+            blob = image.resolution.descriptor(found)
+            progress(CopyPlanned(manifests=0, blobs=1, bytes=blob.size))
             async with image.open_blob(found) as stream, open_output(session, output) as write:
                 async for chunk in stream:
+                    progress(BlobAdvanced(blob, stream.received))
                     if guarded and _CONTROLS.search(chunk) is not None:
                         message = (
                             "this blob is not text, and stdout is a terminal; write it to a file "
@@ -76,9 +86,22 @@ def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = Non
             return {"digest": found, "size": stream.received, "member": stream.member}
 
     with running(options, make_cache(options)) as runner:
-        fetched = runner.run(fetch)
+        drawing = runner.reporter.copy_progress() if _is_file(output) else nullcontext(_ignore)
+        with drawing as progress:
+            fetched = runner.run(lambda session: fetch(session, progress))
         if options.as_json:
             write_json(fetched)
+
+
+def _is_file(output: Path | None) -> bool:
+    """Whether the blob goes to a file, so that a terminal is free for bars."""
+    if output is None or str(output) == "-":
+        return False
+    return output.is_file() or not output.exists()
+
+
+def _ignore(event: CopyProgress) -> None:
+    """Bars would be drawn between the lines of the blob."""
 
 
 @with_group
