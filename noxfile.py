@@ -13,11 +13,18 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 DEFAULT_PYTHON = PYTHONS[0]
 
 INTEROP_PROGRAMS = {
+    "buildah": "buildah",
     "busybox": "busybox-static",
     "chromium": "chromium",
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "curl": "curl",
+    "docker": "docker.io",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",
+    "podman": "podman",
     "redis-server": "redis-server",
     "skopeo": "skopeo",
     "umoci": "umoci",
@@ -83,14 +90,15 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Talk to real programs: a registry, skopeo, umoci, nginx, Redis, an S3 server, Chromium."""
+    """Talk to real programs: registries, what pulls from them, nginx, Redis, S3, Chromium."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])  # nginx is there
-    missing = [
+    missing = {
         package for name, package in INTEROP_PROGRAMS.items() if not shutil.which(name, path=path)
-    ]
+    }
     if missing:
-        session.error(f"programs are missing; run: apt-get install --yes {' '.join(missing)}")
-    install(session, "interop", extras="cli,otel,prometheus,redis,s3")
+        command = "apt-get install --yes --no-install-recommends"
+        session.error(f"programs are missing; run: {command} {' '.join(sorted(missing))}")
+    install(session, "interop", extras="otel,prometheus,redis,s3,serve")
     arguments = ("-m", "interop", "tests/interop", *session.posargs)
     session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
 

@@ -47,6 +47,8 @@ __all__ = ("LOOKAHEAD", "CredentialLike", "Session")
 
 T = TypeVar("T")
 
+_ABSENT: Final = object()
+
 LOOKAHEAD: Final = 64
 """Manifest fetches beyond the one that is needed next, unless the caller says otherwise."""
 
@@ -309,6 +311,8 @@ class _Resources:
         except RuntimeError:
             message = "a session is used from within an event loop, and none is running here"
             raise WrongLoopError(message) from None
+        if loop is self._loop:
+            return
         if self._loop is None and not self.closed:
             self._loop = loop
         if self._loop not in {None, loop}:
@@ -318,8 +322,9 @@ class _Resources:
     def get(self, key: ResourceKey[T], factory: Callable[[], T]) -> T:
         self.bind()
         # While closing, what is not closed yet still serves what needs it to close.
-        if key in self._objects:
-            return cast("T", self._objects[key])
+        kept = self._objects.get(key, _ABSENT)
+        if kept is not _ABSENT:
+            return cast("T", kept)
         if self.closed:
             message = f"the session is closed, there is no more {key.name}; make a new session"
             raise ClosedError(message)

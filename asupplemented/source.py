@@ -10,9 +10,9 @@ byte is hashed once.
 from __future__ import annotations
 
 import warnings
-from functools import partial
+from functools import lru_cache, partial
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from asupplemented.abc import (
     AsyncResource,
@@ -22,7 +22,6 @@ from asupplemented.abc import (
     LayersForCopy,
     LocalFile,
     ManifestTrace,
-    Named,
     Opening,
     Placed,
     Ranged,
@@ -223,6 +222,13 @@ async def _open(
     return source
 
 
+@lru_cache(maxsize=64)
+def _find_abilities(adapter: type[SourceAdapter]) -> frozenset[type]:
+    """The abilities of a class of adapters; kept, because the check of a protocol is slow."""
+    abilities: tuple[type, ...] = (Batched, Placed, StreamsBlobs, LocalFile)
+    return frozenset(ability for ability in abilities if issubclass(adapter, ability))
+
+
 class VerifiedSource(Source):
     """A source whose manifests and blobs are what their digests name.
 
@@ -235,7 +241,7 @@ class VerifiedSource(Source):
     __slots__ = (
         "__weakref__",
         "_adapter",
-        "_batched",
+        "_batch",
         "_closed",
         "_default",
         "_files",
@@ -250,11 +256,11 @@ class VerifiedSource(Source):
 
     def __init__(self, adapter: SourceAdapter, reference: Reference, session: Context) -> None:
         self._adapter = adapter
-        # Checked here, because isinstance() of a protocol is slow and these are needed per request.
-        self._batched = isinstance(adapter, Batched)
-        self._placed = adapter if isinstance(adapter, Placed) else None
-        self._streams = adapter if isinstance(adapter, StreamsBlobs) else None
-        self._files = adapter if isinstance(adapter, LocalFile) else None
+        abilities = _find_abilities(type(adapter))
+        self._batch = cast("Batched", adapter) if Batched in abilities else None
+        self._placed = cast("Placed", adapter) if Placed in abilities else None
+        self._streams = cast("StreamsBlobs", adapter) if StreamsBlobs in abilities else None
+        self._files = cast("LocalFile", adapter) if LocalFile in abilities else None
         self._reference = reference
         self._session = session
         self._default: Manifest | None = None
@@ -277,7 +283,7 @@ class VerifiedSource(Source):
 
     @property
     def batched(self) -> bool:
-        return self._batched
+        return self._batch is not None
 
     # Manifests
 
@@ -314,7 +320,8 @@ class VerifiedSource(Source):
 
     async def _fetch_default(self) -> Manifest:
         with _located(self._reference):
-            named = self._adapter.default_descriptor if isinstance(self._adapter, Named) else None
+            # As for a `Named` adapter; isinstance() of a protocol with a property is slow.
+            named: Descriptor | None = getattr(self._adapter, "default_descriptor", None)
             expected = None if named is None else Digest(named.digest)
         return await self._fetch(None, expected, None if named is None else named.size)
 
@@ -397,9 +404,9 @@ class VerifiedSource(Source):
             ClosedError: The source is closed.
         """
         self._check_open()
-        if not self._batched or not isinstance(self._adapter, Batched):
+        if self._batch is None:
             return await super().get_manifests(instances)
-        return await self._fetch_batch(self._adapter, instances, _verify_instance)
+        return await self._fetch_batch(self._batch, instances, _verify_instance)
 
     async def fetch_manifests(
         self, instances: Sequence[Digest]
@@ -411,8 +418,8 @@ class VerifiedSource(Source):
             ClosedError: The source is closed.
         """
         self._check_open()
-        if self._batched and isinstance(self._adapter, Batched):
-            return await self._fetch_batch(self._adapter, instances, verify_unread)
+        if self._batch is not None:
+            return await self._fetch_batch(self._batch, instances, verify_unread)
         outcomes: list[UnreadManifest | SupplementedError] = []
         for instance in instances:
             try:

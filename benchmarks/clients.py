@@ -19,8 +19,6 @@ import time
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from http import HTTPStatus
-from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -187,12 +185,12 @@ def crowd(
         for _ in range(clients):
             asking.append(_Client(address, head.encode(), size))
             scope.callback(asking[-1].socket.close)
-        clients = scope.enter_context(_Crowd(asking, slow=bool(rate), stalled=rate == 0))
+        all_clients = scope.enter_context(_Crowd(asking, slow=bool(rate), stalled=rate == 0))
         started = time.perf_counter()
         for client in asking:
             client.ask()
         patience = PATIENCE if leave_after is None else leave_after
-        if not clients.run(started + patience) and leave_after is None:
+        if not all_clients.run(started + patience) and leave_after is None:
             message = f"the server did not finish in {PATIENCE:g} s"
             raise RuntimeError(message)
         seconds = time.perf_counter() - started
@@ -200,24 +198,69 @@ def crowd(
     return Outcome(seconds, sum(client.received for client in asking), tuple(first_bytes))
 
 
-def repeat(url: str, times: int) -> None:
-    """Ask for a URL again and again on one connection, each time once the answer is there."""
+def repeat(url: str, times: int, connections: int = 1) -> float:
+    """Ask for something small again and again, each connection once its answer is there.
+
+    Args:
+        url: ``http://HOST:PORT/PATH``.
+        times: How often each connection asks.
+        connections: How many there are.
+
+    Returns:
+        Requests per second.
+    """
     parts = urlsplit(url)
-    connection = HTTPConnection(parts.hostname or "", parts.port or 80)
-    for _ in range(times):
-        connection.request("GET", parts.path)
-        answer = connection.getresponse()
-        answer.read()
-        if answer.status != HTTPStatus.OK:
-            message = f"the server answered {answer.status}"
+    request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
+    address = (parts.hostname or "", parts.port or 80)
+    with ExitStack() as scope, selectors.DefaultSelector() as selector:
+        for _ in range(connections):
+            connection = scope.enter_context(socket.create_connection(address))
+            selector.register(connection, selectors.EVENT_READ, _Repetition(connection, times))
+            connection.sendall(request)
+        started = time.perf_counter()
+        while selector.get_map():
+            for key, _ in selector.select():
+                repetition: _Repetition = key.data
+                if not repetition.read():
+                    continue
+                if repetition.left:
+                    repetition.connection.sendall(request)
+                else:
+                    selector.unregister(key.fileobj)
+        return times * connections / (time.perf_counter() - started)
+
+
+class _Repetition:
+    """A connection that asks for the same again."""
+
+    def __init__(self, connection: socket.socket, times: int) -> None:
+        self.connection = connection
+        self.left = times
+        """Answers that are to come."""
+        self._data = b""
+
+    def read(self) -> bool:
+        """Read what is there; returns whether an answer is complete."""
+        piece = self.connection.recv(len(BUFFER))
+        self._data += piece
+        head, separator, body = self._data.partition(HEAD_END)
+        if not piece or not head.startswith(b"HTTP/1.1 200"[: len(head)]):
+            message = f"the server answered {head[:HEAD].decode(errors='replace')!r}"
             raise RuntimeError(message)
-    connection.close()
+        at = head.lower().find(b"content-length: ") + len(b"content-length: ")
+        if not separator or len(body) < int(head[at:].split(b"\r\n", 1)[0]):
+            return False
+        self._data = b""
+        self.left -= 1
+        return True
 
 
-def ask_again(url: str, times: int) -> None:
+def ask_again(url: str, times: int, connections: int = 1) -> float:
     """The same in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.clients", f"--times={times}", url]
-    subprocess.run(command, check=True, timeout=2 * PATIENCE)
+    command.append(f"--clients={connections}")
+    said = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=2 * PATIENCE)
+    return float(said.stdout)
 
 
 def keep_to_one_core() -> None:
@@ -245,11 +288,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--rate", type=int, help="bytes per second that each reads at most")
     parser.add_argument("--leave-after", type=float, help="seconds after which all hang up")
-    parser.add_argument("--times", type=int, help="ask so often, one after the other")
+    parser.add_argument("--times", type=int, help="ask so often on each connection")
     options = parser.parse_args(arguments)
     keep_to_one_core()
     if options.times is not None:
-        repeat(options.url, options.times)
+        print(repeat(options.url, options.times, options.clients))
         return
     outcome = crowd(
         options.url, options.clients, rate=options.rate, leave_after=options.leave_after

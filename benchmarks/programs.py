@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -24,11 +25,14 @@ __all__ = (
     "run_nginx",
     "run_nginx_files",
     "run_program",
+    "run_serve",
 )
 
 HOST = "127.0.0.1"
 GRACE = 5.0
 """Seconds that a server has to end before it is killed."""
+START = 60.0
+"""Seconds that a server has to listen."""
 TICKS = os.sysconf("SC_CLK_TCK")
 _LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 _STARTED = re.compile(r"(nginx/\d\S*)")
@@ -114,6 +118,37 @@ def run_program(target: str, *arguments: str) -> Generator[Program]:
     with _run(command, stdout=subprocess.PIPE) as process:
         said = json.loads(_lines_of(process.stdout).readline())
         yield Program(process.pid, f"http://{HOST}:{said['port']}{target}")
+
+
+@contextlib.contextmanager
+def run_serve(target: str, reference: str, workers: int) -> Generator[Program]:
+    """Run ``asupplemented serve`` with a repository as ``bench``.
+
+    Args:
+        target: The path of what is asked for.
+        reference: The repository.
+        workers: How many processes serve.
+    """
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    options = [f"--listen={HOST}:{port}", f"--workers={workers}", "--access-log=off"]
+    command = [sys.executable, "-m", "asupplemented", "serve", "--no-tls-verify", *options]
+    with _run([*command, f"bench={reference}"]) as process:
+        _wait_for_port(port)
+        yield Program(process.pid, f"http://{HOST}:{port}{target}")
+
+
+def _wait_for_port(port: int) -> None:
+    ends = time.monotonic() + START
+    while True:
+        try:
+            socket.create_connection((HOST, port)).close()
+        except OSError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextlib.contextmanager

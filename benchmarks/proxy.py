@@ -21,7 +21,7 @@ import asupplemented as asup
 from asupplemented.cache.layout.layout_cache import LayoutCache
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
 __all__ = ("bare_app", "main", "open_app")
 
@@ -31,7 +31,7 @@ TTL = 3600.0
 
 
 @contextlib.asynccontextmanager
-async def open_app(reference: str, cache: Path | None = None) -> AsyncIterator[web.Application]:
+async def open_app(reference: str, cache: Path | None = None) -> AsyncGenerator[web.Application]:
     """Serve a repository as ``bench``.
 
     Args:
@@ -63,7 +63,7 @@ def bare_app(manifest: asup.Manifest) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def _open_bare(reference: str) -> AsyncIterator[web.Application]:
+async def _open_bare(reference: str) -> AsyncGenerator[web.Application]:
     async with (
         asup.Session(tls_verify=False) as session,
         asup.parse_reference(reference).open(session) as source,

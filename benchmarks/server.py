@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import ssl
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -54,11 +55,13 @@ class Offer:
     blob: str | None
     """Digest of the blob, None where there is none."""
     blob_size: int | None
+    tls: bool = False
+    """Whether it is reached over TLS."""
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:PORT``."""
-        return f"http://127.0.0.1:{self.port}"
+        """``http://127.0.0.1:PORT``, or the same with https."""
+        return f"http{'s' * self.tls}://127.0.0.1:{self.port}"
 
     def reference(self, tag: str = "all") -> str:
         """The reference of a tag."""
@@ -167,10 +170,19 @@ class LeanRegistry:
         holding: What it serves.
         latency: Seconds before each answer.
         port: 0 for any free one.
+        certificate: A certificate and its key in PEM, to speak TLS; None for plain HTTP.
     """
 
-    def __init__(self, holding: Holding, *, latency: float = 0.0, port: int = 0) -> None:
+    def __init__(
+        self,
+        holding: Holding,
+        *,
+        latency: float = 0.0,
+        port: int = 0,
+        certificate: Path | None = None,
+    ) -> None:
         self.holding = holding
+        self._certificate = certificate
         self.latency = latency
         self.sent = 0
         """How often the file was sent, or was begun to be."""
@@ -179,7 +191,11 @@ class LeanRegistry:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, "127.0.0.1", self._port)
+        context = None
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+        self._server = await loop.create_server(self._accept, "127.0.0.1", self._port, ssl=context)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -200,6 +216,7 @@ class LeanRegistry:
             singles=self.holding.singles,
             blob=self.holding.blob,
             blob_size=None if file is None else file.stat().st_size,
+            tls=self._certificate is not None,
         )
 
     def _accept(self) -> _Connection:
@@ -277,13 +294,23 @@ class _Connection(asyncio.Protocol):
 
 @contextlib.contextmanager
 def serve(
-    *, instances: int, singles: int = 0, latency: float = 0.0, file: Path | None = None
+    *,
+    instances: int,
+    singles: int = 0,
+    latency: float = 0.0,
+    file: Path | None = None,
+    certificate: Path | None = None,
 ) -> Generator[Offer]:
-    """Run the registry in a process of its own, until the block is left. Arguments as `hold`."""
+    """Run the registry in a process of its own, until the block is left.
+
+    Arguments as `hold` and `LeanRegistry`.
+    """
     command = [sys.executable, "-m", "benchmarks.server", f"--instances={instances}"]
     command += [f"--singles={singles}", f"--latency={latency}"]
     if file is not None:
         command.append(f"--blob={file}")
+    if certificate is not None:
+        command.append(f"--certificate={certificate}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             said = json.loads(cast("TextIO", process.stdout).readline())
@@ -292,8 +319,8 @@ def serve(
             process.terminate()
 
 
-async def _run(holding: Holding, latency: float, port: int) -> None:
-    async with LeanRegistry(holding, latency=latency, port=port) as registry:
+async def _run(registry: LeanRegistry) -> None:
+    async with registry:
         sys.stdout.write(json.dumps(asdict(registry.offer)) + "\n")
         sys.stdout.flush()
         await asyncio.get_running_loop().create_future()
@@ -307,10 +334,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--blob", type=Path, help="a file to serve as a blob")
+    parser.add_argument("--certificate", type=Path, help="a certificate and its key, for TLS")
     options = parser.parse_args(arguments)
     holding = hold(options.instances, singles=options.singles, file=options.blob)
+    registry = LeanRegistry(
+        holding, latency=options.latency, port=options.port, certificate=options.certificate
+    )
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(holding, options.latency, options.port))
+        asyncio.run(_run(registry))
 
 
 if __name__ == "__main__":

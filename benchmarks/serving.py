@@ -24,6 +24,7 @@ from benchmarks.programs import (
     run_nginx,
     run_nginx_files,
     run_program,
+    run_serve,
 )
 from benchmarks.server import serve
 
@@ -201,6 +202,30 @@ def measure_manifest(offer: Offer) -> None:
     )
 
 
+def measure_workers(offer: Offer) -> None:
+    """A manifest in memory: ``asupplemented serve`` with one worker and with two."""
+    target = "/v2/bench/manifests/single-0"
+    with (
+        run_serve(target, offer.repository, 1) as one,
+        run_serve(target, offer.repository, 2) as two,
+    ):
+        figures = interleave(
+            {
+                "two": lambda: ask_again(two.url, MANIFESTS // CLIENTS, CLIENTS),
+                "one": lambda: ask_again(one.url, MANIFESTS // CLIENTS, CLIENTS),
+            },
+            ROUNDS,
+        )
+    report(
+        f"{CLIENTS} clients of a manifest in memory, two workers",
+        "requests/s",
+        figures["two"],
+        comparator="one worker",
+        baseline=figures["one"],
+        goal="ratio >= 1.5",
+    )
+
+
 def measure_cold(offer: Offer, scratch: Path) -> None:
     """The blob is not there: one fetch for all clients, spooled only, or cached."""
     contest = Contest()
@@ -283,6 +308,7 @@ def main() -> None:
         with serve(instances=1, singles=1, file=blob) as offer:
             if HAS_BOOKS:
                 measure_manifest(offer)
+            measure_workers(offer)
             measure_cold(offer, scratch)
             measure_kept(offer, scratch, blob)
             if HAS_BOOKS:

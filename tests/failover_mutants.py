@@ -435,8 +435,8 @@ FITNESS = (
         "health: one principal's failures say nothing to another",
         "test_SEC13_views_of_a_session_have_the_health_of_their_principal",
         "health_of",
-        "return context.resource(_HEALTH, make).of(context.principal)",
-        "return context.resource(_HEALTH, make).of(None)",
+        "return _session_health(context).of(context.principal)",
+        "return _session_health(context).of(None)",
     ),
     (
         "health: the sources that are remembered have a bound",

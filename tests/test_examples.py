@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import importlib.util
 import re
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
 import pytest
-from aiohttp import ClientPayloadError
-from aiohttp.test_utils import TestClient, TestServer
 
 import asupplemented as asup
 from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.health import health_of
-from asupplemented.cache.sharing import settle
-from asupplemented.testing import Cut, FakeRegistry, Slow, Status, build_image
 from tests.clocks import FakeClock
 from tests.modules import ROOT, code_blocks
 from tests.transports.contract import AMD64, CONTENTS, AdapterContract
@@ -70,76 +65,6 @@ async def test_two_of_three_die_and_the_blob_comes_whole(
     assert f"Verified: True, {12 << 20} bytes of {example.LAYER}" in out
     assert out.endswith("Members: 2 1 0\n")
     assert clock.slept, "both were asked for the rest once more"
-
-
-async def test_the_proxy_fetches_each_blob_once_for_all_its_clients(tmp_path: Path) -> None:
-    example = load("proxy")
-    built = build_image("linux/amd64", [bytes(range(256)) * 30_000])
-    layer = built.layers[0]
-    async with AsyncExitStack() as scope:
-        registry = await scope.enter_async_context(FakeRegistry())
-        registry.script(layer, Slow(1 << 20, seconds=0.001), forever=True)
-        cache = await scope.enter_async_context(asup.LayoutCache(tmp_path / "cache", 1 << 30))
-        session = asup.Session(tls_verify=False, cache=cache)
-        await scope.enter_async_context(session)
-        group = asup.supplement(registry.add("team/app", built))
-        image = await scope.enter_async_context(group.open(session))
-        client = TestClient(TestServer(example.make_app(image)))
-        await scope.enter_async_context(client)
-
-        async def get(path: str, method: str = "GET") -> tuple[int, bytes]:
-            async with client.request(method, path) as response:
-                return response.status, await response.read()
-
-        assert await get("/v2/") == (200, b"{}")
-        assert await get("/v2/app/manifests/latest") == (200, built.raw)
-        assert await get(f"/v2/app/manifests/{built.digest}") == (200, built.raw)
-        blob = f"/v2/app/blobs/{layer}"
-        answers = await asyncio.gather(*(get(blob) for _ in range(10)))
-        assert answers == [(200, built.blobs[layer])] * 10
-        assert registry.count(f"*/blobs/{layer}") == 1
-        await settle(session)
-        async with client.get(blob, headers={"Range": "bytes=5-8"}) as response:
-            assert (response.status, await response.read()) == (206, built.blobs[layer][5:9])
-        assert await get(blob, "HEAD") == (200, b"")
-        assert registry.count(f"*/blobs/{layer}") == 1
-        for missing in (f"/v2/app/manifests/{layer}", f"/v2/app/blobs/{built.digest}"):
-            assert (await get(missing))[0] == 404
-        assert (await get("/v2/app/blobs/sha256:../../etc"))[0] == 404
-        registry.script(built.config, Status(403), forever=True)
-        assert (await get(f"/v2/app/blobs/{built.config}"))[0] == 502
-
-
-async def test_the_proxy_cuts_a_blob_that_breaks_off_and_answers_HEAD_from_the_manifest() -> None:
-    example = load("proxy")
-    built = build_image("linux/amd64", [bytes(range(256)) * 30_000], gzip=False)
-    [layer] = built.layers
-    async with AsyncExitStack() as scope:
-        registry = await scope.enter_async_context(FakeRegistry())
-        settings = [asup.ResumptionPolicy(pause=0)]
-        session = asup.Session(tls_verify=False, settings=settings)
-        await scope.enter_async_context(session)
-        group = asup.supplement(registry.add("team/app", built))
-        image = await scope.enter_async_context(group.open(session))
-        client = TestClient(TestServer(example.make_app(image)))
-        await scope.enter_async_context(client)
-        blob = f"/v2/app/blobs/{layer}"
-        async with client.head(blob) as response:
-            assert (response.status, response.content_length) == (200, len(built.blobs[layer]))
-        assert registry.count("*/blobs/*") == 0
-        registry.script(layer, Cut(6 << 20))
-        registry.script(layer, Status(404), forever=True)
-        received = bytearray()
-
-        async def download() -> None:
-            async with client.get(blob) as response:
-                assert response.status == 200
-                async for chunk in response.content.iter_any():
-                    received.extend(chunk)
-
-        with pytest.raises(ClientPayloadError):
-            await download()
-        assert built.blobs[layer].startswith(received)  # nothing follows the bytes of the blob
 
 
 def test_what_the_page_about_streams_shows_compiles() -> None:

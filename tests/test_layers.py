@@ -27,7 +27,7 @@ LAYERS = {
     unit: layer
     for layer, units in enumerate(
         (
-            ("errors", "limits", "model", "remedies", "version"),
+            ("_version", "errors", "limits", "model", "remedies"),
             ("abc", "events"),
             (
                 "aio",

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import hmac
 import re
-from typing import Any
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from starlette.applications import Starlette
 
 import asupplemented
+from asupplemented.serve.clients import pull_command
+from asupplemented.serve.config import Address, ServeConfig, mirror_names
+from tests.cli.conftest import call
 from tests.modules import ROOT, code_blocks
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -20,7 +30,7 @@ def test_local_links_lead_to_files() -> None:
 
 def test_the_examples_compile() -> None:
     examples = code_blocks(README, "python")
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         compile(example, "README.md", "exec")
 
@@ -34,11 +44,30 @@ def test_the_example_of_credentials_per_request_makes_a_view() -> None:
     assert views[0].principal == views[1].principal != views[2].principal
 
 
+def commands_with(text: str) -> list[str]:
+    lines = "".join(code_blocks(README, "console")).splitlines()
+    return [line.removeprefix("$ ") for line in lines if text in line]
+
+
+def test_the_registry_is_served_and_pulled_from_as_shown(tmp_path: Path) -> None:
+    [serve] = commands_with("asupplemented serve ")
+    [pull] = commands_with("podman pull ")
+    _, *arguments = shlex.split(serve.replace("/srv", str(tmp_path)))
+    assert call(*arguments, "--check") == (0, "", "the configuration is right\n")
+    served = ServeConfig(names=mirror_names(re.findall(r"--mirror (\S+)", serve)))
+    assert pull_command(served, Address("127.0.0.1", 5000)) == pull
+
+
+def test_a_registry_is_mounted_as_shown() -> None:
+    [example] = [each for each in code_blocks(README, "python") if "registry_app" in each]
+    apps = {"aiohttp_app": web.Application(), "fastapi_app": Starlette()}
+    given = {"catalog": asupplemented.Catalog({}), "session": asupplemented.Session()}
+    exec(example, {"asup": asupplemented, **apps, **given})  # noqa: S102 - our own readme
+    assert len(apps["aiohttp_app"].router.resources()) == 1
+    assert len(apps["fastapi_app"].routes) == 1
+
+
 def test_the_commands_are_those_that_ci_runs() -> None:
-    commands = [
-        line.removeprefix("$ ") for line in "".join(code_blocks(README, "console")).splitlines()
-    ]
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    tests = [command for command in commands if command.endswith("nox -s tests")]
-    assert len(tests) == 1
-    assert tests[0] in script
+    [tests] = commands_with("nox -s tests")
+    assert tests in script

@@ -10,6 +10,9 @@ the upstream fails, or takes longer than `PATIENCE`, the image is served *stale*
 `stale_if_error` seconds after its time was over. A failure opens a breaker
 (`asupplemented.catalog.upstreams`), and while that is open no request asks again (rule SRV-33).
 
+An index of a repository without supplements is opened without the images that it lists. They are
+read when a client asks for them by digest, so a pull costs no requests for other platforms.
+
 *A digest* never changes, so it is never confirmed. It is looked for in the open images of the name,
 then in the group with its members at that digest. A digest that a cache has is no permission: the
 name itself must hold it (rule SRV-13).
@@ -105,7 +108,8 @@ class Catalog(AsyncResource):
             client named none), which gives one of these, or None for an unknown name. A registry
             reference with the tag "latest", or without a tag, is read at the tag or digest that
             the client asks for. Every other reference is read as it is, and as a top it is served
-            by its own tag and by "latest".
+            by its own tag and by "latest". Blobs come from a supplement that has them, else from
+            the top.
         allow: Patterns of the names that may be read, or a function of a path and a registry that
             says so; None for all. It is asked before anything else.
         default_registry: The registry of names that fit no key and name no registry, such as

@@ -115,6 +115,7 @@ class OpenImage(AsyncResource):
         trouble: Tells once that it cannot be confirmed.
         reopen_after: Seconds after which it is opened again to include supplements that failed.
         blobs: Blobs that the repository has, and no manifest that is known here names.
+        listed: Manifests that it lists and that were not read yet.
     """
 
     __slots__ = (
@@ -125,6 +126,7 @@ class OpenImage(AsyncResource):
         "digest",
         "due",
         "failed",
+        "listed",
         "name",
         "opened",
         "owner",
@@ -133,8 +135,15 @@ class OpenImage(AsyncResource):
         "trouble",
     )
 
-    def __init__(self, source: Source, digest: Digest | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        digest: Digest | None = None,
+        *,
+        listed: frozenset[str] = frozenset(),
+    ) -> None:
         self.source = source
+        self.listed = listed
         self.digest = digest
         self.name = ""
         self.owner: object = None
@@ -230,6 +239,10 @@ class OpenImages(AsyncResource):
                 self._used.get(ImageKey(scope, which))
                 return image
         return None
+
+    def lists(self, scope: Scope, digest: Digest) -> bool:
+        """Whether an image of a scope lists a manifest that was not read with it."""
+        return any(digest in image.listed for image in self._by_scope.get(scope, {}).values())
 
     def find_blob(self, scope: Scope, digest: Digest) -> OpenImage | None:
         """An image of a scope that serves a blob."""

@@ -28,6 +28,7 @@ from asupplemented.errors import (
     NameUnknownError,
     excerpt,
 )
+from asupplemented.model.index import SpecificImages
 from asupplemented.model.name import DEFAULT_REGISTRY, DEFAULT_TAG, ImageName
 from asupplemented.supplemented.reference import SupplementedReference, supplement
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from asupplemented.model.digest import Digest
 
 __all__ = (
+    "ON_DEMAND",
     "Allow",
     "Defaults",
     "Named",
@@ -58,6 +60,10 @@ Allow: TypeAlias = "Iterable[str] | Callable[[str, str | None], bool | Awaitable
 MAX_FOUND: Final = 256
 """Names whose group is remembered, so that it is not made again for each request."""
 
+ON_DEMAND: Final = SpecificImages(())
+"""The selection of a repository without supplements: no other member can have what it lacks, so
+what an index lists is read when a client asks for it. That saves one request for each image."""
+
 _DOCKER_HUB: Final = frozenset(("index.docker.io", "registry-1.docker.io"))
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}|[{}]")
 _REGISTRY: Final = re.compile(r"[^/*]*[.:][^/*]*|localhost")
@@ -70,6 +76,8 @@ class Defaults(NamedTuple):
     missing: str
     unavailable: str
     unknown: str
+    prefer: str = "supplements"
+    """What a supplement holds is read from it, also where the top serves other images with it."""
 
 
 @runtime_checkable
@@ -212,7 +220,10 @@ class Names:
     def _group(self, members: tuple[Reference | str, ...], given: object) -> SupplementedReference:
         if isinstance(given, SupplementedReference):
             return given
-        return supplement(*members, **self._defaults._asdict())
+        group = supplement(*members, **self._defaults._asdict())
+        if len(group.references) == 1 and follows(group.top):
+            return replace(group, selection=ON_DEMAND)
+        return group
 
 
 def _read_key(text: object, value: object) -> _Key:

@@ -14,7 +14,7 @@ from asupplemented.aio.closing import closing_on_error
 from asupplemented.cache.manifests import find_manifest
 from asupplemented.catalog.budget import Spending
 from asupplemented.catalog.images import ImageKey, OpenImage, Scope, describe_blob
-from asupplemented.catalog.names import at_digest, follows, tags_of
+from asupplemented.catalog.names import ON_DEMAND, at_digest, follows, tags_of
 from asupplemented.catalog.upstreams import LONGEST, Upstreams, is_outage
 from asupplemented.errors import (
     BlobNotFoundError,
@@ -27,6 +27,9 @@ from asupplemented.errors import (
     UnsupportedOperationError,
 )
 from asupplemented.events import Warned
+from asupplemented.model.index import AllImages
+from asupplemented.model.manifest import Index
+from asupplemented.model.media_type import KNOWN_MANIFESTS
 from asupplemented.source import place_of
 from asupplemented.supplemented.reference import supplement
 
@@ -121,11 +124,26 @@ class View:
 
     async def open_group(self, group: SupplementedReference, which: str) -> OpenImage:
         """Open a group, and keep it in the place of what is open for a tag or digest."""
-        source = await group.open(self._session)
-        opened = OpenImage(source, source.resolution.top)
+        opened = await self._open(group)
         opened.opened = self.now()
         await self._keep(which, opened)
         return opened
+
+    async def _open(self, group: SupplementedReference) -> OpenImage:
+        """Open a group; without supplements, an index without what it lists."""
+        source = await group.open(self._session)
+        top = source.resolution.top
+        if group.selection is not ON_DEMAND:
+            return OpenImage(source, top)
+        async with closing_on_error(lambda: (source,), "the image"):
+            parsed = (await source.get_manifest()).parse_once()
+        if not isinstance(parsed, Index):
+            return OpenImage(source, top)
+        if all(entry.media_type in KNOWN_MANIFESTS for entry in parsed.manifests):
+            return OpenImage(source, top, listed=frozenset(e.digest for e in parsed.manifests))
+        # Only the index says of which type the others are, so they are read with it (rule X-07b).
+        await source.aclose()
+        return await self._open(replace(group, selection=AllImages()))
 
     async def refresh(
         self, group: SupplementedReference, tag: str, opened: OpenImage | None, times: Lifetimes
@@ -310,15 +328,19 @@ class View:
             The image, None if the group does not have it; and what its supplements failed with.
         """
         top = group.top
-        self._upstreams.check(self.identity, top)
-        await self._spending.check(top, dispensable=False)
-        with self._upstreams.recording(self.identity, top):
-            await self._confirm_held(top)
-            source = await group.open(self._session)
-        if digest not in source.resolution.sources:
-            await source.aclose()
-            return None, tuple(source.resolution.unavailable.values())
-        opened = OpenImage(source, source.resolution.top)
+        listed = self._images.lists(self.scope, digest)
+        if listed and await find_manifest(self._session, digest, place_of(top)) is not None:
+            opened = await self._open(group)  # no request is needed
+        else:
+            self._upstreams.check(self.identity, top)
+            await self._spending.check(top, dispensable=False)
+            with self._upstreams.recording(self.identity, top):
+                if not listed:
+                    await self._confirm_held(top)
+                opened = await self._open(group)
+        if not opened.has_manifest(digest):
+            await opened.aclose()
+            return None, opened.list_failures()
         await self._keep(digest, opened)
         return opened, ()
 

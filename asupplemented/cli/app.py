@@ -9,9 +9,9 @@ import typer
 import typer.main
 from typer.core import TyperGroup
 
+from asupplemented._version import __version__
 from asupplemented.cli.help import Command
 from asupplemented.cli.output import write_text
-from asupplemented.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the callback of an option
     if wanted:
-        write_text(f"asupplemented {VERSION}")
+        write_text(f"asupplemented {__version__}")
         raise typer.Exit
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from asupplemented.hostconfig.certificates import (
     Certificates,
     find_directory,
+    get_context,
     make_context,
     read_certificates,
 )
@@ -44,6 +45,7 @@ __all__ = (
     "Registries",
     "RegistriesCache",
     "find_directory",
+    "get_context",
     "is_short_name",
     "join_failures",
     "load_aliases",

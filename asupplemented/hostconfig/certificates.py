@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import anyio.to_thread
 
 from asupplemented.aio.files import map_os_error
+from asupplemented.aio.lru import LRU
 from asupplemented.errors import ConfigurationError, excerpt
 from asupplemented.hostconfig.documents import (
-    is_visible,
+    find_visible,
     list_readable,
     read_bytes,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from asupplemented.hostconfig.paths import ConfigurationPaths
 
-__all__ = ("Certificates", "ClientPair", "find_directory", "make_context", "read_certificates")
+__all__ = (
+    "Certificates",
+    "ClientPair",
+    "find_directory",
+    "get_context",
+    "make_context",
+    "read_certificates",
+)
 
 _DIRECTORY: Final = "certs.d"
 _AUTHORITY: Final = ".crt"
@@ -31,6 +40,11 @@ _KEY: Final = ".key"
 
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
+
+
+_CONTEXTS: Final = LRU[object, ssl.SSLContext](64)
+"""Contexts of this process, each with the authorities of the system in memory, by what they were
+made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +100,7 @@ async def find_directory(registry: str, paths: ConfigurationPaths) -> Path | Non
         paths.shipped_path(_DIRECTORY),
         paths.system_path(_DIRECTORY, "docker"),
     )
-    for root in roots:
-        if root is not None and await is_visible(root / registry):
-            return root / registry
-    return None
+    return await find_visible(None if root is None else root / registry for root in roots)
 
 
 async def read_certificates(directory: Path | None) -> Certificates:
@@ -121,6 +132,46 @@ async def read_certificates(directory: Path | None) -> Certificates:
             f"used, so {pairs[0].certificate.name} before all others"
         )
     return Certificates(tuple(authorities), pairs, tuple(warnings))
+
+
+def get_context(certificates: Certificates, *, verify: bool = True) -> ssl.SSLContext:
+    """A TLS context from `make_context`, shared by this process. Blocking.
+
+    Reading the authorities of the system takes long, so a context is made again only if the
+    certificates, the client certificates in their files, or those authorities have changed.
+
+    Args:
+        certificates: See `make_context`.
+        verify: See `make_context`.
+
+    Raises:
+        ConfigurationError: See `make_context`.
+    """
+    try:
+        pairs = tuple(
+            (pair, hashlib.sha256(pair.certificate.read_bytes() + pair.key.read_bytes()).digest())
+            for pair in certificates.pairs
+        )
+        system = _identify_system_authorities() if verify else ()
+    except OSError:
+        return make_context(certificates, verify=verify)
+    key = certificates.authorities, pairs, system, verify
+    context = _CONTEXTS.get(key)
+    if context is None:
+        context = make_context(certificates, verify=verify)
+        _CONTEXTS.put(key, context)
+    return context
+
+
+def _identify_system_authorities() -> object:
+    """What changes with the authorities that the system, or its environment, gives."""
+    paths = ssl.get_default_verify_paths()
+    found = [path for path in (paths.cafile, paths.capath) if path]
+    states = [Path(path).stat() for path in found]
+    return tuple(
+        (path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        for path, state in zip(found, states, strict=True)
+    )
 
 
 def make_context(certificates: Certificates, *, verify: bool = True) -> ssl.SSLContext:

@@ -6,7 +6,6 @@ import os
 import tomllib
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import aiofiles.os
 import anyio.to_thread
 import msgspec
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = (
     "check_keys",
     "convert",
-    "is_visible",
+    "find_visible",
     "list_documents",
     "list_drop_ins",
     "list_readable",
@@ -89,9 +88,18 @@ async def read_bytes(path: Path, limit: int = MAX_DOCUMENT) -> bytes | None:
         raise ConfigurationError(error.message) from error
 
 
-async def is_visible(path: Path) -> bool:
-    """Whether a file or directory exists and this process may see it."""
-    return await aiofiles.os.access(path, os.F_OK)
+async def find_visible(paths: Iterable[Path | None]) -> Path | None:
+    """The first file or directory that exists and that this process may see.
+
+    Args:
+        paths: Where to look; None is nowhere.
+    """
+    wanted = [path for path in paths if path is not None]
+
+    def find() -> Path | None:
+        return next((path for path in wanted if os.access(path, os.F_OK)), None)
+
+    return await anyio.to_thread.run_sync(find)  # in one hop
 
 
 async def list_documents(directory: Path, *suffixes: str) -> tuple[Path, ...]:
@@ -104,7 +112,11 @@ async def list_documents(directory: Path, *suffixes: str) -> tuple[Path, ...]:
     Raises:
         ConfigurationError: The directory cannot be listed, or has too many files.
     """
-    found = await list_readable(directory, *suffixes)
+    return await anyio.to_thread.run_sync(_list_documents, directory, suffixes)
+
+
+def _list_documents(directory: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
+    found = _list_readable(directory, suffixes)
     if found is None:
         message = f"cannot list {directory}: permission denied; check its permissions"
         raise ConfigurationError(message)
@@ -122,10 +134,14 @@ async def list_drop_ins(directories: Iterable[Path], *suffixes: str) -> tuple[Pa
     Raises:
         ConfigurationError: See `list_documents`.
     """
-    found: dict[str, Path] = {}
-    for directory in directories:
-        found.update((path.name, path) for path in await list_documents(directory, *suffixes))
-    return tuple(found[name] for name in sorted(found))
+
+    def list_all() -> tuple[Path, ...]:
+        found: dict[str, Path] = {}
+        for directory in directories:
+            found.update((path.name, path) for path in _list_documents(directory, suffixes))
+        return tuple(found[name] for name in sorted(found))
+
+    return await anyio.to_thread.run_sync(list_all)  # in one hop
 
 
 async def list_readable(directory: Path, *suffixes: str) -> tuple[Path, ...] | None:

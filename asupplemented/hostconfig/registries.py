@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from asupplemented.errors import ConfigurationError, InvalidReferenceError
 from asupplemented.hostconfig.documents import (
-    is_visible,
+    find_visible,
     list_drop_ins,
     quote_location,
     read_document,
@@ -236,6 +236,8 @@ class Registries:
             elif path is not None and path in {paths.registries, override}:
                 message = f"there is no file {path}, which was given as a registries.conf"
                 raise ConfigurationError(message)
+        if not texts:
+            return cls()
         return await anyio.to_thread.run_sync(cls.parse, texts, abandon_on_cancel=True)
 
     @classmethod
@@ -361,7 +363,6 @@ async def _find_main(paths: ConfigurationPaths) -> Path | None:
     """The main file: the one that is given, else the first that exists (rule CONF-01)."""
     if paths.registries is not None:
         return paths.registries
-    for path in (paths.user_path(_MAIN), paths.system_path(_MAIN), paths.shipped_path(_MAIN)):
-        if path is not None and await is_visible(path):
-            return path
-    return None
+    return await find_visible(
+        (paths.user_path(_MAIN), paths.system_path(_MAIN), paths.shipped_path(_MAIN))
+    )

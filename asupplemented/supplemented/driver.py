@@ -351,6 +351,8 @@ class _Driver:
                 return
             # A source in memory never waits, and this loop must not run on alone.
             await self._yield_after(0)
+            if self._committing:
+                return  # Another worker commits meanwhile, and outcomes in its inbox look wanted.
             wants, *others = self._allowed() or [[]]
             self._spawn(group, others)
 

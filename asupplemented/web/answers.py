@@ -66,11 +66,13 @@ OCTETS: Final = "application/octet-stream"
 RETRY_AFTER: Final = 5
 """Seconds after which a client may ask again, where upstream does not say."""
 
-_CACHE_STATUS: Final[dict[CacheUse, str]] = {
-    "hit": "hit",
-    "joined": "fwd=uri-miss; collapsed",
-    "miss": "fwd=uri-miss",
-    "stale": "fwd=stale",
+_CACHE_HEADERS: Final[dict[str, Headers]] = {
+    "": (),
+    "hit": (("Cache-Status", "asupplemented; hit"),),
+    "joined": (("Cache-Status", "asupplemented; fwd=uri-miss; collapsed"),),
+    "miss": (("Cache-Status", "asupplemented; fwd=uri-miss"),),
+    "stored": (("Cache-Status", "asupplemented; fwd=uri-miss; stored"),),
+    "stale": (("Cache-Status", "asupplemented; fwd=stale"), ("Warning", '299 - "stale"')),
 }
 """How a cache was used, in the words of RFC 9211."""
 
@@ -395,16 +397,9 @@ def tell_cache(
         stored: Whether the cache keeps what was fetched.
         age: Seconds since upstream was asked for the tag; None for what never changes.
     """
-    headers: list[tuple[str, str]] = []
+    headers = _CACHE_HEADERS["stored" if stored and use == "miss" else use]
     if age is not None:
-        headers.append(("Age", str(int(age))))
-    if use:
-        status = _CACHE_STATUS[use]
-        if use == "miss" and stored:
-            status += "; stored"
-        headers.append(("Cache-Status", f"asupplemented; {status}"))
-    if use == "stale":
-        headers.append(("Warning", '299 - "stale"'))
+        headers = (("Age", str(int(age))), *headers)
     return answer.with_headers(*headers) if headers else answer
 
 

@@ -6,9 +6,9 @@ gives the pieces of a body that must come from a stream. Leaving it frees the im
 also in the middle, when the client has gone.
 
 The first chunk of a blob is awaited before the head goes out, so that a blob that is wrong or does
-not begin is an error rather than a body without bytes (rule SRV-24). A blob of up to 4 MiB is
-verified before its first chunk comes; if that takes longer than the head may, the head goes first.
-A larger one that has not begun by then is a 504 (rule SRV-25).
+not begin is an error rather than a body without bytes (rule SRV-24). If it takes longer than the
+head may, because a source is slow or a small blob is verified first, the head goes first: a client
+that waits is served then, and one that is refused would ask again for the same (rule SRV-25).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from asupplemented.errors import (
     BlobNotFoundError,
     ConfigurationError,
     ForbiddenError,
+    ImageNotFoundError,
     LayoutError,
     NameUnknownError,
     RangeError,
@@ -38,7 +39,7 @@ from asupplemented.errors import (
     TruncatedError,
     UnauthorizedError,
 )
-from asupplemented.limits import BLOCK, SMALL_BLOB
+from asupplemented.limits import BLOCK
 from asupplemented.web.access import AccessRequest, Challenge, Denied
 from asupplemented.web.answers import (
     BlobParts,
@@ -290,9 +291,12 @@ class Exchange(AsyncResource):
             case BlobTarget():
                 return await self._find_blob(target, session, private=private)
             case TagsTarget(repository, page):
-                tags = await catalog.list_tags(
-                    session, repository.name, registry=repository.registry
-                )
+                try:
+                    tags = await catalog.list_tags(
+                        session, repository.name, registry=repository.registry
+                    )
+                except ImageNotFoundError as error:  # no member has the repository
+                    raise NameUnknownError(error.message) from error
                 return answer_tags(request, repository, tags, page)
             case ReferrersTarget(repository, digest, artifact_type, page):
                 found = await catalog.list_referrers(
@@ -355,7 +359,7 @@ class Exchange(AsyncResource):
             # Opened before the head goes out, so that nothing can take it away after that.
             self.file = await self._service.open_file(self.path)
         elif end > start:
-            await self._begin(stream, size)
+            await self._begin(stream)
         cache = session.cache
         if cache is None:
             return answer
@@ -372,11 +376,10 @@ class Exchange(AsyncResource):
             self._record.stream = opened
         return opened
 
-    async def _begin(self, stream: BlobStream, size: int) -> None:
+    async def _begin(self, stream: BlobStream) -> None:
         """Wait for the first chunk, as long as the head may wait.
 
         Raises:
-            SourceTimeoutError: Nothing has come by then of a blob that need not be whole first.
             SupplementedError: No source serves it.
         """
         self._first = first = asyncio.ensure_future(anext(stream))
@@ -384,8 +387,6 @@ class Exchange(AsyncResource):
         await asyncio.wait((first,), timeout=max(left, 0.0))
         if first.done() and (error := first.exception()) is not None:
             raise error
-        if not first.done() and size > SMALL_BLOB:
-            raise SourceTimeoutError("the blob did not begin in time")
 
     async def _close_file(self) -> None:
         if self.file is not None:

@@ -75,8 +75,11 @@ class Request(NamedTuple):
 
     def header(self, name: str) -> str | None:
         """The value of a header by its lower-case name, all lines joined; None without one."""
-        values = [value for key, value in self.headers if key == name]
-        return ", ".join(values) if values else None
+        found: str | None = None
+        for key, value in self.headers:
+            if key == name:
+                found = value if found is None else f"{found}, {value}"
+        return found
 
 
 class Refusal(NamedTuple):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from asupplemented._version import __version__
 from asupplemented.aio.breaker import BreakerState
 from asupplemented.aio.retry import Clock
 from asupplemented.aio.threads import run_blocking
@@ -38,7 +39,6 @@ from asupplemented.events import (
     UpstreamResponded,
     Warned,
 )
-from asupplemented.version import VERSION
 from asupplemented.web.record import running_requests
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[MemberStatus, ...]
     plans: tuple[PlanStatus, ...]
     plan_count: int
-    """Open images in all; several processes may have the same."""
+    """Open images in all; those that are not shown may count once for each process."""
     names: tuple[NameStatus, ...]
     requested: tuple[RequestedName, ...]
     """Those that were requested last, newest first."""
@@ -348,7 +348,6 @@ class StatusBoard:
     def __init__(self, clock: Clock | None = None) -> None:
         self._wall = (clock or Clock()).wall
         self._started = self._wall()
-        self._version = VERSION
         self._totals = Totals()
         self._members = _Newest(MAX_MEMBERS, lambda key: MemberStatus(source=key))
         self._requested = _Newest(MAX_NAMES, lambda key: RequestedName(name=key))
@@ -455,7 +454,7 @@ class StatusBoard:
         if cache is not None and usable:
             self._count_again(cache, usable[0])
         return Status(
-            version=self._version,
+            version=__version__,
             started=self._started,
             taken=self._wall(),
             totals=msgspec.structs.replace(self._totals),
@@ -475,7 +474,7 @@ class StatusBoard:
             running_count=len(running),
             members=self._describe_members(plans, catalog, current),
             plans=plans,
-            plan_count=len(entries),
+            plan_count=len({(e.name, e.reference, e.resolution.top) for e in entries}),
             names=() if catalog is None else _describe_names(catalog),
             requested=tuple(map(msgspec.structs.replace, self._requested.newest())),
             cache=self._cache if cache is not None else None,
@@ -655,7 +654,7 @@ def merge_status(parts: Sequence[Status]) -> Status:
         running_count=sum(part.running_count for part in parts),
         members=_first_members(members.values()),
         plans=tuple(islice(plans.values(), MAX_PLANS)),
-        plan_count=sum(part.plan_count for part in parts),
+        plan_count=len(plans) + sum(part.plan_count - len(part.plans) for part in parts),
         names=newest.names,
         requested=tuple(sorted(requested.values(), key=lambda name: -name.last)[:MAX_NAMES]),
         cache=_merge_caches(caches),

@@ -274,14 +274,17 @@ async def test_SRV33_what_was_removed_or_forbidden_is_not_served_stale(
 
 
 async def test_a_move_to_wrong_bytes_is_an_outage(
-    catalog: Catalog, registry: FakeRegistry, session: Session, clock: FakeClock
+    registry: FakeRegistry, session: Session, clock: FakeClock
 ) -> None:
-    index = build_index([NEW])
-    await look(catalog, session)
-    registry.add("team/app", index)
-    registry.script(NEW.digest, Corrupt(at=5), forever=True)
-    clock.time += 61
-    assert await look(catalog, session) == (OLD.digest, True)
+    registry.add("team/app", OLD)
+    registry.add("team/more", OLD)
+    members = [f"docker://{registry.host}/team/{name}" for name in ("app", "more")]
+    async with Catalog({"team/app": members}, ttl=60) as catalog:
+        await look(catalog, session)
+        registry.add("team/app", build_index([NEW]))
+        registry.script(NEW.digest, Corrupt(at=5), forever=True)
+        clock.time += 61
+        assert await look(catalog, session) == (OLD.digest, True)
 
 
 async def test_without_an_image_the_failure_is_the_answer_and_is_remembered(

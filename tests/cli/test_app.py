@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asupplemented._version import __version__
 from asupplemented.testing import Basic, FakeRegistry, build_artifact, write_layout
 from asupplemented.testing.images import build_image, build_index
-from asupplemented.version import VERSION
 from tests.cli.conftest import AMD, ARM, BASE, RISCV, TOP, blob_file, call, whole
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def test_copy_with_extras_lists_them(cli: Cli, group: tuple[str, ...], tmp_path:
 
 
 def test_version_and_help(cli: Cli) -> None:
-    assert cli("--version").out == f"asupplemented {VERSION}\n"
+    assert cli("--version").out == f"asupplemented {__version__}\n"
     answer = cli("resolve", "--help-all")
     assert answer.code == 0
     for option in (

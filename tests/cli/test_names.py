@@ -150,7 +150,7 @@ async def test_TLS07_proxies_are_those_of_the_environment(
         monkeypatch.setenv("http_proxy", proxy.url("bob:hunter2@"))
         answer = await resolve("docker://registry.example/team/app:latest", "--no-tls-verify")
     assert answer.code == 0, answer.err
-    assert proxy.asked[0].target == "http://registry.example/v2/"
+    assert proxy.asked[0].target.startswith("http://registry.example/v2/")
 
 
 async def test_TLS07_a_proxy_that_is_none_is_named_and_not_shown(

@@ -223,8 +223,9 @@ def test_an_address_that_says_nothing(cli: Cli, tmp_path: Path) -> None:
 async def program(
     *arguments: str, preexec: Callable[[], None] | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A module that is run; killed at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "asupplemented", "serve", *arguments),
+        *(sys.executable, "-W", "error", "-m", *arguments),
         cwd=ROOT,
         env=os.environ | {"NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=asyncio.subprocess.PIPE,
@@ -268,7 +269,16 @@ async def test_a_proxy_serves_whatever_its_disk_does(
     path = cache.format(tmp_path)
     async with FakeRegistry() as registry, aiohttp.ClientSession() as client:
         registry.add("library/app", TOP)
-        arguments = ("--mirror", registry.host, "--listen", "127.0.0.1:0", "--cache", path)
+        arguments = (
+            "asupplemented",
+            "serve",
+            "--mirror",
+            registry.host,
+            "--listen",
+            "127.0.0.1:0",
+            "--cache",
+            path,
+        )
         async with program(*arguments, "--no-tls-verify", preexec=preexec) as process:
             address = await line_with(process, "serving on ")
             told = f"podman pull --tls-verify=false {address}/NAME:TAG"
@@ -277,6 +287,8 @@ async def test_a_proxy_serves_whatever_its_disk_does(
             for _ in range(2):
                 async with client.get(f"{url}/manifests/latest") as answer:
                     assert (answer.status, await answer.read()) == (200, TOP.raw)
+                async with client.get(f"{url}/manifests/{AMD.digest}") as answer:
+                    assert (answer.status, await answer.read()) == (200, AMD.raw)
                 async with client.get(f"{url}/blobs/{AMD.layers[1]}") as answer:
                     assert (answer.status, await answer.read()) == (200, AMD.blobs[AMD.layers[1]])
             if warning is not None:
@@ -286,7 +298,7 @@ async def test_a_proxy_serves_whatever_its_disk_does(
     assert process.returncode == 0
     logged = [json.loads(line) for line in out.splitlines()]
     assert [(each["route"], each["status"]) for each in logged] == [
-        *[("manifest", 200), ("blob", 200)] * 2,
+        *[("manifest", 200), ("manifest", 200), ("blob", 200)] * 2,
     ]
     asked = registry.count(f"/v2/library/app/blobs/{AMD.layers[1]}")
     assert asked == (1 if warning is None else 2)
@@ -296,7 +308,9 @@ async def test_a_proxy_serves_whatever_its_disk_does(
 async def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        async with program("app=oci:/srv/app", "--listen", address) as process:
+        async with program(
+            "asupplemented", "serve", "app=oci:/srv/app", "--listen", address
+        ) as process:
             out, err = await process.communicate()
     assert (process.returncode, out) == (1, b"")
     assert err.decode() == (

@@ -20,6 +20,7 @@ from asupplemented.errors import ConfigurationError
 from asupplemented.hostconfig.certificates import (
     Certificates,
     find_directory,
+    get_context,
     make_context,
     read_certificates,
 )
@@ -94,10 +95,10 @@ async def test_TLS01_what_may_not_be_seen_is_not_there(
     hidden = machine.write_user(f"certs.d/{HOST}/x").parent
     seen = machine.write_system(f"containers/certs.d/{HOST}/x").parent
 
-    async def see(path: Path, mode: int) -> bool:
+    def see(path: Path, mode: int) -> bool:
         return path != hidden
 
-    monkeypatch.setattr("aiofiles.os.access", see)
+    monkeypatch.setattr("os.access", see)
     assert await find_directory(HOST, machine.paths) == seen
 
 
@@ -354,3 +355,32 @@ async def test_TLS06_directories_are_read_anew_each_time(
     assert after == await read_certificates(tmp_path)
     assert hash(after) == hash(await read_certificates(tmp_path))
     assert make_context(after) is not make_context(after)
+
+
+async def test_TLS06_a_context_is_made_once_for_each_state_of_its_files(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, other = (Authority().write(tmp_path / name) / "ca.crt" for name in ("a", "b"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(system))
+    directory = authority.write(tmp_path / "own", client=True)
+    first = await read_certificates(directory)
+    context = get_context(first)
+    assert get_context(await read_certificates(directory)) is context
+    unverified = get_context(first, verify=False)
+    assert unverified is not context
+
+    authority.write(directory, client=True)  # of the same names and sizes, and another key
+    assert await read_certificates(directory) == first
+    renewed = get_context(first)
+    assert renewed is not context
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(other))
+    assert get_context(first) is not renewed
+    monkeypatch.setenv("SSL_CERT_FILE", str(system))
+    assert get_context(first) is renewed
+
+    (directory / "extra.crt").write_bytes(Authority().pem)
+    assert get_context(await read_certificates(directory)) is not renewed
+    (directory / "client.key").unlink()
+    with pytest.raises(ConfigurationError):
+        get_context(first)

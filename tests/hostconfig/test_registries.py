@@ -88,10 +88,10 @@ async def test_CONF01_a_home_that_is_not_ours_to_see_does_not_count(
     hidden = machine.write_user(MAIN, search("user.com"))
     machine.write_system(SYSTEM_MAIN, search("system.com"))
 
-    async def see(path: Path, mode: int) -> bool:
+    def see(path: Path, mode: int) -> bool:
         return path != hidden
 
-    monkeypatch.setattr("aiofiles.os.access", see)
+    monkeypatch.setattr("os.access", see)
     assert (await Registries.load(machine.paths)).search == ("system.com",)
 
 

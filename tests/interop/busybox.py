@@ -76,6 +76,10 @@ class Family:
         tag = INDEX if platform is None else self.images[platform].tag
         return f"oci:{self.layout}:{tag}"
 
+    def config(self, platform: str) -> Digest:
+        """The digest of the config of the image for a platform."""
+        return Digest(json.loads(self.images[platform].raw)["config"]["digest"])
+
     def contents(self, platform: str | None = None) -> Contents:
         """What is to be read there."""
         images = list(self.images.values()) if platform is None else [self.images[platform]]

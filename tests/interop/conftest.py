@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from asupplemented.session import Session
+from asupplemented.testing import build_image, write_layout
 from tests.interop.busybox import LOST, Family, build_family
 from tests.interop.places import Places, at_digest
 from tests.interop.programs import Home, Skopeo, Umoci
+from tests.interop.pullers import CLIENTS
 from tests.interop.servers import Account, Certificates, Registry, run_registry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    from asupplemented.testing import BuiltImage
+    from tests.interop.pullers import Client, Clients
+
+LARGE_SIZE: Final = 24 << 20
+"""Bytes of the larger layer."""
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +102,36 @@ async def session() -> AsyncIterator[Session]:
     """A session that takes plain http."""
     async with Session(tls_verify=False) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def large() -> BuiltImage:
+    """An image with a layer that no buffer between two processes holds."""
+    content = hashlib.shake_256(b"large").digest(LARGE_SIZE)
+    return build_image(layers=[{"small": b"a small file"}, {"large": content}])
+
+
+@pytest.fixture(scope="session")
+def large_layout(workshop: Path, large: BuiltImage) -> str:
+    """A layout that has it."""
+    return write_layout(workshop / "large", large, name="1")
+
+
+@pytest.fixture
+def make_client(clients: Clients) -> Iterator[Callable[[str], Client]]:
+    """Makes clients of what the module serves, by their names."""
+    made: list[Client] = []
+
+    def make(program: str) -> Client:
+        made.append(clients.make(program))
+        return made[-1]
+
+    yield make
+    for client in made:
+        for image in tuple(client.pulled):
+            client.forget(image)
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest, make_client: Callable[[str], Client]) -> Client:
+    return make_client(request.param)

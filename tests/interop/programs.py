@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGES: Final = {
+    "buildah": "buildah",
     "busybox": "busybox-static",
     "chromium": "chromium",
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "curl": "curl",
+    "docker": "docker.io",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "htpasswd": "apache2-utils",
     "nginx": "nginx",
+    "podman": "podman",
     "redis-server": "redis-server",
     "skopeo": "skopeo",
     "umoci": "umoci",

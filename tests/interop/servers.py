@@ -20,7 +20,7 @@ import trustme
 from tests.interop.programs import SECONDS, find, run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
     from tests.interop.tokens import TokenServer
@@ -94,6 +94,7 @@ class Registry:
     configuration: Path
     store: Path
     """The root of its file system driver."""
+    server: Server
 
     def reference(self, name: str) -> str:
         """``docker://`` for a ``repository[:tag][@digest]``."""
@@ -121,6 +122,7 @@ def run_registry(
     tokens: TokenServer | None = None,
     upstream: Registry | None = None,
     content: str | None = None,
+    port: int = 0,
 ) -> Generator[Registry]:
     """Serve a registry.
 
@@ -134,10 +136,11 @@ def run_registry(
             the server is at ``/auth/token/`` of its own address, so it needs a `run_front`.
         upstream: Be a cache of that one.
         content: The ``https://host:port`` where blobs are fetched from.
+        port: Where to listen; 0 for any free port.
     """
     directory.mkdir()
     store = store or directory / "store"
-    http: dict[str, object] = {"addr": f"{HOST}:0", "secret": "the same for all of us"}
+    http: dict[str, object] = {"addr": f"{HOST}:{port}", "secret": "the same for all of us"}
     settings: dict[str, object] = {
         "version": 0.1,
         "log": {"accesslog": {"disabled": True}},
@@ -168,8 +171,42 @@ def run_registry(
     configuration.write_text(json.dumps(settings))  # YAML is a superset of JSON
     with run_server([find("docker-registry"), "serve", str(configuration)]) as server:
         # it says so once the socket takes connections, so nobody needs to try
-        port = server.wait_for(_LISTENING)
-        yield Registry(f"{HOST}:{port}", configuration, store)
+        port = int(server.wait_for(_LISTENING))
+        yield Registry(f"{HOST}:{port}", configuration, store, server)
+
+
+class MortalRegistry:
+    """A registry to be killed at any moment, and restarted at its address.
+
+    Args:
+        directory: Made for it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._running = ExitStack()
+        self._lives = 0
+        self.registry = self._start(0)
+
+    def kill(self) -> None:
+        """End it without notice; what it was sending breaks off."""
+        self.registry.server.kill()
+        self._running.close()
+
+    def restart(self) -> None:
+        """Start it again with what it had stored, and wait until it serves."""
+        self.registry = self._start(int(self.registry.address.rpartition(":")[2]))
+
+    def close(self) -> None:
+        """End it."""
+        self._running.close()
+
+    def _start(self, port: int) -> Registry:
+        self._lives += 1
+        directory = self._directory / str(self._lives)
+        serving = run_registry(directory, store=self._directory / "store", port=port)
+        return self._running.enter_context(serving)
 
 
 @contextmanager
@@ -293,7 +330,7 @@ def _run_nginx(
         yield address
 
 
-class _Server:
+class Server:
     """A running process, which never waits for somebody to read what it says."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -310,6 +347,19 @@ class _Server:
             if match := pattern.search(line):
                 return match[1]
         return pytest.fail(f"the server ended, having said:\n{''.join(heard)}", pytrace=False)
+
+    def kill(self) -> None:
+        """Give it no chance to end what it does."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+    def wait(self) -> int:
+        """Wait until it has ended; returns its exit code."""
+        return self._process.wait(SECONDS)
 
     def end(self) -> None:
         """Ask it to end, insist, and collect what is left of it."""
@@ -331,13 +381,16 @@ class _Server:
 
 @contextmanager
 def run_server(
-    command: Sequence[str], inherited: Sequence[socket.socket] = ()
-) -> Generator[_Server]:
+    command: Sequence[str],
+    inherited: Sequence[socket.socket] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Generator[Server]:
     """A process, and the listening sockets that it inherits: nginx finds them by its variable."""
     descriptors = [each.fileno() for each in inherited]
+    own = {"PATH": os.defpath, "NGINX": "".join(f"{number};" for number in descriptors)}
     process = subprocess.Popen(
         command,
-        env={"PATH": os.defpath, "NGINX": "".join(f"{number};" for number in descriptors)},
+        env=own if environment is None else environment,
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -345,7 +398,7 @@ def run_server(
         text=True,
         start_new_session=True,  # what it started ends with it
     )
-    server = _Server(process)
+    server = Server(process)
     try:
         yield server
     finally:

@@ -17,6 +17,7 @@ from tests.interop.places import at_digest
 from tests.interop.reading import read_reference
 from tests.interop.servers import Account, run_content, run_front, run_registry
 from tests.interop.tokens import PUBLIC, run_tokens
+from tests.trusting import trust_authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def guarded(
 @pytest.fixture
 def trust(monkeypatch: pytest.MonkeyPatch, certificates: Certificates) -> None:
     """Have this machine trust the authority."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
+    trust_authority(monkeypatch, certificates.authority)
 
 
 def login(registry: Registry, account: Account, *settings: asup.RegistryOptions) -> asup.Session:

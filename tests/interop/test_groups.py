@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.interop.servers import Registry
 
 
+ONE_ATTEMPT = asup.RegistryOptions(retry=asup.RetryPolicy(attempts=1))
+
+
 @pytest.mark.parametrize("lookahead", [0, 64])
 async def test_X06_supplements_fill_the_holes_of_a_registry(
     family: Family, holey: str, supplements: tuple[str, str], lookahead: int
@@ -93,18 +96,19 @@ async def test_one_instance_of_a_registry_with_holes(
 
 
 async def test_a_supplement_that_is_gone_may_be_left_out(
-    family: Family, places: Places, skopeo: Skopeo, session: asup.Session
+    family: Family, places: Places, skopeo: Skopeo
 ) -> None:
     top = places.find("docker")
     skopeo.copy(family.reference(), top, "--all")
     with run_registry(places.directory / "gone") as gone:
         lost = gone.reference("app:1")
-    with pytest.raises(asup.NetworkError) as failure:
-        await asup.supplement(top, lost).open(session)
-    assert (failure.value.reference, failure.value.member) == (lost, 1)
-    async with asup.supplement(top, lost, unavailable="skip").open(session) as image:
-        assert isinstance(image.resolution.unavailable[1], asup.NetworkError)
-        assert await read_contents(image) == family.contents()
+    async with asup.Session(tls_verify=False, settings=[ONE_ATTEMPT]) as session:
+        with pytest.raises(asup.NetworkError) as failure:
+            await asup.supplement(top, lost).open(session)
+        assert (failure.value.reference, failure.value.member) == (lost, 1)
+        async with asup.supplement(top, lost, unavailable="skip").open(session) as image:
+            assert isinstance(image.resolution.unavailable[1], asup.NetworkError)
+            assert await read_contents(image) == family.contents()
 
 
 async def test_a_cache_of_a_registry_is_a_member_like_any_other(

@@ -204,7 +204,8 @@ async def test_TLS03_without_a_client_certificate_nobody_is_let_in(
     with pytest.raises(ProgramError, match=r"certificate|tls"):
         skopeo.read_raw(reference, *verify, f"--cert-dir={trusted}")
     paths = asup.ConfigurationPaths(certificates=trusted)
-    settings = [asup.RegistryOptions(configuration=paths)]
+    once = asup.RetryPolicy(attempts=1)
+    settings = [asup.RegistryOptions(configuration=paths, retry=once)]
     credentials = {demanding.address: (account.user, account.password)}
     async with asup.Session(credentials=credentials, settings=settings) as session:
         with pytest.raises(asup.NetworkError):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -71,3 +74,27 @@ def test_the_mistakes_are_told_as_shown(tmp_path: Path, monkeypatch: pytest.Monk
         load_config("serve.toml", files=False)
     told = [caught.value.message, *caught.value.__notes__]
     assert told == [line.strip() for line in shown.splitlines()]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_the_unit_is_one(tmp_path: Path) -> None:
+    [unit] = code_blocks(GUIDE, "ini")
+    [program] = re.findall(r"^ExecStart=(\S+)", unit, re.MULTILINE)
+    path = tmp_path / "asupplemented.service"
+
+    def verify(text: str) -> subprocess.CompletedProcess[str]:
+        path.write_text(text.replace(program, sys.executable))
+        command = ["systemd-analyze", "verify", "--man=no", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    verified = verify(unit)
+    assert (verified.returncode, str(path) in verified.stderr) == (0, False), verified.stderr
+    assert "asupplemented.service" in verify(unit.replace("Type=notify", "Type=wrong")).stderr
+
+
+def test_the_unit_gives_the_server_time_to_stop_and_the_cache_its_directory() -> None:
+    [unit] = code_blocks(GUIDE, "ini")
+    settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    assert float(settings["TimeoutStopSec"]) > ServeConfig(names={}).shutdown_timeout
+    [example] = code_blocks(GUIDE, "toml")
+    assert f'path = "/var/cache/{settings["CacheDirectory"]}"' in example

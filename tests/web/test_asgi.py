@@ -241,8 +241,8 @@ async def test_SRV42_SRV31_SRV37_under_starlette_and_uvicorn(
         routes=[Mount(mount, app=web.asgi_app(catalog, session))],
         middleware=[Middleware(GZipMiddleware, minimum_size=1)],
     )
-    async with run_uvicorn(app) as server:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+    async with run_uvicorn(app) as port:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             assert (await http.get("/v2/")).json() == {}
             manifest = await http.get(f"{ROOT}/manifests/latest")
             assert manifest.content == image.raw
@@ -254,7 +254,7 @@ async def test_SRV42_SRV31_SRV37_under_starlette_and_uvicorn(
             assert (part.status_code, part.content) == (206, LARGE[5:10])
             assert (await http.put(f"{ROOT}/manifests/latest")).status_code == 405
         control.script("/blobs/*", Cut(3 << 20, "rst"), forever=True)
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         client = RawClient(reader, writer)
         client.get(BLOB)
         client.get("/v2/")

@@ -116,10 +116,13 @@ async def test_SRV12_concurrent_misses_are_one_request_upstream(
     async with serve(catalog, session) as client:
         replies = await asyncio.gather(*map(client.get, [f"{ROOT}/manifests/latest"] * 8))
         assert {reply.body for reply in replies} == {INDEX.raw}
+        replies = await asyncio.gather(*map(client.get, [f"{ROOT}/manifests/{AMD.digest}"] * 8))
+        assert {reply.body for reply in replies} == {AMD.raw}
         replies = await asyncio.gather(*map(client.get, [f"{ROOT}/blobs/{LAYER}"] * 8))
         assert {reply.body for reply in replies} == {LARGE}
     assert registry.count(f"*/blobs/{LAYER}", method="GET") == 1
-    assert registry.count("*/manifests/latest", method="GET") == 1
+    for reference in ("latest", AMD.digest):
+        assert registry.count(f"*/manifests/{reference}", method="GET") == 1
 
 
 async def test_SRV28_HEAD_asks_upstream_for_no_blob(
@@ -131,7 +134,7 @@ async def test_SRV28_HEAD_asks_upstream_for_no_blob(
         assert (reply.status, reply.headers["Content-Length"]) == (200, str(len(LARGE)))
         asked = registry.select_requests("*/blobs/*", method="GET")
         assert {request.header("Range") for request in asked} <= {"bytes=0-0"}
-        await client.get(f"{ROOT}/manifests/latest")
+        await client.get(f"{ROOT}/manifests/{ARM.digest}")
         for digest, content in ARM.blobs.items():
             reply = await client.head(f"{ROOT}/blobs/{digest}")
             assert reply.headers["Content-Length"] == str(len(content))
@@ -204,7 +207,7 @@ async def test_SRV12_a_slow_client_delays_no_other(
     slow = Exchange("GET", f"{ROOT}/blobs/{LAYER}")
     slow.gate = asyncio.Event()
     async with serve(catalog, session) as client:
-        await client.get(f"{ROOT}/manifests/latest")
+        await client.get(f"{ROOT}/manifests/{AMD.digest}")
         reading = asyncio.ensure_future(app(slow.scope, slow.receive, slow.send))
         await until(lambda: slow.messages)
         for _ in range(2):

@@ -1,13 +1,14 @@
-"""The page about mounting a registry does what it says."""
+"""The page about mounting a registry, and the examples that it shows, do what they say."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from asupplemented.testing import FakeRegistry, build_image
+from asupplemented.testing import FakeRegistry, Slow, build_image
 from tests.modules import ROOT, code_blocks
 from tests.web.clients import Exchange, aiohttp_client
 from tests.web.test_catalog import authorization
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from asupplemented import Session, web
     from tests.web.catalogs import FakeCatalog
 
-AIOHTTP, FASTAPI, AUTHENTICATION = code_blocks(
-    (ROOT / "docs" / "serving.md").read_text("utf-8"), "python"
-)
-IMAGE = build_image(layers=[b"a layer"])
+EXAMPLES = ROOT / "docs" / "examples"
+[AUTHENTICATION] = code_blocks((ROOT / "docs" / "serving.md").read_text("utf-8"), "python")
+IMAGE = build_image(layers=[bytes(range(256)) * 4096])
+LAYER = IMAGE.layers[0]
 
 
 @pytest.fixture
@@ -32,26 +33,51 @@ async def registry() -> AsyncIterator[FakeRegistry]:
         yield opened
 
 
-def run(example: str, registry: FakeRegistry, tmp_path: Path) -> dict[str, Any]:
+def localized(example: str, registry: FakeRegistry, tmp_path: Path) -> str:
+    """An example with the addresses and the directory of a test."""
     example = example.replace("docker://quay.io", f"docker://{registry.host}")
     example = example.replace("mirror.lan", registry.host).replace("/srv", str(tmp_path))
-    example = example.replace("asup.Session(", "asup.Session(tls_verify=False, ")
+    return example.replace("asup.Session(", "asup.Session(tls_verify=False, ")
+
+
+def run(example: str, registry: FakeRegistry, tmp_path: Path) -> dict[str, Any]:
     # Its annotations name modules that FastAPI looks up.
     names: dict[str, Any] = {"__name__": "docs_serving"}
-    exec(compile(example, "docs/serving.md", "exec", dont_inherit=True), names)  # noqa: S102
+    code = compile(localized(example, registry, tmp_path), "an example", "exec", dont_inherit=True)
+    exec(code, names)  # noqa: S102 - our own documentation
     return names
 
 
-async def test_the_example_for_aiohttp(registry: FakeRegistry, tmp_path: Path) -> None:
-    app = await run(AIOHTTP, registry, tmp_path)["make_app"]()
+@pytest.mark.parametrize(("name", "most"), [("proxy", 10), ("aiohttp_proxy", 30)])
+async def test_the_examples_for_aiohttp(
+    name: str, most: int, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    example = (EXAMPLES / f"{name}.py").read_text("utf-8")
+    assert count_lines(example) <= most
+    app = await run(example, registry, tmp_path)["make_app"]()
+    registry.script(LAYER, Slow(64 * 1024, seconds=0.001), forever=True)
     async with TestClient(TestServer(app)) as client:
         for target in ("/v2/quay.io/team/app", "/v2/team/app"):
             reply = await client.get(f"{target}/manifests/latest?ns=quay.io")
             assert await reply.read() == IMAGE.raw
 
+        async def read_layer() -> bytes:
+            return await (await client.get(f"/v2/quay.io/team/app/blobs/{LAYER}")).read()
+
+        assert set(await asyncio.gather(*(read_layer() for _ in range(10)))) == {IMAGE.blobs[LAYER]}
+        assert registry.count(f"*/blobs/{LAYER}") == 1
+
+
+def count_lines(example: str) -> int:
+    """Lines of code: neither empty ones nor docstrings, which have one line each."""
+    lines = (line.strip() for line in example.splitlines())
+    return sum(1 for line in lines if line and not line.startswith('"""'))
+
 
 async def test_the_example_for_FastAPI(registry: FakeRegistry, tmp_path: Path) -> None:
-    app = run(FASTAPI, registry, tmp_path)["app"]
+    example = (EXAMPLES / "fastapi_proxy.py").read_text("utf-8")
+    assert count_lines(example) <= 30
+    app = run(example, registry, tmp_path)["app"]
     async with app.router.lifespan_context(app):
         exchange = Exchange("GET", "/v2/team/app/manifests/latest?ns=quay.io")
         await app(exchange.scope, exchange.receive, exchange.send)

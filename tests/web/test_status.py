@@ -275,6 +275,7 @@ def test_SRV50_processes_are_one_and_no_count_falls() -> None:
     assert (both.totals.requests, both.totals.sent, both.totals.asked) == (3, 30, 1)
     assert [(each.name, each.requests) for each in both.requested] == [("quay.io/team/app", 3)]
     assert [(each.age, each.leases) for each in both.plans] == [(3.0, 3)]
+    assert both.plan_count == 1
     assert both.cache == msgspec.structs.replace(cache, bytes=6, counted=51.0, hits=6, misses=2)
     ((member,), (warning,)) = both.members, both.warnings
     assert (member.health, member.failures, member.requests) == ("failing", 3, 1)

@@ -17,6 +17,7 @@ Nothing is ever listed.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlsplit
@@ -104,7 +105,8 @@ class ObjectStore:
             options: The configuration of that kind of store, as obstore names it:
                 ``region``, ``endpoint``, ``access_key_id``, ... What is not given is taken from
                 the environment.
-            allow_http: Whether the endpoint may do without TLS.
+            allow_http: Whether the endpoint may do without TLS; so does ``AWS_ALLOW_HTTP=true`` in
+                the environment.
             timeout: Seconds to wait for one answer.
 
         Raises:
@@ -112,7 +114,8 @@ class ObjectStore:
                 since they may hold secrets. Or the extra ``s3`` is not installed.
         """
         client: ClientConfig = {
-            "allow_http": allow_http,
+            # Options of the client replace what obstore reads of the environment.
+            "allow_http": allow_http or os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",
             "connect_timeout": timedelta(seconds=check_seconds("timeout", timeout)),
             "timeout": _BODY,
         }

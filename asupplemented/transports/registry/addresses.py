@@ -11,6 +11,7 @@ import enum
 import ipaddress
 import re
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
@@ -160,6 +161,7 @@ def redact(url: URL) -> str:
     return f"{url.scheme}://{place}{port}{url.raw_path}"
 
 
+@lru_cache(maxsize=1024)
 def classify_host(host: str) -> AddressScope | None:
     """The scope of a host that is an address, None for a name.
 

@@ -2,6 +2,10 @@
 
 Each registry and identity has one `Authenticator`. Its authorizations are kept there and nowhere
 else, so they never reach another identity or registry (rules TOK-07, CRED-03, SEC-13).
+
+Requests carry nothing until the registry has challenged one of them, or a ping. The first challenge
+that can be answered is kept, and requests for scopes without an authorization answer it at once
+from then on. Requests that were sent before it came are refused, and are sent once more.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.request import RequestContext
     from asupplemented.transports.registry.tokens import TokenServer
 
-__all__ = ("Authenticator", "Authorization")
+__all__ = ("ANONYMOUS", "Authenticator", "Authorization")
 
 EARLY: Final = 5.0
 """Seconds before its end that a token is renewed (rule TOK-04)."""
@@ -55,35 +59,44 @@ class Authorization:
     """By the clock, in seconds."""
 
 
+ANONYMOUS: Final = Authorization()
+"""Used as long as there is no challenge to answer."""
+
+
 class Authenticator:
     """Gets authorizations for one registry and one identity.
 
     Args:
         credential: The identity, None for anonymous.
-        offered: The challenges of the ping; none if it succeeded without credentials.
         server: Gives tokens.
         clock: Where time comes from.
     """
 
-    def __init__(
-        self,
-        credential: Credential | None,
-        offered: Sequence[Challenge],
-        server: TokenServer,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, credential: Credential | None, server: TokenServer, clock: Clock) -> None:
         self._server = server
         self._clock = clock
         self._credential = credential
         self._password = password_of(credential)
         self._registry_token = credential.registry_token if credential is not None else None
         self._identity_token = credential.identity_token if credential is not None else None
-        self._usual = self._choose(offered)
+        self._usual: Challenge | None = None
+        """The challenge that requests for new scopes answer."""
         self._authorizations = LRU[str, Authorization](KEPT)
         self._flights = SingleFlightMap[TokenQuery, Authorization]()
 
     def __repr__(self) -> str:
         return f"<Authenticator: {self._authorizations!r}, {self._flights!r}>"
+
+    def learn(self, offered: Sequence[Challenge]) -> None:
+        """Remember how the registry wants to be answered, unless that is known already.
+
+        Args:
+            offered: The challenges of a response that refused a request without credentials.
+        """
+        if self._usual is None:
+            self._usual = self._choose(offered)
+            if self._usual is not None:
+                self._authorizations.clear()  # they were all anonymous
 
     def current(self, scope: str) -> Authorization | None:
         """The authorization for a scope, None if `obtain` has to get one."""
@@ -131,18 +144,23 @@ class Authenticator:
             SourceError: The token server gives no token.
         """
         used = refused[-1]
+        if used is ANONYMOUS:
+            # Where this response names no realm, that to a ping may.
+            offered = [each for each in offered if self._names_realm(each)]
+            self.learn(offered)
         current = self.current(scope)
         if current is not None and all(current is not each for each in refused):
             return current  # another request was refused too, and has renewed it already
-        # Whatever the 401 says, this token is not sent again; what it was for is remembered.
-        self._authorizations.put(scope, replace(used, expires=-math.inf))
+        if used is not ANONYMOUS:
+            # Whatever the 401 says, this token is not sent again; what it was for is remembered.
+            self._authorizations.put(scope, replace(used, expires=-math.inf))
         choice = self._choose(offered)
         before = used.challenge
         if before is not None and before.scheme == "bearer" and self._registry_token is None:
             bearer = next((each for each in offered if each.scheme == "bearer"), None)
             scopes = used.scopes if bearer is None else _join_scopes(used.scopes, bearer)
-            if _is_worth_fetching(scopes, refused, bearer, kept=kept):
-                challenge = before if bearer is None or bearer.realm is None else bearer
+            challenge = before if bearer is None or bearer.realm is None else bearer
+            if _is_worth_fetching(scopes, challenge, refused, bearer, kept=kept):
                 return await self._answer(challenge, scope, scopes, request_context)
         if choice is None or any(_is_answer(each, choice) for each in refused):
             return None
@@ -161,6 +179,11 @@ class Authenticator:
             challenge.scheme == "basic" and self._password is not None
         )
 
+    def _names_realm(self, challenge: Challenge) -> bool:
+        """Whether a challenge names what is needed to get a token, if one has to be got."""
+        needs_token = challenge.scheme == "bearer" and self._registry_token is None
+        return challenge.realm is not None or not needs_token
+
     async def _answer(
         self,
         challenge: Challenge | None,
@@ -170,7 +193,7 @@ class Authenticator:
     ) -> Authorization:
         """Answer a challenge, and keep the authorization for the scope."""
         if challenge is None:
-            authorization = Authorization()
+            authorization = ANONYMOUS
         elif challenge.scheme == "basic" and self._password is not None:
             authorization = _authorize(basic_header(*self._password), challenge)
         elif self._registry_token is not None:
@@ -211,21 +234,29 @@ def _join_scopes(scopes: tuple[str, ...], challenge: Challenge) -> tuple[str, ..
 
 def _is_worth_fetching(
     scopes: tuple[str, ...],
+    challenge: Challenge,
     refused: Sequence[Authorization],
-    challenge: Challenge | None,
+    offered: Challenge | None,
     *,
     kept: bool,
 ) -> bool:
     """Whether another token may be accepted where the last one was refused (rule TOK-08).
 
-    It may if it has more scopes. With the same scopes it may once, if the last one was kept from
-    an earlier request, whatever its refusal says, or if it was called invalid.
+    It may if it has more scopes, or if another server or service gives it: a challenge that was
+    kept may be that of another repository. Otherwise it may once, if the last one was kept from an
+    earlier request, whatever its refusal says, or if it was called invalid.
     """
-    asked = [set(each.scopes) for each in refused]
-    if set(scopes) not in asked:
+    asked = [_query_of(each.challenge, each.scopes) for each in refused]
+    query = _query_of(challenge, scopes)
+    if query not in asked:
         return True
-    invalid = challenge is not None and challenge.error == "invalid_token"
-    return asked.count(set(scopes)) == 1 and (kept or invalid)
+    invalid = offered is not None and offered.error == "invalid_token"
+    return asked.count(query) == 1 and (kept or invalid)
+
+
+def _query_of(challenge: Challenge | None, scopes: tuple[str, ...]) -> object:
+    """What a token is asked for, to compare."""
+    return (challenge and challenge.realm), (challenge and challenge.service), set(scopes)
 
 
 def _is_answer(authorization: Authorization, challenge: Challenge) -> bool:

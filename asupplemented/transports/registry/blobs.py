@@ -493,8 +493,8 @@ class ExternalBlob(HttpBlob):
         Raises:
             SupplementedError: The first failure other than "not found", else `missing`.
         """
-        ping_result = await self._client.ensure_pinged(self._request_context)
-        redirect_client = ping_result.redirect_client.without_insecure()
+        found = await self._client.find(self._request_context)
+        redirect_client = found.without_insecure()
         failures: list[SupplementedError] = []
         for number, url in enumerate(self._urls, 1):
             try:

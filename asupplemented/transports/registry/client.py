@@ -1,22 +1,24 @@
-"""The client of one registry for one identity: ping, authentication, retries and limits.
+"""The client of one registry for one identity: contact, authentication, retries and limits.
 
-All sources of a session share it: however many references of a registry are opened, the registry
-is pinged once, each repository has one token, and bodies and pauses are counted once
-(rules SRC-03, SRC-04).
+All sources of a session share it: however many references of a registry are opened, its scheme is
+chosen once, it is pinged at most once, each repository has one token, and bodies and pauses are
+counted once (rules SRC-03, SRC-04).
 
 One request goes through these steps, in this order: wait for a pause that the registry asked for,
-ping if that was not done, get an authorization, send, follow redirects, and after a 401 of the
-registry itself renew the authorization and send again, twice at most. Only then is the whole
-attempt retried.
+find the registry if that was not done, get an authorization, send, follow redirects, and after a
+401 of the registry itself get a better authorization and send again: first the one that the
+registry demands, then twice at most a renewed one. A first response that is neither a success nor
+such a 401 is judged by a ping (see `asupplemented.transports.registry.ping`). Only then is the
+whole attempt retried.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
-from aiohttp import hdrs
 from yarl import URL
 
 from asupplemented.aio.concurrency import SingleFlight
@@ -30,16 +32,20 @@ from asupplemented.errors import (
     UnauthorizedError,
 )
 from asupplemented.model.credential import Credential
-from asupplemented.transports.registry.auth import Authenticator
+from asupplemented.transports.registry.auth import ANONYMOUS, Authenticator
 from asupplemented.transports.registry.bodies import refuse
-from asupplemented.transports.registry.challenge import parse_challenges
 from asupplemented.transports.registry.failures import (
     never_retry,
     should_retry,
     should_retry_in_haste,
 )
 from asupplemented.transports.registry.notices import HeaderNotices
-from asupplemented.transports.registry.ping import ping
+from asupplemented.transports.registry.ping import (
+    find_registry,
+    ping,
+    read_challenges,
+    tell_of_https,
+)
 from asupplemented.transports.registry.redirects import REDIRECTS
 from asupplemented.transports.registry.request import join_headers
 from asupplemented.transports.registry.tokens import (
@@ -55,17 +61,21 @@ if TYPE_CHECKING:
 
     from asupplemented.aio.retry import Clock, Retry, RetryPolicy
     from asupplemented.transports.registry.auth import Authorization
-    from asupplemented.transports.registry.challenge import Challenge
     from asupplemented.transports.registry.endpoint import Endpoint, EndpointConfig
     from asupplemented.transports.registry.ping import PingResult
+    from asupplemented.transports.registry.redirects import RedirectClient
     from asupplemented.transports.registry.request import ClientDeps, Request, RequestContext
 
 __all__ = ("Limiter", "RegistryClient", "resolve_url")
 
+T = TypeVar("T")
+
 MAX_RENEWALS: Final = 2
-"""Times that one request is sent again with another authorization (rule TOK-08)."""
+"""Times that the authorization of one request is renewed (rule TOK-08)."""
 
 _UNAUTHORIZED: Final = 401
+_SERVER_ERROR: Final = 500
+_BUSY: Final = frozenset((408, 429))
 
 
 class Limiter:
@@ -132,6 +142,20 @@ def resolve_url(endpoint: Endpoint, url: URL, mirrored_registry: str | None = No
     return URL(f"{resolved}?{query}", encoded=True) if query else resolved
 
 
+@dataclass(slots=True, eq=False, repr=False)
+class _Contact:
+    """What is known of a registry that was found."""
+
+    redirect_client: RedirectClient
+    authenticator: Authenticator
+    https_failure: SupplementedError | None
+    """Why it is tried over http; None if it is not, or was pinged."""
+    ping_result: PingResult | None = None
+    """None if it was not pinged yet."""
+    answered: bool = False
+    """Whether it has responded as a registry does: to a request, or to a ping."""
+
+
 class RegistryClient:
     """One registry, one identity.
 
@@ -142,8 +166,6 @@ class RegistryClient:
         principal: Whom the client serves, None for the session itself.
 
     Attributes:
-        signatures: Whether the registry has the X-R-S-S extension (rule PING-07); known once it
-            was pinged.
         secrets: What errors and events must not repeat.
     """
 
@@ -160,11 +182,11 @@ class RegistryClient:
         limits = deps.options.limits
         slots = Slots(limits.bodies, idle=limits.body_idle, limit=limits.body_wait)
         self.limiter = Limiter(slots, clock=deps.clock)
-        self.signatures = False
         self._config = config
         self._credential = credential
-        self._pinged: tuple[PingResult, Authenticator] | None = None
-        self._pings = SingleFlight[tuple["PingResult", Authenticator]]()
+        self._contact: _Contact | None = None
+        self._contacts = SingleFlight[_Contact]()
+        self._pings = SingleFlight["PingResult"]()
         self.secrets = secrets_of(credential)
         self._account = Account.of(config.registry, credential)
         self._notices = HeaderNotices(self._account, deps.ledger, self.secrets)
@@ -225,20 +247,35 @@ class RegistryClient:
             error.message = f"{error.message}; a credential helper failed: {trouble}"
             error.args = (error.message,)
 
-    async def ensure_pinged(self, request_context: RequestContext) -> PingResult:
-        """Ping the registry, unless that was done before.
+    async def find(self, request_context: RequestContext) -> RedirectClient:
+        """What sends requests to the registry, and to where it redirects.
+
+        Raises:
+            SourceError: Its scheme has to be found out, and it cannot be reached.
+        """
+        with self.secrets.scrubbing():
+            contact = self._contact or await self._find_contact(request_context)
+        return contact.redirect_client
+
+    async def has_signatures(self, request_context: RequestContext) -> bool:
+        """Whether the registry has the X-R-S-S extension; it is pinged for that (rule PING-07).
 
         Raises:
             SourceError: It cannot be reached, or does not respond as a registry.
         """
         with self.secrets.scrubbing():
-            ping_result, _ = await self._get_pinged(request_context)
-        return ping_result
+            contact = self._contact or await self._find_contact(request_context)
+            try:
+                ping_result = await self._get_ping(contact, request_context)
+            except SupplementedError as error:
+                self._lose(contact, error)
+                raise
+        return ping_result.signatures
 
     def __repr__(self) -> str:
-        endpoint = self._pinged and self._pinged[0].redirect_client.endpoint
-        authenticator = self._pinged and self._pinged[1]
-        return f"RegistryClient({self.registry}, {endpoint and endpoint.url}, {authenticator!r})"
+        contact = self._contact
+        url = contact and contact.redirect_client.endpoint.url
+        return f"RegistryClient({self.registry}, {url}, {contact and contact.authenticator!r})"
 
     async def _attempt(
         self, request: Request, request_context: RequestContext
@@ -248,42 +285,142 @@ class RegistryClient:
             if self.limiter.paused:
                 hurried = request.hurried or request_context.has_alternatives
                 await self.limiter.wait(0.0 if hurried else self.deps.options.retry.budget)
-            pinged, authenticator = self._pinged or await self._get_pinged(request_context)
+            contact = self._contact or await self._find_contact(request_context)
+            authenticator = contact.authenticator
             authorization = authenticator.current(request.scope)
             kept = authorization is not None
             if authorization is None:
                 authorization = await authenticator.obtain(request.scope, request_context)
         except SupplementedError as error:
             return error  # pings and tokens were retried already
-        endpoint = pinged.redirect_client.endpoint
+        endpoint = contact.redirect_client.endpoint
         url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
-        response = await self._send_once(endpoint, url, request, authorization)
-        if response.status in request.statuses:
-            self._notices.read(response.headers, request_context)
-            return response
-        # The whole request is made only now: most requests end above.
-        sent = request._replace(url=url, origin_headers=authorization.headers)
-        response, same_origin = await self._follow(pinged, sent, response, request_context)
+        try:
+            response = await self._send_once(endpoint, url, request, authorization)
+            if response.status in request.statuses:
+                if not contact.answered:
+                    self._confirm(contact, request_context)
+                self._notices.read(response.headers, request_context)
+                return response
+            # The whole request is made only now: most requests end above.
+            sent = request._replace(url=url, origin_headers=authorization.headers)
+            return await self._insist(
+                contact, sent, response, authorization, request_context, kept=kept
+            )
+        except SupplementedError as error:
+            self._lose(contact, error)
+            raise
+
+    async def _insist(
+        self,
+        contact: _Contact,
+        sent: Request,
+        response: aiohttp.ClientResponse,
+        authorization: Authorization,
+        request_context: RequestContext,
+        *,
+        kept: bool,
+    ) -> aiohttp.ClientResponse | SupplementedError:
+        """Follow redirects, and send a request again with what the registry demands.
+
+        Args:
+            contact: The registry.
+            sent: The request; its URL is absolute.
+            response: Its response, which is no success.
+            authorization: What it carried.
+            request_context: The reference that it is for.
+            kept: Whether `authorization` was got for an earlier request.
+        """
+        if contact.https_failure is not None and response.status in REDIRECTS:
+            # Over plain http, a server that only redirects is no registry; the ping tells.
+            pinging = self._get_ping(contact, request_context)
+            outcome = await self._get_or_close(contact, response, pinging)
+            if isinstance(outcome, SupplementedError):
+                return outcome
+        response, same_origin = await self._follow(contact, sent, response, request_context)
         refused = [authorization]
-        # A 401 of another origin is no challenge of the registry, so it gets no credentials.
-        while response.status == _UNAUTHORIZED and same_origin and len(refused) <= MAX_RENEWALS:
-            renewing = partial(authenticator.renew, request.scope, refused, kept=kept)
-            renewed = await self._renew(renewing, response, request_context)
-            if isinstance(renewed, SupplementedError):
-                return renewed
-            if renewed is None:
+        while response.status not in sent.statuses:
+            finding = self._find_better(
+                contact,
+                sent.scope,
+                response,
+                refused,
+                request_context,
+                same_origin=same_origin,
+                kept=kept,
+            )
+            better = await self._get_or_close(contact, response, finding)
+            if isinstance(better, SupplementedError):
+                return better
+            if better is None:
                 break
-            refused.append(renewed)
+            response.close()
+            refused.append(better)
             kept = False
-            response = await self._send_once(endpoint, url, request, renewed)
-            sent = sent._replace(origin_headers=renewed.headers)
-            response, same_origin = await self._follow(pinged, sent, response, request_context)
-        if response.status in request.statuses:
+            sent = sent._replace(origin_headers=better.headers)
+            endpoint = contact.redirect_client.endpoint
+            response = await self._send_once(endpoint, sent.url, sent, better)
+            response, same_origin = await self._follow(contact, sent, response, request_context)
+        if response.status in sent.statuses:
+            if not contact.answered:
+                self._confirm(contact, request_context)
             return response
-        refusal = await refuse(response, request.target, self.deps, self.secrets)
+        refusal = await refuse(response, sent.target, self.deps, self.secrets)
         if isinstance(refusal, TooManyRequestsError):
             self.deps.ledger.record_refusal(self._account, refusal.retry_after)
         raise refusal
+
+    async def _get_or_close(
+        self, contact: _Contact, response: aiohttp.ClientResponse, getting: Awaitable[T]
+    ) -> T | SupplementedError:
+        """What a ping or a token request gives; if it fails, a response that is open is closed.
+
+        Returns:
+            An error is final, for such requests are retried already.
+        """
+        try:
+            return await getting
+        except SupplementedError as error:
+            response.close()
+            self._lose(contact, error)
+            return error
+        except BaseException:
+            response.close()
+            raise
+
+    async def _find_better(
+        self,
+        contact: _Contact,
+        scope: str,
+        response: aiohttp.ClientResponse,
+        refused: Sequence[Authorization],
+        request_context: RequestContext,
+        *,
+        same_origin: bool,
+        kept: bool,
+    ) -> Authorization | None:
+        """The authorization to send a request again with, None if there is nothing to try.
+
+        A 401 of another origin is no challenge of the registry, so it gets no credentials.
+        """
+        authenticator = contact.authenticator
+        renewals = sum(each is not ANONYMOUS for each in refused)
+        if response.status == _UNAUTHORIZED and same_origin and renewals <= MAX_RENEWALS:
+            offered = read_challenges(
+                response, self.registry, None if contact.answered else request_context
+            )
+            if not contact.answered:
+                self._confirm(contact, request_context)
+            better = await authenticator.renew(scope, refused, offered, request_context, kept=kept)
+            if better is not None:
+                return better
+        busy = response.status >= _SERVER_ERROR or response.status in _BUSY
+        if renewals or contact.ping_result is not None or busy:
+            return None
+        # Some registries hide from anonymous clients what they have, instead of challenging them.
+        await self._get_ping(contact, request_context)
+        better = await authenticator.obtain(scope, request_context)
+        return None if better is ANONYMOUS else better
 
     def _send_once(
         self, endpoint: Endpoint, url: URL, request: Request, authorization: Authorization
@@ -298,7 +435,7 @@ class RegistryClient:
 
     async def _follow(
         self,
-        pinged: PingResult,
+        contact: _Contact,
         sent: Request,
         response: aiohttp.ClientResponse,
         request_context: RequestContext,
@@ -307,71 +444,97 @@ class RegistryClient:
         if response.status not in REDIRECTS:
             self._notices.read(response.headers, request_context)
             return response, True
-        return await pinged.redirect_client.follow(response, sent)
+        return await contact.redirect_client.follow(response, sent)
 
-    async def _renew(
-        self,
-        renewing: Callable[[Sequence[Challenge], RequestContext], Awaitable[Authorization | None]],
-        response: aiohttp.ClientResponse,
-        request_context: RequestContext,
-    ) -> Authorization | SupplementedError | None:
-        """The authorization to try after a 401.
+    async def _find_contact(self, request_context: RequestContext) -> _Contact:
+        return self._contact or await self._contacts.run(
+            partial(self._make_contact, request_context)
+        )
 
-        Returns:
-            None, with the response still open, if there is nothing better to try. An error is
-            final: token requests were retried already.
-        """
-        renewed: Authorization | SupplementedError | None = None
-        keeps_response = False
-        try:
-            parsed = parse_challenges(response.headers.getall(hdrs.WWW_AUTHENTICATE, ()))
-            renewed = await renewing(parsed.challenges, request_context)
-            keeps_response = renewed is None
-        except SupplementedError as error:
-            renewed = error
-        finally:
-            if not keeps_response:
-                response.close()
-        return renewed
+    async def _make_contact(self, request_context: RequestContext) -> _Contact:
+        """Find the registry; done once, and again only if it failed."""
+        if self._contact is not None:
+            return self._contact
+        found = await self._retry(
+            partial(find_registry, self._config, self.deps, request_context), request_context
+        )
+        endpoint = found.redirect_client.endpoint
+        policy = TokenServerPolicy(
+            self.registry,
+            endpoint.origin,
+            self._config.insecure,
+            self.deps.options.named_token_servers(self.registry),
+            self.deps.options.private_targets,
+        )
+        proxy = endpoint.proxy
+        if proxy is not None and proxy.authorization is not None:
+            self.secrets.add(proxy.authorization.partition(" ")[2])
+        server = TokenServer(
+            found.redirect_client, policy, self._credential, self.deps, self.secrets
+        )
+        authenticator = Authenticator(self._credential, server, self.deps.clock)
+        contact = _Contact(found.redirect_client, authenticator, found.https_failure)
+        if found.ping_result is not None:
+            self._learn(contact, found.ping_result, request_context)
+        self._contact = contact
+        return contact
 
-    async def _get_pinged(
-        self, request_context: RequestContext
-    ) -> tuple[PingResult, Authenticator]:
-        return self._pinged or await self._pings.run(partial(self._ping, request_context))
+    async def _get_ping(self, contact: _Contact, request_context: RequestContext) -> PingResult:
+        return contact.ping_result or await self._pings.run(
+            partial(self._ping, contact, request_context)
+        )
 
-    async def _ping(self, request_context: RequestContext) -> tuple[PingResult, Authenticator]:
+    async def _ping(self, contact: _Contact, request_context: RequestContext) -> PingResult:
         """Ping; done once, and again only if it failed."""
-        if self._pinged is not None:
-            return self._pinged
-        result = await retry(
-            partial(ping, self._config, self.deps, request_context),
+        if contact.ping_result is not None:
+            return contact.ping_result
+        result = await self._retry(
+            partial(ping, contact.redirect_client, self._config, self.deps, request_context),
+            request_context,
+        )
+        self._learn(contact, result, request_context)
+        return result
+
+    async def _retry(
+        self, operation: Callable[[], Awaitable[T]], request_context: RequestContext
+    ) -> T:
+        return await retry(
+            operation,
             judge=never_retry if request_context.has_alternatives else should_retry,
             policy=self.deps.options.retry,
             clock=self.deps.clock,
             notify=partial(self._before_retry, request_context),
         )
-        origin = result.redirect_client.endpoint.origin
+
+    def _learn(
+        self, contact: _Contact, ping_result: PingResult, request_context: RequestContext
+    ) -> None:
+        """Use what a ping has said."""
+        self._confirm(contact, request_context)
+        contact.ping_result = ping_result
+        contact.authenticator.learn(ping_result.challenges)
+
+    def _confirm(self, contact: _Contact, request_context: RequestContext) -> None:
+        """Note that the registry has responded, before any credentials are sent to it."""
+        if contact.answered:
+            return
+        contact.answered = True
+        contact.https_failure = None
+        self._contact = self._contact or contact
+        contact.redirect_client.keep_scope()
+        origin = contact.redirect_client.endpoint.origin
         if self._credential is not None and self._credential.trouble is not None:
             request_context.warn(f"a credential helper failed: {self._credential.trouble}")
         if self._credential not in {None, Credential()} and origin.scheme == "http":
             request_context.warn(f"credentials are sent to {origin} over plain http")
-        policy = TokenServerPolicy(
-            self.registry,
-            origin,
-            self._config.insecure,
-            self.deps.options.named_token_servers(self.registry),
-            self.deps.options.private_targets,
-        )
-        proxy = result.redirect_client.endpoint.proxy
-        if proxy is not None and proxy.authorization is not None:
-            self.secrets.add(proxy.authorization.partition(" ")[2])
-        server = TokenServer(
-            result.redirect_client, policy, self._credential, self.deps, self.secrets
-        )
-        authenticator = Authenticator(self._credential, result.challenges, server, self.deps.clock)
-        self._pinged = result, authenticator
-        self.signatures = result.signatures
-        return self._pinged
+
+    def _lose(self, contact: _Contact, error: SupplementedError) -> None:
+        """After a failure over http before any response of a registry, choose the scheme anew."""
+        if contact.https_failure is None:
+            return
+        if self._contact is contact:
+            self._contact = None
+        tell_of_https(error, contact.https_failure)
 
     def _choose_policy(self, request: Request) -> RetryPolicy:
         options = self.deps.options

@@ -17,6 +17,7 @@ from aiohttp import hdrs
 from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict, istr
 
+from asupplemented._version import __version__
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
@@ -49,7 +50,6 @@ from asupplemented.transports.registry.failures import (
     ForbiddenAddressError,
     translate,
 )
-from asupplemented.version import VERSION
 
 if TYPE_CHECKING:
     import ssl
@@ -69,7 +69,10 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.endpoint import InThread, Proxy
     from asupplemented.transports.registry.options import RegistryOptions
 
-__all__ = ("CONNECTIONS", "AddressGate", "Connections", "default_user_agent")
+__all__ = ("CONNECTIONS", "USER_AGENT", "AddressGate", "Connections")
+
+USER_AGENT: Final = f"asupplemented/{__version__}"
+"""The name and version of this library."""
 
 API_VERSION: Final = (istr("Docker-Distribution-API-Version"), "registry/2.0")
 
@@ -170,9 +173,9 @@ class Connections(AsyncResource):
         client = self._clients.get(max_scope)
         if client is None:
             client = self._clients[max_scope] = self._make_client(max_scope)
-        uses_lenders_tls = self._borrowed is not None and verify and certificates == NO_CERTIFICATES
+        # A borrowed connector takes True for the settings of its own.
         tls: ssl.SSLContext | bool = True
-        if url.scheme == "https" and not uses_lenders_tls:
+        if url.scheme == "https":
             tls = await self._tls.get(certificates, verify=verify)
         registry = registry or url.raw_authority
         return Endpoint(url, origin_of(url), client.session, tls, proxy, registry, own)
@@ -315,7 +318,7 @@ class Connections(AsyncResource):
             connector=connector,
             connector_owner=lender is None,
             trace_configs=None if lender is None else list(lender.trace_configs),
-            headers=_default_headers(self._options.user_agent or default_user_agent()),
+            headers=_default_headers(self._options.user_agent or USER_AGENT),
             request_class=_PlainRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -327,11 +330,6 @@ class Connections(AsyncResource):
 
 CONNECTIONS: Final = ResourceKey["Connections"]("connections to registries")
 """The connections of a session."""
-
-
-def default_user_agent() -> str:
-    """The name and version of this library."""
-    return f"asupplemented/{VERSION}"
 
 
 def _default_headers(user_agent: str) -> CIMultiDict[str]:

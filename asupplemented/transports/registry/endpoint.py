@@ -1,6 +1,7 @@
 """Endpoints: how an origin is reached, with which TLS settings and through which proxy.
 
-`TLSContexts` makes TLS contexts in a worker thread, because that reads many files (rule TLS-06).
+Where no certificates are configured, the TLS contexts are those that aiohttp makes when it is
+imported. `TLSContexts` gets the others in a worker thread, because that reads files (rule TLS-06).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from yarl import URL
 
 from asupplemented.aio.concurrency import SingleFlightMap
-from asupplemented.hostconfig.certificates import Certificates, make_context
+from asupplemented.hostconfig.certificates import Certificates, get_context
 from asupplemented.hostconfig.proxies import Proxies
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class EndpointConfig:
     proxies: Proxies = DIRECT
     find_certificates: FindCertificates | None = field(default=None, repr=False)
 
+    def __hash__(self) -> int:
+        # It is a key of dictionaries: few differ in anything else, and the rest takes long to hash.
+        return hash((self.registry, self.insecure))
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -112,9 +117,7 @@ def find_proxy(url: URL, proxies: Proxies) -> Proxy | None:
 
 
 class TLSContexts:
-    """Two TLS contexts for each set of certificates, one that verifies and one that does not.
-
-    Each is made when it is first needed.
+    """TLS settings for each set of certificates, one that verifies and one that does not.
 
     Args:
         in_thread: Runs a blocking function in a worker thread.
@@ -125,8 +128,8 @@ class TLSContexts:
         self._made: dict[tuple[Certificates, bool], ssl.SSLContext] = {}
         self._flights = SingleFlightMap[tuple["Certificates", bool], "ssl.SSLContext"]()
 
-    async def get(self, certificates: Certificates, *, verify: bool) -> ssl.SSLContext:
-        """The context for a set of certificates.
+    async def get(self, certificates: Certificates, *, verify: bool) -> ssl.SSLContext | bool:
+        """The context for a set of certificates; `verify` itself selects that of aiohttp.
 
         Args:
             certificates: What to trust and to send besides the system's.
@@ -135,10 +138,12 @@ class TLSContexts:
         Raises:
             ConfigurationError: A client certificate cannot be used.
         """
+        if not certificates.pairs and not (verify and certificates.authorities):
+            return verify
         key = certificates, verify
         context = self._made.get(key)
         if context is None:
-            make = partial(make_context, certificates, verify=verify)
-            context = await self._flights.run(key, partial(self._in_thread, make))
+            get = partial(get_context, certificates, verify=verify)
+            context = await self._flights.run(key, partial(self._in_thread, get))
             self._made[key] = context
         return context

@@ -122,8 +122,8 @@ class Pages:
         values = document.headers.getall(hdrs.LINK, ())
         if not values:
             return None
-        ping_result = await self._client.ensure_pinged(self._request_context)
-        current = resolve_url(ping_result.redirect_client.endpoint, request.url)
+        redirect_client = await self._client.find(self._request_context)
+        current = resolve_url(redirect_client.endpoint, request.url)
         self._seen.add(current)
         target = find_next(values, current)
         if target is None:

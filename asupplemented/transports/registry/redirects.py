@@ -208,11 +208,18 @@ class RedirectClient:
             headers=request.all_headers(),
             form=request.form,
         )
-        # Kept from now on: the session forgets hosts if there are many.
-        self._max_scope()
+        self.keep_scope()
         if response.status in REDIRECTS:
             return await self.follow(response, request)
         return Response(response, same_origin=True)
+
+    def keep_scope(self) -> None:
+        """Keep the address scope of the server, now that it has responded.
+
+        The session forgets hosts if there are many.
+        """
+        if self._scope is None:
+            self._scope = self._connections.find_scope(self.endpoint.origin.host)
 
     async def follow(self, response: aiohttp.ClientResponse, request: Request) -> Response:
         """Follow the redirects of a request that was sent already.
@@ -308,10 +315,8 @@ class RedirectClient:
 
     def _max_scope(self) -> AddressScope | None:
         """The most private address that a redirect may lead to, None for any."""
-        home = self.endpoint
-        scope = self._scope
-        if scope is None:
-            scope = self._scope = self._connections.find_scope(home.origin.host)
+        self.keep_scope()
+        home, scope = self.endpoint, self._scope
         if scope is None and home.proxy is not None:
             return AddressScope.PUBLIC  # the proxy has looked the name up, and we have not
         # A registry at a link-local address is no reason to follow it to another one.

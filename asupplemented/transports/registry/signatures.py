@@ -106,8 +106,7 @@ class Signatures:
             ManifestError: The tag for signatures names something else than an OCI image manifest.
             SourceError: They cannot be read, or are malformed.
         """
-        await self._client.ensure_pinged(self._request_context)
-        if self._client.signatures:
+        if await self._client.has_signatures(self._request_context):
             simple = await self._fetch_by_extension(digest)
         else:
             simple = await self._fetch_beside(digest)

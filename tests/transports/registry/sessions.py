@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 BLOB = bytes(range(256)) * 64
 BLOB_DIGEST = Digest.of(BLOB)
 IMAGE = build_image("linux/amd64", [BLOB])
-LIMITS = RegistryLimits(head_start=0.01)
+LIMITS = RegistryLimits(head_start=30.0)
+"""Plain servers of tests refuse TLS at once, so how often they are asked depends on no clock."""
 OPTIONS_HERE = RegistryOptions(limits=LIMITS)
 
 
@@ -72,7 +73,8 @@ class Watched:
         for client in pool._clients.values():
             assert client.limiter.bodies.free == pool._deps.options.limits.bodies
             assert client._pings.idle
-            if client._pinged is not None:
+            assert client._contacts.idle
+            if client._contact is not None:
                 assert "<SingleFlightMap of 0 keys>" in repr(client)
         assert repr(self.connections) == "<Connections: 0 requests wait for an answer>"
         for client in self.connections._clients.values():

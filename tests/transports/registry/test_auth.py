@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 BOB = Credential("bob", "secret")
 IDENTITY = "identity"
 SCOPE = "repository:team/app:pull"
+MANIFEST = "/v2/team/app/manifests/latest"
 
 
 @pytest.fixture
@@ -95,9 +96,10 @@ async def try_open(watched: Watched, registry: FakeRegistry, repository: str = "
 async def test_CHAL04_basic(basic: FakeRegistry) -> None:
     async with watch(**as_bob(basic)) as watched:
         await try_open(watched, basic)
-    ping, manifest = basic.requests
-    assert ping.header("Authorization") is None
-    assert credentials_of(manifest) == ("bob", "secret")
+    first, second = basic.select_requests("latest")
+    assert first.header("Authorization") is None
+    assert credentials_of(second) == ("bob", "secret")
+    assert basic.count() == 2
 
 
 async def test_CHAL05_without_credentials_there_is_no_header(
@@ -125,7 +127,7 @@ async def test_TOK08_a_wrong_password_is_final(basic: FakeRegistry) -> None:
         with pytest.raises(UnauthorizedError):
             await try_open(watched, basic)
         assert watched.clock.slept == []
-    assert basic.count("latest") == 1
+    assert basic.count("latest") == 2
 
 
 async def test_basic_speaks_utf8(registry: FakeRegistry) -> None:
@@ -153,8 +155,9 @@ async def test_TOK01_a_token_for_somebody(bearer: FakeRegistry) -> None:
     [request] = token_requests(bearer)
     assert request.query[0] == ("account", "bob")
     assert credentials_of(request) == ("bob", "secret")
-    manifest = bearer.select_requests("latest")[0]
-    assert manifest.header("Authorization") == "Bearer fake-token-1"
+    first, second = bearer.select_requests("latest")
+    assert first.header("Authorization") is None
+    assert second.header("Authorization") == "Bearer fake-token-1"
 
 
 @pytest.mark.parametrize("credential", [Credential("bob")])
@@ -220,7 +223,7 @@ async def test_CHAL04_a_token_is_preferred_where_there_is_one_to_use(
 ) -> None:
     access_of(bearer).refresh_tokens = {IDENTITY: "bob"}
     challenge = f'Basic realm="x", Bearer realm="{bearer.url}/token",service="s"'
-    bearer.script("/v2/", Unauthorized(challenge=challenge), forever=True)
+    bearer.script("latest", Unauthorized(challenge=challenge), None)
     credential = Credential("bob", "secret", identity_token=IDENTITY)
     async with watch(**as_bob(bearer, credential)) as watched:
         await try_open(watched, bearer)
@@ -229,7 +232,7 @@ async def test_CHAL04_a_token_is_preferred_where_there_is_one_to_use(
 
 async def test_CHAL04_else_the_first_usable_challenge_counts(basic: FakeRegistry) -> None:
     challenge = f'Negotiate, Basic realm="x", Bearer realm="{basic.url}/token"'
-    basic.script("/v2/", Unauthorized(challenge=challenge))
+    basic.script("latest", Unauthorized(challenge=challenge))
     async with watch(**as_bob(basic)) as watched:
         await try_open(watched, basic)
     assert basic.count("/token") == 0
@@ -238,8 +241,10 @@ async def test_CHAL04_else_the_first_usable_challenge_counts(basic: FakeRegistry
 async def test_CHAL04_an_unusable_challenge_leaves_us_anonymous(
     registry: FakeRegistry, watched: Watched
 ) -> None:
-    registry.script("/v2/", Unauthorized(challenge="Negotiate, Digest realm=x"))
-    await watched.try_open(fill(registry))
+    registry.script("/v2/*", Unauthorized(challenge="Negotiate, Digest realm=x"), forever=True)
+    with pytest.raises(UnauthorizedError):
+        await watched.open(fill(registry))
+    assert [request.path for request in registry.requests] == [MANIFEST, "/v2/"]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +266,7 @@ async def test_TOK05_SEC10_answers_that_are_no_token(
     bearer.script("/token", faults)
     with pytest.raises(MalformedResponseError):
         await try_open(watched, bearer)
-    assert bearer.count("latest") == 0
+    assert bearer.count("latest") == 1
 
 
 async def test_TOK06_a_busy_token_server_is_asked_again(
@@ -306,8 +311,8 @@ async def test_TOK09_a_registry_token_is_sent_as_it_is(bearer: FakeRegistry) -> 
         with pytest.raises(UnauthorizedError):
             await try_open(watched, bearer)
     assert token_requests(bearer) == []
-    assert bearer.count("latest") == 1
-    assert bearer.requests[-1].header("Authorization") == f"Bearer {IDENTITY}"
+    sent = [request.header("Authorization") for request in bearer.requests]
+    assert sent == [None, f"Bearer {IDENTITY}"]
 
 
 # One token, and for how long
@@ -345,10 +350,11 @@ async def test_TOK07_SEC13_identities_share_nothing(bearer: FakeRegistry) -> Non
         assert repr(watched.pool).startswith("<RegistryPool: 3 clients,")
     assert [token.user for token in access_of(bearer).tokens] == ["bob", "eve", None]
     used = [request.header("Authorization") for request in bearer.select_requests("latest")]
-    assert len(set(used)) == 3
+    assert used[::2] == [None, None, None]
+    assert len(set(used[1::2])) == 3
 
 
-async def test_SRC04_sixteen_references_cost_one_ping_and_one_token_each_scope(
+async def test_SRC04_sixteen_references_cost_one_token_each_scope(
     bearer: FakeRegistry, watched: Watched
 ) -> None:
     bearer.latency = 0.01
@@ -356,7 +362,8 @@ async def test_SRC04_sixteen_references_cost_one_ping_and_one_token_each_scope(
         fill(bearer, f"team/app{number}")
     references = [bearer.reference(f"team/app{number % 4}") for number in range(16)]
     sources = await asyncio.gather(*(watched.open(reference) for reference in references))
-    assert bearer.count("/v2/") == 1
+    assert bearer.count("/v2/") == 0
+    assert bearer.count("latest") == 2 * 16
     assert len(token_requests(bearer)) == 4
     assert repr(watched.pool).endswith(" 16 leases>")
     assert repr(watched.pool).startswith("<RegistryPool: 1 clients,")
@@ -422,14 +429,8 @@ async def test_TOK04_a_token_is_renewed_five_seconds_before_its_end(
 async def test_PING06_a_registry_that_challenges_late_is_answered(
     bearer: FakeRegistry, watched: Watched
 ) -> None:
-    access_of(bearer).open_ping = True
     await try_open(watched, bearer)
-    assert [request.path for request in bearer.requests] == [
-        "/v2/",
-        "/v2/team/app/manifests/latest",
-        "/token",
-        "/v2/team/app/manifests/latest",
-    ]
+    assert [request.path for request in bearer.requests] == [MANIFEST, "/token", MANIFEST]
     async with (
         await watched.open(bearer.reference("team/app")) as source,
         source.open_blob(IMAGE.layers[0]) as blob,
@@ -440,11 +441,11 @@ async def test_PING06_a_registry_that_challenges_late_is_answered(
 
 
 async def test_PING06_basic_too(basic: FakeRegistry) -> None:
-    assert isinstance(basic.access, Basic)
-    basic.access.open_ping = True
     async with watch(**as_bob(basic)) as watched:
         await try_open(watched, basic)
-    assert [credentials_of(r) for r in basic.select_requests("latest")] == [None, ("bob", "secret")]
+        await try_open(watched, basic)
+    used = [credentials_of(request) for request in basic.requests]
+    assert used == [None, ("bob", "secret"), ("bob", "secret")]
 
 
 async def test_PING06_only_once(bearer: FakeRegistry, watched: Watched) -> None:
@@ -490,7 +491,7 @@ async def test_TOK08_one_scope_that_is_missing_is_asked_for(
     bearer: FakeRegistry, watched: Watched
 ) -> None:
     wider = "repository:registry:5000/base:pull"
-    bearer.script("latest", Unauthorized(error="insufficient_scope", scope=wider))
+    bearer.script("latest", None, Unauthorized(error="insufficient_scope", scope=wider))
     await try_open(watched, bearer)
     first, second = token_requests(bearer)
     assert [v for k, v in first.query if k == "scope"] == [SCOPE]
@@ -555,13 +556,14 @@ async def test_TOK08_any_401_that_refuses_a_kept_token_has_it_replaced(
 async def test_TOK08_scopes_of_challenges_are_asked_for_together(
     bearer: FakeRegistry, watched: Watched
 ) -> None:
-    """Each 401 may name more; a request is sent three times at most."""
+    """Each 401 may name more; a request is sent with three tokens at most."""
+    bearer.script("latest", None)
     for number in range(3):
         challenge = f'Bearer scope="repository:a{number}:pull repository:b{number}:pull,push x"'
         bearer.script("latest", Unauthorized(challenge=challenge))
     with pytest.raises(UnauthorizedError):
         await try_open(watched, bearer)
-    assert bearer.count("latest") == 3
+    assert bearer.count("latest") == 4
     asked = [[v for k, v in each.query if k == "scope"] for each in token_requests(bearer)]
     first = ["repository:a0:pull", "repository:b0:pull,push"]
     second = ["repository:a1:pull", "repository:b1:pull,push"]
@@ -572,7 +574,7 @@ async def test_TOK08_scopes_of_challenges_are_bounded(
     bearer: FakeRegistry, watched: Watched
 ) -> None:
     named = " ".join(f"repository:n{number}:pull" for number in range(100))
-    bearer.script("latest", Unauthorized(challenge=f'Bearer scope="{named}"'))
+    bearer.script("latest", None, Unauthorized(challenge=f'Bearer scope="{named}"'))
     await try_open(watched, bearer)
     assert len([v for k, v in token_requests(bearer)[-1].query if k == "scope"]) == MAX_SCOPES
 
@@ -581,10 +583,11 @@ async def test_TOK08_scopes_of_challenges_are_bounded(
 async def test_TOK08_any_other_scope_is_denied(
     bearer: FakeRegistry, watched: Watched, scope: str
 ) -> None:
-    bearer.script("latest", Unauthorized(error="insufficient_scope", scope=scope), forever=True)
+    refusal = Unauthorized(error="insufficient_scope", scope=scope)
+    bearer.script("latest", None, refusal, forever=True)
     with pytest.raises(ForbiddenError):
         await try_open(watched, bearer)
-    assert bearer.count("latest") == 1
+    assert bearer.count("latest") == 2
     assert len(token_requests(bearer)) == 1
 
 
@@ -600,15 +603,14 @@ async def test_TOK08_a_challenge_without_a_realm_keeps_the_old_one(
     bearer: FakeRegistry, watched: Watched
 ) -> None:
     challenge = 'Bearer error="invalid_token"'
-    bearer.script("latest", Unauthorized(challenge=challenge))
+    bearer.script("latest", None, Unauthorized(challenge=challenge))
     await try_open(watched, bearer)
     assert len(token_requests(bearer)) == 2
 
 
 async def test_PING06_another_kind_of_challenge_is_adopted(bearer: FakeRegistry) -> None:
     challenge = 'Basic realm="x"'
-    bearer.script("latest", Unauthorized(challenge=challenge), None)
-    bearer.script("latest", None, forever=True)
+    bearer.script("latest", None, Unauthorized(challenge=challenge))
 
     def allow_basic(request: Request, url: str) -> Any:
         if credentials_of(request) == ("bob", "secret") and request.path != "/token":
@@ -719,6 +721,6 @@ async def test_a_flood_of_repositories_keeps_the_last_ones(
 
 async def test_a_challenge_in_many_lines_is_read(bearer: FakeRegistry, watched: Watched) -> None:
     challenge = f'Digest realm="x", Bearer realm="{bearer.url}/token"'
-    bearer.script("/v2/", Headers({"WWW-Authenticate": challenge}))
+    bearer.script("latest", Headers({"WWW-Authenticate": challenge}))
     await try_open(watched, bearer)
     assert len(token_requests(bearer)) == 1

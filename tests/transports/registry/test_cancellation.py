@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from asupplemented.model.credential import Credential
 from asupplemented.model.digest import Digest
 from asupplemented.session import Session
-from asupplemented.testing import Basic, Bearer, FakeRegistry, Hold, Redirect, Status, Unauthorized
+from asupplemented.testing import Basic, Bearer, FakeRegistry, Redirect, Status, Unauthorized
 from tests.suspending import cancel_at_every_await, settle
-from tests.transports.registry.sessions import BLOB, IMAGE, fill, watch
+from tests.transports.registry.sessions import BLOB, IMAGE, fill, limited, watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,11 +32,14 @@ async def registry() -> AsyncIterator[FakeRegistry]:
 
 
 async def use(watched: Watched, registry: FakeRegistry) -> None:
-    """Read an image from a registry that is busy, forgetful, and has its blobs elsewhere."""
+    """Read an image from a registry that is busy, forgetful, and has its blobs elsewhere.
+
+    It denies that there is an image until it is pinged and given a token.
+    """
     registry.clear_scripts()
     registry.script("/v2/", Status(503))
     registry.script("/token", Status(503))
-    registry.script("latest", Status(429, {"Retry-After": "1"}))
+    registry.script("latest", Status(404), Status(429, {"Retry-After": "1"}))
     registry.script(IMAGE.digest, Unauthorized(error="invalid_token"))
     registry.script("*/blobs/*", Redirect(registry.put_file("/storage", BLOB)))
     async with (
@@ -75,11 +79,11 @@ async def test_SEC16_with_one_session_throughout(registry: FakeRegistry) -> None
 
         async def run() -> None:
             for client in _clients(watched):
-                client._pinged = None  # what was learned is forgotten: each run does everything
+                client._contact = None  # what was learned is forgotten: each run does everything
             await use(watched, registry)
 
         assert await cancel_at_every_await(run, check) >= 14
-        await use(watched, registry)
+        await run()
 
 
 async def test_SEC16_while_waiting_for_a_place(registry: FakeRegistry) -> None:
@@ -104,17 +108,29 @@ async def test_SEC16_while_waiting_for_a_place(registry: FakeRegistry) -> None:
         await read()
 
 
-async def test_SEC16_a_race_for_the_first_ping_ends_both(registry: FakeRegistry) -> None:
-    registry.script("/v2/", Hold(asyncio.Event()), forever=True)
-    async with watch() as watched:
-        task = asyncio.create_task(watched.open(registry.reference("team/app")))
-        async with asyncio.timeout(5):
-            await registry.wait_until(lambda: registry.connections >= 2)
+async def test_SEC16_a_race_for_the_first_ping_ends_both() -> None:
+    begun: list[asyncio.StreamWriter] = []
+    both, left = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.append(writer)
+        if len(begun) == len(("https", "http")):
+            both.set()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        left.release()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, watch(options=limited(head_start=0.01)) as watched:
+        task = asyncio.create_task(watched.open(f"docker://127.0.0.1:{port}/a"))
+        await both.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(5):
-            await registry.wait_until(lambda: registry.open_connections == 0)
+        for _ in begun:
+            await left.acquire()
 
 
 async def test_closing_the_session_closes_idle_connections() -> None:

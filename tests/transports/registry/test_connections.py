@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import tomllib
+import ssl
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from asupplemented._version import __version__
 from asupplemented.abc import Timeouts
 from asupplemented.aio.lru import LRU
 from asupplemented.aio.threads import Workers
@@ -25,10 +26,9 @@ from asupplemented.session import Session
 from asupplemented.testing import Authority, Cut, Encoding, FakeRegistry, Headers, Hold, Redirect
 from asupplemented.transports.registry import connections as module
 from asupplemented.transports.registry.addresses import AddressScope
-from asupplemented.transports.registry.connections import Connections, default_user_agent
+from asupplemented.transports.registry.connections import Connections
 from asupplemented.transports.registry.failures import ForbiddenAddressError
 from asupplemented.transports.registry.options import RegistryOptions
-from tests.modules import ROOT
 from tests.transports.registry.raw_servers import serve_bytes
 from tests.transports.registry.sessions import IMAGE, fill, watch
 
@@ -230,9 +230,9 @@ async def test_TLS07_no_netrc_is_read(
     assert all(request.header("Authorization") is None for request in registry.requests)
 
 
-def test_the_user_agent_has_the_version() -> None:
-    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert default_user_agent() == f"asupplemented/{metadata['project']['version']}"
+async def test_the_user_agent_has_the_version(registry: FakeRegistry, watched: Watched) -> None:
+    await watched.try_open(fill(registry))
+    assert registry.requests[0].header("User-Agent") == f"asupplemented/{__version__}"
 
 
 LENGTHS = {
@@ -254,12 +254,10 @@ LENGTHS = {
 
 @pytest.mark.parametrize("answer", LENGTHS.values(), ids=LENGTHS)
 async def test_SEC15_an_answer_with_two_meanings_is_refused(answer: bytes) -> None:
-    ping = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-    async with serve_bytes(ping, then=head + answer, deaf_to=b"\x16") as host, watch() as watched:
-        async with asyncio.timeout(5):
-            with pytest.raises(MalformedResponseError):
-                await watched.open(f"docker://{host}/a")
+    async with serve_bytes(b"", then=head + answer) as host, watch() as watched:
+        with pytest.raises(MalformedResponseError):
+            await watched.open(f"docker://{host}/a")
         for client in watched.connections._clients.values():
             assert client.session.connector is not None
             assert not client.session.connector._conns
@@ -296,3 +294,11 @@ async def test_SEC01_a_name_that_changes_its_mind_is_judged_each_time(then: str)
     assert found["host"] == "93.184.216.34"  # and this is what is connected to
     with pytest.raises(ForbiddenAddressError):
         await resolver.resolve("turning.example")
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_TLS06_the_contexts_of_aiohttp_demand_TLS_1_2(*, verified: bool) -> None:
+    context = aiohttp.connector._make_ssl_context(verified)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+    assert (context.verify_mode is ssl.CERT_REQUIRED) is verified
+    assert context.check_hostname is verified

@@ -347,8 +347,8 @@ async def test_SEC01_from_a_public_registry_nobody_goes_to_loopback(
     async with await allowed.open(reference) as source:
         # Nobody in a test is public, so the registry is declared to be.
         [client] = allowed.pool._clients.values()
-        assert client._pinged is not None
-        client._pinged[0].redirect_client._scope = AddressScope.PUBLIC
+        assert client._contact is not None
+        client._contact.redirect_client._scope = AddressScope.PUBLIC
         with pytest.raises(MalformedResponseError):
             async with source.open_blob(layer(url)):
                 pass

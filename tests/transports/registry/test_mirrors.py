@@ -214,16 +214,14 @@ async def test_CONF14_a_mirror_that_is_away_costs_no_time(
 
 
 @pytest.mark.parametrize("status", [429, 503, 529])
-@pytest.mark.parametrize("path", ["/v2/", "*/manifests/*"])
 async def test_RET06_a_busy_mirror_is_left_at_once_and_its_pause_remembered(
     both: str,
     registry: FakeRegistry,
     mirror: FakeRegistry,
     system: Configured,
     status: int,
-    path: str,
 ) -> None:
-    script = mirror.script(path, Status(status, {"Retry-After": "40"}), forever=True)
+    script = mirror.script("*/manifests/*", Status(status, {"Retry-After": "40"}), forever=True)
     async with system.watch() as watched:
         for _ in range(2):
             await watched.try_open(both)
@@ -839,7 +837,7 @@ async def test_CRED04_credentials_of_a_registry_are_not_for_its_mirrors(
     ):
         assert await read(source) == BLOB
     assert [r for r in mirror.requests if r.header("Authorization")] == []
-    assert served(registry) == 2
+    assert served(registry) == 3  # the first one without credentials
 
 
 async def test_CRED04_nor_is_a_token_of_the_registry(
@@ -895,7 +893,7 @@ async def test_CONF20_a_mirror_is_told_whom_it_stands_in_for_if_it_wants_to_know
         assert await read(source) == BLOB
     asked = [request.argument("ns") for request in mirror.select_requests("/v2/*/*")]
     assert asked == [registry.host, registry.host]
-    assert [request.argument("ns") for request in other.requests] == [None, None]
+    assert [request.argument("ns") for request in other.requests] == [None]
 
 
 async def test_TLS05_what_the_caller_says_overrides_what_is_configured(

@@ -109,7 +109,7 @@ async def test_TLS07_plain_http_is_handed_to_the_proxy(
     async with through(proxy, USER) as watched, await watched.open(REFERENCE) as source:
         assert await read(source) == BLOB
     plain = [each for each in proxy.asked if each.method == "GET"]
-    assert plain[0].target == f"http://{NAME}/v2/"
+    assert plain[0].target == f"http://{NAME}/v2/team/app/manifests/latest"
     assert {each.headers["proxy-authorization"] for each in plain} == {BASIC}
     assert registry.count("*/blobs/*") == 1
 

@@ -273,8 +273,8 @@ async def test_SEC01_a_public_registry_does_not_lead_to_loopback(
     async with await watched.open(reference) as source:
         # Nobody in a test is public, so the registry is declared to be.
         [client] = watched.pool._clients.values()
-        assert client._pinged is not None
-        client._pinged[0].redirect_client._scope = AddressScope.PUBLIC
+        assert client._contact is not None
+        client._contact.redirect_client._scope = AddressScope.PUBLIC
         with pytest.raises(MalformedResponseError, match=why):
             async with source.open_blob(BLOB_DIGEST):
                 pass

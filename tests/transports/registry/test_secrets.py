@@ -181,13 +181,13 @@ async def test_CRED07_nothing_shows_what_it_holds(basic_registry: FakeRegistry) 
         await watched.open(basic_registry.reference("team/app")) as source,
     ):
         [client] = watched.pool._clients.values()
-        assert client._pinged is not None
-        ping_result, authenticator = client._pinged
+        assert client._contact is not None
+        contact, authenticator = client._contact, client._contact.authenticator
         holders: list[object] = [
             source,
             client,
             watched.pool,
-            ping_result,
+            contact,
             authenticator,
             *authenticator._authorizations.values(),
             authenticator._server,
@@ -208,7 +208,7 @@ async def basic_registry() -> Any:
 async def test_CRED02_a_refused_realm_is_named_without_its_query(registry: FakeRegistry) -> None:
     reference = fill(registry)
     challenge = f'Bearer realm="https://evil.example/token?{QUERY}"'
-    registry.script("/v2/", Unauthorized(challenge=challenge))
+    registry.script("latest", Unauthorized(challenge=challenge))
     async with watch(credentials={registry.host: Credential("bob", PASSWORD)}) as watched:
         with pytest.raises(SupplementedError) as caught:
             await watched.open(reference)
