@@ -26,6 +26,7 @@ MODULES: Final[Mapping[str, str]] = {
     "digest": "inspecting",
     "tags": "inspecting",
     "referrers": "inspecting",
+    "endpoints": "endpoints",
     "blob": "copying",
     "copy": "copying",
     "prefetch": "caching",

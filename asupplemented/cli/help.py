@@ -68,6 +68,11 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "referrers docker://registry.example/app:1 --artifact-type application/spdx+json",
         "referrers docker://registry.example/app:1 --digest 4bcff63911fc --json",
     ),
+    "endpoints": (
+        "endpoints docker://alpine:3 --platform linux/amd64",
+        "endpoints docker://registry.example/app:1 oci:/srv/airgap:1",
+        "endpoints docker://alpine:3 --platform linux/amd64 --json",
+    ),
     "blob": (
         "blob docker://alpine:3 --digest 4bcff63911fc --output layer.tar.gz",
         "blob oci:/srv/app:1 --digest 4bcff63911fc | tar -tz",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Mapping
 
     from asupplemented.abc import Setting
+    from asupplemented.abc.context import Hook
     from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, ReferenceOptions
     from asupplemented.model.credential import Credential
@@ -97,6 +98,8 @@ class CommandRunner:
     cache: LayoutCache | None = None
     creds: Mapping[str, Credential] = field(default_factory=dict[str, "Credential"])
     """Credentials by registry, which come before those of the host."""
+    hooks: tuple[Hook, ...] = ()
+    """Hooks of the session, besides the reporter."""
 
     def run(self, work: Callable[[Session], Coroutine[None, None, T]]) -> T:
         """Run `work` with a session, in a new event loop."""
@@ -113,7 +116,7 @@ class CommandRunner:
                 tls_verify=self.options.tls_verify,
                 timeouts=self.options.timeouts,
                 credentials=None if host is None else find_credential,
-                hooks=(self.reporter,),
+                hooks=(self.reporter, *self.hooks),
                 settings=settings,
                 cache=self.cache,
             )
@@ -152,13 +155,16 @@ def call(work: Callable[[Session], Coroutine[None, None, T]], session: Session |
 
 @contextmanager
 def running(
-    options: GroupOptions | ReferenceOptions, cache: LayoutCache | None = None
+    options: GroupOptions | ReferenceOptions,
+    cache: LayoutCache | None = None,
+    hooks: tuple[Hook, ...] = (),
 ) -> Generator[CommandRunner]:
     """Give the body a `CommandRunner`, and turn its errors into messages and exit codes.
 
     Args:
         options: The arguments of the command.
         cache: Where the session caches blobs; None for no cache.
+        hooks: Hooks of the session, besides those that report.
 
     Raises:
         typer.Exit: The body failed or a signal ended it. The error is already on stderr.
@@ -169,7 +175,7 @@ def running(
     reporter = ConsoleReporter(verbose=options.verbose, quiet=options.quiet)
     creds = parse_creds(options)
     with reporting_errors(reporter), in_options(), _telling_of_options(options):
-        yield CommandRunner(options, reporter, cache, creds)
+        yield CommandRunner(options, reporter, cache, creds, hooks)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented._version import __version__
-from asupplemented.testing import Basic, FakeRegistry, build_artifact, write_layout
+from asupplemented.testing import Basic, FakeRegistry, Redirect, build_artifact, write_layout
 from asupplemented.testing.images import build_image, build_index
 from tests.cli.conftest import AMD, ARM, BASE, RISCV, TOP, blob_file, call, whole
 
@@ -426,3 +426,22 @@ def test_a_reference_that_is_none_is_wrong_usage(cli: Cli, command: str) -> None
         answer = cli(command, reference)
         assert (answer.code, answer.out) == (2, "")
         assert "REFERENCE" in answer.err
+
+
+# endpoints
+
+
+async def test_endpoints_are_the_servers_that_a_pull_reaches(tmp_path: Path) -> None:
+    async with FakeRegistry() as storage, FakeRegistry() as registry:
+        reference = registry.add("team/app", TOP)
+        for digest, data in TOP.blobs.items():
+            url = storage.put_file(f"/{digest}", data)
+            registry.script(f"*/blobs/{digest}", Redirect(url), forever=True)
+        local = write_layout(tmp_path / "local", AMD)
+        answer = await ask("endpoints", reference, local)
+        assert answer.code == 0, answer.err
+        assert answer.out.split() == sorted([registry.url, storage.url])
+        found = (await ask("endpoints", reference, "--json")).json["endpoints"]
+        assert found == {url: [registry.host] for url in (registry.url, storage.url)}
+        fetched = [request.header("Range") for request in storage.requests]
+    assert set(fetched) == {"bytes=0-0"}
