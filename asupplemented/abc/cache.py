@@ -215,9 +215,9 @@ class Lease(AsyncResource):
 
     @abc.abstractmethod
     async def renew(self) -> bool:
-        """Say that the work goes on; call it whenever some of it was done.
+        """Restart the time of the lease. The cache calls it three times within `LeaseProvider.ttl`.
 
-        The server is not asked before a good part of the time is over.
+        Like closing, it raises no errors of the server.
 
         Returns:
             False once the lease is lost: another host may be at work, too.
@@ -232,6 +232,11 @@ class LeaseProvider(Protocol):
     fails a fetch, either: if the server cannot be asked, every host goes on without a lease, with
     an event `Warned` when that begins.
     """
+
+    @property
+    def ttl(self) -> float:
+        """Seconds after which a lease that is not renewed is free again."""
+        ...
 
     async def acquire(self, session: Context, key: str, /) -> Lease | None:
         """Try to get the lease of a key, for a while.

@@ -72,7 +72,8 @@ NEAR: Final = BLOCK
 """Bytes that a part with an end may be ahead of a fetch that its reader follows."""
 
 PATIENCE: Final = 2.0
-"""Seconds that the reader of a part waits for the fetch to reach it."""
+"""Seconds that the reader of a part waits for the fetch to reach it, and that opening a blob waits
+for the cache to give a spool."""
 
 
 class SharedFetch(AsyncResource):
@@ -315,6 +316,9 @@ class SharedFetch(AsyncResource):
     ) -> SharedReader:
         """Follow the fetch; returns once there is something to read.
 
+        It also returns if the cache takes long to give a spool, because another host is fetching
+        the blob. Then the first read waits for that, so a server can answer before it is over.
+
         Args:
             candidates: The reader's own.
             context: The session, as the reader sees it.
@@ -406,13 +410,20 @@ class SharedFetch(AsyncResource):
     async def _until_readable(self, candidates: Sequence[BlobCandidate]) -> None:
         own = {host_of(candidate.reference) for candidate in candidates}
         foreign = any(host_of(candidate.reference) not in own for candidate in self._candidates)
-        least = AHEAD if foreign else 0
+        if not foreign:
+            with anyio.move_on_after(PATIENCE):
+                await self._until_stored(0)
+            if self._failure is None and self._spool is None and self._stream is None:
+                return
+        await self._until_stored(AHEAD if foreign else 0)
+        if self._failure is not None:
+            raise _twin(self._failure)
+
+    async def _until_stored(self, least: int) -> None:
         while self._failure is None and not self._whole:
             if self._stream is not None and self.stored >= least:
                 return
             await self._wait()
-        if self._failure is not None:
-            raise _twin(self._failure)
 
     async def read(self, reader: SharedReader, end: int | None = None) -> bytes | None:
         """The next bytes for a reader, none at the end; None if it has to read by itself.

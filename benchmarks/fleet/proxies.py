@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.fleet.network import Machine
     from benchmarks.fleet.servers import Bucket, Redis, Registry
 
-__all__ = ("LEASE_TTL", "NAME", "PATIENCE", "Body", "Proxy", "Reply", "Services")
+__all__ = ("NAME", "Body", "Proxy", "Reply", "Services")
 
 NAME: Final = "team/app"
 
@@ -45,10 +45,6 @@ BLOCK: Final = 2**20
 
 CACHE_BYTES: Final = 2**40
 STORE_TIMEOUT: Final = 60.0
-LEASE_TTL: Final = 10.0
-PATIENCE: Final = 60.0
-"""Seconds that the lease of a dead proxy lasts, and that proxies wait for the one that has a lease.
-While the second is shorter, as it is by default, all of them fetch when the holder has died."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +146,7 @@ class Proxy:
             TieredCache(
                 await enter(LayoutCache(self._directory, CACHE_BYTES, fills=True)),
                 ObjectStore(store, timeout=STORE_TIMEOUT),
-                lease=RedisLease(redis, ttl=LEASE_TTL),
-                patience=PATIENCE,
+                lease=RedisLease(redis),
             )
         )
         session = await enter(Session(cache=cache, settings=[services.clock]))

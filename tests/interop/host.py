@@ -38,7 +38,7 @@ async def run(task: dict[str, Any]) -> dict[str, Any]:
     async with (
         LayoutCache(task["directory"], MAX_BYTES) as local,
         RedisLease.from_url(task["redis"]) as lease,
-        TieredCache(local, remote, lease=lease, patience=60) as cache,
+        TieredCache(local, remote, lease=lease) as cache,
         Session(tls_verify=False, hooks=[events.append], cache=cache) as session,
         parse_reference(task["reference"]).open(session) as image,
     ):

@@ -1,6 +1,7 @@
 """Leases: one of several hosts fetches a blob, while the others wait for what it uploads.
 
-A lease is held for a time, and renewed while its holder works. `LocalLease` keeps leases in memory.
+A lease is held for a time. `RenewedLease` renews it by time while its holder works, so it lasts as
+long as the holder is alive, however slowly bytes come or go. `LocalLease` keeps leases in memory.
 `RedisLease` keeps each in one key with an owner and a time to live; scripts on the server compare
 the owner and act in one step, so a host that lost a lease cannot renew or delete that of another.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from asupplemented.abc import AsyncResource, Lease
 from asupplemented.aio.breaker import Breaker, BreakerPolicy, BreakerState, ReportOnce
+from asupplemented.aio.closing import closing_on_error
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.errors import (
     ConfigurationError,
@@ -42,6 +44,7 @@ __all__ = (
     "RedisClient",
     "RedisLease",
     "RedisServer",
+    "RenewedLease",
     "TimedLease",
     "UnheldLease",
     "check_seconds",
@@ -51,11 +54,11 @@ __all__ = (
 PAUSE: Final = 10.0
 """Seconds for which a server that failed is not asked."""
 
-TTL: Final = 30.0
+TTL: Final = 10.0
 """Seconds after which the lease of a host that died is free again."""
 
 _RENEWALS: Final = 3
-"""Renewals within one time to live: two of them may fail without harm."""
+"""Renewals within one time to live. One may fail without harm; the third would come too late."""
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
@@ -109,31 +112,29 @@ class UnheldLease(Lease):
 
 
 class TimedLease(Lease):
-    """A lease that is renewed when a third of its time is over, and is lost when all of it is.
+    """A lease that is lost when its time is over, or when another host holds it.
 
     Args:
         clock: Where time comes from.
         ttl: Seconds for which the lease is held without being renewed.
     """
 
-    __slots__ = ("_clock", "_closed", "_due", "_ends", "_lost", "_ttl")
+    __slots__ = ("_clock", "_closed", "_ends", "_lost", "_ttl")
 
     def __init__(self, clock: Clock, ttl: float) -> None:
         self._clock = clock
         self._ttl = ttl
-        self._due = clock.now() + ttl / _RENEWALS
         self._ends = clock.now() + ttl
         self._lost = False
         self._closed = False
 
     async def renew(self) -> bool:
-        now = self._clock.now()
-        if self._lost or self._closed or now < self._due:
+        if self._lost or self._closed:
             return not self._lost
-        self._due = now + self._ttl / _RENEWALS
+        asked = self._clock.now()
         extended = await self._extend()
         if extended:
-            self._ends = now + self._ttl
+            self._ends = asked + self._ttl
         self._lost = extended is False or self._clock.now() >= self._ends
         return not self._lost
 
@@ -153,6 +154,40 @@ class TimedLease(Lease):
         """Release the lease, if it is still held here. Errors of the server are not raised."""
 
 
+class RenewedLease(AsyncResource):
+    """A lease that a task renews by time, until it is closed or lost.
+
+    The task sleeps by the time of the event loop, because a server counts real time.
+
+    Args:
+        lease: The lease; closed with this one.
+        ttl: Seconds for which it is held without being renewed.
+        renewed: Called after each renewal, with whether the lease is still held. A call with False
+            is the last one.
+    """
+
+    __slots__ = ("_lease", "_task")
+
+    def __init__(self, lease: Lease, ttl: float, renewed: Callable[[bool], None]) -> None:
+        self._lease = lease
+        self._task = asyncio.create_task(_renew(lease, ttl / _RENEWALS, renewed))
+
+    async def aclose(self) -> None:
+        self._task.cancel()
+        try:
+            await asyncio.wait((self._task,))
+        finally:
+            await self._lease.aclose()
+
+
+async def _renew(lease: Lease, interval: float, renewed: Callable[[bool], None]) -> None:
+    held = True
+    while held:
+        await asyncio.sleep(interval)
+        held = await lease.renew()
+        renewed(held)
+
+
 class LocalLease:
     """Leases in memory: for several caches in one process, and for tests.
 
@@ -166,6 +201,11 @@ class LocalLease:
     def __init__(self, *, ttl: float = TTL) -> None:
         self._ttl = check_seconds("ttl", ttl)
         self._holders: dict[str, tuple[_LocalHeldLease, float]] = {}
+
+    @property
+    def ttl(self) -> float:
+        """Seconds after which a lease that is not renewed is free again."""
+        return self._ttl
 
     async def acquire(self, session: Context, key: str) -> Lease | None:
         clock = session.resource(CLOCK, Clock)
@@ -300,15 +340,23 @@ class RedisLease(AsyncResource):
         lease._owned = True
         return lease
 
+    @property
+    def ttl(self) -> float:
+        """Seconds after which a lease that is not renewed is free again."""
+        return self._ttl
+
     async def acquire(self, session: Context, key: str) -> Lease | None:
         observer = Observer.of(session)
         name, owner = self._prefix + key, secrets.token_hex(16)
         time = max(1, round(self._ttl * 1000))
+        lease = _RedisHeldLease(self._server, observer, self._ttl, name, owner)
         try:
-            acquired = await self._server.ask(observer, "SET", name, owner, "NX", "PX", time)
+            # If the caller is cancelled, the server may have set the key without being heard.
+            async with closing_on_error(lambda: (lease,), "a lease"):
+                acquired = await self._server.ask(observer, "SET", name, owner, "NX", "PX", time)
         except SourceError:
             return UnheldLease()
-        return _RedisHeldLease(self._server, observer, self._ttl, name, owner) if acquired else None
+        return lease if acquired else None
 
     async def aclose(self) -> None:
         if self._owned:
@@ -338,15 +386,23 @@ class RedisServer:
         self._trouble = ReportOnce()
 
     async def ask(self, observer: Observer, *command: str | int) -> object:
-        """Send a command to the server.
+        """Send a command to the server, unless its breaker is open.
 
         Raises:
-            SourceError: The server did not, or its breaker is open. The message repeats nothing
-                of its answer, which may hold secrets.
+            SourceError: The server did not answer, or its breaker is open. The message repeats
+                nothing of its answer, which may hold secrets.
         """
         if self._breaker.state(observer.clock.now()) is BreakerState.OPEN:
             message = "Redis failed a moment ago, and is not asked again yet"
             raise NetworkError(message)
+        return await self.send(observer, *command)
+
+    async def send(self, observer: Observer, *command: str | int) -> object:
+        """Send a command to the server, whatever its breaker says.
+
+        Raises:
+            SourceError: The server did not answer.
+        """
         failure: SourceError
         try:
             async with asyncio.timeout(self._timeout):
@@ -379,19 +435,19 @@ class _RedisHeldLease(TimedLease):
 
     async def _extend(self) -> bool | None:
         time = max(1, round(self._ttl * 1000))
+        # Sent also while the breaker is open: that delays no fetch, and one failure would otherwise
+        # cost the lease, because the breaker stays open for as long as the lease lasts.
         try:
-            return bool(await self._eval(_EXTEND, time))
+            return bool(await self._server.send(self._observer, *self._script(_EXTEND, time)))
         except SourceError:
             return None
 
     async def _release(self) -> None:
         with suppress(SourceError):  # Then it ends with its time to live.
-            await self._eval(_RELEASE)
+            await self._server.ask(self._observer, *self._script(_RELEASE))
 
-    async def _eval(self, script: str, *arguments: int) -> object:
-        return await self._server.ask(
-            self._observer, "EVAL", script, 1, self._name, self._owner, *arguments
-        )
+    def _script(self, script: str, *arguments: int) -> tuple[str | int, ...]:
+        return ("EVAL", script, 1, self._name, self._owner, *arguments)
 
 
 def connect_redis(url: str, patience: float) -> RedisClient:

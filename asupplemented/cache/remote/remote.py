@@ -29,7 +29,7 @@ from asupplemented.model.manifest import Manifest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from asupplemented.abc import BlobFile, Context, Lease, RawManifest
+    from asupplemented.abc import BlobFile, Context, RawManifest
     from asupplemented.cache.remote.object_blob import StoredBlob
     from asupplemented.cache.remote.object_store import ObjectStore
     from asupplemented.cache.remote.uploads import Read
@@ -162,7 +162,7 @@ class RemoteTier(AsyncResource):
         return FileReader(self._workers, file)
 
     def begin_blob(
-        self, scoped: ScopedDigest, size: int, source: UploadSource, lease: Lease | None
+        self, scoped: ScopedDigest, size: int, source: UploadSource, lease: AsyncResource | None
     ) -> bool:
         """Begin to upload a blob, unless it is there.
 
@@ -170,19 +170,14 @@ class RemoteTier(AsyncResource):
             scoped: The blob, and the principal that fetched it.
             size: Bytes that it has.
             source: Gives them; closed when the upload ends.
-            lease: Renewed meanwhile, and released when the upload ends; None if there is none.
+            lease: Released when the upload ends; None if there is none.
 
         Returns:
             False if it cannot begin; the caller then still owns `source` and `lease`.
         """
-
-        async def read(start: int, length: int) -> bytes:
-            if lease is not None:
-                await lease.renew()
-            return await source.read(start, length)
-
         resources = (source,) if lease is None else (source, lease)
-        return self._begin(scoped, partial(self._put_blob, scoped, size, read), resources, BLOCK)
+        work = partial(self._put_blob, scoped, size, source.read)
+        return self._begin(scoped, work, resources, BLOCK)
 
     def begin_manifest(self, scoped: ScopedDigest, manifest: Manifest, source: str | None) -> None:
         """Begin to upload a manifest that was read from a source, unless it is there."""

@@ -2,6 +2,22 @@
 
 A blob that neither tier has is fetched from upstream into a `TieredSpool`. When it is committed, it
 is added to the cache on this host, and then uploaded for the other hosts.
+
+Theory of operation with leases
+-------------------------------
+
+The host that gets the lease of a blob fetches and uploads it, and renews the lease by time until
+the upload ends. So while a lease is held its holder is alive, and the others wait: they look into
+storage, then try to get the lease, in turn. Three things end a wait:
+
+- The blob is in storage: it is read from there.
+- The lease is free, because its holder gave up, or died and its time to live is over: the first
+  host that asks gets it and fetches, and the others wait for that one.
+- `patience` is over: the host fetches without a lease.
+
+If `patience` were shorter than the time to live, all waiting hosts would fetch whenever a holder
+dies; such settings are refused. A lease saves work and protects nothing: a holder that loses it
+warns, and goes on.
 """
 
 from __future__ import annotations
@@ -10,11 +26,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.abc import BlobCache, Spool
+from asupplemented.aio.breaker import ReportOnce
 from asupplemented.aio.closing import close_all, closing_on_error
-from asupplemented.cache.remote.leases import PAUSE, check_seconds
+from asupplemented.cache.remote.leases import PAUSE, RenewedLease, check_seconds
 from asupplemented.cache.remote.remote import RemoteTier, ScopedDigest
 from asupplemented.cache.remote.uploads import UploadSource
 from asupplemented.cache.spool import make_spool
+from asupplemented.errors import ConfigurationError
 from asupplemented.model.digest import Digest
 
 if TYPE_CHECKING:
@@ -25,7 +43,6 @@ if TYPE_CHECKING:
         BlobCandidate,
         BlobFile,
         Context,
-        Lease,
         LeaseProvider,
     )
     from asupplemented.cache.remote.object_blob import StoredBlob
@@ -35,8 +52,11 @@ if TYPE_CHECKING:
 
 __all__ = ("PATIENCE", "TieredCache", "TieredSpool")
 
-PATIENCE: Final = 15.0
-"""Seconds to wait for another host that fetches the same blob; after that, both fetch it."""
+PATIENCE: Final = 60.0
+"""Seconds to wait for another host that fetches the same blob; after that, both fetch it.
+
+Several times the time to live of a lease: so long waits another host that takes over.
+"""
 
 UPLOAD_PATIENCE: Final = 30.0
 
@@ -59,17 +79,19 @@ class TieredCache(BlobCache):
         local: The cache of this host.
         remote: The object storage.
         lease: Gives leases; with None, every host fetches the blobs that it does not find.
-        patience: Seconds to wait for a blob that another host fetches; 0 does not wait.
+        patience: Seconds to wait for a blob that another host fetches; 0 does not wait. It is not
+            shorter than the time to live of a lease.
         upload_patience: Seconds to wait for uploads when it is closed.
         pause: Seconds for which object storage is not asked after it failed.
         spools: Makes a spool if `local` gives none, from the session and the size of the blob,
             None if unknown.
 
     Raises:
-        ConfigurationError: An argument is not a number of seconds.
+        ConfigurationError: An argument is not a number of seconds, or `patience` is above 0 and
+            shorter than the time to live of a lease.
     """
 
-    __slots__ = ("_leases", "_local", "_patience", "_remote", "_spools", "_tier")
+    __slots__ = ("_leases", "_local", "_lost", "_patience", "_remote", "_spools", "_tier")
 
     def __init__(
         self,
@@ -85,7 +107,15 @@ class TieredCache(BlobCache):
         self._local = local
         self._remote = remote
         self._leases = lease
+        self._lost = ReportOnce()
         self._patience = check_seconds("patience", patience, zero=True)
+        if lease is not None and 0 < self._patience < lease.ttl:
+            message = (
+                f"with patience={patience:g} all waiting hosts would fetch when the holder of a "
+                f"lease dies, because its lease lasts {lease.ttl:g} s (ttl); give a patience of at "
+                "least that, 0 to wait for no other host, or leases with a shorter ttl"
+            )
+            raise ConfigurationError(message)
         self._spools = spools
         self._tier = RemoteTier(
             remote,
@@ -153,7 +183,7 @@ class TieredCache(BlobCache):
 
     async def _look(
         self, session: Context, scoped: ScopedDigest
-    ) -> tuple[StoredBlob | None, Lease | None]:
+    ) -> tuple[StoredBlob | None, RenewedLease | None]:
         """Look for a blob in storage. If it is not there, get its lease, or wait for the holder."""
         clock = scoped.observer.clock
         deadline = clock.now() + self._patience
@@ -165,15 +195,18 @@ class TieredCache(BlobCache):
                 return None, None
             lease = await self._leases.acquire(session, scoped.key)
             if lease is not None:
-                return await self._look_again(scoped, lease)
+                renewed = partial(self._note_renewal, scoped)
+                return await self._look_again(
+                    scoped, RenewedLease(lease, self._leases.ttl, renewed)
+                )
             if clock.now() >= deadline:
                 return None, None
             await clock.sleep(min(pause, deadline - clock.now()))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _look_again(
-        self, scoped: ScopedDigest, lease: Lease
-    ) -> tuple[StoredBlob | None, Lease | None]:
+        self, scoped: ScopedDigest, lease: RenewedLease
+    ) -> tuple[StoredBlob | None, RenewedLease | None]:
         """Look again: the host that held the lease before may have uploaded the blob meanwhile."""
         async with closing_on_error(lambda: (lease,), "a lease"):
             if not await self._tier.has(scoped):
@@ -181,12 +214,21 @@ class TieredCache(BlobCache):
             await lease.aclose()
             return self._tier.blob(scoped), None
 
+    def _note_renewal(self, scoped: ScopedDigest, held: bool) -> None:  # noqa: FBT001 - a callback
+        if held:
+            self._lost.end()
+            return
+        message = (
+            f"the lease of {scoped.digest} was lost: it was not renewed in time, or its server "
+            "forgot it; other hosts may fetch the blob as well"
+        )
+        self._lost.report(partial(scoped.observer.warn, "leases"), message)
+
 
 class TieredSpool(Spool):
     """A spool over one of this host, whose blob is uploaded when it is committed.
 
-    The lease is renewed while the blob grows. It is released after the upload, or when the fetch
-    ends without one.
+    The lease is released after the upload, or when the fetch ends without one.
 
     Args:
         spool: Takes the bytes; closed with this one.
@@ -207,7 +249,7 @@ class TieredSpool(Spool):
         *,
         find: Callable[[], Awaitable[BlobFile | None]],
         stored: StoredBlob | None,
-        lease: Lease | None,
+        lease: AsyncResource | None,
     ) -> None:
         self._spool = spool
         self._shared = _SharedSpool(spool)
@@ -235,8 +277,6 @@ class TieredSpool(Spool):
         return self._spool.wanted
 
     async def append(self, chunk: bytes) -> None:
-        if self._lease is not None:
-            await self._lease.renew()
         await self._spool.append(chunk)
 
     async def read(self, start: int, size: int) -> bytes:
