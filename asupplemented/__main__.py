@@ -15,13 +15,14 @@ def main() -> None:
     """
     try:
         from asupplemented.cli.app import app  # noqa: PLC0415 - typer and rich are an extra
+
+        app(prog_name="asupplemented")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in {"rich", "typer"}:
             raise
         message = f"the command line needs {package}: pip install 'asupplemented[cli]'"
         sys.exit(f"asupplemented: {message}")
-    app(prog_name="asupplemented")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from rich.console import Console
 
 import asupplemented as asup
 from asupplemented.cli.console import ConsoleReporter
-from asupplemented.cli.output import draw_resolution, render, short, write_text
+from asupplemented.cli.output import short, write_text
+from asupplemented.cli.tree import draw_resolution, render
 from asupplemented.model.sizes import show_size
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
 
@@ -105,7 +106,7 @@ async def show(references: tuple[str, str, str], output: Path, session: asup.Ses
         say("\n[bold]Why[/bold], for one of them")
         write_text(str(plan.explain(image.find("linux/riscv64").digest)))
         say(f"\n[bold]Copying[/bold] to oci:{output}:1.4")
-        with ConsoleReporter().copy_progress() as follow:
+        with ConsoleReporter(console=console).copy_progress() as follow:
             report = await asup.copy(
                 image, f"oci:{output}:1.4", session, progress=with_lines(follow)
             )

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asupplemented.cache.layout.layout_cache import LayoutCache
 from asupplemented.cli.options import GroupOptions, as_usage_error, with_group
 from asupplemented.cli.output import write_json, write_text
 from asupplemented.cli.running import running
 from asupplemented.model.sizes import parse_size, show_size
 
 if TYPE_CHECKING:
+    from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.events import PrefetchReport
     from asupplemented.session import Session
 
@@ -38,6 +38,8 @@ def make_cache(options: GroupOptions) -> LayoutCache | None:
     size = parse_cache_size(options.cache_size)
     if options.cache is None:
         return None
+    from asupplemented.cache.layout.layout_cache import LayoutCache
+
     with as_usage_error("--cache"):
         return LayoutCache(options.cache, size)
 

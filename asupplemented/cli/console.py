@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
 from asupplemented.cli.output import printable, short
@@ -27,16 +26,11 @@ from asupplemented.events import (
     Warned,
 )
 from asupplemented.model.sizes import show_size
-from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from rich.progress import TaskID
-
-    from asupplemented.events import Event
-    from asupplemented.model.descriptor import Descriptor
-    from asupplemented.transfer.copy import CopyProgress
+    from asupplemented.events import CopyProgress, Event
 
 __all__ = ("ConsoleReporter", "flatten_errors")
 
@@ -57,21 +51,32 @@ class ConsoleReporter:
 
     Args:
         verbose: Report every event, not warnings only.
+        quiet: Report errors only.
+        console: Where to write, instead of stderr.
     """
 
-    def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
-        self._console = Console(stderr=True, highlight=False)
+    def __init__(
+        self, *, verbose: bool = False, quiet: bool = False, console: Console | None = None
+    ) -> None:
+        self._verbose = verbose and not quiet
+        self._quiet = quiet
+        self._console = console or Console(stderr=True, highlight=False)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
-            self._print("warning: ", "yellow", event.message)
+            self.warning(event.message)
         elif self._verbose:
             self._print("", "dim", _describe(event))
 
+    def warning(self, message: str) -> None:
+        """Write a warning."""
+        if not self._quiet:
+            self._print("warning: ", "yellow", message)
+
     def info(self, message: str) -> None:
         """Write a message without a label."""
-        self._print("", "", message)
+        if not self._quiet:
+            self._print("", "", message)
 
     def error(self, message: str) -> None:
         """Write why the command failed."""
@@ -91,18 +96,13 @@ class ConsoleReporter:
     @contextmanager
     def copy_progress(self) -> Generator[Callable[[CopyProgress], None]]:
         """A progress callback that draws bars on a terminal, and nothing elsewhere."""
-        if not self._console.is_terminal:
+        if self._quiet or not self._console.is_terminal:
             yield lambda _event: None
             return
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            console=self._console,
-            transient=True,
-        ) as progress:
-            yield _ProgressBars(progress).update
+        from asupplemented.cli.progress import ProgressBars, make_progress
+
+        with make_progress(self._console) as progress:
+            yield ProgressBars(progress).update
 
 
 def _remedies(error: BaseException) -> Iterator[str]:
@@ -113,39 +113,6 @@ def _remedies(error: BaseException) -> Iterator[str]:
             f" and {more} more" if more > 0 else ""
         )
         yield f"choose another platform with --platform; there is {names}"
-
-
-class _ProgressBars:
-    """A bar for the whole copy, and one for each blob in flight."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._whole = progress.add_task("reading manifests", total=None)
-        self._blobs: dict[str, TaskID] = {}
-
-    def update(self, event: CopyProgress) -> None:
-        match event:
-            case CopyPlanned(blobs=blobs, bytes=total):
-                self._progress.update(self._whole, description=f"{blobs} blobs", total=total)
-            case BlobAdvanced(blob, received):
-                self._progress.update(self._bar(blob), completed=received)
-            case BlobCopied(blob, size):
-                self._progress.remove_task(self._bar(blob))
-                del self._blobs[blob.digest]
-                self._progress.advance(self._whole, size)
-            case BlobReused(blob):
-                if blob.digest in self._blobs:
-                    self._progress.remove_task(self._blobs.pop(blob.digest))
-                self._progress.advance(self._whole, blob.size or 0)
-            case _:
-                assert_never(event)
-
-    def _bar(self, blob: Descriptor) -> TaskID:
-        bar = self._blobs.get(blob.digest)
-        if bar is None:
-            bar = self._progress.add_task(f"  {short(blob.digest)}", total=blob.size)
-            self._blobs[blob.digest] = bar
-        return bar
 
 
 def _describe(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each event

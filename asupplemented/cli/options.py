@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from asupplemented.abc import Timeouts
+from asupplemented.abc import RepositoryReference, Timeouts
+from asupplemented.cli.digests import DigestPrefix, parse_abbreviated
 from asupplemented.cli.names import resolve_name
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import InvalidReferenceError, SupplementedError
-from asupplemented.model.digest import Digest
+from asupplemented.model.credential import Credential
 from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.platform import Platform
 from asupplemented.session import LOOKAHEAD
@@ -27,22 +28,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
 
     from asupplemented.abc import Reference
+    from asupplemented.model.digest import Digest
     from asupplemented.model.index import Selection
     from asupplemented.supplemented import SupplementedReference
     from asupplemented.transports.registry.host_config import ConfigurationFiles
 
 __all__ = (
     "CommonOptions",
+    "DigestOption",
     "GroupOptions",
     "Missing",
+    "PlatformOption",
     "Prefer",
+    "PreferGzip",
     "ReferenceOptions",
     "Select",
     "Unavailable",
     "Unknown",
     "as_usage_error",
     "expand_options",
+    "parse_creds",
     "parse_digest",
+    "parse_platform",
     "with_group",
     "with_reference",
 )
@@ -131,6 +138,12 @@ PlatformOption = Annotated[
         show_default=False,
     ),
 ]
+DigestOption = Annotated[
+    str,
+    typer.Option(
+        "--digest", metavar="DIGEST", help="Digest of a manifest or blob; it can be abbreviated."
+    ),
+]
 MissingOption = Annotated[
     Missing,
     typer.Option(
@@ -195,6 +208,16 @@ AuthFile = Annotated[
         help="Read credentials from this auth.json or config.json only. By default "
         "$REGISTRY_AUTH_FILE, else the text in $DOCKER_AUTH_CONFIG, then $DOCKER_CONFIG or the "
         "files that podman, skopeo and docker log in to.",
+    ),
+]
+Creds = Annotated[
+    str | None,
+    typer.Option(
+        "--creds",
+        metavar="USER:PASSWORD",
+        help="Log in to the registry of the first reference like this. Other users of this "
+        "machine can see it; `asupplemented login` is better.",
+        show_default=False,
     ),
 ]
 RegistriesConf = Annotated[
@@ -305,6 +328,9 @@ CacheSize = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Report every event on stderr.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Report errors only, without warnings and progress.")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +339,7 @@ class CommonOptions:
 
     tls_verify: TlsVerify = None
     authfile: AuthFile = None
+    creds: Creds = None
     registries_conf: RegistriesConf = None
     registries_conf_dir: RegistriesConfDir = None
     cert_dir: CertDir = None
@@ -325,6 +352,7 @@ class CommonOptions:
     min_rate: MinRate = None
     as_json: AsJson = False
     verbose: Verbose = False
+    quiet: Quiet = False
 
     @property
     def timeouts(self) -> Timeouts:
@@ -419,7 +447,7 @@ class GroupOptions(CommonOptions):
         group = self.parse_group(*not_selecting)
         return group if self.missing is not Missing.RAISE else group.with_options(missing="skip")
 
-    def parse_instance(self) -> Digest | None:
+    def parse_instance(self) -> Digest | DigestPrefix | None:
         """The one manifest to read, None for the top's default one.
 
         Raises:
@@ -430,7 +458,7 @@ class GroupOptions(CommonOptions):
         if len(self.instances) > 1:
             message = "this command reads one manifest, so --instance can be given once"
             raise typer.BadParameter(message, param_hint="--instance")
-        return parse_digest(self.instances[0], "--instance")
+        return parse_abbreviated(self.instances[0], "--instance")
 
     def parse_platform(self) -> Platform | None:
         """The platform given, None for that of this host.
@@ -438,10 +466,13 @@ class GroupOptions(CommonOptions):
         Raises:
             typer.BadParameter: It is malformed.
         """
-        if self.platform is None:
-            return None
-        with as_usage_error("--platform"):
-            return Platform.parse(self.platform)
+        return parse_platform(self.platform)
+
+    def hints_for_unavailable(self) -> tuple[str, ...]:
+        """What to do if a supplement cannot be opened: options that are not set."""
+        if self.unavailable is not Unavailable.RAISE:
+            return ()
+        return ("go on without supplements that cannot be opened with --unavailable skip",)
 
     def hints_for_missing(self) -> tuple[str, ...]:
         """What to do if an instance is missing: options that are not set."""
@@ -453,9 +484,8 @@ class GroupOptions(CommonOptions):
         return (hint,)
 
     def _selection(self, not_selecting: Container[str]) -> Selection:
-        digests = [parse_digest(text, "--instance") for text in self.instances or ()]
         platform = self.parse_platform()
-        specific = bool(digests) and "--instance" not in not_selecting
+        specific = bool(self.instances) and "--instance" not in not_selecting
         system = platform is not None and "--platform" not in not_selecting
         select = self.select or _implied_select(specific=specific, system=system)
         if specific and select is not Select.SPECIFIC:
@@ -470,7 +500,8 @@ class GroupOptions(CommonOptions):
             case Select.SYSTEM:
                 return SystemImage(platform, self.prefer_gzip)
             case Select.SPECIFIC:
-                return SpecificImages(digests)
+                texts = self.instances or ()
+                return SpecificImages([parse_digest(text, "--instance") for text in texts])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -488,6 +519,10 @@ class ReferenceOptions(CommonOptions):
     def texts(self) -> tuple[str, ...]:
         """The reference as it was typed."""
         return (self.reference,)
+
+    def hints_for_unavailable(self) -> tuple[str, ...]:
+        """Nothing: these commands read one reference."""
+        return ()
 
     def hints_for_missing(self) -> tuple[str, ...]:
         """Nothing: these commands have no option for that."""
@@ -527,17 +562,53 @@ def as_usage_error(hint: str) -> Generator[None]:
 
 
 def parse_digest(text: str, hint: str) -> Digest:
-    """Parse a digest that was given as the argument `hint`.
+    """Parse a whole digest that was given as the argument `hint`.
+
+    Raises:
+        typer.BadParameter: It is malformed or abbreviated.
+    """
+    found = parse_abbreviated(text, hint)
+    if isinstance(found, DigestPrefix):
+        message = f"{text} is abbreviated; give the whole digest, as resolve --full prints it"
+        raise typer.BadParameter(message, param_hint=hint)
+    return found
+
+
+def parse_creds(options: GroupOptions | ReferenceOptions) -> dict[str, Credential]:
+    """The credential that ``--creds`` gives, under the registry of the first reference.
+
+    Raises:
+        typer.BadParameter: It is malformed, or the reference is not of one registry.
+    """
+    if options.creds is None:
+        return {}
+    user, colon, password = options.creds.partition(":")
+    if not user or not colon:
+        message = "it is not USER:PASSWORD; asupplemented login asks for the password"
+        raise typer.BadParameter(message, param_hint="--creds")
+    first = _parse(options.texts[0], "--creds", options)
+    if not isinstance(first, RepositoryReference):
+        message = f"{first} is not an image in one registry, so there is nothing to log in to"
+        raise typer.BadParameter(message, param_hint="--creds")
+    with as_usage_error("--creds"):
+        return {first.repository.partition("/")[0]: Credential(user, password)}
+
+
+def parse_platform(text: str | None) -> Platform | None:
+    """Parse the argument of ``--platform``, None without it.
 
     Raises:
         typer.BadParameter: It is malformed.
     """
-    with as_usage_error(hint):
-        return Digest(text)
+    if text is None:
+        return None
+    with as_usage_error("--platform"):
+        return Platform.parse(text)
 
 
 def _parse(text: str, hint: str, files: ConfigurationFiles) -> Reference:
     """Parse a reference, or a name without a transport."""
+    _refuse_url(text, hint)
     with as_usage_error(hint):
         try:
             return parse_reference(text, allow_ipv6=True)
@@ -546,6 +617,29 @@ def _parse(text: str, hint: str, files: ConfigurationFiles) -> Reference:
             if found is None:
                 raise
             return found
+
+
+def _refuse_url(text: str, hint: str) -> None:
+    """Refuse a reference with a user and a password, or with the scheme of a URL, in it.
+
+    Raises:
+        typer.BadParameter: It has one. The message does not show the password.
+    """
+    name = text.removeprefix("docker://")
+    host, slash, path = name.partition("/")
+    if "@" in host and slash and not text.startswith(("oci:", "dir:")):
+        registry = host.rpartition("@")[2]
+        message = (
+            f"a reference holds no user and password; write docker://{registry}/{path}, and log in "
+            f"with asupplemented login {registry}, or give --creds USER:PASSWORD"
+        )
+        raise typer.BadParameter(message, param_hint=hint)
+    if text.startswith(("docker://https://", "docker://http://")):
+        rest = name.partition("://")[2]
+        message = f"a reference holds no URL; write docker://{rest}"
+        if name.startswith("http://"):
+            message += ", with --no-tls-verify for plain http"
+        raise typer.BadParameter(message, param_hint=hint)
 
 
 def with_group(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,7 +1,8 @@
 """Run one command: an event loop, a session with the credentials of this host, exit codes.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 content that does not match its
-digest or is malformed, 130 after SIGINT and 143 after SIGTERM.
+digest or is malformed, 5 credentials that are missing or refused, 130 after SIGINT and 143 after
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import asyncio
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import typer
 
 from asupplemented.cli.console import ConsoleReporter
+from asupplemented.cli.options import parse_creds
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import (
     AmbiguousManifestError,
@@ -26,25 +28,31 @@ from asupplemented.errors import (
     ManifestNotFoundError,
     NotFoundError,
     SupplementedError,
+    UnauthorizedError,
     VerificationError,
 )
 from asupplemented.events import Warned
 from asupplemented.session import Session
+from asupplemented.supplemented.lookahead import is_unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator, Mapping
 
     from asupplemented.abc import Setting
+    from asupplemented.abc.context import Hook
     from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, ReferenceOptions
+    from asupplemented.model.credential import Credential
     from asupplemented.transports.registry.host_config import HostCredentials
 
 __all__ = (
     "FAILED",
     "NOT_FOUND",
+    "UNAUTHORIZED",
     "USAGE",
     "WRONG_CONTENT",
     "CommandRunner",
+    "call",
     "exit_code",
     "reporting_errors",
     "running",
@@ -57,6 +65,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 NOT_FOUND: Final = 3
 WRONG_CONTENT: Final = 4
+UNAUTHORIZED: Final = 5
 
 _LOCAL: Final = ("oci:", "dir:")
 """Prefixes of references that are read without a registry."""
@@ -75,6 +84,8 @@ def exit_code(error: BaseException) -> int:
         return NOT_FOUND
     if isinstance(error, InvalidReferenceError):
         return USAGE
+    if isinstance(error, UnauthorizedError):
+        return UNAUTHORIZED
     return WRONG_CONTENT if isinstance(error, _WRONG_CONTENT_ERRORS) else FAILED
 
 
@@ -85,23 +96,32 @@ class CommandRunner:
     options: GroupOptions | ReferenceOptions
     reporter: ConsoleReporter
     cache: LayoutCache | None = None
+    creds: Mapping[str, Credential] = field(default_factory=dict[str, "Credential"])
+    """Credentials by registry, which come before those of the host."""
+    hooks: tuple[Hook, ...] = ()
+    """Hooks of the session, besides the reporter."""
 
     def run(self, work: Callable[[Session], Coroutine[None, None, T]]) -> T:
         """Run `work` with a session, in a new event loop."""
 
         async def in_session() -> T:
-            credentials, settings = self._registry_access()
+            host, settings = self._registry_access()
+
+            async def find_credential(name: str) -> Credential | None:
+                given = self.creds.get(name.partition("/")[0])
+                return given or (None if host is None else await host(name))
+
             session = Session(
                 lookahead=self.options.lookahead,
                 tls_verify=self.options.tls_verify,
                 timeouts=self.options.timeouts,
-                credentials=credentials,
-                hooks=(self.reporter,),
+                credentials=None if host is None else find_credential,
+                hooks=(self.reporter, *self.hooks),
                 settings=settings,
                 cache=self.cache,
             )
-            if credentials is not None:
-                credentials.context = session
+            if host is not None:
+                host.context = session
             async with self.cache or nullcontext(), session:
                 return await work(session)
 
@@ -123,22 +143,39 @@ class CommandRunner:
         self.reporter(Warned("", message))
 
 
+def call(work: Callable[[Session], Coroutine[None, None, T]], session: Session | None = None) -> T:
+    """Run `work` in a new event loop, with a session or with one that has the defaults."""
+
+    async def in_session() -> T:
+        async with session or Session() as opened:
+            return await work(opened)
+
+    return asyncio.run(_run_until_terminated(in_session))
+
+
 @contextmanager
 def running(
-    options: GroupOptions | ReferenceOptions, cache: LayoutCache | None = None
+    options: GroupOptions | ReferenceOptions,
+    cache: LayoutCache | None = None,
+    hooks: tuple[Hook, ...] = (),
 ) -> Generator[CommandRunner]:
     """Give the body a `CommandRunner`, and turn its errors into messages and exit codes.
 
     Args:
         options: The arguments of the command.
         cache: Where the session caches blobs; None for no cache.
+        hooks: Hooks of the session, besides those that report.
 
     Raises:
         typer.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
-    reporter = ConsoleReporter(verbose=options.verbose)
+    if options.authfile is not None and not options.authfile.exists():
+        message = f"there is no file {options.authfile}; asupplemented login writes one"
+        raise typer.BadParameter(message, param_hint="--authfile")
+    reporter = ConsoleReporter(verbose=options.verbose, quiet=options.quiet)
+    creds = parse_creds(options)
     with reporting_errors(reporter), in_options(), _telling_of_options(options):
-        yield CommandRunner(options, reporter, cache)
+        yield CommandRunner(options, reporter, cache, creds, hooks)
 
 
 @contextmanager
@@ -146,11 +183,25 @@ def _telling_of_options(options: GroupOptions | ReferenceOptions) -> Generator[N
     """Add a note to an error that an option of the command can avoid."""
     try:
         yield
-    except ManifestNotFoundError as error:
-        if error.member is not None and not isinstance(error, ImageNotFoundError):
-            for hint in options.hints_for_missing():
-                error.add_note(hint)
+    except SupplementedError as error:
+        for hint in _hints(error, options):
+            error.add_note(hint)
         raise
+
+
+def _hints(error: SupplementedError, options: GroupOptions | ReferenceOptions) -> tuple[str, ...]:
+    """The options that avoid an error."""
+    if isinstance(error, UnauthorizedError):
+        if options.creds is not None:
+            return ("check the user and the password of --creds",)
+        registry = str(error.reference or "").removeprefix("docker://").partition("/")[0]
+        return (f"log in with asupplemented login {registry}, or give --creds USER:PASSWORD",)
+    if error.member and error.digest is None and is_unavailable(error):
+        return options.hints_for_unavailable()
+    lacking = isinstance(error, ManifestNotFoundError) and error.member is not None
+    if lacking and not isinstance(error, ImageNotFoundError):
+        return options.hints_for_missing()
+    return ()
 
 
 @contextmanager

@@ -292,7 +292,7 @@ def mirrors(
     exclusive: ExclusiveOption = False,
     output: DirectoryOption = None,
 ) -> None:
-    """Print what has podman, containerd or docker pull through a proxy.
+    """Print how podman, containerd or docker pull through a proxy.
 
     \b
       asupplemented mirrors --for podman --mirror docker.io --mirror quay.io

@@ -2,6 +2,7 @@
 
 - `auth_json`: the format of auth files. Errors never quote a secret (rule CRED-07).
 - `auth_files`: where the files are, and reading them.
+- `auth_store`: storing and removing a login.
 - `helper_process`: runs a program with limits.
 - `helpers`: asks ``docker-credential-*`` programs and caches the answers.
 - `provider`: the `asupplemented.abc.CredentialProvider` that combines files and helpers.
@@ -15,6 +16,7 @@ from asupplemented.credentials.auth_files import (
     AuthVariable,
     default_auth_file,
 )
+from asupplemented.credentials.auth_store import erase_credential, store_credential
 from asupplemented.credentials.helpers import CredentialHelpers, HelperLimits
 from asupplemented.credentials.provider import AuthFileCredentials
 from asupplemented.model.credential import AUTH_FILES
@@ -28,4 +30,6 @@ __all__ = (
     "CredentialHelpers",
     "HelperLimits",
     "default_auth_file",
+    "erase_credential",
+    "store_credential",
 )

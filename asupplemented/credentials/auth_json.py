@@ -14,13 +14,16 @@ import base64
 import json
 import re
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from asupplemented.errors import ConfigurationError, MalformedManifestError
 from asupplemented.model import strict_json
 from asupplemented.model.credential import Credential, lookup_order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = (
     "AuthDocument",
@@ -29,6 +32,8 @@ __all__ = (
     "LookupResult",
     "decode_secrets",
     "find_credential",
+    "find_helper",
+    "find_keys",
     "make_credential",
     "parse_auth_file",
 )
@@ -216,6 +221,24 @@ def find_credential(
         raise ConfigurationError(message) from None
     warning = f"the entry for {name} in {place} is ignored: {fault}" if fault else None
     return LookupResult(store, credential, warning)
+
+
+def find_helper(document: AuthDocument, registry: str) -> HelperCall | None:
+    """The helper that keeps the credential of a registry, as docker chooses it.
+
+    Raises:
+        ConfigurationError: The file names it by something that is no text.
+    """
+    helper = _find_helper(document, registry, docker=True)
+    return helper or _find_default_helper(document, registry)
+
+
+def find_keys(auths: Iterable[str], name: str) -> list[str]:
+    """The keys under which ``auths`` has the credential of exactly this name."""
+    if "/" in name:
+        return [key for key in auths if key == name]
+    wanted = _normalize(name)
+    return [key for key in auths if key == name or _host_of(key, legacy=False) == wanted]
 
 
 def _find_helper(document: AuthDocument, registry: str, *, docker: bool) -> HelperCall | None:

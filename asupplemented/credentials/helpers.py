@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -36,6 +37,8 @@ _SERVER: Final = re.compile(r"(?!-)[!-~]{1,512}", re.ASCII)
 
 _NOTHING: Final = b"credentials not found in native keychain"
 """What a helper prints if it has no credential."""
+_MAX_STDIN: Final = 4096
+"""Bytes of input, which any pipe holds."""
 _TOKEN: Final = "<token>"  # noqa: S105 - the user name that marks an identity token
 
 
@@ -122,27 +125,75 @@ class CredentialHelpers:
             return known.credential
         return await self._flights.run(key, partial(self._ask, key))
 
+    async def store(self, suffix: str, server: str, credential: Credential) -> None:
+        """Have ``docker-credential-SUFFIX`` store a user name and password.
+
+        Args:
+            suffix: The name of the helper.
+            server: See `get`.
+            credential: What to store.
+
+        Raises:
+            ConfigurationError: The helper cannot be run, or it takes no secret of this length.
+            SourceError: The helper failed. Its output is not shown.
+        """
+        key = _Key(check_suffix(suffix), _check_server(server))
+        username, password = credential.pair or ("", "")
+        entry = {"ServerURL": server, "Username": username, "Secret": password}
+        await self._change(key, "store", json.dumps(entry).encode("ascii"))
+
+    async def erase(self, suffix: str, server: str) -> None:
+        """Have ``docker-credential-SUFFIX`` remove the credential of a server.
+
+        Raises:
+            ConfigurationError: The helper cannot be run.
+            SourceError: The helper failed. Its output is not shown.
+        """
+        key = _Key(check_suffix(suffix), _check_server(server))
+        await self._change(key, "erase", server.encode("ascii"))
+
+    async def _change(self, key: _Key, verb: str, stdin: bytes) -> None:
+        if len(stdin) > _MAX_STDIN:
+            message = f"the credential of {key.server} is longer than {_MAX_STDIN} bytes"
+            raise ConfigurationError(message)
+        program = await self._find_program(key)
+        outcome = await self._run(Command(program, verb, stdin, self._environ))
+        self._answers.pop(key)
+        if outcome.status:
+            message = (
+                f"docker-credential-{key.suffix} {verb} exited with status {outcome.status} for "
+                f"{key.server}; run it by hand to see why"
+            )
+            raise SourceError(message)
+
     async def _ask(self, key: _Key) -> Credential | None:
         program = await self._find_program(key)
         command = Command(program, "get", key.server.encode("ascii"), self._environ)
-        limits = self._limits
         try:
-            outcome = await run(
-                command,
-                seconds=limits.timeout,
-                limit=limits.max_output,
-                sleep=self._clock.sleep,
-            )
+            outcome = await self._run(command)
         except SupplementedError as error:
             error.add_note(f"the helper was asked for the credential of {key.server}")
             raise
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            message = f"cannot run {program}: {reason}; repair it, or the setting that names it"
-            raise ConfigurationError(message) from error
         credential = parse_answer(outcome, command.name, key.server)
         self._remember(key, credential)
         return credential
+
+    async def _run(self, command: Command) -> Outcome:
+        try:
+            return await run(
+                command,
+                seconds=self._limits.timeout,
+                limit=self._limits.max_output,
+                sleep=self._clock.sleep,
+            )
+        except OSError as error:
+            if isinstance(error, SupplementedError):
+                raise
+            reason = error.strerror or type(error).__name__
+            message = (
+                f"cannot run {command.program}: {reason}; repair it, or the setting that names it"
+            )
+            raise ConfigurationError(message) from error
 
     async def _find_program(self, key: _Key) -> str:
         """Find the program of a helper on PATH, but never in a relative directory of it."""

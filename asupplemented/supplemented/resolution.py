@@ -460,6 +460,18 @@ class Resolution:
                 for member, error in self.unavailable.items()
             ],
             "opaque": [str(digest) for digest in self.opaque],
+            "manifests": {
+                str(each.digest): {
+                    "media_type": each.media_type,
+                    "size": each.size,
+                    "platform": None if each.platform is None else str(each.platform),
+                }
+                for each in self.instances()
+            },
+            "descriptors": {
+                str(blob): {"media_type": found.media_type, "size": found.size}
+                for blob, found in self._descriptors.items()
+            },
         }
 
     def to_json(self) -> bytes:

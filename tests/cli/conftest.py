@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from asupplemented.cli.app import app
@@ -49,6 +50,15 @@ class Places(NamedTuple):
     top: str
     supplement: str
     directory: Path
+
+
+def list_commands() -> dict[str, Any]:
+    """The commands of the program by name, those of ``cache`` included."""
+    program: Any = typer.main.get_command(app)
+    found: dict[str, Any] = {
+        name: program.get_command(None, name) for name in program.list_commands(None)
+    }
+    return {**found, **found["cache"].commands}
 
 
 def call(*arguments: str) -> Answer:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.testing import Basic, FakeRegistry, build_artifact, write_layout
+from asupplemented._version import __version__
+from asupplemented.testing import Basic, FakeRegistry, Redirect, build_artifact, write_layout
 from asupplemented.testing.images import build_image, build_index
 from tests.cli.conftest import AMD, ARM, BASE, RISCV, TOP, blob_file, call, whole
 
@@ -29,7 +30,7 @@ def test_resolve_json_is_the_resolution(cli: Cli, group: tuple[str, ...]) -> Non
     found = answer.json
     assert list(found) == [
         *("members", "prefer", "top", "sources", "blobs", "defaults", "alternates", "missing"),
-        *("unavailable", "opaque"),
+        *("unavailable", "opaque", "manifests", "descriptors"),
     ]
     assert found["members"] == list(group)
     assert found["prefer"] == "manifest"
@@ -38,6 +39,17 @@ def test_resolve_json_is_the_resolution(cli: Cli, group: tuple[str, ...]) -> Non
     assert found["sources"][AMD.digest] == 0
     assert found["blobs"][ARM.config] == ARM.digest
     assert (found["missing"], found["unavailable"]) == ([], [])
+    assert found["manifests"][ARM.digest] == {
+        "media_type": ARM.media_type,
+        "size": len(ARM.raw),
+        "platform": "linux/arm64/v8",
+    }
+    assert found["manifests"][TOP.digest]["platform"] is None
+    assert list(found["descriptors"]) == list(found["blobs"])
+    assert found["descriptors"][ARM.config] == {
+        "media_type": "application/vnd.oci.image.config.v1+json",
+        "size": len(ARM.blobs[ARM.config]),
+    }
 
 
 def test_resolve_draws_members_instances_and_blobs(cli: Cli, group: tuple[str, ...]) -> None:
@@ -133,9 +145,20 @@ def test_I01_inspect_has_the_names_of_other_tools(cli: Cli, group: tuple[str, ..
     answer = cli("inspect", *group, "--platform", "linux/amd64")
     assert (answer.code, answer.err) == (0, "")
     assert list(answer.json) == [
-        *("Tag", "Created", "DockerVersion", "Labels", "Architecture", "Variant", "Os", "Layers"),
+        *(
+            "Digest",
+            "Tag",
+            "Created",
+            "DockerVersion",
+            "Labels",
+            "Architecture",
+            "Variant",
+            "Os",
+            "Layers",
+        ),
         *("LayersData", "Env", "Author"),
     ]
+    assert answer.json["Digest"] == TOP.digest
     assert answer.json["Labels"] == {"of": "amd64"}
     assert answer.json["Layers"] == list(AMD.layers)
 
@@ -146,6 +169,7 @@ def test_inspect_looks_at_the_instance_or_platform_that_is_named(
     by_digest = cli("inspect", *group, "--instance", ARM.digest).json
     assert by_digest["Labels"] == {"of": "arm64"}
     of_all = cli("inspect", *group, "--select", "all", "--platform", "linux/arm64/v8").json
+    assert (of_all.pop("Digest"), by_digest.pop("Digest")) == (TOP.digest, ARM.digest)
     assert of_all == by_digest
 
 
@@ -246,8 +270,8 @@ def test_copy_with_extras_lists_them(cli: Cli, group: tuple[str, ...], tmp_path:
 
 
 def test_version_and_help(cli: Cli) -> None:
-    assert cli("--version").out.startswith("asupplemented ")
-    answer = cli("resolve", "--help")
+    assert cli("--version").out == f"asupplemented {__version__}\n"
+    answer = cli("resolve", "--help-all")
     assert answer.code == 0
     for option in (
         *("--select", "--instance", "--platform", "--missing", "--unavailable", "--prefer"),
@@ -323,7 +347,7 @@ async def test_who_is_logged_in_may_ask(tmp_path: Path) -> None:
         auths = {registry.host: {"auth": base64.b64encode(b"ada:secret").decode()}}
         file = tmp_path / "auth.json"
         file.write_text(json.dumps({"auths": auths}))
-        assert (await ask("tags", reference)).code == 1
+        assert (await ask("tags", reference)).code == 5
         assert (await ask("tags", reference, "--authfile", str(file))).out == "latest\n"
 
 
@@ -402,3 +426,22 @@ def test_a_reference_that_is_none_is_wrong_usage(cli: Cli, command: str) -> None
         answer = cli(command, reference)
         assert (answer.code, answer.out) == (2, "")
         assert "REFERENCE" in answer.err
+
+
+# endpoints
+
+
+async def test_endpoints_are_the_servers_that_a_pull_reaches(tmp_path: Path) -> None:
+    async with FakeRegistry() as storage, FakeRegistry() as registry:
+        reference = registry.add("team/app", TOP)
+        for digest, data in TOP.blobs.items():
+            url = storage.put_file(f"/{digest}", data)
+            registry.script(f"*/blobs/{digest}", Redirect(url), forever=True)
+        local = write_layout(tmp_path / "local", AMD)
+        answer = await ask("endpoints", reference, local)
+        assert answer.code == 0, answer.err
+        assert answer.out.split() == sorted([registry.url, storage.url])
+        found = (await ask("endpoints", reference, "--json")).json["endpoints"]
+        assert found == {url: [registry.host] for url in (registry.url, storage.url)}
+        fetched = [request.header("Range") for request in storage.requests]
+    assert set(fetched) == {"bytes=0-0"}

@@ -86,6 +86,24 @@ def failed(answer: Answer, code: int, *words: str) -> None:
         ),
         pytest.param(["blob", "oci:app"], "--digest", id="no --digest"),
         pytest.param(["copy", "oci:app"], "--to", id="no --to"),
+        pytest.param(
+            ["copy", "docker://a/b", "oci:out"],
+            "asupplemented copy docker://a/b --to oci:out",
+            id="a destination as skopeo takes it",
+        ),
+        pytest.param(
+            ["tags", "docker://ada:secret@host/app"],
+            "docker://host/app, and log in with asupplemented login host, or give --creds",
+            id="a user and a password in a reference",
+        ),
+        pytest.param(["tags", "docker://https://host/app"], "docker://host/app", id="a URL"),
+        pytest.param(
+            ["tags", "docker://host/app", "--authfile", "/nowhere/auth.json"],
+            "there is no file /nowhere/auth.json",
+            id="no auth file",
+        ),
+        pytest.param(["tags", "docker://host/app", "--creds", "ada"], "USER:PASSWORD", id="creds"),
+        pytest.param(["resolve", "oci:app", "--creds", "a:b"], "one registry", id="creds of oci"),
         pytest.param(["copy", "oci:app", "--to", "docker://host/app"], "only to oci:", id="to"),
         pytest.param(["copy", "oci:app", "--to", "nowhere"], "--to", id="to no transport"),
         pytest.param(

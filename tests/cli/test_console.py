@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from asupplemented import events
-from asupplemented.cli import console
 from asupplemented.cli.console import ConsoleReporter
 from asupplemented.cli.output import short
+from asupplemented.cli.progress import ProgressBars, make_progress
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.transfer.copy import BlobAdvanced, BlobCopied, BlobReused, CopyPlanned
 from tests.cli.conftest import ARM
@@ -79,17 +82,34 @@ def test_warnings_are_always_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "warning: beware\n")
 
 
-def test_bars_follow_a_copy() -> None:
+def test_bars_follow_the_bytes_of_a_copy() -> None:
     progress = Progress(disable=True)
-    bars = console._ProgressBars(progress)
+    bars = ProgressBars(progress)
     one, two = Descriptor(digest=ARM.layers[0], size=10), Descriptor(digest=ARM.layers[1], size=5)
+
+    def shown() -> list[tuple[str, float, float | None]]:
+        return [(task.description, task.completed, task.total) for task in progress.tasks]
+
     bars.update(CopyPlanned(manifests=1, blobs=2, bytes=15))
     bars.update(BlobAdvanced(one, 0))
     bars.update(BlobAdvanced(one, 4))
-    assert [(task.description, task.completed, task.total) for task in progress.tasks] == [
-        ("2 blobs", 0, 15),
-        (f"  {short(one.digest)}", 4, 10),
-    ]
+    assert shown() == [("2 blobs", 4, 15), (f"  {short(one.digest)}", 4, 10)]
+    bars.update(BlobAdvanced(one, 2))  # It started over.
+    assert shown()[0] == ("2 blobs", 2, 15)
     bars.update(BlobCopied(one, 10, None))
     bars.update(BlobReused(two))
-    assert [(task.description, task.completed) for task in progress.tasks] == [("2 blobs", 15)]
+    assert shown() == [("2 blobs", 15, 15)]
+
+
+def test_bars_fit_80_columns_and_have_one_unit() -> None:
+    drawn = StringIO()
+    with make_progress(Console(file=drawn, force_terminal=True, width=80)) as progress:
+        bars = ProgressBars(progress)
+        blob = Descriptor(digest=ARM.layers[0], size=1023 * 1024**2)
+        bars.update(CopyPlanned(manifests=1, blobs=12, bytes=1023 * 1024**3))
+        bars.update(BlobAdvanced(blob, 1000 * 1024**2))
+        progress.refresh()
+    text = Text.from_ansi(drawn.getvalue()).plain
+    assert "1000.0 MiB of 1023.0 MiB" in text
+    assert "1000.0 MiB of 1023.0 GiB" in text
+    assert max(map(len, text.splitlines())) <= 80

@@ -21,6 +21,8 @@ from tests.modules import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.cli.conftest import Places
+
 PROGRAM = (sys.executable, "-W", "error", "-m", "asupplemented")
 FULL = Path("/dev/full")
 
@@ -124,30 +126,39 @@ def read_terminal(descriptor: int) -> Iterator[bytes]:
         os.close(descriptor)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "bar"),
+    [
+        (("copy", "--to", "oci:{out}:app"), b"5 blobs"),
+        (("blob", "--digest", ARM.layers[1], "-o", "{out}"), ARM.layers[1][:19].encode()),
+    ],
+)
 def test_bars_are_drawn_on_a_terminal_and_data_stays_clean(
-    group: tuple[str, ...], tmp_path: Path
+    group: tuple[str, ...], tmp_path: Path, arguments: tuple[str, ...], bar: bytes
 ) -> None:
+    command, *options = (each.format(out=tmp_path / "out") for each in arguments)
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [*PROGRAM, "copy", *group, "--to", f"oci:{tmp_path / 'out'}:app"],
+        [*PROGRAM, command, *group, *options],
         cwd=ROOT,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
         stdout=subprocess.PIPE,
         stderr=theirs,
     ) as program:
         os.close(theirs)
         drawn = b"".join(read_terminal(ours))
         out, _ = program.communicate()
-    assert (program.returncode, out) == (0, f"{TOP.digest}\n".encode())
+    copying = command == "copy"
+    assert (program.returncode, out) == (0, f"{TOP.digest}\n".encode() if copying else b"")
     assert b"\x1b[" in drawn
-    assert b"5 blobs" in drawn
-    assert b"copied 3 manifests and 5 blobs" in drawn
+    assert bar in drawn
+    assert (b"copied 3 manifests and 5 blobs" in drawn) is copying
 
 
 WITHOUT = """
 import sys
 sys.modules[sys.argv[1]] = None
-sys.argv = ["asupplemented", "--version"]
+sys.argv = ["asupplemented", "resolve", "--help"]
 from asupplemented.__main__ import main
 main()
 """
@@ -166,3 +177,35 @@ def test_without_the_extra_the_remedy_is_told(package: str) -> None:
     assert done.stderr == (
         f"asupplemented: the command line needs {package}: pip install 'asupplemented[cli]'\n"
     )
+
+
+LOADED = """
+import sys
+from asupplemented.__main__ import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+sys.stderr.write(" ".join(sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (("--version",), {"importlib.metadata", "rich", "aiohttp", "asupplemented.cli.options"}),
+        (
+            ("digest", "LAYOUT"),
+            {"rich.progress", "aiohttp", "asupplemented.serve", "asupplemented.transfer"},
+        ),
+        (("tags", "--help"), {"aiohttp", "asupplemented.serve", "asupplemented.cache.layout"}),
+    ],
+)
+def test_a_command_imports_what_it_uses(
+    arguments: tuple[str, ...], unused: set[str], places: Places
+) -> None:
+    given = [places.top if each == "LAYOUT" else each for each in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *given], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert unused & set(done.stderr.split()) == set()

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer.main
 
 import asupplemented as asup
 from asupplemented import remedies
 from asupplemented.abc import RemoteReference
-from asupplemented.cli.app import app
 from asupplemented.cli.wording import OPTIONS
 from asupplemented.remedies import Remedy
-from asupplemented.testing import Bearer, FakeRegistry, Redirect, build_image
+from asupplemented.testing import Basic, Bearer, FakeRegistry, Redirect, build_image
 from asupplemented.testing.certificates import Authority
-from tests.cli.conftest import called
+from tests.cli.conftest import called, list_commands
 from tests.cli.test_running import log_in
 
 if TYPE_CHECKING:
@@ -33,13 +31,20 @@ REMEDIES = [value for value in vars(remedies).values() if isinstance(value, Reme
 FOR_PROGRAMS = {remedies.ALLOW_IPV6, remedies.CACHE, remedies.TRANSPORT}
 """What the command line always does (IPv6), or says in words of its own (cache)."""
 
-COMMANDS: Any = typer.main.get_command(app)
+COMMANDS = list_commands()
 OPTIONS_OF = {
     name: {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
-    for name, command in COMMANDS.commands.items()
+    for name, command in COMMANDS.items()
 }
-SERVING = {"serve", "mirrors"}
-"""Commands whose errors advise settings of a configuration: see tests/serve."""
+WITHOUT_REGISTRY = {
+    "serve",
+    "mirrors",
+    "login",
+    "logout",
+    "cache",
+    *COMMANDS["cache"].commands,
+}
+"""Commands that reach none, or whose errors advise settings of a configuration: see tests/serve."""
 VALUES = {"registry": "registry.example:5000", "origin": "https://auth.example"}
 
 
@@ -62,7 +67,7 @@ def test_an_option_that_is_advised_exists_in_every_command(remedy: Remedy) -> No
     if remedy in OPTIONS:
         option = OPTIONS[remedy].format(**VALUES).split()[0]
         without = {name for name, known in OPTIONS_OF.items() if option not in known}
-        assert without <= SERVING
+        assert without <= WITHOUT_REGISTRY
 
 
 def constants(file: Path) -> Iterator[str]:
@@ -95,7 +100,7 @@ def test_no_message_advises_a_setting_past_the_remedies(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda f: f.stem)
 def test_options_in_messages_of_the_command_line_exist(file: Path) -> None:
-    known = set().union(*OPTIONS_OF.values(), {"--version", "--help", "--select", "--tls-verify"})
+    known = {"--version", "--help", "--help-all"}.union(*OPTIONS_OF.values())
     named = {option for text in constants(file) for option in re.findall(r"--[a-z.-]+[a-z]", text)}
     assert named - known == set()
 
@@ -240,3 +245,68 @@ async def test_REF12_the_command_line_reads_ipv6_in_every_form() -> None:
         for text in (name, f"docker://{name}"):
             answer = await called("digest", text, "--no-tls-verify")
             assert answer.out.strip() == IMAGE.digest, answer.err
+
+
+# Credentials
+
+
+async def test_a_401_has_an_exit_code_and_a_remedy() -> None:
+    async with FakeRegistry(access=Basic({"ada": "correct horse"})) as registry:
+        reference = registry.add("team/app", IMAGE)
+        arguments = ["digest", reference, "--no-tls-verify"]
+        refused = await called(*arguments)
+        assert (refused.code, refused.out) == (5, "")
+        assert f"asupplemented login {registry.host}, or give --creds USER:PASSWORD" in refused.err
+        wrong = await called(*arguments, "--creds", "ada:wrong")
+        assert (wrong.code, "check the user and the password of --creds" in wrong.err) == (5, True)
+        assert "wrong" not in wrong.err
+        assert (await called(*arguments, "--creds", "ada:correct horse")).code == 0
+
+
+async def test_creds_go_to_the_registry_of_the_first_reference_only() -> None:
+    async with (
+        FakeRegistry(access=Basic({"ada": "s"})) as first,
+        FakeRegistry(access=Basic({"ada": "s"})) as other,
+    ):
+        references = first.add("team/app", IMAGE), other.add("team/app", IMAGE)
+        options = ("--creds", "ada:s", "--no-tls-verify")
+        answer = await called("resolve", *references, *options)
+        assert (answer.code, "member 1" in answer.err) == (5, True)
+        seen = [request.header("Authorization") for request in other.requests]
+    assert seen
+    assert set(seen) == {None}
+
+
+async def test_plain_http_behind_https_is_told() -> None:
+    async with FakeRegistry() as registry:
+        reference = registry.add("team/app", IMAGE)
+        refused = await called("digest", reference)
+        assert advised(refused.err) == ["--no-tls-verify"]
+        allowed = await called("digest", reference, *advised(refused.err))
+    assert allowed.out.strip() == IMAGE.digest
+
+
+async def test_a_supplement_that_cannot_be_opened_can_be_left_out() -> None:
+    async with FakeRegistry() as registry:
+        reference = registry.add("team/app", IMAGE)
+        gone = registry.reference("team/absent")
+        for supplement in ("oci:/nowhere", gone):
+            arguments = ["resolve", reference, supplement, "--tls-verify=false"]
+            refused = await called(*arguments)
+            assert (refused.code, "--unavailable skip" in refused.err) == (3, True)
+            allowed = await called(*arguments, "--unavailable", "skip")
+            assert allowed.code == 0, allowed.err
+        top = await called("resolve", gone, reference, "--tls-verify=false")
+        assert (top.code, "--unavailable" in top.err) == (3, False)
+
+
+async def test_quiet_reports_errors_only(tmp_path: Path) -> None:
+    async with FakeRegistry() as registry:
+        reference = registry.add("team/app", IMAGE)
+        options = ("--no-tls-verify", "--to", f"oci:{tmp_path / 'out'}:app")
+        loud = await called("copy", reference, *options)
+        quiet = await called("copy", reference, *options, "--quiet", "--verbose")
+        assert (loud.out, quiet.out) == (f"{IMAGE.digest}\n",) * 2
+        assert (loud.err.count("copied"), quiet.err) == (1, "")
+        failing = await called("copy", registry.reference("a/b"), *options, "--quiet")
+    assert failing.err.startswith("error: ")

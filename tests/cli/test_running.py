@@ -63,7 +63,7 @@ async def test_CRED07_a_wrong_password_is_told_and_not_shown(tmp_path: Path) -> 
     async with FakeRegistry(access=Basic({"ada": PASSWORD})) as registry:
         file = log_in(tmp_path / "auth.json", registry.host, "battery staple")
         answer = await resolve(registry, "--authfile", str(file))
-    assert answer.code == 1
+    assert answer.code == 5
     assert "battery staple" not in answer.err
     assert registry.host in answer.err
 
@@ -91,6 +91,7 @@ USAGE = {"InvalidReferenceError", "UnknownTransportError"}
 @pytest.mark.parametrize("name", errors.__all__)
 def test_every_error_has_a_code(name: str) -> None:
     expected = 3 if name in NOT_FOUND else 4 if name in WRONG_CONTENT else 2 if name in USAGE else 1
+    expected = 5 if name == "UnauthorizedError" else expected
     assert exit_code(getattr(errors, name)("words")) == expected
 
 
@@ -106,6 +107,7 @@ def test_an_error_and_its_notes_are_told(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.splitlines() == [
         "error: no\ufffd[31m route (reference docker://host/app, member 1)",
         "  the first try; and the second",
+        "  go on without supplements that cannot be opened with --unavailable skip",
     ]
 
 

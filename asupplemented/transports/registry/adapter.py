@@ -25,7 +25,7 @@ from asupplemented.transports.registry.blobs import (
 )
 from asupplemented.transports.registry.documents import fetch_manifest
 from asupplemented.transports.registry.host_config import HostConfig
-from asupplemented.transports.registry.listing import fetch_digest, list_tags
+from asupplemented.transports.registry.listing import check_login, fetch_digest, list_tags
 from asupplemented.transports.registry.parts import HttpParts
 from asupplemented.transports.registry.pool import REGISTRIES, RegistryPool
 from asupplemented.transports.registry.referrers import fetch_referrers
@@ -265,6 +265,17 @@ class RegistryAdapter:
         client, path = self._lease.client, self._name.path
         async with self._time_limit(f"the list of tags of {path}"):
             return await list_tags(client, path, self._request_context, self._context)
+
+    async def check_login(self) -> None:
+        """Ask whether the registry accepts the credential (rule PING-01).
+
+        Raises:
+            SourceError: It does not, or it cannot be reached.
+            ClosedError: The source was closed.
+        """
+        self._check_open()
+        async with self._time_limit("the login"):
+            await check_login(self._lease.client, self._request_context)
 
     async def fetch_digest(self) -> Digest:
         """The digest of the default manifest, as the registry claims it (rule HTTP-11).

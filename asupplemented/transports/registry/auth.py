@@ -201,7 +201,7 @@ class Authenticator:
         else:
             # Requests that need the same token at the same time share one request for it.
             realm = self._server.check_realm(challenge.realm)
-            query = TokenQuery(realm, challenge.service, tuple(sorted(set(scopes))))
+            query = TokenQuery(realm, challenge.service, tuple(sorted({*scopes} - {""})))
             authorization = await self._flights.run(
                 query, partial(self._fetch, query, challenge, request_context)
             )

@@ -156,7 +156,11 @@ def _complain(error: Exception, url: URL, *, own: bool) -> str:
             message += advise(text, TLS_VERIFY)
         return message
     if isinstance(error, aiohttp.ClientSSLError):
-        return f"no TLS with {origin}: {_words(error)}"
+        message = f"no TLS with {origin}: {_words(error)}"
+        if own and origin == str(origin_of(url)) and "WRONG_VERSION_NUMBER" in str(error):
+            text = "if it is a registry that speaks plain http, give {}"
+            message += advise(text, TLS_VERIFY)
+        return message
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the host of {origin} was not found: {_words(error)}"
     if isinstance(error, aiohttp.ClientConnectorError):

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.documents import Document
     from asupplemented.transports.registry.request import RequestContext
 
-__all__ = ("Pages", "TagList", "fetch_digest", "find_next", "list_tags")
+__all__ = ("Pages", "TagList", "check_login", "fetch_digest", "find_next", "list_tags")
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE: Final = rf'(?:"(?:[^"\\]|\\.)*+"|{_WORD})'
@@ -206,6 +206,21 @@ _LIST_ENTRY: Final = re.compile(
     rb'("(?:[^"\\]|\\.)*+"|null)[ \t\r\n]*+(?:,[ \t\r\n]*+|(?=\]))', re.DOTALL
 )
 _DIGEST: Final = "Docker-Content-Digest"
+
+
+async def check_login(client: RegistryClient, request_context: RequestContext) -> None:
+    """Ask for the version of the API, which needs a credential but no repository.
+
+    Args:
+        client: The registry.
+        request_context: The reference that it is for.
+
+    Raises:
+        SourceError: The registry failed, or does not accept the credential.
+    """
+    request = Request(URL("/v2/", encoded=True), Target("the login"))
+    limit = client.deps.options.limits.listing
+    await fetch_document(client, request, request_context, limit=limit)
 
 
 async def list_tags(

@@ -211,6 +211,21 @@ class RegistryReference:
         async with self._open_registry("finding the digest", session) as adapter:
             return await adapter.fetch_digest()
 
+    async def check_login(self, session: Context) -> None:
+        """Ask the registry whether it accepts the credential of the session.
+
+        The image need not exist. A registry that answers without credentials accepts any.
+
+        Args:
+            session: Gives connections, credentials, limits and caches.
+
+        Raises:
+            UnauthorizedError: It does not accept the credential.
+            SourceError: The registry cannot be reached, failed or refused.
+        """
+        async with self._open_registry("logging in", session) as adapter:
+            await adapter.check_login()
+
     @asynccontextmanager
     async def _open_registry(self, what: str, session: Context) -> AsyncGenerator[RegistryAdapter]:
         try:

@@ -1,0 +1,175 @@
+"""The commands that read blobs: one of them, or an image with all of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from asupplemented.abc import WritableReference
+from asupplemented.cli.caching import make_cache
+from asupplemented.cli.digests import complete_digest, parse_abbreviated
+from asupplemented.cli.options import DigestOption, GroupOptions, as_usage_error, with_group
+from asupplemented.cli.output import open_output, write_json, write_text
+from asupplemented.cli.running import running
+from asupplemented.events import BlobAdvanced, CopyPlanned
+from asupplemented.model.index import SystemImage
+from asupplemented.model.sizes import show_size
+from asupplemented.transfer.copy import copy as copy_image
+from asupplemented.transports import parse_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asupplemented.abc import Reference
+    from asupplemented.events import CopyProgress
+    from asupplemented.session import Session
+    from asupplemented.transfer.copy import CopyReport
+
+__all__ = ("blob", "copy")
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write to this file instead of to stdout; it appears when it is complete.",
+        show_default=False,
+    ),
+]
+
+
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]")
+"""Bytes that a text for people has not, and that a terminal may obey."""
+
+
+@with_group
+def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = None) -> None:
+    """Print a blob, or write it to a file.
+
+    The blob is verified while it is read. The exit code is 0 only if it matches its digest.
+    """
+    group = options.parse_group()
+    wanted = parse_abbreviated(digest, "--digest")
+    if options.as_json and (output is None or str(output) == "-"):
+        message = (
+            "stdout can take the blob or the JSON, not both; write the blob to a file with --output"
+        )
+        raise typer.BadParameter(message, param_hint="--json")
+    guarded = output is None and sys.stdout.isatty()
+
+    async def fetch(
+        session: Session, progress: Callable[[CopyProgress], None]
+    ) -> dict[str, object]:
+        async with group.open(session) as image:
+            found = complete_digest(wanted, image.resolution.blobs)
+            if found in image.resolution.sources and found not in image.resolution.blobs:
+                message = f"{found} is a manifest, not a blob; print it with manifest --instance"
+                raise typer.BadParameter(message, param_hint="--digest")
+            blob = image.resolution.descriptor(found)
+            progress(CopyPlanned(manifests=0, blobs=1, bytes=blob.size))
+            async with image.open_blob(found) as stream, open_output(session, output) as write:
+                async for chunk in stream:
+                    progress(BlobAdvanced(blob, stream.received))
+                    if guarded and _CONTROLS.search(chunk) is not None:
+                        message = (
+                            "this blob is not text, and stdout is a terminal; write it to a file "
+                            "with --output, or to the terminal with --output -"
+                        )
+                        raise typer.BadParameter(message, param_hint="--output")
+                    await write(chunk)
+            return {"digest": found, "size": stream.received, "member": stream.member}
+
+    with running(options, make_cache(options)) as runner:
+        drawing = runner.reporter.copy_progress() if _is_file(output) else nullcontext(_ignore)
+        with drawing as progress:
+            fetched = runner.run(lambda session: fetch(session, progress))
+        if options.as_json:
+            write_json(fetched)
+
+
+def _is_file(output: Path | None) -> bool:
+    """Whether the blob goes to a file, so that a terminal is free for bars."""
+    if output is None or str(output) == "-":
+        return False
+    return output.is_file() or not output.exists()
+
+
+def _ignore(event: CopyProgress) -> None:
+    """Bars would be drawn between the lines of the blob."""
+
+
+@with_group
+def copy(
+    options: GroupOptions,
+    destination: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="DESTINATION",
+            help="oci:PATH[:IMAGE] or dir:PATH. Required.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    extras: Annotated[
+        bool,
+        typer.Option("--extras", help="Copy the images that only supplements hold, too."),
+    ] = False,
+) -> None:
+    """Copy an image with all its blobs.
+
+    Prints the digest of the copy. The destination shows the image once it is complete. Blobs
+    that the destination holds already are not fetched again.
+    """
+    if destination is None:
+        raise typer.BadParameter(_suggest_destination(options), param_hint="--to")
+    group = options.parse_group()
+    target = _parse_destination(destination)
+    if extras and isinstance(group.selection, SystemImage):
+        message = "--extras needs --select all or --select specific"
+        raise typer.BadParameter(message, param_hint="--extras")
+    with running(options, make_cache(options)) as runner:
+        with runner.reporter.copy_progress() as progress:
+            report = runner.run(
+                lambda session: copy_image(group, target, session, extras=extras, progress=progress)
+            )
+        if options.as_json:
+            write_json(report._asdict())
+        else:
+            write_text(report.digest)
+            runner.reporter.info(_summarize(report))
+
+
+def _suggest_destination(options: GroupOptions) -> str:
+    """What to type if there is no destination, as skopeo takes it without an option."""
+    *others, last = options.texts
+    message = "there is no destination; name it with --to oci:PATH[:IMAGE] or --to dir:PATH"
+    if others and last.startswith(("oci:", "dir:")):
+        message += f": asupplemented copy {' '.join(others)} --to {last}"
+    return message
+
+
+def _parse_destination(text: str) -> Reference:
+    with as_usage_error("--to"):
+        target = parse_reference(text, allow_ipv6=True)
+    if not isinstance(target, WritableReference):
+        message = f"cannot copy to {target.transport}:, only to oci: and dir:"
+        raise typer.BadParameter(message, param_hint="--to")
+    return target
+
+
+def _summarize(report: CopyReport) -> str:
+    text = (
+        f"copied {report.manifests} manifests and {report.blobs} blobs "
+        f"({show_size(report.bytes)}) to {report.destination} in {report.seconds:.1f} s"
+    )
+    if report.reused_blobs:
+        reused = f"{report.reused_blobs} blobs ({show_size(report.reused_bytes)})"
+        text += f"; {reused} were already there"
+    return text

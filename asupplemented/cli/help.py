@@ -1,0 +1,239 @@
+"""How a command shows its options: its own in full, those that commands share by name.
+
+A command has up to 40 options, of which most reach registries. ``--help`` therefore describes the
+options of the command and what it selects, and only names the shared ones, in groups;
+``--help-all`` describes all. Both end with examples.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+__all__ = ("EXAMPLES", "Command")
+
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Several references": ("unavailable", "unknown", "prefer", "prefer_gzip", "lookahead"),
+    "Cache": ("cache", "cache_size"),
+    "Registries": (
+        *("tls_verify", "authfile", "creds", "cert_dir", "token_server", "private_targets"),
+        *("external_urls", "registries_conf", "registries_conf_dir", "registries_d"),
+    ),
+    "Time limits": ("open_timeout", "stall_timeout", "min_rate"),
+    "Messages": ("as_json", "verbose", "quiet"),
+}
+"""Shared options by the names of their parameters."""
+
+EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "resolve": (
+        "resolve docker://registry.example/app:1 oci:/srv/airgap:1",
+        "resolve docker://alpine:3 --platform linux/arm64 --full",
+        "resolve oci:/srv/app:1 --missing skip --json",
+    ),
+    "explain": (
+        "explain docker://alpine:3 oci:/srv/airgap:3 --digest 4bcff63911fc",
+        "explain docker://alpine:3 --digest sha256:4bcff6",
+        "explain oci:/srv/app:1 oci:/srv/patch:1 --digest 4bcff6 --prefer supplements",
+    ),
+    "inspect": (
+        "inspect docker://alpine:3",
+        "inspect docker://alpine:3 --platform linux/arm64 --no-tags",
+        "inspect oci:/srv/app:1 --instance 4bcff63911fc",
+    ),
+    "manifest": (
+        "manifest docker://alpine:3",
+        "manifest docker://alpine:3 --platform linux/arm64",
+        "manifest oci:/srv/app:1 --instance 4bcff63911fc",
+    ),
+    "digest": (
+        "digest docker://alpine:3",
+        "digest docker://alpine:3 --platform linux/arm64",
+        "digest oci:/srv/app:1 --json",
+    ),
+    "tags": (
+        "tags docker://alpine",
+        "tags docker://registry.example/app --creds ada:secret",
+        "tags docker://localhost:5000/app --tls-verify=false",
+    ),
+    "referrers": (
+        "referrers docker://registry.example/app:1",
+        "referrers docker://registry.example/app:1 --artifact-type application/spdx+json",
+        "referrers docker://registry.example/app:1 --digest 4bcff63911fc --json",
+    ),
+    "endpoints": (
+        "endpoints docker://alpine:3 --platform linux/amd64",
+        "endpoints docker://registry.example/app:1 oci:/srv/airgap:1",
+        "endpoints docker://alpine:3 --platform linux/amd64 --json",
+    ),
+    "blob": (
+        "blob docker://alpine:3 --digest 4bcff63911fc --output layer.tar.gz",
+        "blob oci:/srv/app:1 --digest 4bcff63911fc | tar -tz",
+        "blob docker://alpine:3 oci:/srv/airgap:3 --digest 4bcff6 -o layer --json",
+    ),
+    "copy": (
+        "copy docker://alpine:3 --to oci:/srv/out:3",
+        "copy docker://registry.example/app:1 oci:/srv/airgap:1 --to oci:/srv/out:1",
+        "copy docker://alpine:3 --platform linux/arm64 --to dir:/srv/arm64",
+    ),
+    "prefetch": (
+        "prefetch docker://alpine:3 --cache /srv/cache",
+        "prefetch docker://alpine:3 --cache /srv/cache --cache-size 50GiB --pin",
+        "prefetch docker://alpine:3 oci:/srv/airgap:3 --cache /srv/cache --quiet",
+    ),
+    "login": (
+        "login registry.example --username ada",
+        "login registry.example -u ada --password-stdin < token.txt",
+        "login localhost:5000 -u ada --tls-verify=false",
+    ),
+    "logout": (
+        "logout registry.example",
+        "logout localhost:5000",
+        "logout registry.example --authfile auth.json",
+    ),
+    "ls": (
+        "cache ls /srv/cache",
+        "cache ls /srv/cache --blobs --full",
+        "cache ls /srv/cache --json",
+    ),
+    "stats": (
+        "cache stats /srv/cache",
+        "cache stats /srv/cache --json",
+        "cache stats . --json",
+    ),
+    "verify": (
+        "cache verify /srv/cache",
+        "cache verify /srv/cache --remove",
+        "cache verify /srv/cache --json",
+    ),
+    "unpin": (
+        "cache unpin /srv/cache 4bcff63911fc",
+        "cache unpin /srv/cache sha256:4bcff6 sha256:9f21ab",
+        "cache unpin /srv/cache --all",
+    ),
+    "gc": (
+        "cache gc /srv/cache",
+        "cache gc /srv/cache --cache-size 10GiB",
+        "cache gc /srv/cache --cache-size 500MB",
+    ),
+}
+"""Examples by command, without the name of the program."""
+
+
+class _Formatter(Protocol):
+    """What writes help: the part of click's that is used here."""
+
+    width: int
+
+    def section(self, name: str) -> AbstractContextManager[None]: ...
+
+    def write_dl(self, rows: Sequence[tuple[str, str]]) -> None: ...
+
+    def write(self, string: str) -> None: ...
+
+
+_ALL: Final = "asupplemented.help.all"
+_FALSE: Final = frozenset({"false", "f", "0"})
+_TRUE: Final = frozenset({"true", "t", "1"})
+
+
+class Command(TyperCommand):
+    """A command whose help is grouped, and whose ``--tls-verify`` takes a value, as skopeo's."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Handle ``--help-all`` and ``--tls-verify=BOOL``, and parse the rest."""
+        end = args.index("--") if "--" in args else len(args)
+        options, rest = [_spell_flag(each) for each in args[:end]], args[end:]
+        if "--help-all" in options:
+            ctx.meta[_ALL] = True
+            typer.echo(self.get_help(ctx))
+            ctx.exit()
+        return super().parse_args(ctx, [*options, *rest])
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """The parts of the line of usage, without typer's braces around what is required."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
+        """Write the arguments, and the options by group."""
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        names: dict[str, list[str]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            group = _group_of(parameter)
+            rows.setdefault(group, []).append(_in_words(*record))
+            names.setdefault(group, []).append(_flag_of(parameter))
+        whole = _ALL in ctx.meta
+        for group in ("Arguments", "Options", *(GROUPS if whole else ())):
+            if rows.get(group):
+                with formatter.section(group):
+                    formatter.write_dl(rows[group])
+        if not whole and not GROUPS.keys().isdisjoint(names):
+            with formatter.section("Shared options, which --help-all describes"):
+                for group in GROUPS:
+                    if group in names:
+                        formatter.write(_list_options(group, names[group], formatter.width))
+
+    def format_epilog(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
+        """Write the examples."""
+        del ctx
+        examples = EXAMPLES.get(self.name or "", ())
+        if examples:
+            formatter.write("\nExamples:\n")
+            for example in examples:
+                formatter.write(f"  asupplemented {example}\n")
+
+
+def _list_options(group: str, names: Sequence[str], width: int) -> str:
+    """The lines of a group; click would break options at their hyphens."""
+    start = f"  {group:<{max(map(len, GROUPS))}}  "
+    return (
+        textwrap.fill(
+            ", ".join(names),
+            width,
+            initial_indent=start,
+            subsequent_indent=" " * len(start),
+            break_on_hyphens=False,
+        )
+        + "\n"
+    )
+
+
+_TYPES: Final = re.compile(r" <(?:list\[)?(?:str|int|float|path)\]?>", re.IGNORECASE)
+_RANGES: Final = re.compile(r"(?:; )?\d*(?:<=)?x[<>]=\d+")
+
+
+def _in_words(names: str, text: str) -> tuple[str, str]:
+    """A record of help without the names that Python has for its values."""
+    text = _RANGES.sub("", text).replace("  []", "")
+    return _TYPES.sub("", names), re.sub(r"\[default: \((.*)\)\]", r"[default: \1]", text)
+
+
+def _spell_flag(argument: str) -> str:
+    """``--tls-verify=false`` as the flag that means the same."""
+    name, equals, value = argument.partition("=")
+    if name == "--tls-verify" and equals:
+        if value.lower() in _FALSE:
+            return "--no-tls-verify"
+        if value.lower() in _TRUE:
+            return "--tls-verify"
+    return argument
+
+
+def _group_of(parameter: Any) -> str:  # noqa: ANN401 - a parameter of click, or of typer's own click
+    if parameter.param_type_name == "argument":
+        return "Arguments"
+    return next((group for group, names in GROUPS.items() if parameter.name in names), "Options")
+
+
+def _flag_of(parameter: Any) -> str:  # noqa: ANN401 - as above
+    return str(next((each for each in parameter.opts if each.startswith("--")), parameter.opts[0]))
