@@ -44,7 +44,7 @@ LAYERS = {
             ("image",),
             ("supplemented",),
             ("catalog", "testing"),
-            ("cli", "serve", "web", "__main__"),
+            ("cli", "serve", "web", "__main__", "_pytest"),
         )
     )
     for unit in units
@@ -64,6 +64,7 @@ AIOHTTP = frozenset({"aiohttp", "multidict", "yarl"})
 """aiohttp, and the two packages whose types its interface speaks."""
 
 THIRD_PARTY: dict[str, frozenset[str]] = {
+    "asupplemented._pytest": frozenset({"pytest", "pytest_asyncio"}),
     "asupplemented.aio": frozenset({"aiofiles"}),
     "asupplemented.cache": frozenset({"obstore", "redis"}),
     "asupplemented.cli": frozenset({"aiofiles", "rich", "typer"}),

@@ -39,7 +39,7 @@ def test_the_wheel_has_the_package_and_the_plugin(tmp_path: Path) -> None:
         metadata = message_from_bytes(archive.read(f"{info}/METADATA"))
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
-    code = list_files(PACKAGE) | {"pytest_asupplemented.py"}
+    code = {name.removeprefix(f"{PACKAGE}/_pytest/") for name in list_files(PACKAGE)}
     assert names == code | {f"{info}/{name}" for name in about}
     assert f"{PACKAGE}/py.typed" in names
     assert "[pytest11]" in entry_points
@@ -63,7 +63,7 @@ def test_the_sdist_has_what_its_tests_need(tmp_path: Path) -> None:
     assert expected.union(*map(list_files, directories)) <= names
     roots = {name.partition("/")[0] for name in names}
     top = {"CITATION.cff", "CONTRIBUTING.md", "SECURITY.md", "PKG-INFO", ".gitignore"}
-    assert roots == expected | set(directories) | top | {"pytest_asupplemented.py"}
+    assert roots == expected | set(directories) | top
 
 
 def test_the_pythons_of_the_classifiers_are_those_that_may_install_it() -> None:

@@ -8,7 +8,8 @@
     An `asupplemented.testing.ImageBuilder` that writes below ``tmp_path``.
 
 pytest imports this module whenever it starts, also for projects whose tests use no fixture of it.
-So it is not in the package, which takes longer to import, and the fixtures import what they need.
+So it is installed beside the package, which takes longer to import, and the fixtures import what
+they need.
 """
 
 from __future__ import annotations
