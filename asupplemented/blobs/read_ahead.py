@@ -101,8 +101,9 @@ class ReadAhead:
         hasher: Hashes every block before it is handed out; None hashes nothing.
         trust: The digest of the file, and the identity that it had when it was verified, if its
             blocks are handed out without being hashed. A block counts only if the file has that
-            identity after it was read. A file that has changed is hashed as a whole before any
-            more of it is handed out.
+            identity after it was read. If only its inode has changed, by a link or its mode, it is
+            hashed as a whole before any more of it is handed out. If its content was written to,
+            reading ends.
     """
 
     __slots__ = (
@@ -262,6 +263,9 @@ class ReadAhead:
             now = identify(self._reader)
             if now is None or now == trusted:
                 return block
+            if now.modified != trusted.modified:
+                # The kernel notes the time before it writes the bytes, so they may still come.
+                break
             with self._reader.use() as fd:
                 if fd is None or not matches(fd, digest) or identify(self._reader) != now:
                     break

@@ -85,11 +85,14 @@ class Lookup:
                 if not fits:
                     return None  # The file is right, so the size of the descriptor is wrong.
                 closing.pop_all()
-                if private and not trusted and self._verified.get(digest) == identity:
+                # A file that changed just now may still be written to: its reader hashes it again.
+                settled = trusted or self._verified.get(digest) == identity
+                if private and settled and not trusted:
                     self._store.metadata.set_verified(digest, identity)
                 self._store.metadata.touch(digest, wall)
                 close = partial(os.close, fd)
-                return BlobFile(fd, path, 0, status.st_size, close, verified=status)
+                verified = status if settled else None
+                return BlobFile(fd, path, 0, status.st_size, close, verified=verified)
         self._remove(digest)
         return None
 
