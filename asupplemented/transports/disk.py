@@ -312,10 +312,11 @@ class DiskDestination(Destination):
                 if held:
                     self.mark()
                     return
-        except LayoutError:
-            if os.access(self._root, os.F_OK):
+        except LayoutError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-        # It is locked; or another copy, which wrote nothing, has just removed the directory.
+        # It is locked; or another copy, which wrote nothing, has just removed the directory. A
+        # third one may have made it again by now.
         raise LockBusy
 
     # The same in all kinds
