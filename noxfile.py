@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
@@ -80,7 +81,7 @@ def tests(session: nox.Session) -> None:
     arguments = ("--ignore=tests/interop", "--numprocesses=auto", *chosen, *session.posargs)
     try:
         session.run("python", "-m", "pytest", *arguments, env=KEEP_BYTECODE)
-    except nox.command.CommandFailed:
+    except CommandFailed:
         if "CI" not in os.environ:
             raise
         session.warn("the tests that failed run once more; each has a race, or has found one")
