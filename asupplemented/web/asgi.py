@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
-from asupplemented.errors import SourceTimeoutError
+from asupplemented.errors import SourceTimeoutError, UnsupportedOperationError
 from asupplemented.web.exchange import Limits, Service
 from asupplemented.web.request import Request, strip_mount
 
@@ -85,7 +85,7 @@ def asgi_app(
                 await send({"type": "websocket.close", "code": 1000})
             case other:
                 message = f"the registry does not serve ASGI scopes of the type {other!r}"
-                raise NotImplementedError(message)
+                raise UnsupportedOperationError(message)
 
     return app
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import socket
 import ssl
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import aiohttp
-import pytest
 
 from asupplemented.serve.config import ServeConfig
 from asupplemented.testing import Cut, FakeRegistry, Slow, Status, build_image
@@ -27,6 +25,8 @@ from tests.serve.test_server import serving
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
     from pathlib import Path
+
+    import pytest
 
     import asupplemented as asup
     from tests.interop.busybox import Family
@@ -192,7 +192,6 @@ async def test_several_hosts_download_a_blob_once(
             assert [dict(each.headers).get("Range") for each in requests].count(None) == 1
 
 
-@pytest.mark.skipif(shutil.which("containerd") is None, reason="there is no containerd")
 def test_containerd_reads_its_files_where_the_guide_says(tmp_path: Path) -> None:
     *_, text = code_blocks(GUIDES, "toml")
     path = tmp_path / "config.toml"

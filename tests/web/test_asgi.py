@@ -15,7 +15,7 @@ from starlette.routing import Mount
 
 from asupplemented import LayoutCache, Session, web
 from asupplemented.cache.sharing import settle
-from asupplemented.errors import SourceTimeoutError, SupplementedError
+from asupplemented.errors import SourceTimeoutError, SupplementedError, UnsupportedOperationError
 from asupplemented.model.digest import Digest
 from asupplemented.testing import Cut, SourceControl, Stall
 from asupplemented.web import Limits
@@ -229,7 +229,7 @@ async def test_lifespan_and_websockets(catalog: FakeCatalog, session: Session) -
     await app({"type": "lifespan"}, receive, send)
     await app({"type": "websocket"}, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(UnsupportedOperationError, match="other"):
         await app({"type": "other"}, receive, send)
 
 
