@@ -153,14 +153,14 @@ COMMITS = (
     (
         "X-04 a malformed digest in a list raises, chosen or not",
         "test_X04_a_malformed_digest_in_a_list_raises_even_where_it_is_not_chosen",
-        "Resolver._note_list",
+        "_parse_known",
         "except UnsupportedDigestError:",
         "except ValueError:",
     ),
     (
         "X-04 an unknown algorithm is refused only where it is chosen",
         "test_X04_an_unknown_algorithm_is_refused_only_where_it_is_chosen",
-        "Resolver._note_list",
+        "_parse_known",
         "continue",
         "raise",
     ),

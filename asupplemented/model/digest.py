@@ -11,7 +11,7 @@ from asupplemented.errors import InvalidDigestError, UnsupportedDigestError, exc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("ALGORITHMS", "Digest", "Hasher", "check_digests")
+__all__ = ("ALGORITHMS", "Digest", "Hasher", "check_digests", "parse_digests")
 
 ALGORITHMS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 """The known algorithms, each with the number of hex digits that its digests have (rule D-02)."""
@@ -118,6 +118,16 @@ def check_digests(texts: Sequence[str]) -> None:
             return
     for text in texts:
         Digest(text)
+
+
+def parse_digests(texts: Sequence[str]) -> list[Digest]:
+    """The `Digest` of each text, checked in one sweep.
+
+    Raises:
+        InvalidDigestError: For the first one that is none.
+    """
+    check_digests(texts)
+    return [str.__new__(Digest, text) for text in texts]
 
 
 def _refusal(text: str) -> InvalidDigestError:

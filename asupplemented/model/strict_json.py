@@ -140,9 +140,11 @@ def check_values(raw: bytes, what: str = "document") -> None:
     Raises:
         LimitExceededError: It holds more than ``MAX_JSON_VALUES`` values.
     """
-    # Characters within strings count at first, because that is quicker and nearly always enough.
+    # Each value takes a byte at least. Characters within strings count at first, because that is
+    # quicker and nearly always enough.
     if (
-        _count_values(raw) > MAX_JSON_VALUES
+        len(raw) > MAX_JSON_VALUES
+        and _count_values(raw) > MAX_JSON_VALUES
         and _count_values(_TEXT.sub(b"", raw)) > MAX_JSON_VALUES
     ):
         message = f"{what} holds more than {MAX_JSON_VALUES} values"

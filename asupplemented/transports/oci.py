@@ -218,8 +218,9 @@ class LayoutSource(DiskSource):
     def __init__(
         self, reference: LayoutReference, session: Context, index: LayoutIndex, entry: Descriptor
     ) -> None:
-        self._store = reference.store
-        root = str(self._store.blob_root)
+        store = reference.store
+        root = str(store.blob_root)
+        self._prefix = store.blob_prefix
         super().__init__(session, root, follow=reference.follow_symlinks, named=True)
         self._default = Digest(entry.digest)
         self._entry = entry
@@ -254,10 +255,10 @@ class LayoutSource(DiskSource):
         return self._entry
 
     def manifest_names(self, instance: Digest | None) -> Iterable[str]:
-        return (self._store.blob_name(instance or self._default),)
+        return self.blob_names(instance or self._default)
 
     def blob_names(self, digest: Digest) -> Iterable[str]:
-        return (self._store.blob_name(digest),)
+        return (self._prefix + digest.replace(":", "/"),)
 
     def read_manifest(self, instance: Digest | None) -> RawManifest:
         """Read one manifest; its type is what an entry of ``index.json`` says (rule OC-06)."""
