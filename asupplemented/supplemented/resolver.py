@@ -423,7 +423,10 @@ class Resolver:
 
     def alternates(self, digest: Digest) -> tuple[int, ...]:
         """Other members known to hold a manifest: non-top first, later ones first."""
-        others = set(self.holders.get(digest, ()))
+        holders = self.holders.get(digest, ())
+        if len(holders) == 1:  # nearly always; it is the member that serves it
+            return ()
+        others = set(holders)
         others.discard(self.sources[digest])
         holding = (m for m in others if Want(m, digest) not in self._outcomes.dropped)
         return tuple(sorted(holding, reverse=True))
