@@ -137,9 +137,11 @@ def resolve_url(endpoint: Endpoint, url: URL, mirrored_registry: str | None = No
         mirrored_registry: The registry that it stands in for, if any, for ``ns``.
     """
     resolved = endpoint.url.with_path(url.raw_path, encoded=True)
+    if mirrored_registry is None and not url.raw_query_string:
+        return resolved
     namespace = "" if mirrored_registry is None else f"ns={quote(mirrored_registry, safe='')}"
     query = "&".join(filter(None, (url.raw_query_string, namespace)))
-    return URL(f"{resolved}?{query}", encoded=True) if query else resolved
+    return URL(f"{resolved}?{query}", encoded=True)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -207,22 +209,28 @@ class RegistryClient:
             NotFoundError: It does not exist, if the request's target can be missing.
             SourceError: The registry failed, refused, or sent a response that cannot be read.
         """
-        with self.secrets.scrubbing():
-            return await self._send(request, request_context)
-
-    async def _send(
-        self, request: Request, request_context: RequestContext
-    ) -> aiohttp.ClientResponse:
         start = self.deps.clock.now()
         outcome: aiohttp.ClientResponse | SupplementedError | FirstFailure
         try:
             outcome = await self._attempt(request, request_context)
         except SupplementedError as error:
             outcome = FirstFailure(error, start)
+        if not isinstance(outcome, SupplementedError | FirstFailure):
+            return outcome
         # Retried outside the handler, so that failures do not become contexts of one another.
+        with self.secrets.scrubbing():
+            return await self._retry_or_raise(outcome, request, request_context)
+
+    async def _retry_or_raise(
+        self,
+        outcome: SupplementedError | FirstFailure,
+        request: Request,
+        request_context: RequestContext,
+    ) -> aiohttp.ClientResponse:
+        """Send a request again after an attempt that failed, unless its failure is final."""
         if isinstance(outcome, FirstFailure):
             try:
-                outcome = await retry(
+                again = await retry(
                     partial(self._attempt, request, request_context),
                     judge=self._choose_judge(request, request_context),
                     policy=self._choose_policy(request),
@@ -233,10 +241,11 @@ class RegistryClient:
             except SupplementedError as error:
                 self._finish_error(error)
                 raise
-        if isinstance(outcome, SupplementedError):
-            self._finish_error(outcome)
-            raise outcome
-        return outcome
+            if not isinstance(again, SupplementedError):
+                return again
+            outcome = again
+        self._finish_error(outcome)
+        raise outcome
 
     def _finish_error(self, error: SupplementedError) -> None:
         """If access is denied, name a credential helper that failed (rule FILE-01)."""

@@ -21,7 +21,7 @@ from asupplemented._version import __version__
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
-from asupplemented.aio.timers import WaitTimers
+from asupplemented.aio.timers import WaitTimers, running_task
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -254,7 +254,7 @@ class Connections(AsyncResource):
         headers: CIMultiDict[str] | None,
         form: Mapping[str, str] | None,
     ) -> aiohttp.ClientResponse:
-        task = _current_task(self._loop)
+        task = running_task(self._loop)
         cancelling = task.cancelling()
         if self._borrowed is not None:
             self._heads.begin(task)
@@ -372,15 +372,6 @@ def _sum(seconds: tuple[float | None, ...]) -> float | None:
     return sum(known) if len(known) == len(seconds) else None
 
 
-def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[object]:
-    # Passing the loop saves a look-up, which makes a system call to detect forks.
-    task: asyncio.Task[object] | None = asyncio.current_task(loop)
-    if task is None:
-        message = "send requests from within a task"
-        raise RuntimeError(message)
-    return task
-
-
 class _Client(AsyncResource):
     """One aiohttp client and its resolver."""
 
@@ -443,7 +434,7 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        self._heads.begin(_current_task(self._loop))
+        self._heads.begin(running_task(self._loop))
         return connection
 
 
