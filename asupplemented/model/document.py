@@ -161,7 +161,7 @@ def convert_as(reading: Reading, media_type: str, allowed: frozenset[str]) -> Do
     """
     foreign = find_foreign(reading, allowed)
     if not foreign:
-        return convert(reading)
+        return reading if isinstance(reading, Document) else convert(reading)
     if not isinstance(reading, Document):
         reading = {key: value for key, value in reading.items() if key not in foreign}
     typed = convert(reading)
@@ -188,12 +188,7 @@ def find_foreign(reading: Reading, allowed: frozenset[str]) -> tuple[str, ...]:
         allowed: The keys of its own kind.
     """
     if isinstance(reading, Document):
-        values = (reading.config, reading.layers, reading.manifests)
-        foreign = [
-            key
-            for key, value in zip(_TYPED, values, strict=True)
-            if value is not None and key not in allowed
-        ]
+        foreign = [key for key in _TYPED if key not in allowed and getattr(reading, key) is not None]
         return tuple(foreign)
     present = [key for key, value in reading.items() if value is not None]
     return tuple([key for key in present if _TELLING.get(fold(key), "") not in {"", *allowed}])

@@ -128,20 +128,22 @@ class Limiter:
                 await self._clock.sleep(self._paused_until - now)
 
 
-def resolve_url(endpoint: Endpoint, url: URL, mirrored_registry: str | None = None) -> URL:
+def resolve_url(endpoint: Endpoint, request: Request, mirrored_registry: str | None = None) -> URL:
     """The absolute URL of a request to a registry.
 
     Args:
         endpoint: The registry.
-        url: Path and query at its origin.
+        request: Has the path and the query.
         mirrored_registry: The registry that it stands in for, if any, for ``ns``.
     """
-    resolved = endpoint.url.with_path(url.raw_path, encoded=True)
-    if mirrored_registry is None and not url.raw_query_string:
-        return resolved
-    namespace = "" if mirrored_registry is None else f"ns={quote(mirrored_registry, safe='')}"
-    query = "&".join(filter(None, (url.raw_query_string, namespace)))
-    return URL(f"{resolved}?{query}", encoded=True)
+    path, query = request.path, ""
+    if not path:
+        path, query = request.url.raw_path, request.url.raw_query_string
+    resolved = endpoint.url.with_path(path, encoded=True)
+    if mirrored_registry is not None:
+        namespace = f"ns={quote(mirrored_registry, safe='')}"
+        query = f"{query}&{namespace}" if query else namespace
+    return URL(f"{resolved}?{query}", encoded=True) if query else resolved
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -303,7 +305,7 @@ class RegistryClient:
         except SupplementedError as error:
             return error  # pings and tokens were retried already
         endpoint = contact.redirect_client.endpoint
-        url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
+        url = resolve_url(endpoint, request, request_context.mirrored_registry)
         try:
             response = await self._send_once(endpoint, url, request, authorization)
             if response.status in request.statuses:
@@ -312,7 +314,7 @@ class RegistryClient:
                 self._notices.read(response.headers, request_context)
                 return response
             # The whole request is made only now: most requests end above.
-            sent = request._replace(url=url, origin_headers=authorization.headers)
+            sent = request._replace(url=url, path="", origin_headers=authorization.headers)
             return await self._insist(
                 contact, sent, response, authorization, request_context, kept=kept
             )

@@ -47,7 +47,6 @@ HTML: Final = "text/html"
 """The media type of pages that portals and registries send to browsers."""
 
 _ROOT: Final = URL("/", encoded=True)
-"""What `URL.with_path` makes relative URLs of, in half the time that parsing takes."""
 
 _ACCEPT_MANIFESTS: Final = CIMultiDict({hdrs.ACCEPT: ", ".join(ACCEPT)})
 
@@ -124,11 +123,12 @@ def request_manifest(
 ) -> Request:
     """A request for a manifest, by tag or by digest (rule HTTP-02)."""
     return Request(
-        _ROOT.with_path(f"/v2/{repository}/manifests/{which}", encoded=True),
+        _ROOT,
         target,
         _ACCEPT_MANIFESTS,
         method=method,
         scope=pull_scope(repository),
+        path=f"/v2/{repository}/manifests/{which}",
     )
 
 
