@@ -188,7 +188,9 @@ def find_foreign(reading: Reading, allowed: frozenset[str]) -> tuple[str, ...]:
         allowed: The keys of its own kind.
     """
     if isinstance(reading, Document):
-        foreign = [key for key in _TYPED if key not in allowed and getattr(reading, key) is not None]
+        foreign = [
+            key for key in _TYPED if key not in allowed and getattr(reading, key) is not None
+        ]
         return tuple(foreign)
     present = [key for key, value in reading.items() if value is not None]
     return tuple([key for key in present if _TELLING.get(fold(key), "") not in {"", *allowed}])

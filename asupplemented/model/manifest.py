@@ -293,9 +293,7 @@ class UnreadManifest(NamedTuple):
             message = f"the manifest has {size} bytes, but its descriptor says {named.size}"
             raise SizeMismatchError(message, digest=self.digest, expected=named.size, actual=size)
 
-    def _read_type(
-        self, named: Descriptor | None, quick: Document | None, *, opaque: bool
-    ) -> str:
+    def _read_type(self, named: Descriptor | None, quick: Document | None, *, opaque: bool) -> str:
         told = None if named is None else named.media_type
         unknown = bool(told) and told not in KNOWN_MANIFESTS
         try:
@@ -360,9 +358,7 @@ def _decided(kind: str | None, head: Head, raw: bytes) -> str:
     return kind
 
 
-def _parse(
-    raw: bytes, media_type: str, quick: Document | None = None
-) -> ImageManifest | Index:
+def _parse(raw: bytes, media_type: str, quick: Document | None = None) -> ImageManifest | Index:
     if media_type in SCHEMA1:
         return parse_schema1(_content(raw, media_type, document.read_head(raw)), media_type)
     if media_type not in KNOWN_MANIFESTS:
