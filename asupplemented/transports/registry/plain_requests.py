@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
+    from aiohttp.connector import Connection
     from aiohttp.typedefs import LooseCookies, LooseHeaders
     from yarl import URL
 
@@ -47,12 +48,10 @@ class PlainRequest(aiohttp.ClientRequest):
     """
 
     def update_headers(self, headers: LooseHeaders | None) -> None:
-        host = self.url.host_port_subcomponent
-        if host is None or not isinstance(headers, CIMultiDict):
+        if isinstance(headers, CIMultiDict) and hdrs.HOST in headers:
+            self.headers: CIMultiDict[str] = headers
+        else:
             super().update_headers(headers)
-            return
-        self.headers: CIMultiDict[str] = CIMultiDict(((hdrs.HOST, host),))
-        self.headers.extend(headers)
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
         """Do nothing: the headers of the client have them all."""
@@ -94,7 +93,8 @@ async def send_plainly(
     loop = asyncio.get_running_loop()
     replaced = False
     while True:
-        complete = CIMultiDict(client.headers)
+        complete = CIMultiDict(((hdrs.HOST, url.host_port_subcomponent or ""),))
+        complete.extend(client.headers)
         if headers is not None:
             complete.update(headers)
         request = PlainRequest(method, url, headers=complete, loop=loop, session=client, ssl=tls)
@@ -104,16 +104,7 @@ async def send_plainly(
             message = f"no connection to {url.host}"
             raise aiohttp.ConnectionTimeoutError(message) from error
         try:
-            if (protocol := connection.protocol) is None:
-                message = "the connection is closed"
-                raise aiohttp.ServerDisconnectedError(message)
-            protocol.set_response_params(
-                skip_payload=method == hdrs.METH_HEAD,
-                read_until_eof=True,
-                auto_decompress=False,
-                max_line_size=header_limit,
-                max_field_size=header_limit,
-            )
+            _expect_response(connection, method, header_limit)
             response = await request.send(connection)
             try:
                 return await response.start(connection)
@@ -128,3 +119,18 @@ async def send_plainly(
         except BaseException:
             connection.close()
             raise
+
+
+def _expect_response(connection: Connection, method: str, header_limit: int) -> None:
+    """Tell the parser of a connection about the next response."""
+    protocol = connection.protocol
+    if protocol is None:
+        message = "the connection is closed"
+        raise aiohttp.ServerDisconnectedError(message)
+    protocol.set_response_params(
+        skip_payload=method == hdrs.METH_HEAD,
+        read_until_eof=True,
+        auto_decompress=False,
+        max_line_size=header_limit,
+        max_field_size=header_limit,
+    )
