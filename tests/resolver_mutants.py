@@ -535,7 +535,7 @@ WANTS = (
         "wants: a failure that is queued again moves up",
         "test_a_failure_moves_up_when_it_is_queued_again_in_front",
         "Lookahead._lead",
-        "if outlook is Outlook.FAILED:",
+        "if outlook is _FAILED:",
         "if False:",
     ),
     (
@@ -563,7 +563,7 @@ WANTS = (
         "wants: what waits is not wanted when it is queued again",
         "test_what_waits_is_not_wanted_when_it_is_queued_again",
         "Lookahead._lead",
-        "if outlook is not Outlook.HELD:",
+        "if outlook is not _HELD:",
         "if entry:",
     ),
     (
@@ -584,8 +584,8 @@ WANTS = (
         "wants: after a miss that waits, the next in line",
         "test_after_a_miss_the_next_entry_for_the_digest_is_wanted",
         "Lookahead.update",
-        "if outlook is Outlook.MISSED and",
-        "if outlook is Outlook.FAILED and",
+        "if outlook is _MISSED and",
+        "if outlook is _FAILED and",
     ),
     (
         "wants: after a miss of the head, the next in line",

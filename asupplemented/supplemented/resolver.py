@@ -445,12 +445,15 @@ def weigh(descriptors: Sequence[Descriptor]) -> int:
 
 def _weigh_extras(descriptor: Descriptor) -> int:
     weight = len(descriptor.data or "") + len(descriptor.artifact_type or "")
-    weight += sum(128 + len(k) + len(v) for k, v in descriptor.annotations.items())
-    weight += sum(64 + len(url) for url in descriptor.urls)
-    if descriptor.platform is not None:
-        platform = descriptor.platform
+    if descriptor.annotations:
+        weight += sum(128 + len(k) + len(v) for k, v in descriptor.annotations.items())
+    if descriptor.urls:
+        weight += sum(64 + len(url) for url in descriptor.urls)
+    platform = descriptor.platform
+    if platform is not None:
         weight += 400 + sum(64 + len(feature) for feature in platform.os_features)
-        weight += len(f"{platform}{platform.os_version}")
+        weight += len(platform.os) + len(platform.architecture)
+        weight += len(platform.variant or "") + len(platform.os_version or "")
     return weight
 
 
