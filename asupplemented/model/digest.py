@@ -111,11 +111,15 @@ def check_digests(texts: Sequence[str]) -> None:
     Raises:
         InvalidDigestError: For the first one that is none.
     """
-    if set(map(len, texts)) == {_LENGTH}:
-        lines = ("\n" + "\n".join(texts)).encode("utf-8", "replace")
-        rest = b"\nsh:" * len(texts)
-        if lines.translate(None, _HEX) == rest and lines.count(b"\nsha256:") == len(texts):
-            return
+    count = len(texts)
+    lines = ("\n" + "\n".join(texts)).encode("utf-8", "replace")
+    if (
+        lines[:: _LENGTH + 1] == b"\n" * count  # so all lines are as long
+        and len(lines) == count * (_LENGTH + 1)
+        and lines.translate(None, _HEX) == b"\nsh:" * count
+        and lines.count(b"\nsha256:") == count
+    ):
+        return
     for text in texts:
         Digest(text)
 

@@ -10,7 +10,9 @@ what waits takes no more memory than the bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from asupplemented.errors import (
     AmbiguousManifestError,
@@ -214,15 +216,18 @@ class Manifest:
         return f"<Manifest {self._digest}, {self._media_type}, {len(self._raw)} bytes>"
 
 
-class UnreadManifest(NamedTuple):
-    """The bytes of a manifest, which match the digest that named them. A value."""
+class UnreadManifest(msgspec.Struct, frozen=True, gc=False):
+    """The bytes of a manifest, which match the digest that named them. A value.
+
+    Attributes:
+        raw: The bytes, unchanged.
+        claimed: The media type that the source gave, None if it gave none.
+        digest: The digest that named them.
+    """
 
     raw: bytes
-    """The bytes, unchanged."""
     claimed: str | None
-    """The media type that the source gave, None if it gave none."""
     digest: Digest
-    """The digest that named them."""
 
     @classmethod
     def verified(cls, raw: bytes, claimed: str | None, expected: Digest) -> UnreadManifest:

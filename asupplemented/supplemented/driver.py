@@ -369,7 +369,7 @@ class _Driver:
                 return
             size = 0
             if not isinstance(ready, SupplementedError):
-                size = ready.size
+                size = len(ready.raw)
                 self.committed += size
                 self._keep(head, ready, size)
             if size > OFFLOAD_BYTES:

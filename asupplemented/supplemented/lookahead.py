@@ -142,13 +142,13 @@ class Outcomes:
         """Store an outcome until it is taken."""
         self.waiting[want] = outcome
         if not isinstance(outcome, SupplementedError):
-            self.size += outcome.size
+            self.size += len(outcome.raw)
 
     def take(self, want: Want) -> Outcome | None:
         """Remove and return an outcome; None if there is none."""
         outcome = self.waiting.pop(want, None)
         if outcome is not None and not isinstance(outcome, SupplementedError):
-            self.size -= outcome.size
+            self.size -= len(outcome.raw)
         return outcome
 
     def tolerates(self, want: Want, error: SupplementedError) -> bool:

@@ -109,7 +109,9 @@ class Explanation(NamedTuple):
         return "\n".join(lines)
 
 
-class Contribution(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+class Contribution(
+    msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True
+):
     """What one manifest contributes, as its last commit left it."""
 
     digest: Digest

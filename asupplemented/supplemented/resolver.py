@@ -288,7 +288,7 @@ class Resolver:
             self._lookahead.update(want)
 
     def _commit(self, member: int, unread: Manifest | UnreadManifest, entry: Entry | None) -> None:
-        digest, size = unread.digest, unread.size
+        digest, size = unread.digest, len(unread.raw)
         # The cap comes before parsing, which is what the cap has to bound.
         self._weigh(size)
         named = None if entry is None else entry.named

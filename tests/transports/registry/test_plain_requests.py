@@ -69,7 +69,7 @@ async def exchange(answer: bytes | None, method: str, *, plain: bool) -> tuple[o
     connections = Connections(
         None, timeouts=Timeouts(), options=RegistryOptions(), in_thread=workers.run
     )
-    connections._plain = plain
+    connections._plain = plain  # pyright: ignore[reportPrivateUsage]
     outcomes: list[object] = []
     try:
         for accept in ("one", "two"):
