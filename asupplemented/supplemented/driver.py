@@ -283,7 +283,7 @@ class _Driver:
         batching = lookahead > 0 and self._has_batched
         cap = max(lookahead, BATCH) if batching else lookahead
         wants = resolver.wants(cap)
-        head = resolver.head
+        head = wants[0] if wants else None
         # The head has a slot of its own: it does not count against the lookahead.
         ahead = len(flying) - len(self._batched) - (head in flying and head not in self._batched)
         room = self._read_ahead - resolver.waiting - self._flying_bytes

@@ -154,6 +154,7 @@ class RegistryAdapter:
             raise
         finally:
             waits.end(task)
+            self._close_waits()
         secrets, media_type = client.secrets, document.media_type
         if secrets.occur_in(document.body):
             # Errors of parsing quote manifests, long after they have left this adapter.
@@ -301,8 +302,13 @@ class RegistryAdapter:
     async def aclose(self) -> None:
         """Release the client. Bodies that are entered stay open until they are left."""
         self._open = False
-        self._waits.close()
+        self._close_waits()
         self._lease.release()
+
+    def _close_waits(self) -> None:
+        """After closing, cancel the timer once no manifest is being fetched any more."""
+        if not self._open and not self._waits:
+            self._waits.close()
 
     def scrub(self, error: SupplementedError) -> None:
         """Remove what the registry must not make us repeat from an error (rule CRED-07)."""
