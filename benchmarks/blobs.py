@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import aiofiles
+import aiohttp
 
 import asupplemented as asup
 from asupplemented.blobs.hashing import HASHING, Hashing
@@ -28,15 +29,13 @@ from asupplemented.testing.images import build_image
 from asupplemented.transports.registry.options import RegistryLimits
 from benchmarks.harness import SCRATCH, enter, timed, timed_async
 from benchmarks.peers.golang import GO, find_go_package
-from benchmarks.peers.python import Bare, Ours, OursAlone, bare_client, find_peers
+from benchmarks.peers.python import Bare, Ours, OursAlone, find_peers
 from benchmarks.programs import find_program, run_nginx_tls
 from benchmarks.results import OURS
 from benchmarks.server import LAYER_BYTES, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
-
-    import aiohttp
 
     from benchmarks.harness import Bench, Sample
     from benchmarks.peers.golang import GoPackage
@@ -98,10 +97,9 @@ def compare_readers(
     )
 
 
-def measure_large(bench: Bench, scratch: Path, go: GoPackage | None) -> None:
-    """1 GiB, over http and over TLS."""
-    path, shell = scratch / "blob", has_shell(bench)
-    write_file(path, bench.pick(1024, full=1024, tiny=1))
+def measure_large(bench: Bench, path: Path, go: GoPackage | None) -> Digest:
+    """1 GiB, over http and over TLS; returns its digest."""
+    shell = has_shell(bench)
     with serve(instances=1, singles=1, file=path) as offer:
         others: dict[str, Callable[[], Sample]] = {}
         if shell:
@@ -113,15 +111,15 @@ def measure_large(bench: Bench, scratch: Path, go: GoPackage | None) -> None:
         nginx = find_program("nginx")
         if nginx is None:
             bench.note("TLS skipped: nginx is not installed")
-            return
-        with run_nginx_tls(nginx, scratch / "nginx", path, offer) as port:
+            return Digest(str(offer.blob))
+        with run_nginx_tls(nginx, path.with_name("nginx"), path, offer) as port:
             secure = replace(offer, port=port, tls=True)
             others.pop(GO, None)
             if shell:
                 others[SHELL] = partial(timed, partial(read_by_shell, secure.blob_url))
             readers = readers[:2] if bench.full else readers[:1]
             compare_readers(bench, "1 GiB over TLS", secure, readers, others=others, seconds=10)
-    path.unlink()
+    return Digest(str(offer.blob))
 
 
 def measure_readers(bench: Bench, scratch: Path, peers: Sequence[type[Peer]]) -> None:
@@ -158,7 +156,7 @@ async def open_image(offer: Offer, threads: int | None = None) -> AsyncGenerator
 @contextlib.asynccontextmanager
 async def open_bare() -> AsyncGenerator[aiohttp.ClientSession]:
     """A client of aiohttp, made in an event loop."""
-    async with bare_client() as client:
+    async with aiohttp.ClientSession(auto_decompress=False) as client:
         yield client
 
 
@@ -281,20 +279,16 @@ async def read_layout(reference: str, digest: asup.Digest) -> None:
             pass
 
 
-def measure_disk(bench: Bench, scratch: Path, go: GoPackage | None) -> None:
+def measure_disk(bench: Bench, file: Path, digest: Digest, go: GoPackage | None) -> None:
     """A layer of a layout on disk."""
-    mebibytes = bench.pick(1024, full=1024, tiny=1)
-    file = scratch / "blob"
-    write_file(file, mebibytes)
-    with file.open("rb") as opened:
-        digest = Digest(f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}")
+    size = file.stat().st_size
     image = build_image("linux/amd64", [b"layer"])
     manifest = json.loads(image.raw)
-    manifest["layers"][0] |= {"digest": digest, "size": mebibytes * MIB}
+    manifest["layers"][0] |= {"digest": digest, "size": size}
     raw = json.dumps(manifest).encode()
-    reference = write_layout(scratch / "layout", replace(image, raw=raw, digest=Digest.of(raw)))
-    stored = scratch / "layout" / "blobs" / digest.algorithm / digest.encoded
-    file.rename(stored)
+    root = file.with_name("layout")
+    reference = write_layout(root, replace(image, raw=raw, digest=Digest.of(raw)))
+    stored = file.rename(root / "blobs" / digest.algorithm / digest.encoded)
     contestants: dict[str, Callable[[], Sample]] = {
         OURS: partial(timed_async, partial(read_layout, reference, digest)),
     }
@@ -313,7 +307,7 @@ def measure_disk(bench: Bench, scratch: Path, go: GoPackage | None) -> None:
     bench.compare(
         "1 GiB from disk",
         contestants,
-        size=mebibytes,
+        size=size / MIB,
         unit="MiB",
         seconds=8,
         cold={OPENSSL, GO},
@@ -322,11 +316,12 @@ def measure_disk(bench: Bench, scratch: Path, go: GoPackage | None) -> None:
 
 def run(bench: Bench) -> None:
     """Measure all cases."""
-    go, peers = find_go_package(bench), find_peers(bench)
+    go, peers = find_go_package(bench), find_peers(bench, blobs=True)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as name:
-        scratch = Path(name)
-        measure_large(bench, scratch, go)
-        measure_disk(bench, scratch, go)
+        path = Path(name, "blob")
+        write_file(path, bench.pick(1024, full=1024, tiny=1))
+        digest = measure_large(bench, path, go)
+        measure_disk(bench, path, digest, go)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as name:
         measure_readers(bench, Path(name), peers)
         measure_range(bench, Path(name))

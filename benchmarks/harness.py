@@ -2,8 +2,9 @@
 
 Every case names how many seconds it may take. The first round of each contestant warms up and is
 not counted. Then all contestants take turns, at least `LEAST` times, until the seconds of the case
-are used up. If the groups before took longer than planned, all cases that follow get less in
-proportion; a case for which no time is left is cut. What was cut is a note in the results.
+are used up. On a slow machine the groups share the time as they would on a fast one: a group that
+has used up its share runs each of its cases once, without warming up, and a case for which no time
+at all is left is cut. What was cut is a note in the results.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Bench:
     failed: bool = False
     _share: float = 1.0
     _group: str = ""
+    _group_ends: float = float("inf")
     _started: float = field(default_factory=time.monotonic)
 
     def pick(self, quick: T, *, full: T, tiny: T) -> T:
@@ -108,16 +110,20 @@ class Bench:
         spent = time.monotonic() - self._started
         return float("inf") if self.seconds is None else self.seconds - spent
 
-    def begin_group(self, name: str, planned: float) -> None:
+    def begin_group(self, name: str, planned: float = 1.0, following: float = 0.0) -> None:
         """Begin with a group.
 
         Args:
             name: The group.
-            planned: Seconds that this group and all that follow would like to take.
+            planned: Seconds that it should take.
+            following: Seconds that all groups after it should take.
         """
         self._group = name
-        self._share = min(1.0, max(0.0, self.left / planned)) if self.seconds else 1.0
-        sys.stderr.write(f"{name} ...\n")
+        if self.seconds is not None:
+            factor = max(0.0, self.left / (planned + following))
+            self._share = min(1.0, factor)
+            self._group_ends = time.monotonic() + factor * planned
+        sys.stderr.write(f"{time.monotonic() - self._started:4.0f} s: {name}\n")
 
     def note(self, text: str) -> None:
         """Remember what was skipped or cut, and say it."""
@@ -151,9 +157,9 @@ class Bench:
         budget = seconds * self._share * self.pick(1.0, full=4.0, tiny=0.0)
         ends = time.monotonic() + budget
         running = dict(contestants)
-        warm = [name for name in running if name not in cold]
-        for name in warm if self.scale != "tiny" else ():
-            self._run_once(case, name, running)
+        if self.scale != "tiny" and time.monotonic() < self._group_ends:
+            for name in [each for each in running if each not in cold]:
+                self._run_once(case, name, running)
         samples: dict[str, list[Sample]] = {name: [] for name in running}
         least = self.pick(LEAST, full=LEAST + 2, tiny=1)
         for number in range(MOST):
@@ -161,9 +167,10 @@ class Bench:
             for name in list(running):
                 if (sample := self._run_once(case, name, running)) is not None:
                     samples[name].append(sample)
-            took = time.monotonic() - began
-            enough = number + 1 >= least or self.left < took
-            if enough and time.monotonic() + took > ends:
+            now = time.monotonic()
+            next_ends = 2 * now - began
+            enough = number + 1 >= least or next_ends > self._group_ends
+            if enough and next_ends > ends:
                 break
         rounds = max(map(len, samples.values()), default=0)
         if rounds < least:

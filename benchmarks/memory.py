@@ -27,7 +27,7 @@ from asupplemented.testing import FakeRegistry
 from benchmarks.blobs import write_file
 from benchmarks.harness import SCRATCH
 from benchmarks.peers.golang import GO, find_go_package
-from benchmarks.peers.python import Azure, Bare, Ours, OursAlone, Peer, find_peers
+from benchmarks.peers.python import Bare, Ours, OursAlone, Peer, find_peers
 from benchmarks.programs import find_program
 from benchmarks.results import OURS
 from benchmarks.server import serve
@@ -179,8 +179,8 @@ def compare_peaks(bench: Bench, case: str, commands: Mapping[str, Sequence[str]]
     """Measure each command in processes of its own."""
     for name, command in commands.items():
         if bench.left <= 0:
-            bench.note(f"cut, no time was left: {case}, {name}")
-            continue
+            bench.note(f"cut, no time was left: {case}, from {name} on")
+            break
         try:
             peaks = [peak_of(command) for _ in range(bench.pick(1, full=3, tiny=1))]
         except subprocess.CalledProcessError as error:
@@ -206,9 +206,8 @@ def run(bench: Bench) -> None:
         with serve(instances=instances, singles=1, file=blob) as offer:
             openers: list[type[Peer]] = [Ours, Bare, *peers]
             opening = {peer.name: client(peer, "open", offer) for peer in openers}
-            readers: list[type[Peer]] = [OursAlone, *openers]
+            readers: list[type[Peer]] = [OursAlone, Ours, Bare, *find_peers(bench, blobs=True)]
             reading = {peer.name: client(peer, "read", offer) for peer in readers}
-            reading.pop(Azure.name, None)
             if find_program("curl") is not None:
                 reading["curl"] = ["curl", "-s", "-o", os.devnull, offer.blob_url]
             if go is not None:

@@ -31,7 +31,7 @@ from benchmarks.serving import (
 from benchmarks.targets import ALONE, TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.results import Results, Row
@@ -146,9 +146,15 @@ def _write_group(results: Results, rows: Sequence[Row]) -> list[str]:
     for row in measured:
         ours = results.find(row.case)
         ratio = "" if ours is None or row is ours else _digits(row.time_of(ours))
-        shown = f"{_show_wall(row)} ({_show_wall(row, min)} to {_show_wall(row, max)})"
         name = "" if row.case == case else row.case
-        cells = (name, _quote(row.name), str(len(row.wall)), shown, _show_cpu(row), ratio)
+        cells = (
+            name,
+            _quote(row.name),
+            str(len(row.wall)),
+            _show_range(row),
+            _show_cpu(row),
+            ratio,
+        )
         lines.append(f"| {' | '.join(cells)} |")
         case = row.case
     memory = [row for row in rows if row.memory]
@@ -161,12 +167,26 @@ def _write_group(results: Results, rows: Sequence[Row]) -> list[str]:
     return lines[1:] if lines[:1] == [""] else lines
 
 
-def _show_wall(row: Row, pick: Callable[[Sequence[float]], float] = median) -> str:
-    """Time of a round, or throughput where the work is MiB."""
+def _scale(row: Row) -> tuple[list[float], str]:
+    """Times of the rounds, or throughput where the work is MiB, and the unit."""
     if row.unit == "MiB":
-        return f"{_digits(pick([row.size / seconds for seconds in row.wall]))} MiB/s"
-    value = pick(row.wall)
-    return f"{_digits(value)} s" if value >= 1 else f"{_digits(1000 * value)} ms"
+        return [row.size / seconds for seconds in row.wall], "MiB/s"
+    if median(row.wall) >= 1:
+        return list(row.wall), "s"
+    return [1000 * seconds for seconds in row.wall], "ms"
+
+
+def _show_wall(row: Row) -> str:
+    """The median."""
+    figures, unit = _scale(row)
+    return f"{_digits(median(figures))} {unit}"
+
+
+def _show_range(row: Row) -> str:
+    """The median, and in brackets the least and the most."""
+    figures, unit = _scale(row)
+    middle, low, high = (_digits(pick(figures)) for pick in (median, min, max))
+    return f"{middle} ({low} to {high}) {unit}"
 
 
 def _show_cpu(row: Row) -> str:
@@ -232,8 +252,8 @@ def draw_plots(results: Results) -> Mapping[str, str]:
 
 
 def _bars(results: Results, case: str, unit: str) -> dict[str, float]:
-    """Contestants and what their bars show."""
-    rows = results.cases()[case]
+    """Contestants and what their bars show; the library is first."""
+    rows = sorted(results.cases()[case], key=lambda row: row.name != OURS)
     if unit == "MiB":
         return {row.name: median(row.memory) for row in rows if row.memory}
     if unit == "ms":

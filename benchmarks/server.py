@@ -7,8 +7,9 @@ one benchmark should not share an interpreter: `serve` runs it in a process of i
 It holds, under the repository ``bench``: ``all``, an index of so many images with manifests of
 1.5 KiB; ``half-0`` and ``half-1``, indexes of half of them each; ``single-0``, ``single-1``, ...:
 one such image each; and, where a file is given, ``file``, an image whose layer is that file, sent
-with sendfile. It tells at ``/sent`` how often it was. To be copied are ``small``, an index of images with a layer of 2 KiB each, and ``large``, an image whose
-layers are files. It knows no ranges, no access and no faults.
+with sendfile. It tells at ``/sent`` how often it was. To be copied are ``small``, an index of
+images with a layer of 2 KiB each, and ``large``, an image whose layers are files. It knows no
+ranges, no access and no faults.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Holding:
     singles: int
     file: Path | None
     blob: str | None
-    files: Mapping[bytes, tuple[str, Path]] = field(default_factory=dict)
+    files: Mapping[bytes, tuple[str, Path]] = field(default_factory=dict[bytes, tuple[str, Path]])
     """Target to digest and file: the layers of ``large``."""
 
     @property
@@ -155,8 +156,8 @@ def hold(
         answers |= _answer_small(small)
     layers = {_hash_file(path): path for path in large}
     if layers:
-        image = _name_layers(layers)
-        answers |= _answer_manifest("large", image) | _answer_blobs(image)
+        built = _name_layers(layers)
+        answers |= _answer_manifest("large", built) | _answer_blobs(built)
     files = {_blob_target(digest): (digest, path) for digest, path in layers.items()}
     return Holding(answers, digests, singles, file, blob, files)
 

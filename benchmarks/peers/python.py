@@ -24,8 +24,6 @@ from threading import local
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
 
 import asupplemented as asup
 from asupplemented.model.media_type import ACCEPT
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 
     from benchmarks.harness import Bench
 
-__all__ = ("BARE", "CONCURRENCY", "Bare", "Ours", "Peer", "bare_client", "find_peers")
+__all__ = ("BARE", "CONCURRENCY", "Bare", "Ours", "Peer", "find_peers")
 
 BARE: Final = "bare aiohttp"
 CONCURRENCY: Final = 64
@@ -76,7 +74,8 @@ class Peer(ABC):
 
     name: str
     """The distribution."""
-    verifies = True
+    reads_blobs = True
+    """Whether it can read blobs of the registry of the benchmarks."""
 
     def __init__(self, offer: Offer, concurrency: int = CONCURRENCY) -> None:
         self.offer = offer
@@ -235,38 +234,27 @@ class OursAlone(Ours):
     shared = False
 
 
-def bare_client() -> aiohttp.ClientSession:
-    """A client with the fastest options that aiohttp has for this."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=False),
-        headers=CIMultiDict([("Accept", media_type) for media_type in ACCEPT]),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
-        auto_decompress=False,
-    )
-
-
 class Bare(AsyncPeer):
     """aiohttp by hand: bytes of manifests are thrown away, blobs are hashed on the event loop."""
 
     name = BARE
-    verifies = False
 
     async def enter(self) -> None:
-        self._client = bare_client()
+        connector = aiohttp.TCPConnector(limit=0, ssl=False)
+        headers = {"Accept": ", ".join(ACCEPT)}
+        self._client = aiohttp.ClientSession(connector=connector, headers=headers)
 
     async def leave(self) -> None:
         await self._client.close()
 
     async def get_manifest(self, key: str) -> Untyped:
-        url = URL(self.offer.manifest_url(key), encoded=True)
-        async with self._client.get(url) as response:
+        async with self._client.get(self.offer.manifest_url(key)) as response:
             raw = await response.read()
         return json.loads(raw) if not key.startswith("sha256:") else None
 
     async def get_blob(self, digest: str) -> None:
         hasher = Hasher(digest)
-        url = URL(f"{self.offer.url}/v2/{REPOSITORY}/blobs/{digest}", encoded=True)
+        url = f"{self.offer.url}/v2/{REPOSITORY}/blobs/{digest}"
         async with self._client.get(url) as response:
             async for chunk in response.content.iter_chunked(MIB):
                 hasher.update(chunk)
@@ -341,9 +329,10 @@ class ClientAsync(AsyncPeer):
 
 
 class Azure(AsyncPeer):
-    """azure-containerregistry: it checks digests."""
+    """azure-containerregistry: it checks digests, and reads blobs by ranges of 4 MiB."""
 
     name = "azure-containerregistry"
+    reads_blobs = False
 
     async def enter(self) -> None:
         module: Any = import_module("azure.containerregistry.aio")
@@ -360,7 +349,7 @@ class Azure(AsyncPeer):
 
     async def get_blob(self, digest: str) -> None:
         del digest
-        raise RuntimeError("it reads blobs by ranges of 4 MiB, which this registry does not serve")
+        raise NotImplementedError
 
 
 class Dxf(ThreadPeer):
@@ -411,14 +400,22 @@ PEERS: Final[Sequence[type[Peer]]] = (AioRegistry, ClientAsync, Azure, Dxf, Oras
 CLIENTS: Final[Sequence[type[Peer]]] = (Ours, OursAlone, Bare, *PEERS)
 
 
-def find_peers(bench: Bench) -> list[type[Peer]]:
-    """Those that are installed; the others are noted."""
+def find_peers(bench: Bench, *, blobs: bool = False) -> list[type[Peer]]:
+    """Those that are installed; the others are noted.
+
+    Args:
+        bench: The run.
+        blobs: Whether they have to read blobs.
+    """
     found: list[type[Peer]] = []
     for peer in PEERS:
         try:
             version(peer.name)
         except PackageNotFoundError:
             bench.note(f"{peer.name} skipped: not installed (pip install {peer.name})")
+            continue
+        if blobs and not peer.reads_blobs:
+            bench.note(f"{peer.name} reads no blobs: this registry does not serve ranges")
         else:
             found.append(peer)
     return found
