@@ -93,7 +93,7 @@ class Bench:
     _share: float = 1.0
     _group: str = ""
     _group_ends: float = float("inf")
-    _started: float = field(default_factory=time.monotonic)
+    _started: float = 0.0
 
     def pick(self, quick: T, *, full: T, tiny: T) -> T:
         """The size for the scale of this run."""
@@ -118,6 +118,7 @@ class Bench:
             planned: Seconds that it should take.
             following: Seconds that all groups after it should take.
         """
+        self._started = self._started or time.monotonic()
         self._group = name
         if self.seconds is not None:
             factor = max(0.0, self.left / (planned + following))

@@ -118,13 +118,16 @@ def _spread(heights: Sequence[float]) -> list[float]:
     return spread
 
 
-def draw_ranking(title: str, groups: Mapping[str, Mapping[str, float]], unit: str) -> str:
+def draw_ranking(
+    title: str, groups: Mapping[str, Mapping[str, float]], unit: str, emphasis: str
+) -> str:
     """Draw horizontal bars, each with its label on the left and its value on the right.
 
     Args:
         title: Above the plot.
-        groups: Heading to label to value. A label has the same colour in each group.
+        groups: Heading to label to value.
         unit: Of the values.
+        emphasis: Bars with this in their label have a colour, the others are grey.
 
     Raises:
         ValueError: There are no values.
@@ -132,7 +135,6 @@ def draw_ranking(title: str, groups: Mapping[str, Mapping[str, float]], unit: st
     values = [value for each in groups.values() for value in each.values()]
     if not values:
         raise ValueError("there is nothing to draw")
-    labels = list(dict.fromkeys(label for each in groups.values() for label in each))
     left, room = LEFT + LABELS, WIDTH - LEFT - LABELS - 90
     parts: list[str] = []
     top = 56.0
@@ -141,7 +143,7 @@ def draw_ranking(title: str, groups: Mapping[str, Mapping[str, float]], unit: st
         top += 12
         for label, value in each.items():
             wide = _round(max(1.0, room * value / max(values)))
-            colour = _colour(labels.index(label))
+            colour = _colour(0) if emphasis in label else GREY
             size = f'width="{wide}" height="{ROW - 6}"'
             parts += [
                 _text(label, left - 8, top + 13, "end"),

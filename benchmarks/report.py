@@ -247,7 +247,7 @@ def draw_plots(results: Results) -> Mapping[str, str]:
     for name, (title, cases, unit) in rankings.items():
         groups = {case: _bars(results, case, unit) for case in cases if case in results.cases()}
         if groups:
-            plots[name] = draw_ranking(title, groups, unit)
+            plots[name] = draw_ranking(title, groups, unit, OURS)
     return plots
 
 
