@@ -60,6 +60,8 @@ def write_report(results: Results, root: Path) -> None:
         root: The clone.
     """
     directory = root / "docs" / "benchmarks"
+    for path in directory.glob("*.svg"):
+        path.unlink()
     for name, plot in draw_plots(results).items():
         (directory / f"{name}.svg").write_text(plot, encoding="utf-8")
     page, readme = directory / "index.md", root / "README.md"
@@ -71,6 +73,7 @@ def write_report(results: Results, root: Path) -> None:
 def fill_page(page: str, results: Results) -> str:
     """Replace the blocks of the page of the benchmarks."""
     page = _fill(page, "targets", _write_targets(results))
+    page = _fill(page, "plots", _link_plots(results))
     page = _fill(page, "machine", _write_machine(results))
     page = _fill(page, "notes", [f"- {note}" for note in results.notes] or ["Nothing."])
     return _fill(page, "tables", _write_tables(results))
@@ -123,6 +126,14 @@ def _write_targets(results: Results) -> list[str]:
 def _write_machine(results: Results) -> list[str]:
     rows = [f"| {name} | {value} |" for name, value in results.about.items()]
     return ["| | |", "| --- | --- |", *rows]
+
+
+def _link_plots(results: Results) -> list[str]:
+    lines: list[str] = []
+    for name, plot in draw_plots(results).items():
+        [title] = re.findall('aria-label="(.*?)"', plot)
+        lines += ["", f"![{title}]({name}.svg)"]
+    return lines[1:]
 
 
 def _write_tables(results: Results) -> list[str]:
