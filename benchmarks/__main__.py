@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("group", nargs="*", help=f"of {', '.join(GROUPS)}; or: report")
     parser.add_argument("--full", action="store_true", help="all cases, and more rounds")
     parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="how long it may take, unless --full"
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         help="write results and report to this clone, even if groups are chosen",
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(names) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
     scale = "full" if options.full else "quick"
-    bench = Bench(None if options.full else SECONDS, scale)
+    bench = Bench(None if options.full else options.seconds, scale)
     bench.results.about = describe_machine(scale)
     find_go_package(bench)  # builds it the first time, which is no part of what is measured
     run_groups(bench, names)

@@ -52,12 +52,12 @@ KEPT: Final = f"{OURS}, caching"
 
 def name_cold(clients: int) -> str:
     """The case of a blob that is not cached."""
-    return f"{clients} clients of a cold blob"
+    return f"{clients} client{'s' * (clients > 1)} of a cold blob"
 
 
 def name_cached(clients: int) -> str:
     """The case of a blob that is cached."""
-    return f"{clients} clients of a cached blob"
+    return f"{clients} client{'s' * (clients > 1)} of a cached blob"
 
 
 def find_or_note(bench: Bench, name: str) -> str | None:
