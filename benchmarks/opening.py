@@ -250,16 +250,20 @@ def measure_layout(bench: Bench, instances: int, go: GoPackage | None) -> None:
 
 
 def run(bench: Bench) -> None:
-    """Measure all cases."""
+    """Measure all cases, those with targets first."""
     go, peers = find_go_package(bench), find_peers(bench)
-    counts = bench.pick((256, 64, 16, 1), full=(1024, 256, 64, 16, 1), tiny=(2,))
+    most, *fewer = bench.pick((256, 64, 16, 1), full=(256, 1024, 64, 16, 1), tiny=(2,))
+    many, *few = bench.pick((1024, 256, 64), full=(1024, 256, 64), tiny=(2,))
     for latency in (FAR, 0.0):
-        for instances in counts:
-            measure_index(bench, instances, latency, peers, go)
+        measure_index(bench, most, latency, peers, go)
+    measure_layout(bench, many, go)
     measure_one(bench, go)
     measure_groups(bench, go)
     measure_first(bench)
-    for instances in bench.pick((1024, 256, 64), full=(1024, 256, 64), tiny=(2,)):
+    for latency in (FAR, 0.0):
+        for instances in fewer:
+            measure_index(bench, instances, latency, peers, go)
+    for instances in few:
         measure_layout(bench, instances, go)
 
 
