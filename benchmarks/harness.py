@@ -221,7 +221,7 @@ class Bench:
     def _show(self, case: str) -> None:
         """Print a line of JSON for each contestant of a case."""
         rows = self.results.cases().get(case, [])
-        ours = self.results.find(case)
+        ours = self.results.find_ours(case)
         for row in rows:
             line: dict[str, object] = {"group": row.group, "case": case, "name": row.name}
             line["n"] = len(row.wall)

@@ -155,7 +155,7 @@ def _write_group(results: Results, rows: Sequence[Row]) -> list[str]:
         ]
     case = ""
     for row in measured:
-        ours = results.find(row.case)
+        ours = results.find_ours(row.case)
         ratio = "" if ours is None or row is ours else _digits(row.time_of(ours))
         name = "" if row.case == case else row.case
         cells = (

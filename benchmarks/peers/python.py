@@ -301,7 +301,8 @@ class ClientAsync(AsyncPeer):
         self._module: Any = import_module("docker_registry_client_async")
         client = self._module.DockerRegistryClientAsync
         client.DEFAULT_PROTOCOL = "http"
-        self._client: Any = client(tcp_connector_kwargs={"limit": 0})
+        options = {"limit": 0, "resolver": aiohttp.ThreadedResolver()}
+        self._client: Any = client(tcp_connector_kwargs=options)
 
     async def leave(self) -> None:
         await self._client.close()
