@@ -81,6 +81,8 @@ def test_headlines(results: Results) -> None:
     assert rows[2].endswith("| 1,536 MiB/s | curl \\| openssl dgst: 853 MiB/s | 1.75 |")
     assert rows[3].endswith("not measured | |")
     assert len(rows) == 4
+    results.about["load before"] = "2.5"
+    assert "(load 2.5)" in write_headlines(results)[0]
 
 
 def test_plots_are_valid_and_label_what_they_show(results: Results) -> None:
