@@ -84,7 +84,7 @@ class Results:
 
     def find_ours(self, case: str) -> Row | None:
         """The library in a case: as by default, or else the first way that was measured."""
-        rows = (row for row in self.rows if row.case == case and row.name.startswith(OURS))
+        rows = (row for row in self.rows if row.case == case and row.name.startswith(f"{OURS},"))
         return self.find(case) or next(rows, None)
 
     def cases(self) -> Mapping[str, list[Row]]:
