@@ -384,7 +384,7 @@ class FileSpool(Spool):
         if self._job is not None:
             await self._workers.wait(self._job)
             self._job = None
-            self._check_open()
+        self._check_open()
         self._note_progress()
         self._backlog = None
         self._handed = self._written

@@ -316,12 +316,20 @@ async def test_closed_while_a_thread_works_with_the_file(
     real = os.pwrite
 
     def pwrite(fd: int, data: bytes, start: int) -> int:
-        asyncio.run_coroutine_threadsafe(spool.aclose(), loop).result(10)
-        assert count_open_files() >= before
+        asyncio.run_coroutine_threadsafe(spool.aclose(), loop)  # which waits for this call
+        assert closed.wait(30)
+        assert count_open_files() > before
         return real(fd, data, start)
+
+    closed, close = threading.Event(), SharedFile.close
+
+    def note_close(file: SharedFile) -> None:
+        close(file)
+        closed.set()
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(SharedFile, "close", note_close)
     with pytest.raises(ClosedError):
         await append_and_flush(spool)
     assert count_open_files() == before

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -53,10 +54,7 @@ DELAY: Final = 0.001
 """Seconds after which it is woken for fewer."""
 
 KEPT_FREE: Final = 31 * MIB
-"""Bytes of a block whose release has glibc keep twice as much free memory, the most that it does.
-
-By default it returns the memory of a few chunks to the kernel and gets it anew for the next ones,
-which costs as much as receiving them."""
+"""Bytes of a block whose release has glibc keep twice as much free memory; more has no effect."""
 
 
 def take_over(response: aiohttp.ClientResponse, chunk: int) -> BodyReceiver | None:
@@ -77,12 +75,24 @@ def take_over(response: aiohttp.ClientResponse, chunk: int) -> BodyReceiver | No
     transport, protocol = connection.transport, connection.protocol
     if transport is None or protocol is None or transport.get_protocol() is not protocol:
         return None
+    _keep_freed_memory()
     receiver = BodyReceiver(connection, transport, protocol, response.content_length or 0, chunk)
     while data := content.read_nowait():
         receiver.put(data)
     if not receiver.complete:
         transport.set_protocol(receiver)
     return receiver
+
+
+@cache  # for the process, like the allocator
+def _keep_freed_memory() -> None:
+    """Have the allocator keep freed chunks for the next ones.
+
+    By default glibc returns the memory of a few chunks to the kernel and gets it anew, cleared, for
+    the next ones. That costs as much as receiving them. How much it keeps depends on the largest
+    block that was freed. This one is never touched, so it takes no memory.
+    """
+    bytes(KEPT_FREE)
 
 
 def _is_plain(response: aiohttp.ClientResponse) -> bool:
@@ -134,7 +144,6 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._former = former
         self._left = size
         """Bytes of the body that did not come yet."""
-        bytearray(KEPT_FREE)  # Made and freed, and never touched.
         self._buffer = memoryview(bytearray(min(chunk, size)))
         self._filled = 0
         """Bytes in the buffer."""
