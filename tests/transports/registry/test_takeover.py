@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asupplemented.errors import SourceError, TruncatedError
 from asupplemented.model.descriptor import Descriptor
@@ -258,3 +260,89 @@ async def test_a_read_timer_of_aiohttp_has_no_effect_any_more(registry: FakeRegi
         receiver.close()
     assert fired
     assert data == DATA
+
+
+class Wire:
+    """A transport that gives pieces of `DATA`, its connection, and the protocol before.
+
+    Attributes:
+        sent: Bytes that were sent, those before the receiver was set included.
+        got: What was read.
+    """
+
+    def __init__(self, size: int, chunk: int, before: int) -> None:
+        self.paused = self.aborted = self.closed = self.told = False
+        self.size = size
+        self.chunk = chunk
+        self.sent = min(before, size)
+        self.got = bytearray()
+        wire: Any = self
+        self.receiver = BodyReceiver(wire, wire, wire, size, chunk)
+        self.receiver.put(DATA[: self.sent])
+
+    def send(self, most: int) -> None:
+        if self.paused:
+            return
+        room = self.receiver.get_buffer(-1)
+        count = min(most, len(room), self.size - self.sent)
+        room[:count] = DATA[self.sent : self.sent + count]
+        self.sent += count
+        self.receiver.buffer_updated(count)
+
+    async def read(self) -> None:
+        data = await self.receiver.read()
+        assert 0 < len(data) <= self.chunk
+        self.got.extend(data)
+        assert self.got == DATA[: len(self.got)]
+        assert self.closed is (len(self.got) == self.size)
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.told = True
+
+
+@given(
+    size=st.integers(1, 100),
+    chunk=st.integers(1, 40),
+    before=st.integers(0, 50),
+    steps=st.lists(st.one_of(st.integers(1, 60), st.none()), max_size=40),
+    error=st.sampled_from([None, OSError("reset")]),
+)
+def test_whatever_the_order_of_pieces_and_reads_the_bytes_are_the_same(
+    size: int, chunk: int, before: int, steps: list[int | None], error: Exception | None
+) -> None:
+    """Each step is a piece of some bytes, or a read if there is something to be read."""
+
+    async def run() -> None:
+        wire = Wire(size, chunk, before)
+        for step in steps:
+            if step is not None:
+                wire.send(step)
+                assert wire.sent - max(len(wire.got), before) <= (WAITING + 1) * chunk
+            elif wire.sent > len(wire.got):
+                await wire.read()
+        if error is None:
+            wire.receiver.eof_received()
+        wire.receiver.connection_lost(error)
+        while len(wire.got) < wire.sent:
+            await wire.read()
+        if wire.sent == size:
+            assert await wire.receiver.read() == b""
+        else:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await wire.receiver.read()
+        wire.receiver.close()
+        assert (wire.told, wire.closed, wire.aborted) == (True, True, wire.sent < size)
+
+    asyncio.run(run())
