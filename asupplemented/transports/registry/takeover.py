@@ -15,7 +15,7 @@ through the whole stream for each chunk, and on a fast network small pieces foll
 The steps of `take_over` have an order:
 
 1. Whatever is unusual leaves the body to aiohttp: no length, an encoding, a connection that is gone
-   because the body is complete, or another protocol than aiohttp's own.
+   because the body is complete, one that is closing, or another protocol than aiohttp's own.
 2. What aiohttp has read is taken from it. That may resume a paused transport, whose next bytes
    would go to aiohttp. So nothing is awaited between this step and the next one.
 3. The receiver is set. aiohttp's protocol hears of nothing but the end of the connection, for
@@ -74,6 +74,8 @@ def take_over(response: aiohttp.ClientResponse, chunk: int) -> BodyReceiver | No
         return None
     transport, protocol = connection.transport, connection.protocol
     if transport is None or protocol is None or transport.get_protocol() is not protocol:
+        return None
+    if transport.is_closing():  # TLS may have chosen already which protocol it tells of the end.
         return None
     _keep_freed_memory()
     receiver = BodyReceiver(connection, transport, protocol, response.content_length or 0, chunk)

@@ -239,6 +239,18 @@ async def test_a_paused_transport_loses_nothing_and_a_slow_reader_holds_it_back(
         await adapter.aclose()
 
 
+async def test_a_connection_that_is_closing_is_left_to_aiohttp(registry: FakeRegistry) -> None:
+    registry.put_blob("team/app", DATA)
+    url = f"{registry.url}/v2/team/app/blobs/{BLOB.digest}"
+    async with aiohttp.ClientSession() as client, client.get(url) as response:
+        assert response.connection is not None
+        assert response.connection.transport is not None
+        response.connection.transport.close()
+        assert take_over(response, CHUNK) is None
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
 async def test_a_read_timer_of_aiohttp_has_no_effect_any_more(registry: FakeRegistry) -> None:
     registry.put_blob("team/app", DATA)
     go_on = asyncio.Event()
