@@ -75,6 +75,9 @@ MAX_CHUNKS: Final = 64
 """Chunks that are kept before they are written, so that a source of single bytes does not fill the
 memory."""
 
+TURN: Final = 8
+"""Batches that a thread writes before other work has its turn."""
+
 MANY_CHUNKS: Final = 1024
 """The same while the memory of the session is used, and for what waits for the thread."""
 
@@ -155,6 +158,7 @@ class _Backlog:
     """Chunks that a thread writes to a file, behind the fetch that hands them over.
 
     Args:
+        workers: The threads.
         file: The file.
         begin: Offset in the blob of its first byte.
         written: Offset behind the last byte that is surely written.
@@ -162,35 +166,56 @@ class _Backlog:
     Attributes:
         written: The same offset, moved on by the thread after each write.
         failure: Why the thread gave up; chunks that it has not written are never written by it.
+        job: The call of the thread, None if it has written everything, or has given up.
     """
 
-    __slots__ = ("_begin", "_busy", "_chunks", "_lock", "failure", "file", "written")
+    __slots__ = ("_begin", "_chunks", "_lock", "_workers", "failure", "file", "job", "written")
 
-    def __init__(self, file: SharedFile, begin: int, written: int) -> None:
+    def __init__(self, workers: Workers, file: SharedFile, begin: int, written: int) -> None:
         self.file = file
         self.written = written
         self.failure: Exception | None = None
+        self.job: Future[None] | None = None
         self._begin = begin
-        self._lock = threading.Lock()
         self._chunks: deque[bytes] = deque()
-        self._busy = False
+        self._lock = threading.Lock()
+        self._workers = workers
 
-    def put(self, chunks: Sequence[bytes]) -> bool:
-        """Hand chunks over; gives whether `drain` has to be called in a thread for them."""
+    def put(self, chunks: Sequence[bytes]) -> None:
+        """Hand chunks over.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
         with self._lock:
-            self._chunks.extend(chunks)
-            start, self._busy = not self._busy, True
-        return start
+            if self.failure is None:
+                self._chunks.extend(chunks)
+                if self.job is None:
+                    self.job = self._workers.submit(self._drain)
 
-    def drain(self) -> None:
-        """Write all chunks, also those that are put meanwhile. Blocking."""
-        while chunks := self._take():
-            try:
+    async def settle(self) -> None:
+        """Wait until the thread has written everything, or has given up.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        while (job := self.job) is not None:
+            await self._workers.wait(job)
+
+    def _drain(self) -> None:
+        """Write the chunks, also those that are put meanwhile, for a turn. In a thread."""
+        try:
+            for _ in range(TURN):
+                chunks = self._take()
+                if not chunks:
+                    return
                 self.file.write(self.written - self._begin, *chunks)
-            except Exception as error:  # noqa: BLE001 - the fetch repeats the write, and raises it
-                self.failure = error  # It stays busy: what is put from now on is not written.
-                return
-            self.written += sum(map(len, chunks))
+                self.written += sum(map(len, chunks))
+            with self._lock:
+                self.job = self._workers.submit(self._drain)
+        except Exception as error:  # noqa: BLE001 - the fetch repeats the write, and raises it
+            with self._lock:
+                self.failure, self.job = error, None
 
     def _take(self) -> list[bytes]:
         """The chunks to write next; none ends the call of the thread."""
@@ -200,7 +225,8 @@ class _Backlog:
             while self._chunks and size < WRITE:
                 chunks.append(self._chunks.popleft())
                 size += len(chunks[-1])
-            self._busy = bool(chunks)
+            if not chunks:
+                self.job = None
         return chunks
 
 
@@ -227,7 +253,6 @@ class FileSpool(Spool):
         "_delay",
         "_end",
         "_handed",
-        "_job",
         "_now",
         "_openers",
         "_parts",
@@ -253,8 +278,6 @@ class FileSpool(Spool):
         self._parts: list[tuple[int, SharedFile]] = []
         """The files, each with the offset at which it begins."""
         self._backlog: _Backlog | None = None
-        self._job: Future[None] | None = None
-        """The call of the thread that writes the backlog."""
         self._closed = False
         self._end = 0
         self._written = 0
@@ -319,10 +342,9 @@ class FileSpool(Spool):
         self._starts.clear()
         if self._parts:
             await run_closing(self._context, self._close_files)
-        job, self._job = self._job, None
-        if job is not None:  # It ends with the write that is running, for its file is closed.
+        if self._backlog is not None:  # It ends with the write that is running: the file is closed.
             with anyio.CancelScope(shield=True), suppress(ClosedError):
-                await self._workers.wait(job)
+                await self._backlog.settle()
 
     def _close_files(self) -> None:
         # In a thread, because freeing a large file takes a while.
@@ -365,11 +387,9 @@ class FileSpool(Spool):
     def _hand_over(self) -> None:
         begin, file = self._parts[-1]
         if self._backlog is None or self._backlog.file is not file:
-            self._backlog = _Backlog(file, begin, self._written)
-        chunks = self._list_chunks(self._handed)
+            self._backlog = _Backlog(self._workers, file, begin, self._written)
+        self._backlog.put(self._list_chunks(self._handed))
         self._handed = self._starts[-1] + len(self._tail[-1])
-        if self._backlog.put(chunks):
-            self._job = self._workers.submit(self._backlog.drain)
 
     def _note_progress(self) -> None:
         """Take note of what the thread has written."""
@@ -381,9 +401,8 @@ class FileSpool(Spool):
 
     async def _settle_backlog(self) -> None:
         """Wait until the thread has written its backlog, or has failed."""
-        if self._job is not None:
-            await self._workers.wait(self._job)
-            self._job = None
+        if self._backlog is not None:
+            await self._backlog.settle()
         self._check_open()
         self._note_progress()
         self._backlog = None

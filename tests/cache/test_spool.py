@@ -445,8 +445,9 @@ async def test_a_write_behind_that_fails_is_repeated_and_loses_nothing(
     monkeypatch.setattr(SharedFile, "write", write)
     async with TemporarySpool(session) as spool:
         await spool.append(CONTENT)
-        assert spool._job is not None
-        await asyncio.wrap_future(spool._job)  # the first failure
+        assert spool._backlog is not None
+        await spool._backlog.settle()
+        assert spool._backlog.failure is not None
         with pytest.raises(SourceError, match="full"):
             await spool.append(b"lost" * RECENT)
         assert await read_all(spool) == CONTENT
