@@ -10,7 +10,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from asupplemented._version import __version__
-from asupplemented.cli.help import Command
+from asupplemented.cli.help import Command, Formatter
 from asupplemented.cli.output import write_text
 
 if TYPE_CHECKING:
@@ -18,25 +18,29 @@ if TYPE_CHECKING:
 
 __all__ = ("Program", "app", "main")
 
-MODULES: Final[Mapping[str, str]] = {
-    "resolve": "resolving",
-    "explain": "resolving",
-    "inspect": "inspecting",
-    "manifest": "inspecting",
-    "digest": "inspecting",
-    "tags": "inspecting",
-    "referrers": "inspecting",
-    "endpoints": "endpoints",
-    "blob": "copying",
-    "copy": "copying",
-    "prefetch": "caching",
-    "cache": "cache",
-    "login": "login",
-    "logout": "login",
-    "serve": "serving",
-    "mirrors": "serving",
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "resolve": ("resolving", "Show which member serves each manifest and blob."),
+    "explain": ("resolving", "Explain which member serves a manifest or blob."),
+    "inspect": ("inspecting", "Print the configuration of an image as JSON."),
+    "manifest": ("inspecting", "Print a manifest byte for byte."),
+    "digest": ("inspecting", "Print the digest of an image, or of its image for a platform."),
+    "tags": ("inspecting", "List the tags of a repository."),
+    "referrers": (
+        "inspecting",
+        "List what refers to an image: signatures, SBOMs, attestations.",
+    ),
+    "endpoints": ("endpoints", "List the servers that a pull reaches."),
+    "blob": ("copying", "Print a blob, or write it to a file."),
+    "copy": ("copying", "Copy an image with all its blobs."),
+    "prefetch": ("caching", "Fetch an image into the cache on disk (--cache)."),
+    "cache": ("cache", "Look at a cache directory, check it and tidy it."),
+    "login": ("login", "Store a user name and a password for a registry."),
+    "logout": ("login", "Remove the user name and the password for a registry."),
+    "serve": ("serving", "Serve images as a read-only registry."),
+    "mirrors": ("serving", "Print how podman, containerd or docker pull through a proxy."),
 }
-"""Commands and groups of them, in the order of the help, and the modules that define them."""
+"""Commands and groups of them, in the order of the help: the modules that define them, and the
+first sentences of their help, which are here so that the help of the program imports nothing."""
 
 
 class Program(TyperGroup):
@@ -45,17 +49,23 @@ class Program(TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """The names of all commands."""
         del ctx
-        return list(MODULES)
+        return list(COMMANDS)
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override] # noqa: ANN401 - click's or typer's own
         """Make a command; None if there is no such command."""
         del ctx
         # For an unknown name all are made, among which typer looks for a similar one.
-        for name in (cmd_name,) if cmd_name in MODULES else MODULES:
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
             if name not in self.commands:
-                module = import_module(f"asupplemented.cli.{MODULES[name]}")
+                module = import_module(f"asupplemented.cli.{COMMANDS[name][0]}")
                 self.commands[name] = _make(name, getattr(module, name))
         return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: typer.Context, formatter: Formatter) -> None:  # type: ignore[override]
+        """Write the names and first sentences of all commands."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 def _make(name: str, found: Any) -> Any:  # noqa: ANN401 - as above

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
+import aiofiles
+import aiofiles.os
 import typer
 
 from asupplemented.abc import WritableReference
+from asupplemented.aio.async_files import opened
+from asupplemented.aio.atomic import StagedFile
+from asupplemented.aio.files import map_write_errors
+from asupplemented.aio.threads import run_blocking, run_closing, run_opening
 from asupplemented.cli.caching import make_cache
 from asupplemented.cli.digests import complete_digest, parse_abbreviated
 from asupplemented.cli.options import DigestOption, GroupOptions, as_usage_error, with_group
-from asupplemented.cli.output import open_output, write_json, write_text
+from asupplemented.cli.output import write_bytes, write_json, write_text
 from asupplemented.cli.running import running
 from asupplemented.events import BlobAdvanced, CopyPlanned
 from asupplemented.model.index import SystemImage
@@ -23,14 +30,16 @@ from asupplemented.transfer.copy import copy as copy_image
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from asupplemented.abc import Reference
+    from aiofiles.threadpool.binary import AsyncFileIO
+
+    from asupplemented.abc import Context, Reference
     from asupplemented.events import CopyProgress
     from asupplemented.session import Session
     from asupplemented.transfer.copy import CopyReport
 
-__all__ = ("blob", "copy")
+__all__ = ("blob", "copy", "open_output")
 
 OutputOption = Annotated[
     Path | None,
@@ -91,6 +100,54 @@ def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = Non
             fetched = runner.run(lambda session: fetch(session, progress))
         if options.as_json:
             write_json(fetched)
+
+
+@asynccontextmanager
+async def open_output(
+    context: Context, path: Path | None
+) -> AsyncGenerator[Callable[[bytes], Awaitable[object]]]:
+    """Open stdout, or a file that appears under its name when the body ends without an error.
+
+    If the body fails, an existing file keeps its content. A path that is not a regular file, such
+    as a device or a pipe, is written directly.
+
+    Args:
+        context: The session, whose threads write to stdout.
+        path: The file; None or ``-`` for stdout.
+
+    Yields:
+        A function that writes all of its argument.
+
+    Raises:
+        SourceError: The file or stdout cannot be written.
+        typer.Exit: The reader of stdout closed the pipe.
+    """
+    if path is None or str(path) == "-":
+        yield lambda data: run_blocking(context, write_bytes, data)
+        return
+    if await aiofiles.os.path.exists(path) and not await aiofiles.os.path.isfile(path):
+        with map_write_errors(path):
+            async with opened(aiofiles.open(path, "wb", buffering=0)) as file:
+                yield partial(_write_all, file)
+        return
+    target = await run_blocking(context, path.resolve)
+    make = partial(StagedFile.create, target.parent)
+    staged = await run_opening(context, make, StagedFile.close)
+    try:
+        with map_write_errors(path):
+            # Not "wb": an open that a cancelled caller left behind would create the file again.
+            async with opened(aiofiles.open(staged.path, "r+b", buffering=0)) as file:
+                yield partial(_write_all, file)
+        await run_blocking(context, staged.sync)
+        await run_blocking(context, staged.publish, target)
+    finally:
+        await run_closing(context, staged.close)
+
+
+async def _write_all(file: AsyncFileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[await file.write(rest) :]
 
 
 def _is_file(output: Path | None) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-__all__ = ("EXAMPLES", "Command")
+__all__ = ("EXAMPLES", "Command", "Formatter")
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Several references": ("unavailable", "unknown", "prefer", "prefer_gzip", "lookahead"),
@@ -127,7 +127,7 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
 """Examples by command, without the name of the program."""
 
 
-class _Formatter(Protocol):
+class Formatter(Protocol):
     """What writes help: the part of click's that is used here."""
 
     width: int
@@ -161,7 +161,7 @@ class Command(TyperCommand):
         """The parts of the line of usage, without typer's braces around what is required."""
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
-    def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
+    def format_options(self, ctx: typer.Context, formatter: Formatter) -> None:  # type: ignore[override]
         """Write the arguments, and the options by group."""
         rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         names: dict[str, list[str]] = {}
@@ -183,7 +183,7 @@ class Command(TyperCommand):
                     if group in names:
                         formatter.write(_list_options(group, names[group], formatter.width))
 
-    def format_epilog(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
+    def format_epilog(self, ctx: typer.Context, formatter: Formatter) -> None:  # type: ignore[override]
         """Write the examples."""
         del ctx
         examples = EXAMPLES.get(self.name or "", ())
