@@ -19,12 +19,12 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:  # Scripts ask often, and need no command line for it.
         sys.exit(_print_version())
     try:
-        from asupplemented.cli.app import app  # noqa: PLC0415 - typer and rich are an extra
+        from asupplemented.cli.app import app  # noqa: PLC0415 - click and rich are an extra
 
         app(prog_name="asupplemented")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in {"rich", "typer"}:
+        if package not in {"click", "rich"}:
             raise
         message = f"the command line needs {package}: pip install 'asupplemented[cli]'"
         sys.exit(f"asupplemented: {message}")

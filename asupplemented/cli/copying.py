@@ -6,12 +6,11 @@ import re
 import sys
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import aiofiles
 import aiofiles.os
-import typer
+import click
 
 from asupplemented.abc import WritableReference
 from asupplemented.aio.async_files import opened
@@ -20,8 +19,9 @@ from asupplemented.aio.files import map_write_errors
 from asupplemented.aio.threads import run_blocking, run_closing, run_opening
 from asupplemented.cli.caching import make_cache
 from asupplemented.cli.digests import complete_digest, parse_abbreviated
-from asupplemented.cli.options import DigestOption, GroupOptions, as_usage_error, with_group
+from asupplemented.cli.options import GroupOptions, as_usage_error, digest_option, with_group
 from asupplemented.cli.output import write_bytes, write_json, write_text
+from asupplemented.cli.parameters import PATH
 from asupplemented.cli.running import running
 from asupplemented.events import BlobAdvanced, CopyPlanned
 from asupplemented.model.index import SystemImage
@@ -31,6 +31,7 @@ from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
 
     from aiofiles.threadpool.binary import AsyncFileIO
 
@@ -41,24 +42,21 @@ if TYPE_CHECKING:
 
 __all__ = ("blob", "copy", "open_output")
 
-OutputOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Write to this file instead of to stdout; it appears when it is complete.",
-        show_default=False,
-    ),
-]
-
 
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]")
 """Bytes that a text for people has not, and that a terminal may obey."""
 
 
 @with_group
-def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = None) -> None:
+@digest_option
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    type=PATH,
+    help="Write to this file; it appears when it is complete.",
+)
+def blob(options: GroupOptions, digest: str, output: Path | None) -> None:
     """Print a blob, or write it to a file.
 
     The blob is verified while it is read. The exit code is 0 only if it matches its digest.
@@ -69,7 +67,7 @@ def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = Non
         message = (
             "stdout can take the blob or the JSON, not both; write the blob to a file with --output"
         )
-        raise typer.BadParameter(message, param_hint="--json")
+        raise click.BadParameter(message, param_hint="--json")
     guarded = output is None and sys.stdout.isatty()
 
     async def fetch(
@@ -79,7 +77,7 @@ def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = Non
             found = complete_digest(wanted, image.resolution.blobs)
             if found in image.resolution.sources and found not in image.resolution.blobs:
                 message = f"{found} is a manifest, not a blob; print it with manifest --instance"
-                raise typer.BadParameter(message, param_hint="--digest")
+                raise click.BadParameter(message, param_hint="--digest")
             blob = image.resolution.descriptor(found)
             progress(CopyPlanned(manifests=0, blobs=1, bytes=blob.size))
             async with image.open_blob(found) as stream, open_output(session, output) as write:
@@ -90,7 +88,7 @@ def blob(options: GroupOptions, digest: DigestOption, output: OutputOption = Non
                             "this blob is not text, and stdout is a terminal; write it to a file "
                             "with --output, or to the terminal with --output -"
                         )
-                        raise typer.BadParameter(message, param_hint="--output")
+                        raise click.BadParameter(message, param_hint="--output")
                     await write(chunk)
             return {"digest": found, "size": stream.received, "member": stream.member}
 
@@ -120,7 +118,7 @@ async def open_output(
 
     Raises:
         SourceError: The file or stdout cannot be written.
-        typer.Exit: The reader of stdout closed the pipe.
+        click.exceptions.Exit: The reader of stdout closed the pipe.
     """
     if path is None or str(path) == "-":
         yield lambda data: run_blocking(context, write_bytes, data)
@@ -162,35 +160,26 @@ def _ignore(event: CopyProgress) -> None:
 
 
 @with_group
-def copy(
-    options: GroupOptions,
-    destination: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="DESTINATION",
-            help="oci:PATH[:IMAGE] or dir:PATH. Required.",
-            show_default=False,
-        ),
-    ] = None,
-    *,
-    extras: Annotated[
-        bool,
-        typer.Option("--extras", help="Copy the images that only supplements hold, too."),
-    ] = False,
-) -> None:
+@click.option(
+    "--to",
+    "destination",
+    metavar="DESTINATION",
+    help="oci:PATH[:IMAGE] or dir:PATH.  [required]",
+)
+@click.option("--extras", is_flag=True, help="Copy images that only supplements hold, too.")
+def copy(options: GroupOptions, destination: str | None, *, extras: bool) -> None:
     """Copy an image with all its blobs.
 
     Prints the digest of the copy. The destination shows the image once it is complete. Blobs
     that the destination holds already are not fetched again.
     """
     if destination is None:
-        raise typer.BadParameter(_suggest_destination(options), param_hint="--to")
+        raise click.BadParameter(_suggest_destination(options), param_hint="--to")
     group = options.parse_group()
     target = _parse_destination(destination)
     if extras and isinstance(group.selection, SystemImage):
         message = "--extras needs --select all or --select specific"
-        raise typer.BadParameter(message, param_hint="--extras")
+        raise click.BadParameter(message, param_hint="--extras")
     with running(options, make_cache(options)) as runner:
         with runner.reporter.copy_progress() as progress:
             report = runner.run(
@@ -217,7 +206,7 @@ def _parse_destination(text: str) -> Reference:
         target = parse_reference(text, allow_ipv6=True)
     if not isinstance(target, WritableReference):
         message = f"cannot copy to {target.transport}:, only to oci: and dir:"
-        raise typer.BadParameter(message, param_hint="--to")
+        raise click.BadParameter(message, param_hint="--to")
     return target
 
 

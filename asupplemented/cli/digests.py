@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import typer
+import click
 
 from asupplemented.errors import InstanceNotFoundError, InvalidDigestError
 from asupplemented.model.digest import ALGORITHMS, Digest
@@ -44,7 +44,7 @@ def parse_abbreviated(text: str, hint: str) -> Digest | DigestPrefix:
     """Parse a digest, or the beginning of one, that was given as the argument `hint`.
 
     Raises:
-        typer.BadParameter: It is neither.
+        click.BadParameter: It is neither.
     """
     try:
         return Digest(text)
@@ -52,7 +52,7 @@ def parse_abbreviated(text: str, hint: str) -> Digest | DigestPrefix:
         found = _ABBREVIATED.fullmatch(text)
         longest = ALGORITHMS[found["algorithm"] or "sha512"] if found else 0
         if found is None or len(found["encoded"]) > longest:
-            raise typer.BadParameter(str(error), param_hint=hint) from error
+            raise click.BadParameter(str(error), param_hint=hint) from error
         return DigestPrefix(text, hint)
 
 
@@ -65,7 +65,7 @@ def complete_digest(wanted: Digest | DigestPrefix, known: Collection[str]) -> Di
 
     Raises:
         InstanceNotFoundError: No known digest begins like this.
-        typer.BadParameter: Several do.
+        click.BadParameter: Several do.
     """
     if isinstance(wanted, Digest):
         return wanted
@@ -77,5 +77,5 @@ def complete_digest(wanted: Digest | DigestPrefix, known: Collection[str]) -> Di
         listed = ", ".join(found[:_LISTED])
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         message = f"{wanted.text} is ambiguous: it can mean {listed}{more}"
-        raise typer.BadParameter(message, param_hint=wanted.hint)
+        raise click.BadParameter(message, param_hint=wanted.hint)
     return Digest(found[0])

@@ -5,9 +5,9 @@ Each asks for that one thing only: an image of an index costs the index and its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from asupplemented.abc import (
     ChoosingReference,
@@ -19,14 +19,13 @@ from asupplemented.cli.caching import make_cache
 from asupplemented.cli.digests import DigestPrefix, complete_digest, parse_abbreviated
 from asupplemented.cli.options import (
     GroupOptions,
-    PlatformOption,
-    PreferGzip,
     ReferenceOptions,
     parse_platform,
     with_group,
     with_reference,
 )
 from asupplemented.cli.output import printable, write_bytes, write_json, write_text
+from asupplemented.cli.parameters import shared_option
 from asupplemented.cli.running import running
 from asupplemented.errors import (
     InstanceNotFoundError,
@@ -53,11 +52,10 @@ if TYPE_CHECKING:
 
 __all__ = ("digest", "inspect", "manifest", "referrers", "tags")
 
-NoTagsOption = Annotated[bool, typer.Option("--no-tags", help="Do not list the tags.")]
-
 
 @with_group
-def inspect(options: GroupOptions, *, no_tags: NoTagsOption = False) -> None:
+@click.option("--no-tags", is_flag=True, help="Do not list the tags.")
+def inspect(options: GroupOptions, *, no_tags: bool) -> None:
     """Print the configuration of an image as JSON.
 
     From an index, the image for --platform is read, by default the one for this host. --instance
@@ -171,7 +169,7 @@ async def _find_entry(source: Source, instance: Digest | DigestPrefix) -> Descri
 
     Raises:
         InstanceNotFoundError: An abbreviation fits no manifest of the image.
-        typer.BadParameter: It fits several.
+        click.BadParameter: It fits several.
     """
     if isinstance(instance, DigestPrefix):
         instance = complete_digest(instance, await _list_manifests(source))
@@ -213,7 +211,7 @@ def tags(options: ReferenceOptions) -> None:
     reference = options.parse_reference()
     if not isinstance(reference, RemoteReference):
         message = f"only registries list tags, and this is a reference to {reference.transport}:"
-        raise typer.BadParameter(message, param_hint="REFERENCE")
+        raise click.BadParameter(message, param_hint="REFERENCE")
     with running(options) as runner:
         found = runner.run(reference.list_tags)
         if options.as_json:
@@ -224,12 +222,9 @@ def tags(options: ReferenceOptions) -> None:
 
 
 @with_reference
-def digest(
-    options: ReferenceOptions,
-    *,
-    platform: PlatformOption = None,
-    prefer_gzip: PreferGzip = False,
-) -> None:
+@shared_option(GroupOptions, "platform")
+@shared_option(GroupOptions, "prefer_gzip")
+def digest(options: ReferenceOptions, *, platform: str | None, prefer_gzip: bool) -> None:
     """Print the digest of an image, or of its image for a platform.
 
     A registry is asked for the digest only, and the manifest is not verified. With --platform, and
@@ -258,29 +253,15 @@ def digest(
             write_text(found)
 
 
-SubjectOption = Annotated[
-    str | None,
-    typer.Option(
-        "--digest",
-        metavar="DIGEST",
-        help="List what refers to this manifest, not to the image itself.",
-        show_default=False,
-    ),
-]
-ArtifactTypeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--artifact-type", metavar="TYPE", help="List only this type.", show_default=False
-    ),
-]
-
-
 @with_reference
-def referrers(
-    options: ReferenceOptions,
-    subject: SubjectOption = None,
-    artifact_type: ArtifactTypeOption = None,
-) -> None:
+@click.option(
+    "--digest",
+    "subject",
+    metavar="DIGEST",
+    help="List what refers to this manifest, not to the image itself.",
+)
+@click.option("--artifact-type", metavar="TYPE", help="List only this type.")
+def referrers(options: ReferenceOptions, subject: str | None, artifact_type: str | None) -> None:
     """List what refers to an image: signatures, SBOMs, attestations.
 
     Prints the digest, artifact type and size of one referrer on a line.

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-import typer
+import click
 
 from asupplemented.errors import SourceError
 
@@ -27,7 +27,8 @@ def write_bytes(data: bytes) -> None:
     """Write to stdout and flush. Blocking.
 
     Raises:
-        typer.Exit: The reader closed the pipe. The program ends without a message, with code 1.
+        click.exceptions.Exit: The reader closed the pipe. The program ends without a message,
+            with code 1.
         SourceError: stdout cannot be written.
     """
     try:
@@ -35,7 +36,7 @@ def write_bytes(data: bytes) -> None:
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         _discard_stdout()
-        raise typer.Exit(1) from None
+        raise click.exceptions.Exit(1) from None
     except OSError as error:
         _discard_stdout()
         raise SourceError(f"cannot write to stdout: {error.strerror}") from error

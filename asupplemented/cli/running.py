@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import typer
+import click
 
 from asupplemented.cli.console import ConsoleReporter
 from asupplemented.cli.options import parse_creds
@@ -167,11 +167,11 @@ def running(
         hooks: Hooks of the session, besides those that report.
 
     Raises:
-        typer.Exit: The body failed or a signal ended it. The error is already on stderr.
+        click.exceptions.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
     if options.authfile is not None and not options.authfile.exists():
         message = f"there is no file {options.authfile}; asupplemented login writes one"
-        raise typer.BadParameter(message, param_hint="--authfile")
+        raise click.BadParameter(message, param_hint="--authfile")
     reporter = ConsoleReporter(verbose=options.verbose, quiet=options.quiet)
     creds = parse_creds(options)
     with reporting_errors(reporter), in_options(), _telling_of_options(options):
@@ -212,24 +212,24 @@ def reporting_errors(reporter: ConsoleReporter) -> Generator[None]:
         reporter: Writes the messages.
 
     Raises:
-        typer.Exit: The body failed or a signal ended it.
+        click.exceptions.Exit: The body failed or a signal ended it.
     """
     try:
         yield
     except KeyboardInterrupt:
         reporter.error("interrupted")
-        raise typer.Exit(128 + signal.SIGINT) from None
+        raise click.exceptions.Exit(128 + signal.SIGINT) from None
     except _Terminated:
         reporter.error("terminated")
-        raise typer.Exit(128 + signal.SIGTERM) from None
+        raise click.exceptions.Exit(128 + signal.SIGTERM) from None
     except SupplementedError as error:
         reporter.exception(error)
-        raise typer.Exit(exit_code(error)) from None
+        raise click.exceptions.Exit(exit_code(error)) from None
     except ExceptionGroup as errors:
         if errors.split((SupplementedError, OSError))[1] is not None:
             raise  # A bug: show its traceback.
         reporter.exception(errors)
-        raise typer.Exit(FAILED) from None
+        raise click.exceptions.Exit(FAILED) from None
 
 
 class _Terminated(Exception):  # noqa: N818 - like KeyboardInterrupt, it is no error

@@ -164,7 +164,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("package", ["typer", "rich"])
+@pytest.mark.parametrize("package", ["click", "rich"])
 def test_without_the_extra_the_remedy_is_told(package: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, package],
@@ -193,10 +193,11 @@ sys.stderr.write(" ".join(sys.modules))
 @pytest.mark.parametrize(
     ("arguments", "unused"),
     [
-        (("--version",), {"importlib.metadata", "rich", "aiohttp", "asupplemented.cli.options"}),
+        (("--version",), {"click", "rich", "asyncio", "asupplemented.errors"}),
+        (("--help",), {"rich", "asyncio", "asupplemented.errors", "asupplemented.cli.options"}),
         (
             ("digest", "LAYOUT"),
-            {"rich.progress", "aiohttp", "asupplemented.serve", "asupplemented.transfer"},
+            {"rich", "aiohttp", "aiofiles", "asupplemented.serve", "asupplemented.transfer"},
         ),
         (("tags", "--help"), {"aiohttp", "asupplemented.serve", "asupplemented.cache.layout"}),
     ],
