@@ -80,9 +80,11 @@ def blob(options: GroupOptions, digest: str, output: Path | None) -> None:
                 raise click.BadParameter(message, param_hint="--digest")
             blob = image.resolution.descriptor(found)
             progress(CopyPlanned(manifests=0, blobs=1, bytes=blob.size))
-            async with image.open_blob(found) as stream, open_output(session, output) as write:
+            # Only a cache gains from a fetch that others can join, and such a fetch tells less.
+            stream = image.open_blob(found, shared=session.cache is not None)
+            stream.on_progress(lambda received: progress(BlobAdvanced(blob, received)))
+            async with stream, open_output(session, output) as write:
                 async for chunk in stream:
-                    progress(BlobAdvanced(blob, stream.received))
                     if guarded and _CONTROLS.search(chunk) is not None:
                         message = (
                             "this blob is not text, and stdout is a terminal; write it to a file "

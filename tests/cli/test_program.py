@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import pty
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.testing import FakeRegistry, Stall
+from asupplemented.testing import FakeRegistry, Stall, build_image
 from tests.cli.conftest import AMD, ARM, TOP
 from tests.modules import ROOT
 
@@ -153,6 +155,50 @@ def test_bars_are_drawn_on_a_terminal_and_data_stays_clean(
     assert b"\x1b[" in drawn
     assert bar in drawn
     assert (b"copied 3 manifests and 5 blobs" in drawn) is copying
+
+
+BIG = build_image(layers=[{"data": random.Random(3).randbytes(3 * 2**20)}])
+"""One whose layer comes in several reads, and is smaller than what copies write in one step."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (("copy", "--to", "oci:{out}:app"), 2),
+        (("blob", "--digest", BIG.layers[0], "-o", "{out}"), 1),
+    ],
+)
+async def test_bars_move_with_the_bytes_and_ctrl_c_leaves_a_clean_screen(
+    tmp_path: Path, arguments: tuple[str, ...], lines: int
+) -> None:
+    command, *options = (each.format(out=tmp_path / "out") for each in arguments)
+    ours, theirs = pty.openpty()
+    async with FakeRegistry() as registry:
+        reference = registry.add("team/app", BIG)
+        registry.script(BIG.layers[0], Stall(after=2 * 2**20), forever=True)
+        # The terminal controls the program, so that it turns what is typed into a signal.
+        program = await asyncio.create_subprocess_exec(
+            *(*PROGRAM, command, reference, *options, "--no-tls-verify"),
+            cwd=ROOT,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            preexec_fn=lambda: os.login_tty(os.dup(theirs)),
+        )
+        os.close(theirs)
+        reading, drawn = read_terminal(ours), b""
+        while b"2.0 MiB of 3.0 MiB" not in drawn:
+            more = await asyncio.to_thread(next, reading, b"")
+            assert more, drawn
+            drawn += more
+        os.write(ours, b"\x03")
+        drawn += await asyncio.to_thread(b"".join, reading)
+        assert await program.wait() == 130
+    *_, end = drawn.split(b"\x1b[?25h")  # The cursor is shown again.
+    assert re.sub(rb"\x1b\[[\d;]*[mAK]", b"", end).strip() == b"error: interrupted"
+    assert end.count(b"\x1b[2K") == lines
+    assert not (tmp_path / "out").is_file()
 
 
 WITHOUT = """
