@@ -47,4 +47,4 @@ def show_screen(drawn: bytes) -> list[str]:
                 lines[row] = []
             case command, _:
                 assert command in "hlm", found  # modes and colours
-    return [text.rstrip() for text in map("".join, lines)]
+    return "\n".join("".join(line).rstrip() for line in lines).rstrip("\n").split("\n")

@@ -143,7 +143,10 @@ def test_bars_are_drawn_on_a_terminal_and_data_stays_clean(
 
 
 BIG = build_image(layers=[{"data": random.Random(3).randbytes(3 * 2**20)}])
-"""One whose layer comes in several reads, and is smaller than what copies write in one step."""
+"""One whose layer comes in several reads, and is held back until it is verified."""
+
+ON_TERMINAL = "import os, sys; os.login_tty(os.dup(0)); os.execv(sys.argv[1], sys.argv[1:])"
+"""Has a terminal control a program, so that it turns what is typed into a signal."""
 
 
 @pytest.mark.parametrize(
@@ -158,15 +161,14 @@ async def test_bars_move_with_the_bytes_and_ctrl_c_leaves_a_clean_screen(
     async with FakeRegistry() as registry:
         reference = registry.add("team/app", BIG)
         registry.script(BIG.layers[0], Stall(after=2 * 2**20), forever=True)
-        # The terminal controls the program, so that it turns what is typed into a signal.
         program = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", ON_TERMINAL),
             *(*PROGRAM, command, reference, *options, "--no-tls-verify"),
             cwd=ROOT,
             env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            preexec_fn=lambda: os.login_tty(os.dup(theirs)),
         )
         os.close(theirs)
         reading, drawn = read_terminal(ours), b""
@@ -177,7 +179,7 @@ async def test_bars_move_with_the_bytes_and_ctrl_c_leaves_a_clean_screen(
         os.write(ours, b"\x03")
         drawn += await asyncio.to_thread(b"".join, reading)
         assert await program.wait() == 130
-    assert show_screen(drawn) == ["error: interrupted", ""]
+    assert show_screen(drawn) == ["error: interrupted"]
     assert drawn.count(b"\x1b[?25l") == drawn.count(b"\x1b[?25h")  # The cursor is seen again.
     assert not (tmp_path / "out").is_file()
 
