@@ -58,6 +58,7 @@ def prefetch(options: GroupOptions, *, pin: bool) -> None:
         message = "there is no cache to fetch into; name its directory with --cache"
         raise click.BadParameter(message, param_hint="--cache")
     with running(options, make_cache(options)) as runner:
+        group = runner.complete(group)
         with runner.reporter.copy_progress() as progress:
 
             async def fetch(session: Session) -> PrefetchReport:

@@ -95,6 +95,7 @@ def blob(options: GroupOptions, digest: str, output: Path | None) -> None:
             return {"digest": found, "size": stream.received, "member": stream.member}
 
     with running(options, make_cache(options)) as runner:
+        group = runner.complete(group)
         drawing = runner.reporter.copy_progress() if _is_file(output) else nullcontext(_ignore)
         with drawing as progress:
             fetched = runner.run(lambda session: fetch(session, progress))
@@ -183,6 +184,7 @@ def copy(options: GroupOptions, destination: str | None, *, extras: bool) -> Non
         message = "--extras needs --select all or --select specific"
         raise click.BadParameter(message, param_hint="--extras")
     with running(options, make_cache(options)) as runner:
+        group = runner.complete(group)
         with runner.reporter.copy_progress() as progress:
             report = runner.run(
                 lambda session: copy_image(group, target, session, extras=extras, progress=progress)

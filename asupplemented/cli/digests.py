@@ -7,13 +7,30 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from asupplemented.errors import InstanceNotFoundError, InvalidDigestError
+from asupplemented.errors import (
+    InstanceNotFoundError,
+    InvalidDigestError,
+    NotFoundError,
+    SupplementedError,
+)
 from asupplemented.model.digest import ALGORITHMS, Digest
+from asupplemented.model.media_type import is_index
+from asupplemented.supplemented import SupplementedSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
-__all__ = ("DigestPrefix", "complete_digest", "parse_abbreviated")
+    from asupplemented.abc import Source
+    from asupplemented.session import Session
+    from asupplemented.supplemented import SupplementedReference
+
+__all__ = (
+    "DigestPrefix",
+    "complete_digest",
+    "complete_instances",
+    "list_manifests",
+    "parse_abbreviated",
+)
 
 _SHORTEST: Final = 4
 """Hex digits of the shortest abbreviation."""
@@ -79,3 +96,44 @@ def complete_digest(wanted: Digest | DigestPrefix, known: Collection[str]) -> Di
         message = f"{wanted.text} is ambiguous: it can mean {listed}{more}"
         raise click.BadParameter(message, param_hint=wanted.hint)
     return Digest(found[0])
+
+
+async def list_manifests(source: Source) -> list[str]:
+    """The digests of all manifests of an image, nested lists included."""
+    if isinstance(source, SupplementedSource):
+        return [*source.resolution.sources]
+    top = await source.get_manifest()
+    found: list[str] = [top.digest]
+    lists = [top] if top.is_index else []
+    while lists:
+        for entry in lists.pop().parse_index().manifests:
+            if entry.digest in found:
+                continue
+            found.append(entry.digest)
+            if is_index(entry.media_type or ""):
+                try:
+                    lists.append(await source.get_named(entry))
+                except NotFoundError:
+                    continue  # A sparse image names what it does not have.
+    return found
+
+
+async def complete_instances(
+    group: SupplementedReference, wanted: Sequence[Digest | DigestPrefix], session: Session
+) -> list[Digest]:
+    """The whole digests of instances that the members of a group list.
+
+    Raises:
+        InstanceNotFoundError: No instance begins like one of them.
+        click.BadParameter: Several do.
+        SupplementedError: A member cannot be read, and is not to be skipped.
+    """
+    known: list[str] = []
+    for number, reference in enumerate(group.references):
+        try:
+            async with reference.open(session) as source:
+                known += await list_manifests(source)
+        except SupplementedError:
+            if not number or group.unavailable == "raise":
+                raise
+    return [complete_digest(each, known) for each in wanted]

@@ -16,7 +16,12 @@ from asupplemented.abc import (
     reference_for,
 )
 from asupplemented.cli.caching import make_cache
-from asupplemented.cli.digests import DigestPrefix, complete_digest, parse_abbreviated
+from asupplemented.cli.digests import (
+    DigestPrefix,
+    complete_digest,
+    list_manifests,
+    parse_abbreviated,
+)
 from asupplemented.cli.options import (
     GroupOptions,
     ReferenceOptions,
@@ -31,7 +36,6 @@ from asupplemented.errors import (
     InstanceNotFoundError,
     LimitExceededError,
     ManifestError,
-    NotFoundError,
     SupplementedError,
 )
 from asupplemented.image import get_image, open_image
@@ -172,7 +176,7 @@ async def _find_entry(source: Source, instance: Digest | DigestPrefix) -> Descri
         click.BadParameter: It fits several.
     """
     if isinstance(instance, DigestPrefix):
-        instance = complete_digest(instance, await _list_manifests(source))
+        instance = complete_digest(instance, await list_manifests(source))
     top = await source.get_manifest()
     if not top.is_index:
         return instance
@@ -180,26 +184,6 @@ async def _find_entry(source: Source, instance: Digest | DigestPrefix) -> Descri
         return top.parse_index().find(instance)
     except (InstanceNotFoundError, ManifestError, LimitExceededError):
         return instance
-
-
-async def _list_manifests(source: Source) -> list[str]:
-    """The digests of all manifests of an image, nested lists included."""
-    if isinstance(source, SupplementedSource):
-        return [*source.resolution.sources]
-    top = await source.get_manifest()
-    found: list[str] = [top.digest]
-    lists = [top] if top.is_index else []
-    while lists:
-        for entry in lists.pop().parse_index().manifests:
-            if entry.digest in found:
-                continue
-            found.append(entry.digest)
-            if is_index(entry.media_type or ""):
-                try:
-                    lists.append(await source.get_named(entry))
-                except NotFoundError:
-                    continue  # A sparse image names what it does not have.
-    return found
 
 
 @with_reference
@@ -274,7 +258,7 @@ def referrers(options: ReferenceOptions, subject: str | None, artifact_type: str
             if named is None:
                 digest = (await image.get_manifest()).digest
             elif isinstance(named, DigestPrefix):
-                digest = complete_digest(named, await _list_manifests(image))
+                digest = complete_digest(named, await list_manifests(image))
             else:
                 digest = named
             return digest, await image.get_referrers(digest, artifact_type)

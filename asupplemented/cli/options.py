@@ -43,7 +43,6 @@ __all__ = (
     "as_usage_error",
     "digest_option",
     "parse_creds",
-    "parse_digest",
     "parse_platform",
     "with_group",
     "with_reference",
@@ -287,7 +286,9 @@ class GroupOptions(CommonOptions, CacheOptions):
         return (self.top, *self.supplements)
 
     def parse_group(self, *not_selecting: str) -> SupplementedReference:
-        """The group that the arguments describe.
+        """The group that the arguments describe, without instances that are abbreviated.
+
+        `CommandRunner.complete` adds these.
 
         Args:
             not_selecting: Options that do not select instances for this command. ``--instance``
@@ -321,19 +322,25 @@ class GroupOptions(CommonOptions, CacheOptions):
         group = self.parse_group(*not_selecting)
         return group if self.missing != "raise" else group.with_options(missing="skip")
 
+    def parse_instances(self) -> list[Digest | DigestPrefix]:
+        """The instances of ``--instance``.
+
+        Raises:
+            click.BadParameter: One of them is malformed.
+        """
+        return [parse_abbreviated(text, "--instance") for text in self.instances]
+
     def parse_instance(self) -> Digest | DigestPrefix | None:
         """The one manifest to read, None for the top's default one.
 
         Raises:
             click.BadParameter: Several are given, or the digest is malformed.
         """
-        if not self.instances:
-            return None
-        first, *others = self.instances
-        if others:
+        found = self.parse_instances()
+        if len(found) > 1:
             message = "this command reads one manifest, so --instance can be given once"
             raise click.BadParameter(message, param_hint="--instance")
-        return parse_abbreviated(first, "--instance")
+        return found[0] if found else None
 
     def parse_platform(self) -> Platform | None:
         """The platform given, None for that of this host.
@@ -375,7 +382,8 @@ class GroupOptions(CommonOptions, CacheOptions):
             case "system":
                 return SystemImage(platform, self.prefer_gzip)
             case "specific":
-                return SpecificImages([parse_digest(text, "--instance") for text in self.instances])
+                found = self.parse_instances()
+                return SpecificImages(each for each in found if not isinstance(each, DigestPrefix))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -433,19 +441,6 @@ def as_usage_error(hint: str) -> Generator[None]:
             yield
     except SupplementedError as error:
         raise click.BadParameter(str(error), param_hint=hint) from error
-
-
-def parse_digest(text: str, hint: str) -> Digest:
-    """Parse a whole digest that was given as the argument `hint`.
-
-    Raises:
-        click.BadParameter: It is malformed or abbreviated.
-    """
-    found = parse_abbreviated(text, hint)
-    if isinstance(found, DigestPrefix):
-        message = f"{text} is abbreviated; give the whole digest, as resolve --full prints it"
-        raise click.BadParameter(message, param_hint=hint)
-    return found
 
 
 def parse_creds(options: GroupOptions | ReferenceOptions) -> dict[str, Credential]:

@@ -23,7 +23,7 @@ def resolve(options: GroupOptions, *, full: bool) -> None:
     """
     group = options.parse_group()
     with running(options, make_cache(options)) as runner:
-        resolution = runner.run(group.resolve)
+        resolution = runner.run(runner.complete(group).resolve)
         if options.as_json:
             write_json(resolution.to_dict())
         else:
@@ -40,7 +40,7 @@ def explain(options: GroupOptions, digest: str) -> None:
     group = options.parse_group()
     wanted = parse_abbreviated(digest, "--digest")
     with running(options, make_cache(options)) as runner:
-        resolution = runner.run(group.resolve)
+        resolution = runner.run(runner.complete(group).resolve)
         known = [*resolution.sources, *resolution.blobs]
         explanation = resolution.explain(complete_digest(wanted, known))
         if options.as_json:

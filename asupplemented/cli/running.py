@@ -11,12 +11,13 @@ import asyncio
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 from asupplemented.cli.console import ConsoleReporter
+from asupplemented.cli.digests import DigestPrefix, complete_instances
 from asupplemented.cli.options import parse_creds
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import (
@@ -32,6 +33,7 @@ from asupplemented.errors import (
     VerificationError,
 )
 from asupplemented.events import Warned
+from asupplemented.model.index import SpecificImages
 from asupplemented.session import Session
 from asupplemented.supplemented.lookahead import is_unavailable
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, ReferenceOptions
     from asupplemented.model.credential import Credential
+    from asupplemented.supplemented import SupplementedReference
     from asupplemented.transports.registry.host_config import HostCredentials
 
 __all__ = (
@@ -126,6 +129,15 @@ class CommandRunner:
                 return await work(session)
 
         return asyncio.run(_run_until_terminated(in_session))
+
+    def complete(self, group: SupplementedReference) -> SupplementedReference:
+        """A group with the instances that its options abbreviate, for which its lists are read."""
+        wanted = self.options.parse_instances()
+        if not any(isinstance(each, DigestPrefix) for each in wanted):
+            return group
+        runner = replace(self, cache=None)
+        found = runner.run(lambda session: complete_instances(group, wanted, session))
+        return group.with_options(selection=SpecificImages(found))
 
     def _registry_access(self) -> tuple[HostCredentials | None, tuple[Setting, ...]]:
         """Credentials and configuration of this host, if a registry is asked."""
