@@ -45,6 +45,8 @@ class Option(click.Option):
         """What help adds in brackets."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
+        if "default" in extra and isinstance(self.default, float):
+            extra["default"] = f"{self.default:g}"
         return extra
 
 
