@@ -402,6 +402,10 @@ class ReferenceOptions(CommonOptions):
         """The reference as it was typed."""
         return (self.reference,)
 
+    def parse_instances(self) -> list[Digest | DigestPrefix]:
+        """Nothing: these commands select none."""
+        return []
+
     def hints_for_unavailable(self) -> tuple[str, ...]:
         """Nothing: these commands read one reference."""
         return ()
