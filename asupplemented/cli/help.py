@@ -7,8 +7,9 @@ options of the command and what it selects, and only names the shared ones, in g
 
 from __future__ import annotations
 
+import inspect
 import textwrap
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -153,6 +154,10 @@ _TRUE: Final = frozenset({"true", "t", "1"})
 
 class Command(click.Command):
     """A command whose help is grouped, and whose ``--tls-verify`` takes a value, as skopeo's."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*arguments, **settings)
+        self.help = inspect.cleandoc(self.help or "")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Handle ``--help-all`` and ``--tls-verify=BOOL``, and parse the rest."""
