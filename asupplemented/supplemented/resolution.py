@@ -158,7 +158,7 @@ class Resolution:
     """The plan of a group: which member serves which manifest and blob.
 
     Immutable; equal to another one if both say the same. Members are numbered by their position
-    in the argument list; the top is 0. The driver makes it; read one back with `from_json`.
+    in the argument list; the top is 0. It is made by opening a group; `from_json` reads one back.
     """
 
     def __init__(
@@ -329,6 +329,9 @@ class Resolution:
         Args:
             digest: Of the manifest or blob.
             prefer: See `candidates`.
+
+        Returns:
+            The explanation; its `str` is for people.
 
         Raises:
             InvalidDigestError: `digest` is no digest.

@@ -66,7 +66,7 @@ class RedisValues(AsyncResource):
     def from_url(
         cls, url: str, *, prefix: str = PREFIX, timeout: float = TIMEOUT, pause: float = PAUSE
     ) -> Self:
-        """Values in the Redis at a URL, as for `RedisLease.from_url`.
+        """Values in the Redis at a URL; for the arguments, see `RedisLease.from_url`.
 
         Raises:
             ConfigurationError: The URL is malformed, or the extra ``redis`` is not installed.
