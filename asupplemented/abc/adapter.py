@@ -60,7 +60,7 @@ class SourceAdapter(Protocol):
     """
 
     async def fetch_manifest(self, instance: Digest | None, /) -> RawManifest:
-        """Read the default manifest (None), or the one of a digest.
+        """Read the manifest of an instance, or the default one (None).
 
         Raises:
             ManifestNotFoundError: It is not there.
@@ -69,7 +69,9 @@ class SourceAdapter(Protocol):
         """
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close what is open."""
+        ...
 
 
 @runtime_checkable
@@ -151,6 +153,7 @@ class BlobFile:
 
     fd: int
     path: Path
+    """Its name, for errors and for programs that send files."""
     offset: int
     """Where the blob begins within the file."""
     size: int
@@ -250,7 +253,7 @@ class Batched(Protocol):
     def fetch_manifests(
         self, instances: Sequence[Digest], /
     ) -> Sequence[RawManifest | SupplementedError]:
-        """Read manifests by digest, one outcome each, in the order asked.
+        """Read the manifests of instances, one outcome each, in the order asked.
 
         Blocking: it is called in a worker thread, so that a whole batch costs one hop.
         """
@@ -336,7 +339,9 @@ class Named(Protocol):
 class Signed(Protocol):
     """Stores signatures beside manifests."""
 
-    async def fetch_signatures(self, instance: Digest | None, /) -> Sequence[Signature]: ...
+    async def fetch_signatures(self, instance: Digest | None, /) -> Sequence[Signature]:
+        """The signatures of an instance, or of the default manifest (None)."""
+        ...
 
 
 @runtime_checkable
@@ -346,7 +351,7 @@ class Referring(Protocol):
     async def fetch_referrers(
         self, subject: Digest, artifact_type: str | None, /
     ) -> Sequence[Descriptor]:
-        """See `Source.get_referrers`."""
+        """The manifests that refer to one; the arguments are those of `Source.get_referrers`."""
         ...
 
 
@@ -355,5 +360,5 @@ class LayersForCopy(Protocol):
     """Serves layers under digests other than those in the manifest (rule SR-06)."""
 
     async def layers_for_copy(self, instance: Digest | None, /) -> Sequence[Descriptor] | None:
-        """None if the manifest is right, else a full replacement list, base layer first."""
+        """All layers of an instance that replace those of its manifest; None if that is right."""
         ...

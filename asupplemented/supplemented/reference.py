@@ -220,7 +220,7 @@ class SupplementedReference:
         unknown: UnknownPolicy | None = None,
         prefer: Preference | None = None,
     ) -> SupplementedReference:
-        """The same members with other options, as in `supplement`; None keeps an option."""
+        """The same members with other options; None keeps an option. For each, see `supplement`."""
         return replace(
             self,
             selection=selection or self.selection,

@@ -186,7 +186,7 @@ class SupplementedSource(Source):
         return outcomes
 
     def trace_manifest(self, digest: Digest) -> ManifestTrace:
-        """Say where a manifest that was read comes from.
+        """Where a manifest that was read comes from, by its digest.
 
         Raises:
             InstanceNotFoundError: The group has no such manifest.
@@ -321,7 +321,7 @@ class SupplementedSource(Source):
         concurrency: int = 6,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
-        """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`.
+        """Fetch the image into the cache of the session; see `Source.prefetch`.
 
         The selection of the group is the default.
         """

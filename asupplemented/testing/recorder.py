@@ -38,7 +38,7 @@ def fits(match: Match, method: str | None, request: Request) -> bool:
 
 
 class Script:
-    """Turns for the requests that match, used in order.
+    """Turns for the requests that match, used in order. Made by `FakeRegistry.script`.
 
     Attributes:
         hits: Requests that used a turn.
@@ -65,7 +65,7 @@ class Script:
         return bool(self.remaining or self._forever) and fits(self._match, self._method, request)
 
     def apply(self, answer: Answer, request: Request) -> Answer:
-        """Apply the next turn to the correct answer to a request."""
+        """What the next turn makes of the correct answer to a request."""
         turn = self._turns[min(self.hits, len(self._turns) - 1)]
         self.hits += 1
         for fault in _as_sequence(turn):
