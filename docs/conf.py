@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sphinx.util import logging
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from generated import fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +27,8 @@ html_title = project
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 # links to headings are checked as links to pages are
 myst_heading_anchors = 3
@@ -54,6 +62,12 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", hide_colons, priority=400)
     app.connect("autodoc-process-docstring", show_colons, priority=600)
     app.connect("env-check-consistency", check_reference)
+    app.connect("source-read", fill_page)
+
+
+def fill_page(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """Put the parts that are made from the code into a page."""
+    source[0] = fill(source[0])
 
 
 def hide_colons(

@@ -1,4 +1,4 @@
-"""What docs/serve.md shows is so."""
+"""What the pages about running a registry show is so."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from asupplemented.errors import ConfigurationError
 from asupplemented.limits import GIB
 from asupplemented.serve.config import ServeConfig, load_config
 from asupplemented.serve.toml_file import choices, meta_of, tables
-from tests.modules import ROOT, code_blocks
+from tests.modules import code_blocks, read_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-GUIDE = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+GUIDE, SETTINGS = read_page("howto/serve.md"), read_page("reference/serve.md")
 
 
 def rows() -> Iterator[str]:
@@ -52,7 +52,7 @@ def default_of(field: msgspec.structs.FieldInfo) -> str:
 
 
 def test_the_table_of_settings_is_complete_and_true() -> None:
-    told = re.findall(r"^\| `[a-z_.]+` \| .* \|$", GUIDE, re.MULTILINE)
+    told = re.findall(r"^\| `[a-z_.]+` \| .* \|$", SETTINGS, re.MULTILINE)
     assert told == list(rows())
 
 
