@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.util import logging
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from generated import fill
+from docs.generated import fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +47,7 @@ autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
 
 USER_MODULES = (
     "asupplemented",
@@ -50,6 +55,11 @@ USER_MODULES = (
     *("asupplemented.testing", "asupplemented.transports", "asupplemented.web"),
 )
 """The modules that users import from; the reference has every public name of theirs."""
+
+MARKUP = re.compile(r"`|:\w+:|^(?:Args|Returns|Raises|Attributes):", re.MULTILINE)
+PROSE = re.compile(r"[a-z] [a-z]")
+FIELDS = frozenset({"Parameters", "Returns", "Raises", "Type", "Yields"})
+"""What napoleon makes of the sections of a docstring."""
 
 PLAIN = frozenset({"attribute", "data", "property"})
 COLON = "\N{RATIO}"
@@ -63,6 +73,8 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", show_colons, priority=600)
     app.connect("env-check-consistency", check_reference)
     app.connect("source-read", fill_page)
+    app.connect("doctree-read", tidy_entries)
+    app.connect("doctree-resolved", check_entries)
 
 
 def fill_page(_app: Sphinx, _page: str, source: list[str]) -> None:
@@ -87,6 +99,42 @@ def show_colons(
     """Undo `hide_colons`."""
     if what in PLAIN:
         lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+def tidy_entries(_app: Sphinx, tree: nodes.document) -> None:
+    """Remove the base that every class has, and links from builtins to attributes of their name."""
+    for link in list(tree.findall(addnodes.pending_xref)):
+        if link.get("reftarget") in vars(builtins) and link.get("refdomain") == "py":
+            short = link.next_node(addnodes.pending_xref_condition)
+            link.replace_self((link if short is None else short).children)
+    for paragraph in list(tree.findall(nodes.paragraph)):
+        if paragraph.astext() == "Bases: object":
+            paragraph.parent.remove(paragraph)
+
+
+def check_entries(_app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Warn of entries that say nothing, and of those that docutils or napoleon misread."""
+    for entry in tree.findall(addnodes.desc):
+        problem = find_problem(entry.next_node(addnodes.desc_content))
+        if problem:
+            name = entry.next_node(addnodes.desc_signature)
+            said = name.astext() if name else "an entry"
+            logging.getLogger(__name__).warning("%s: %s says %r", page, said, problem)
+
+
+def find_problem(content: nodes.Element | None) -> str | None:
+    """Text of an entry that still has markup, or a field that only a colon can have made."""
+    if content is None or not content.children:
+        return "nothing"
+    for paragraph in content.findall(nodes.paragraph):
+        for text in paragraph.findall(nodes.Text):
+            if not isinstance(text.parent, nodes.literal) and MARKUP.search(text):
+                return str(text)
+    for field in content.findall(nodes.field):
+        name, body = (each.astext() for each in field.children)
+        if name not in FIELDS or (name == "Type" and PROSE.search(body)):
+            return f"{name}: {body}"
+    return None
 
 
 def check_reference(_app: Sphinx, env: BuildEnvironment) -> None:

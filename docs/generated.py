@@ -15,27 +15,35 @@ from asupplemented.cli.help import EXAMPLES, GROUPS
 from asupplemented.cli.running import exit_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ("PARTS", "fill")
 
+PLACE: Final = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 SHOW_ALL: Final = "asupplemented.help.all"
 """The key by which a command is told to describe all of its options."""
 
 
 def fill(text: str) -> str:
     """Put the parts that are made from the code into a page."""
-    return re.sub(r"^<!-- generated: (\w+) -->$", lambda found: PARTS[found[1]](), text, flags=re.M)
+    return re.sub(
+        r"^<!-- generated: (\w+) -->$", lambda found: PARTS[found[1]](), text, flags=re.MULTILINE
+    )
 
 
 # Errors
 
 
 def draw_errors() -> str:
-    """The table of all errors, as a tree: what each means, and what it becomes elsewhere."""
-    rows = ["| Error | Also a | Meaning | HTTP | Exit |", "| --- | --- | --- | --- | --- |"]
-    rows.extend(map(_draw_error, _walk(errors.SupplementedError)))
-    return "\n".join(rows)
+    """The table of all errors, as a tree, with what each becomes for clients and for a shell."""
+    rows = ["| Error | Exit | HTTP |", "| --- | --- | --- |"]
+    return "\n".join([*rows, *map(_draw_error, _walk(errors.SupplementedError))])
+
+
+def draw_error_entries() -> str:
+    """The entries of all errors, in the order of the table."""
+    entries = [f".. autoexception:: {cls.__name__}" for cls in _walk(errors.SupplementedError)]
+    return "\n".join(["```{eval-rst}", ".. currentmodule:: asupplemented", "", *entries, "```"])
 
 
 def _walk(cls: type[errors.SupplementedError]) -> Iterator[type[errors.SupplementedError]]:
@@ -50,18 +58,9 @@ def _draw_error(cls: type[errors.SupplementedError]) -> str:
     if isinstance(example, errors.FailoverError):
         example.attempts = ()
     depth = sum(base.__module__ == errors.__name__ for base in cls.__mro__) - 1
-    also = [f"`{each.__name__}`" for each in cls.__bases__ if each.__module__ == "builtins"]
-    meaning = (cls.__doc__ or "").partition("\n")[0]
-    answer = f"{example.http_status} `{example.oci_error()['errors'][0]['code']}`"
-    name = "&emsp;" * depth + f"{{py:exc}}`~asupplemented.{cls.__name__}`"
-    cells = (name, ", ".join(also).replace("`Exception`", ""), _plain(meaning), answer)
-    return f"| {' | '.join(cells)} | {exit_code(example)} |"
-
-
-def _plain(text: str) -> str:
-    """Text of a docstring, whose code has two backticks, without ids of rules."""
-    text = re.sub(r" \(rules? [^)]*\)", "", text)
-    return text.replace("``", "`").replace("|", "\\|")
+    name = f"{'&nbsp;&nbsp;' * depth}{{py:exc}}`~asupplemented.{cls.__name__}`"
+    code = example.oci_error()["errors"][0]["code"]
+    return f"| {name} | {exit_code(example)} | {example.http_status} `{code}` |"
 
 
 # The command line
@@ -77,7 +76,7 @@ class _Recorder:
         self._name = ""
 
     @contextmanager
-    def section(self, name: str) -> Iterator[None]:
+    def section(self, name: str) -> Generator[None]:
         self._name = name
         yield
 
@@ -176,6 +175,7 @@ def _escape(text: str) -> str:
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "errors": draw_errors,
+    "error_entries": draw_error_entries,
     "commands": draw_commands,
 }
 """What a page may ask for, by name."""

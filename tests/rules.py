@@ -1,4 +1,4 @@
-"""The rules of docs/reference/rules.md, and the tests that prove them: ``python -m tests.rules [WORD...]``.
+"""The stated rules, and the tests that prove them: ``python -m tests.rules [WORD...]``.
 
 A rule has an id such as RES-06. Text cites it in this form. A test proves a rule by naming it: at
 the start of its name, without the hyphen (``test_RES06_...``, ``test_CONF_14_...``), or in the id

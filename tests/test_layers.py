@@ -277,7 +277,9 @@ def test_the_table_of_layers_in_the_docs_is_true() -> None:
     built = {(LAYERS[unit], unit.removeprefix(f"{PACKAGE}.")) for unit in found}
     planned = {(layer, unit.removeprefix(f"{PACKAGE}.")) for unit, layer in LAYERS.items()}
     assert built - drawn == set(), "what docs/explanation/architecture.md does not show"
-    assert drawn - planned == set(), "what docs/explanation/architecture.md shows elsewhere than LAYERS"
+    assert drawn - planned == set(), (
+        "what docs/explanation/architecture.md shows elsewhere than LAYERS"
+    )
 
 
 def test_packages_do_not_import_in_a_circle() -> None:

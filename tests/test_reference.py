@@ -8,6 +8,7 @@ import inspect
 import itertools
 import re
 import textwrap
+import types
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from asupplemented import errors
+from docs.generated import fill
 from tests.modules import PACKAGE, ROOT
 
 if TYPE_CHECKING:
@@ -77,6 +79,16 @@ def public_values() -> Iterator[tuple[str, Any]]:
                 yield f"{name}.{each}", getattr(module, each)
 
 
+PUBLIC: Final = frozenset(id(value) for _, value in public_values())
+
+
+def members_of(cls: type) -> Iterator[tuple[str, Any]]:
+    """What a class defines, and what it has from bases of the library that are not public."""
+    for base in cls.__mro__:
+        if base is cls or (base.__module__.startswith(PACKAGE) and id(base) not in PUBLIC):
+            yield from vars(base).items()
+
+
 def find_entries() -> Iterator[Entry]:
     """Functions, classes, and what public classes define, each by the first name that it has."""
     seen: set[int] = set()
@@ -88,7 +100,7 @@ def find_entries() -> Iterator[Entry]:
             yield Entry(name, value, inspect.unwrap(value))
         if inspect.isclass(value):
             yield Entry(name, value, value)
-            for key, member in vars(value).items():
+            for key, member in members_of(value):
                 function = member.fget if isinstance(member, property) else member
                 function = inspect.unwrap(getattr(function, "__func__", function))
                 if inspect.isfunction(function) and not key.startswith("_"):
@@ -154,11 +166,12 @@ def undescribed(entry: Entry) -> Iterator[str]:
     if not entry.doc.strip():
         yield "no docstring"
         return
+    summary, _, _ = entry.doc.partition("\nArgs:")
     for each in parameters(entry):
         said = described(entry, each.name)
         if not (said or each.name == "session" or ELSEWHERE.search(entry.doc)):
             yield f"argument {each.name}"
-        elif "float" in str(each.annotation) and not UNIT.search(said + entry.doc):
+        elif "float" in str(each.annotation) and not UNIT.search(said + summary):
             yield f"unit of {each.name}"
     if inspect.isclass(entry.value):
         return
@@ -199,3 +212,114 @@ def mentions(doc: str, name: str) -> bool:
     error = getattr(errors, name, None) or getattr(builtins, name, None)
     names = [name] if error is None else [each.__name__ for each in error.__mro__[:-3]]
     return any(re.search(rf"\b{each}\b", doc) for each in names)
+
+
+def entries_of(page: str) -> Iterator[str]:
+    """The full names that the directives of a page make entries for."""
+    module = ""
+    for kind, name in re.findall(r"^\.\. ([\w:]+):: ([\w.]+)$", page, re.MULTILINE):
+        if kind == "currentmodule":
+            module = name
+        elif kind == "automodule":
+            yield from (f"{name}.{each}" for each in import_module(name).__all__)
+        else:
+            yield name if name.startswith(PACKAGE) else f"{module}.{name}"
+
+
+def test_every_public_name_has_one_entry_in_the_reference() -> None:
+    pages = sorted((ROOT / "docs" / "reference").glob("*.md"))
+    found = {name for path in pages for name in entries_of(fill(path.read_text("utf-8")))}
+    shown = {id(resolve(name)) for name in found if not is_alias(resolve(name))}
+    missing = [
+        name for name, value in public_values() if name not in found and id(value) not in shown
+    ]
+    assert missing == []
+
+
+def resolve(name: str) -> object:
+    module, _, attribute = name.rpartition(".")
+    return getattr(import_module(module), attribute)
+
+
+def is_alias(value: object) -> bool:
+    """Whether a value has no identity of its own: numbers and texts of limits, unions of types."""
+    return isinstance(value, int | str | types.UnionType)
+
+
+def test_every_public_callable_says_what_it_takes_gives_and_raises() -> None:
+    assert len(ENTRIES) > 500
+    problems = {entry.name: list(undescribed(entry)) for entry in ENTRIES}
+    assert {name: problem for name, problem in problems.items() if problem} == {}
+
+
+def silent(size: int, rate: float) -> str:
+    """Does something."""
+    raise ValueError(size, rate)
+
+
+def half(size: int, rate: float) -> int | None:
+    """Count something.
+
+    Args:
+        size: In bytes.
+        rate: How fast.
+
+    Returns:
+        The count.
+    """
+    return size if rate else None
+
+
+def complete(size: int, rate: float) -> int | None:
+    """Count something.
+
+    Args:
+        size: In bytes.
+        rate: Bytes per second.
+
+    Returns:
+        The count; None if the rate is 0.
+
+    Raises:
+        LookupError: The size is negative.
+    """
+    if size < 0:
+        raise KeyError(size)
+    return size if rate else None
+
+
+class Holder:
+    """Holds something.
+
+    Args:
+        size: In bytes.
+    """
+
+    def __init__(self, size: int, other: int) -> None:
+        self.sum = size + other
+
+
+class Product(Holder):
+    """Holds something. Made by `complete`."""
+
+
+@pytest.mark.parametrize(
+    ("value", "problems"),
+    [
+        (
+            silent,
+            [
+                "argument size",
+                "argument rate",
+                "returns (str): Does something.",
+                "raises ValueError",
+            ],
+        ),
+        (half, ["unit of rate", "when it is None (int | None)"]),
+        (complete, []),
+        (Holder, ["argument other"]),
+        (Product, []),
+    ],
+)
+def test_what_a_docstring_lacks_is_found(value: Any, problems: list[str]) -> None:
+    assert list(undescribed(Entry(value.__name__, value, value))) == problems

@@ -230,7 +230,7 @@ class Lease(AsyncResource):
         Like closing, it raises no errors of the server.
 
         Returns:
-            False once the lease is lost: another host may be at work, too.
+            False once the lease is lost; another host may be at work, too.
         """
 
 

@@ -129,11 +129,11 @@ class Recorder:
         self._scripts.clear()
 
     def select_requests(self, match: Match = "*", *, method: str | None = None) -> list[Request]:
-        """The logged requests that match, as for `script`, in order of arrival."""
+        """The logged requests that match, in order of arrival; for `method`, see `script`."""
         return [request for request in self.requests if fits(match, method, request)]
 
     def count(self, match: Match = "*", *, method: str | None = None) -> int:
-        """How many logged requests match, as for `script`."""
+        """How many logged requests match; for `method`, see `script`."""
         return len(self.select_requests(match, method=method))
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:

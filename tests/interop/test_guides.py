@@ -18,7 +18,7 @@ from tests.interop.programs import find, run
 from tests.interop.reading import read_reference
 from tests.interop.servers import HOST, run_server
 from tests.interop.storage import Bucket, run_redis, run_s3
-from tests.modules import ROOT, code_blocks, read_page
+from tests.modules import code_blocks, read_page
 from tests.serve.clients import IMAGE, LARGE, Client
 from tests.serve.test_server import serving
 
