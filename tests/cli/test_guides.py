@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 Built: TypeAlias = "BuiltImage | BuiltIndex"
 
-GUIDES = "\n".join(
-    read_page(f"howto/{name}.md") for name in ("air-gap", "mirrors", "hosts", "clients", "fastapi")
-)
+PAGES = ("howto/air-gap.md", "howto/mirrors.md", "howto/hosts.md", "howto/clients.md")
+GUIDES = "\n".join(map(read_page, PAGES))
 AIRGAP, SLOW_LINE, MIRRORS, HOSTS, CONTAINERD = code_blocks(GUIDES, "toml")
 APP = "/v2/registry.example/team/app"
 NEXT = build_index([build_image("linux/amd64", [BASE, {"a": "2"}]), ARM])
