@@ -49,14 +49,22 @@ napoleon_numpy_docstring = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 
+PACKAGE = "asupplemented"
 USER_MODULES = (
-    "asupplemented",
-    *("asupplemented.abc", "asupplemented.limits", "asupplemented.telemetry"),
-    *("asupplemented.testing", "asupplemented.transports", "asupplemented.web"),
+    PACKAGE,
+    *(f"{PACKAGE}.{name}" for name in ("abc", "limits", "telemetry")),
+    *(f"{PACKAGE}.{name}" for name in ("testing", "transports", "web")),
 )
 """The modules that users import from; the reference has every public name of theirs."""
 
-MARKUP = re.compile(r"`|:\w+:|^(?:Args|Returns|Raises|Attributes):", re.MULTILINE)
+MARKUP = re.compile(r"`|:\w+:|^(?:Args|Returns|Raises|Attributes):|^Alias for field", re.MULTILINE)
+NAME = re.compile(
+    r"(?P<path>(?:asup(?:plemented)?\.)?(?:(?:abc|testing|telemetry|transports|web)\.)?)"
+    r"(?P<name>[A-Za-z_]\w+)(?P<field>(?:\.\w+)?)(?P<call>(?:\(.*\))?)"
+)
+SHORT = 36
+"""Characters of code that fit into a line of a narrow screen."""
+
 PROSE = re.compile(r"[a-z] [a-z]")
 FIELDS = frozenset({"Parameters", "Returns", "Raises", "Type", "Yields"})
 """What napoleon makes of the sections of a docstring."""
@@ -74,6 +82,7 @@ def setup(app: Sphinx) -> None:
     app.connect("env-check-consistency", check_reference)
     app.connect("source-read", fill_page)
     app.connect("doctree-read", tidy_entries)
+    app.connect("doctree-read", link_names)
     app.connect("doctree-resolved", check_entries)
 
 
@@ -112,6 +121,34 @@ def tidy_entries(_app: Sphinx, tree: nodes.document) -> None:
             paragraph.parent.remove(paragraph)
 
 
+def link_names(app: Sphinx, tree: nodes.document) -> None:
+    """Link code that is a public name, and keep short code on one line."""
+    page = app.env.docname
+    known = {name: f"{module}.{name}" for module, name in find_names()}
+    known |= {name: f"{PACKAGE}.{name}" for module, name in find_names() if module == PACKAGE}
+    if page.endswith("testing"):
+        known |= {name: target for name, target in known.items() if ".testing." in target}
+    for code in list(tree.findall(nodes.literal)):
+        text = code.astext()
+        if len(text) <= SHORT:
+            code["classes"].append("short")
+        found = NAME.fullmatch(text)
+        if found is None or isinstance(code.parent, nodes.reference | addnodes.pending_xref):
+            continue
+        target = known.get(found["name"])
+        if target is None or (found["name"].islower() and not (found["path"] or found["call"])):
+            continue
+        link = addnodes.pending_xref(
+            "",
+            refdomain="py",
+            reftype="obj",
+            refdoc=page,
+            reftarget=target + (found["field"] or ""),
+        )
+        code.replace_self(link)
+        link += code
+
+
 def check_entries(_app: Sphinx, tree: nodes.document, page: str) -> None:
     """Warn of entries that say nothing, and of those that docutils or napoleon misread."""
     for entry in tree.findall(addnodes.desc):
@@ -143,7 +180,7 @@ def check_reference(_app: Sphinx, env: BuildEnvironment) -> None:
     for module, name in find_names():
         value = getattr(import_module(module), name)
         home = f"{getattr(value, '__module__', module)}.{name}"
-        if anchors.isdisjoint({f"{module}.{name}", f"asupplemented.{name}", home}):
+        if anchors.isdisjoint({f"{module}.{name}", f"{PACKAGE}.{name}", home}):
             logging.getLogger(__name__).warning("the reference lacks %s.%s", module, name)
 
 

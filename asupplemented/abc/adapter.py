@@ -50,7 +50,9 @@ class RawManifest(NamedTuple):
     """Bytes as a source gave them, and the media type that it claims, None if it claims none."""
 
     raw: bytes
+    """The bytes, not verified."""
     media_type: str | None
+    """The media type that the source gave; None if it gave none."""
 
 
 class SourceAdapter(Protocol):

@@ -77,6 +77,7 @@ class Served(NamedTuple):
     """A part of a blob, and the source that served it."""
 
     reference: str
+    """The source, as text."""
     member: int | None
     """Member number, None outside of a group."""
     start: int

@@ -94,6 +94,7 @@ class CatalogEntry(NamedTuple):
     reference: str
     """The tag or digest that was asked for."""
     resolution: Resolution
+    """Which member serves what."""
     leases: int
     """Requests that use it."""
     stale: bool

@@ -66,14 +66,17 @@ class Instance(NamedTuple):
     """A manifest that can be served."""
 
     digest: Digest
+    """Its digest."""
     member: int
     """The member that serves it."""
     media_type: str
+    """Its media type."""
     size: int
     """Bytes of the manifest."""
     platform: Platform | None
     """The platform in the first list that names one; None if no list does."""
     is_index: bool
+    """Whether it is an index itself."""
     is_opaque: bool = False
     """Whether it is of an unknown type: bytes that name nothing."""
 
@@ -92,11 +95,15 @@ class Explanation(NamedTuple):
     """Which member serves a digest, which others could, and which rule decided."""
 
     digest: Digest
+    """What is explained."""
     kind: Literal["index", "image", "opaque", "blob"]
+    """What the digest names."""
     member: int
+    """The member that serves it."""
     manifest: Digest
     """For a blob, the manifest that decides; else the digest itself."""
     rule: str
+    """The rule that decided."""
     candidates: tuple[Candidate, ...]
     """Best first; the first one serves it."""
 

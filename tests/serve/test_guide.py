@@ -26,20 +26,20 @@ GUIDE, SETTINGS = read_page("howto/serve.md"), read_page("reference/serve.md")
 
 
 def rows() -> Iterator[str]:
-    """The rows of the table of settings, from the types and their annotations."""
+    """The list of settings, from the types and their annotations."""
     for table, kind in tables(ServeConfig):
         for field in msgspec.structs.fields(kind):
             key = f"{table}.{field.encode_name}" if table else field.encode_name
             meaning = meta_of(field).description or ""
             if words := [f"`{word}`" for word in choices(field)]:
                 meaning = f"{meaning.removesuffix('.')}: {', '.join(words[:-1])} or {words[-1]}."
-            yield f"| `{key}` | {default_of(field)} | {meaning} |"
+            yield f"- `{key}`{default_of(field)}: {meaning}"
 
 
 def default_of(field: msgspec.structs.FieldInfo) -> str:
     value = field.default
     if field.required:
-        return "has to be there"
+        return " (required)"
     if value is None or value is msgspec.NODEFAULT:
         return ""
     if meta_of(field).extra:
@@ -48,11 +48,11 @@ def default_of(field: msgspec.structs.FieldInfo) -> str:
         value = ", ".join(map(str, value))
     elif isinstance(value, float):
         value = int(value)
-    return f"`{json.dumps(value)}`"
+    return f" (default `{json.dumps(value)}`)"
 
 
-def test_the_table_of_settings_is_complete_and_true() -> None:
-    told = re.findall(r"^\| `[a-z_.]+` \| .* \|$", SETTINGS, re.MULTILINE)
+def test_the_list_of_settings_is_complete_and_true() -> None:
+    told = re.findall(r"^- `[a-z_.]+`.*$", SETTINGS, re.MULTILINE)
     assert told == list(rows())
 
 
