@@ -116,7 +116,7 @@ def find_commands() -> list[str]:
     """The commands of the library that pages and README show, without what a shell does."""
     texts = [*PAGES.values(), (ROOT / "README.md").read_text("utf-8")]
     blocks = [block for text in texts for block in code_blocks(text, "console")]
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
     shown = {line.partition(" < ")[0] for line in lines if line.startswith("$ asupplemented ")}
     return sorted(line.removeprefix("$ asupplemented ") for line in shown)
 

@@ -103,7 +103,7 @@ class Reader:
 
 def commands(block: str) -> Iterator[tuple[str, list[str]]]:
     """The commands of a block, each with the lines that it prints."""
-    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+    for part in re.split(r"^\$ ", block.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
         command, *said = part.splitlines()
         yield command, said
 

@@ -19,6 +19,8 @@ __all__ = ("ImageBuilder",)
 class ImageBuilder:
     """Builds images, and writes each one to a new directory.
 
+    `image`, `index` and `artifact` are `build_image`, `build_index` and `build_artifact`.
+
     Args:
         root: The parent of the directories. The caller removes it.
     """
