@@ -51,7 +51,10 @@ class SignaturePlaces(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RegistryLimits:
-    """Caps; each is the largest value that still passes. Sizes are bytes, times are seconds."""
+    """Caps; each is the largest value that still passes. Sizes are bytes, times are seconds.
+
+    `redirects` is how many one request follows.
+    """
 
     manifest: int = MAX_MANIFEST
     """One manifest."""
@@ -62,7 +65,6 @@ class RegistryLimits:
     header: int = 32 * KIB
     """One header field, or the status line; pre-signed locations are long (rule TLS-08)."""
     redirects: int = MAX_REDIRECTS
-    """Redirects that one request follows."""
     bodies: int = 6
     """Blobs read at the same time from one registry by one identity (rule RET-07)."""
     body_idle: float = 1.0
