@@ -7,10 +7,8 @@ import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import typer.main
-
 from asupplemented import errors
-from asupplemented.cli.app import app
+from asupplemented.cli.app import Program
 from asupplemented.cli.help import EXAMPLES, GROUPS
 from asupplemented.cli.running import exit_code
 
@@ -89,7 +87,7 @@ class _Recorder:
 
 def draw_commands() -> str:
     """All commands with their arguments and options, and then the options that they share."""
-    program: Any = typer.main.get_command(app)
+    program = Program("asupplemented")
     shared: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
     commands = "\n".join(_draw_group(program, "asupplemented", "##", shared))
     options = "\n\n".join(

@@ -7,10 +7,9 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-import typer.main
 
 import asupplemented as asup
-from asupplemented.cli.app import app
+from asupplemented.cli.app import Program
 from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
 from tests.modules import ROOT, code_blocks, read_page
 
@@ -123,7 +122,7 @@ def find_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", find_commands())
 def test_every_command_that_a_page_shows_is_understood(command: str) -> None:
-    program: Any = typer.main.get_command(app)
+    program: Any = Program("asupplemented")
     name, *arguments = shlex.split(command)
     parsed = program.get_command(program.context_class(program), name)
     parsed.make_context(name, arguments)
