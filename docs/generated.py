@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ class _Recorder:
 
 def draw_commands() -> str:
     """All commands with their arguments and options, and then the options that they share."""
-    program = Program("asupplemented")
+    program = Program(name="asupplemented")
     shared: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
     commands = "\n".join(_draw_group(program, "asupplemented", "##", shared))
     options = "\n\n".join(
@@ -158,7 +159,7 @@ def _draw_rows(rows: Iterable[tuple[str, str]]) -> str:
 
 def _draw_help(text: str | None) -> str:
     """The help of a command as Markdown: what is indented is code."""
-    paragraphs = (text or "").replace("\b\n", "").split("\n\n")
+    paragraphs = inspect.cleandoc(text or "").replace("\b\n", "").split("\n\n")
     return "\n\n".join(
         f"```text\n{textwrap.dedent(each)}\n```" if each.startswith("  ") else _escape(each)
         for each in paragraphs

@@ -122,7 +122,7 @@ def find_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", find_commands())
 def test_every_command_that_a_page_shows_is_understood(command: str) -> None:
-    program: Any = Program("asupplemented")
+    program: Any = Program(name="asupplemented")
     name, *arguments = shlex.split(command)
     parsed = program.get_command(program.context_class(program), name)
     parsed.make_context(name, arguments)
