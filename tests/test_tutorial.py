@@ -32,6 +32,9 @@ STEP: Final = re.compile(
 SERVERS: Final = {"asupplemented serve": "registry", "python3 proxy.py": "proxy"}
 """How the commands begin that go on until they are stopped."""
 
+ENVIRONMENT: Final = {"NO_COLOR": "1", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+"""Bytecode is kept, for many interpreters start."""
+
 
 class Reader:
     """Does what the page says, in a directory, with ports of its own."""
@@ -68,7 +71,7 @@ class Reader:
             subprocess.Popen(
                 [sys.executable, *known[arguments[0]], *arguments[1:]],
                 cwd=self._directory,
-                env={**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(ROOT)},
+                env={**os.environ, **ENVIRONMENT, "PYTHONPYCACHEPREFIX": str(self._directory)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -120,6 +123,7 @@ def unused_port() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     with ExitStack() as stack:
         reader = Reader(tmp_path, stack)
