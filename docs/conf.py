@@ -128,25 +128,30 @@ def link_names(app: Sphinx, tree: nodes.document) -> None:
     known |= {name: f"{PACKAGE}.{name}" for module, name in find_names() if module == PACKAGE}
     if page.endswith("testing"):
         known |= {name: target for name, target in known.items() if ".testing." in target}
+
+    def find_target(text: str) -> str | None:
+        found = NAME.fullmatch(text)
+        target = None if found is None else known.get(found["name"])
+        if found is None or target is None:
+            return None
+        if found["name"].islower() and not (found["path"] or found["call"]):
+            return None  # as likely a word, or a command
+        return f"{target}{found['field']}"
+
+    for link in tree.findall(addnodes.pending_xref):
+        if link.get("reftype") == "obj":
+            link["reftarget"] = find_target(link["reftarget"]) or link["reftarget"]
     for code in list(tree.findall(nodes.literal)):
         text = code.astext()
         if len(text) <= SHORT:
             code["classes"].append("short")
-        found = NAME.fullmatch(text)
-        if found is None or isinstance(code.parent, nodes.reference | addnodes.pending_xref):
-            continue
-        target = known.get(found["name"])
-        if target is None or (found["name"].islower() and not (found["path"] or found["call"])):
-            continue
-        link = addnodes.pending_xref(
-            "",
-            refdomain="py",
-            reftype="obj",
-            refdoc=page,
-            reftarget=target + (found["field"] or ""),
-        )
-        code.replace_self(link)
-        link += code
+        target = find_target(text)
+        if target and not isinstance(code.parent, nodes.reference | addnodes.pending_xref):
+            link = addnodes.pending_xref(
+                "", refdomain="py", reftype="obj", refdoc=page, reftarget=target
+            )
+            code.replace_self(link)
+            link += code
 
 
 def check_entries(_app: Sphinx, tree: nodes.document, page: str) -> None:
