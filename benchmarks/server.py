@@ -5,9 +5,11 @@ where it listens and what it holds, then serves until it is terminated. Clients 
 one benchmark should not share an interpreter: `serve` runs it in a process of its own.
 
 It holds, under the repository ``bench``: ``all``, an index of so many images with manifests of
-1.5 KiB; ``single-0``, ``single-1``, ...: one such image each; and, where a file is given, ``file``,
-an image whose layer is that file, sent with sendfile. It tells at ``/sent`` how often it was. It
-knows no ranges, no access and no faults.
+1.5 KiB; ``half-0`` and ``half-1``, indexes of half of them each; ``single-0``, ``single-1``, ...:
+one such image each; and, where a file is given, ``file``, an image whose layer is that file, sent
+with sendfile. It tells at ``/sent`` how often it was. To be copied are ``small``, an index of
+images with a layer of 2 KiB each, and ``large``, an image whose layers are files. It knows no
+ranges, no access and no faults.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import json
 import ssl
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, cast
 from urllib.request import urlopen
@@ -37,6 +39,10 @@ __all__ = ("Holding", "LeanRegistry", "Offer", "build_padded_image", "hold", "ma
 
 REPOSITORY = "bench"
 MANIFEST_BYTES = 1536
+LAYER_BYTES = 2048
+"""Bytes of a layer of ``small``."""
+BACKLOG = 2048
+"""Connections that may be made at the same moment; of more, Linux delays some by a second."""
 TLS_RECORD = b"\x16"
 """How a TLS handshake begins: a client that tries it on this plain server is told at once."""
 SENT = b"/sent"
@@ -97,11 +103,13 @@ class Holding:
     singles: int
     file: Path | None
     blob: str | None
+    files: Mapping[bytes, tuple[str, Path]] = field(default_factory=dict[bytes, tuple[str, Path]])
+    """Target to digest and file: the layers of ``large``."""
 
     @property
     def file_target(self) -> bytes:
         """What asks for the file."""
-        return f"/v2/{REPOSITORY}/blobs/{self.blob}".encode()
+        return _blob_target(str(self.blob))
 
 
 def build_padded_image(number: int) -> BuiltImage:
@@ -112,36 +120,78 @@ def build_padded_image(number: int) -> BuiltImage:
     return build_image(layers=layers, annotations=notes | {"bench.padding": "." * short})
 
 
-def hold(instances: int, *, singles: int = 0, file: Path | None = None) -> Holding:
+def hold(
+    instances: int,
+    *,
+    singles: int = 0,
+    file: Path | None = None,
+    small: int = 0,
+    large: Sequence[Path] = (),
+) -> Holding:
     """Make every answer.
 
     Args:
         instances: Images in the index.
         singles: Images on their own.
         file: Becomes the blob; it is hashed here.
+        small: Images in ``small``.
+        large: The layers of ``large``; they are hashed here.
     """
     images = [build_padded_image(number) for number in range(instances)]
     answers = {b"/v2/": (_head("application/json", 2), b"{}")}
     answers |= _answer_manifest("all", build_index(images))
+    for half, part in enumerate((images[: instances // 2], images[instances // 2 :])):
+        answers |= _answer_manifest(f"half-{half}", build_index(part))
     for image in images:
         answers |= _answer_manifest(image.digest, image)
     for number in range(singles):
         answers |= _answer_manifest(f"single-{number}", build_padded_image(instances + number))
-    for digest, data in images[0].blobs.items() if images else ():
-        head = _head("application/octet-stream", len(data), digest)
-        answers[f"/v2/{REPOSITORY}/blobs/{digest}".encode()] = (head, data)
+    if images:
+        answers |= _answer_blobs(images[0])
     digests = tuple(image.digest for image in images)
     blob = None if file is None else _hash_file(file)
     if file is not None and blob is not None:
-        answers |= _answer_manifest("file", _name_layer(blob, file.stat().st_size))
-    return Holding(answers, digests, singles, file, blob)
+        answers |= _answer_manifest("file", _name_layers({blob: file}))
+    if small:
+        answers |= _answer_small(small)
+    layers = {_hash_file(path): path for path in large}
+    if layers:
+        built = _name_layers(layers)
+        answers |= _answer_manifest("large", built) | _answer_blobs(built)
+    files = {_blob_target(digest): (digest, path) for digest, path in layers.items()}
+    return Holding(answers, digests, singles, file, blob, files)
 
 
-def _name_layer(digest: Digest, size: int) -> Built:
-    """An image with one layer, whose bytes are not at hand."""
+def _answer_small(count: int) -> dict[bytes, tuple[bytes, bytes]]:
+    """An index of images, no two of which share a blob."""
+    images = [
+        build_image(layers=[number.to_bytes(4) * (LAYER_BYTES // 4)]) for number in range(count)
+    ]
+    answers = _answer_manifest("small", build_index(images))
+    for image in images:
+        answers |= _answer_manifest(image.digest, image) | _answer_blobs(image)
+    return answers
+
+
+def _answer_blobs(image: Built) -> dict[bytes, tuple[bytes, bytes]]:
+    return {
+        _blob_target(digest): (_head("application/octet-stream", len(data), digest), data)
+        for digest, data in image.blobs.items()
+    }
+
+
+def _blob_target(digest: str) -> bytes:
+    return f"/v2/{REPOSITORY}/blobs/{digest}".encode()
+
+
+def _name_layers(files: Mapping[Digest, Path]) -> Built:
+    """An image with layers whose bytes are not at hand."""
     image = build_image(layers=[b"layer"])
     value = json.loads(image.raw)
-    value["layers"][0] |= {"digest": digest, "size": size}
+    [layer] = value["layers"]
+    value["layers"] = [
+        layer | {"digest": digest, "size": path.stat().st_size} for digest, path in files.items()
+    ]
     raw = json.dumps(value).encode()
     return replace(image, raw=raw, digest=Digest.of(raw))
 
@@ -195,7 +245,9 @@ class LeanRegistry:
         if self._certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self._certificate)
-        self._server = await loop.create_server(self._accept, "127.0.0.1", self._port, ssl=context)
+        self._server = await loop.create_server(
+            self._accept, "127.0.0.1", self._port, ssl=context, backlog=BACKLOG
+        )
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -265,7 +317,12 @@ class _Connection(asyncio.Protocol):
     def _answer(self, request: bytes) -> None:
         method, target, _ = request.split(b" ", 2)
         if target == self._holding.file_target and self._holding.file is not None:
-            self._send_file(self._holding.file, bodiless=method == b"HEAD")
+            self._registry.sent += method != b"HEAD"
+            self._send_file(self._holding.file, self._holding.blob, bodiless=method == b"HEAD")
+            return
+        if target in self._holding.files:
+            digest, path = self._holding.files[target]
+            self._send_file(path, digest, bodiless=method == b"HEAD")
             return
         if target == SENT:
             count = str(self._registry.sent).encode()
@@ -277,14 +334,13 @@ class _Connection(asyncio.Protocol):
         else:
             self._transport.write(answer[0] if method == b"HEAD" else answer[0] + answer[1])
 
-    def _send_file(self, file: Path, *, bodiless: bool) -> None:
+    def _send_file(self, file: Path, digest: str | None, *, bodiless: bool) -> None:
         opened = file.open("rb")
         size = file.stat().st_size
-        self._transport.write(_head("application/octet-stream", size, self._holding.blob))
+        self._transport.write(_head("application/octet-stream", size, digest))
         if bodiless:
             opened.close()
             return
-        self._registry.sent += 1
         self._sending = asyncio.get_running_loop().create_task(self._stream(opened))
 
     async def _stream(self, opened: BinaryIO) -> None:
@@ -299,6 +355,8 @@ def serve(
     singles: int = 0,
     latency: float = 0.0,
     file: Path | None = None,
+    small: int = 0,
+    large: Sequence[Path] = (),
     certificate: Path | None = None,
 ) -> Generator[Offer]:
     """Run the registry in a process of its own, until the block is left.
@@ -306,7 +364,8 @@ def serve(
     Arguments as `hold` and `LeanRegistry`.
     """
     command = [sys.executable, "-m", "benchmarks.server", f"--instances={instances}"]
-    command += [f"--singles={singles}", f"--latency={latency}"]
+    command += [f"--singles={singles}", f"--latency={latency}", f"--small={small}"]
+    command += [f"--large={path}" for path in large]
     if file is not None:
         command.append(f"--blob={file}")
     if certificate is not None:
@@ -334,9 +393,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--blob", type=Path, help="a file to serve as a blob")
+    parser.add_argument("--small", type=int, default=0, help="images in the index to copy")
+    parser.add_argument(
+        "--large", type=Path, action="append", default=[], help="a layer of the image to copy"
+    )
     parser.add_argument("--certificate", type=Path, help="a certificate and its key, for TLS")
     options = parser.parse_args(arguments)
-    holding = hold(options.instances, singles=options.singles, file=options.blob)
+    holding = hold(
+        options.instances,
+        singles=options.singles,
+        file=options.blob,
+        small=options.small,
+        large=options.large,
+    )
     registry = LeanRegistry(
         holding, latency=options.latency, port=options.port, certificate=options.certificate
     )
