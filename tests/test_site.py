@@ -116,7 +116,9 @@ def find_commands() -> list[str]:
     texts = [*PAGES.values(), (ROOT / "README.md").read_text("utf-8")]
     blocks = [block for text in texts for block in code_blocks(text, "console")]
     lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
-    shown = {line.partition(" < ")[0] for line in lines if line.startswith("$ asupplemented ")}
+    shown = {
+        re.split(" [<>|] ", line)[0] for line in lines if re.match(r"\$ asupplemented \w", line)
+    }
     return sorted(line.removeprefix("$ asupplemented ") for line in shown)
 
 
