@@ -93,6 +93,14 @@ class Workers(AsyncResource):
         """
         return await _result(self.submit(func))
 
+    async def wait(self, future: Future[T]) -> T:
+        """Wait for a call that `submit` has started. It goes on if the caller is cancelled.
+
+        Raises:
+            ClosedError: The session was closed before the call could begin.
+        """
+        return await _result(future, lasting=True)
+
     async def aclose(self) -> None:
         """Wait for the calls that are running, and end the threads; the queue is dropped."""
         # In three steps, so that the event loop is never blocked: empty the queue, wait for what
