@@ -123,7 +123,7 @@ def test_all_names_what_exists() -> None:
     assert {name: wrong for name in PUBLIC if (wrong := absent(name))} == {}
 
 
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 FOR_USERS = frozenset(
     {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("abc", "limits", "testing", "web"))}
