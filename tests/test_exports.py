@@ -152,6 +152,21 @@ def test_the_public_names_are_sorted_and_are_what_users_type() -> None:
     assert raised.union(NAMES).difference(package.__all__) == set()
 
 
+def test_the_names_that_are_imported_on_use_are_those_that_type_checkers_see() -> None:
+    package = importlib.import_module(PACKAGE)
+    declared = {
+        alias.asname or alias.name: (node.module or "", alias.name)
+        for node in ast.walk(ast.parse(PUBLIC[PACKAGE].source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE)
+        for alias in node.names
+    }
+    assert set(package.__all__) <= set(declared)
+    for name, (module, original) in declared.items():
+        home = importlib.import_module(module)
+        assert getattr(package, name) is getattr(home, original), name
+    assert set(package.__all__) <= set(dir(package))
+
+
 @pytest.mark.parametrize(
     ("source", "fault"),
     [

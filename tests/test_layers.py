@@ -67,7 +67,7 @@ THIRD_PARTY: dict[str, frozenset[str]] = {
     "asupplemented._pytest": frozenset({"pytest", "pytest_asyncio"}),
     "asupplemented.aio": frozenset({"aiofiles"}),
     "asupplemented.cache": frozenset({"obstore", "redis"}),
-    "asupplemented.cli": frozenset({"aiofiles", "rich", "typer"}),
+    "asupplemented.cli": frozenset({"aiofiles", "click", "rich"}),
     "asupplemented.credentials": frozenset({"aiofiles", "msgspec"}),
     "asupplemented.image": frozenset({"msgspec"}),
     "asupplemented.oci_layout": frozenset({"msgspec"}),

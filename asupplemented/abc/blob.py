@@ -168,7 +168,11 @@ class BlobStream(AsyncResource):
 
     @abc.abstractmethod
     def on_progress(self, callback: Callable[[int], None]) -> None:
-        """Call `callback` with `received` after each chunk. It must be quick and must not raise."""
+        """Call `callback` with the bytes that have come, whenever more come.
+
+        Bytes count that are held back until the blob is verified. If another source begins it
+        again, they count from 0 again. The callback must be quick and must not raise.
+        """
 
     def __aiter__(self) -> Self:
         return self
