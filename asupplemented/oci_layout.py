@@ -119,10 +119,10 @@ class LayoutStore:
         """Where a blob or manifest is, or would be (rule OC-03)."""
         return f"{self.blobs}/{digest.algorithm}/{digest.encoded}"
 
-    def blob_name(self, digest: Digest) -> str:
-        """The same path, from `blob_root` on."""
-        below = "blobs/" if self.blobs == self.root / "blobs" else ""
-        return f"{below}{digest.algorithm}/{digest.encoded}"
+    @property
+    def blob_prefix(self) -> str:
+        """What leads from `blob_root` to ``<algorithm>/<hex>``."""
+        return "blobs/" if self.blobs == self.root / "blobs" else ""
 
     def is_marked(self) -> bool:
         """Whether there is a file ``oci-layout``; its content is not read."""

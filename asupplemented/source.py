@@ -46,7 +46,7 @@ from asupplemented.errors import (
     UnsupportedOperationError,
 )
 from asupplemented.events import ManifestFetched
-from asupplemented.limits import MAX_MANIFEST
+from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest, UnreadManifest
@@ -330,10 +330,11 @@ class VerifiedSource(Source):
     ) -> Manifest:
         began = perf_counter()
         with _located(self._reference, expected):
-            kept = await self._find_kept(expected)
+            kept = await self._find_kept(expected) if expected and self._caches else None
             if kept is None:
-                raw = await self._adapter.fetch_manifest(instance)
-                manifest = await self._off_loop(raw, partial(verify_manifest, raw, expected, size))
+                manifest = await self._read(
+                    instance, lambda raw: verify_manifest(raw, expected, size)
+                )
             else:
                 manifest = kept
                 _check_size(manifest.size, size)  # The cache has verified all else.
@@ -346,10 +347,9 @@ class VerifiedSource(Source):
     async def _fetch_unread(self, digest: Digest) -> UnreadManifest:
         began = perf_counter()
         with _located(self._reference, digest):
-            kept = await self._find_kept(digest)
+            kept = await self._find_kept(digest) if self._caches else None
             if kept is None:
-                raw = await self._adapter.fetch_manifest(digest)
-                unread = await self._off_loop(raw, partial(verify_unread, raw, digest))
+                unread = await self._read(digest, lambda raw: verify_unread(raw, digest))
             else:
                 unread = UnreadManifest(kept.raw, kept.media_type, digest)
         self._check_open()  # the source may have been closed while the adapter read
@@ -366,18 +366,20 @@ class VerifiedSource(Source):
     def _caches(self) -> bool:
         return self._session.cache is not None and not self.has_files
 
-    async def _off_loop(self, raw: RawManifest, verify: Callable[[], T]) -> T:
+    async def _read(self, instance: Digest | None, verify: Callable[[RawManifest], T]) -> T:
+        """Read a manifest from the adapter, and verify it, a large one in a thread."""
+        raw = await self._adapter.fetch_manifest(instance)
         try:
-            return await run_by_size(self._session, len(raw.raw), verify)
+            if len(raw.raw) > OFFLOAD_BYTES:
+                return await run_blocking(self._session, verify, raw)
+            return verify(raw)
         except SupplementedError as error:
             if isinstance(self._adapter, Scrubbing):
                 self._adapter.scrub(error)
             raise
 
-    async def _find_kept(self, digest: Digest | None) -> Manifest | None:
+    async def _find_kept(self, digest: Digest) -> Manifest | None:
         """The manifest as the cache has it from here, None if it does not."""
-        if digest is None or not self._caches:
-            return None
         from asupplemented.cache.manifests import find_manifest
 
         return await find_manifest(self._session, digest, self._place)
@@ -451,7 +453,7 @@ class VerifiedSource(Source):
     ) -> None:
         if cached:
             self._from_cache.add(manifest.digest)
-        else:
+        elif self._from_cache:
             self._from_cache.discard(manifest.digest)
         if not self._session.observed:
             return

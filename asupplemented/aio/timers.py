@@ -29,7 +29,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ("MinRate", "WaitTimer", "WaitTimers", "time_limit")
+__all__ = ("MinRate", "WaitTimer", "WaitTimers", "running_task", "time_limit")
+
+
+def running_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[object]:
+    """The task that runs.
+
+    Args:
+        loop: Its event loop; passing it saves a look-up.
+
+    Raises:
+        RuntimeError: No task is running.
+    """
+    task: asyncio.Task[object] | None = asyncio.current_task(loop)
+    if task is None:
+        message = "send requests from within a task"
+        raise RuntimeError(message)
+    return task
 
 
 class time_limit:  # noqa: N801 - it is used as a function, like `asyncio.timeout`
@@ -183,6 +199,10 @@ class WaitTimers:
         self._expired.discard(task)
         task.uncancel()
         return True
+
+    def give_up(self, what: str) -> SourceTimeoutError:
+        """The error for a wait that lasted too long."""
+        return SourceTimeoutError(f"{what} took longer than {self._seconds} s")
 
     def close(self) -> None:
         """Cancel the timer, and watch no wait any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ("Descriptor",)
 
 INT64_MAX: Final = 2**63 - 1
+
+Size = Annotated[int, msgspec.Meta(ge=0)]
+"""A size in bytes. The exact way of `strict_json` reads a negative one as None."""
 
 
 class Descriptor(
@@ -33,8 +36,8 @@ class Descriptor(
     Attributes:
         media_type: None if the document does not say.
         digest: As written; "" if the document does not say.
-        size: Bytes, or None if the document does not say. A negative number says nothing; it is
-            stored as None (rule C-08).
+        size: Bytes, or None if the document does not say. A negative number in a document says
+            nothing, and is read as None (rule C-08).
         platform: The platform of the content, or None.
         urls: Other locations of the content, in order of preference.
         annotations: Strings by name; empty if there are none.
@@ -44,16 +47,12 @@ class Descriptor(
 
     media_type: str | None = None
     digest: str = ""
-    size: int | None = None
+    size: Size | None = None
     platform: Platform | None = None
     urls: tuple[str, ...] = ()
     annotations: Mapping[str, str] = {}
     artifact_type: str | None = None
     data: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.size is not None and self.size < 0:
-            msgspec.structs.force_setattr(self, "size", None)
 
     def __hash__(self) -> int:
         # Annotations cannot be hashed; equal descriptors have equal digests anyway.

@@ -11,7 +11,7 @@ from asupplemented.errors import InvalidDigestError, UnsupportedDigestError, exc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("ALGORITHMS", "Digest", "Hasher", "check_digests")
+__all__ = ("ALGORITHMS", "Digest", "Hasher", "check_digests", "parse_digests")
 
 ALGORITHMS: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 """The known algorithms, each with the number of hex digits that its digests have (rule D-02)."""
@@ -111,13 +111,27 @@ def check_digests(texts: Sequence[str]) -> None:
     Raises:
         InvalidDigestError: For the first one that is none.
     """
-    if set(map(len, texts)) == {_LENGTH}:
-        lines = ("\n" + "\n".join(texts)).encode("utf-8", "replace")
-        rest = b"\nsh:" * len(texts)
-        if lines.translate(None, _HEX) == rest and lines.count(b"\nsha256:") == len(texts):
-            return
+    count = len(texts)
+    lines = ("\n" + "\n".join(texts)).encode("utf-8", "replace")
+    if (
+        lines[:: _LENGTH + 1] == b"\n" * count  # so all lines are as long
+        and len(lines) == count * (_LENGTH + 1)
+        and lines.translate(None, _HEX) == b"\nsh:" * count
+        and lines.count(b"\nsha256:") == count
+    ):
+        return
     for text in texts:
         Digest(text)
+
+
+def parse_digests(texts: Sequence[str]) -> list[Digest]:
+    """The `Digest` of each text, checked in one sweep.
+
+    Raises:
+        InvalidDigestError: For the first one that is none.
+    """
+    check_digests(texts)
+    return [str.__new__(Digest, text) for text in texts]
 
 
 def _refusal(text: str) -> InvalidDigestError:

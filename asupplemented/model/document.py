@@ -7,7 +7,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from asupplemented.errors import AmbiguousManifestError, LimitExceededError
-from asupplemented.limits import MAX_LAYERS
+from asupplemented.limits import MAX_JSON_VALUES, MAX_LAYERS
 from asupplemented.model import strict_json
 from asupplemented.model.descriptor import INT64_MAX, Descriptor
 from asupplemented.model.strict_json import Json, fold
@@ -24,6 +24,7 @@ __all__ = (
     "find_foreign",
     "read",
     "read_head",
+    "read_quickly",
 )
 
 _WHAT: Final = "manifest"
@@ -72,6 +73,11 @@ class Head(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str | None = None
     signed: bool = False
 
+    @classmethod
+    def of(cls, document: Document) -> Head:
+        """The head of a document that was read, which cannot have signatures."""
+        return cls(document.schema_version, document.media_type)
+
 
 class _QuickHead(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: Integer | None = None
@@ -102,6 +108,19 @@ def read(raw: bytes) -> Reading:
     strict_json.check_values(raw, _WHAT)
     document = strict_json.decode_quickly(raw, Document)
     return strict_json.load(raw, what=_WHAT) if document is None else document
+
+
+def read_quickly(raw: bytes) -> Document | None:
+    """Read a manifest that is nothing unusual: its head, and all else.
+
+    What this accepts, `read` and `read_head` accept with the same result, and it has no signatures.
+
+    Returns:
+        None if only `read_head` and `read` can tell what it is, or is not.
+    """
+    if len(raw) > MAX_JSON_VALUES:  # so the cap is for `read` to check, after the head
+        return None
+    return strict_json.decode_quickly(raw, Document)
 
 
 def read_head(raw: bytes) -> Head:
@@ -142,7 +161,7 @@ def convert_as(reading: Reading, media_type: str, allowed: frozenset[str]) -> Do
     """
     foreign = find_foreign(reading, allowed)
     if not foreign:
-        return convert(reading)
+        return reading if isinstance(reading, Document) else convert(reading)
     if not isinstance(reading, Document):
         reading = {key: value for key, value in reading.items() if key not in foreign}
     typed = convert(reading)

@@ -10,7 +10,9 @@ what waits takes no more memory than the bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from asupplemented.errors import (
     AmbiguousManifestError,
@@ -22,6 +24,7 @@ from asupplemented.errors import (
 )
 from asupplemented.model import document, schema1
 from asupplemented.model.digest import Digest
+from asupplemented.model.document import Head
 from asupplemented.model.image_manifest import ImageManifest, parse_image, parse_schema1
 from asupplemented.model.index import Index, parse_index
 from asupplemented.model.media_type import (
@@ -34,7 +37,7 @@ from asupplemented.model.media_type import (
 
 if TYPE_CHECKING:
     from asupplemented.model.descriptor import Descriptor
-    from asupplemented.model.document import Head
+    from asupplemented.model.document import Document
 
 __all__ = ("ImageManifest", "Index", "Manifest", "UnreadManifest")
 
@@ -106,7 +109,18 @@ class Manifest:
         """The same bytes, read as a descriptor names them; see `UnreadManifest.read`."""
         if named is None:
             return self
-        return UnreadManifest(self._raw, self._media_type, self._digest).read(named, opaque=opaque)
+        return self._as_unread().read(named, opaque=opaque)
+
+    def parse_as(
+        self, named: Descriptor | None = None, *, opaque: bool = False
+    ) -> tuple[str, ImageManifest | Index | None]:
+        """Media type and content as a descriptor names them; see `UnreadManifest.parse_as`."""
+        if named is not None:
+            return self._as_unread().parse_as(named, opaque=opaque)
+        return self._media_type, None if opaque and self.is_opaque else self.parse_once()
+
+    def _as_unread(self) -> UnreadManifest:
+        return UnreadManifest(self._raw, self._media_type, self._digest)
 
     @property
     def raw(self) -> bytes:
@@ -205,15 +219,18 @@ class Manifest:
         return f"<Manifest {self._digest}, {self._media_type}, {len(self._raw)} bytes>"
 
 
-class UnreadManifest(NamedTuple):
-    """The bytes of a manifest, which match the digest that named them. A value."""
+class UnreadManifest(msgspec.Struct, frozen=True, gc=False):
+    """The bytes of a manifest, which match the digest that named them. A value.
+
+    Attributes:
+        raw: The bytes, unchanged.
+        claimed: The media type that the source gave, None if it gave none.
+        digest: The digest that named them.
+    """
 
     raw: bytes
-    """The bytes, unchanged."""
     claimed: str | None
-    """The media type that the source gave, None if it gave none."""
     digest: Digest
-    """The digest that named them."""
 
     @classmethod
     def verified(cls, raw: bytes, claimed: str | None, expected: Digest) -> UnreadManifest:
@@ -249,23 +266,54 @@ class UnreadManifest(NamedTuple):
                 or, if that tells none, the source.
             UnsupportedManifestError: Nothing tells the media type, and `opaque` is not set.
         """
-        if named is not None and named.size is not None and named.size != self.size:
-            message = f"the manifest has {self.size} bytes, but its descriptor says {named.size}"
-            raise SizeMismatchError(
-                message, digest=self.digest, expected=named.size, actual=self.size
-            )
+        self._check_size(named)
+        return Manifest(self.raw, self._read_type(named, None, opaque=opaque), self.digest)
+
+    def parse_as(
+        self, named: Descriptor | None = None, *, opaque: bool = False
+    ) -> tuple[str, ImageManifest | Index | None]:
+        """Read the media type as `read` does, and parse the content, with a single decode of both.
+
+        Nothing is kept.
+
+        Args:
+            named: See `read`.
+            opaque: See `read`.
+
+        Returns:
+            The media type, and the content; None if it is opaque.
+
+        Raises:
+            SizeMismatchError: See `read`.
+            ManifestError: See `read` and `Manifest.parse`.
+            LimitExceededError: See `Manifest.parse`.
+        """
+        self._check_size(named)
+        quick = document.read_quickly(self.raw)
+        media_type = self._read_type(named, quick, opaque=opaque)
+        if opaque and media_type not in KNOWN_MANIFESTS:
+            return media_type, None
+        return media_type, _parse(self.raw, media_type, quick)
+
+    def _check_size(self, named: Descriptor | None) -> None:
+        size = len(self.raw)
+        if named is not None and named.size is not None and named.size != size:
+            message = f"the manifest has {size} bytes, but its descriptor says {named.size}"
+            raise SizeMismatchError(message, digest=self.digest, expected=named.size, actual=size)
+
+    def _read_type(self, named: Descriptor | None, quick: Document | None, *, opaque: bool) -> str:
         told = None if named is None else named.media_type
         unknown = bool(told) and told not in KNOWN_MANIFESTS
         try:
-            head = document.read_head(self.raw)
+            head = document.read_head(self.raw) if quick is None else Head.of(quick)
             kind = self._decide(told, head)
         except MalformedManifestError:
             if opaque and told not in KNOWN_MANIFESTS:
-                return self._as_opaque(told)
+                return self._opaque_type(told)
             raise
         if opaque and not is_declared(head) and (unknown or kind not in KNOWN_MANIFESTS):
-            return self._as_opaque(told)
-        return Manifest(self.raw, _decided(kind, head, self.raw), self.digest)
+            return self._opaque_type(told)
+        return _decided(kind, head, self.raw)
 
     def _decide(self, told: str | None, head: Head) -> str | None:
         if told in KNOWN_MANIFESTS and told not in SCHEMA1:
@@ -274,8 +322,8 @@ class UnreadManifest(NamedTuple):
             return self.claimed
         return guess_with_head(self.raw, head)
 
-    def _as_opaque(self, told: str | None) -> Manifest:
-        return Manifest(self.raw, told or self.claimed or UNKNOWN_TYPE, self.digest)
+    def _opaque_type(self, told: str | None) -> str:
+        return told or self.claimed or UNKNOWN_TYPE
 
 
 def _covered(raw: bytes, claimed: str | None) -> bytes:
@@ -318,10 +366,10 @@ def _decided(kind: str | None, head: Head, raw: bytes) -> str:
     return kind
 
 
-def _parse(raw: bytes, media_type: str) -> ImageManifest | Index:
+def _parse(raw: bytes, media_type: str, quick: Document | None = None) -> ImageManifest | Index:
     if media_type in SCHEMA1:
         return parse_schema1(_content(raw, media_type, document.read_head(raw)), media_type)
     if media_type not in KNOWN_MANIFESTS:
         raise UnsupportedManifestError(f"unsupported manifest type {excerpt(media_type)}")
     read_as = parse_index if is_index(media_type) else parse_image
-    return read_as(document.read(raw), media_type)
+    return read_as(quick or document.read(raw), media_type)

@@ -140,9 +140,11 @@ def check_values(raw: bytes, what: str = "document") -> None:
     Raises:
         LimitExceededError: It holds more than ``MAX_JSON_VALUES`` values.
     """
-    # Characters within strings count at first, because that is quicker and nearly always enough.
+    # Each value takes a byte at least. Characters within strings count at first, because that is
+    # quicker and nearly always enough.
     if (
-        _count_values(raw) > MAX_JSON_VALUES
+        len(raw) > MAX_JSON_VALUES
+        and _count_values(raw) > MAX_JSON_VALUES
         and _count_values(_TEXT.sub(b"", raw)) > MAX_JSON_VALUES
     ):
         message = f"{what} holds more than {MAX_JSON_VALUES} values"
@@ -441,6 +443,15 @@ class _Entries(NamedTuple):
         }
 
 
+class _Natural(NamedTuple):
+    """A number from 0; a negative one counts as null (rule C-08)."""
+
+    zero: Json
+
+    def fit(self, node: Json, /) -> Json:
+        return None if isinstance(node, int | float) and node < 0 and node % 1 == 0 else node
+
+
 class _Scalar(NamedTuple):
     zero: Json
 
@@ -459,6 +470,8 @@ def _shape(info: inspect.Type) -> Shape:
             return _Items(_shape(item), [])
         case inspect.DictType(value_type=value):
             return _Entries(_shape(value), {})
+        case inspect.IntType(ge=0):
+            return _Natural(0)
         case _:
             return _Scalar(_ZEROS.get(type(info)))
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 from copy import copy
 from functools import partial
+from itertools import filterfalse
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -34,7 +35,6 @@ from asupplemented.aio.threads import run_blocking
 from asupplemented.errors import SupplementedError
 from asupplemented.events import ResolutionFinished
 from asupplemented.limits import MAX_MANIFEST, OFFLOAD_BYTES
-from asupplemented.model.manifest import Manifest
 from asupplemented.source import open_in_time
 from asupplemented.supplemented.resolution import Document, Resolution, Unavailable
 from asupplemented.supplemented.resolver import Bounds, Resolver, Want
@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asupplemented.abc import Context, Reference, Source
-    from asupplemented.model.digest import Digest
     from asupplemented.model.index import Selection
-    from asupplemented.model.manifest import UnreadManifest
+    from asupplemented.model.manifest import Manifest, UnreadManifest
     from asupplemented.supplemented.resolution import Preference
     from asupplemented.supplemented.resolver import (
         MissingPolicy,
@@ -59,8 +58,11 @@ __all__ = ("Members", "Resolved", "open_members", "resolve")
 BATCH: Final = 64
 """Manifests of a batched member read in one hop, unless lookahead allows more."""
 
-MANY: Final = 500
-"""Manifests of a small group, whose maps are made at once."""
+LAZY_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of the manifests of a group whose blobs are indexed when one of them is looked up.
+
+These name at most 25,000 blobs, which takes the event loop some 10 ms.
+"""
 
 UNKNOWN_SIZE: Final = 1024 * 1024
 """Bytes that a manifest of unknown size counts as while it is in flight."""
@@ -94,7 +96,7 @@ class Resolved(NamedTuple):
 
     resolution: Resolution
     sources: dict[int, Source]
-    manifests: dict[Digest, Manifest]
+    manifests: dict[Want, Manifest | UnreadManifest]
     """Manifests that were read and are kept, up to `MAX_KEPT` bytes; the top's always is."""
 
 
@@ -147,10 +149,11 @@ async def resolve(
         if resolver.failure is not None:
             raise resolver.failure
         freeze = partial(_freeze, resolver, members.references, prefer)
-        # The maps of many manifests, or of large ones, take longer than the event loop may wait.
-        small = driver.committed <= OFFLOAD_BYTES and len(resolver.committed) <= MANY
-        resolution = freeze() if small else await run_blocking(session, freeze)
-        return Resolved(resolution, driver.sources, driver.manifests(resolution))
+        if driver.committed <= LAZY_BYTES:
+            resolution = freeze()
+        else:  # its maps take longer than the event loop may wait
+            resolution = await run_blocking(session, lambda: freeze().with_maps())
+        return Resolved(resolution, driver.sources, driver.kept)
 
 
 def _freeze(resolver: Resolver, references: Sequence[Reference], prefer: Preference) -> Resolution:
@@ -172,7 +175,7 @@ def _freeze(resolver: Resolver, references: Sequence[Reference], prefer: Prefere
         ),
         prefer=prefer,
     )
-    return Resolution(document, dict(resolver.unavailable)).with_maps()
+    return Resolution(document, dict(resolver.unavailable))
 
 
 async def open_members(
@@ -226,6 +229,8 @@ class _Driver:
         self.sources: dict[int, Source] = {}
         self.committed = 0
         """Bytes of the manifests that were committed."""
+        self.kept: dict[Want, Manifest | UnreadManifest] = {}
+        """Manifests that stay in memory."""
         self._selection = selection
         self._read_ahead = bounds.read_ahead
         self._inbox: list[tuple[Want, Outcome]] = []
@@ -237,13 +242,14 @@ class _Driver:
         self._lookahead = session.lookahead
         self._flying: dict[Want, int] = {}
         """Wants in flight, each with the bytes that it is expected to bring."""
+        self._flying_bytes = 0
+        """The sum of these bytes."""
         self._batched: set[Want] = set()
         self._has_batched = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._fetches = 0
         self._stepped = 0
         """Bytes worked on since the event loop last got a turn."""
-        self._kept: dict[Want, Manifest | UnreadManifest] = {}
         self._kept_bytes = 0
 
     async def run(self) -> None:
@@ -269,49 +275,37 @@ class _Driver:
             error=None if failure is None else type(failure).__name__,
         )
 
-    def manifests(self, resolution: Resolution) -> dict[Digest, Manifest]:
-        """The manifests in memory, each as read from the member that serves it."""
-        found: dict[Digest, Manifest] = {}
-        for digest, member in resolution.sources.items():
-            default = resolution.defaults[member] == digest
-            kept = self._kept.get(Want(member, None if default else digest))
-            if isinstance(kept, Manifest):
-                found[digest] = kept
-            elif kept is not None:
-                found[digest] = Manifest(kept.raw, resolution.media_type(digest), digest)
-        return found
-
     # Deciding
 
     def _allowed(self) -> list[list[Want]]:
         """The wants to start now: singles, and one batch for each batched member."""
-        lookahead = self._lookahead
+        resolver, flying, lookahead = self._resolver, self._flying, self._lookahead
         batching = lookahead > 0 and self._has_batched
         cap = max(lookahead, BATCH) if batching else lookahead
+        wants = resolver.wants(cap)
+        head = wants[0] if wants else None
+        # The head has a slot of its own: it does not count against the lookahead.
+        ahead = len(flying) - len(self._batched) - (head in flying and head not in self._batched)
+        room = self._read_ahead - resolver.waiting - self._flying_bytes
         singles: list[list[Want]] = []
         batches: dict[int, list[Want]] = {}
-        ahead = len(self._flying) - len(self._batched)
-        room = self._read_ahead - self._resolver.waiting - sum(self._flying.values())
-        for position, want in enumerate(self._resolver.wants(cap)):
-            head = position == 0
-            if want in self._flying:
-                # The head has a slot of its own: it does not count against the lookahead.
-                ahead -= head and want not in self._batched
-                continue
+        for want in filterfalse(flying.__contains__, wants):
             size = self._expected(want)
-            if size > room and not head:
+            if size > room and want is not head:
                 break
             if batching and want.digest is not None and self.sources[want.member].batched:
-                if head or len(self._batched) < cap:
-                    batches.setdefault(want.member, []).append(want)
-                    self._batched.add(want)
-                    self._flying[want] = size
-                    room -= size
-            elif head or ahead < lookahead:
+                if want is not head and len(self._batched) >= cap:
+                    continue
+                batches.setdefault(want.member, []).append(want)
+                self._batched.add(want)
+            elif want is head or ahead < lookahead:
                 singles.append([want])
-                self._flying[want] = size
-                room -= size
-                ahead += not head
+                ahead += want is not head
+            else:
+                continue
+            flying[want] = size
+            self._flying_bytes += size
+            room -= size
         return [*singles, *batches.values()]
 
     def _expected(self, want: Want) -> int:
@@ -335,8 +329,7 @@ class _Driver:
                 outcomes = await self._fetch(wants)
             finally:
                 # What is put down is no longer in flight when the next wants are chosen.
-                for want in wants:
-                    self._flying.pop(want, None)
+                self._flying_bytes -= sum(map(self._flying.pop, wants))
                 self._batched.difference_update(wants)
             self._put_down(wants, outcomes)
             if self._committing:
@@ -350,7 +343,8 @@ class _Driver:
                 self._cancel_others()
                 return
             # A source in memory never waits, and this loop must not run on alone.
-            await self._yield_after(0)
+            if self._is_turn_over(0):
+                await asyncio.sleep(0)
             if self._committing:
                 return  # Another worker commits meanwhile, and outcomes in its inbox look wanted.
             wants, *others = self._allowed() or [[]]
@@ -366,29 +360,32 @@ class _Driver:
     async def _commit(self) -> None:
         """Commit as far as serial order allows. The resolver is not used by others meanwhile."""
         resolver = self._resolver
-        while self._inbox or resolver.ready is not None:
+        while True:
             for want, outcome in self._inbox:
                 resolver.offer(want, outcome)
             self._inbox.clear()
             ready, head = resolver.ready, resolver.head
             if ready is None or head is None:
-                continue
-            size = 0 if isinstance(ready, SupplementedError) else ready.size
-            self.committed += size
+                return
+            size = 0
             if not isinstance(ready, SupplementedError):
-                self._keep(head, ready)
+                size = len(ready.raw)
+                self.committed += size
+                self._keep(head, ready, size)
             if size > OFFLOAD_BYTES:
                 await run_blocking(self._session, resolver.step)
                 continue
             resolver.step()
-            await self._yield_after(size)
+            if self._is_turn_over(size):
+                await asyncio.sleep(0)
 
-    async def _yield_after(self, size: int) -> None:
-        """Count a step and its bytes, and give the event loop a turn after enough of them."""
+    def _is_turn_over(self, size: int) -> bool:
+        """Count a step and its bytes; after enough of them, the event loop is due a turn."""
         self._stepped += size + STEP_COST
-        if self._stepped > OFFLOAD_BYTES:
-            self._stepped = 0
-            await asyncio.sleep(0)
+        if self._stepped <= OFFLOAD_BYTES:
+            return False
+        self._stepped = 0
+        return True
 
     async def _fetch(self, wants: list[Want]) -> Sequence[Outcome]:
         member, digest = wants[0]
@@ -405,12 +402,12 @@ class _Driver:
             # Each want needs an error of its own, because `_feed` writes the digest into it.
             return [error, *(_copy_error(error) for _ in wants[1:])]
 
-    def _keep(self, want: Want, manifest: Manifest | UnreadManifest) -> None:
+    def _keep(self, want: Want, manifest: Manifest | UnreadManifest, size: int) -> None:
         """Keep a manifest in memory, so that it need not be read again."""
-        kept = self._kept_bytes + manifest.size
+        kept = self._kept_bytes + size
         if kept <= MAX_KEPT or (want.digest is None and want.member == 0):
             self._kept_bytes = kept
-            self._kept[want] = manifest
+            self.kept[want] = manifest
 
     def _cancel_others(self) -> None:
         """Cancel the fetches that serial order did not reach."""

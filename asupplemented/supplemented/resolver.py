@@ -35,11 +35,12 @@ from typing import TYPE_CHECKING
 from asupplemented import limits
 from asupplemented.errors import (
     InstanceNotFoundError,
+    InvalidDigestError,
     LimitExceededError,
     SupplementedError,
     UnsupportedDigestError,
 )
-from asupplemented.model.digest import Digest, check_digests
+from asupplemented.model.digest import Digest, check_digests, parse_digests
 from asupplemented.model.index import SpecificImages, choose
 from asupplemented.model.manifest import Index
 from asupplemented.supplemented.lookahead import (
@@ -287,11 +288,11 @@ class Resolver:
             self._lookahead.update(want)
 
     def _commit(self, member: int, unread: Manifest | UnreadManifest, entry: Entry | None) -> None:
-        digest, size = unread.digest, unread.size
+        digest, size = unread.digest, len(unread.raw)
         # The cap comes before parsing, which is what the cap has to bound.
         self._weigh(size)
-        manifest = unread.read(entry and entry.named, opaque=self._opaque and entry is not None)
-        parsed = None if manifest.is_opaque and self._opaque else manifest.parse_once()
+        named = None if entry is None else entry.named
+        media_type, parsed = unread.parse_as(named, opaque=self._opaque)
         if entry is None:
             self._admit((digest,))
             self._note_holder(digest, (member,))
@@ -300,7 +301,7 @@ class Resolver:
         self._weigh_memory(instances or blobs)
         parent, depth = (entry.parent, entry.depth) if entry else (None, 0)
         self.committed[digest] = Contribution(
-            digest, manifest.media_type, size, parent, blobs, instances, opaque=parsed is None
+            digest, media_type, size, parent, blobs, instances, opaque=parsed is None
         )
         self.sources[digest] = member
         self.commits.append((member, digest))
@@ -316,7 +317,7 @@ class Resolver:
             raise LimitExceededError(message, limit=cap)
 
     def _weigh_memory(self, descriptors: Sequence[Descriptor]) -> None:
-        self._memory += sum(map(weigh, descriptors))
+        self._memory += weigh(descriptors)
         if self._memory > self._bounds.memory:
             cap = self._bounds.memory
             message = f"the lists and layers of this group take more than {cap} bytes of memory"
@@ -371,13 +372,13 @@ class Resolver:
 
     def _note_list(self, member: int, index: Index) -> dict[str, Digest]:
         """Note which instances a member lists; return the digests by their text in the list."""
-        digests: dict[str, Digest] = {}
+        texts = [entry.digest for entry in index.manifests]
+        try:
+            digests = dict(zip(texts, parse_digests(texts), strict=True))
+        except InvalidDigestError:
+            digests = _parse_known(texts)
         alone = (member,)
-        for entry in index.manifests:
-            try:
-                digest = digests[entry.digest] = Digest(entry.digest)
-            except UnsupportedDigestError:
-                continue  # Refused if it is chosen; otherwise it may be for another platform.
+        for digest in digests.values():
             self._note_holder(digest, alone)
         return digests
 
@@ -422,24 +423,53 @@ class Resolver:
 
     def alternates(self, digest: Digest) -> tuple[int, ...]:
         """Other members known to hold a manifest: non-top first, later ones first."""
-        others = set(self.holders.get(digest, ()))
+        holders = self.holders.get(digest, ())
+        if len(holders) == 1:  # nearly always; it is the member that serves it
+            return ()
+        others = set(holders)
         others.discard(self.sources[digest])
         holding = (m for m in others if Want(m, digest) not in self._outcomes.dropped)
         return tuple(sorted(holding, reverse=True))
 
 
-def weigh(descriptor: Descriptor) -> int:
-    """About how much memory a descriptor takes, in bytes."""
-    weight = 240 + len(descriptor.digest) + len(descriptor.media_type or "")
+def weigh(descriptors: Sequence[Descriptor]) -> int:
+    """About how much memory descriptors take, in bytes."""
+    weight = 240 * len(descriptors)
+    for each in descriptors:
+        weight += len(each.digest) + len(each.media_type or "")
+        # Nearly all descriptors of blobs have nothing else.
+        if each.annotations or each.urls or each.platform or each.data or each.artifact_type:
+            weight += _weigh_extras(each)
+    return weight
+
+
+def _weigh_extras(descriptor: Descriptor) -> int:
+    weight = len(descriptor.data or "") + len(descriptor.artifact_type or "")
     if descriptor.annotations:
         weight += sum(128 + len(k) + len(v) for k, v in descriptor.annotations.items())
     if descriptor.urls:
         weight += sum(64 + len(url) for url in descriptor.urls)
-    if descriptor.platform is not None:
-        platform = descriptor.platform
+    platform = descriptor.platform
+    if platform is not None:
         weight += 400 + sum(64 + len(feature) for feature in platform.os_features)
-        weight += len(f"{platform}{platform.os_version}")
-    return weight + len(descriptor.data or "") + len(descriptor.artifact_type or "")
+        weight += len(platform.os) + len(platform.architecture)
+        weight += len(platform.variant or "") + len(platform.os_version or "")
+    return weight
+
+
+def _parse_known(texts: Sequence[str]) -> dict[str, Digest]:
+    """The digests of known algorithms, by their text.
+
+    Raises:
+        InvalidDigestError: A text is no digest of any algorithm.
+    """
+    digests: dict[str, Digest] = {}
+    for text in texts:
+        try:
+            digests[text] = Digest(text)
+        except UnsupportedDigestError:
+            continue  # Refused if it is chosen; otherwise it may be for another platform.
+    return digests
 
 
 def _contents(

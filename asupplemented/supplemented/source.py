@@ -23,6 +23,7 @@ from asupplemented.errors import (
 from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import Digest
 from asupplemented.model.manifest import Manifest, UnreadManifest
+from asupplemented.supplemented.lookahead import Want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -69,13 +70,14 @@ class SupplementedSource(Source):
         reference: GroupReference,
         resolution: Resolution,
         members: Mapping[int, Source],
-        manifests: Mapping[Digest, Manifest],
+        manifests: Mapping[Want, Manifest | UnreadManifest],
         session: Context,
     ) -> None:
         self.resolution = resolution
         self._reference = reference
         self._members = dict(members)
         self._manifests = dict(manifests)
+        """What is in memory, by the fetch that gave it; read when it is first asked for."""
         self._session = session
         self._rerouted: dict[Digest, tuple[Digest, Descriptor]] = {}
         self._closed = False
@@ -156,7 +158,11 @@ class SupplementedSource(Source):
         self._check_open()
         digest = self.resolution.top if instance is None else Digest(instance)
         number, asked = self._route(digest)
-        kept = self._manifests.get(digest)
+        want = Want(number, asked)
+        kept = self._manifests.get(want)
+        if isinstance(kept, UnreadManifest):
+            kept = Manifest(kept.raw, self.resolution.media_type(digest), digest)
+            self._manifests[want] = kept
         if kept is not None:
             return kept
         member = self._members[number]
@@ -191,9 +197,9 @@ class SupplementedSource(Source):
         Raises:
             InstanceNotFoundError: The group has no such manifest.
         """
-        number, _ = self._route(digest)
+        number, asked = self._route(digest)
         trace = self._members[number].trace_manifest(digest)
-        return trace._replace(held=trace.held or digest in self._manifests)
+        return trace._replace(held=trace.held or Want(number, asked) in self._manifests)
 
     def _route(self, digest: Digest) -> tuple[int, Digest | None]:
         """The member that serves a manifest, and the digest to ask for, None for its default."""
@@ -221,7 +227,7 @@ class SupplementedSource(Source):
                 raise VerificationError(
                     message, reference=member.reference, digest=expected, member=number
                 )
-            self._manifests[manifest.digest] = manifest
+            self._manifests[Want(number, None)] = manifest
 
     # Blobs
 

@@ -111,8 +111,8 @@ class DiskSource(abc.ABC):
         self, missing: Callable[[str], SupplementedError], follow: Follow
     ) -> Callable[[str], bytes]:
         if follow is Follow.ANY:
-            root, read = self._root, partial(read_limited, limit=MAX_MANIFEST, missing=missing)
-            return lambda name: read(f"{root}/{name}")
+            root = self._root
+            return lambda name: read_limited(f"{root}/{name}", MAX_MANIFEST, missing=missing)
         read_strictly = partial(read_beneath, missing=missing, follow=follow)
         return lambda name: read_strictly(self._root, name, MAX_MANIFEST)
 

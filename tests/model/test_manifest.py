@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
 
 import pytest
 
 from asupplemented.errors import (
     AmbiguousManifestError,
     DigestMismatchError,
+    LimitExceededError,
     MalformedManifestError,
     ManifestError,
+    SizeMismatchError,
     UnsupportedManifestError,
+    VerificationError,
 )
+from asupplemented.limits import MAX_JSON_VALUES
+from asupplemented.model import document, strict_json
 from asupplemented.model import media_type as kinds
+from asupplemented.model.descriptor import Descriptor
 from asupplemented.model.digest import ALGORITHMS, Digest
-from asupplemented.model.manifest import ImageManifest, Index, Manifest
+from asupplemented.model.manifest import ImageManifest, Index, Manifest, UnreadManifest
 from tests.model.documents import (
     Tree,
     docker_list,
@@ -31,6 +41,9 @@ from tests.model.documents import (
     signature,
     to_json,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TREES = {
     kinds.DOCKER_SCHEMA1: schema1(),
@@ -351,3 +364,64 @@ def test_the_bytes_of_a_manifest_are_not_shown() -> None:
     shown = repr(verified(oci_manifest(annotations={"secret": "x" * 5000})))
     assert "secret" not in shown
     assert kinds.OCI_MANIFEST in shown
+
+
+# ------------------------------------------------------------------------ reading and parsing
+
+
+COMPACT = json.dumps(oci_manifest(), separators=(",", ":")).encode()
+RAW = {
+    **{kind: to_json(tree) for kind, tree in TREES.items()},
+    "signed": SIGNED,
+    "compact": COMPACT,
+    "a duplicate": COMPACT.replace(b"{", b'{"schemaVersion":2,', 1),
+    "two types": COMPACT.replace(b"{", b'{"mediaType":"%s",' % kinds.OCI_INDEX.encode(), 1),
+    "an escape": COMPACT.replace(b'"mediaType"', b'"media\\u0054ype"'),
+    "almost a key": COMPACT.replace(b'"layers"', b'"Layers"'),
+    "unknown keys": to_json(oci_manifest(x=1, signatures=[])),
+    "signatures beside": to_json({**oci_manifest(), "signatures": [1]}),
+    "null": to_json(oci_manifest(mediaType=None, config=None, layers=None)),
+    "no type": to_json({"schemaVersion": 2, "layers": [layer("base")]}),
+    "both kinds": to_json(oci_manifest(manifests=[entry("a")])),
+    "another type": to_json(oci_manifest(mediaType="application/x")),
+    "a wrong field": to_json(oci_manifest(layers=5)),
+    "a wrong head": to_json(oci_manifest(schemaVersion="2")),
+    "broken data": to_json(oci_manifest(subject={"digest": "x", "data": "?"})),
+    "no object": b"[]",
+    "no JSON": b"<html>",
+    "cut off": COMPACT[:-1],
+    "nothing": b"",
+}
+TELLS = (None, "", "application/x", kinds.OCI_MANIFEST, kinds.OCI_INDEX, kinds.DOCKER_SCHEMA1)
+
+
+def outcome(action: Callable[[], object]) -> object:
+    try:
+        return action()
+    except (ManifestError, LimitExceededError, VerificationError) as error:
+        return type(error), error.message
+
+
+def read_then_parse(
+    unread: UnreadManifest, named: Descriptor | None, *, opaque: bool
+) -> tuple[str, ImageManifest | Index | None]:
+    manifest = unread.read(named, opaque=opaque)
+    return manifest.media_type, None if opaque and manifest.is_opaque else manifest.parse()
+
+
+@pytest.mark.parametrize("raw", RAW.values(), ids=RAW)
+def test_reading_and_parsing_at_once_is_reading_and_then_parsing(
+    raw: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = Digest.of(raw)
+    names = (None, *(Descriptor(told, digest, size) for told in TELLS for size in (None, len(raw))))
+    for cap in (MAX_JSON_VALUES, 3):
+        monkeypatch.setattr(strict_json, "MAX_JSON_VALUES", cap)
+        monkeypatch.setattr(document, "MAX_JSON_VALUES", cap)
+        for named, claimed, opaque in product(names, TELLS, (False, True)):
+            unread = UnreadManifest(raw, claimed or None, digest)
+            expected = outcome(partial(read_then_parse, unread, named, opaque=opaque))
+            assert outcome(partial(unread.parse_as, named, opaque=opaque)) == expected
+    wrong = Descriptor(digest=digest, size=len(raw) + 1)
+    with pytest.raises(SizeMismatchError):
+        UnreadManifest(raw, None, digest).parse_as(wrong)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
 from asupplemented.abc import RawManifest
-from asupplemented.aio.timers import time_limit
+from asupplemented.aio.timers import WaitTimers, running_task, time_limit
 from asupplemented.errors import (
     ClosedError,
     ImageNotFoundError,
     MalformedResponseError,
     ManifestNotFoundError,
     RangeError,
+    SupplementedError,
     UnsupportedOperationError,
 )
 from asupplemented.model.descriptor import Descriptor
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from asupplemented.abc import Context
-    from asupplemented.errors import SupplementedError
     from asupplemented.hostconfig.registries import ImageLocation
     from asupplemented.model.digest import Digest
     from asupplemented.model.name import ImageName
@@ -92,6 +93,7 @@ class RegistryAdapter:
         "_name",
         "_open",
         "_request_context",
+        "_waits",
     )
 
     def __init__(
@@ -103,6 +105,8 @@ class RegistryAdapter:
         """The default manifest that was read last, so that signatures fit it (rule HTTP-09)."""
         self._lease = lease
         self._request_context = request_context
+        self._waits = WaitTimers(context.timeouts.open)
+        """Limits each manifest with its redirects, tokens, retries and pauses."""
         self._open = True
 
     @property
@@ -134,17 +138,24 @@ class RegistryAdapter:
         missing = ImageNotFoundError if instance is None else ManifestNotFoundError
         digest = instance or self._name.digest
         which = digest or self._name.tag or ""
-        async with self._time_limit(f"manifest {which}"):
+        client, waits, task = self._lease.client, self._waits, running_task()
+        cancelling = task.cancelling()
+        waits.begin(task)
+        try:
             document = await fetch_manifest(
-                self._lease.client,
-                self._name.path,
-                which,
-                digest,
-                missing,
-                self._request_context,
-                begun,
+                client, self._name.path, which, digest, missing, self._request_context, begun
             )
-        secrets, media_type = self._lease.client.secrets, document.media_type
+        except CancelledError:
+            if waits.end(task) and task.cancelling() <= cancelling:
+                raise waits.give_up(f"manifest {which}") from None
+            raise
+        except SupplementedError as error:
+            client.secrets.scrub(error)
+            raise
+        finally:
+            waits.end(task)
+            self._close_waits()
+        secrets, media_type = client.secrets, document.media_type
         if secrets.occur_in(document.body):
             # Errors of parsing quote manifests, long after they have left this adapter.
             message = f"{document.place} sent a manifest that repeats our credentials"
@@ -291,7 +302,13 @@ class RegistryAdapter:
     async def aclose(self) -> None:
         """Release the client. Bodies that are entered stay open until they are left."""
         self._open = False
+        self._close_waits()
         self._lease.release()
+
+    def _close_waits(self) -> None:
+        """After closing, cancel the timer once no manifest is being fetched any more."""
+        if not self._open and not self._waits:
+            self._waits.close()
 
     def scrub(self, error: SupplementedError) -> None:
         """Remove what the registry must not make us repeat from an error (rule CRED-07)."""

@@ -49,7 +49,9 @@ Reading: TypeAlias = "Callable[[], Awaitable[bytes]]"
 
 def find_encoding(response: aiohttp.ClientResponse) -> str | None:
     """The encoding that a response names, None for none. Labels like ``utf-8`` occur, too."""
-    encoding = ", ".join(response.headers.getall(hdrs.CONTENT_ENCODING, ())).strip()
+    if hdrs.CONTENT_ENCODING not in response.headers:
+        return None
+    encoding = ", ".join(response.headers.getall(hdrs.CONTENT_ENCODING)).strip()
     return None if encoding.lower() in {"", "identity"} else encoding
 
 

@@ -128,17 +128,21 @@ class Limiter:
                 await self._clock.sleep(self._paused_until - now)
 
 
-def resolve_url(endpoint: Endpoint, url: URL, mirrored_registry: str | None = None) -> URL:
+def resolve_url(endpoint: Endpoint, request: Request, mirrored_registry: str | None = None) -> URL:
     """The absolute URL of a request to a registry.
 
     Args:
         endpoint: The registry.
-        url: Path and query at its origin.
+        request: Has the path and the query.
         mirrored_registry: The registry that it stands in for, if any, for ``ns``.
     """
-    resolved = endpoint.url.with_path(url.raw_path, encoded=True)
-    namespace = "" if mirrored_registry is None else f"ns={quote(mirrored_registry, safe='')}"
-    query = "&".join(filter(None, (url.raw_query_string, namespace)))
+    path, query = request.path, ""
+    if not path:
+        path, query = request.url.raw_path, request.url.raw_query_string
+    resolved = endpoint.url.with_path(path, encoded=True)
+    if mirrored_registry is not None:
+        namespace = f"ns={quote(mirrored_registry, safe='')}"
+        query = f"{query}&{namespace}" if query else namespace
     return URL(f"{resolved}?{query}", encoded=True) if query else resolved
 
 
@@ -207,22 +211,28 @@ class RegistryClient:
             NotFoundError: It does not exist, if the request's target can be missing.
             SourceError: The registry failed, refused, or sent a response that cannot be read.
         """
-        with self.secrets.scrubbing():
-            return await self._send(request, request_context)
-
-    async def _send(
-        self, request: Request, request_context: RequestContext
-    ) -> aiohttp.ClientResponse:
         start = self.deps.clock.now()
         outcome: aiohttp.ClientResponse | SupplementedError | FirstFailure
         try:
             outcome = await self._attempt(request, request_context)
         except SupplementedError as error:
             outcome = FirstFailure(error, start)
+        if not isinstance(outcome, SupplementedError | FirstFailure):
+            return outcome
         # Retried outside the handler, so that failures do not become contexts of one another.
+        with self.secrets.scrubbing():
+            return await self._retry_or_raise(outcome, request, request_context)
+
+    async def _retry_or_raise(
+        self,
+        outcome: SupplementedError | FirstFailure,
+        request: Request,
+        request_context: RequestContext,
+    ) -> aiohttp.ClientResponse:
+        """Send a request again after an attempt that failed, unless its failure is final."""
         if isinstance(outcome, FirstFailure):
             try:
-                outcome = await retry(
+                again = await retry(
                     partial(self._attempt, request, request_context),
                     judge=self._choose_judge(request, request_context),
                     policy=self._choose_policy(request),
@@ -233,10 +243,11 @@ class RegistryClient:
             except SupplementedError as error:
                 self._finish_error(error)
                 raise
-        if isinstance(outcome, SupplementedError):
-            self._finish_error(outcome)
-            raise outcome
-        return outcome
+            if not isinstance(again, SupplementedError):
+                return again
+            outcome = again
+        self._finish_error(outcome)
+        raise outcome
 
     def _finish_error(self, error: SupplementedError) -> None:
         """If access is denied, name a credential helper that failed (rule FILE-01)."""
@@ -294,7 +305,7 @@ class RegistryClient:
         except SupplementedError as error:
             return error  # pings and tokens were retried already
         endpoint = contact.redirect_client.endpoint
-        url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
+        url = resolve_url(endpoint, request, request_context.mirrored_registry)
         try:
             response = await self._send_once(endpoint, url, request, authorization)
             if response.status in request.statuses:
@@ -303,7 +314,7 @@ class RegistryClient:
                 self._notices.read(response.headers, request_context)
                 return response
             # The whole request is made only now: most requests end above.
-            sent = request._replace(url=url, origin_headers=authorization.headers)
+            sent = request._replace(url=url, path="", origin_headers=authorization.headers)
             return await self._insist(
                 contact, sent, response, authorization, request_context, kept=kept
             )

@@ -21,7 +21,7 @@ from asupplemented._version import __version__
 from asupplemented.abc import AsyncResource, ResourceKey
 from asupplemented.aio.closing import close_all
 from asupplemented.aio.lru import LRU
-from asupplemented.aio.timers import WaitTimers
+from asupplemented.aio.timers import WaitTimers, running_task
 from asupplemented.errors import (
     ClosedError,
     ConfigurationError,
@@ -50,15 +50,19 @@ from asupplemented.transports.registry.failures import (
     ForbiddenAddressError,
     translate,
 )
+from asupplemented.transports.registry.plain_requests import (
+    PlainRequest,
+    is_tested,
+    send_plainly,
+)
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from aiohttp.abc import ResolveResult
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
-    from aiohttp.typedefs import LooseCookies, LooseHeaders
     from yarl import URL
 
     from asupplemented.abc import Timeouts
@@ -104,6 +108,7 @@ class Connections(AsyncResource):
         "_heads",
         "_loop",
         "_options",
+        "_plain",
         "_scopes",
         "_timeout",
         "_tls",
@@ -122,6 +127,8 @@ class Connections(AsyncResource):
         self._emit = emit
         self._borrowed = None if borrowed is None else _check(borrowed)
         self._options = options
+        self._plain = self._borrowed is None and is_tested()
+        """Whether requests without a body take the short way."""
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         self._tls = TLSContexts(in_thread)
         self._clients: dict[AddressScope | None, _Client] = {}
@@ -259,16 +266,26 @@ class Connections(AsyncResource):
         headers: CIMultiDict[str] | None,
         form: Mapping[str, str] | None,
     ) -> aiohttp.ClientResponse:
-        task = _current_task(self._loop)
+        task = running_task(self._loop)
         cancelling = task.cancelling()
         if self._borrowed is not None:
             self._heads.begin(task)
         proxy, shown = endpoint.proxy, None
+        plain = self._plain and form is None and proxy is None
         if proxy is not None and proxy.authorization is not None:
             shown = {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
             if url.scheme == "http":  # without a tunnel, the proxy reads the request itself
                 headers, shown = CIMultiDict(headers or (), **shown), None
         try:
+            if plain:
+                return await send_plainly(
+                    endpoint.client,
+                    url,
+                    method=method,
+                    headers=headers,
+                    tls=endpoint.tls,
+                    header_limit=self._options.limits.header,
+                )
             return await endpoint.client.request(
                 method,
                 url,
@@ -324,7 +341,7 @@ class Connections(AsyncResource):
             connector_owner=lender is None,
             trace_configs=None if lender is None else list(lender.trace_configs),
             headers=_default_headers(self._options.user_agent or USER_AGENT),
-            request_class=_PlainRequest,
+            request_class=PlainRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=self._timeout,
@@ -377,15 +394,6 @@ def _sum(seconds: tuple[float | None, ...]) -> float | None:
     return sum(known) if len(known) == len(seconds) else None
 
 
-def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[object]:
-    # Passing the loop saves a look-up, which makes a system call to detect forks.
-    task: asyncio.Task[object] | None = asyncio.current_task(loop)
-    if task is None:
-        message = "send requests from within a task"
-        raise RuntimeError(message)
-    return task
-
-
 class _Client(AsyncResource):
     """One aiohttp client and its resolver."""
 
@@ -401,29 +409,6 @@ class _Client(AsyncResource):
         finally:
             if self._resolver is not None:
                 await self._resolver.close()
-
-
-class _PlainRequest(aiohttp.ClientRequest):
-    """A request whose headers are complete when it is made.
-
-    It skips the search for missing headers and for cookies, a good part of the cost of a small
-    request. If another aiohttp names these methods differently, requests are still right, and a
-    little slower.
-    """
-
-    def update_headers(self, headers: LooseHeaders | None) -> None:
-        host = self.url.host_port_subcomponent
-        if host is None or not isinstance(headers, CIMultiDict):
-            super().update_headers(headers)
-            return
-        self.headers: CIMultiDict[str] = CIMultiDict(((hdrs.HOST, host),))
-        self.headers.extend(headers)
-
-    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
-        """Do nothing: `_default_headers` has them all."""
-
-    def update_cookies(self, cookies: LooseCookies | None) -> None:
-        """Do nothing: `aiohttp.DummyCookieJar` has none."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -448,7 +433,7 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        self._heads.begin(_current_task(self._loop))
+        self._heads.begin(running_task(self._loop))
         return connection
 
 

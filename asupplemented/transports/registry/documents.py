@@ -46,6 +46,8 @@ __all__ = (
 HTML: Final = "text/html"
 """The media type of pages that portals and registries send to browsers."""
 
+_ROOT: Final = URL("/", encoded=True)
+
 _ACCEPT_MANIFESTS: Final = CIMultiDict({hdrs.ACCEPT: ", ".join(ACCEPT)})
 
 
@@ -94,7 +96,8 @@ async def fetch_manifest(
         MalformedResponseError: It is a page for people.
         SourceError: The registry failed or refused.
     """
-    request = request_manifest(repository, which, Target(f"manifest {which}", missing, digest))
+    target = Target(f"manifest {which}", missing, digest)
+    request = request_manifest(repository, which, target)
     response = await client.send(request, request_context)
     if begun is not None:
         begun()
@@ -120,11 +123,12 @@ def request_manifest(
 ) -> Request:
     """A request for a manifest, by tag or by digest (rule HTTP-02)."""
     return Request(
-        URL(f"/v2/{repository}/manifests/{which}", encoded=True),
+        _ROOT,
         target,
         _ACCEPT_MANIFESTS,
         method=method,
         scope=pull_scope(repository),
+        path=f"/v2/{repository}/manifests/{which}",
     )
 
 

@@ -123,7 +123,7 @@ class Pages:
         if not values:
             return None
         redirect_client = await self._client.find(self._request_context)
-        current = resolve_url(redirect_client.endpoint, request.url)
+        current = resolve_url(redirect_client.endpoint, request)
         self._seen.add(current)
         target = find_next(values, current)
         if target is None:

@@ -51,11 +51,12 @@ class Secrets:
         known: Secrets that are never forgotten, such as passwords; None and empty text are none.
     """
 
-    __slots__ = ("_encodings", "_given", "_sent")
+    __slots__ = ("_any", "_encodings", "_given", "_sent")
 
     def __init__(self, known: Iterable[str | None] = ()) -> None:
         self._given = tuple(secret for secret in known if secret)
         self._sent = LRU[str, str](KEPT)
+        self._any = bool(self._given)
         self._encodings: tuple[str, ...] | None = None
         """All of them as they may be written; made when it is needed."""
 
@@ -64,12 +65,13 @@ class Secrets:
 
     def __bool__(self) -> bool:
         """Whether anything was sent that must not be repeated."""
-        return bool(self._given or self._sent)
+        return self._any
 
     def add(self, secret: str | None) -> None:
         """Remember a token; None and empty text are none."""
         if secret and secret not in self._sent:
             self._encodings = None
+            self._any = True
             self._sent.put(secret, secret)
 
     @property
