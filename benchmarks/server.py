@@ -6,8 +6,9 @@ one benchmark should not share an interpreter: `serve` runs it in a process of i
 
 It holds, under the repository ``bench``: ``all``, an index of so many images with manifests of
 1.5 KiB; ``single-0``, ``single-1``, ...: one such image each; and, where a file is given, ``file``,
-an image whose layer is that file, sent with sendfile. It tells at ``/sent`` how often it was. It
-knows no ranges, no access and no faults.
+an image whose layer is that file, sent with sendfile. It tells at ``/sent`` how often it was. To be
+copied are ``small``, an index of images with a layer of 2 KiB each, and ``large``, an image whose
+layers are files. It knows no ranges, no access and no faults.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import json
 import ssl
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, TextIO, cast
 from urllib.request import urlopen
@@ -37,6 +38,8 @@ __all__ = ("Holding", "LeanRegistry", "Offer", "build_padded_image", "hold", "ma
 
 REPOSITORY = "bench"
 MANIFEST_BYTES = 1536
+LAYER_BYTES = 2048
+"""Bytes of a layer of ``small``."""
 TLS_RECORD = b"\x16"
 """How a TLS handshake begins: a client that tries it on this plain server is told at once."""
 SENT = b"/sent"
@@ -97,11 +100,13 @@ class Holding:
     singles: int
     file: Path | None
     blob: str | None
+    files: Mapping[bytes, tuple[str, Path]] = field(default_factory=dict)
+    """Target to digest and file: the layers of ``large``."""
 
     @property
     def file_target(self) -> bytes:
         """What asks for the file."""
-        return f"/v2/{REPOSITORY}/blobs/{self.blob}".encode()
+        return _blob_target(str(self.blob))
 
 
 def build_padded_image(number: int) -> BuiltImage:
@@ -112,13 +117,22 @@ def build_padded_image(number: int) -> BuiltImage:
     return build_image(layers=layers, annotations=notes | {"bench.padding": "." * short})
 
 
-def hold(instances: int, *, singles: int = 0, file: Path | None = None) -> Holding:
+def hold(
+    instances: int,
+    *,
+    singles: int = 0,
+    file: Path | None = None,
+    small: int = 0,
+    large: Sequence[Path] = (),
+) -> Holding:
     """Make every answer.
 
     Args:
         instances: Images in the index.
         singles: Images on their own.
         file: Becomes the blob; it is hashed here.
+        small: Images in ``small``.
+        large: The layers of ``large``; they are hashed here.
     """
     images = [build_padded_image(number) for number in range(instances)]
     answers = {b"/v2/": (_head("application/json", 2), b"{}")}
@@ -127,21 +141,52 @@ def hold(instances: int, *, singles: int = 0, file: Path | None = None) -> Holdi
         answers |= _answer_manifest(image.digest, image)
     for number in range(singles):
         answers |= _answer_manifest(f"single-{number}", build_padded_image(instances + number))
-    for digest, data in images[0].blobs.items() if images else ():
-        head = _head("application/octet-stream", len(data), digest)
-        answers[f"/v2/{REPOSITORY}/blobs/{digest}".encode()] = (head, data)
+    if images:
+        answers |= _answer_blobs(images[0])
     digests = tuple(image.digest for image in images)
     blob = None if file is None else _hash_file(file)
     if file is not None and blob is not None:
-        answers |= _answer_manifest("file", _name_layer(blob, file.stat().st_size))
-    return Holding(answers, digests, singles, file, blob)
+        answers |= _answer_manifest("file", _name_layers({blob: file}))
+    if small:
+        answers |= _answer_small(small)
+    layers = {_hash_file(path): path for path in large}
+    if layers:
+        image = _name_layers(layers)
+        answers |= _answer_manifest("large", image) | _answer_blobs(image)
+    files = {_blob_target(digest): (digest, path) for digest, path in layers.items()}
+    return Holding(answers, digests, singles, file, blob, files)
 
 
-def _name_layer(digest: Digest, size: int) -> Built:
-    """An image with one layer, whose bytes are not at hand."""
+def _answer_small(count: int) -> dict[bytes, tuple[bytes, bytes]]:
+    """An index of images, no two of which share a blob."""
+    images = [
+        build_image(layers=[number.to_bytes(4) * (LAYER_BYTES // 4)]) for number in range(count)
+    ]
+    answers = _answer_manifest("small", build_index(images))
+    for image in images:
+        answers |= _answer_manifest(image.digest, image) | _answer_blobs(image)
+    return answers
+
+
+def _answer_blobs(image: Built) -> dict[bytes, tuple[bytes, bytes]]:
+    return {
+        _blob_target(digest): (_head("application/octet-stream", len(data), digest), data)
+        for digest, data in image.blobs.items()
+    }
+
+
+def _blob_target(digest: str) -> bytes:
+    return f"/v2/{REPOSITORY}/blobs/{digest}".encode()
+
+
+def _name_layers(files: Mapping[Digest, Path]) -> Built:
+    """An image with layers whose bytes are not at hand."""
     image = build_image(layers=[b"layer"])
     value = json.loads(image.raw)
-    value["layers"][0] |= {"digest": digest, "size": size}
+    [layer] = value["layers"]
+    value["layers"] = [
+        layer | {"digest": digest, "size": path.stat().st_size} for digest, path in files.items()
+    ]
     raw = json.dumps(value).encode()
     return replace(image, raw=raw, digest=Digest.of(raw))
 
@@ -265,7 +310,12 @@ class _Connection(asyncio.Protocol):
     def _answer(self, request: bytes) -> None:
         method, target, _ = request.split(b" ", 2)
         if target == self._holding.file_target and self._holding.file is not None:
-            self._send_file(self._holding.file, bodiless=method == b"HEAD")
+            self._registry.sent += method != b"HEAD"
+            self._send_file(self._holding.file, self._holding.blob, bodiless=method == b"HEAD")
+            return
+        if target in self._holding.files:
+            digest, path = self._holding.files[target]
+            self._send_file(path, digest, bodiless=method == b"HEAD")
             return
         if target == SENT:
             count = str(self._registry.sent).encode()
@@ -277,14 +327,13 @@ class _Connection(asyncio.Protocol):
         else:
             self._transport.write(answer[0] if method == b"HEAD" else answer[0] + answer[1])
 
-    def _send_file(self, file: Path, *, bodiless: bool) -> None:
+    def _send_file(self, file: Path, digest: str | None, *, bodiless: bool) -> None:
         opened = file.open("rb")
         size = file.stat().st_size
-        self._transport.write(_head("application/octet-stream", size, self._holding.blob))
+        self._transport.write(_head("application/octet-stream", size, digest))
         if bodiless:
             opened.close()
             return
-        self._registry.sent += 1
         self._sending = asyncio.get_running_loop().create_task(self._stream(opened))
 
     async def _stream(self, opened: BinaryIO) -> None:
@@ -299,6 +348,8 @@ def serve(
     singles: int = 0,
     latency: float = 0.0,
     file: Path | None = None,
+    small: int = 0,
+    large: Sequence[Path] = (),
     certificate: Path | None = None,
 ) -> Generator[Offer]:
     """Run the registry in a process of its own, until the block is left.
@@ -306,7 +357,8 @@ def serve(
     Arguments as `hold` and `LeanRegistry`.
     """
     command = [sys.executable, "-m", "benchmarks.server", f"--instances={instances}"]
-    command += [f"--singles={singles}", f"--latency={latency}"]
+    command += [f"--singles={singles}", f"--latency={latency}", f"--small={small}"]
+    command += [f"--large={path}" for path in large]
     if file is not None:
         command.append(f"--blob={file}")
     if certificate is not None:
@@ -334,9 +386,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--blob", type=Path, help="a file to serve as a blob")
+    parser.add_argument("--small", type=int, default=0, help="images in the index to copy")
+    parser.add_argument(
+        "--large", type=Path, action="append", default=[], help="a layer of the image to copy"
+    )
     parser.add_argument("--certificate", type=Path, help="a certificate and its key, for TLS")
     options = parser.parse_args(arguments)
-    holding = hold(options.instances, singles=options.singles, file=options.blob)
+    holding = hold(
+        options.instances,
+        singles=options.singles,
+        file=options.blob,
+        small=options.small,
+        large=options.large,
+    )
     registry = LeanRegistry(
         holding, latency=options.latency, port=options.port, certificate=options.certificate
     )

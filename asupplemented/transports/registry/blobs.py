@@ -87,6 +87,7 @@ class HttpBody(ABC):
         client: The registry.
         repository: The path of the repository.
         digest: The blob, a valid digest.
+        expected: Bytes of the body as its descriptor says, None if unknown.
         request_context: The reference that it is for.
     """
 
@@ -98,6 +99,7 @@ class HttpBody(ABC):
         "_request_context",
         "_response",
         "_slot",
+        "_weight",
     )
 
     def __init__(
@@ -106,9 +108,11 @@ class HttpBody(ABC):
         repository: str,
         digest: str,
         *,
+        expected: int | None = None,
         request_context: RequestContext,
     ) -> None:
         self._client = client
+        self._weight = client.limiter.bodies.weigh(expected)
         self._repository = repository
         self._digest = digest
         self._request_context = request_context
@@ -121,7 +125,7 @@ class HttpBody(ABC):
             message = "a body is entered once; open the blob again for another one"
             raise UsageError(message)
         self._entered = True
-        self._slot = await self._client.limiter.bodies.acquire()
+        self._slot = await self._client.limiter.bodies.acquire(self._weight)
         limit = self._client.deps.timeouts.open
         try:
             with self._client.secrets.scrubbing():
@@ -154,6 +158,7 @@ class HttpBody(ABC):
             headers,
             scope=pull_scope(self._repository),
             statuses=statuses,
+            weight=self._weight,
         )
 
     def _close(self) -> None:
@@ -179,6 +184,7 @@ class HttpBlob(HttpBody):
         end: Offset behind the last one, None for the end of the blob.
         etag: The validator of the bytes before `start`, None if unknown. It is used if it is a
             strong one.
+        expected: Bytes of the body as its descriptor says, None if unknown.
         request_context: The reference that it is for.
 
     Attributes:
@@ -208,7 +214,7 @@ class HttpBlob(HttpBody):
         "start",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - given by name
         self,
         client: RegistryClient,
         repository: str,
@@ -217,10 +223,13 @@ class HttpBlob(HttpBody):
         start: int,
         end: int | None,
         etag: str | None = None,
+        expected: int | None = None,
         request_context: RequestContext,
         advice: str = "",
     ) -> None:
-        super().__init__(client, repository, digest, request_context=request_context)
+        super().__init__(
+            client, repository, digest, expected=expected, request_context=request_context
+        )
         self._advice = advice
         self._start_wanted = start
         self._end = end
@@ -449,6 +458,7 @@ class ExternalBlob(HttpBlob):
         repository: The path of the repository.
         digest: The blob, a valid digest.
         urls: Where else it may be, in order of preference.
+        expected: Bytes of the blob as its descriptor says, None if unknown.
         request_context: The reference that it is for.
     """
 
@@ -461,10 +471,17 @@ class ExternalBlob(HttpBlob):
         digest: str,
         *,
         urls: Sequence[URL],
+        expected: int | None = None,
         request_context: RequestContext,
     ) -> None:
         super().__init__(
-            client, repository, digest, start=0, end=None, request_context=request_context
+            client,
+            repository,
+            digest,
+            start=0,
+            end=None,
+            expected=expected,
+            request_context=request_context,
         )
         self._urls = urls
         self._external = False

@@ -50,6 +50,8 @@ class Request(NamedTuple):
     """The scope that a token for this request needs."""
     statuses: Collection[int] = OK
     """Statuses that `RegistryClient.send` returns; all others are errors."""
+    weight: int = 0
+    """The weight of its slot, if it is for the body of a blob."""
     hurried: bool = False
     """Another source can serve this, so `RegistryClient.send` retries with
     ``RegistryOptions.haste``, and not at all if the registry is busy."""

@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 
-from asupplemented.aio.slots import Slots
 from asupplemented.errors import TooManyRequestsError
 from asupplemented.transports.registry.client import Limiter
+from asupplemented.transports.registry.options import RegistryLimits
 from tests.clocks import FakeClock
 
 PATIENCE = 120.0
 
 
 def limiter(clock: FakeClock) -> Limiter:
-    return Limiter(Slots(6), clock=clock.clock)
+    return Limiter(RegistryLimits(), clock=clock.clock)
 
 
 async def test_nobody_waits_without_a_pause() -> None:
