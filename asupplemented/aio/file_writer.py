@@ -13,7 +13,8 @@ are on the disk.
 A file that cannot be written fails alone. A caller that is cancelled waits for the end of the hop
 that has its file, which is then not published, unless that has happened.
 
-A large file takes one hop for each block (`asupplemented.aio.atomic.StagedFile`).
+A large file takes one hop for each 2 MiB (`asupplemented.aio.atomic.StagedFile`). A thread writes
+one such piece while the stream fetches and hashes the next one, and no more than that.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ import anyio
 
 from asupplemented.aio.atomic import StagedFile
 from asupplemented.aio.files import read_limited
-from asupplemented.aio.threads import WORKERS, Workers, run_blocking, run_closing, run_opening
+from asupplemented.aio.threads import (
+    WORKERS,
+    Workers,
+    call_off,
+    run_blocking,
+    run_closing,
+    run_opening,
+)
 from asupplemented.errors import ClosedError, SupplementedError, UsageError
-from asupplemented.limits import BLOCK, SMALL_BLOB
+from asupplemented.limits import MIB, SMALL_BLOB
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -37,6 +45,9 @@ if TYPE_CHECKING:
     from asupplemented.abc import BlobStream, Context
 
 __all__ = ("FileWriter", "holds")
+
+PIECE: Final = 2 * MIB
+"""Bytes of a large file that are written at once."""
 
 MANY: Final = 8
 """Files that wait before another batch begins beside those that are under way."""
@@ -274,7 +285,7 @@ async def _gather(stream: BlobStream) -> tuple[list[bytes], int]:
 async def _drain(
     context: Context, stream: BlobStream, staged: StagedFile, begun: Sequence[bytes]
 ) -> int:
-    """Write a stream to its end, in batches that are worth the hop to a thread.
+    """Write a stream to its end, in pieces that are worth the hop to a thread.
 
     Args:
         context: The session, whose threads write.
@@ -282,20 +293,27 @@ async def _drain(
         staged: Where to.
         begun: What was read of it before.
     """
-    await run_blocking(context, staged.write, 0, *begun)
+    workers = context.resource(WORKERS, Workers)
+    writing = workers.submit(partial(staged.write, 0, *begun))
     written = sum(map(len, begun))
-    batch: list[bytes] = []
-    pending = 0
-    async for chunk in stream:
-        batch.append(chunk)
-        pending += len(chunk)
-        if pending >= BLOCK:
-            await run_blocking(context, staged.write, written, *batch)
-            written += pending
-            batch, pending = [], 0
-    if batch:
-        await run_blocking(context, staged.write, written, *batch)
-    return written + pending
+    piece: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in stream:
+            piece.append(chunk)
+            size += len(chunk)
+            if size >= PIECE:
+                await workers.wait(writing)
+                writing = workers.submit(partial(staged.write, written, *piece))
+                written += size
+                piece, size = [], 0
+        await workers.wait(writing)
+    except BaseException:
+        await call_off(writing)
+        raise
+    if piece:
+        await run_blocking(context, staged.write, written, *piece)
+    return written + size
 
 
 def _check_whole(stream: BlobStream) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = (
     "WORKERS",
     "Workers",
+    "call_off",
     "run_blocking",
     "run_by_size",
     "run_closing",
@@ -92,6 +93,14 @@ class Workers(AsyncResource):
             ClosedError: The session is closed.
         """
         return await _result(self.submit(func))
+
+    async def wait(self, future: Future[T]) -> T:
+        """Wait for a call that `submit` has started. It goes on if the caller is cancelled.
+
+        Raises:
+            ClosedError: The session was closed before the call could begin.
+        """
+        return await _result(future, lasting=True)
 
     async def aclose(self) -> None:
         """Wait for the calls that are running, and end the threads; the queue is dropped."""
@@ -183,6 +192,14 @@ async def run_closing(context: Context, func: Callable[[], object]) -> None:
     future.add_done_callback(lambda done: func() if done.cancelled() else None)
     with anyio.CancelScope(shield=True), suppress(ClosedError):
         await _result(future, lasting=True)
+
+
+async def call_off(future: Future[object]) -> None:
+    """Cancel a call of `Workers.submit` that waits for a thread; wait for the end of any other."""
+    future.cancel()
+    if not future.done():
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait((asyncio.wrap_future(future),))
 
 
 async def _result(future: Future[T], *, lasting: bool = False) -> T:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asupplemented.aio.atomic import StagedFile
-from asupplemented.aio.file_writer import MANY, MAX_BATCHES, FileWriter
+from asupplemented.aio.file_writer import MANY, MAX_BATCHES, PIECE, FileWriter
 from asupplemented.aio.threads import WORKERS, Workers
 from asupplemented.errors import ClosedError, SourceError, UsageError
 from asupplemented.limits import MIB, SMALL_BLOB
@@ -68,7 +68,7 @@ async def test_a_stream_is_written_in_large_pieces(
         writer = FileWriter(session, staging=tmp_path, durable=False)
         size = await writer.ingest(Stream(chunks), tmp_path / "blob")
     assert size == 104 * 65_536
-    assert sizes == [SMALL_BLOB + 65_536, MIB, MIB, 7 * 65_536]
+    assert sizes == [SMALL_BLOB + 65_536, PIECE, 7 * 65_536]
     assert (tmp_path / "blob").read_bytes() == b"".join(chunks)
 
 
