@@ -199,7 +199,7 @@ async def call_off(future: Future[object]) -> None:
     future.cancel()
     if not future.done():
         with anyio.CancelScope(shield=True):
-            await asyncio.wait((asyncio.wrap_future(future),))
+            await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
 
 
 async def _result(future: Future[T], *, lasting: bool = False) -> T:

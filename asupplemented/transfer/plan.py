@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -223,7 +224,16 @@ async def plan_copy(
         top, platform = await _choose_image(walker, default, selection)
     else:
         top, platform = default, None
-    await walker.walk(top)
+    signatures: dict[Digest, tuple[Signature, ...]] = {}
+
+    async def read_first_signatures() -> None:
+        # Beside the manifests: it shows which kinds of signatures there are, which takes a request.
+        signatures[default.digest] = await source.get_signatures()
+
+    steps = [partial(walker.walk, top)]
+    if top is default:
+        steps.append(read_first_signatures)
+    await for_each(steps, lambda step: step(), limit=len(steps))
     beside = _find_extras(walker, extras=extras)
     await walker.read(list(beside))
     _check_writable(source, walker.found.values())
@@ -232,7 +242,7 @@ async def plan_copy(
         layers=layers,
         configs=configs,
         levels=_sort_into_levels(walker, top),
-        signed=await _read_signatures(walker, top, default),
+        signed=await _read_signatures(walker, top, default, signatures),
         top=top,
         platform=platform,
         extras=tuple(Extra(walker.found[digest], platform) for digest, platform in beside.items()),
@@ -508,16 +518,26 @@ def _add(blobs: dict[str, Descriptor], blob: Descriptor) -> None:
 
 
 async def _read_signatures(
-    walker: ManifestWalker, top: Manifest, default: Manifest
+    walker: ManifestWalker,
+    top: Manifest,
+    default: Manifest,
+    found: dict[Digest, tuple[Signature, ...]],
 ) -> tuple[Signed, ...]:
-    """The signatures of all manifests, those of the top first."""
-    found: dict[Digest, tuple[Signature, ...]] = {}
+    """The signatures of all manifests, those of the top first.
+
+    Args:
+        walker: Its manifests.
+        top: What the copy makes the top.
+        default: The default manifest of the source.
+        found: Those that were read before; the others are added.
+    """
 
     async def read(digest: Digest) -> None:
         asked = None if digest == default.digest else digest
         found[digest] = await walker.source.get_signatures(asked)
 
-    await for_each(walker.found, read, limit=walker.concurrency)
+    missing = [digest for digest in walker.found if digest not in found]
+    await for_each(missing, read, limit=walker.concurrency)
     return tuple(
         Signed(None if digest == top.digest else digest, found[digest])
         for digest in walker.found
