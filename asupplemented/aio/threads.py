@@ -194,7 +194,7 @@ async def run_closing(context: Context, func: Callable[[], object]) -> None:
         await _result(future, lasting=True)
 
 
-async def call_off(future: Future[object]) -> None:
+async def call_off(future: Future[T]) -> None:
     """Cancel a call of `Workers.submit` that waits for a thread; wait for the end of any other."""
     future.cancel()
     if not future.done():

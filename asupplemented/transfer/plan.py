@@ -230,7 +230,7 @@ async def plan_copy(
         # Beside the manifests: it shows which kinds of signatures there are, which takes a request.
         signatures[default.digest] = await source.get_signatures()
 
-    steps = [partial(walker.walk, top)]
+    steps: list[Callable[[], Awaitable[None]]] = [partial(walker.walk, top)]
     if top is default:
         steps.append(read_first_signatures)
     await for_each(steps, lambda step: step(), limit=len(steps))
