@@ -69,8 +69,8 @@ __all__ = (
 
 ResourceT = TypeVar("ResourceT", bound=AsyncResource)
 
-_MANIFESTS: Final = 16
-"""Manifests written at the same time."""
+_MANIFESTS: Final = 64
+"""Manifests written at the same time, if the number is left to the copy."""
 
 _NAMED: Final = 20
 """Digests that a warning names; it counts the others."""
@@ -288,7 +288,7 @@ class _Transfer:
         await for_each_blob(blobs, self._copy_blob, limit=self.limit)
         with self._writing():
             for level in plan.levels:
-                await for_each(level, self.output.put_manifest, limit=_MANIFESTS)
+                await for_each(level, self.output.put_manifest, limit=self.limit or _MANIFESTS)
             await self._put_signatures()
             self._list_extras()
             asked = self.output.reference

@@ -44,6 +44,11 @@ class Gate:
         self.waiting += 1
         await opened.wait()
 
+    async def wait_for(self, count: int) -> None:
+        """Wait until so many answers wait."""
+        # Not in a busy loop, which would keep the threads that write from running.
+        await wait_until(lambda: self.waiting == count, every=0.005)
+
     def release(self) -> None:
         opened, self._opened = self._opened, asyncio.Event()
         self.waiting = 0
@@ -78,7 +83,7 @@ async def test_as_many_small_blobs_as_manifests_in_one_round(
     async with FakeRegistry(latency=1.0, sleep=gate.sleep) as registry:
         fetching = asyncio.ensure_future(fetch(registry.add("app", build(IMAGES)), tmp_path / "x"))
         for count in rounds:
-            await wait_until(lambda count=count: gate.waiting == count)  # type: ignore[misc]
+            await gate.wait_for(count)
             gate.release()
         await fetching
         assert len(registry.requests) == sum(rounds)
