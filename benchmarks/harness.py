@@ -1,88 +1,251 @@
-"""Rounds and reports: how every benchmark is run and what it prints."""
+"""Rounds within a limit of time.
+
+Every case names how many seconds it may take. The first round of each contestant warms up and is
+not counted. Then all contestants take turns, at least `LEAST` times, until the seconds of the case
+are used up. On a slow machine the groups share the time as they would on a fast one: a group that
+has used up its share runs each of its cases once, without warming up, and a case for which no time
+at all is left is cut. What was cut is a note in the results.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import resource
 import sys
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from benchmarks.results import OURS, Results, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    import contextlib
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Collection,
+        Mapping,
+        Sequence,
+    )
 
-__all__ = ("cpu_seconds", "interleave", "report", "wall_seconds")
+__all__ = ("SCRATCH", "Bench", "Sample", "enter", "timed", "timed_async")
+
+T = TypeVar("T")
+
+LEAST: Final = 3
+"""Rounds of each case, if there is time."""
+MOST: Final = 21
+SCRATCH: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory is the point
+"""Where files are made, so that no disk is measured."""
 
 
-def wall_seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class Sample:
+    """One round of one contestant: seconds, and seconds of CPU, None if they are not known."""
+
+    wall: float
+    cpu: float | None = None
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process up to now, and of all children that it has waited for."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def timed(work: Callable[[], object]) -> Sample:
+    """Measure one call."""
+    cpu, started = cpu_seconds(), time.perf_counter()
     work()
-    return time.perf_counter() - started
+    return Sample(time.perf_counter() - started, cpu_seconds() - cpu)
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU time of one call, all threads of this process."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+def timed_async(work: Callable[[], Awaitable[object]]) -> Sample:
+    """Measure one call in an event loop of its own, whose start and end do not count."""
+
+    async def run() -> Sample:
+        cpu, started = cpu_seconds(), time.perf_counter()
+        await work()
+        return Sample(time.perf_counter() - started, cpu_seconds() - cpu)
+
+    return asyncio.run(run())
 
 
-def interleave(
-    cases: Mapping[str, Callable[[], float]], rounds: int, *, warmup: int = 1
-) -> dict[str, list[float]]:
-    """Run every case once a round, so that a drifting machine hits all of them alike.
+@dataclass
+class Bench:
+    """A run of the benchmarks.
 
-    Args:
-        cases: Name to a call that returns its own figure.
-        rounds: Figures wanted of each.
-        warmup: Rounds that are not counted, first.
+    Attributes:
+        seconds: How long all groups together may take; None for no limit.
+        scale: "tiny" for tests, "quick", or "full".
+        results: What was measured up to now.
+        failed: Whether the library itself failed in some case.
     """
-    figures: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(-warmup, rounds):
-        for name, run in cases.items():
-            gc.collect()
-            value = run()
-            if number >= 0:
-                figures[name].append(value)
-    return figures
 
+    seconds: float | None = None
+    scale: str = "quick"
+    results: Results = field(default_factory=Results)
+    failed: bool = False
+    _share: float = 1.0
+    _group: str = ""
+    _group_ends: float = float("inf")
+    _started: float = 0.0
 
-def report(
-    name: str,
-    unit: str,
-    figures: Sequence[float],
-    *,
-    comparator: str | None = None,
-    baseline: Sequence[float] | None = None,
-    goal: str | None = None,
-) -> None:
-    """Print one case as a line of JSON.
+    def pick(self, quick: T, *, full: T, tiny: T) -> T:
+        """The size for the scale of this run."""
+        return {"quick": quick, "full": full, "tiny": tiny}[self.scale]
 
-    Args:
-        name: What was measured.
-        unit: Of the figures, "ms" or "us/manifest" or "MB/s".
-        figures: One a round.
-        comparator: What `baseline` measured.
-        baseline: The comparator's figures of the same rounds; the ratio is taken round by round.
-        goal: What the project promises, in words.
-    """
-    line: dict[str, object] = {
-        "name": name,
-        "unit": unit,
-        "n": len(figures),
-        "min": round(min(figures), 3),
-        "median": round(median(figures), 3),
-        "max": round(max(figures), 3),
-    }
-    if baseline is not None:
-        line["comparator"] = comparator
-        line["comparator_median"] = round(median(baseline), 3)
-        line["ratio"] = round(
-            median(ours / theirs for ours, theirs in zip(figures, baseline, strict=True)), 3
+    @property
+    def full(self) -> bool:
+        """Whether all cases are wanted; tests want all of them, too."""
+        return self.scale != "quick"
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        spent = time.monotonic() - self._started
+        return float("inf") if self.seconds is None else self.seconds - spent
+
+    def begin_group(self, name: str, planned: float = 1.0, following: float = 0.0) -> None:
+        """Begin with a group.
+
+        Args:
+            name: The group.
+            planned: Seconds that it should take.
+            following: Seconds that all groups after it should take.
+        """
+        self._started = self._started or time.monotonic()
+        self._group = name
+        if self.seconds is not None:
+            factor = max(0.0, self.left / (planned + following))
+            self._share = min(1.0, factor)
+            self._group_ends = time.monotonic() + factor * planned
+        sys.stderr.write(f"{time.monotonic() - self._started:4.0f} s: {name}\n")
+
+    def note(self, text: str) -> None:
+        """Remember what was skipped or cut, and say it."""
+        if text not in self.results.notes:
+            self.results.notes.append(text)
+            sys.stderr.write(f"  {text}\n")
+
+    def compare(
+        self,
+        case: str,
+        contestants: Mapping[str, Callable[[], Sample]],
+        *,
+        size: float = 1,
+        unit: str = "",
+        seconds: float = 2.0,
+        cold: Collection[str] = (),
+    ) -> None:
+        """Have contestants take turns.
+
+        Args:
+            case: What they do.
+            contestants: Name to a call that does it once.
+            size: How much work that is, in `unit`.
+            unit: Of the work.
+            seconds: How long all rounds may take in a quick run.
+            cold: Contestants that need no round to warm up, since each of theirs is a new process.
+        """
+        if self.left <= 0:
+            self.note(f"cut, no time was left: {case}")
+            return
+        budget = seconds * self._share * self.pick(1.0, full=4.0, tiny=0.0)
+        ends = time.monotonic() + budget
+        running = dict(contestants)
+        if self.scale != "tiny" and time.monotonic() < self._group_ends:
+            for name in [each for each in running if each not in cold]:
+                self._run_once(case, name, running)
+        samples: dict[str, list[Sample]] = {name: [] for name in running}
+        least = self.pick(LEAST, full=LEAST + 2, tiny=1)
+        for number in range(MOST):
+            began = time.monotonic()
+            for name in list(running):
+                if (sample := self._run_once(case, name, running)) is not None:
+                    samples[name].append(sample)
+            now = time.monotonic()
+            next_ends = 2 * now - began
+            enough = number + 1 >= least or next_ends > self._group_ends
+            if enough and next_ends > ends:
+                break
+        rounds = max(map(len, samples.values()), default=0)
+        if rounds < least:
+            self.note(f"cut to {rounds} instead of {least} rounds: {case}")
+        for name in running:
+            self.record(case, name, samples[name], size=size, unit=unit)
+        self._show(case)
+
+    def _run_once(
+        self, case: str, name: str, running: dict[str, Callable[[], Sample]]
+    ) -> Sample | None:
+        """One round; a contestant that fails leaves the case."""
+        gc.collect()
+        try:
+            return running[name]()
+        except Exception as error:  # noqa: BLE001 - of a peer anything can come
+            reason = " ".join(str(error).split())[:200]
+            self.note(f"{name} left out of “{case}”: {type(error).__name__}: {reason}")
+            self.failed |= name.startswith(OURS)
+            del running[name]
+            return None
+
+    def record(
+        self,
+        case: str,
+        name: str,
+        samples: Sequence[Sample],
+        *,
+        size: float = 1,
+        unit: str = "",
+        memory: Sequence[float] = (),
+    ) -> None:
+        """Add what was measured elsewhere. Arguments as `Row` has them."""
+        self.results.rows.append(
+            Row(
+                self._group,
+                case,
+                name,
+                size,
+                unit,
+                tuple(sample.wall for sample in samples),
+                tuple(sample.cpu for sample in samples if sample.cpu is not None),
+                tuple(memory),
+            )
         )
-    if goal is not None:
-        line["goal"] = goal
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+
+    def _show(self, case: str) -> None:
+        """Print a line of JSON for each contestant of a case."""
+        rows = self.results.cases().get(case, [])
+        ours = self.results.find_ours(case)
+        for row in rows:
+            line: dict[str, object] = {"group": row.group, "case": case, "name": row.name}
+            line["n"] = len(row.wall)
+            line["seconds"] = [round(pick(row.wall), 6) for pick in (min, median, max)]
+            if row.cpu:
+                line["cpu"] = round(median(row.cpu), 6)
+            if ours is not None and row is not ours:
+                line["times_as_long_as_ours"] = round(row.time_of(ours), 3)
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+def enter(
+    runner: asyncio.Runner,
+    scope: contextlib.ExitStack,
+    manager: contextlib.AbstractAsyncContextManager[T],
+) -> T:
+    """Enter something on the loop of a runner, to be left with the scope."""
+
+    async def come_in() -> T:
+        return await manager.__aenter__()
+
+    async def leave() -> None:
+        await manager.__aexit__(None, None, None)
+
+    entered = runner.run(come_in())
+    scope.callback(lambda: runner.run(leave()))
+    return entered

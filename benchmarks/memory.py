@@ -1,7 +1,9 @@
-"""Peak memory of resolving images that are made to take much of it (rule X-17).
+"""Peak memory: of each contestant, and of resolving images that are made to take much (rule X-17).
 
-A registry in this process serves 60 manifests of up to 4 MiB, the first one late. A child process
-resolves them and says how far its peak is above what it took when idle.
+Each contestant does its work once in a new process; what that has at most counts, the interpreter
+and all imports included. For hostile images, a registry in this process serves 60 manifests of up
+to 4 MiB, the first one late. A child process resolves them and says how far its peak is above what
+it took when idle.
 """
 
 from __future__ import annotations
@@ -9,25 +11,47 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import string
+import subprocess
 import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asupplemented.limits import MAX_LAYERS, MAX_MANIFEST
 from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from asupplemented.testing import FakeRegistry
-from benchmarks.harness import report
+from benchmarks.blobs import write_file
+from benchmarks.harness import SCRATCH
+from benchmarks.peers.golang import GO, find_go_package
+from benchmarks.peers.python import Bare, Ours, OursAlone, Peer, find_peers
+from benchmarks.programs import find_program
+from benchmarks.results import OURS
+from benchmarks.server import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from asupplemented.testing import Request
+    from benchmarks.harness import Bench
+    from benchmarks.server import Offer
 
+__all__ = ("MEMORY_OF_BLOB", "run")
+
+MEMORY_OF_BLOB: Final = "memory of reading a large blob"
 MANIFESTS: Final = 60
-GOAL_MIB: Final = 512
 LATE: Final = 5.0
 """Seconds before the first manifest is served; meanwhile all others could arrive."""
+
+LAUNCHER: Final = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
 
 CHILD: Final = """
 import asyncio, sys
@@ -133,17 +157,64 @@ async def measure(make: Callable[[int], bytes], *, lies: bool) -> tuple[float, s
     return float(peak), how
 
 
-def main() -> None:
-    """Print the cases."""
+def measure_hostile(bench: Bench) -> None:
+    """Manifests that are made to take much memory."""
     for name, (make, lies) in CASES.items():
         peak, how = asyncio.run(measure(make, lies=lies))
-        report(
-            f"peak memory of resolving {MANIFESTS} manifests: {name}; {how}",
-            "MiB",
-            [peak],
-            goal=f"below {GOAL_MIB} MiB above idle",
-        )
+        bench.record(f"memory of resolving {name}; {how}", OURS, [], memory=[peak])
 
 
-if __name__ == "__main__":
-    main()
+def peak_of(command: Sequence[str]) -> float:
+    """The most memory that a command had, in MiB.
+
+    The kernel counts what a child had before it ran its program, which is what its parent has. So
+    a small interpreter starts it, and less than what that one has cannot be told.
+    """
+    launcher = [sys.executable, "-S", "-E", "-c", LAUNCHER, *command]
+    done = subprocess.run(launcher, check=True, capture_output=True)
+    return float(done.stdout.split()[-1]) / 1024
+
+
+def compare_peaks(bench: Bench, case: str, commands: Mapping[str, Sequence[str]]) -> None:
+    """Measure each command in processes of its own."""
+    for name, command in commands.items():
+        if bench.left <= 0:
+            bench.note(f"cut, no time was left: {case}, from {name} on")
+            break
+        try:
+            peaks = [peak_of(command) for _ in range(bench.pick(1, full=3, tiny=1))]
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            bench.note(f"{name} left out of “{case}”: {' '.join(said)[:200]}")
+            bench.failed |= name.startswith(OURS)
+        else:
+            bench.record(case, name, [], memory=peaks)
+
+
+def run(bench: Bench) -> None:
+    """Measure the memory of each contestant."""
+    go, peers = find_go_package(bench), find_peers(bench)
+    instances = bench.pick(256, full=1024, tiny=2)
+
+    def client(peer: type[Peer], what: str, offer: Offer) -> list[str]:
+        said = json.dumps(asdict(offer))
+        return [sys.executable, "-m", "benchmarks.peers.python", peer.name, what, said]
+
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as scratch:
+        blob = Path(scratch, "blob")
+        write_file(blob, bench.pick(256, full=1024, tiny=1))
+        with serve(instances=instances, singles=1, file=blob) as offer:
+            openers: list[type[Peer]] = [Ours, Bare, *peers]
+            opening = {peer.name: client(peer, "open", offer) for peer in openers}
+            readers: list[type[Peer]] = [OursAlone, Ours, Bare, *find_peers(bench, blobs=True)]
+            reading = {peer.name: client(peer, "read", offer) for peer in readers}
+            if find_program("curl") is not None:
+                reading["curl"] = ["curl", "-s", "-o", os.devnull, offer.blob_url]
+            if go is not None:
+                program = str(go.path)
+                opening[GO] = [program, "open", "1", offer.reference()]
+                reading[GO] = [program, "blob", "1", offer.reference("file"), str(offer.blob)]
+            compare_peaks(bench, f"memory of opening an index of {instances}", opening)
+            compare_peaks(bench, MEMORY_OF_BLOB, reading)
+    if bench.scale == "full":
+        measure_hostile(bench)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ("Axis", "draw_bars", "draw_lines")
+__all__ = ("Axis", "draw_bars", "draw_lines", "draw_ranking")
 
 WIDTH: Final = 720
 HEIGHT: Final = 400
@@ -23,6 +24,10 @@ LEFT: Final = 70
 RIGHT: Final = 20
 TOP: Final = 76
 BOTTOM: Final = 58
+LABELS: Final = 190
+"""Width of the labels that stand beside lines or bars."""
+ROW: Final = 24
+"""Height of a bar of a ranking."""
 TICKS: Final = 5
 """About so many ticks on an axis."""
 
@@ -52,14 +57,23 @@ class Axis:
         label: What is measured, with its unit.
         log: Whether it is logarithmic. All values are above 0 then.
         top: Where it ends, None for a bit above the greatest value.
+        ticks: Where it has ticks, the first and the last at its ends; None for round numbers.
     """
 
     label: str
     log: bool = False
     top: float | None = None
+    ticks: Sequence[float] | None = None
 
 
-def draw_lines(title: str, series: Mapping[str, Sequence[Point]], x: Axis, y: Axis) -> str:
+def draw_lines(
+    title: str,
+    series: Mapping[str, Sequence[Point]],
+    x: Axis,
+    y: Axis,
+    *,
+    direct: bool = False,
+) -> str:
     """Draw one line for each series.
 
     Args:
@@ -67,18 +81,83 @@ def draw_lines(title: str, series: Mapping[str, Sequence[Point]], x: Axis, y: Ax
         series: Label to points, in the order of their x.
         x: The horizontal axis.
         y: The vertical axis.
+        direct: Whether labels stand at the ends of the lines, and points are marked: for a few
+            points that were measured. Otherwise there is a legend.
 
     Raises:
         ValueError: There are no points.
     """
     points = [point for each in series.values() for point in each]
-    across = _Scale.of(x, [point[0] for point in points], LEFT, WIDTH - RIGHT)
+    right = WIDTH - (LABELS if direct else RIGHT)
+    across = _Scale.of(x, [point[0] for point in points], LEFT, right)
     up = _Scale.of(y, [point[1] for point in points], HEIGHT - BOTTOM, TOP)
-    parts = [*_draw_horizontal_axis(x, across), *_draw_vertical_axis(y, up)]
+    parts = [*_draw_horizontal_axis(x, across, right), *_draw_vertical_axis(y, up, right)]
     for number, each in enumerate(series.values()):
-        path = " ".join(f"{across.at(a)},{up.at(b)}" for a, b in _thin(each))
-        parts.append(f'<polyline class="line" stroke="{_colour(number)}" points="{path}"/>')
-    return _finish(title, list(series), parts)
+        places = [(across.at(a), up.at(b)) for a, b in _thin(each)]
+        path = " ".join(f"{a},{b}" for a, b in places)
+        colour = _colour(number)
+        parts.append(f'<polyline class="line" stroke="{colour}" points="{path}"/>')
+        if direct:
+            parts += [f'<circle cx="{a}" cy="{b}" r="3.5" fill="{colour}"/>' for a, b in places]
+    if not direct:
+        return _finish(title, list(series), parts, right)
+    ends = [(up.at(each[-1][1]), across.at(each[-1][0])) for each in series.values()]
+    heights = _spread([end[0] for end in ends])
+    for number, (label, (_, end), height) in enumerate(zip(series, ends, heights, strict=True)):
+        style = f'style="fill:{_colour(number)}"'
+        parts.append(_text(label, _round(end + 10), _round(height + 4), "start", style))
+    return _finish(title, [], parts, right)
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Move labels apart that would lie over one another; their order stays."""
+    spread = list(heights)
+    order = sorted(range(len(spread)), key=lambda number: -spread[number])
+    for below, above in pairwise(order):
+        spread[above] = min(spread[above], spread[below] - 16)
+    return spread
+
+
+def draw_ranking(
+    title: str, groups: Mapping[str, Mapping[str, float]], unit: str, emphasis: str
+) -> str:
+    """Draw horizontal bars, each with its label on the left and its value on the right.
+
+    Args:
+        title: Above the plot.
+        groups: Heading to label to value.
+        unit: Of the values.
+        emphasis: Bars with this in their label have a colour, the others are grey.
+
+    Raises:
+        ValueError: There are no values.
+    """
+    values = [value for each in groups.values() for value in each.values()]
+    if not values:
+        raise ValueError("there is nothing to draw")
+    left, room = LEFT + LABELS, WIDTH - LEFT - LABELS - 90
+    parts: list[str] = []
+    top = 56.0
+    for heading, each in groups.items():
+        parts.append(_text(heading, LEFT - 50, top, "start", 'style="font-weight:600"'))
+        top += 12
+        for label, value in each.items():
+            wide = _round(max(1.0, room * value / max(values)))
+            colour = _colour(0) if emphasis in label else GREY
+            size = f'width="{wide}" height="{ROW - 6}"'
+            parts += [
+                _text(label, left - 8, top + 13, "end"),
+                f'<rect x="{left}" y="{top}" {size} fill="{colour}"/>',
+                _text(f"{_show(_significant(value))} {unit}", left + wide + 8, top + 13, "start"),
+            ]
+            top += ROW
+        top += 26
+    return _wrap(title, parts, top - 20, LEFT - 50)
+
+
+def _significant(value: float) -> float:
+    """Three digits."""
+    return float(f"{value:.3g}")
 
 
 def draw_bars(
@@ -98,7 +177,7 @@ def draw_bars(
     """
     values = [value for each in series.values() for value in each]
     up = _Scale.of(y, values, HEIGHT - BOTTOM, TOP)
-    parts = _draw_vertical_axis(y, up)
+    parts = _draw_vertical_axis(y, up, WIDTH - RIGHT)
     room = (WIDTH - LEFT - RIGHT) / len(groups)
     wide = 0.8 * room / len(series)
     for number, each in enumerate(series.values()):
@@ -113,7 +192,7 @@ def draw_bars(
     for group, label in enumerate(groups):
         parts.append(_text(label, _round(LEFT + (group + 0.5) * room), HEIGHT - 34, "middle"))
     parts.append(_text(x_label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, "middle"))
-    return _finish(title, list(series), parts)
+    return _finish(title, list(series), parts, WIDTH - RIGHT)
 
 
 @dataclass(frozen=True)
@@ -130,7 +209,8 @@ class _Scale:
         if not values:
             raise ValueError("there is nothing to draw")
         most = max(values) if axis.top is None else axis.top
-        ticks = _decades(min(values), most) if axis.log else _steps(most)
+        found = _decades(min(values), most) if axis.log else _steps(most)
+        ticks = axis.ticks or found
         return cls(ticks, axis.log, start, end)
 
     def at(self, value: float) -> float:
@@ -161,8 +241,8 @@ def _thin(points: Sequence[Point]) -> Sequence[Point]:
     return [points[round(number * step)] for number in range(MAX_POINTS)]
 
 
-def _draw_horizontal_axis(axis: Axis, scale: _Scale) -> list[str]:
-    parts = [_text(axis.label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, "middle")]
+def _draw_horizontal_axis(axis: Axis, scale: _Scale, right: float) -> list[str]:
+    parts = [_text(axis.label, (LEFT + right) / 2, HEIGHT - 10, "middle")]
     for tick in scale.ticks:
         at = scale.at(tick)
         parts += [
@@ -172,20 +252,20 @@ def _draw_horizontal_axis(axis: Axis, scale: _Scale) -> list[str]:
     return parts
 
 
-def _draw_vertical_axis(axis: Axis, scale: _Scale) -> list[str]:
+def _draw_vertical_axis(axis: Axis, scale: _Scale, right: float) -> list[str]:
     middle = (TOP + HEIGHT - BOTTOM) / 2
     turned = f'transform="rotate(-90 18 {middle})"'
     parts = [_text(axis.label, 18, middle, "middle", turned)]
     for tick in scale.ticks:
         at = scale.at(tick)
         parts += [
-            f'<path class="grid" d="M{LEFT} {at}H{WIDTH - RIGHT}"/>',
+            f'<path class="grid" d="M{LEFT} {at}H{right}"/>',
             _text(_show(tick), LEFT - 8, at + 4, "end"),
         ]
     return parts
 
 
-def _finish(title: str, labels: Sequence[str], parts: Sequence[str]) -> str:
+def _finish(title: str, labels: Sequence[str], parts: Sequence[str], right: float) -> str:
     legend: list[str] = []
     left = float(LEFT)
     for number, label in enumerate(labels):
@@ -194,13 +274,17 @@ def _finish(title: str, labels: Sequence[str], parts: Sequence[str]) -> str:
             _text(label, _round(left + 20), 56, "start"),
         ]
         left += 44 + 7.2 * len(label)
-    frame = f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>'
+    frame = f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{right}"/>'
+    return _wrap(title, [*legend, *parts, frame], HEIGHT, LEFT)
+
+
+def _wrap(title: str, parts: Sequence[str], height: float, left: float) -> str:
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
         f'aria-label="{escape(title)}">'
     )
-    heading = f'<text class="title" x="{LEFT}" y="26">{escape(title)}</text>'
-    lines = (head, f"<style>{_STYLE}</style>", heading, *legend, *parts, frame, "</svg>")
+    heading = f'<text class="title" x="{left}" y="26">{escape(title)}</text>'
+    lines = (head, f"<style>{_STYLE}</style>", heading, *parts, "</svg>")
     return "\n".join(lines) + "\n"
 
 

@@ -14,9 +14,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+
+    from benchmarks.server import Offer
 
 __all__ = (
     "Program",
@@ -24,6 +27,7 @@ __all__ = (
     "run_docker_registry",
     "run_nginx",
     "run_nginx_files",
+    "run_nginx_tls",
     "run_program",
     "run_serve",
 )
@@ -54,8 +58,9 @@ http {{
     uwsgi_temp_path {directory}/tmp;
     scgi_temp_path {directory}/tmp;
     server {{
-        listen {address};
+        listen {address}{tls};
         location = {target} {{ {location} }}
+        {more}
     }}
 }}
 """
@@ -180,7 +185,34 @@ def run_nginx_files(path: str, directory: Path, file: Path, target: str) -> Gene
 
 
 @contextlib.contextmanager
-def _run_nginx(path: str, directory: Path, location: str, target: str) -> Generator[Program]:
+def run_nginx_tls(path: str, directory: Path, file: Path, offer: Offer) -> Generator[int]:
+    """Run nginx before a registry, to speak TLS: it sends the blob itself.
+
+    Args:
+        path: The program.
+        directory: Where it may write; made for it.
+        file: The blob.
+        offer: The registry.
+
+    Yields:
+        The port.
+    """
+    certificate, key = directory.with_suffix(".pem"), directory.with_suffix(".key")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    more = f"ssl_certificate {certificate}; ssl_certificate_key {key};"
+    more += f"location / {{ proxy_pass {offer.url}; proxy_http_version 1.1; }}"
+    target = offer.blob_url.removeprefix(offer.url)
+    with _run_nginx(path, directory, f"alias {file};", target, more) as program:
+        yield urlsplit(program.url).port or 0
+
+
+@contextlib.contextmanager
+def _run_nginx(
+    path: str, directory: Path, location: str, target: str, tls: str = ""
+) -> Generator[Program]:
+    """Run nginx; `tls` says which certificate it has, and what else it serves."""
     directory.mkdir()
     with socket.create_server((HOST, 0)) as listening:  # no other process can take the port then
         address = f"{HOST}:{listening.getsockname()[1]}"
@@ -191,6 +223,8 @@ def _run_nginx(path: str, directory: Path, location: str, target: str) -> Genera
                 address=address,
                 location=location,
                 target=target,
+                tls=" ssl" if tls else "",
+                more=tls,
                 user="user root;" if os.geteuid() == 0 else "",
             )
         )

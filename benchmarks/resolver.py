@@ -16,17 +16,21 @@ from asupplemented.model.index import AllImages
 from asupplemented.model.manifest import Manifest
 from asupplemented.model.media_type import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from asupplemented.supplemented.resolver import Resolver, Want
-from benchmarks.harness import cpu_seconds, interleave, report
+from benchmarks.harness import timed
+from benchmarks.results import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-ROUNDS = 15
+    from benchmarks.harness import Bench
+
+__all__ = ("run",)
+
 FEW, MANY = 1_000, 10_000
 LOOKAHEAD = 64
 LAYERS = 3
 
-READING = "verifying and parsing the same manifests"
+READING = "only verify and parse"
 
 
 class Corpus:
@@ -132,50 +136,22 @@ def encode(document: Mapping[str, object]) -> bytes:
 
 
 WORK: dict[str, Callable[[Corpus], None]] = {
-    "batches of 65": Corpus.resolve_batches,
-    "batches of 65, the head last": Corpus.resolve_backwards,
-    "one at a time, wants(64) after each": Corpus.resolve_singly,
-    "batches of 65, verified and parsed within": Corpus.read_and_resolve,
+    f"{OURS}, batches of 65": Corpus.resolve_batches,
+    f"{OURS}, batches of 65, the head last": Corpus.resolve_backwards,
+    f"{OURS}, one at a time": Corpus.resolve_singly,
+    f"{OURS}, batches of 65, verified and parsed within": Corpus.read_and_resolve,
     READING: Corpus.read,
 }
 
 
-def microseconds(corpus: Corpus, work: Callable[[Corpus], None]) -> float:
-    """CPU microseconds for each manifest."""
-    return cpu_seconds(partial(work, corpus)) / corpus.count * 1e6
-
-
-def main() -> None:
-    """Print a line for each way to feed and each number of manifests."""
-    figures = interleave(
-        {
-            f"{name} {corpus.count}": partial(microseconds, corpus, work)
-            for corpus in (Corpus(FEW), Corpus(MANY))
-            for name, work in WORK.items()
-        },
-        ROUNDS,
-    )
-    for name in WORK:
-        if name == READING:
-            continue
-        alone = "within" not in name
-        report(
-            f"resolver, {FEW:,} manifests, {name}",
-            "us/manifest",
-            figures[f"{name} {FEW}"],
-            comparator=READING,
-            baseline=figures[f"{READING} {FEW}"],
-            goal="median <= 10" if alone else None,
+def run(bench: Bench) -> None:
+    """Measure each way to feed, with few and with many manifests."""
+    for count in bench.pick((FEW,), full=(FEW, MANY), tiny=(2,)):
+        corpus = Corpus(count)
+        bench.compare(
+            f"resolve {count:,} manifests",
+            {name: partial(timed, partial(work, corpus)) for name, work in WORK.items()},
+            size=count,
+            unit="manifests",
+            seconds=4,
         )
-        report(
-            f"resolver, {MANY:,} manifests, {name}",
-            "us/manifest",
-            figures[f"{name} {MANY}"],
-            comparator=f"the same with {FEW:,} manifests",
-            baseline=figures[f"{name} {FEW}"],
-            goal="ratio <= 1.2, so that 10 times the manifests cost at most 12 times the CPU",
-        )
-
-
-if __name__ == "__main__":
-    main()

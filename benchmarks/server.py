@@ -5,10 +5,11 @@ where it listens and what it holds, then serves until it is terminated. Clients 
 one benchmark should not share an interpreter: `serve` runs it in a process of its own.
 
 It holds, under the repository ``bench``: ``all``, an index of so many images with manifests of
-1.5 KiB; ``single-0``, ``single-1``, ...: one such image each; and, where a file is given, ``file``,
-an image whose layer is that file, sent with sendfile. It tells at ``/sent`` how often it was. To be
-copied are ``small``, an index of images with a layer of 2 KiB each, and ``large``, an image whose
-layers are files. It knows no ranges, no access and no faults.
+1.5 KiB; ``half-0`` and ``half-1``, indexes of half of them each; ``single-0``, ``single-1``, ...:
+one such image each; and, where a file is given, ``file``, an image whose layer is that file, sent
+with sendfile. It tells at ``/sent`` how often it was. To be copied are ``small``, an index of
+images with a layer of 2 KiB each, and ``large``, an image whose layers are files. It knows no
+ranges, no access and no faults.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ REPOSITORY = "bench"
 MANIFEST_BYTES = 1536
 LAYER_BYTES = 2048
 """Bytes of a layer of ``small``."""
+BACKLOG = 2048
+"""Connections that may be made at the same moment; of more, Linux delays some by a second."""
 TLS_RECORD = b"\x16"
 """How a TLS handshake begins: a client that tries it on this plain server is told at once."""
 SENT = b"/sent"
@@ -100,7 +103,7 @@ class Holding:
     singles: int
     file: Path | None
     blob: str | None
-    files: Mapping[bytes, tuple[str, Path]] = field(default_factory=dict)
+    files: Mapping[bytes, tuple[str, Path]] = field(default_factory=dict[bytes, tuple[str, Path]])
     """Target to digest and file: the layers of ``large``."""
 
     @property
@@ -137,6 +140,8 @@ def hold(
     images = [build_padded_image(number) for number in range(instances)]
     answers = {b"/v2/": (_head("application/json", 2), b"{}")}
     answers |= _answer_manifest("all", build_index(images))
+    for half, part in enumerate((images[: instances // 2], images[instances // 2 :])):
+        answers |= _answer_manifest(f"half-{half}", build_index(part))
     for image in images:
         answers |= _answer_manifest(image.digest, image)
     for number in range(singles):
@@ -151,8 +156,8 @@ def hold(
         answers |= _answer_small(small)
     layers = {_hash_file(path): path for path in large}
     if layers:
-        image = _name_layers(layers)
-        answers |= _answer_manifest("large", image) | _answer_blobs(image)
+        built = _name_layers(layers)
+        answers |= _answer_manifest("large", built) | _answer_blobs(built)
     files = {_blob_target(digest): (digest, path) for digest, path in layers.items()}
     return Holding(answers, digests, singles, file, blob, files)
 
@@ -240,7 +245,9 @@ class LeanRegistry:
         if self._certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self._certificate)
-        self._server = await loop.create_server(self._accept, "127.0.0.1", self._port, ssl=context)
+        self._server = await loop.create_server(
+            self._accept, "127.0.0.1", self._port, ssl=context, backlog=BACKLOG
+        )
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 

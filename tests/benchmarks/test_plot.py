@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks.plot import Axis, draw_bars, draw_lines
+from benchmarks.plot import Axis, draw_bars, draw_lines, draw_ranking
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -46,7 +46,35 @@ def test_bars_are_as_high_as_their_values() -> None:
     assert {"left", "right", "side", "one", "two", "2.5", "5"} <= set(texts)
 
 
+def test_labels_at_the_ends_of_lines_do_not_cover_one_another() -> None:
+    series = {
+        "low": [(1.0, 1.0), (2.0, 5.0)],
+        "same": [(1.0, 2.0), (2.0, 5.0)],
+        "high": [(2.0, 9.0)],
+    }
+    axis = Axis("n", ticks=(1, 2))
+    root, texts = read(draw_lines("t", series, axis, Axis("s"), direct=True))
+    heights = {text.text: float(text.attrib["y"]) for text in root.iter(f"{SVG}text")}
+    assert heights["high"] < heights["same"] - 15 < heights["low"] - 30
+    assert len(list(root.iter(f"{SVG}circle"))) == 5
+    assert not list(root.iter(f"{SVG}rect"))
+    assert "1.5" not in texts
+
+
+def test_bars_of_a_ranking_are_as_long_as_their_values() -> None:
+    groups = {"far": {"a": 1234.0, "b": 617.0}, "near": {"b": 0.1234}}
+    root, texts = read(draw_ranking("t", groups, "ms", "b"))
+    bars = list(root.iter(f"{SVG}rect"))
+    widths = [float(bar.attrib["width"]) for bar in bars]
+    assert widths[0] == pytest.approx(2 * widths[1], abs=0.1)
+    assert widths[2] == 1.0
+    assert bars[1].attrib["fill"] == bars[2].attrib["fill"] != bars[0].attrib["fill"]
+    assert texts == ["t", "far", "a", "1,230 ms", "b", "617 ms", "near", "b", "0.123 ms"]
+
+
 def test_nothing_cannot_be_drawn() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        draw_ranking("t", {"group": {}}, "s", "")
     with pytest.raises(ValueError, match="nothing"):
         draw_lines("t", {}, Axis("x"), Axis("y"))
     with pytest.raises(ValueError, match="shorter"):
