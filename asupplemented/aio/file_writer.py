@@ -135,6 +135,8 @@ class FileWriter:
                 with anyio.CancelScope(shield=True):
                     await asyncio.wait((file.done,))
             raise
+        if isinstance(failure, ClosedError):
+            raise failure.twin()  # that of all files which waited
         if failure is not None:
             raise failure
 

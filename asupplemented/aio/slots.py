@@ -215,7 +215,7 @@ class BlobSlots(Slots):
         limit: float | None = None,
         now: Callable[[], float] = monotonic,
     ) -> None:
-        self._least = max(1, capacity // count)
+        self._least = max(1, capacity // max(1, count))
         self._adaptive = CongestionWindow(capacity, self._least)
         super().__init__(capacity, idle=idle, limit=limit, window=self._adaptive, now=now)
 
