@@ -310,31 +310,30 @@ class RegistryClient:
                 authorization = await authenticator.obtain(request.scope, request_context)
         except SupplementedError as error:
             return error  # pings and tokens were retried already
+        began = self.deps.clock.now()
         endpoint = contact.redirect_client.endpoint
         url = resolve_url(endpoint, request.url, request_context.mirrored_registry)
-        began = self.deps.clock.now()
         try:
             response = await self._send_once(endpoint, url, request, authorization)
             if response.status in request.statuses:
                 if not contact.answered:
                     self._confirm(contact, request_context)
                 self._notices.read(response.headers, request_context)
-            else:
-                # The whole request is made only now: most requests end above.
-                sent = request._replace(url=url, origin_headers=authorization.headers)
-                outcome = await self._insist(
-                    contact, sent, response, authorization, request_context, kept=kept
-                )
-                if isinstance(outcome, SupplementedError):
-                    return outcome
-                response = outcome
+                self._record_answer(request, began)
+                return response
+            # The whole request is made only now: most requests end above.
+            sent = request._replace(url=url, origin_headers=authorization.headers)
+            return await self._insist(
+                contact, sent, response, authorization, request_context, kept=kept, began=began
+            )
         except SupplementedError as error:
             self.limiter.record_failure(error, began)
             self._lose(contact, error)
             raise
+
+    def _record_answer(self, request: Request, began: float) -> None:
         if request.weight:
             self.limiter.bodies.record_first_byte(began, request.weight)
-        return response
 
     async def _insist(
         self,
@@ -345,6 +344,7 @@ class RegistryClient:
         request_context: RequestContext,
         *,
         kept: bool,
+        began: float,
     ) -> aiohttp.ClientResponse | SupplementedError:
         """Follow redirects, and send a request again with what the registry demands.
 
@@ -355,6 +355,7 @@ class RegistryClient:
             authorization: What it carried.
             request_context: The reference that it is for.
             kept: Whether `authorization` was got for an earlier request.
+            began: When the request was sent first.
         """
         if contact.https_failure is not None and response.status in REDIRECTS:
             # Over plain http, a server that only redirects is no registry; the ping tells.
@@ -389,6 +390,7 @@ class RegistryClient:
         if response.status in sent.statuses:
             if not contact.answered:
                 self._confirm(contact, request_context)
+            self._record_answer(sent, began)
             return response
         refusal = await refuse(response, sent.target, self.deps, self.secrets)
         if isinstance(refusal, TooManyRequestsError):

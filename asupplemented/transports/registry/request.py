@@ -50,11 +50,11 @@ class Request(NamedTuple):
     """The scope that a token for this request needs."""
     statuses: Collection[int] = OK
     """Statuses that `RegistryClient.send` returns; all others are errors."""
-    weight: int = 0
-    """The weight of its slot, if it is for the body of a blob."""
     hurried: bool = False
     """Another source can serve this, so `RegistryClient.send` retries with
     ``RegistryOptions.haste``, and not at all if the registry is busy."""
+    weight: int = 0
+    """The weight of its slot, if it is for the body of a blob."""
 
     def all_headers(self) -> CIMultiDict[str] | None:
         """The headers for the origin of `url`."""
