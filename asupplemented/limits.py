@@ -31,6 +31,7 @@ __all__ = (
     "MAX_RESOLVED",
     "MAX_SIGNATURE",
     "MAX_SIGNATURES",
+    "MAX_SPOOLED",
     "MAX_TOKEN_BODY",
     "OFFLOAD_BYTES",
     "SMALL_BLOB",
@@ -96,6 +97,9 @@ MAX_REDIRECTS: Final = 10
 
 MAX_BLOB: Final = 10 * GIB
 """A blob of unknown size (rule BLOB-05)."""
+
+MAX_SPOOLED: Final = 64 * MIB
+"""Blobs that readers of a session share and that lie in memory; what exceeds it goes to files."""
 
 SMALL_BLOB: Final = 4 * MIB
 """Blobs up to this size are fetched whole and verified before the first byte is returned."""

@@ -56,10 +56,11 @@ def start_hash(context: Context, digest: Digest) -> RunningHash:
 
 
 class Hashing(AsyncResource):
-    """The hashing threads of a session: one for each core that the event loop leaves, up to 4.
+    """The hashing threads of a session: one for each core, up to 4.
 
-    They are started when they are needed. Where there is no core to spare, everything is hashed
-    on the event loop.
+    They are started when they are needed: the second one when a second body is hashed at the same
+    time. The event loop has no core of its own, because it waits while all threads hash. With one
+    core, everything is hashed on the event loop.
 
     Args:
         threads: How many to use instead, 0 for none.
@@ -68,7 +69,10 @@ class Hashing(AsyncResource):
     __slots__ = ("_closed", "_limit", "_running", "_threads")
 
     def __init__(self, threads: int | None = None) -> None:
-        self._limit = min(MAX_THREADS, usable_cores() - 1) if threads is None else threads
+        if threads is None:
+            cores = usable_cores()
+            threads = min(MAX_THREADS, cores) if cores > 1 else 0
+        self._limit = threads
         self._threads: list[_HashThread] = []
         self._running: set[RunningHash] = set()
         self._closed = False

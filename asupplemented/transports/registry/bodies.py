@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from aiohttp import hdrs
 
@@ -19,9 +20,10 @@ from asupplemented.transports.registry.error_response import ErrorResponse, desc
 from asupplemented.transports.registry.failures import FOREIGN_IN_BODY, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     import aiohttp
+    from yarl import URL
 
     from asupplemented.abc import Timeouts
     from asupplemented.errors import NotFoundError, RegistryError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.request import ClientDeps
 
 __all__ = (
+    "Reading",
     "TimedBody",
     "check_encoding",
     "find_encoding",
@@ -39,6 +42,9 @@ __all__ = (
     "read_whole",
     "refuse",
 )
+
+Reading: TypeAlias = "Callable[[], Awaitable[bytes]]"
+"""Reads the next bytes of a body, as many as are there; none at its end."""
 
 
 def find_encoding(response: aiohttp.ClientResponse) -> str | None:
@@ -101,21 +107,21 @@ async def refuse(
     return describe(error_response, target, now=deps.clock.wall(), secrets=secrets)
 
 
-async def read_chunk(response: aiohttp.ClientResponse, limit: int, received: int) -> bytes:
+async def read_chunk(read: Reading, url: URL, received: int) -> bytes:
     """The next bytes of a long body, as many as are there; none at its end.
 
     Args:
-        response: A response.
-        limit: The most bytes to take.
+        read: Reads them.
+        url: The URL of the request, for errors.
         received: Bytes of the body before, for errors.
 
     Raises:
         SourceError: The body broke off.
     """
     try:
-        return await response.content.read(limit)
+        return await read()
     except FOREIGN_IN_BODY as error:
-        failure = translate(error, response.url, received=received)
+        failure = translate(error, url, received=received)
     # Raised outside the handler: what was caught there may hold secrets, and would be its context.
     raise failure
 
@@ -126,7 +132,7 @@ class TimedBody:
     Args:
         response: A response of which only the head was read.
         timeouts: How long to wait.
-        limit: The most bytes to read at once.
+        read: Reads the next bytes, none at the end.
         now: The clock, in seconds; None is the clock of the event loop.
 
     Attributes:
@@ -134,19 +140,19 @@ class TimedBody:
         received: Bytes of the body that were read.
     """
 
-    __slots__ = ("_limit", "_now", "_rate", "_timer", "received", "response")
+    __slots__ = ("_now", "_rate", "_read", "_timer", "received", "response")
 
     def __init__(
         self,
         response: aiohttp.ClientResponse,
         timeouts: Timeouts,
         *,
-        limit: int,
+        read: Reading,
         now: Callable[[], float] | None = None,
     ) -> None:
         self.response = response
         self.received = 0
-        self._limit = limit
+        self._read = read
         self._now = now or asyncio.get_running_loop().time
         self._rate = MinRate(timeouts.stall, timeouts.min_rate)
         self._timer = WaitTimer()
@@ -156,7 +162,7 @@ class TimedBody:
         began = self._now()
         self._timer.begin(self._rate.limit)
         try:
-            chunk = await read_chunk(self.response, self._limit, self.received)
+            chunk = await read_chunk(self._read, self.response.url, self.received)
         except asyncio.CancelledError:
             if self._timer.end():
                 raise self._locate(self._rate.give_up()) from None
@@ -202,7 +208,7 @@ async def read_whole(
     if content.is_eof():  # small bodies come along with the head
         body = content.read_nowait()
         return body if len(body) <= limit else None
-    timed = TimedBody(response, timeouts, limit=limit + 1)
+    timed = TimedBody(response, timeouts, read=partial(content.read, limit + 1))
     chunks: list[bytes] = []
     try:
         if response.content_length is not None and response.content_length > limit:

@@ -133,6 +133,11 @@ class Connections(AsyncResource):
         """Seconds from the beginning of a request to the head of its response, None for ever."""
         self._heads = WaitTimers(self.head_limit if self._borrowed else timeouts.first_byte)
 
+    @property
+    def owned(self) -> bool:
+        """Whether the connector is our own, and no borrowed one, which may be of any kind."""
+        return self._borrowed is None
+
     async def open_endpoint(
         self,
         url: URL,

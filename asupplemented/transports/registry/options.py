@@ -142,6 +142,10 @@ class RegistryOptions:
     ``Proxies.from_environment(os.environ)`` reads the usual variables (rule TLS-07)."""
     signature_places: SignaturePlaces | None = None
     """Where signatures are kept beside the registry; None for where `configuration` says."""
+    take_over: int | None = 8 * MIB
+    """Bytes from which on a plain body of a blob is received without the parser of aiohttp, which
+    costs less; None for never. The connection is closed after such a body. A borrowed HTTP client
+    receives all bodies in its own way."""
     user_agent: str | None = None
     """The ``User-Agent`` header; None for the name and version of this library."""
 

@@ -408,7 +408,8 @@ class HttpParts(HttpBody):
             raise MalformedResponseError(message, status=response.status, url=place)
         deps = self._client.deps
         limit = deps.options.limits.chunk
-        body = PartsBody(response, deps.timeouts, limit=limit, now=deps.clock.now)
+        read = partial(response.content.read, limit)
+        body = PartsBody(response, deps.timeouts, read=read, now=deps.clock.now)
         self._body = body
         content_type = response.headers.get(hdrs.CONTENT_TYPE, "")
         if response.status == _OK:

@@ -20,6 +20,7 @@ from asupplemented.cache.remote.remote import RemoteTier, ScopedDigest
 from asupplemented.cache.remote.tiered import TieredCache
 from asupplemented.cache.remote.uploads import BUDGET, PART
 from asupplemented.cache.sharing import open_stream
+from asupplemented.cache.spool import SPOOL_MEMORY, SpoolMemory
 from asupplemented.errors import ConfigurationError, DigestMismatchError, SourceError
 from asupplemented.limits import OFFLOAD_BYTES
 from asupplemented.model.digest import Digest
@@ -315,6 +316,7 @@ async def test_where_this_host_keeps_nothing_others_still_find_it(
 async def test_a_spare_spool_may_lie_in_a_file(store: FlakyStore, ledger: Ledger) -> None:
     data, before = LARGE * 2, count_open_files()
     async with open_host(store, local=Shelf(refuses=True)) as host:
+        host.session.resource(SPOOL_MEMORY, lambda: SpoolMemory(0))
         assert await host.pull(describe(data), Wire(data, ledger)) == data
     assert store.read(f"blobs/sha256/{Digest.of(data).encoded}") == data
     assert count_open_files() == before
@@ -326,6 +328,7 @@ async def test_what_was_not_kept_cannot_be_uploaded_once_the_session_is_closed(
     lease, data, before = Leases(), LARGE * 2, count_open_files()
     store.gate = asyncio.Event()
     async with open_host(store, lease=lease, local=Shelf(refuses=True)) as host:
+        host.session.resource(SPOOL_MEMORY, lambda: SpoolMemory(0))  # so it lies in a file
         await host.pull(describe(data), Wire(data, ledger))
         await wait_until(lambda: bool(store.parts))
         await host.session.aclose()

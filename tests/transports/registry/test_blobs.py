@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -42,10 +43,18 @@ from asupplemented.testing import (
 )
 from asupplemented.transports.registry.reference import open_adapter
 from tests.suspending import settle
-from tests.transports.registry.sessions import BLOB, BLOB_DIGEST, fill, limited, watch
+from tests.transports.registry.sessions import (
+    BLOB,
+    BLOB_DIGEST,
+    OPTIONS_HERE,
+    fill,
+    limited,
+    watch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextvars import Context
 
     from asupplemented.abc import Source
     from asupplemented.transports.registry.adapter import RegistryAdapter
@@ -55,6 +64,13 @@ SIZE = len(BLOB)
 SIZED = Descriptor(digest=BLOB_DIGEST, size=SIZE)
 UNSIZED = Descriptor(digest=BLOB_DIGEST)
 BLOBS = "*/blobs/*"
+
+
+@pytest.fixture(params=[None, 1], ids=["aiohttp", "taken over"])
+async def watched(request: pytest.FixtureRequest) -> AsyncIterator[Watched]:
+    """A session that receives bodies through aiohttp, or past it."""
+    async with watch(options=replace(OPTIONS_HERE, take_over=request.param)) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -538,10 +554,14 @@ async def test_BLOB07_a_body_until_the_end_cannot_be_checked_here(
     assert await read(adapter.open_blob(SIZED)) == BLOB[:10]
 
 
-async def test_a_stalled_body_times_out_here_too(registry: FakeRegistry) -> None:
+@pytest.mark.parametrize("take_over", [None, 1])
+async def test_a_stalled_body_times_out_here_too(
+    registry: FakeRegistry, take_over: int | None
+) -> None:
     fill(registry)
     registry.script(BLOBS, Stall(after=10))
-    async with watch(timeouts=Timeouts(stall=0.5)) as watched:
+    options = replace(OPTIONS_HERE, take_over=take_over)
+    async with watch(options=options, timeouts=Timeouts(stall=0.5)) as watched:
         name = ImageName.parse(f"{registry.host}/team/app")
         adapter = await open_adapter(name, "x", watched.session)
         data, error = await read_until_error(adapter.open_blob(SIZED))
@@ -550,9 +570,14 @@ async def test_a_stalled_body_times_out_here_too(registry: FakeRegistry) -> None
         await adapter.aclose()
 
 
+@pytest.mark.parametrize("take_over", [None, 1])
 @pytest.mark.parametrize("alone", [True, False], ids=["by itself", "as a stream"])
 async def test_SEC07_a_body_sets_one_timer_however_many_chunks_come(
-    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+    registry: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    take_over: int | None,
+    *,
+    alone: bool,
 ) -> None:
     built = build_image(layers=[bytes(5 << 20)])
     big, layer = registry.add("team/app", built), built.layers[0]
@@ -560,11 +585,17 @@ async def test_SEC07_a_body_sets_one_timer_however_many_chunks_come(
     timers: list[float] = []
     call_at = loop.call_at
 
-    def note(when: float, callback: Callable[..., object], *args: object) -> asyncio.TimerHandle:
+    def note(
+        when: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         timers.append(when - loop.time())
-        return call_at(when, callback, *args)
+        return call_at(when, callback, *args, context=context)
 
-    async with watch(timeouts=Timeouts(stall=7777)) as watched, await watched.open(big) as image:
+    options = replace(OPTIONS_HERE, take_over=take_over)
+    async with (
+        watch(options=options, timeouts=Timeouts(stall=7777)) as watched,
+        await watched.open(big) as image,
+    ):
         name = ImageName.parse(f"{registry.host}/team/app")
         adapter = await open_adapter(name, "x", watched.session)
         monkeypatch.setattr(loop, "call_at", note)
@@ -615,17 +646,23 @@ async def test_a_body_is_entered_once_and_read_within(adapter: RegistryAdapter) 
         await body.__aenter__()
 
 
-async def test_a_body_read_to_its_end_leaves_the_connection(
-    registry: FakeRegistry, adapter: RegistryAdapter
-) -> None:
-    for _ in range(5):
-        assert await read(adapter.open_blob(SIZED)) == BLOB
+async def test_a_body_read_to_its_end_leaves_the_connection(registry: FakeRegistry) -> None:
+    fill(registry)
+    async with watch() as watched:
+        name = ImageName.parse(f"{registry.host}/team/app")
+        adapter = await open_adapter(name, "docker://x", watched.session)
+        for _ in range(5):
+            assert await read(adapter.open_blob(SIZED)) == BLOB
+        await adapter.aclose()
     assert len({request.connection for request in registry.requests}) == 1
 
 
-async def test_closing_the_session_under_a_body_ends_it(registry: FakeRegistry) -> None:
+@pytest.mark.parametrize("take_over", [None, 1])
+async def test_closing_the_session_under_a_body_ends_it(
+    registry: FakeRegistry, take_over: int | None
+) -> None:
     big = registry.put_blob("team/app", bytes(20 << 20))
-    async with watch() as watched:
+    async with watch(options=replace(OPTIONS_HERE, take_over=take_over)) as watched:
         name = ImageName.parse(f"{registry.host}/team/app")
         adapter = await open_adapter(name, "x", watched.session)
         body = adapter.open_blob(Descriptor(digest=big))
