@@ -140,7 +140,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the site into docs/_build/html; a broken link or docstring fails."""
-    install(session, "docs")
+    install(session, "docs", extras="cli")
     strict = ("--fail-on-warning", "--keep-going", "--fresh-env")
     session.run("python", "-m", "sphinx", *strict, "docs", "docs/_build/html", *session.posargs)
 

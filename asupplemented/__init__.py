@@ -19,97 +19,14 @@ Importing this package does not import aiohttp; a transport is loaded when it is
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from asupplemented.abc import BlobStream, Context, Opening, Reference, Served, Source, Timeouts
-from asupplemented.aio.breaker import BreakerPolicy
-from asupplemented.aio.retry import RetryPolicy
-from asupplemented.errors import (
-    AmbiguousManifestError,
-    BlobNotFoundError,
-    ClosedError,
-    ConfigurationError,
-    DigestMismatchError,
-    FailoverError,
-    ForbiddenError,
-    ImageNotFoundError,
-    InstanceNotFoundError,
-    InvalidDigestError,
-    InvalidPlatformError,
-    InvalidReferenceError,
-    LayoutError,
-    LimitExceededError,
-    MalformedManifestError,
-    MalformedResponseError,
-    ManifestError,
-    ManifestNotFoundError,
-    NameUnknownError,
-    NetworkError,
-    NonImageArtifactError,
-    NotFoundError,
-    PermissionDeniedError,
-    PlatformNotFoundError,
-    RangeError,
-    RegistryError,
-    ServerError,
-    SizeMismatchError,
-    SlotTimeoutError,
-    SourceError,
-    SourceTimeoutError,
-    SupplementedError,
-    TooManyRequestsError,
-    TruncatedError,
-    UnauthorizedError,
-    UnexpectedStatusError,
-    UnknownTransportError,
-    UnsupportedDigestError,
-    UnsupportedManifestError,
-    UnsupportedOperationError,
-    UsageError,
-    VerificationError,
-    WrongLoopError,
-)
-from asupplemented.events import (
-    AttemptFailed,
-    BlobAdvanced,
-    BlobCopied,
-    BlobEvicted,
-    BlobFinished,
-    BlobJoined,
-    BlobReused,
-    BlobServed,
-    BlobStarted,
-    CacheUse,
-    CopyPlanned,
-    CopyProgress,
-    Event,
-    ManifestFetched,
-    PrefetchReport,
-    RateLimitTold,
-    RequestRetried,
-    RequestServed,
-    ResolutionFinished,
-    Route,
-    UpstreamResponded,
-    Warned,
-)
-from asupplemented.image import Image, open_image
-from asupplemented.model.credential import Credential
-from asupplemented.model.descriptor import Descriptor
-from asupplemented.model.digest import Digest
-from asupplemented.model.index import AllImages, Selection, SpecificImages, SystemImage
-from asupplemented.model.manifest import ImageManifest, Index, Manifest
-from asupplemented.model.platform import Platform
-from asupplemented.model.signature import Signature
-from asupplemented.session import CredentialLike, Session
-from asupplemented.source import open_verified
-from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
-from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
-from asupplemented.transports import parse_reference, register_transport
-
+TYPE_CHECKING = False  # typing has it, too, and takes as long to import as Python to start
 if TYPE_CHECKING:
     from asupplemented import telemetry as telemetry
     from asupplemented import web as web
+    from asupplemented.abc import BlobStream, Context, Opening, Reference, Served, Source, Timeouts
+    from asupplemented.aio.breaker import BreakerPolicy
+    from asupplemented.aio.retry import RetryPolicy
     from asupplemented.blobs.history import ResumptionPolicy
     from asupplemented.cache.layout.layout_cache import CacheStats, LayoutCache
     from asupplemented.cache.remote.leases import LocalLease, RedisLease
@@ -127,7 +44,89 @@ if TYPE_CHECKING:
         SharedValues,
     )
     from asupplemented.credentials import AuthFileCredentials
+    from asupplemented.errors import (
+        AmbiguousManifestError,
+        BlobNotFoundError,
+        ClosedError,
+        ConfigurationError,
+        DigestMismatchError,
+        FailoverError,
+        ForbiddenError,
+        ImageNotFoundError,
+        InstanceNotFoundError,
+        InvalidDigestError,
+        InvalidPlatformError,
+        InvalidReferenceError,
+        LayoutError,
+        LimitExceededError,
+        MalformedManifestError,
+        MalformedResponseError,
+        ManifestError,
+        ManifestNotFoundError,
+        NameUnknownError,
+        NetworkError,
+        NonImageArtifactError,
+        NotFoundError,
+        PermissionDeniedError,
+        PlatformNotFoundError,
+        RangeError,
+        RegistryError,
+        ServerError,
+        SizeMismatchError,
+        SlotTimeoutError,
+        SourceError,
+        SourceTimeoutError,
+        SupplementedError,
+        TooManyRequestsError,
+        TruncatedError,
+        UnauthorizedError,
+        UnexpectedStatusError,
+        UnknownTransportError,
+        UnsupportedDigestError,
+        UnsupportedManifestError,
+        UnsupportedOperationError,
+        UsageError,
+        VerificationError,
+        WrongLoopError,
+    )
+    from asupplemented.events import (
+        AttemptFailed,
+        BlobAdvanced,
+        BlobCopied,
+        BlobEvicted,
+        BlobFinished,
+        BlobJoined,
+        BlobReused,
+        BlobServed,
+        BlobStarted,
+        CacheUse,
+        CopyPlanned,
+        CopyProgress,
+        Event,
+        ManifestFetched,
+        PrefetchReport,
+        RateLimitTold,
+        RequestRetried,
+        RequestServed,
+        ResolutionFinished,
+        Route,
+        UpstreamResponded,
+        Warned,
+    )
+    from asupplemented.image import Image, open_image
+    from asupplemented.model.credential import Credential
+    from asupplemented.model.descriptor import Descriptor
+    from asupplemented.model.digest import Digest
+    from asupplemented.model.index import AllImages, Selection, SpecificImages, SystemImage
+    from asupplemented.model.manifest import ImageManifest, Index, Manifest
+    from asupplemented.model.platform import Platform
+    from asupplemented.model.signature import Signature
+    from asupplemented.session import CredentialLike, Session
+    from asupplemented.source import open_verified
+    from asupplemented.supplemented import SupplementedReference, SupplementedSource, supplement
+    from asupplemented.supplemented.resolution import Explanation, Instance, Resolution
     from asupplemented.transfer.copy import CopyReport, copy
+    from asupplemented.transports import parse_reference, register_transport
     from asupplemented.transports.registry import (
         ConfigurationPaths,
         Proxies,
@@ -265,48 +264,51 @@ __all__ = (
     "telemetry",
 )
 
-_LAZY = {
-    "AuthFileCredentials": "asupplemented.credentials:AuthFileCredentials",
-    "CacheStats": "asupplemented.cache.layout.layout_cache:CacheStats",
-    "Catalog": "asupplemented.catalog:Catalog",
-    "CatalogEntry": "asupplemented.catalog:CatalogEntry",
-    "CatalogImage": "asupplemented.catalog:CatalogImage",
-    "CatalogStats": "asupplemented.catalog:CatalogStats",
-    "ConfigurationPaths": "asupplemented.transports.registry:ConfigurationPaths",
-    "CopyReport": "asupplemented.transfer.copy:CopyReport",
-    "FailingUpstream": "asupplemented.catalog:FailingUpstream",
-    "LayoutCache": "asupplemented.cache.layout.layout_cache:LayoutCache",
-    "LocalLease": "asupplemented.cache.remote.leases:LocalLease",
-    "LocalValues": "asupplemented.catalog:LocalValues",
-    "ObjectStore": "asupplemented.cache.remote.object_store:ObjectStore",
-    "Proxies": "asupplemented.transports.registry:Proxies",
-    "RedisLease": "asupplemented.cache.remote.leases:RedisLease",
-    "RedisValues": "asupplemented.cache.remote.values:RedisValues",
-    "RegistryLimits": "asupplemented.transports.registry:RegistryLimits",
-    "RegistryOptions": "asupplemented.transports.registry:RegistryOptions",
-    "ResumptionPolicy": "asupplemented.blobs.history:ResumptionPolicy",
-    "RequestBudget": "asupplemented.catalog:RequestBudget",
-    "SharedValues": "asupplemented.catalog:SharedValues",
-    "SignaturePlaces": "asupplemented.transports.registry:SignaturePlaces",
-    "TieredCache": "asupplemented.cache.remote.tiered:TieredCache",
-    "copy": "asupplemented.transfer.copy:copy",
-    "reload_configuration": "asupplemented.transports.registry:reload_configuration",
-    "telemetry": "asupplemented.telemetry",
-    "testing": "asupplemented.testing",
-    "web": "asupplemented.web",
+_COMMON = (
+    *("errors", "abc", "events", "model.credential", "model.descriptor", "model.digest"),
+    *("model.index", "model.manifest", "model.platform", "model.signature", "aio.breaker"),
+    *("aio.retry", "transports", "session", "source", "image", "supplemented"),
+    "supplemented.resolution",
+)
+"""Modules that most programs use, in the order in which a name is looked for in them."""
+
+_SPECIAL = {
+    "blobs.history": ("ResumptionPolicy",),
+    "cache.layout.layout_cache": ("CacheStats", "LayoutCache"),
+    "cache.remote.leases": ("LocalLease", "RedisLease"),
+    "cache.remote.object_store": ("ObjectStore",),
+    "cache.remote.tiered": ("TieredCache",),
+    "cache.remote.values": ("RedisValues",),
+    "catalog": (
+        *("Catalog", "CatalogEntry", "CatalogImage", "CatalogStats", "FailingUpstream"),
+        *("LocalValues", "RequestBudget", "SharedValues"),
+    ),
+    "credentials": ("AuthFileCredentials",),
+    "transfer.copy": ("CopyReport", "copy"),
+    "transports.registry": (
+        *("ConfigurationPaths", "Proxies", "RegistryLimits", "RegistryOptions"),
+        *("SignaturePlaces", "reload_configuration"),
+    ),
 }
-"""Loaded when first used: what needs aiohttp or an extra, copying, caches and catalogs."""
+"""Modules that need aiohttp or an extra, copy, or cache, and the names that they define."""
+
+_MODULES = ("abc", "errors", "events", "limits", "telemetry", "testing", "web")
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        message = f"module 'asupplemented' has no attribute {name!r}"
-        raise AttributeError(message)
-    module, _, attribute = _LAZY[name].partition(":")
-    found = import_module(module)
-    globals()[name] = found = getattr(found, attribute) if attribute else found
-    return found
+    """Import what a program uses of this package when it first does."""
+    if name in _MODULES:
+        return import_module(f"asupplemented.{name}")
+    if name in __all__:
+        special = (module for module, names in _SPECIAL.items() if name in names)
+        for each in (*special, *_COMMON):
+            module = import_module(f"asupplemented.{each}")
+            if name in module.__all__:
+                globals()[name] = found = getattr(module, name)
+                return found
+    message = f"module 'asupplemented' has no attribute {name!r}"
+    raise AttributeError(message)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *__all__, *_MODULES})

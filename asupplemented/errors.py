@@ -140,6 +140,11 @@ class SupplementedError(Exception):
     ) -> Self:
         """Fill in the context that is still unknown; what was said closer to the fault stays.
 
+        Args:
+            reference: The reference at hand.
+            digest: The digest at hand.
+            member: The member at hand.
+
         Returns:
             The error itself, so that it can be raised in the same breath.
         """

@@ -59,7 +59,7 @@ class ManifestFetched(NamedTuple):
     size: int
     """Bytes."""
     seconds: float
-    """Wall time from asking to verified; a batch reports its own time for each of its manifests."""
+    """Seconds from asking to verified; a batch reports its own time for each of its manifests."""
     cached: bool = False
     """Whether it came from the cache, and the source was not asked."""
 
@@ -70,6 +70,7 @@ class BlobStarted(NamedTuple):
     reference: str
     """The reference of the source that serves it."""
     digest: str
+    """Digest of the blob."""
     start: int
     """Offset of the first byte, from 0."""
     member: int | None
@@ -84,6 +85,7 @@ class BlobJoined(NamedTuple):
     reference: str
     """The reference of the source that the fetch reads now."""
     digest: str
+    """Digest of the blob."""
     fetched: int
     """Bytes that had come by then."""
 
@@ -94,11 +96,13 @@ class BlobServed(NamedTuple):
     reference: str
     """The reference of the source that served it."""
     digest: str
+    """Digest of the blob."""
     start: int
     """Offset of the first byte."""
     end: int
     """Offset behind the last byte."""
     member: int | None
+    """Member number of the source, None outside of a group."""
     cached: bool = False
     """Whether it came from the cache, or from another process that fetches for the cache."""
 
@@ -107,8 +111,11 @@ class AttemptFailed(NamedTuple):
     """A candidate did not serve a blob, or not to its end; others are asked, if there are any."""
 
     reference: str
+    """The source that failed, as text."""
     digest: str
+    """Digest of the blob."""
     member: int | None
+    """Member number of the source, None outside of a group."""
     error: str
     """Name of the error class."""
     message: str
@@ -122,11 +129,15 @@ class BlobFinished(NamedTuple):
     """
 
     reference: str
+    """The source that served last, as text."""
     digest: str
+    """Digest of the blob."""
     start: int
+    """Offset of the first byte that was asked for."""
     received: int
     """Bytes handed out."""
     member: int | None
+    """Member number of the source that served last, None outside of a group."""
     verified: bool
     """True only if the whole blob was read and its digest is right."""
     error: str | None
@@ -151,13 +162,14 @@ class RateLimitTold(NamedTuple):
     remaining: int | None
     """What is left of them."""
     window: int | None
-    """Seconds."""
+    """Its length in seconds."""
 
 
 class RequestRetried(NamedTuple):
     """A request is sent again after a pause, or with other credentials."""
 
     reference: str
+    """The reference that the request is for, as text."""
     reason: str
     """Short and stable: a status ("429"), or the name of the error class."""
     attempt: int
@@ -175,6 +187,7 @@ class UpstreamResponded(NamedTuple):
     registry: str
     """The registry that it was for, ``host[:port]`` as in references; see `origin`."""
     method: str
+    """The HTTP method."""
     status: int | None
     """None if there was no response."""
     seconds: float
@@ -189,6 +202,7 @@ class BlobEvicted(NamedTuple):
     """A cache removed a blob or a manifest to make room."""
 
     digest: str
+    """Digest of the blob or manifest."""
     size: int
     """Bytes."""
     seconds_unused: float | None
@@ -202,7 +216,9 @@ class RequestServed(NamedTuple):
     """
 
     method: str
+    """The HTTP method."""
     route: Route
+    """What was asked for."""
     registry: str | None
     """The registry that the client named, None if it named none, or one without such a name."""
     name: str | None
@@ -237,11 +253,13 @@ class ResolutionFinished(NamedTuple):
     """A group was resolved, or failed to be."""
 
     reference: str
+    """The group, as text."""
     manifests: int
     """Manifests committed."""
     fetches: int
     """Fetches made, those that were not needed in the end included."""
     seconds: float
+    """Seconds of wall time."""
     error: str | None
     """Name of the error class, None for success."""
 
@@ -250,7 +268,9 @@ class Warned(NamedTuple):
     """Something that works but that the operator should know."""
 
     reference: str
+    """What it is about, as text; "" for the session as a whole."""
     message: str
+    """A sentence for people."""
 
 
 Event: TypeAlias = (
@@ -274,7 +294,9 @@ class CopyPlanned(NamedTuple):
     """All manifests were read: this is what the copy consists of."""
 
     manifests: int
+    """Number of manifests to write."""
     blobs: int
+    """Number of blobs."""
     bytes: int | None
     """Of all blobs; None if a manifest does not tell the size of one."""
 
@@ -283,6 +305,7 @@ class BlobAdvanced(NamedTuple):
     """A blob is on its way."""
 
     blob: Descriptor
+    """The blob."""
     received: int
     """Bytes so far; 0 when a source has answered."""
 
@@ -291,7 +314,9 @@ class BlobCopied(NamedTuple):
     """A blob is in the destination, verified."""
 
     blob: Descriptor
+    """The blob."""
     size: int
+    """Bytes of it."""
     member: int | None
     """The member of a group that served its end, None outside of a group."""
 
@@ -300,6 +325,7 @@ class BlobReused(NamedTuple):
     """A blob was in the destination before."""
 
     blob: Descriptor
+    """The blob."""
 
 
 CopyProgress: TypeAlias = CopyPlanned | BlobAdvanced | BlobCopied | BlobReused
@@ -321,6 +347,7 @@ class PrefetchReport(NamedTuple):
     missing: tuple[str, ...]
     """Manifests and blobs that no source supplied."""
     seconds: float
+    """Seconds of wall time."""
     kept: tuple[Digest, ...] = ()
     """Manifests and blobs of the image that the cache holds now."""
     not_kept: tuple[Digest, ...] = ()

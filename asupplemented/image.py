@@ -130,6 +130,8 @@ async def _read_config(
 class Image(AsyncResource):
     """A single image: its manifest and config are read and verified, its layers can be opened.
 
+    Made by `open_image` and `SupplementedReference.open_image`.
+
     Attributes:
         source: The source of its blobs.
         manifest: Its manifest: bytes, media type and digest.
@@ -216,7 +218,7 @@ class Image(AsyncResource):
             return await blob.read_all(MAX_CONFIG)
 
     def open_layer(self, number: int) -> BlobStream:
-        """A stream over a layer, not yet opened; layer 0 is the base.
+        """A stream over layer `number`, not yet opened; layer 0 is the base.
 
         Raises:
             IndexError: There is no such layer.

@@ -1,7 +1,8 @@
-"""The demo: one image from three places, copied whole, every blob verified.
+"""The demo: one image from four places, copied whole while one of them dies, every blob verified.
 
-It builds small multi-platform images, writes two of them to temporary OCI layouts, serves the
-third one from a registry in this process, and groups the three. It needs no network.
+It builds small multi-platform images, writes two of them to temporary OCI layouts, serves the rest
+from a registry and its mirror in this process, and groups the four. While the image is copied, the
+registry that sends a layer is shut down in the middle of it. It needs no network.
 """
 
 from __future__ import annotations
@@ -13,24 +14,26 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
 
 import asupplemented as asup
 from asupplemented.cli.console import ConsoleReporter
 from asupplemented.cli.output import short, write_text
 from asupplemented.cli.tree import draw_resolution, render
 from asupplemented.model.sizes import show_size
-from asupplemented.testing import FakeRegistry, build_image, build_index, write_layout
+from asupplemented.testing import FakeRegistry, Stall, build_image, build_index, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from asupplemented.testing import BuiltImage
 
 PLATFORMS = ("linux/amd64", "linux/arm64/v8", "linux/arm/v7", "linux/riscv64")
-LAYER = 512 * 1024
+LAYER = 6 * 1024**2
 """Bytes of the program in each image."""
 LATENCY = 0.02
-"""Seconds that the registry takes to respond."""
+"""Seconds that the registries take to respond."""
 
 console = Console(highlight=False)
 
@@ -49,20 +52,28 @@ def build_app(platform: str) -> BuiltImage:
     return build_image(platform, [base, {"bin/app": program}], labels={"demo": platform})
 
 
-def build_places(scratch: Path, registry: FakeRegistry) -> tuple[str, str, str]:
-    """Spread one image over three places, none of which holds all of it.
+class Places(NamedTuple):
+    """One image in four places, none of which holds all of it."""
 
-    Returns:
-        The reference of the top, which names all platforms but holds one of them, and the
-        references of the two supplements that hold the others.
-    """
+    references: tuple[str, ...]
+    """The top, which names all platforms and holds one, and the supplements with the others."""
+    layer: str
+    """The layer during which the registry dies."""
+
+
+def build_places(scratch: Path, registry: FakeRegistry, mirror: FakeRegistry) -> Places:
+    """Spread one image over four places."""
     amd64, arm64, armv7, riscv64 = images = [build_app(platform) for platform in PLATFORMS]
-    release = build_index(images)
-    return (
+    release, rest = build_index(images), build_index([armv7, riscv64])
+    layer = riscv64.layers[-1]
+    registry.script(layer, Stall(after=len(riscv64.blobs[layer]) // 2))
+    references = (
         write_layout(scratch / "release", release, name="1.4", include={amd64.digest}),
         write_layout(scratch / "airgap", build_index([arm64, amd64]), name="1.4"),
-        registry.add("team/app", build_index([armv7, riscv64]), tag="1.4"),
+        mirror.add("team/app", rest, tag="1.4"),
+        registry.add("team/app", rest, tag="1.4"),
     )
+    return Places(references, layer)
 
 
 def say(text: str) -> None:
@@ -70,11 +81,14 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def with_lines(follow: Callable[[asup.CopyProgress], None]) -> Callable[[asup.CopyProgress], None]:
-    """Print a line for each blob, in addition to the progress bars of a terminal."""
+def with_lines(
+    *followers: Callable[[asup.CopyProgress], None],
+) -> Callable[[asup.CopyProgress], None]:
+    """Print a line for each blob, in addition to what follows the copy."""
 
     def show_blob(event: asup.CopyProgress) -> None:
-        follow(event)
+        for follow in followers:
+            follow(event)
         if isinstance(event, asup.BlobCopied):
             size = show_size(event.size)
             say(f"  {short(event.blob.digest)}  {size:>9}  from member {event.member}")
@@ -96,20 +110,66 @@ def verify(layout: Path, blobs: Collection[str]) -> Verified:
     return Verified(len(found), sum(found.values()))
 
 
-async def show(references: tuple[str, str, str], output: Path, session: asup.Session) -> None:
+def draw_served(references: Sequence[str], served: Sequence[asup.BlobServed]) -> Tree:
+    """Draw which bytes of which blob came from which place."""
+    tree = Tree(Text("Who served what, to the byte", "bold"))
+    for number, reference in enumerate(references):
+        branch = tree.add(Text(f"{number}  {reference}", "cyan"))
+        for part in served:
+            if part.member == number:
+                branch.add(Text(f"{short(part.digest)}  {part.start:>9,} to {part.end:>9,}"))
+    return tree
+
+
+class Killer:
+    """Shuts a registry down as soon as half of a layer has come from it."""
+
+    def __init__(self, registry: FakeRegistry, layer: str) -> None:
+        self._registry = registry
+        self._layer = layer
+        self._reached = asyncio.Event()
+
+    async def run(self) -> None:
+        """Wait for that moment."""
+        await self._reached.wait()
+        say(f"  {short(self._layer)}  half of it is there: [red]its registry dies[/red]")
+        await self._registry.aclose()
+
+    def watch(self, event: asup.CopyProgress) -> None:
+        """Follow a copy."""
+        match event:
+            case asup.BlobAdvanced(blob, received) if blob.digest == self._layer:
+                if received >= (blob.size or 0) // 2:
+                    self._reached.set()
+            case _:
+                pass
+
+
+async def show(places: Places, output: Path, registry: FakeRegistry) -> None:
     """Group the places, show which serves what, copy the image and verify the copy."""
-    group = asup.supplement(*references)
-    async with group.open(session) as image:
-        plan = image.resolution
-        say("\n[bold]The plan[/bold]: which member serves what")
-        write_text(render(draw_resolution(plan)))
-        say("\n[bold]Why[/bold], for one of them")
-        write_text(str(plan.explain(image.find("linux/riscv64").digest)))
-        say(f"\n[bold]Copying[/bold] to oci:{output}:1.4")
-        with ConsoleReporter(console=console).copy_progress() as follow:
-            report = await asup.copy(
-                image, f"oci:{output}:1.4", session, progress=with_lines(follow)
-            )
+    served: list[asup.BlobServed] = []
+
+    def note(event: asup.Event) -> None:
+        if isinstance(event, asup.BlobServed):
+            served.append(event)
+
+    # tls_verify=False: the registries of this demo speak plain http.
+    async with asup.Session(tls_verify=False, hooks=[note]) as session:
+        group = asup.supplement(*places.references)
+        async with group.open(session) as image, asyncio.TaskGroup() as tasks:
+            plan = image.resolution
+            say("\n[bold]The plan[/bold]: which member serves what")
+            write_text(render(draw_resolution(plan)))
+            say("\n[bold]Why[/bold], for one of them")
+            write_text(str(plan.explain(image.find("linux/riscv64").digest)))
+            say(f"\n[bold]Copying[/bold] to oci:{output}:1.4")
+            killer = Killer(registry, places.layer)
+            killing = tasks.create_task(killer.run())
+            with ConsoleReporter(console=console).copy_progress() as follow:
+                progress = with_lines(follow, killer.watch)
+                report = await asup.copy(image, f"oci:{output}:1.4", session, progress=progress)
+            killing.cancel()
+    write_text(f"\n{render(draw_served(places.references, served))}")
     summarize(plan, report, await asyncio.to_thread(verify, output, plan.blobs))
 
 
@@ -124,6 +184,7 @@ def summarize(plan: asup.Resolution, report: asup.CopyReport, verified: Verified
         f"Copied   {report.manifests} manifests and {report.blobs} blobs "
         f"({show_size(report.bytes)}) in {report.seconds:.2f} s."
     )
+    say("Lost     a registry in the middle of a layer; its mirror served the rest from there on.")
     say(
         f"Verified {verified.files} files ({show_size(verified.size)}): "
         "each has the digest that names it."
@@ -134,16 +195,15 @@ async def main() -> None:
     """Run the demo in a temporary directory."""
     with TemporaryDirectory(prefix="asupplemented-demo-") as directory:
         scratch = Path(directory)
-        # tls_verify=False: the registry of this demo speaks plain http.
         async with (
             FakeRegistry(latency=LATENCY) as registry,
-            asup.Session(tls_verify=False) as session,
+            FakeRegistry(latency=LATENCY) as mirror,
         ):
-            references = build_places(scratch, registry)
-            say("[bold]Three places[/bold], the top first")
-            for reference in references:
+            places = build_places(scratch, registry, mirror)
+            say("[bold]Four places[/bold], the top first")
+            for reference in places.references:
                 say(f"  {reference}")
-            await show(references, scratch / "copy", session)
+            await show(places, scratch / "copy", registry)
 
 
 if __name__ == "__main__":

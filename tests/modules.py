@@ -45,6 +45,11 @@ def name_of(path: Path) -> Module:
     return Module(".".join(parts[:-1] if parts[-1] == "__init__" else parts), path)
 
 
+def read_page(name: str) -> str:
+    """A page of the site, by its path below ``docs``."""
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
 def code_blocks(text: str, language: str) -> list[str]:
     """The blocks of code of one language in a page of Markdown."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""The rules of docs/rules.md, and the tests that prove them: ``python -m tests.rules [WORD...]``.
+"""The stated rules, and the tests that prove them: ``python -m tests.rules [WORD...]``.
 
 A rule has an id such as RES-06. Text cites it in this form. A test proves a rule by naming it: at
 the start of its name, without the hyphen (``test_RES06_...``, ``test_CONF_14_...``), or in the id
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 ROOT: Final = Path(__file__).parent.parent
-PAGE: Final = ROOT / "docs" / "rules.md"
+PAGE: Final = ROOT / "docs" / "reference" / "rules.md"
 
 UNTESTED: Final = {
     "REDIR-01": "it tells what others do",

@@ -1,4 +1,4 @@
-"""What docs/configuration.md shows is so."""
+"""What the page about configuration shows is so."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from asupplemented.hostconfig import ConfigurationPaths, Registries
 from asupplemented.model.name import ImageName
 from asupplemented.session import Session
-from tests.modules import ROOT, code_blocks
+from tests.modules import ROOT, code_blocks, read_page
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-GUIDE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+GUIDE = read_page("reference/configuration.md")
 
 
 def test_the_example_makes_a_session() -> None:

@@ -17,7 +17,7 @@ import asupplemented as asup
 from asupplemented.aio.retry import CLOCK
 from asupplemented.blobs.health import health_of
 from tests.clocks import FakeClock
-from tests.modules import ROOT, code_blocks
+from tests.modules import ROOT, code_blocks, read_page
 from tests.transports.contract import AMD64, CONTENTS, AdapterContract
 from tests.transports.places import open_files
 from tests.worlds import Contents, write_layout
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tests.transports.contract import World
 
 EXAMPLES = ROOT / "docs" / "examples"
-STREAMS = (ROOT / "docs" / "streams.md").read_text("utf-8")
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+STREAMS = read_page("explanation/streams.md")
+ARCHITECTURE = read_page("explanation/architecture.md")
 
 
 def load(name: str) -> Any:
@@ -162,7 +162,7 @@ def test_every_file_that_the_page_about_the_architecture_names_is_there() -> Non
 
 def test_a_transport_is_registered_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asupplemented.transports._registered", {})
-    [block] = code_blocks(ARCHITECTURE, "python")
+    [block] = code_blocks(read_page("howto/transport.md"), "python")
     names: dict[str, Any] = {"asup": asup, "ZipReference": ZIP.ZipReference}
     exec(block, names)  # noqa: S102 - our own page
     assert names["reference"].references[1] == ZIP.ZipReference("/srv/app.zip")

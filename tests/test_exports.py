@@ -123,7 +123,7 @@ def test_all_names_what_exists() -> None:
     assert {name: wrong for name in PUBLIC if (wrong := absent(name))} == {}
 
 
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 FOR_USERS = frozenset(
     {PACKAGE, *(f"{PACKAGE}.{name}" for name in ("abc", "limits", "testing", "web"))}
@@ -150,6 +150,21 @@ def test_the_public_names_are_sorted_and_are_what_users_type() -> None:
     assert package.__all__ == tuple(sorted(package.__all__))
     raised = set(errors.__all__) - {"excerpt"}
     assert raised.union(NAMES).difference(package.__all__) == set()
+
+
+def test_the_names_that_are_imported_on_use_are_those_that_type_checkers_see() -> None:
+    package = importlib.import_module(PACKAGE)
+    declared = {
+        alias.asname or alias.name: (node.module or "", alias.name)
+        for node in ast.walk(ast.parse(PUBLIC[PACKAGE].source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE)
+        for alias in node.names
+    }
+    assert set(package.__all__) <= set(declared)
+    for name, (module, original) in declared.items():
+        home = importlib.import_module(module)
+        assert getattr(package, name) is getattr(home, original), name
+    assert set(package.__all__) <= set(dir(package))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 
 from tests.modules import EXTRAS, PACKAGE, ROOT, find_modules
 
-HEAVY = ("aiohttp", "rich", "typer", *sorted(EXTRAS))
+HEAVY = ("aiohttp", "click", "rich", *sorted(EXTRAS))
 """Packages that wait until they are used."""
 
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
@@ -28,7 +28,7 @@ import importlib, json, os, sys, traceback, types
 package, path, extras, *names = sys.argv[1:]
 sys.modules[package] = types.ModuleType(package)
 sys.modules[package].__path__ = [path]
-others = "aiofiles aiohttp.web anyio msgspec pytest_asyncio queue rich.progress tomllib typer"
+others = "aiofiles aiohttp.web anyio msgspec pytest_asyncio queue rich.progress tomllib click"
 for other in others.split():
     importlib.import_module(other)
 for name in names:

@@ -46,7 +46,10 @@ def test_the_wheel_has_the_package_and_the_plugin(tmp_path: Path) -> None:
     assert "[console_scripts]" in entry_points
     description = str(metadata.get_payload())
     assert description.startswith("# asupplemented")
-    assert f"]({PROJECT['urls']['Homepage']}/blob/main/docs/architecture.md)" in description
+    assert (
+        f"]({PROJECT['urls']['Homepage']}/blob/main/docs/explanation/architecture.md)"
+        in description
+    )
     links = [part.partition(")")[0] for part in description.split("](")[1:]]
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
 

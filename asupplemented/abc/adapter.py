@@ -50,7 +50,9 @@ class RawManifest(NamedTuple):
     """Bytes as a source gave them, and the media type that it claims, None if it claims none."""
 
     raw: bytes
+    """The bytes, not verified."""
     media_type: str | None
+    """The media type that the source gave; None if it gave none."""
 
 
 class SourceAdapter(Protocol):
@@ -60,7 +62,7 @@ class SourceAdapter(Protocol):
     """
 
     async def fetch_manifest(self, instance: Digest | None, /) -> RawManifest:
-        """Read the default manifest (None), or the one of a digest.
+        """Read the manifest of an instance, or the default one (None).
 
         Raises:
             ManifestNotFoundError: It is not there.
@@ -69,7 +71,9 @@ class SourceAdapter(Protocol):
         """
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close what is open."""
+        ...
 
 
 @runtime_checkable
@@ -151,6 +155,7 @@ class BlobFile:
 
     fd: int
     path: Path
+    """Its name, for errors and for programs that send files."""
     offset: int
     """Where the blob begins within the file."""
     size: int
@@ -250,7 +255,7 @@ class Batched(Protocol):
     def fetch_manifests(
         self, instances: Sequence[Digest], /
     ) -> Sequence[RawManifest | SupplementedError]:
-        """Read manifests by digest, one outcome each, in the order asked.
+        """Read the manifests of instances, one outcome each, in the order asked.
 
         Blocking: it is called in a worker thread, so that a whole batch costs one hop.
         """
@@ -336,7 +341,9 @@ class Named(Protocol):
 class Signed(Protocol):
     """Stores signatures beside manifests."""
 
-    async def fetch_signatures(self, instance: Digest | None, /) -> Sequence[Signature]: ...
+    async def fetch_signatures(self, instance: Digest | None, /) -> Sequence[Signature]:
+        """The signatures of an instance, or of the default manifest (None)."""
+        ...
 
 
 @runtime_checkable
@@ -346,7 +353,7 @@ class Referring(Protocol):
     async def fetch_referrers(
         self, subject: Digest, artifact_type: str | None, /
     ) -> Sequence[Descriptor]:
-        """See `Source.get_referrers`."""
+        """The manifests that refer to one; the arguments are those of `Source.get_referrers`."""
         ...
 
 
@@ -355,5 +362,5 @@ class LayersForCopy(Protocol):
     """Serves layers under digests other than those in the manifest (rule SR-06)."""
 
     async def layers_for_copy(self, instance: Digest | None, /) -> Sequence[Descriptor] | None:
-        """None if the manifest is right, else a full replacement list, base layer first."""
+        """All layers of an instance that replace those of its manifest; None if that is right."""
         ...

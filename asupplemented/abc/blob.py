@@ -49,7 +49,7 @@ class BlobCandidate(abc.ABC):
         return "" if self.local else "miss"
 
     def hold(self) -> AsyncResource:
-        """Keep its source from closing until the result is closed.
+        """A hold on its source, which is not closed before the hold is.
 
         Closing the source meanwhile does not wait; the last hold that is closed closes it indeed.
         """
@@ -57,7 +57,7 @@ class BlobCandidate(abc.ABC):
 
     @abc.abstractmethod
     def open(self, start: int = 0, end: int | None = None, etag: str | None = None, /) -> RawBlob:
-        """Prepare to read ``[start, end)``; see `StreamsBlobs.open_blob`."""
+        """Prepare to read ``[start, end)``, of `etag`; see `StreamsBlobs.open_blob`."""
 
     async def open_file(self) -> BlobFile | None:
         """The local file that holds the blob, None where the source has no files."""
@@ -77,6 +77,7 @@ class Served(NamedTuple):
     """A part of a blob, and the source that served it."""
 
     reference: str
+    """The source, as text."""
     member: int | None
     """Member number, None outside of a group."""
     start: int
@@ -167,7 +168,11 @@ class BlobStream(AsyncResource):
 
     @abc.abstractmethod
     def on_progress(self, callback: Callable[[int], None]) -> None:
-        """Call `callback` with `received` after each chunk. It must be quick and must not raise."""
+        """Call `callback` with the bytes that have come, whenever more come.
+
+        Bytes count that are held back until the blob is verified. If another source begins it
+        again, they count from 0 again. The callback must be quick and must not raise.
+        """
 
     def __aiter__(self) -> Self:
         return self

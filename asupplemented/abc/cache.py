@@ -49,7 +49,7 @@ class Spool(AsyncResource):
 
     @abc.abstractmethod
     async def append(self, chunk: bytes) -> None:
-        """Write the next bytes, all or none of them; called by one task at a time.
+        """Write the next chunk, all or nothing of it; called by one task at a time.
 
         Raises:
             SourceError: The disk is full, or failed. The bytes before can still be read.
@@ -102,6 +102,11 @@ class BlobCache(AsyncResource):
         """The file of a whole blob that was verified when it was stored, None if there is none.
 
         It is not evicted, or at least stays readable, until it is closed.
+
+        Args:
+            session: The session that asks, for its principal.
+            blob: What is asked for.
+            shared: Whether the session's `Share` has allowed what another principal fetched.
         """
 
     async def holds(self, session: Context, blob: Descriptor) -> bool:
@@ -169,6 +174,9 @@ class BlobCache(AsyncResource):
                 The pin is of the whole.
             progress: Told of everything worth showing; called on the event loop.
 
+        Returns:
+            What was fetched, what the cache holds now, and what it does not hold.
+
         Raises:
             ConfigurationError: The session has another cache, or none.
             SupplementedError: The image cannot be read, or the pin cannot be written.
@@ -183,7 +191,9 @@ class BlobCache(AsyncResource):
             return await image.prefetch(selection=selection, progress=progress)
 
     async def pin_digests(self, session: Context, *digests: Digest) -> None:
-        """Never evict some blobs or manifests, nor what these name, there or yet to come.
+        """Never evict the blobs or manifests of some digests, nor what these name.
+
+        It makes no difference whether they are there or yet to come.
 
         Raises:
             UnsupportedOperationError: This kind of cache has no pins.
@@ -220,7 +230,7 @@ class Lease(AsyncResource):
         Like closing, it raises no errors of the server.
 
         Returns:
-            False once the lease is lost: another host may be at work, too.
+            False once the lease is lost; another host may be at work, too.
         """
 
 

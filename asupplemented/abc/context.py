@@ -75,7 +75,9 @@ class Context(Protocol):
         ...
 
     @property
-    def timeouts(self) -> Timeouts: ...
+    def timeouts(self) -> Timeouts:
+        """How long to wait."""
+        ...
 
     @property
     def http(self) -> object | None:
@@ -83,7 +85,9 @@ class Context(Protocol):
         ...
 
     @property
-    def credentials(self) -> CredentialProvider: ...
+    def credentials(self) -> CredentialProvider:
+        """Looks up the credential for a repository; it gives None where there is none."""
+        ...
 
     @property
     def cache(self) -> BlobCache | None:
@@ -109,6 +113,10 @@ class Context(Protocol):
         All principals share it: what belongs to one of them is kept by its name in there. If it
         is an `AsyncResource` it is closed with the session, in reverse order of making.
 
+        Args:
+            key: The kind, compared by identity.
+            factory: Makes the object. If it raises, nothing is kept.
+
         Raises:
             ClosedError: The session is closed.
             WrongLoopError: The session belongs to another event loop.
@@ -121,5 +129,5 @@ class Context(Protocol):
         ...
 
     def emit(self, event: Event, /) -> None:
-        """Tell the hooks."""
+        """Tell the hooks of an event."""
         ...

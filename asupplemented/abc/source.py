@@ -48,7 +48,9 @@ class Reference(Protocol):
         """The scheme: "docker", "oci", "dir", ..."""
         ...
 
-    def open(self, session: Context, /) -> Opening[Source]: ...
+    def open(self, session: Context, /) -> Opening[Source]:
+        """Open the image: a context manager, and awaitable. Nothing happens before that."""
+        ...
 
 
 @runtime_checkable
@@ -93,7 +95,9 @@ def reference_for(reference: Reference, selection: Selection | None) -> Referenc
 class WritableReference(Protocol):
     """A reference that can be copied to."""
 
-    def create(self, session: Context, /) -> Opening[Destination]: ...
+    def create(self, session: Context, /) -> Opening[Destination]:
+        """Open the place to write an image to. What is there stays until `Destination.commit`."""
+        ...
 
 
 @runtime_checkable
@@ -161,7 +165,8 @@ class Source(AsyncResource):
 
     @property
     @abc.abstractmethod
-    def reference(self) -> Reference: ...
+    def reference(self) -> Reference:
+        """What was opened, as the caller gave it (rule SR-01)."""
 
     @property
     @abc.abstractmethod
@@ -180,7 +185,7 @@ class Source(AsyncResource):
         """
 
     def trace_manifest(self, digest: Digest) -> ManifestTrace:
-        """Say where a manifest that was read comes from."""
+        """Where a manifest that was read comes from, by its digest."""
         del digest
         return ManifestTrace(str(self.reference), "miss", held=False)
 
@@ -272,17 +277,46 @@ class Source(AsyncResource):
         concurrency: int | None = None,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
-        """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`."""
+        """Fetch the image into the cache of the session: all manifests first, then the blobs.
+
+        What the cache has is not fetched again, so a prefetch can be repeated. A blob in a file
+        of this machine is read, and stays where it is.
+
+        Args:
+            selection: What is taken from each list; None is all of it.
+            concurrency: Requests at the same time, at least 1.
+            progress: Called on the event loop with every event. It must be quick and must not
+                raise.
+
+        Returns:
+            What was fetched, what the cache holds now, and what it does not hold.
+
+        Raises:
+            ConfigurationError: The session has no cache.
+            SupplementedError: A manifest or blob cannot be read.
+        """
 
     @abc.abstractmethod
     async def get_signatures(self, instance: Digest | str | None = None) -> tuple[Signature, ...]:
-        """All signatures of a manifest, empty if there are none."""
+        """All signatures of a manifest, empty if there are none.
+
+        Args:
+            instance: The digest of the manifest; None is the default one.
+
+        Raises:
+            InvalidDigestError: `instance` is no digest.
+            SourceError: The source failed or refused.
+        """
 
     @abc.abstractmethod
     async def layers_for_copy(
         self, instance: Digest | str | None = None
     ) -> tuple[Descriptor, ...] | None:
-        """None if the manifest is right, else the layers to ask for instead (rule SR-06)."""
+        """The layers to ask for instead of those of a manifest; None if it is right (rule SR-06).
+
+        Args:
+            instance: The digest of the manifest; None is the default one.
+        """
 
     async def get_referrers(
         self,
@@ -364,7 +398,8 @@ class Destination(AsyncResource):
 
     @property
     @abc.abstractmethod
-    def reference(self) -> Reference: ...
+    def reference(self) -> Reference:
+        """What is written to."""
 
     async def expect_blobs(self, blobs: Collection[Descriptor]) -> None:
         """Look up at once what is there of many blobs, before `has_blob` is asked for each.
@@ -396,7 +431,12 @@ class Destination(AsyncResource):
 
     @abc.abstractmethod
     async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
-        """Write the top manifest and make everything visible, at once."""
+        """Write the top manifest and make everything visible, at once.
+
+        Args:
+            top: The manifest.
+            platform: What a list of images says of it; None says nothing.
+        """
 
 
 @runtime_checkable

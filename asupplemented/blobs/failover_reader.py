@@ -84,6 +84,9 @@ class BlobReader(AsyncResource):
             ClosedError: The reader was closed.
         """
 
+    def follow(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called when bytes come that are held back: `read` does not return then."""
+
     @abc.abstractmethod
     def list_served(self) -> Sequence[Served]:
         """The parts that each source has served up to now, in order."""
@@ -131,6 +134,7 @@ class FailoverReader(BlobReader):
         "_first_choice",
         "_hash",
         "_start",
+        "_tell",
         "progress",
         "successor",
     )
@@ -166,6 +170,7 @@ class FailoverReader(BlobReader):
         self._attempt: Attempt | None = None
         self._hash: RunningHash | None = None
         self._closed = False
+        self._tell: Callable[[], None] | None = None
 
     @property
     def candidate(self) -> BlobCandidate | None:
@@ -183,6 +188,9 @@ class FailoverReader(BlobReader):
             self._record_part()
             self._candidates.record_success(attempt.candidate)
         return path
+
+    def follow(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
 
     def list_served(self) -> Sequence[Served]:
         return self._failover.list_served()
@@ -311,6 +319,8 @@ class FailoverReader(BlobReader):
         blocks.append(block[known:] if known > 0 else block)
         if len(blocks) > MAX_PIECES:
             blocks[:] = [b"".join(blocks)]
+        if not may_release and self._tell is not None:
+            self._tell()
         return may_release
 
     async def _finish(self, attempt: Attempt) -> None:

@@ -86,6 +86,7 @@ class VerifiedStream(BlobStream):
         "_quiet",
         "_reader",
         "_received",
+        "_reported",
         "_start",
         "_state",
     )
@@ -130,6 +131,7 @@ class VerifiedStream(BlobStream):
         """What was fetched and not handed out yet."""
         self._received = 0
         self._on_progress: Callable[[int], None] | None = None
+        self._reported = 0
         self._ended = False
         """Everything was handed out."""
         self._lent = False
@@ -185,6 +187,8 @@ class VerifiedStream(BlobStream):
 
     def on_progress(self, callback: Callable[[int], None]) -> None:
         self._on_progress = callback
+        if self._state is _State.OPEN:
+            self._reader.follow(self._report)
 
     # Opening
 
@@ -204,6 +208,8 @@ class VerifiedStream(BlobStream):
         self._state = _State.OPEN
         async with closing_on_error(lambda: (self,), "the blob"):
             self._reader = await self._open_reader()
+            if self._on_progress is not None:
+                self._reader.follow(self._report)
         return self
 
     # Reading
@@ -234,9 +240,15 @@ class VerifiedStream(BlobStream):
         chunk = pending.popleft()
         self._received += len(chunk)
         self._ended = progress.verified is not None and not pending
-        if self._on_progress is not None:
-            self._on_progress(self._received)
+        self._report()
         return chunk
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            come = max(self._received, self._reader.progress.position - self._start)
+            if come != self._reported:
+                self._reported = come
+                self._on_progress(come)
 
     async def _fetch(self, reader: BlobReader) -> BlobProgress:
         """Fetch the next chunks. What was fetched stays right if another reader goes on."""

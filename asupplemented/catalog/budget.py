@@ -39,7 +39,7 @@ class SharedValues(Protocol):
         ...
 
     async def put(self, session: Context, key: str, value: str, seconds: float, /) -> None:
-        """Set the value of a key for a time."""
+        """Set the value of a key for some seconds."""
         ...
 
 
@@ -57,7 +57,7 @@ class LocalValues:
         return value if session.resource(CLOCK, Clock).wall() < ends else None
 
     async def put(self, session: Context, key: str, value: str, seconds: float) -> None:
-        """Set the value of a key for a time."""
+        """Set the value of a key for some seconds."""
         self._values.put(key, (value, session.resource(CLOCK, Clock).wall() + seconds))
 
 

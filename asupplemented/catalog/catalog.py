@@ -193,7 +193,7 @@ class Catalog(AsyncResource):
         registry: str | None = None,
         blob: bool | None = None,
     ) -> Opening[CatalogImage]:
-        """Lease the image of a tag or digest.
+        """A lease of the image of a tag or digest.
 
         Args:
             session: Opens the image, with the credentials of its principal. Sessions that are
@@ -256,7 +256,7 @@ class Catalog(AsyncResource):
     async def list_tags(
         self, session: Context, name: str, *, registry: str | None = None
     ) -> tuple[str, ...]:
-        """The tags of a name in all members, each once, sorted.
+        """The tags of a name in all members, each once, sorted; `registry` as in `open`.
 
         Members that follow the client are asked for their tags. A member that fails is left out
         if another one gives tags, unless it is the top.

@@ -94,6 +94,7 @@ class CatalogEntry(NamedTuple):
     reference: str
     """The tag or digest that was asked for."""
     resolution: Resolution
+    """Which member serves what."""
     leases: int
     """Requests that use it."""
     stale: bool
@@ -335,7 +336,9 @@ class OpenImages(AsyncResource):
 
 
 class CatalogImage(AsyncResource):
-    """An open image of a catalog, leased. Closing it ends the lease; the image stays open.
+    """An open image of a catalog, leased. Made by `Catalog.open`.
+
+    Closing it ends the lease; the image stays open.
 
     Attributes:
         image: The source, which the catalog closes.
@@ -395,7 +398,7 @@ class CatalogImage(AsyncResource):
     ) -> BlobStream:
         """A stream over ``[start, end)`` of a blob, not yet opened; see `Source.open_blob`.
 
-        Close the stream before the lease.
+        Close the stream before the lease. ``shared=False`` keeps it to this reader.
 
         Raises:
             InvalidDigestError: `blob` is no digest.

@@ -59,9 +59,11 @@ class FailingUpstream(NamedTuple):
     source: str
     """The reference, or ``TRANSPORT://HOST/`` for a registry."""
     state: BreakerState
+    """What its breaker says."""
     remaining: float
     """Seconds until it is asked again."""
     error: SupplementedError
+    """What failed last."""
 
 
 class Upstreams:

@@ -3,96 +3,74 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
-import typer.main
-from typer.core import TyperGroup
+import click
 
 from asupplemented._version import __version__
-from asupplemented.cli.help import Command
-from asupplemented.cli.output import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("Program", "app", "main")
+__all__ = ("COMMANDS", "Program", "app")
 
-MODULES: Final[Mapping[str, str]] = {
-    "resolve": "resolving",
-    "explain": "resolving",
-    "inspect": "inspecting",
-    "manifest": "inspecting",
-    "digest": "inspecting",
-    "tags": "inspecting",
-    "referrers": "inspecting",
-    "endpoints": "endpoints",
-    "blob": "copying",
-    "copy": "copying",
-    "prefetch": "caching",
-    "cache": "cache",
-    "login": "login",
-    "logout": "login",
-    "serve": "serving",
-    "mirrors": "serving",
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "resolve": ("resolving", "Show which member serves each manifest and blob."),
+    "explain": ("resolving", "Explain which member serves a manifest or blob."),
+    "inspect": ("inspecting", "Print the configuration of an image as JSON."),
+    "manifest": ("inspecting", "Print a manifest byte for byte."),
+    "digest": ("inspecting", "Print the digest of an image, or of its image for a platform."),
+    "tags": ("inspecting", "List the tags of a repository."),
+    "referrers": (
+        "inspecting",
+        "List what refers to an image: signatures, SBOMs, attestations.",
+    ),
+    "endpoints": ("endpoints", "List the servers that a pull reaches."),
+    "blob": ("copying", "Print a blob, or write it to a file."),
+    "copy": ("copying", "Copy an image with all its blobs."),
+    "prefetch": ("caching", "Fetch an image into the cache on disk (--cache)."),
+    "cache": ("cache", "Look at a cache directory, check it and tidy it."),
+    "login": ("login", "Store a user name and a password for a registry."),
+    "logout": ("login", "Remove the user name and the password for a registry."),
+    "serve": ("serving", "Serve images as a read-only registry."),
+    "mirrors": ("serving", "Print how podman, containerd or docker pull through a proxy."),
+    "completion": ("completion", "Print the script that completes commands in a shell."),
 }
-"""Commands and groups of them, in the order of the help, and the modules that define them."""
+"""Commands and groups of them, in the order of the help: the modules that define them, and the
+first sentences of their help, which are here so that the help of the program imports nothing."""
 
 
-class Program(TyperGroup):
+class Program(click.Group):
     """The group of all commands. A command is imported when it is asked for."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands."""
         del ctx
-        return list(MODULES)
+        return list(COMMANDS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override] # noqa: ANN401 - click's or typer's own
-        """Make a command; None if there is no such command."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; None if there is none."""
         del ctx
-        # For an unknown name all are made, among which typer looks for a similar one.
-        for name in (cmd_name,) if cmd_name in MODULES else MODULES:
+        # For an unknown name all are imported, among which click looks for a similar one.
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
             if name not in self.commands:
-                module = import_module(f"asupplemented.cli.{MODULES[name]}")
-                self.commands[name] = _make(name, getattr(module, name))
+                module = import_module(f"asupplemented.cli.{COMMANDS[name][0]}")
+                self.commands[name] = getattr(module, name)
         return self.commands.get(cmd_name)
 
-
-def _make(name: str, found: Any) -> Any:  # noqa: ANN401 - as above
-    if isinstance(found, typer.Typer):
-        group = typer.main.get_command(found)
-        group.name = name
-        return group
-    single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name, cls=Command)(found)
-    return typer.main.get_command(single)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names and first sentences of all commands."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
-app = typer.Typer(
-    cls=Program,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - the callback of an option
-    if wanted:
-        write_text(f"asupplemented {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    *,
-    show_version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def app() -> None:
     """Group container images into one verified source, and inspect or copy it.
 
     Data goes to stdout, messages go to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage,
-    3 not found, 4 content that does not match its digest or is malformed, 5 not logged in.
+    3 not found, 4 content that does not match its digest or is malformed, 5 not logged in,
+    130 interrupted, 143 terminated.
     """

@@ -7,10 +7,9 @@ import sys
 import time
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import typer
+import click
 
 from asupplemented.aio.locks import retry_while_locked
 from asupplemented.cache.layout.graph import ManifestGraph
@@ -20,8 +19,9 @@ from asupplemented.cli.caching import parse_cache_size
 from asupplemented.cli.console import ConsoleReporter
 from asupplemented.cli.digests import complete_digest, parse_abbreviated
 from asupplemented.cli.help import Command
-from asupplemented.cli.options import AsJson  # noqa: TC001 - typer reads it
+from asupplemented.cli.options import CommonOptions
 from asupplemented.cli.output import short, write_json, write_text
+from asupplemented.cli.parameters import PATH, documented_argument, shared_option
 from asupplemented.cli.running import WRONG_CONTENT, call, reporting_errors
 from asupplemented.errors import ConfigurationError, ImageNotFoundError
 from asupplemented.model.digest import Digest
@@ -29,20 +29,19 @@ from asupplemented.model.sizes import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from asupplemented.session import Session
 
 __all__ = ("cache", "gc", "list_images", "stats", "unpin", "verify")
 
-cache = typer.Typer(
-    help="Look at a cache directory, check it and tidy it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    add_completion=False,
-)
+_directory = documented_argument("directory", "DIR", "The directory that --cache named.", type=PATH)
+_as_json = shared_option(CommonOptions, "as_json")
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory that --cache named.")]
-Full = Annotated[bool, typer.Option("--full", help="Print digests whole.")]
+
+@click.group()
+def cache() -> None:
+    """Look at a cache directory, check it and tidy it."""
 
 
 class _Entry(NamedTuple):
@@ -88,15 +87,11 @@ def _list_images(store: CacheStore) -> Iterator[_Entry]:
 
 
 @cache.command("ls", cls=Command)
-def list_images(
-    directory: Directory,
-    *,
-    blobs: Annotated[
-        bool, typer.Option("--blobs", help="List every blob and manifest, not images.")
-    ] = False,
-    full: Full = False,
-    as_json: AsJson = False,
-) -> None:
+@_directory
+@click.option("--blobs", is_flag=True, help="List every blob and manifest, not images.")
+@click.option("--full", is_flag=True, help="Print digests whole.")
+@_as_json
+def list_images(directory: Path, *, blobs: bool, full: bool, as_json: bool) -> None:
     """List the images of a cache, the last used first.
 
     Prints digest, size, time of last use in UTC, and "pinned" of one image on a line. Images can
@@ -117,7 +112,9 @@ def list_images(
 
 
 @cache.command(cls=Command)
-def stats(directory: Directory, *, as_json: AsJson = False) -> None:
+@_directory
+@_as_json
+def stats(directory: Path, *, as_json: bool) -> None:
     """Count the images, blobs, pins and bytes of a cache."""
     with reporting_errors(ConsoleReporter()):
         store = _open(directory)
@@ -138,14 +135,10 @@ def stats(directory: Directory, *, as_json: AsJson = False) -> None:
 
 
 @cache.command(cls=Command)
-def verify(
-    directory: Directory,
-    *,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Remove what is corrupt; it is fetched again.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
+@_directory
+@click.option("--remove", is_flag=True, help="Remove what is corrupt; it is fetched again.")
+@_as_json
+def verify(directory: Path, *, remove: bool, as_json: bool) -> None:
     """Hash every blob and manifest, and compare it with its name.
 
     Prints the digests of corrupt ones. The exit code is 4 if there are any that stay.
@@ -165,7 +158,7 @@ def verify(
             write_text(digest)
         reporter.info(f"{len(entries)} verified, {len(corrupt)} corrupt, {len(stay)} stay")
     if stay:
-        raise typer.Exit(WRONG_CONTENT)
+        raise click.exceptions.Exit(WRONG_CONTENT)
 
 
 def _is_whole(store: CacheStore, digest: Digest) -> bool:
@@ -180,20 +173,17 @@ def _is_whole(store: CacheStore, digest: Digest) -> bool:
 
 
 @cache.command(cls=Command)
-def unpin(
-    directory: Directory,
-    digests: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="DIGEST", help="Pinned digests; they can be abbreviated."),
-    ] = None,
-    *,
-    all_: Annotated[bool, typer.Option("--all", help="Remove all pins.")] = False,
-) -> None:
+@_directory
+@documented_argument(
+    "digests", "[DIGEST]...", "Pinned digests; they can be abbreviated.", many=True
+)
+@click.option("--all", "all_", is_flag=True, help="Remove all pins.")
+def unpin(directory: Path, digests: tuple[str, ...], *, all_: bool) -> None:
     """Let images be evicted again that prefetch --pin keeps."""
     if bool(digests) is all_:
         message = "give the digests to unpin, or --all"
-        raise typer.BadParameter(message, param_hint="DIGEST")
-    wanted = [parse_abbreviated(text, "DIGEST") for text in digests or ()]
+        raise click.BadParameter(message, param_hint="DIGEST")
+    wanted = [parse_abbreviated(text, "DIGEST") for text in digests]
     with reporting_errors(ConsoleReporter()):
         store = _open(directory)
         pinned = tuple(read_labels(store.paths.pins))
@@ -204,16 +194,11 @@ def unpin(
 
 
 @cache.command(cls=Command)
-def gc(
-    directory: Directory,
-    *,
-    cache_size: Annotated[
-        str | None,
-        typer.Option(
-            "--cache-size", metavar="SIZE", help="Evict until the cache holds at most this."
-        ),
-    ] = None,
-) -> None:
+@_directory
+@click.option(
+    "--cache-size", metavar="SIZE", help="Evict until the cache holds at most this, like 500MB."
+)
+def gc(directory: Path, *, cache_size: str | None) -> None:
     """Evict what was not used for longest.
 
     What dead processes left is removed, too. Nothing is evicted without --cache-size, and never

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from asupplemented.cli.options import GroupOptions, as_usage_error, with_group
 from asupplemented.cli.output import write_json, write_text
@@ -23,7 +23,7 @@ def parse_cache_size(text: str) -> int:
     """The bytes that the option ``--cache-size`` stands for.
 
     Raises:
-        typer.BadParameter: The text is not a size.
+        click.BadParameter: The text is not a size.
     """
     with as_usage_error("--cache-size"):
         return parse_size(text)
@@ -33,7 +33,7 @@ def make_cache(options: GroupOptions) -> LayoutCache | None:
     """The cache that the options name, None without ``--cache``.
 
     Raises:
-        typer.BadParameter: The size is malformed, or the directory cannot be a cache.
+        click.BadParameter: The size is malformed, or the directory cannot be a cache.
     """
     size = parse_cache_size(options.cache_size)
     if options.cache is None:
@@ -44,13 +44,9 @@ def make_cache(options: GroupOptions) -> LayoutCache | None:
         return LayoutCache(options.cache, size)
 
 
-PinOption = Annotated[
-    bool, typer.Option("--pin", help="Never evict the image; a program can unpin it.")
-]
-
-
 @with_group
-def prefetch(options: GroupOptions, *, pin: PinOption = False) -> None:
+@click.option("--pin", is_flag=True, help="Never evict the image; cache unpin allows it again.")
+def prefetch(options: GroupOptions, *, pin: bool) -> None:
     """Fetch an image into the cache on disk (--cache).
 
     Prints the digest of the image. Blobs that the cache holds already are not fetched again. The
@@ -60,8 +56,9 @@ def prefetch(options: GroupOptions, *, pin: PinOption = False) -> None:
     group = options.parse_group()
     if options.cache is None:
         message = "there is no cache to fetch into; name its directory with --cache"
-        raise typer.BadParameter(message, param_hint="--cache")
+        raise click.BadParameter(message, param_hint="--cache")
     with running(options, make_cache(options)) as runner:
+        group = runner.complete(group)
         with runner.reporter.copy_progress() as progress:
 
             async def fetch(session: Session) -> PrefetchReport:
@@ -77,7 +74,7 @@ def prefetch(options: GroupOptions, *, pin: PinOption = False) -> None:
             write_text(report.digest)
             runner.reporter.info(_summarize(report))
     if report.not_kept or report.missing:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _summarize(report: PrefetchReport) -> str:

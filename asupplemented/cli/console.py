@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, assert_never, cast
-
-from rich.console import Console
-from rich.text import Text
 
 from asupplemented.cli.output import printable, short
 from asupplemented.errors import PlatformNotFoundError
@@ -29,6 +27,8 @@ from asupplemented.model.sizes import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+
+    from rich.console import Console
 
     from asupplemented.events import CopyProgress, Event
 
@@ -60,7 +60,7 @@ class ConsoleReporter:
     ) -> None:
         self._verbose = verbose and not quiet
         self._quiet = quiet
-        self._console = console or Console(stderr=True, highlight=False)
+        self._given = console
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
@@ -89,7 +89,16 @@ class ConsoleReporter:
             for note in (*_remedies(each), *getattr(each, "__notes__", ())):
                 self._print("  ", "", note)
 
+    @cached_property
+    def _console(self) -> Console:
+        """Made for the first message, as most commands have none and rich takes long to import."""
+        from rich.console import Console
+
+        return self._given or Console(stderr=True, highlight=False)
+
     def _print(self, label: str, style: str, message: str) -> None:
+        from rich.text import Text
+
         line = Text.assemble((label, style), printable(message.replace("\n", "; ")))
         self._console.print(line, soft_wrap=True)
 

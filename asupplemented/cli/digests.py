@@ -5,15 +5,32 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import typer
+import click
 
-from asupplemented.errors import InstanceNotFoundError, InvalidDigestError
+from asupplemented.errors import (
+    InstanceNotFoundError,
+    InvalidDigestError,
+    NotFoundError,
+    SupplementedError,
+)
 from asupplemented.model.digest import ALGORITHMS, Digest
+from asupplemented.model.media_type import is_index
+from asupplemented.supplemented import SupplementedSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
-__all__ = ("DigestPrefix", "complete_digest", "parse_abbreviated")
+    from asupplemented.abc import Source
+    from asupplemented.session import Session
+    from asupplemented.supplemented import SupplementedReference
+
+__all__ = (
+    "DigestPrefix",
+    "complete_digest",
+    "complete_instances",
+    "list_manifests",
+    "parse_abbreviated",
+)
 
 _SHORTEST: Final = 4
 """Hex digits of the shortest abbreviation."""
@@ -44,7 +61,7 @@ def parse_abbreviated(text: str, hint: str) -> Digest | DigestPrefix:
     """Parse a digest, or the beginning of one, that was given as the argument `hint`.
 
     Raises:
-        typer.BadParameter: It is neither.
+        click.BadParameter: It is neither.
     """
     try:
         return Digest(text)
@@ -52,7 +69,7 @@ def parse_abbreviated(text: str, hint: str) -> Digest | DigestPrefix:
         found = _ABBREVIATED.fullmatch(text)
         longest = ALGORITHMS[found["algorithm"] or "sha512"] if found else 0
         if found is None or len(found["encoded"]) > longest:
-            raise typer.BadParameter(str(error), param_hint=hint) from error
+            raise click.BadParameter(str(error), param_hint=hint) from error
         return DigestPrefix(text, hint)
 
 
@@ -65,7 +82,7 @@ def complete_digest(wanted: Digest | DigestPrefix, known: Collection[str]) -> Di
 
     Raises:
         InstanceNotFoundError: No known digest begins like this.
-        typer.BadParameter: Several do.
+        click.BadParameter: Several do.
     """
     if isinstance(wanted, Digest):
         return wanted
@@ -77,5 +94,46 @@ def complete_digest(wanted: Digest | DigestPrefix, known: Collection[str]) -> Di
         listed = ", ".join(found[:_LISTED])
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         message = f"{wanted.text} is ambiguous: it can mean {listed}{more}"
-        raise typer.BadParameter(message, param_hint=wanted.hint)
+        raise click.BadParameter(message, param_hint=wanted.hint)
     return Digest(found[0])
+
+
+async def list_manifests(source: Source) -> list[str]:
+    """The digests of all manifests of an image, nested lists included."""
+    if isinstance(source, SupplementedSource):
+        return [*source.resolution.sources]
+    top = await source.get_manifest()
+    found: list[str] = [top.digest]
+    lists = [top] if top.is_index else []
+    while lists:
+        for entry in lists.pop().parse_index().manifests:
+            if entry.digest in found:
+                continue
+            found.append(entry.digest)
+            if is_index(entry.media_type or ""):
+                try:
+                    lists.append(await source.get_named(entry))
+                except NotFoundError:
+                    continue  # A sparse image names what it does not have.
+    return found
+
+
+async def complete_instances(
+    group: SupplementedReference, wanted: Sequence[Digest | DigestPrefix], session: Session
+) -> list[Digest]:
+    """The whole digests of instances that the members of a group list.
+
+    Raises:
+        InstanceNotFoundError: No instance begins like one of them.
+        click.BadParameter: Several do.
+        SupplementedError: A member cannot be read, and is not to be skipped.
+    """
+    known: list[str] = []
+    for number, reference in enumerate(group.references):
+        try:
+            async with reference.open(session) as source:
+                known += await list_manifests(source)
+        except SupplementedError:
+            if not number or group.unavailable == "raise":
+                raise
+    return [complete_digest(each, known) for each in wanted]

@@ -48,6 +48,7 @@ def endpoints(options: GroupOptions) -> None:
             await for_each(list(image.resolution.blobs), read, limit=_BLOBS)
 
     with running(options, hooks=(note,)) as runner:
+        group = runner.complete(group)
         runner.run(touch)
         if options.as_json:
             found = {origin: sorted(reached[origin]) for origin in sorted(reached)}

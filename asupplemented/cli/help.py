@@ -1,4 +1,4 @@
-"""How a command shows its options: its own in full, those that commands share by name.
+"""How a command shows its options: its own first, then what it selects, and shared ones by name.
 
 A command has up to 40 options, of which most reach registries. ``--help`` therefore describes the
 options of the command and what it selects, and only names the shared ones, in groups;
@@ -7,21 +7,19 @@ options of the command and what it selects, and only names the shared ones, in g
 
 from __future__ import annotations
 
-import re
+import inspect
 import textwrap
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
-from typer.core import TyperCommand
+import click
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
 
-__all__ = ("EXAMPLES", "Command")
+__all__ = ("EXAMPLES", "GROUPS", "Command")
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Several references": ("unavailable", "unknown", "prefer", "prefer_gzip", "lookahead"),
+    "Several references": ("unavailable", "unknown", "prefer", "lookahead"),
     "Cache": ("cache", "cache_size"),
     "Registries": (
         *("tls_verify", "authfile", "creds", "cert_dir", "token_server", "private_targets"),
@@ -31,6 +29,9 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Messages": ("as_json", "verbose", "quiet"),
 }
 """Shared options by the names of their parameters."""
+
+SELECTION: Final = frozenset({"select", "instances", "platform", "missing", "prefer_gzip"})
+"""Options, by the names of their parameters, that select what a command reads."""
 
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "resolve": (
@@ -98,6 +99,21 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
         "logout localhost:5000",
         "logout registry.example --authfile auth.json",
     ),
+    "serve": (
+        "serve --mirror docker.io --mirror quay.io --cache /srv/cache",
+        "serve app=docker://registry.example/app,oci:/srv/app:1",
+        "serve --config serve.toml --check",
+    ),
+    "mirrors": (
+        "mirrors --for podman --mirror docker.io --mirror quay.io",
+        "mirrors --for containerd --config serve.toml -o certs.d",
+        "mirrors --for docker --mirror docker.io",
+    ),
+    "completion": (
+        "completion bash > ~/.local/share/bash-completion/completions/asupplemented",
+        "completion zsh > ~/.zfunc/_asupplemented",
+        "completion fish > ~/.config/fish/completions/asupplemented.fish",
+    ),
     "ls": (
         "cache ls /srv/cache",
         "cache ls /srv/cache --blobs --full",
@@ -127,63 +143,55 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
 """Examples by command, without the name of the program."""
 
 
-class _Formatter(Protocol):
-    """What writes help: the part of click's that is used here."""
-
-    width: int
-
-    def section(self, name: str) -> AbstractContextManager[None]: ...
-
-    def write_dl(self, rows: Sequence[tuple[str, str]]) -> None: ...
-
-    def write(self, string: str) -> None: ...
-
-
 _ALL: Final = "asupplemented.help.all"
+_COLUMNS: Final = 32
+"""Columns of the names of options."""
+_FEW: Final = 16
+"""Options that fit one screen."""
 _FALSE: Final = frozenset({"false", "f", "0"})
 _TRUE: Final = frozenset({"true", "t", "1"})
 
 
-class Command(TyperCommand):
+class Command(click.Command):
     """A command whose help is grouped, and whose ``--tls-verify`` takes a value, as skopeo's."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+    def __init__(self, *arguments: Any, **settings: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*arguments, **settings)
+        self.help = inspect.cleandoc(self.help or "")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Handle ``--help-all`` and ``--tls-verify=BOOL``, and parse the rest."""
         end = args.index("--") if "--" in args else len(args)
         options, rest = [_spell_flag(each) for each in args[:end]], args[end:]
         if "--help-all" in options:
             ctx.meta[_ALL] = True
-            typer.echo(self.get_help(ctx))
+            click.echo(self.get_help(ctx))
             ctx.exit()
         return super().parse_args(ctx, [*options, *rest])
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """The parts of the line of usage, without typer's braces around what is required."""
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write nothing: `format_options` does it, as click before 8.5 has no part for them."""
 
-    def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments, and the options by group."""
-        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        names: dict[str, list[str]] = {}
+        rows: dict[str, list[tuple[str, str]]] = {}
+        flags: dict[str, list[str]] = {}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            group = _group_of(parameter)
-            rows.setdefault(group, []).append(_in_words(*record))
-            names.setdefault(group, []).append(_flag_of(parameter))
-        whole = _ALL in ctx.meta
-        for group in ("Arguments", "Options", *(GROUPS if whole else ())):
-            if rows.get(group):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                group = _group_of(parameter)
+                rows.setdefault(group, []).append(record)
+                flags.setdefault(group, []).append(_flag_of(parameter))
+        whole = _ALL in ctx.meta or len(self.params) <= _FEW
+        for group in ("Arguments", "Options", "Selection", *(GROUPS if whole else ())):
+            if group in rows:
                 with formatter.section(group):
-                    formatter.write_dl(rows[group])
-        if not whole and not GROUPS.keys().isdisjoint(names):
+                    formatter.write_dl(rows[group], col_max=_COLUMNS)
+        if not whole:
             with formatter.section("Shared options, which --help-all describes"):
-                for group in GROUPS:
-                    if group in names:
-                        formatter.write(_list_options(group, names[group], formatter.width))
+                for group in (each for each in GROUPS if each in flags):
+                    formatter.write(_list_options(group, flags[group], formatter.width))
 
-    def format_epilog(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples."""
         del ctx
         examples = EXAMPLES.get(self.name or "", ())
@@ -208,16 +216,6 @@ def _list_options(group: str, names: Sequence[str], width: int) -> str:
     )
 
 
-_TYPES: Final = re.compile(r" <(?:list\[)?(?:str|int|float|path)\]?>", re.IGNORECASE)
-_RANGES: Final = re.compile(r"(?:; )?\d*(?:<=)?x[<>]=\d+")
-
-
-def _in_words(names: str, text: str) -> tuple[str, str]:
-    """A record of help without the names that Python has for its values."""
-    text = _RANGES.sub("", text).replace("  []", "")
-    return _TYPES.sub("", names), re.sub(r"\[default: \((.*)\)\]", r"[default: \1]", text)
-
-
 def _spell_flag(argument: str) -> str:
     """``--tls-verify=false`` as the flag that means the same."""
     name, equals, value = argument.partition("=")
@@ -229,11 +227,13 @@ def _spell_flag(argument: str) -> str:
     return argument
 
 
-def _group_of(parameter: Any) -> str:  # noqa: ANN401 - a parameter of click, or of typer's own click
-    if parameter.param_type_name == "argument":
+def _group_of(parameter: click.Parameter) -> str:
+    if isinstance(parameter, click.Argument):
         return "Arguments"
+    if parameter.name in SELECTION:
+        return "Selection"
     return next((group for group, names in GROUPS.items() if parameter.name in names), "Options")
 
 
-def _flag_of(parameter: Any) -> str:  # noqa: ANN401 - as above
-    return str(next((each for each in parameter.opts if each.startswith("--")), parameter.opts[0]))
+def _flag_of(parameter: click.Parameter) -> str:
+    return next((each for each in parameter.opts if each.startswith("--")), parameter.opts[0])

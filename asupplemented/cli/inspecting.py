@@ -5,9 +5,9 @@ Each asks for that one thing only: an image of an index costs the index and its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from asupplemented.abc import (
     ChoosingReference,
@@ -16,23 +16,26 @@ from asupplemented.abc import (
     reference_for,
 )
 from asupplemented.cli.caching import make_cache
-from asupplemented.cli.digests import DigestPrefix, complete_digest, parse_abbreviated
+from asupplemented.cli.digests import (
+    DigestPrefix,
+    complete_digest,
+    list_manifests,
+    parse_abbreviated,
+)
 from asupplemented.cli.options import (
     GroupOptions,
-    PlatformOption,
-    PreferGzip,
     ReferenceOptions,
     parse_platform,
     with_group,
     with_reference,
 )
 from asupplemented.cli.output import printable, write_bytes, write_json, write_text
+from asupplemented.cli.parameters import shared_option
 from asupplemented.cli.running import running
 from asupplemented.errors import (
     InstanceNotFoundError,
     LimitExceededError,
     ManifestError,
-    NotFoundError,
     SupplementedError,
 )
 from asupplemented.image import get_image, open_image
@@ -53,11 +56,10 @@ if TYPE_CHECKING:
 
 __all__ = ("digest", "inspect", "manifest", "referrers", "tags")
 
-NoTagsOption = Annotated[bool, typer.Option("--no-tags", help="Do not list the tags.")]
-
 
 @with_group
-def inspect(options: GroupOptions, *, no_tags: NoTagsOption = False) -> None:
+@click.option("--no-tags", is_flag=True, help="Do not list the tags.")
+def inspect(options: GroupOptions, *, no_tags: bool) -> None:
     """Print the configuration of an image as JSON.
 
     From an index, the image for --platform is read, by default the one for this host. --instance
@@ -171,10 +173,10 @@ async def _find_entry(source: Source, instance: Digest | DigestPrefix) -> Descri
 
     Raises:
         InstanceNotFoundError: An abbreviation fits no manifest of the image.
-        typer.BadParameter: It fits several.
+        click.BadParameter: It fits several.
     """
     if isinstance(instance, DigestPrefix):
-        instance = complete_digest(instance, await _list_manifests(source))
+        instance = complete_digest(instance, await list_manifests(source))
     top = await source.get_manifest()
     if not top.is_index:
         return instance
@@ -182,26 +184,6 @@ async def _find_entry(source: Source, instance: Digest | DigestPrefix) -> Descri
         return top.parse_index().find(instance)
     except (InstanceNotFoundError, ManifestError, LimitExceededError):
         return instance
-
-
-async def _list_manifests(source: Source) -> list[str]:
-    """The digests of all manifests of an image, nested lists included."""
-    if isinstance(source, SupplementedSource):
-        return [*source.resolution.sources]
-    top = await source.get_manifest()
-    found: list[str] = [top.digest]
-    lists = [top] if top.is_index else []
-    while lists:
-        for entry in lists.pop().parse_index().manifests:
-            if entry.digest in found:
-                continue
-            found.append(entry.digest)
-            if is_index(entry.media_type or ""):
-                try:
-                    lists.append(await source.get_named(entry))
-                except NotFoundError:
-                    continue  # A sparse image names what it does not have.
-    return found
 
 
 @with_reference
@@ -213,7 +195,7 @@ def tags(options: ReferenceOptions) -> None:
     reference = options.parse_reference()
     if not isinstance(reference, RemoteReference):
         message = f"only registries list tags, and this is a reference to {reference.transport}:"
-        raise typer.BadParameter(message, param_hint="REFERENCE")
+        raise click.BadParameter(message, param_hint="REFERENCE")
     with running(options) as runner:
         found = runner.run(reference.list_tags)
         if options.as_json:
@@ -224,12 +206,9 @@ def tags(options: ReferenceOptions) -> None:
 
 
 @with_reference
-def digest(
-    options: ReferenceOptions,
-    *,
-    platform: PlatformOption = None,
-    prefer_gzip: PreferGzip = False,
-) -> None:
+@shared_option(GroupOptions, "platform")
+@shared_option(GroupOptions, "prefer_gzip")
+def digest(options: ReferenceOptions, *, platform: str | None, prefer_gzip: bool) -> None:
     """Print the digest of an image, or of its image for a platform.
 
     A registry is asked for the digest only, and the manifest is not verified. With --platform, and
@@ -258,29 +237,15 @@ def digest(
             write_text(found)
 
 
-SubjectOption = Annotated[
-    str | None,
-    typer.Option(
-        "--digest",
-        metavar="DIGEST",
-        help="List what refers to this manifest, not to the image itself.",
-        show_default=False,
-    ),
-]
-ArtifactTypeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--artifact-type", metavar="TYPE", help="List only this type.", show_default=False
-    ),
-]
-
-
 @with_reference
-def referrers(
-    options: ReferenceOptions,
-    subject: SubjectOption = None,
-    artifact_type: ArtifactTypeOption = None,
-) -> None:
+@click.option(
+    "--digest",
+    "subject",
+    metavar="DIGEST",
+    help="List what refers to this manifest, not to the image itself.",
+)
+@click.option("--artifact-type", metavar="TYPE", help="List only this type.")
+def referrers(options: ReferenceOptions, subject: str | None, artifact_type: str | None) -> None:
     """List what refers to an image: signatures, SBOMs, attestations.
 
     Prints the digest, artifact type and size of one referrer on a line.
@@ -293,7 +258,7 @@ def referrers(
             if named is None:
                 digest = (await image.get_manifest()).digest
             elif isinstance(named, DigestPrefix):
-                digest = complete_digest(named, await _list_manifests(image))
+                digest = complete_digest(named, await list_manifests(image))
             else:
                 digest = named
             return digest, await image.get_referrers(digest, artifact_type)

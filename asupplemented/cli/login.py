@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
 from asupplemented.cli.console import ConsoleReporter
-from asupplemented.cli.options import CommonOptions, TlsVerify, as_usage_error
+from asupplemented.cli.help import Command
+from asupplemented.cli.options import CommonOptions, as_usage_error
 from asupplemented.cli.output import write_text
+from asupplemented.cli.parameters import PATH, documented_argument, shared_option
 from asupplemented.cli.running import call, reporting_errors
 from asupplemented.cli.wording import in_options
 from asupplemented.credentials import (
@@ -26,41 +27,41 @@ from asupplemented.model.credential import Credential, check_lookup
 from asupplemented.model.name import ImageName
 from asupplemented.session import Session
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = ("login", "logout")
 
 _ANY: Final = "asupplemented"
 """A repository to ask a registry about, which need not exist."""
 
-Registry = Annotated[
-    str, typer.Argument(metavar="REGISTRY", help="HOST[:PORT], such as quay.io or localhost:5000.")
-]
-LoginFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--authfile",
-        metavar="FILE",
-        help="Use this auth.json or config.json, not $REGISTRY_AUTH_FILE, config.json in "
-        "$DOCKER_CONFIG, or the file of podman.",
-        show_default=False,
-    ),
-]
+_registry = documented_argument(
+    "registry", "REGISTRY", "HOST[:PORT], such as quay.io or localhost:5000."
+)
+_authfile = click.option(
+    "--authfile",
+    metavar="FILE",
+    type=PATH,
+    help="Use this auth.json or config.json, not $REGISTRY_AUTH_FILE, config.json in "
+    "$DOCKER_CONFIG, or the file of podman.",
+)
 
 
+@click.command(cls=Command)
+@_registry
+@click.option("--username", "-u", metavar="USER", help="Otherwise it is asked for.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
+@_authfile
+@shared_option(CommonOptions, "tls_verify")
+@click.option("--no-check", is_flag=True, help="Store it without asking the registry.")
 def login(
-    registry: Registry,
+    registry: str,
     *,
-    username: Annotated[
-        str | None,
-        typer.Option("--username", "-u", metavar="USER", help="Otherwise it is asked for."),
-    ] = None,
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from stdin.")
-    ] = False,
-    authfile: LoginFile = None,
-    tls_verify: TlsVerify = None,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Store it without asking the registry.")
-    ] = False,
+    username: str | None,
+    password_stdin: bool,
+    authfile: Path | None,
+    tls_verify: bool | None,
+    no_check: bool,
 ) -> None:
     """Store a user name and a password for a registry.
 
@@ -83,7 +84,10 @@ def login(
     write_text(f"stored the login of {credential.username} at {name} in {place}")
 
 
-def logout(registry: Registry, *, authfile: LoginFile = None) -> None:
+@click.command(cls=Command)
+@_registry
+@_authfile
+def logout(registry: str, *, authfile: Path | None) -> None:
     """Remove the user name and the password for a registry.
 
     The exit code is 3 if there are none.
@@ -105,28 +109,28 @@ def _parse_registry(text: str) -> str:
     name = text.removeprefix("docker://").removeprefix("https://").removesuffix("/")
     if "/" in name or "@" in name:
         message = "it is not HOST[:PORT]; a login is for a whole registry"
-        raise typer.BadParameter(message, param_hint="REGISTRY")
+        raise click.BadParameter(message, param_hint="REGISTRY")
     with as_usage_error("REGISTRY"):
         check_lookup(name)
         parsed = ImageName.parse(f"{name}/{_ANY}", allow_ipv6=True)
     if parsed.path.endswith(f"{name}/{_ANY}"):
         message = f"{name} is no host: it has neither a dot nor a port"
-        raise typer.BadParameter(message, param_hint="REGISTRY")
+        raise click.BadParameter(message, param_hint="REGISTRY")
     return parsed.registry
 
 
 def _ask(username: str | None, *, password_stdin: bool) -> tuple[str, str]:
     if not password_stdin and not sys.stdin.isatty():
         message = "stdin is no terminal to ask for the password; give --password-stdin"
-        raise typer.BadParameter(message, param_hint="--password-stdin")
+        raise click.BadParameter(message, param_hint="--password-stdin")
     if username is None:
         if password_stdin:
             message = "give the user with --username, as stdin holds the password"
-            raise typer.BadParameter(message, param_hint="--username")
-        username = str(typer.prompt("Username", err=True))
+            raise click.BadParameter(message, param_hint="--username")
+        username = str(click.prompt("Username", err=True))
     if password_stdin:
         return username, sys.stdin.read().removesuffix("\n").removesuffix("\r")
-    return username, str(typer.prompt("Password", hide_input=True, err=True))
+    return username, str(click.prompt("Password", hide_input=True, err=True))
 
 
 def _find_file(given: Path | None) -> Path:
@@ -137,7 +141,7 @@ def _find_file(given: Path | None) -> Path:
     found = next((each for each in files if isinstance(each, AuthFile) and not each.legacy), None)
     if found is None:
         message = "there is no home directory; name a file with --authfile"
-        raise typer.BadParameter(message, param_hint="--authfile")
+        raise click.BadParameter(message, param_hint="--authfile")
     return found.path
 
 

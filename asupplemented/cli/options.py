@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
-import typer
+import click
 
 from asupplemented.abc import RepositoryReference, Timeouts
 from asupplemented.cli.digests import DigestPrefix, parse_abbreviated
 from asupplemented.cli.names import resolve_name
+from asupplemented.cli.parameters import PATH, argument, option, with_options
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import InvalidReferenceError, SupplementedError
 from asupplemented.model.credential import Credential
@@ -22,10 +19,13 @@ from asupplemented.model.index import AllImages, SpecificImages, SystemImage
 from asupplemented.model.platform import Platform
 from asupplemented.session import LOOKAHEAD
 from asupplemented.supplemented import supplement
+from asupplemented.supplemented.lookahead import MissingPolicy, UnavailablePolicy, UnknownPolicy
+from asupplemented.supplemented.resolution import Preference
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Generator
+    from collections.abc import Container, Generator
+    from pathlib import Path
 
     from asupplemented.abc import Reference
     from asupplemented.model.digest import Digest
@@ -34,334 +34,156 @@ if TYPE_CHECKING:
     from asupplemented.transports.registry.host_config import ConfigurationFiles
 
 __all__ = (
+    "AccessOptions",
+    "CacheOptions",
     "CommonOptions",
-    "DigestOption",
     "GroupOptions",
-    "Missing",
-    "PlatformOption",
-    "Prefer",
-    "PreferGzip",
     "ReferenceOptions",
     "Select",
-    "Unavailable",
-    "Unknown",
     "as_usage_error",
-    "expand_options",
+    "digest_option",
     "parse_creds",
-    "parse_digest",
     "parse_platform",
     "with_group",
     "with_reference",
 )
 
+Select: TypeAlias = Literal["all", "system", "specific"]
+"""Which instances are selected from each index."""
 
-class Select(StrEnum):
-    """Which instances are selected from each index."""
-
-    ALL = "all"
-    SYSTEM = "system"
-    SPECIFIC = "specific"
+_USUAL: Final = Timeouts()
 
 
-class Missing(StrEnum):
-    """What happens if a member lacks an instance that its index names."""
+@dataclass(frozen=True, kw_only=True)
+class AccessOptions:
+    """How a registry is trusted, and logged in to."""
 
-    RAISE = "raise"
-    FALLBACK = "fallback"
-    SKIP = "skip"
-
-
-class Unavailable(StrEnum):
-    """What happens to a supplement that cannot be opened."""
-
-    RAISE = "raise"
-    SKIP = "skip"
-
-
-class Unknown(StrEnum):
-    """What happens to an entry of unknown media type or digest algorithm."""
-
-    RAISE = "raise"
-    OPAQUE = "opaque"
-
-
-class Prefer(StrEnum):
-    """Which member is asked first for a blob."""
-
-    MANIFEST = "manifest"
-    SUPPLEMENTS = "supplements"
-
-
-Top = Annotated[
-    str,
-    typer.Argument(
-        metavar="TOP",
-        help="The image: docker://NAME, oci:PATH[:IMAGE] or dir:PATH; "
-        "a NAME alone is looked up as registries.conf says.",
-    ),
-]
-ReferenceArgument = Annotated[
-    str,
-    typer.Argument(metavar="REFERENCE", help="docker://NAME, oci:PATH[:IMAGE] or dir:PATH."),
-]
-Supplements = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="SUPPLEMENT",
-        help="More references to read from, each preferred over the top.",
-        show_default=False,
-    ),
-]
-SelectOption = Annotated[
-    Select | None,
-    typer.Option(
-        "--select",
-        help="What to take from each index: all, unless --instance or --platform is given.",
-        show_default=False,
-    ),
-]
-Instances = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--instance",
-        metavar="DIGEST",
-        help="An instance to take; implies --select specific; repeatable.",
-        show_default=False,
-    ),
-]
-PlatformOption = Annotated[
-    str | None,
-    typer.Option(
-        "--platform",
-        metavar="OS/ARCH[/VARIANT]",
-        help="The platform to take; implies --select system; by default that of this host.",
-        show_default=False,
-    ),
-]
-DigestOption = Annotated[
-    str,
-    typer.Option(
-        "--digest", metavar="DIGEST", help="Digest of a manifest or blob; it can be abbreviated."
-    ),
-]
-MissingOption = Annotated[
-    Missing,
-    typer.Option(
-        "--missing",
-        help="What to do if a member lacks an instance that its index names.",
-    ),
-]
-UnavailableOption = Annotated[
-    Unavailable,
-    typer.Option(
-        "--unavailable",
-        help="What to do if a supplement cannot be opened.",
-    ),
-]
-UnknownOption = Annotated[
-    Unknown,
-    typer.Option(
-        "--unknown",
-        help="What to do with an entry of an index whose media type or digest algorithm is "
-        "unknown: fail, or serve and copy it as bytes.",
-    ),
-]
-PreferGzip = Annotated[
-    bool,
-    typer.Option(
-        "--prefer-gzip",
-        help="Of images that fit the platform equally well, take the one compressed with gzip, "
-        "not zstd.",
-    ),
-]
-PreferOption = Annotated[
-    Prefer,
-    typer.Option(
-        "--prefer",
-        help="Which member is asked first for a blob: the one that served the manifest, or any "
-        "but the top.",
-    ),
-]
-Lookahead = Annotated[
-    int,
-    typer.Option(
-        "--lookahead",
-        min=0,
-        metavar="N",
-        help="Manifests to fetch ahead; 0 fetches them one by one.",
-    ),
-]
-TlsVerify = Annotated[
-    bool | None,
-    typer.Option(
+    tls_verify: bool | None = option(
         "--tls-verify/--no-tls-verify",
-        help="--no-tls-verify allows plain http and unverified TLS for every registry, "
-        "--tls-verify for none; by default registries.conf decides for each registry.",
-        show_default=False,
-    ),
-]
-AuthFile = Annotated[
-    Path | None,
-    typer.Option(
+        help="Require verified TLS of every registry, or allow plain http and unverified TLS; by "
+        "default registries.conf decides.",
+    )
+    authfile: Path | None = option(
         "--authfile",
         metavar="FILE",
-        help="Read credentials from this auth.json or config.json only. By default "
-        "$REGISTRY_AUTH_FILE, else the text in $DOCKER_AUTH_CONFIG, then $DOCKER_CONFIG or the "
-        "files that podman, skopeo and docker log in to.",
-    ),
-]
-Creds = Annotated[
-    str | None,
-    typer.Option(
+        type=PATH,
+        help="Read credentials from this file only, not from $REGISTRY_AUTH_FILE, "
+        "$DOCKER_AUTH_CONFIG, and where podman, skopeo and docker log in.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """The cache on disk."""
+
+    cache: Path | None = option(
+        "--cache",
+        metavar="DIR",
+        type=PATH,
+        help="Cache what registries serve in this OCI layout.",
+    )
+    cache_size: str = option(
+        "--cache-size",
+        metavar="SIZE",
+        default="10GiB",
+        help="The most to keep in it, like 500MB.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions(AccessOptions):
+    """How registries are reached, and how the command reports. Commands on images take these."""
+
+    creds: str | None = option(
         "--creds",
         metavar="USER:PASSWORD",
         help="Log in to the registry of the first reference like this. Other users of this "
         "machine can see it; `asupplemented login` is better.",
-        show_default=False,
-    ),
-]
-RegistriesConf = Annotated[
-    Path | None,
-    typer.Option(
+    )
+    registries_conf: Path | None = option(
         "--registries-conf",
         metavar="FILE",
+        type=PATH,
         help="Read mirrors and short names from this file, not from registries.conf.",
-        show_default=False,
-    ),
-]
-RegistriesConfDir = Annotated[
-    Path | None,
-    typer.Option(
+    )
+    registries_conf_dir: Path | None = option(
         "--registries-conf-dir",
         metavar="DIR",
+        type=PATH,
         help="Read drop-ins of registries.conf from this directory only.",
-        show_default=False,
-    ),
-]
-CertDir = Annotated[
-    Path | None,
-    typer.Option(
+    )
+    cert_dir: Path | None = option(
         "--cert-dir",
         metavar="DIR",
+        type=PATH,
         help="Use these certificates (*.crt, *.cert, *.key) for every registry, not certs.d.",
-        show_default=False,
-    ),
-]
-RegistriesD = Annotated[
-    Path | None,
-    typer.Option(
+    )
+    registries_d: Path | None = option(
         "--registries.d",
         metavar="DIR",
+        type=PATH,
         help="Read where signatures are from this directory, not from registries.d.",
-        show_default=False,
-    ),
-]
-TokenServers = Annotated[
-    list[str] | None,
-    typer.Option(
+    )
+    token_server: tuple[str, ...] = option(
         "--token-server",
         metavar="[REGISTRY=]HOST[:PORT]",
+        multiple=True,
         help="A token server that may get the credentials of a registry, by default of every "
         "registry; write http://HOST for plain http; repeatable. Servers on the host and on the "
         "site of a registry are allowed without it.",
-        show_default=False,
-    ),
-]
-PrivateTargets = Annotated[
-    bool,
-    typer.Option(
+    )
+    private_targets: bool = option(
         "--private-targets",
+        is_flag=True,
+        default=False,
         help="Let registries redirect to addresses that are more private than their own.",
-    ),
-]
-ExternalUrls = Annotated[
-    bool,
-    typer.Option(
+    )
+    external_urls: bool = option(
         "--external-urls",
+        is_flag=True,
+        default=False,
         help="Read layers that a registry must not distribute from the URLs that the image names.",
-    ),
-]
-OpenTimeout = Annotated[
-    float | None,
-    typer.Option(
+    )
+    open_timeout: float = option(
         "--open-timeout",
         metavar="SECONDS",
-        min=0,
+        type=click.FloatRange(min=0),
+        default=_USUAL.open,
         help="The longest time to open one reference; 0 for no limit.",
-        show_default=f"{Timeouts().open:g}",
-    ),
-]
-StallTimeout = Annotated[
-    float | None,
-    typer.Option(
+    )
+    stall_timeout: float = option(
         "--stall-timeout",
         metavar="SECONDS",
-        min=0,
+        type=click.FloatRange(min=0),
+        default=_USUAL.stall,
         help="The longest wait for the next bytes of a body; 0 for no limit.",
-        show_default=f"{Timeouts().stall:g}",
-    ),
-]
-MinRate = Annotated[
-    int | None,
-    typer.Option(
+    )
+    min_rate: int = option(
         "--min-rate",
         metavar="BYTES",
-        min=0,
+        type=click.IntRange(min=0),
+        default=_USUAL.min_rate,
         help="The fewest bytes per second of a body, on average; 0 for no limit.",
-        show_default=str(Timeouts().min_rate),
-    ),
-]
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        metavar="DIR",
-        help="Cache what registries serve in this directory, an OCI layout.",
-        show_default=False,
-    ),
-]
-CacheSize = Annotated[
-    str,
-    typer.Option(
-        "--cache-size", metavar="SIZE", help="The most bytes to keep in the cache, like 500MB."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Report every event on stderr.")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Report errors only, without warnings and progress.")
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommonOptions:
-    """How registries are reached, and how the command reports. Every command takes these."""
-
-    tls_verify: TlsVerify = None
-    authfile: AuthFile = None
-    creds: Creds = None
-    registries_conf: RegistriesConf = None
-    registries_conf_dir: RegistriesConfDir = None
-    cert_dir: CertDir = None
-    registries_d: RegistriesD = None
-    token_server: TokenServers = None
-    private_targets: PrivateTargets = False
-    external_urls: ExternalUrls = False
-    open_timeout: OpenTimeout = None
-    stall_timeout: StallTimeout = None
-    min_rate: MinRate = None
-    as_json: AsJson = False
-    verbose: Verbose = False
-    quiet: Quiet = False
+    )
+    as_json: bool = option(
+        "--json", is_flag=True, default=False, help="Print one JSON object on stdout."
+    )
+    verbose: bool = option(
+        "--verbose", "-v", is_flag=True, default=False, help="Report every event on stderr."
+    )
+    quiet: bool = option(
+        "--quiet",
+        "-q",
+        is_flag=True,
+        default=False,
+        help="Report errors only, without warnings and progress.",
+    )
 
     @property
     def timeouts(self) -> Timeouts:
         """The timeouts of the library, with those that are given."""
-        usual = Timeouts()
         return Timeouts(
-            stall=usual.stall if self.stall_timeout is None else self.stall_timeout or None,
-            min_rate=usual.min_rate if self.min_rate is None else self.min_rate,
-            open=usual.open if self.open_timeout is None else self.open_timeout or None,
+            stall=self.stall_timeout or None, min_rate=self.min_rate, open=self.open_timeout or None
         )
 
     @property
@@ -371,12 +193,12 @@ class CommonOptions:
         A host without a scheme is reached by https; with ``--no-tls-verify``, by http as well.
 
         Raises:
-            typer.BadParameter: One of them is malformed.
+            click.BadParameter: One of them is malformed.
         """
         from asupplemented.transports.registry.addresses import parse_origin
 
         found: dict[str, tuple[str, ...]] = {}
-        for text in self.token_server or ():
+        for text in self.token_server:
             registry, _, place = text.rpartition("=")
             plain = self.tls_verify is False and "://" not in place
             origins = (place, f"http://{place}") if plain else (place,)
@@ -384,53 +206,106 @@ class CommonOptions:
                 parsed = [str(parse_origin(origin)) for origin in origins]
             except ValueError as error:
                 message = f"a token server {error}"
-                raise typer.BadParameter(message, param_hint="--token-server") from None
+                raise click.BadParameter(message, param_hint="--token-server") from None
             found[registry or "*"] = (*found.get(registry or "*", ()), *parsed)
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupOptions(CommonOptions):
+@dataclass(frozen=True, kw_only=True)
+class GroupOptions(CommonOptions, CacheOptions):
     """The arguments of a command on a group: references, and how to open and resolve them."""
 
-    top: Top
-    supplements: Supplements = None
-    select: SelectOption = None
-    instances: Instances = None
-    platform: PlatformOption = None
-    missing: MissingOption = Missing.RAISE
-    unavailable: UnavailableOption = Unavailable.RAISE
-    unknown: UnknownOption = Unknown.OPAQUE
-    prefer_gzip: PreferGzip = False
-    prefer: PreferOption = Prefer.MANIFEST
-    lookahead: Lookahead = LOOKAHEAD
-    cache: CacheOption = None
-    cache_size: CacheSize = "10GiB"
+    top: str = argument(
+        "TOP",
+        "docker://NAME, oci:PATH[:IMAGE], dir:PATH, or a short NAME.",
+    )
+    supplements: tuple[str, ...] = argument(
+        "[SUPPLEMENT]...",
+        "More places to read from, each preferred over the top.",
+        many=True,
+    )
+    select: Select | None = option(
+        "--select",
+        type=click.Choice(get_args(Select)),
+        help="What to take from each index: all of it, or as the next two options say.",
+    )
+    instances: tuple[str, ...] = option(
+        "--instance",
+        metavar="DIGEST",
+        multiple=True,
+        help="An instance to take; repeatable.",
+    )
+    platform: str | None = option(
+        "--platform",
+        metavar="OS/ARCH[/VARIANT]",
+        help="The platform to take; --select system takes this host's.",
+    )
+    missing: MissingPolicy = option(
+        "--missing",
+        type=click.Choice(get_args(MissingPolicy)),
+        default="raise",
+        help="If a member lacks an instance of its index.",
+    )
+    unavailable: UnavailablePolicy = option(
+        "--unavailable",
+        type=click.Choice(get_args(UnavailablePolicy)),
+        default="raise",
+        help="If a supplement cannot be opened.",
+    )
+    unknown: UnknownPolicy = option(
+        "--unknown",
+        type=click.Choice(get_args(UnknownPolicy)),
+        default="opaque",
+        help="What to do with an entry of an index whose media type or digest algorithm is "
+        "unknown: fail, or serve and copy it as bytes.",
+    )
+    prefer_gzip: bool = option(
+        "--prefer-gzip",
+        is_flag=True,
+        default=False,
+        help="Take gzip over zstd where both fit equally.",
+    )
+    prefer: Preference = option(
+        "--prefer",
+        type=click.Choice(get_args(Preference)),
+        default="manifest",
+        help="Which member is asked first for a blob: the one that served the manifest, or any "
+        "but the top.",
+    )
+    lookahead: int = option(
+        "--lookahead",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=LOOKAHEAD,
+        help="Manifests to fetch ahead; 0 fetches them one by one.",
+    )
 
     @property
     def texts(self) -> tuple[str, ...]:
         """All references as they were typed."""
-        return (self.top, *(self.supplements or ()))
+        return (self.top, *self.supplements)
 
     def parse_group(self, *not_selecting: str) -> SupplementedReference:
-        """The group that the arguments describe.
+        """The group that the arguments describe, without instances that are abbreviated.
+
+        `CommandRunner.complete` adds these.
 
         Args:
             not_selecting: Options that do not select instances for this command. ``--instance``
                 and ``--platform`` can also name the manifest to read.
 
         Raises:
-            typer.BadParameter: An argument is malformed, or contradicts another one.
+            click.BadParameter: An argument is malformed, or contradicts another one.
         """
         references = [_parse(self.top, "TOP", self)]
-        references += [_parse(text, "SUPPLEMENT", self) for text in self.supplements or ()]
+        references += [_parse(text, "SUPPLEMENT", self) for text in self.supplements]
         return supplement(
             *references,
             selection=self._selection(not_selecting),
-            missing=self.missing.value,
-            unavailable=self.unavailable.value,
-            unknown=self.unknown.value,
-            prefer=self.prefer.value,
+            missing=self.missing,
+            unavailable=self.unavailable,
+            unknown=self.unknown,
+            prefer=self.prefer,
         )
 
     def parse_one(self, *not_selecting: str) -> SupplementedReference:
@@ -442,41 +317,48 @@ class GroupOptions(CommonOptions):
             not_selecting: See `parse_group`.
 
         Raises:
-            typer.BadParameter: An argument is malformed, or contradicts another one.
+            click.BadParameter: An argument is malformed, or contradicts another one.
         """
         group = self.parse_group(*not_selecting)
-        return group if self.missing is not Missing.RAISE else group.with_options(missing="skip")
+        return group if self.missing != "raise" else group.with_options(missing="skip")
+
+    def parse_instances(self) -> list[Digest | DigestPrefix]:
+        """The instances of ``--instance``.
+
+        Raises:
+            click.BadParameter: One of them is malformed.
+        """
+        return [parse_abbreviated(text, "--instance") for text in self.instances]
 
     def parse_instance(self) -> Digest | DigestPrefix | None:
         """The one manifest to read, None for the top's default one.
 
         Raises:
-            typer.BadParameter: Several are given, or the digest is malformed.
+            click.BadParameter: Several are given, or the digest is malformed.
         """
-        if not self.instances:
-            return None
-        if len(self.instances) > 1:
+        found = self.parse_instances()
+        if len(found) > 1:
             message = "this command reads one manifest, so --instance can be given once"
-            raise typer.BadParameter(message, param_hint="--instance")
-        return parse_abbreviated(self.instances[0], "--instance")
+            raise click.BadParameter(message, param_hint="--instance")
+        return found[0] if found else None
 
     def parse_platform(self) -> Platform | None:
         """The platform given, None for that of this host.
 
         Raises:
-            typer.BadParameter: It is malformed.
+            click.BadParameter: It is malformed.
         """
         return parse_platform(self.platform)
 
     def hints_for_unavailable(self) -> tuple[str, ...]:
         """What to do if a supplement cannot be opened: options that are not set."""
-        if self.unavailable is not Unavailable.RAISE:
+        if self.unavailable != "raise":
             return ()
         return ("go on without supplements that cannot be opened with --unavailable skip",)
 
     def hints_for_missing(self) -> tuple[str, ...]:
         """What to do if an instance is missing: options that are not set."""
-        if self.missing is not Missing.RAISE:
+        if self.missing != "raise":
             return ()
         hint = "leave out what is missing with --missing skip"
         if self.select is None and self.platform is None and not self.instances:
@@ -488,27 +370,27 @@ class GroupOptions(CommonOptions):
         specific = bool(self.instances) and "--instance" not in not_selecting
         system = platform is not None and "--platform" not in not_selecting
         select = self.select or _implied_select(specific=specific, system=system)
-        if specific and select is not Select.SPECIFIC:
+        if specific and select != "specific":
             message = f"instances go with --select specific, not with --select {select}"
-            raise typer.BadParameter(message, param_hint="--instance")
-        if system and select is not Select.SYSTEM:
+            raise click.BadParameter(message, param_hint="--instance")
+        if system and select != "system":
             message = f"a platform goes with --select system, not with --select {select}"
-            raise typer.BadParameter(message, param_hint="--platform")
+            raise click.BadParameter(message, param_hint="--platform")
         match select:
-            case Select.ALL:
+            case "all":
                 return AllImages()
-            case Select.SYSTEM:
+            case "system":
                 return SystemImage(platform, self.prefer_gzip)
-            case Select.SPECIFIC:
-                texts = self.instances or ()
-                return SpecificImages([parse_digest(text, "--instance") for text in texts])
+            case "specific":
+                found = self.parse_instances()
+                return SpecificImages(each for each in found if not isinstance(each, DigestPrefix))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ReferenceOptions(CommonOptions):
     """The arguments of a command on one reference."""
 
-    reference: ReferenceArgument
+    reference: str = argument("REFERENCE", "docker://NAME, oci:PATH[:IMAGE] or dir:PATH.")
 
     @property
     def lookahead(self) -> int:
@@ -519,6 +401,10 @@ class ReferenceOptions(CommonOptions):
     def texts(self) -> tuple[str, ...]:
         """The reference as it was typed."""
         return (self.reference,)
+
+    def parse_instances(self) -> list[Digest | DigestPrefix]:
+        """Nothing: these commands select none."""
+        return []
 
     def hints_for_unavailable(self) -> tuple[str, ...]:
         """Nothing: these commands read one reference."""
@@ -532,7 +418,7 @@ class ReferenceOptions(CommonOptions):
         """The reference that was typed.
 
         Raises:
-            typer.BadParameter: It is malformed.
+            click.BadParameter: It is malformed.
         """
         return _parse(self.reference, "REFERENCE", self)
 
@@ -540,8 +426,8 @@ class ReferenceOptions(CommonOptions):
 def _implied_select(*, specific: bool, system: bool) -> Select:
     """The value of ``--select`` that the other options imply."""
     if specific:
-        return Select.SPECIFIC
-    return Select.SYSTEM if system else Select.ALL
+        return "specific"
+    return "system" if system else "all"
 
 
 @contextmanager
@@ -552,44 +438,31 @@ def as_usage_error(hint: str) -> Generator[None]:
         hint: The argument as the help text names it.
 
     Raises:
-        typer.BadParameter: The body raised a `SupplementedError`.
+        click.BadParameter: The body raised a `SupplementedError`.
     """
     try:
         with in_options():
             yield
     except SupplementedError as error:
-        raise typer.BadParameter(str(error), param_hint=hint) from error
-
-
-def parse_digest(text: str, hint: str) -> Digest:
-    """Parse a whole digest that was given as the argument `hint`.
-
-    Raises:
-        typer.BadParameter: It is malformed or abbreviated.
-    """
-    found = parse_abbreviated(text, hint)
-    if isinstance(found, DigestPrefix):
-        message = f"{text} is abbreviated; give the whole digest, as resolve --full prints it"
-        raise typer.BadParameter(message, param_hint=hint)
-    return found
+        raise click.BadParameter(str(error), param_hint=hint) from error
 
 
 def parse_creds(options: GroupOptions | ReferenceOptions) -> dict[str, Credential]:
     """The credential that ``--creds`` gives, under the registry of the first reference.
 
     Raises:
-        typer.BadParameter: It is malformed, or the reference is not of one registry.
+        click.BadParameter: It is malformed, or the reference is not of one registry.
     """
     if options.creds is None:
         return {}
     user, colon, password = options.creds.partition(":")
     if not user or not colon:
         message = "it is not USER:PASSWORD; asupplemented login asks for the password"
-        raise typer.BadParameter(message, param_hint="--creds")
+        raise click.BadParameter(message, param_hint="--creds")
     first = _parse(options.texts[0], "--creds", options)
     if not isinstance(first, RepositoryReference):
         message = f"{first} is not an image in one registry, so there is nothing to log in to"
-        raise typer.BadParameter(message, param_hint="--creds")
+        raise click.BadParameter(message, param_hint="--creds")
     with as_usage_error("--creds"):
         return {first.repository.partition("/")[0]: Credential(user, password)}
 
@@ -598,7 +471,7 @@ def parse_platform(text: str | None) -> Platform | None:
     """Parse the argument of ``--platform``, None without it.
 
     Raises:
-        typer.BadParameter: It is malformed.
+        click.BadParameter: It is malformed.
     """
     if text is None:
         return None
@@ -623,7 +496,7 @@ def _refuse_url(text: str, hint: str) -> None:
     """Refuse a reference with a user and a password, or with the scheme of a URL, in it.
 
     Raises:
-        typer.BadParameter: It has one. The message does not show the password.
+        click.BadParameter: It has one. The message does not show the password.
     """
     name = text.removeprefix("docker://")
     host, slash, path = name.partition("/")
@@ -633,51 +506,24 @@ def _refuse_url(text: str, hint: str) -> None:
             f"a reference holds no user and password; write docker://{registry}/{path}, and log in "
             f"with asupplemented login {registry}, or give --creds USER:PASSWORD"
         )
-        raise typer.BadParameter(message, param_hint=hint)
+        raise click.BadParameter(message, param_hint=hint)
     if text.startswith(("docker://https://", "docker://http://")):
         rest = name.partition("://")[2]
         message = f"a reference holds no URL; write docker://{rest}"
         if name.startswith("http://"):
             message += ", with --no-tls-verify for plain http"
-        raise typer.BadParameter(message, param_hint=hint)
+        raise click.BadParameter(message, param_hint=hint)
 
 
-def with_group(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments of a group; it is called with `GroupOptions`."""
-    return expand_options(GroupOptions, command)
+with_group = with_options(GroupOptions)
+"""Makes a command on a group, which is called with `GroupOptions`."""
 
+with_reference = with_options(ReferenceOptions)
+"""Makes a command on one reference, which is called with `ReferenceOptions`."""
 
-def with_reference(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments of one reference; it is called with `ReferenceOptions`."""
-    return expand_options(ReferenceOptions, command)
-
-
-def expand_options(kind: type[Any], command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the first parameter of a command, an options value, by one parameter for each field.
-
-    typer reads the signature of what it runs. So the result has a signature in which the fields
-    come first, those of `CommonOptions` last of them, and then the command's own parameters.
-    """
-    common = {each.name for each in fields(CommonOptions)}
-    hints = get_type_hints(kind, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if each.default is MISSING else each.default,
-            annotation=hints[each.name],
-        )
-        for each in sorted(fields(kind), key=lambda each: each.name in common)
-    ]
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:  # noqa: ANN401 - typed by the signature below
-        options = kind(**{each.name: given.pop(each.name) for each in shared})
-        command(options, **given)
-
-    parameters = [*shared, *own]
-    run.__dict__["__signature__"] = inspect.Signature(parameters)
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run
+digest_option = click.option(
+    "--digest",
+    metavar="DIGEST",
+    required=True,
+    help="Digest of a manifest or blob; it can be abbreviated.",
+)

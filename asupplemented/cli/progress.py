@@ -2,10 +2,14 @@
 
 All bars count the bytes that have come. The bar of the whole also counts blobs in flight, so it
 moves while the first blob comes; a blob that starts over takes back what it had counted.
+
+The event loop draws the bars, not a thread of rich: that one draws between the moment when rich
+looks how many lines to go up for a message, and the moment when it writes the message.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, assert_never
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ("ProgressBars", "make_progress")
 
+_PERIOD: Final = 0.1
+"""Seconds between two drawings."""
 _BAR: Final = 16
 """Columns of a bar, so that a line has fewer than 80."""
 
@@ -54,6 +60,7 @@ def make_progress(console: Console) -> Progress:
         _RateColumn(),
         TimeRemainingColumn(compact=True),
         console=console,
+        auto_refresh=False,
         transient=True,
     )
 
@@ -73,9 +80,10 @@ class ProgressBars:
         self._received: dict[str, int] = {}
         """Bytes of blobs in flight."""
         self._bars: dict[str, TaskID] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def update(self, event: CopyProgress) -> None:
-        """Draw an event."""
+        """Draw an event, soon. The caller is in the event loop."""
         match event:
             case CopyPlanned(blobs=blobs, bytes=total):
                 several = blobs != 1
@@ -93,6 +101,12 @@ class ProgressBars:
                 assert_never(event)
         completed = self._done + sum(self._received.values())
         self._progress.update(self._whole, completed=completed)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PERIOD, self._draw)
+
+    def _draw(self) -> None:
+        self._timer = None
+        self._progress.refresh()
 
     def _bar(self, blob: Descriptor) -> TaskID:
         bar = self._bars.get(blob.digest)

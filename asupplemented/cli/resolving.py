@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
 
 from asupplemented.cli.caching import make_cache
 from asupplemented.cli.digests import complete_digest, parse_abbreviated
-from asupplemented.cli.options import DigestOption, GroupOptions, with_group
+from asupplemented.cli.options import GroupOptions, digest_option, with_group
 from asupplemented.cli.output import printable, write_json, write_text
 from asupplemented.cli.running import running
 from asupplemented.cli.tree import draw_resolution, render
 
 __all__ = ("explain", "resolve")
 
-FullOption = Annotated[bool, typer.Option("--full", help="Print digests whole.")]
-
 
 @with_group
-def resolve(options: GroupOptions, *, full: FullOption = False) -> None:
+@click.option("--full", is_flag=True, help="Print digests whole.")
+def resolve(options: GroupOptions, *, full: bool) -> None:
     """Show which member serves each manifest and blob.
 
     Digests are abbreviated; other commands take them like this.
     """
     group = options.parse_group()
     with running(options, make_cache(options)) as runner:
-        resolution = runner.run(group.resolve)
+        resolution = runner.run(runner.complete(group).resolve)
         if options.as_json:
             write_json(resolution.to_dict())
         else:
@@ -34,7 +31,8 @@ def resolve(options: GroupOptions, *, full: FullOption = False) -> None:
 
 
 @with_group
-def explain(options: GroupOptions, digest: DigestOption) -> None:
+@digest_option
+def explain(options: GroupOptions, digest: str) -> None:
     """Explain which member serves a manifest or blob.
 
     Shows the member that serves it, the members that could serve it too, and the reasons.
@@ -42,7 +40,7 @@ def explain(options: GroupOptions, digest: DigestOption) -> None:
     group = options.parse_group()
     wanted = parse_abbreviated(digest, "--digest")
     with running(options, make_cache(options)) as runner:
-        resolution = runner.run(group.resolve)
+        resolution = runner.run(runner.complete(group).resolve)
         known = [*resolution.sources, *resolution.blobs]
         explanation = resolution.explain(complete_digest(wanted, known))
         if options.as_json:

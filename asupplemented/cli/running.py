@@ -11,12 +11,13 @@ import asyncio
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import typer
+import click
 
 from asupplemented.cli.console import ConsoleReporter
+from asupplemented.cli.digests import DigestPrefix, complete_instances
 from asupplemented.cli.options import parse_creds
 from asupplemented.cli.wording import in_options
 from asupplemented.errors import (
@@ -32,6 +33,7 @@ from asupplemented.errors import (
     VerificationError,
 )
 from asupplemented.events import Warned
+from asupplemented.model.index import SpecificImages
 from asupplemented.session import Session
 from asupplemented.supplemented.lookahead import is_unavailable
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from asupplemented.cache.layout.layout_cache import LayoutCache
     from asupplemented.cli.options import GroupOptions, ReferenceOptions
     from asupplemented.model.credential import Credential
+    from asupplemented.supplemented import SupplementedReference
     from asupplemented.transports.registry.host_config import HostCredentials
 
 __all__ = (
@@ -127,6 +130,15 @@ class CommandRunner:
 
         return asyncio.run(_run_until_terminated(in_session))
 
+    def complete(self, group: SupplementedReference) -> SupplementedReference:
+        """A group with the instances that its options abbreviate, for which its lists are read."""
+        wanted = self.options.parse_instances()
+        if not any(isinstance(each, DigestPrefix) for each in wanted):
+            return group
+        runner = replace(self, cache=None)
+        found = runner.run(lambda session: complete_instances(group, wanted, session))
+        return group.with_options(selection=SpecificImages(found))
+
     def _registry_access(self) -> tuple[HostCredentials | None, tuple[Setting, ...]]:
         """Credentials and configuration of this host, if a registry is asked."""
         if all(text.startswith(_LOCAL) for text in self.options.texts):
@@ -167,11 +179,11 @@ def running(
         hooks: Hooks of the session, besides those that report.
 
     Raises:
-        typer.Exit: The body failed or a signal ended it. The error is already on stderr.
+        click.exceptions.Exit: The body failed or a signal ended it. The error is already on stderr.
     """
     if options.authfile is not None and not options.authfile.exists():
         message = f"there is no file {options.authfile}; asupplemented login writes one"
-        raise typer.BadParameter(message, param_hint="--authfile")
+        raise click.BadParameter(message, param_hint="--authfile")
     reporter = ConsoleReporter(verbose=options.verbose, quiet=options.quiet)
     creds = parse_creds(options)
     with reporting_errors(reporter), in_options(), _telling_of_options(options):
@@ -212,24 +224,24 @@ def reporting_errors(reporter: ConsoleReporter) -> Generator[None]:
         reporter: Writes the messages.
 
     Raises:
-        typer.Exit: The body failed or a signal ended it.
+        click.exceptions.Exit: The body failed or a signal ended it.
     """
     try:
         yield
     except KeyboardInterrupt:
         reporter.error("interrupted")
-        raise typer.Exit(128 + signal.SIGINT) from None
+        raise click.exceptions.Exit(128 + signal.SIGINT) from None
     except _Terminated:
         reporter.error("terminated")
-        raise typer.Exit(128 + signal.SIGTERM) from None
+        raise click.exceptions.Exit(128 + signal.SIGTERM) from None
     except SupplementedError as error:
         reporter.exception(error)
-        raise typer.Exit(exit_code(error)) from None
+        raise click.exceptions.Exit(exit_code(error)) from None
     except ExceptionGroup as errors:
         if errors.split((SupplementedError, OSError))[1] is not None:
             raise  # A bug: show its traceback.
         reporter.exception(errors)
-        raise typer.Exit(FAILED) from None
+        raise click.exceptions.Exit(FAILED) from None
 
 
 class _Terminated(Exception):  # noqa: N818 - like KeyboardInterrupt, it is no error

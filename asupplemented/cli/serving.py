@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, fields
-from enum import StrEnum
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
-import typer
+import click
 
 from asupplemented.aio.files import map_write_errors
 from asupplemented.cli.caching import parse_cache_size
 from asupplemented.cli.console import ConsoleReporter
+from asupplemented.cli.help import Command
 from asupplemented.cli.options import (
-    AuthFile,
-    CacheOption,
-    CacheSize,
-    TlsVerify,
+    AccessOptions,
+    CacheOptions,
     as_usage_error,
-    expand_options,
 )
 from asupplemented.cli.output import write_text
+from asupplemented.cli.parameters import PATH, argument, option, with_options
 from asupplemented.cli.running import reporting_errors
 from asupplemented.errors import ConfigurationError
 from asupplemented.serve.clients import (
@@ -36,6 +32,7 @@ from asupplemented.serve.clients import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from asupplemented.serve.clients import ClientFile
     from asupplemented.serve.config import Address, ServeConfig, TlsFiles
@@ -45,59 +42,9 @@ __all__ = ("AccessLog", "ServeOptions", "mirrors", "serve")
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:5000"
 
+AccessLog: TypeAlias = Literal["json", "text", "off"]
+"""How requests are logged."""
 
-class AccessLog(StrEnum):
-    """How requests are logged."""
-
-    JSON = "json"
-    TEXT = "text"
-    OFF = "off"
-
-
-NameArguments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="NAME=TOP[,SUPPLEMENT...]",
-        help="A name or pattern, and the references it stands for.",
-        show_default=False,
-    ),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Read all of this from a TOML file."),
-]
-MirrorOption = Annotated[
-    list[str] | None,
-    typer.Option("--mirror", metavar="REGISTRY", help="Serve all of a registry; repeatable."),
-]
-ListenOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--listen",
-        metavar="ADDRESS",
-        help="HOST:PORT or unix:PATH; repeatable.",
-        show_default=DEFAULT_ADDRESS,
-    ),
-]
-AdminOption = Annotated[
-    str | None,
-    typer.Option("--admin", metavar="ADDRESS", help="Where status, health and metrics are."),
-]
-WorkersOption = Annotated[
-    int, typer.Option("--workers", min=1, max=1024, metavar="N", help="Processes that serve.")
-]
-TlsCertOption = Annotated[
-    Path | None, typer.Option("--tls-cert", metavar="FILE", help="Serve https: the certificate.")
-]
-TlsKeyOption = Annotated[
-    Path | None, typer.Option("--tls-key", metavar="FILE", help="The key of the certificate.")
-]
-AccessLogOption = Annotated[
-    AccessLog, typer.Option("--access-log", help="The log of requests, on stdout.")
-]
-CheckOption = Annotated[
-    bool, typer.Option("--check", help="Check the configuration and serve nothing.")
-]
 
 _OPTIONS_OF_KEYS: Final = {
     "names": "NAME=TOP",
@@ -109,30 +56,59 @@ _OPTIONS_OF_KEYS: Final = {
 """The options that the keys of a configuration have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeOptions:
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(AccessOptions, CacheOptions):
     """The arguments of ``serve``."""
 
-    names: NameArguments = None
-    config: ConfigOption = None
-    mirror: MirrorOption = None
-    listen: ListenOption = None
-    admin: AdminOption = None
-    cache: CacheOption = None
-    cache_size: CacheSize = "10GiB"
-    workers: WorkersOption = 1
-    tls_cert: TlsCertOption = None
-    tls_key: TlsKeyOption = None
-    access_log: AccessLogOption = AccessLog.JSON
-    tls_verify: TlsVerify = None
-    authfile: AuthFile = None
-    check: CheckOption = False
+    names: tuple[str, ...] = argument(
+        "[NAME=TOP[,SUPPLEMENT...]]...",
+        "A name or pattern, and what it stands for.",
+        many=True,
+    )
+    config: Path | None = option(
+        "--config", metavar="FILE", type=PATH, help="Read all of this from a TOML file."
+    )
+    mirror: tuple[str, ...] = option(
+        "--mirror", metavar="REGISTRY", multiple=True, help="Serve all of a registry; repeatable."
+    )
+    listen: tuple[str, ...] = option(
+        "--listen",
+        metavar="ADDRESS",
+        multiple=True,
+        default=(DEFAULT_ADDRESS,),
+        help="HOST:PORT or unix:PATH.",
+    )
+    admin: str | None = option(
+        "--admin", metavar="ADDRESS", help="Where status, health and metrics are."
+    )
+    workers: int = option(
+        "--workers",
+        metavar="N",
+        type=click.IntRange(1, 1024),
+        default=1,
+        help="Processes that serve.",
+    )
+    tls_cert: Path | None = option(
+        "--tls-cert", metavar="FILE", type=PATH, help="Serve https: the certificate."
+    )
+    tls_key: Path | None = option(
+        "--tls-key", metavar="FILE", type=PATH, help="The key of the certificate."
+    )
+    access_log: AccessLog = option(
+        "--access-log",
+        type=click.Choice(get_args(AccessLog)),
+        default="json",
+        help="The log on stdout.",
+    )
+    check: bool = option(
+        "--check", is_flag=True, default=False, help="Check the configuration and serve nothing."
+    )
 
     def load(self) -> ServeConfig:
         """The configuration that the arguments describe.
 
         Raises:
-            typer.BadParameter: An argument is malformed, or contradicts another one.
+            click.BadParameter: An argument is malformed, or contradicts another one.
             ConfigurationError: The file has mistakes.
         """
         if self.config is None:
@@ -140,7 +116,7 @@ class ServeOptions:
         for each in fields(self):
             if each.name not in {"config", "check"} and getattr(self, each.name) != each.default:
                 message = f"it is set in the file; leave out this option, or --config {self.config}"
-                raise typer.BadParameter(message, param_hint=_option_of(each.name))
+                raise click.BadParameter(message, param_hint=_option_of(each.name))
         from asupplemented.serve.config import load_config
 
         return load_config(self.config)
@@ -155,26 +131,26 @@ class ServeOptions:
         )
 
         with as_usage_error("--mirror"):
-            mirrored = mirror_names(self.mirror or ())
+            mirrored = mirror_names(self.mirror)
         size = parse_cache_size(self.cache_size)
-        listen = [_parse_address(each, "--listen") for each in self.listen or [DEFAULT_ADDRESS]]
+        listen = [_parse_address(each, "--listen") for each in self.listen]
         config = ServeConfig(
-            names=mirrored | _parse_names(self.names or ()),
+            names=mirrored | _parse_names(self.names),
             default_registry=default_of(mirrored),
             listen=tuple(listen),
             admin=None if self.admin is None else _parse_address(self.admin, "--admin"),
             cache=None if self.cache is None else CacheConfig(path=self.cache, max_bytes=size),
             workers=self.workers,
             tls=self._parse_tls(),
-            access_log=self.access_log.value,
+            access_log=self.access_log,
             tls_verify=self.tls_verify,
             authfile=self.authfile,
         )
         if not config.names:
             message = "there is nothing to serve; give --mirror REGISTRY, NAME=TOP or --config FILE"
-            raise typer.BadParameter(message, param_hint="NAME=TOP")
+            raise click.BadParameter(message, param_hint="NAME=TOP")
         for (key, *_), message in find_mistakes(config):
-            raise typer.BadParameter(message, param_hint=_OPTIONS_OF_KEYS.get(key, key))
+            raise click.BadParameter(message, param_hint=_OPTIONS_OF_KEYS.get(key, key))
         return config
 
     def _parse_tls(self) -> TlsFiles | None:
@@ -184,7 +160,7 @@ class ServeOptions:
             return TlsFiles(cert=self.tls_cert, key=self.tls_key)
         if self.tls_cert is not None or self.tls_key is not None:
             message = "a certificate and its key go together; give both"
-            raise typer.BadParameter(message, param_hint="--tls-cert, --tls-key")
+            raise click.BadParameter(message, param_hint="--tls-cert, --tls-key")
         return None
 
 
@@ -200,10 +176,10 @@ def _parse_names(texts: Iterable[str]) -> dict[str, str | tuple[str, ...]]:
             message = (
                 f"{text!r} is no NAME=TOP, such as team/app=docker://registry.example/team/app"
             )
-            raise typer.BadParameter(message, param_hint="NAME=TOP")
+            raise click.BadParameter(message, param_hint="NAME=TOP")
         if name in found:
             message = f"{name} is given twice; put a comma between a top and its supplements"
-            raise typer.BadParameter(message, param_hint="NAME=TOP")
+            raise click.BadParameter(message, param_hint="NAME=TOP")
         found[name] = tuple(members.split(","))
     return found
 
@@ -215,17 +191,12 @@ def _parse_address(text: str, hint: str) -> Address:
         return Address.parse(text)
 
 
-@partial(expand_options, ServeOptions)
+@with_options(ServeOptions)
 def serve(options: ServeOptions) -> None:
     """Serve images as a read-only registry.
 
-    \b
-      asupplemented serve --mirror docker.io --mirror quay.io --cache /srv/cache
-      asupplemented serve app=docker://registry.example/app,oci:/srv/app:1
-      asupplemented serve --config serve.toml --check
-
     SIGTERM stops it. SIGHUP has it read the configuration again.
-    """  # noqa: D301 - \b has click keep the lines as they are
+    """
     reporter = ConsoleReporter()
     with reporting_errors(reporter):
         config = options.load()
@@ -235,7 +206,7 @@ def serve(options: ServeOptions) -> None:
         from asupplemented.serve.supervisor import serve as run
 
         code = run(config, reload=None if options.config is None else options.load)
-    raise typer.Exit(code)
+    raise click.exceptions.Exit(code)
 
 
 async def _open_once(config: ServeConfig, reporter: ConsoleReporter) -> None:
@@ -247,83 +218,68 @@ async def _open_once(config: ServeConfig, reporter: ConsoleReporter) -> None:
     reporter.info("the configuration is right")
 
 
-ForOption = Annotated[
-    Client, typer.Option("--for", help="What is to pull through the proxy.", show_default=False)
-]
-ExclusiveOption = Annotated[
-    bool,
-    typer.Option("--exclusive", help="Have the registries themselves never asked."),
-]
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        metavar="URL",
-        help="How clients reach the proxy: http://HOST:PORT.",
-        show_default=f"that of --config, or http://{DEFAULT_ADDRESS}",
-    ),
-]
-ProxyConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="The configuration of the proxy."),
-]
-ProxyMirrorOption = Annotated[
-    list[str] | None,
-    typer.Option("--mirror", metavar="REGISTRY", help="A registry it serves; repeatable."),
-]
-DirectoryOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Write the files below this directory, which must not have them.",
-        show_default=False,
-    ),
-]
-
-
+@click.command(cls=Command)
+@click.option(
+    "--for",
+    "client",
+    type=click.Choice([each.value for each in Client]),
+    required=True,
+    help="What is to pull through the proxy.",
+)
+@click.option(
+    "--mirror", metavar="REGISTRY", multiple=True, help="A registry it serves; repeatable."
+)
+@click.option("--config", metavar="FILE", type=PATH, help="The configuration of the proxy.")
+@click.option(
+    "--address",
+    metavar="URL",
+    help="How clients reach the proxy, http://HOST:PORT; by default what --config says, or "
+    f"http://{DEFAULT_ADDRESS}.",
+)
+@click.option("--exclusive", is_flag=True, help="Have the registries themselves never asked.")
+@click.option(
+    "--output",
+    "-o",
+    metavar="DIR",
+    type=PATH,
+    help="Write the files below this directory, which must not have them.",
+)
 def mirrors(
-    client: ForOption,
+    client: str,
     *,
-    mirror: ProxyMirrorOption = None,
-    config: ProxyConfigOption = None,
-    address: AddressOption = None,
-    exclusive: ExclusiveOption = False,
-    output: DirectoryOption = None,
+    mirror: tuple[str, ...],
+    config: Path | None,
+    address: str | None,
+    exclusive: bool,
+    output: Path | None,
 ) -> None:
-    """Print how podman, containerd or docker pull through a proxy.
-
-    \b
-      asupplemented mirrors --for podman --mirror docker.io --mirror quay.io
-      asupplemented mirrors --for containerd --config serve.toml -o certs.d
-      asupplemented mirrors --for docker --mirror docker.io
-    """  # noqa: D301 - \b has click keep the lines as they are
+    """Print how podman, containerd or docker pull through a proxy."""
+    chosen = Client(client)
     reporter = ConsoleReporter()
     with reporting_errors(reporter):
         proxy = _find_proxy(config, mirror, address)
         with as_usage_error("--for"):
-            files = client_files(client, proxy, exclusive=exclusive)
+            files = client_files(chosen, proxy, exclusive=exclusive)
         if output is not None:
             _write_files(files, output)
         else:
             write_text("\n".join(each.text for each in files).rstrip("\n"))
-        for note in notes_for(client, proxy):
+        for note in notes_for(chosen, proxy):
             reporter.info(f"note: {note}")
 
 
-def _find_proxy(config: Path | None, mirror: list[str] | None, address: str | None) -> Proxy:
+def _find_proxy(config: Path | None, mirror: tuple[str, ...], address: str | None) -> Proxy:
     from asupplemented.serve.config import default_of, load_config, mirror_names
 
     url = address or f"http://{DEFAULT_ADDRESS}"
     if config is None:
         with as_usage_error("--mirror"):
-            names = mirror_names(mirror or ())
+            names = mirror_names(mirror)
         with as_usage_error("--address"):
             return Proxy(url, served_prefixes(names), default_of(names))
     if mirror:
         message = f"{config} says what is served; leave out --mirror or --config"
-        raise typer.BadParameter(message, param_hint="--mirror")
+        raise click.BadParameter(message, param_hint="--mirror")
     found = load_config(config, files=False)
     with as_usage_error("--address"):
         url = address or address_of(found)

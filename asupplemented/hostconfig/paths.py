@@ -99,7 +99,7 @@ class ConfigurationPaths:
         return None if config is None else config / "containers" / name
 
     def system_path(self, name: str, vendor: str = "containers") -> Path | None:
-        """The path of `name` in the configuration directory of the system; None without `root`."""
+        """The path of `name` in the directory of `vendor` below ``/etc``; None without `root`."""
         return None if self.root is None else self.root / "etc" / vendor / name
 
     def shipped_path(self, name: str) -> Path | None:
@@ -132,7 +132,7 @@ class ConfigurationPaths:
 
     @property
     def signatures(self) -> Path | None:
-        """The directory of signatures if none is configured (rule SIG-05)."""
+        """The directory of signatures if none is configured; None without one (rule SIG-05)."""
         if self.superuser:
             return None if self.root is None else self.root / "var/lib" / _SIGNATURES
         return None if self.home is None else self.home / ".local/share" / _SIGNATURES

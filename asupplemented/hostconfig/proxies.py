@@ -84,7 +84,7 @@ class Proxies:
 
     @classmethod
     def only(cls, url: str) -> Proxies:
-        """Use one proxy for every host, like the ``proxy`` of a ``[[registry]]``."""
+        """The proxy `url` for every host, like the ``proxy`` of a ``[[registry]]``."""
         return cls(url, url, loopback=True)
 
     @classmethod

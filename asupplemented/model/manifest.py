@@ -78,6 +78,9 @@ class Manifest:
             expected: The digest that named them; None for none: then they are indexed under
                 sha256.
 
+        Returns:
+            The manifest, with its digest and its media type.
+
         Raises:
             DigestMismatchError: The bytes do not match `expected`. It is raised before all errors
                 of the content but malformed signatures.

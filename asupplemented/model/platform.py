@@ -74,7 +74,7 @@ class Platform(
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read ``os/architecture[/variant]`` as a user writes it.
+        """Read a text, ``os/architecture[/variant]``, as a user writes it.
 
         Case does not matter, and common names stand for Go's: ``x86_64`` is ``amd64``,
         ``aarch64`` is ``arm64``, ``armhf`` is ``arm/v7``, ``macos`` is ``darwin``.

@@ -42,7 +42,7 @@ class Signature:
 
     @classmethod
     def from_blob(cls, blob: bytes) -> Signature:
-        """Read a signature as a file or a lookaside server holds it (rule SR-12).
+        """Read a signature from `blob`, as a file or a lookaside server holds it (rule SR-12).
 
         Raises:
             LayoutError: The frame is not one of those that are known.

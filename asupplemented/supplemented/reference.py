@@ -69,6 +69,9 @@ def supplement(
             member that has the blob, except the top. Either way the others are asked if that one
             fails.
 
+    Returns:
+        The group, which is a reference itself.
+
     Raises:
         InvalidReferenceError: A text is no reference.
         ConfigurationError: An option has an unknown value.
@@ -98,7 +101,8 @@ def _check_option(name: str, value: object, allowed: Sequence[str]) -> None:
 class SupplementedReference:
     """A group of references, itself a reference. Made by `supplement`.
 
-    A frozen value: two groups are equal if their members and options are. ``str()`` is for people;
+    A frozen value: two groups are equal if their members and options are. The options are those
+    of `supplement`. ``str()`` is for people;
     it cannot be parsed.
     """
 
@@ -216,7 +220,7 @@ class SupplementedReference:
         unknown: UnknownPolicy | None = None,
         prefer: Preference | None = None,
     ) -> SupplementedReference:
-        """The same members with other options; None keeps an option."""
+        """The same members with other options; None keeps an option. For each, see `supplement`."""
         return replace(
             self,
             selection=selection or self.selection,

@@ -66,14 +66,17 @@ class Instance(NamedTuple):
     """A manifest that can be served."""
 
     digest: Digest
+    """Its digest."""
     member: int
     """The member that serves it."""
     media_type: str
+    """Its media type."""
     size: int
     """Bytes of the manifest."""
     platform: Platform | None
     """The platform in the first list that names one; None if no list does."""
     is_index: bool
+    """Whether it is an index itself."""
     is_opaque: bool = False
     """Whether it is of an unknown type: bytes that name nothing."""
 
@@ -92,11 +95,15 @@ class Explanation(NamedTuple):
     """Which member serves a digest, which others could, and which rule decided."""
 
     digest: Digest
+    """What is explained."""
     kind: Literal["index", "image", "opaque", "blob"]
+    """What the digest names."""
     member: int
+    """The member that serves it."""
     manifest: Digest
     """For a blob, the manifest that decides; else the digest itself."""
     rule: str
+    """The rule that decided."""
     candidates: tuple[Candidate, ...]
     """Best first; the first one serves it."""
 
@@ -158,7 +165,7 @@ class Resolution:
     """The plan of a group: which member serves which manifest and blob.
 
     Immutable; equal to another one if both say the same. Members are numbered by their position
-    in the argument list; the top is 0. The driver makes it; read one back with `from_json`.
+    in the argument list; the top is 0. It is made by opening a group; `from_json` reads one back.
     """
 
     def __init__(
@@ -329,6 +336,9 @@ class Resolution:
         Args:
             digest: Of the manifest or blob.
             prefer: See `candidates`.
+
+        Returns:
+            The explanation; its `str` is for people.
 
         Raises:
             InvalidDigestError: `digest` is no digest.

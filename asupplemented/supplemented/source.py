@@ -48,6 +48,8 @@ __all__ = ("SupplementedSource",)
 class SupplementedSource(Source):
     """An open group: every digest is routed to the member that serves it.
 
+    Made by `SupplementedReference.open`.
+
     Attributes:
         resolution: Which member serves which manifest and blob, and why.
     """
@@ -144,8 +146,12 @@ class SupplementedSource(Source):
     async def get_manifest(self, instance: Digest | str | None = None) -> Manifest:
         """The top's default manifest (None), or any manifest of the group, verified.
 
+        Args:
+            instance: The digest of the manifest.
+
         Raises:
             InstanceNotFoundError: The group has no such manifest (rule X-09).
+            VerificationError: The member now serves other bytes than when it was opened.
         """
         self._check_open()
         digest = self.resolution.top if instance is None else Digest(instance)
@@ -180,7 +186,7 @@ class SupplementedSource(Source):
         return outcomes
 
     def trace_manifest(self, digest: Digest) -> ManifestTrace:
-        """Say where a manifest that was read comes from.
+        """Where a manifest that was read comes from, by its digest.
 
         Raises:
             InstanceNotFoundError: The group has no such manifest.
@@ -315,7 +321,7 @@ class SupplementedSource(Source):
         concurrency: int | None = None,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
-        """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`.
+        """Fetch the image into the cache of the session; see `Source.prefetch`.
 
         The selection of the group is the default.
         """

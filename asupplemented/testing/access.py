@@ -27,7 +27,7 @@ class Access(Protocol):
     """Decides about a request before the registry answers it."""
 
     def answer(self, request: Request, url: str, /) -> Answer | None:
-        """Answer a refusal or a token; None lets the registry answer.
+        """A refusal or a token; None lets the registry answer.
 
         Args:
             request: The request.
@@ -36,7 +36,7 @@ class Access(Protocol):
         ...
 
     def challenge(self, request: Request, url: str, /) -> str:
-        """The value of ``WWW-Authenticate`` for a request."""
+        """The value of ``WWW-Authenticate`` for a request to the registry at a URL."""
         ...
 
 
@@ -71,12 +71,13 @@ class Token:
     """A token that was issued."""
 
     text: str
+    """What clients send."""
     user: str | None
     """None for anonymous."""
     scopes: frozenset[str]
     """The scopes that it grants, each ``repository:NAME:ACTION``."""
     expires: float
-    """When it expires, by the clock of the `Bearer`."""
+    """The second at which it expires, by the clock of the `Bearer`."""
 
 
 @dataclass

@@ -96,7 +96,7 @@ class SourceControl(Recorder):
         return opened - self.sources_closed - self.bodies_closed
 
     async def ask(self, path: str, read: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Log a request, read its answer, apply the script, and receive the whole result.
+        """The answer to a request for a path, read and scripted, and received whole.
 
         Raises:
             SupplementedError: The answer is an error, is truncated, or is larger than a manifest
@@ -120,7 +120,10 @@ class SourceControl(Recorder):
     async def begin(
         self, request: Request, read: Callable[[], Awaitable[Answer]], stack: ExitStack
     ) -> Answer:
-        """Do the same for a body in chunks: the request is in flight until `stack` is left."""
+        """The answer to a request; `read` makes the correct one.
+
+        It is sent in chunks: the request is in flight until `stack` is left.
+        """
         stack.enter_context(self._counted(request))
         return self._revise(await read(), request)
 

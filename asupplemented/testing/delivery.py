@@ -33,7 +33,10 @@ __all__ = (
 
 @dataclass(frozen=True)
 class ContentLength:
-    """A wrong ``Content-Length``; the body is sent unchanged, then the connection is closed."""
+    """A `claim` in place of the true ``Content-Length``.
+
+    The body is sent unchanged, then the connection is closed.
+    """
 
     claim: int
 
@@ -80,7 +83,7 @@ class Endless:
 
 @dataclass(frozen=True)
 class Raw:
-    """Raw bytes in place of an answer, without status line and headers, then the end."""
+    """Raw `data` in place of an answer, without status line and headers, then the end."""
 
     data: bytes
 

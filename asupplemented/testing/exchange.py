@@ -26,17 +26,19 @@ class Request:
     """One request as it was received."""
 
     method: str
+    """In upper case, as clients send it."""
     target: str
     """The request target, neither decoded nor normalised; its bytes as latin-1."""
     headers: Headers
     """With the order and the names that the client sent."""
     body: bytes = b""
+    """All of it."""
     peer: tuple[str, int] | None = None
     """Address and port of the client."""
     connection: int = 0
     """The number of its connection to this server, from 1."""
     time: float = 0.0
-    """When it was complete, by the clock of the event loop."""
+    """The second at which it was complete, by the clock of the event loop."""
 
     @property
     def path(self) -> str:
@@ -52,11 +54,11 @@ class Request:
         return tuple(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
     def header(self, name: str) -> str | None:
-        """The first value of a header; None if it was not sent."""
+        """The first value of the header `name`; None if it was not sent."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def argument(self, name: str) -> str | None:
-        """The first value of a query argument; None if there is none."""
+        """The first value of `name` in the query; None if there is none."""
         return next((value for key, value in self.query if key == name), None)
 
 
@@ -87,6 +89,7 @@ class Answer:
     offset: int = 0
     """The offset of `body` in the content."""
     framing: Literal["length", "chunked", "close"] = "length"
+    """How its end is told."""
     claim: int | None = None
     """A ``Content-Length`` in place of the true one."""
     chunk: int | None = None
@@ -96,15 +99,16 @@ class Answer:
     bare: bool = False
     """Whether the body is sent alone, without status line and headers."""
     pauses: tuple[Pause, ...] = ()
+    """Where it waits."""
     challenge: str | None = None
     """The value of ``WWW-Authenticate`` that this registry sends with a 401."""
 
     def header(self, name: str) -> str | None:
-        """The first value of a header; None if there is none."""
+        """The first value of the header `name`; None if there is none."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def with_headers(self, changes: Mapping[str, str | None]) -> Answer:
-        """A copy with headers replaced, or removed if the value is None."""
+        """A copy with `changes` of headers: a value replaces one, None removes it."""
         gone = {name.lower() for name in changes}
         kept = [(key, value) for key, value in self.headers if key.lower() not in gone]
         new = [(name, value) for name, value in changes.items() if value is not None]

@@ -112,7 +112,7 @@ class Redirect:
 
 @dataclass(frozen=True)
 class Html:
-    """An HTML page in place of the answer, like that of a captive portal."""
+    """An HTML page with a status code in place of the answer, like that of a captive portal."""
 
     code: int = 200
 
@@ -122,7 +122,7 @@ class Html:
 
 @dataclass(frozen=True)
 class Headers:
-    """Changed headers: a value sets a header, None removes it."""
+    """Changes of headers: a value sets a header, None removes it."""
 
     changes: Mapping[str, str | None]
 
@@ -189,7 +189,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Encoding:
-    """An unrequested ``Content-Encoding``. "gzip" and "deflate" do encode the body."""
+    """An unrequested ``Content-Encoding`` by its name. "gzip" and "deflate" do encode the body."""
 
     name: str = "gzip"
 

@@ -19,6 +19,8 @@ __all__ = ("ImageBuilder",)
 class ImageBuilder:
     """Builds images, and writes each one to a new directory.
 
+    `image`, `index` and `artifact` are `build_image`, `build_index` and `build_artifact`.
+
     Args:
         root: The parent of the directories. The caller removes it.
     """
@@ -39,13 +41,21 @@ class ImageBuilder:
         include: Container[str] | None = None,
         omit: Container[str] = (),
     ) -> str:
-        """Write a new OCI layout, as `write_layout` does, and return its reference."""
+        """Write a new OCI layout; see `write_layout`.
+
+        Returns:
+            Its reference.
+        """
         return write_layout(self._next(), top, name=name, include=include, omit=omit)
 
     def directory(
         self, top: Built, *, include: Container[str] | None = None, omit: Container[str] = ()
     ) -> str:
-        """Write a new ``dir:`` image, as `write_directory` does, and return its reference."""
+        """Write a new ``dir:`` image; see `write_directory`.
+
+        Returns:
+            Its reference.
+        """
         return write_directory(self._next(), top, include=include, omit=omit)
 
     def _next(self) -> Path:

@@ -114,6 +114,7 @@ class BuiltImage:
     raw: bytes
     """The bytes of the manifest."""
     media_type: str
+    """Its media type."""
     digest: Digest
     """The digest of `raw`."""
     blobs: Mapping[Digest, bytes]
@@ -121,7 +122,9 @@ class BuiltImage:
     platform: str | None
     """``os/architecture[/variant]``, None for an artifact."""
     artifact_type: str | None = None
+    """Its ``artifactType``, None for none."""
     annotations: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Its annotations."""
 
     @property
     def config(self) -> Digest:
@@ -145,13 +148,17 @@ class BuiltIndex:
     raw: bytes
     """The bytes of the index."""
     media_type: str
+    """Its media type."""
     digest: Digest
     """The digest of `raw`."""
     members: tuple[Built, ...]
     """The built instances in order; entries that were given as descriptors are missing."""
     platform: None = None
+    """An index has none."""
     artifact_type: str | None = None
+    """Its ``artifactType``, None for none."""
     annotations: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Its annotations."""
 
     @property
     def blobs(self) -> Mapping[Digest, bytes]:

@@ -38,7 +38,7 @@ def fits(match: Match, method: str | None, request: Request) -> bool:
 
 
 class Script:
-    """Turns for the requests that match, used in order.
+    """Turns for the requests that match, used in order. Made by `FakeRegistry.script`.
 
     Attributes:
         hits: Requests that used a turn.
@@ -65,7 +65,7 @@ class Script:
         return bool(self.remaining or self._forever) and fits(self._match, self._method, request)
 
     def apply(self, answer: Answer, request: Request) -> Answer:
-        """Apply the next turn to the correct answer to a request."""
+        """What the next turn makes of the correct answer to a request."""
         turn = self._turns[min(self.hits, len(self._turns) - 1)]
         self.hits += 1
         for fault in _as_sequence(turn):
@@ -129,11 +129,11 @@ class Recorder:
         self._scripts.clear()
 
     def select_requests(self, match: Match = "*", *, method: str | None = None) -> list[Request]:
-        """The logged requests that match, as for `script`, in order of arrival."""
+        """The logged requests that match, in order of arrival; for `method`, see `script`."""
         return [request for request in self.requests if fits(match, method, request)]
 
     def count(self, match: Match = "*", *, method: str | None = None) -> int:
-        """How many logged requests match, as for `script`."""
+        """How many logged requests match; for `method`, see `script`."""
         return len(self.select_requests(match, method=method))
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:

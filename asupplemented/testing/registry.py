@@ -66,11 +66,11 @@ class FakeRegistry(Server):
         self.content = Content(referrers=referrers, page_size=page_size)
 
     def reference(self, repository: str, tag: str = "latest") -> str:
-        """The ``docker://`` reference of a tag, or of a digest in place of the tag."""
+        """The ``docker://`` reference of a tag of a repository, or of a digest in its place."""
         return f"docker://{self.host}/{repository}{'@' if ':' in tag else ':'}{tag}"
 
     def repository(self, name: str) -> Repository:
-        """The content of a repository, created on first use. It may be changed."""
+        """The content of the repository `name`, created on first use. It may be changed."""
         return self.content.repositories.setdefault(name, Repository())
 
     def add(
@@ -132,7 +132,7 @@ class FakeRegistry(Server):
         return key
 
     def put_blob(self, repository: str, data: bytes, *, digest: str | None = None) -> str:
-        """Store bytes as a blob, under their digest or another one, which may be wrong.
+        """Store data as a blob of a repository, under their digest or another, even a wrong one.
 
         Returns:
             The digest under which they are stored.
@@ -142,7 +142,7 @@ class FakeRegistry(Server):
         return key
 
     def put_file(self, path: str, data: bytes, media_type: str = OCTETS) -> str:
-        """Serve bytes at a path outside of the API: a storage back end, a lookaside.
+        """Serve data of a media type at a path outside of the API, as a storage back end does.
 
         Returns:
             The URL.

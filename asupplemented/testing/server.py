@@ -265,6 +265,9 @@ class Server(Recorder, AsyncResource):
 
         Args:
             port: The TCP port; 0 for any free one.
+
+        Raises:
+            UsageError: It listens already.
         """
         if self._listener is not None:
             raise UsageError(f"the server is already listening on {self.host}")

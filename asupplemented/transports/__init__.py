@@ -87,7 +87,7 @@ class ReferenceType(Protocol):
 
     @classmethod
     def parse(cls, rest: str, /) -> Reference:
-        """Read what follows ``scheme:``.
+        """Read the rest of a reference, what follows ``scheme:``.
 
         Raises:
             InvalidReferenceError: It is no reference of this transport.

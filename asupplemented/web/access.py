@@ -112,7 +112,7 @@ def basic(
     *,
     realm: str = "asupplemented",
 ) -> Authenticate:
-    """Authenticate by user name and password.
+    """An `Authenticate` by user name and password.
 
     Args:
         check: Takes user name, password and the request. It returns None for wrong ones. It may
@@ -136,7 +136,7 @@ def bearer(
     realm: str,
     service: str,
 ) -> Authenticate:
-    """Authenticate by a token that a token server has issued.
+    """An `Authenticate` by a token that a token server has issued.
 
     Args:
         check: Takes the token and the request. It returns None for a wrong one. It may be

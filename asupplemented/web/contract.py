@@ -58,11 +58,11 @@ class ServedImage(Protocol):
     def open_blob(
         self, digest: Digest | str, /, *, start: int = 0, end: int | None = None
     ) -> BlobStream:
-        """A stream over ``[start, end)`` of a blob; see `asupplemented.Source.open_blob`."""
+        """A stream over ``[start, end)`` of a blob; see `Source.open_blob`."""
         ...
 
     async def describe_blob(self, digest: Digest | str, /) -> Descriptor | None:
-        """What the manifests say about a blob; None if this name does not have it."""
+        """What the manifests say about the blob of a digest; None if this name does not have it."""
         ...
 
 
@@ -78,12 +78,14 @@ class ServedCatalog(Protocol):
         registry: str | None = None,
         blob: bool = False,
     ) -> AbstractAsyncContextManager[ServedImage]:
-        """The image of a tag or digest; with `blob` the digest is that of a blob."""
+        """The image of a tag or digest; see `Catalog.open`."""
         ...
 
     async def list_tags(
         self, session: Session, name: str, *, registry: str | None = None
-    ) -> Sequence[str]: ...
+    ) -> Sequence[str]:
+        """All tags of a name; see `Catalog.list_tags`."""
+        ...
 
     async def list_referrers(
         self,
@@ -93,7 +95,9 @@ class ServedCatalog(Protocol):
         *,
         registry: str | None = None,
         artifact_type: str | None = None,
-    ) -> Sequence[Descriptor]: ...
+    ) -> Sequence[Descriptor]:
+        """What refers to a manifest; see `Catalog.list_referrers`."""
+        ...
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ disk, and `asupplemented.web.asgi_app`. What surrounds it is simulated in this p
 - `proxies`: machines that run the library, and that can die and be started again.
 - `nodes`: clients that pull as containerd does.
 - `simulation`: scenarios, and what came of them.
-- `report`: tables, plots and ``docs/fleet.md``.
+- `report`: tables, plots and ``docs/explanation/fleet.md``.
 
 All chance comes from one seed. The same seed gives the same report.
 """

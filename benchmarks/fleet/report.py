@@ -124,7 +124,7 @@ def write_page(docs: Path, outcomes: Sequence[Outcome], small: Sequence[Outcome]
         outcomes: Of all fleets of `FLEETS`.
         small: Of the fleet `SMALL`.
     """
-    page = docs / "fleet.md"
+    page = docs / "explanation" / "fleet.md"
     text = page.read_text(encoding="utf-8")
     for name, table in {"fleet": draw_table(outcomes), "small": draw_table(small)}.items():
         text = _replace(text, name, table)

@@ -13,7 +13,7 @@ from benchmarks.fleet.network import Link, Machine, transfer
 from benchmarks.fleet.report import SMALL, draw_table
 from benchmarks.fleet.simulation import Outcome, Scenario, simulate
 
-PAGE = Path(__file__).parents[2] / "docs/fleet.md"
+PAGE = Path(__file__).parents[2] / "docs/explanation/fleet.md"
 
 
 @pytest.fixture(scope="module", params=Scenario, ids=lambda scenario: scenario.value)

@@ -141,6 +141,18 @@ async def test_progress_is_reported_after_each_chunk(session: Session, ledger: L
     assert (reported[-1], stream.failure) == (len(LARGE), None)
 
 
+async def test_progress_counts_what_is_held_back_and_begins_again_with_a_source(
+    session: Session, ledger: Ledger
+) -> None:
+    data, reported = LARGE[: 3 * MIB], list[int]()
+    lie, truth = (Wire(each, ledger, sizes=(MIB,)) for each in (data[::-1], data))
+    stream = VerifiedStream(describe(data), [lie, truth], session)
+    stream.on_progress(reported.append)
+    assert await drain(stream) == data
+    growing = [MIB, 2 * MIB, 3 * MIB]
+    assert reported == [*growing, *growing]
+
+
 async def test_a_stream_that_failed_says_why(session: Session, ledger: Ledger) -> None:
     stream = VerifiedStream(describe(LARGE), [Wire(LARGE[:-1] + b"!", ledger)], session)
     _, error = await fail(stream)

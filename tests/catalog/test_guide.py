@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asupplemented.testing import build_image
-from tests.modules import ROOT, code_blocks
+from tests.modules import code_blocks, read_page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from asupplemented.testing import FakeRegistry
 
-GUIDE = (ROOT / "docs" / "catalog.md").read_text("utf-8")
+GUIDE = read_page("howto/names.md")
 
 
 async def test_the_example_serves_an_image(
@@ -26,6 +26,6 @@ async def test_the_example_serves_an_image(
     example = example.replace("registry.example", registry.host).replace("/srv", str(tmp_path))
     example = example.replace("asup.Session()", "asup.Session(tls_verify=False)")
     names: dict[str, Any] = {}
-    exec(compile(example, "docs/catalog.md", "exec"), names)  # noqa: S102 - the page itself
+    exec(compile(example, "names.md", "exec"), names)  # noqa: S102 - the page itself
     await names["main"]()
     assert capsys.readouterr().out == f"{image.digest} False {b'a layer'!r}\n"

@@ -7,10 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
-import typer.main
-from typer.testing import CliRunner
+from click import Context
+from click.testing import CliRunner
 
-from asupplemented.cli.app import app
+from asupplemented.cli.app import COMMANDS, app
 from asupplemented.model.digest import Digest
 from asupplemented.testing.disk import write_layout
 from asupplemented.testing.images import build_image, build_index
@@ -26,6 +26,7 @@ AMD = build_image("linux/amd64", [BASE, {"a": "1"}], labels={"of": "amd64"})
 ARM = build_image("linux/arm64/v8", [BASE, {"b": "2"}], labels={"of": "arm64"})
 RISCV = build_image("linux/riscv64", [BASE, {"c": "3"}])
 TOP = build_index([AMD, ARM])
+CONTEXT = Context(app)
 
 
 class Answer(NamedTuple):
@@ -54,10 +55,7 @@ class Places(NamedTuple):
 
 def list_commands() -> dict[str, Any]:
     """The commands of the program by name, those of ``cache`` included."""
-    program: Any = typer.main.get_command(app)
-    found: dict[str, Any] = {
-        name: program.get_command(None, name) for name in program.list_commands(None)
-    }
+    found: dict[str, Any] = {name: app.get_command(CONTEXT, name) for name in COMMANDS}
     return {**found, **found["cache"].commands}
 
 

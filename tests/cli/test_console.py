@@ -82,7 +82,7 @@ def test_warnings_are_always_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "warning: beware\n")
 
 
-def test_bars_follow_the_bytes_of_a_copy() -> None:
+async def test_bars_follow_the_bytes_of_a_copy() -> None:
     progress = Progress(disable=True)
     bars = ProgressBars(progress)
     one, two = Descriptor(digest=ARM.layers[0], size=10), Descriptor(digest=ARM.layers[1], size=5)
@@ -101,7 +101,7 @@ def test_bars_follow_the_bytes_of_a_copy() -> None:
     assert shown() == [("2 blobs", 15, 15)]
 
 
-def test_bars_fit_80_columns_and_have_one_unit() -> None:
+async def test_bars_fit_80_columns_and_have_one_unit() -> None:
     drawn = StringIO()
     with make_progress(Console(file=drawn, force_terminal=True, width=80)) as progress:
         bars = ProgressBars(progress)

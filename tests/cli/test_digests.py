@@ -14,14 +14,15 @@ from asupplemented.model.digest import Digest
 from asupplemented.testing import FakeRegistry, write_layout
 from asupplemented.testing.images import build_index, describe
 from tests.cli.conftest import AMD, ARM, RISCV, TOP, called
-from tests.cli.test_program import PROGRAM, read_terminal
+from tests.cli.test_program import PROGRAM
 from tests.modules import ROOT
+from tests.terminals import read_terminal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.cli.conftest import Cli
+    from tests.cli.conftest import Cli, Places
 
 
 def test_what_resolve_prints_is_taken_by_other_commands(cli: Cli, group: tuple[str, ...]) -> None:
@@ -70,9 +71,42 @@ def test_what_is_no_abbreviation_is_wrong_usage(cli: Cli, text: str) -> None:
         assert (answer.code, option in answer.err) == (2, True)
 
 
-def test_a_selection_needs_whole_digests_and_says_so(cli: Cli, group: tuple[str, ...]) -> None:
-    answer = cli("resolve", *group, "--instance", ARM.digest[:19])
-    assert (answer.code, "resolve --full" in answer.err) == (2, True)
+SELECTING = {
+    "resolve": ("--json",),
+    "explain": ("--digest", ARM.config[:19]),
+    "blob": ("--digest", ARM.config[:19]),
+    "copy": ("--to", "oci:{path}/copy"),
+    "prefetch": ("--cache", "{path}/cache"),
+    "endpoints": (),
+    "manifest": (),
+    "inspect": (),
+}
+
+
+@pytest.mark.parametrize("command", SELECTING)
+def test_instances_that_are_selected_can_be_abbreviated(
+    command: str, cli: Cli, group: tuple[str, ...], tmp_path: Path
+) -> None:
+    options = [each.format(path=tmp_path) for each in SELECTING[command]]
+    whole, short = (
+        cli(command, *group, *options, "--instance", digest)
+        for digest in (ARM.digest, ARM.digest[7:19])
+    )
+    assert (whole.code, short.out) == (0, whole.out)
+    if command == "resolve":
+        assert ARM.digest in short.json["sources"]
+        assert AMD.digest not in short.json["sources"]
+        unknown = cli(command, *group, "--instance", "00000000")
+        assert (unknown.code, "no digest of this image begins with" in unknown.err) == (3, True)
+
+
+def test_a_supplement_that_is_skipped_does_not_matter_to_abbreviations(
+    cli: Cli, places: Places
+) -> None:
+    absent = f"oci:{places.directory / 'absent'}"
+    for options, code in (((), 3), (("--unavailable", "skip"), 0)):
+        given = (places.top, absent, "--instance", AMD.digest[:19], *options)
+        assert cli("resolve", *given).code == code
 
 
 # One thing is asked for

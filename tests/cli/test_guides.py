@@ -18,7 +18,7 @@ from asupplemented.testing import Cut, FakeRegistry, Slow, build_image, build_in
 from tests.cli.conftest import AMD, ARM, BASE, TOP, call, called, whole
 from tests.cli.test_serving import line_with, program
 from tests.clocks import FakeClock
-from tests.modules import ROOT, code_blocks
+from tests.modules import ROOT, code_blocks, read_page
 from tests.web.clients import Client, aiohttp_client
 from tests.web.test_guide import localized
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 Built: TypeAlias = "BuiltImage | BuiltIndex"
 
-GUIDES = (ROOT / "docs" / "guides.md").read_text("utf-8")
+PAGES = ("howto/air-gap.md", "howto/mirrors.md", "howto/hosts.md", "howto/clients.md")
+GUIDES = "\n".join(map(read_page, PAGES))
 AIRGAP, SLOW_LINE, MIRRORS, HOSTS, CONTAINERD = code_blocks(GUIDES, "toml")
 APP = "/v2/registry.example/team/app"
 NEXT = build_index([build_image("linux/amd64", [BASE, {"a": "2"}]), ARM])

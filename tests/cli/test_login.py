@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from asupplemented.cli.app import app
 from asupplemented.testing import Basic, Bearer, FakeRegistry, build_image

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-import inspect
+import click
+import pytest
 
+from asupplemented.abc import Timeouts
 from asupplemented.cli.options import GroupOptions, with_group
 
-# Options
 
+@pytest.fixture
+def parsed() -> tuple[click.Command, list[tuple[GroupOptions, int]]]:
+    """A command on a group with an option of its own, and what it was called with."""
+    seen: list[tuple[GroupOptions, int]] = []
 
-def test_a_command_takes_the_fields_of_the_group_before_its_own() -> None:
     @with_group
-    def command(options: GroupOptions, *, own: int = 3) -> None:
+    @click.option("--own", type=int, default=3)
+    def command(options: GroupOptions, *, own: int) -> None:
         seen.append((options, own))
 
-    seen: list[tuple[GroupOptions, int]] = []
-    parameters = inspect.signature(command).parameters
-    assert [*parameters][:2] == ["top", "supplements"]
-    assert [*parameters][-1] == "own"
-    command(**{name: p.default for name, p in parameters.items()} | {"top": "oci:y", "own": 4})
-    assert seen == [(GroupOptions(top="oci:y"), 4)]
+    return command, seen
+
+
+def test_a_command_takes_the_options_of_a_group_and_its_own(
+    parsed: tuple[click.Command, list[tuple[GroupOptions, int]]],
+) -> None:
+    command, seen = parsed
+    command.main(["oci:y", "oci:z", "--own", "4", "--instance", "a"], standalone_mode=False)
+    expected = GroupOptions(top="oci:y", supplements=("oci:z",), instances=("a",))
+    assert seen == [(expected, 4)]
+    assert command.params[-1].name == "own"
+
+
+def test_what_is_not_given_has_the_defaults_of_the_library(
+    parsed: tuple[click.Command, list[tuple[GroupOptions, int]]],
+) -> None:
+    command, seen = parsed
+    command.main(["oci:y"], standalone_mode=False)
+    assert seen == [(GroupOptions(top="oci:y"), 3)]
+    assert seen[0][0].timeouts == Timeouts()

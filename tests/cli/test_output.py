@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.cli.output import open_output, printable
+from asupplemented.cli.copying import open_output
+from asupplemented.cli.output import printable
 from asupplemented.errors import NetworkError, SourceError
 from asupplemented.model.sizes import show_size
 from tests.suspending import cancel_at_every_await, count_open_files, wait_until

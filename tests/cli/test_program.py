@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import pty
+import random
 import signal
 import subprocess
 import sys
@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asupplemented.testing import FakeRegistry, Stall
+from asupplemented.testing import FakeRegistry, Stall, build_image
 from tests.cli.conftest import AMD, ARM, TOP
 from tests.modules import ROOT
+from tests.terminals import read_terminal, show_screen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.cli.conftest import Places
 
 PROGRAM = (sys.executable, "-W", "error", "-m", "asupplemented")
@@ -114,18 +113,6 @@ async def test_a_signal_ends_a_copy_without_a_trace(
     assert not list(tmp_path.glob("out/**/.asupplemented*"))
 
 
-def read_terminal(descriptor: int) -> Iterator[bytes]:
-    """All that is written to the other end, until it is closed."""
-    try:
-        while data := os.read(descriptor, 65536):
-            yield data
-    except OSError as error:
-        if error.errno != errno.EIO:  # what Linux says at the end
-            raise
-    finally:
-        os.close(descriptor)
-
-
 @pytest.mark.parametrize(
     ("arguments", "bar"),
     [
@@ -155,6 +142,48 @@ def test_bars_are_drawn_on_a_terminal_and_data_stays_clean(
     assert (b"copied 3 manifests and 5 blobs" in drawn) is copying
 
 
+BIG = build_image(layers=[{"data": random.Random(3).randbytes(3 * 2**20)}])
+"""One whose layer comes in several reads, and is held back until it is verified."""
+
+ON_TERMINAL = "import os, sys; os.login_tty(os.dup(0)); os.execv(sys.argv[1], sys.argv[1:])"
+"""Has a terminal control a program, so that it turns what is typed into a signal."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("copy", "--to", "oci:{out}:app"), ("blob", "--digest", BIG.layers[0], "-o", "{out}")],
+)
+async def test_bars_move_with_the_bytes_and_ctrl_c_leaves_a_clean_screen(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    command, *options = (each.format(out=tmp_path / "out") for each in arguments)
+    ours, theirs = pty.openpty()
+    async with FakeRegistry() as registry:
+        reference = registry.add("team/app", BIG)
+        registry.script(BIG.layers[0], Stall(after=2 * 2**20), forever=True)
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", ON_TERMINAL),
+            *(*PROGRAM, command, reference, *options, "--no-tls-verify"),
+            cwd=ROOT,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        reading, drawn = read_terminal(ours), b""
+        while b"2.0 MiB of 3.0 MiB" not in drawn:
+            more = await asyncio.to_thread(next, reading, b"")
+            assert more, drawn
+            drawn += more
+        os.write(ours, b"\x03")
+        drawn += await asyncio.to_thread(b"".join, reading)
+        assert await program.wait() == 130
+    assert show_screen(drawn) == ["error: interrupted"]
+    assert drawn.count(b"\x1b[?25l") == drawn.count(b"\x1b[?25h")  # The cursor is seen again.
+    assert not (tmp_path / "out").is_file()
+
+
 WITHOUT = """
 import sys
 sys.modules[sys.argv[1]] = None
@@ -164,7 +193,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("package", ["typer", "rich"])
+@pytest.mark.parametrize("package", ["click", "rich"])
 def test_without_the_extra_the_remedy_is_told(package: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, package],
@@ -193,10 +222,11 @@ sys.stderr.write(" ".join(sys.modules))
 @pytest.mark.parametrize(
     ("arguments", "unused"),
     [
-        (("--version",), {"importlib.metadata", "rich", "aiohttp", "asupplemented.cli.options"}),
+        (("--version",), {"click", "rich", "asyncio", "asupplemented.errors"}),
+        (("--help",), {"rich", "asyncio", "asupplemented.errors", "asupplemented.cli.options"}),
         (
             ("digest", "LAYOUT"),
-            {"rich.progress", "aiohttp", "asupplemented.serve", "asupplemented.transfer"},
+            {"rich", "aiohttp", "aiofiles", "asupplemented.serve", "asupplemented.transfer"},
         ),
         (("tags", "--help"), {"aiohttp", "asupplemented.serve", "asupplemented.cache.layout"}),
     ],

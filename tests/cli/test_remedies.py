@@ -41,6 +41,7 @@ WITHOUT_REGISTRY = {
     "mirrors",
     "login",
     "logout",
+    "completion",
     "cache",
     *COMMANDS["cache"].commands,
 }
@@ -86,7 +87,7 @@ ADVICE = re.compile(
 )
 LIBRARY_ONLY = {"_arguments.py", "remedies.py"}
 """What checks arguments of programs, and the remedies themselves."""
-COMMAND_LINE = {"cli/", "testing/", "serve/clients.py"}
+COMMAND_LINE = {"__main__.py", "cli/", "testing/", "serve/clients.py"}
 """What only the command line shows, and fakes."""
 
 

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-import typer
+from click.exceptions import Exit
 
 from asupplemented import errors
 from asupplemented.cli.options import GroupOptions
@@ -101,7 +101,7 @@ OPTIONS = GroupOptions(top="oci:x")
 def test_an_error_and_its_notes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     error = NetworkError("no\x1b[31m route", reference="docker://host/app", member=1)
     error.add_note("the first try\nand the second")
-    with pytest.raises(typer.Exit) as caught, running(OPTIONS):
+    with pytest.raises(Exit) as caught, running(OPTIONS):
         raise error
     assert caught.value.exit_code == 1
     assert capsys.readouterr().err.splitlines() == [
@@ -113,7 +113,7 @@ def test_an_error_and_its_notes_are_told(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_several_errors_are_told_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     group = ExceptionGroup("closing", [LayoutError("one"), ExceptionGroup("", [OSError("two")])])
-    with pytest.raises(typer.Exit) as caught, running(OPTIONS):
+    with pytest.raises(Exit) as caught, running(OPTIONS):
         raise group
     assert caught.value.exit_code == 1
     assert capsys.readouterr().err == "error: one\nerror: two\n"

@@ -143,13 +143,6 @@ def test_checking(cli: Cli, tmp_path: Path) -> None:
     assert answer == (1, "", f"error: there is no file {tmp_path / 'none'}\n")
 
 
-def test_help_fits_a_screen(cli: Cli) -> None:
-    for command, lines in (("serve", 50), ("mirrors", 25)):
-        answer = cli(command, "--help")
-        assert len(answer.out.splitlines()) <= lines
-        assert answer.out.count(f"    asupplemented {command} ") == 3
-
-
 # Telling clients
 
 

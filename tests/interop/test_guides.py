@@ -18,7 +18,7 @@ from tests.interop.programs import find, run
 from tests.interop.reading import read_reference
 from tests.interop.servers import HOST, run_server
 from tests.interop.storage import Bucket, run_redis, run_s3
-from tests.modules import ROOT, code_blocks
+from tests.modules import code_blocks, read_page
 from tests.serve.clients import IMAGE, LARGE, Client
 from tests.serve.test_server import serving
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.interop.programs import Skopeo
     from tests.interop.servers import Certificates
 
-GUIDES = (ROOT / "docs" / "guides.md").read_text("utf-8")
+HOSTS, NGINX_PAGE = read_page("howto/hosts.md"), read_page("howto/nginx.md")
 
 NGINX = """
 daemon off;
@@ -58,7 +58,7 @@ http {{
 @contextmanager
 def run_nginx(directory: Path, upstream: str, certificates: Certificates) -> Generator[str]:
     """Run nginx as the guide configures it, in front of a server; gives its address."""
-    [text] = code_blocks(GUIDES, "nginx")
+    [text] = code_blocks(NGINX_PAGE, "nginx")
     directory.mkdir()
     (directory / "nginx.conf").write_text(NGINX.format(directory))
     with socket.create_server((HOST, 0)) as listening:  # no other program can take the port then
@@ -152,7 +152,7 @@ async def test_several_hosts_download_a_blob_once(
 ) -> None:
     image = build_image(layers=[bytes(range(256)) * 16384], gzip=False)
     [layer] = image.layers
-    _, _, _, text, _ = code_blocks(GUIDES, "toml")
+    [text] = code_blocks(HOSTS, "toml")
     with run_s3() as endpoint, run_redis(tmp_path / "redis.sock", "password") as redis:
         bucket = Bucket(endpoint, "bucket")
         bucket.ask(method="PUT")
@@ -163,7 +163,7 @@ async def test_several_hosts_download_a_blob_once(
             "AWS_ENDPOINT": endpoint,
             "AWS_ALLOW_HTTP": "true",
         }.items():
-            assert f"`{name}" in GUIDES
+            assert f"`{name}" in HOSTS
             monkeypatch.setenv(name, value)
         async with FakeRegistry() as registry, aiohttp.ClientSession() as client:
             registry.add("team/app", image)
@@ -193,7 +193,7 @@ async def test_several_hosts_download_a_blob_once(
 
 
 def test_containerd_reads_its_files_where_the_guide_says(tmp_path: Path) -> None:
-    *_, text = code_blocks(GUIDES, "toml")
+    [text] = code_blocks(read_page("howto/clients.md"), "toml")
     path = tmp_path / "config.toml"
     path.write_text(text)
     assert b'config_path = "/etc/containerd/certs.d"' in run(

@@ -1,4 +1,4 @@
-"""What docs/serve.md shows is so."""
+"""What the pages about running a registry show is so."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from asupplemented.errors import ConfigurationError
 from asupplemented.limits import GIB
 from asupplemented.serve.config import ServeConfig, load_config
 from asupplemented.serve.toml_file import choices, meta_of, tables
-from tests.modules import ROOT, code_blocks
+from tests.modules import code_blocks, read_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-GUIDE = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+GUIDE, SETTINGS = read_page("howto/serve.md"), read_page("reference/serve.md")
 
 
 def rows() -> Iterator[str]:
-    """The rows of the table of settings, from the types and their annotations."""
+    """The list of settings, from the types and their annotations."""
     for table, kind in tables(ServeConfig):
         for field in msgspec.structs.fields(kind):
             key = f"{table}.{field.encode_name}" if table else field.encode_name
             meaning = meta_of(field).description or ""
             if words := [f"`{word}`" for word in choices(field)]:
                 meaning = f"{meaning.removesuffix('.')}: {', '.join(words[:-1])} or {words[-1]}."
-            yield f"| `{key}` | {default_of(field)} | {meaning} |"
+            yield f"- `{key}`{default_of(field)}: {meaning}"
 
 
 def default_of(field: msgspec.structs.FieldInfo) -> str:
     value = field.default
     if field.required:
-        return "has to be there"
+        return " (required)"
     if value is None or value is msgspec.NODEFAULT:
         return ""
     if meta_of(field).extra:
@@ -48,11 +48,11 @@ def default_of(field: msgspec.structs.FieldInfo) -> str:
         value = ", ".join(map(str, value))
     elif isinstance(value, float):
         value = int(value)
-    return f"`{json.dumps(value)}`"
+    return f" (default `{json.dumps(value)}`)"
 
 
-def test_the_table_of_settings_is_complete_and_true() -> None:
-    told = re.findall(r"^\| `[a-z_.]+` \| .* \|$", GUIDE, re.MULTILINE)
+def test_the_list_of_settings_is_complete_and_true() -> None:
+    told = re.findall(r"^- `[a-z_.]+`.*$", SETTINGS, re.MULTILINE)
     assert told == list(rows())
 
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from asupplemented import errors, events
 from asupplemented.telemetry import PrometheusMetrics
 from asupplemented.telemetry.measurements import METRICS, Measurer
-from tests.modules import ROOT
+from tests.modules import read_page
 
 if TYPE_CHECKING:
     from asupplemented.events import Event
@@ -229,7 +229,7 @@ def test_every_error_of_the_package_is_a_label() -> None:
 
 
 def test_the_table_in_the_guide_is_that_of_the_code() -> None:
-    text = (ROOT / "docs" / "observability.md").read_text("utf-8")
+    text = read_page("reference/events.md")
     rows = re.findall(r"^\| `([a-z_]+)` \| (\w+) \| (.*?) \| (.+?) \|$", text, re.MULTILINE)
     assert rows == [
         (

@@ -21,7 +21,7 @@ from asupplemented.errors import ConfigurationError
 from asupplemented.model.digest import Digest
 from asupplemented.telemetry import PrometheusMetrics, exposition
 from asupplemented.testing import FakeRegistry, Hold, build_image
-from tests.modules import ROOT, code_blocks
+from tests.modules import ROOT, code_blocks, read_page
 from tests.web.clients import aiohttp_client, until
 from tests.web.conftest import LARGE
 
@@ -199,7 +199,7 @@ async def test_the_guide(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prometheus_client.REGISTRY", CollectorRegistry())
-    blocks = code_blocks((ROOT / "docs" / "observability.md").read_text("utf-8"), "python")
+    blocks = code_blocks(read_page("howto/observability.md"), "python")
     scrape, hook = (block for block in blocks if "def " in block)
     metrics, cache = PrometheusMetrics(), LayoutCache(tmp_path, 1 << 20)
     given = {"asup": asup, "asyncio": asyncio, "web": web, "metrics": metrics, "cache": cache}

@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer, unused_port
 from asupplemented.web import Status, StatusBoard, admin, admin_app
 from asupplemented.web.page import build_tree, render_page
 from docs.status_page import build_status
-from tests.modules import ROOT, code_blocks
+from tests.modules import ROOT, code_blocks, read_page
 from tests.web.clients import until
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def test_the_wheel_has_the_files_of_the_page() -> None:
 
 
 async def test_the_example_of_the_guide_serves_both(tmp_path: Path) -> None:
-    (example,) = code_blocks((ROOT / "docs" / "status-page.md").read_text("utf-8"), "python")
+    (example,) = code_blocks(read_page("howto/status-page.md"), "python")
     ports = unused_port(), unused_port()
     for old, new in zip(("5000", "5001"), ports, strict=True):
         example = example.replace(old, str(new))

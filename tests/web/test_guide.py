@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from asupplemented.testing import FakeRegistry, Slow, build_image
-from tests.modules import ROOT, code_blocks
+from tests.modules import ROOT, code_blocks, read_page
 from tests.web.clients import Exchange, aiohttp_client
 from tests.web.test_catalog import authorization
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.web.catalogs import FakeCatalog
 
 EXAMPLES = ROOT / "docs" / "examples"
-[AUTHENTICATION] = code_blocks((ROOT / "docs" / "serving.md").read_text("utf-8"), "python")
+AUTHENTICATION, SCOPED = code_blocks(read_page("howto/tenants.md"), "python")
 IMAGE = build_image(layers=[bytes(range(256)) * 4096])
 LAYER = IMAGE.layers[0]
 

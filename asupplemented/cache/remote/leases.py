@@ -331,6 +331,13 @@ class RedisLease(AsyncResource):
         ``rediss://`` speaks TLS, and ``unix://[user:password@]/path`` uses a socket. Nothing is
         connected before the first lease is acquired. The client is closed by `aclose`.
 
+        Args:
+            url: The Redis.
+            prefix: Begins the name of every key.
+            ttl: Seconds after which a lease that is not renewed is free again.
+            timeout: Seconds that a request to Redis may take.
+            pause: Seconds without requests after one that failed.
+
         Raises:
             ConfigurationError: The URL is malformed; the message does not repeat it, because it
                 may hold a password. Or the extra ``redis`` is not installed.

@@ -128,11 +128,11 @@ class ObjectStore:
         return self._name
 
     def blob(self, digest: Digest) -> StoredBlob:
-        """A blob as a candidate. Opening it fails if it is not there."""
+        """The blob `digest` as a candidate. Opening it fails if it is not there."""
         return StoredBlob(self._store, _content(digest), self._name, self._timeout)
 
     async def has(self, namespace: str, digest: Digest) -> bool:
-        """Whether a principal uploaded some content.
+        """Whether the principal of `namespace` uploaded the content of `digest`.
 
         Raises:
             SourceError: Storage failed.
@@ -170,6 +170,9 @@ class ObjectStore:
             namespace: The namespace of its grant.
             digest: Its digest.
             source: What the principal read it from; see `asupplemented.abc.BlobCache`.
+
+        Returns:
+            The bytes and the media type; None if the principal did not upload it.
 
         Raises:
             LimitExceededError: It is larger than ``MAX_MANIFEST``.

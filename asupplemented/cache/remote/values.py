@@ -66,7 +66,7 @@ class RedisValues(AsyncResource):
     def from_url(
         cls, url: str, *, prefix: str = PREFIX, timeout: float = TIMEOUT, pause: float = PAUSE
     ) -> Self:
-        """Values in the Redis at a URL, as for `RedisLease.from_url`.
+        """Values in the Redis at a URL; see `RedisLease.from_url`. Times are in seconds.
 
         Raises:
             ConfigurationError: The URL is malformed, or the extra ``redis`` is not installed.
@@ -87,7 +87,7 @@ class RedisValues(AsyncResource):
         return reply if isinstance(reply, str) else None
 
     async def put(self, session: Context, key: str, value: str, seconds: float) -> None:
-        """Set the value of a key for a time."""
+        """Set the value of a key for some seconds."""
         time = max(1, round(seconds * 1000))
         with suppress(SourceError):
             await self._server.ask(

@@ -39,7 +39,7 @@ class SignaturePlaces(Protocol):
     """Says where signatures of images are kept, besides the extension of a registry."""
 
     def find_url(self, name: ImageName) -> str | None:
-        """The URL (file, http or https) below which signatures are, None for none (SIG-05).
+        """The URL (file, http or https) of the signatures of `name`, None for none (rule SIG-05).
 
         Raises:
             ConfigurationError: The configured value is not such a URL.
@@ -47,17 +47,23 @@ class SignaturePlaces(Protocol):
         ...
 
     def uses_attachments(self, name: ImageName) -> bool:
-        """Whether signatures are attached to images in the registry itself (rule SIG-06)."""
+        """Whether signatures of `name` are attached to it in the registry itself (rule SIG-06)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryLimits:
-    """Caps; each is the largest value that still passes. Sizes are bytes, times are seconds."""
+    """Caps; each is the largest value that still passes. Sizes are bytes, times are seconds.
+
+    `redirects` is how many one request follows.
+    """
 
     manifest: int = MAX_MANIFEST
+    """One manifest."""
     token_body: int = MAX_TOKEN_BODY
+    """The answer of a token server."""
     error_body: int = MAX_ERROR_BODY
+    """What is read of an error."""
     header: int = 32 * KIB
     """One header field, or the status line; pre-signed locations are long (rule TLS-08)."""
     redirects: int = MAX_REDIRECTS
@@ -109,6 +115,7 @@ class RegistryOptions:
     """Settings of all registries of a session: ``Session(settings=[RegistryOptions(...)])``."""
 
     limits: RegistryLimits = field(default_factory=RegistryLimits)
+    """Caps on what registries send, and on what is open at the same time."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """Retries of failures before a body (rule RET-06)."""
     haste: RetryPolicy = field(default_factory=partial(RetryPolicy, 2, 0.5, 2.0, 5.0))
