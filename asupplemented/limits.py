@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = (
+    "BLOBS_AT_ONCE",
+    "BLOB_BYTES_AT_ONCE",
     "BLOCK",
     "CHUNK_MAX",
     "MAX_AUTH_FILE",
@@ -101,6 +103,12 @@ MAX_SPOOLED: Final = 64 * MIB
 
 SMALL_BLOB: Final = 4 * MIB
 """Blobs up to this size are fetched whole and verified before the first byte is returned."""
+
+BLOBS_AT_ONCE: Final = 64
+"""Blobs that are read at the same time, if they are small (rules SR-04, RET-07)."""
+
+BLOB_BYTES_AT_ONCE: Final = 6 * SMALL_BLOB
+"""Their bytes, of each at most ``SMALL_BLOB``: six large blobs, as in the Go package."""
 
 BLOCK: Final = 1 * MIB
 """One read of a file: large enough to make the hop to a thread cheap."""

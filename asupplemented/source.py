@@ -544,7 +544,7 @@ class VerifiedSource(Source):
         self,
         *,
         selection: Selection | None = None,
-        concurrency: int = 6,
+        concurrency: int | None = None,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
         """Fetch the image into the cache of the session; see `asupplemented.transfer.prefetch`."""

@@ -13,7 +13,7 @@ from asupplemented.model.index import SystemImage
 from asupplemented.model.manifest import Manifest, UnreadManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from asupplemented.abc.adapter import RawParts
     from asupplemented.abc.blob import BlobCandidate, BlobStream
@@ -274,7 +274,7 @@ class Source(AsyncResource):
         self,
         *,
         selection: Selection | None = None,
-        concurrency: int = 6,
+        concurrency: int | None = None,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
         """Fetch the image into the cache of the session: all manifests first, then the blobs.
@@ -400,6 +400,12 @@ class Destination(AsyncResource):
     @abc.abstractmethod
     def reference(self) -> Reference:
         """What is written to."""
+
+    async def expect_blobs(self, blobs: Collection[Descriptor]) -> None:
+        """Look up at once what is there of many blobs, before `has_blob` is asked for each.
+
+        A destination that gains nothing from that does not override it.
+        """
 
     @abc.abstractmethod
     async def has_blob(self, blob: Descriptor) -> bool:

@@ -12,26 +12,19 @@ import secrets
 import stat
 import threading
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from asupplemented.aio.beneath import open_directory
 from asupplemented.aio.files import SharedFile, map_write_errors
 from asupplemented.aio.locks import is_at, lock_file
-from asupplemented.aio.threads import run_blocking, run_closing, run_opening
-from asupplemented.errors import LayoutError, UsageError
-from asupplemented.limits import BLOCK
+from asupplemented.errors import LayoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
-
-    from asupplemented.abc import BlobStream, Context
 
 __all__ = (
     "PREFIX",
     "StagedFile",
-    "ingest",
     "make_directory",
     "remove_leftovers",
     "sync_directory",
@@ -132,50 +125,6 @@ class StagedFile(SharedFile):
         super().close()
 
 
-async def ingest(
-    context: Context,
-    stream: BlobStream,
-    target: Path,
-    *,
-    staging: Path,
-    root: Path | None = None,
-    durable: bool = True,
-    before: Callable[[], Awaitable[None]] | None = None,
-) -> int:
-    """Write an entered stream to its end, and publish the file when it is verified.
-
-    Args:
-        context: The session, whose threads write.
-        stream: A whole blob, not a range of one. The stream verifies it.
-        target: Where the file goes, in place of what is there.
-        staging: A directory of the same file system.
-        root: See `StagedFile.create`.
-        durable: Whether the bytes are on the disk before the file is published.
-        before: Called when the blob is verified, before the file is published.
-
-    Returns:
-        Bytes written.
-
-    Raises:
-        UsageError: The stream ended without having verified a whole blob.
-        SupplementedError: What the stream raises, and see
-            `asupplemented.aio.files.map_write_errors`. On any error, and on cancellation,
-            nothing of the blob stays.
-    """
-    create = partial(StagedFile.create, staging, root=root)
-    staged = await run_opening(context, create, StagedFile.close)
-    try:
-        size = await _drain(context, stream, staged)
-        _check_whole(stream)
-        if before is not None:
-            await before()
-        await run_blocking(context, _publish, staged, target, durable=durable)
-    except BaseException:
-        await run_closing(context, staged.close)
-        raise
-    return size
-
-
 def write_file(
     target: Path, data: bytes, *, staging: Path, root: Path | None = None, durable: bool = True
 ) -> None:
@@ -195,17 +144,11 @@ def write_file(
     staged = StagedFile.create(staging, root=root)
     try:
         staged.write(0, data)
-        _publish(staged, target, durable=durable)
+        if durable:  # Otherwise a power failure may leave a name without bytes.
+            staged.sync()
+        staged.publish(target)
     finally:
         staged.close()
-
-
-def _publish(staged: StagedFile, target: Path, *, durable: bool) -> None:
-    # Synced before it is renamed: otherwise a power failure may leave a name without bytes.
-    if durable:
-        staged.sync()
-    staged.publish(target)
-    staged.close()
 
 
 def make_directory(path: Path, *, mode: int = 0o755) -> None:
@@ -293,28 +236,6 @@ def _try_create(name: str, directory: Path, root: Path | None) -> int | None:
             return fd
         os.close(fd)
         return None
-
-
-async def _drain(context: Context, stream: BlobStream, staged: StagedFile) -> int:
-    """Write a stream to its end, in batches that are worth the hop to a thread."""
-    batch: list[bytes] = []
-    written = pending = 0
-    async for chunk in stream:
-        batch.append(chunk)
-        pending += len(chunk)
-        if pending >= BLOCK:
-            await run_blocking(context, staged.write, written, *batch)
-            written += pending
-            batch, pending = [], 0
-    if batch:
-        await run_blocking(context, staged.write, written, *batch)
-    return written + pending
-
-
-def _check_whole(stream: BlobStream) -> None:
-    if stream.verified is not True:
-        message = "only a whole, verified blob can be written, not a range of one"
-        raise UsageError(message, digest=stream.descriptor.digest)
 
 
 def _mark(fd: int) -> bool:

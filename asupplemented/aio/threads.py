@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = (
     "WORKERS",
     "Workers",
+    "call_off",
     "run_blocking",
     "run_by_size",
     "run_closing",
@@ -191,6 +192,14 @@ async def run_closing(context: Context, func: Callable[[], object]) -> None:
     future.add_done_callback(lambda done: func() if done.cancelled() else None)
     with anyio.CancelScope(shield=True), suppress(ClosedError):
         await _result(future, lasting=True)
+
+
+async def call_off(future: Future[T]) -> None:
+    """Cancel a call of `Workers.submit` that waits for a thread; wait for the end of any other."""
+    future.cancel()
+    if not future.done():
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
 
 
 async def _result(future: Future[T], *, lasting: bool = False) -> T:

@@ -93,6 +93,11 @@ class SessionHealth:
         self.policy = policy
         self._by_principal: OrderedDict[str | None, OrderedDict[str, Breaker]] = OrderedDict()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all breakers are closed."""
+        return not self._by_principal
+
     def of(self, principal: str | None) -> SourceHealth:
         """The health of sources as one principal knows it."""
         return SourceHealth(self, principal)
@@ -225,6 +230,8 @@ class SourceHealth:
             breaker.probe(now)
 
     def _find(self, reference: str) -> list[Breaker]:
+        if self._breakers.is_empty:
+            return []
         found = (self._breakers.find(self._principal, name) for name in _names(reference))
         return [breaker for breaker in found if breaker is not None]
 

@@ -324,7 +324,7 @@ class SupplementedSource(Source):
         self,
         *,
         selection: Selection | None = None,
-        concurrency: int = 6,
+        concurrency: int | None = None,
         progress: Callable[[CopyProgress], None] | None = None,
     ) -> PrefetchReport:
         """Fetch the image into the cache of the session; see `Source.prefetch`.

@@ -1,11 +1,12 @@
 """Copy an image, whole and verified, from any source to any destination.
 
 Theory of operation. `plan_copy` reads every manifest first, so that a copy that cannot succeed
-fails before anything is written. Then the order of writing is fixed: layers, configs, manifests
-(instances before the lists that name them), signatures, and the top at the commit, which makes
-everything visible at once. A manifest is therefore never written before what it names. A copy that
-fails or is cancelled before the commit changes nothing that a reader of the destination sees. It
-leaves at most whole blobs behind; the next copy finds them and does not fetch them again.
+fails before anything is written. Then the order of writing is fixed: blobs, manifests (instances
+before the lists that name them), signatures, and the top at the commit, which makes everything
+visible at once. Layers and configs of all images go side by side, because no blob names another. A
+manifest is therefore never written before what it names. A copy that fails or is cancelled before
+the commit changes nothing that a reader of the destination sees. It leaves at most whole blobs
+behind; the next copy finds them and does not fetch them again.
 
 Every error that leaves a copy has a note that names the side, source or destination, that failed.
 """
@@ -42,7 +43,7 @@ from asupplemented.events import (
 )
 from asupplemented.model.index import AllImages, SystemImage
 from asupplemented.model.media_type import DOCKER_LIST, DOCKER_MANIFEST, guess
-from asupplemented.transfer.plan import plan_copy
+from asupplemented.transfer.plan import for_each_blob, plan_copy
 from asupplemented.transports import parse_reference
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ __all__ = (
 
 ResourceT = TypeVar("ResourceT", bound=AsyncResource)
 
-CONCURRENCY: Final = 6
-"""Blobs copied at the same time, as in the Go package (rule SR-04)."""
+_MANIFESTS: Final = 64
+"""Manifests written at the same time, if the number is left to the copy."""
 
 _NAMED: Final = 20
 """Digests that a warning names; it counts the others."""
@@ -119,7 +120,7 @@ async def copy(
     *,
     selection: Selection | None = None,
     extras: bool = False,
-    concurrency: int = CONCURRENCY,
+    concurrency: int | None = None,
     progress: Callable[[CopyProgress], None] | None = None,
 ) -> CopyReport:
     """Copy an image with its blobs and signatures; manifests keep their bytes (rules K).
@@ -137,8 +138,9 @@ async def copy(
             with their blobs and can be read by digest. ``oci:PATH:NAME`` also lists them in
             ``index.json``, without a name; ``oci:PATH`` and ``dir:`` have room for one image.
             Lists of supplements are never copied.
-        concurrency: Blobs copied at the same time, 1 or more. A source that reads one blob at a
-            time is read one blob at a time.
+        concurrency: Blobs copied at the same time, 1 or more. None for six of 4 MiB and more, or
+            up to 64 small ones (rule SR-04). A source that reads one blob at a time is read one
+            blob at a time.
         progress: Called on the event loop with every event. It must be quick and must not raise.
 
     Returns:
@@ -156,8 +158,8 @@ async def copy(
     then see what they saw before the copy.
     """
     target = _writable(destination)
-    if concurrency < 1:
-        message = f"concurrency={concurrency} copies nothing; pass 1 or more"
+    if concurrency is not None and concurrency < 1:
+        message = f"concurrency={concurrency} copies nothing; pass 1 or more, or None"
         raise ConfigurationError(message)
     started = perf_counter()
     async with (
@@ -263,7 +265,8 @@ class _Transfer:
     output: Destination
     session: Context
     plan: CopyPlan
-    limit: int
+    limit: int | None
+    """Blobs at the same time; None for a number that depends on their sizes."""
     progress: Callable[[CopyProgress], None]
     warnings: list[str] = field(default_factory=list[str])
     written: list[int] = field(default_factory=list[int])
@@ -275,16 +278,17 @@ class _Transfer:
     async def run(self) -> None:
         """Write everything, each part before what names it."""
         plan = self.plan
-        blobs = len(plan.layers) + len(plan.configs)
-        self.progress(CopyPlanned(len(plan.manifests), blobs, plan.size))
+        blobs = plan.blobs
+        self.progress(CopyPlanned(len(plan.manifests), len(blobs), plan.size))
         self._warn_of_plan()
         # What a manifest names is written before the manifest, and the top last (rule K-01): a copy
         # that ends early leaves no manifest whose parts are not there.
-        await for_each(plan.layers, self._copy_blob, limit=self.limit)
-        await for_each(plan.configs, self._copy_blob, limit=self.limit)
+        with self._writing():
+            await self.output.expect_blobs(blobs)
+        await for_each_blob(blobs, self._copy_blob, limit=self.limit)
         with self._writing():
             for level in plan.levels:
-                await for_each(level, self.output.put_manifest, limit=self.limit)
+                await for_each(level, self.output.put_manifest, limit=self.limit or _MANIFESTS)
             await self._put_signatures()
             self._list_extras()
             asked = self.output.reference

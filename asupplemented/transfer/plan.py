@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from asupplemented.abc import GroupSource
 from asupplemented.aio.concurrency import for_each
+from asupplemented.aio.slots import BlobSlots
 from asupplemented.aio.threads import run_by_size
 from asupplemented.errors import (
     InstanceNotFoundError,
@@ -33,14 +35,19 @@ from asupplemented.errors import (
     UnsupportedManifestError,
     UnsupportedOperationError,
 )
-from asupplemented.limits import MAX_INSTANCES, MAX_MANIFESTS_TOTAL, MAX_NESTING
+from asupplemented.limits import (
+    BLOBS_AT_ONCE,
+    MAX_INSTANCES,
+    MAX_MANIFESTS_TOTAL,
+    MAX_NESTING,
+)
 from asupplemented.model.digest import Digest
 from asupplemented.model.index import SpecificImages, SystemImage, choose
 from asupplemented.model.manifest import ImageManifest, Index
 from asupplemented.model.media_type import SCHEMA1
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from asupplemented.abc import Context, Source
     from asupplemented.model.descriptor import Descriptor
@@ -49,7 +56,16 @@ if TYPE_CHECKING:
     from asupplemented.model.platform import Platform
     from asupplemented.model.signature import Signature
 
-__all__ = ("CopyPlan", "Extra", "ManifestWalker", "Signed", "Sparse", "plan_copy", "sum_sizes")
+__all__ = (
+    "CopyPlan",
+    "Extra",
+    "ManifestWalker",
+    "Signed",
+    "Sparse",
+    "for_each_blob",
+    "plan_copy",
+    "sum_sizes",
+)
 
 MANY: Final = 2000
 """Layers after which the event loop gets a turn."""
@@ -123,9 +139,14 @@ class CopyPlan:
         return (*(manifest for level in self.levels for manifest in level), self.top)
 
     @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Layers and configs, in no order that matters."""
+        return (*self.layers, *self.configs)
+
+    @property
     def size(self) -> int | None:
         """Bytes of all blobs; None if a manifest does not give the size of one."""
-        return sum_sizes((*self.layers, *self.configs))
+        return sum_sizes(self.blobs)
 
 
 def sum_sizes(blobs: Iterable[Descriptor]) -> int | None:
@@ -136,6 +157,34 @@ def sum_sizes(blobs: Iterable[Descriptor]) -> int | None:
             return None
         total += blob.size
     return total
+
+
+async def for_each_blob(
+    blobs: Collection[Descriptor],
+    action: Callable[[Descriptor], Awaitable[None]],
+    *,
+    limit: int | None,
+) -> None:
+    """Run an action for each blob, as `for_each` does, many at a time (rule SR-04).
+
+    Args:
+        blobs: The blobs; actions are started in their order.
+        action: What to do.
+        limit: How many at a time; None for six large ones, or up to 64 small ones.
+
+    Raises:
+        BaseException: See `for_each`.
+    """
+    slots = BlobSlots()
+
+    async def act(blob: Descriptor) -> None:
+        async with slots.hold(slots.weigh(blob.size)):
+            await action(blob)
+
+    if limit is None:
+        await for_each(blobs, act, limit=BLOBS_AT_ONCE)
+    else:
+        await for_each(blobs, action, limit=limit)
 
 
 async def plan_copy(
@@ -175,7 +224,16 @@ async def plan_copy(
         top, platform = await _choose_image(walker, default, selection)
     else:
         top, platform = default, None
-    await walker.walk(top)
+    signatures: dict[Digest, tuple[Signature, ...]] = {}
+
+    async def read_first_signatures() -> None:
+        # Beside the manifests: it shows which kinds of signatures there are, which takes a request.
+        signatures[default.digest] = await source.get_signatures()
+
+    steps: list[Callable[[], Awaitable[None]]] = [partial(walker.walk, top)]
+    if top is default:
+        steps.append(read_first_signatures)
+    await for_each(steps, lambda step: step(), limit=len(steps))
     beside = _find_extras(walker, extras=extras)
     await walker.read(list(beside))
     _check_writable(source, walker.found.values())
@@ -184,7 +242,7 @@ async def plan_copy(
         layers=layers,
         configs=configs,
         levels=_sort_into_levels(walker, top),
-        signed=await _read_signatures(walker, top, default),
+        signed=await _read_signatures(walker, top, default, signatures),
         top=top,
         platform=platform,
         extras=tuple(Extra(walker.found[digest], platform) for digest, platform in beside.items()),
@@ -427,7 +485,7 @@ async def _read_blobs(
                 await asyncio.sleep(0)  # Others must not wait for all layers of large images.
         if image.config is not None and image.config.digest:
             _add(configs, image.config)
-    # Layers and configs are written at different times, and no blob is written twice.
+    # No blob is written twice.
     for digest in [digest for digest in configs if digest in layers]:
         _add(layers, configs.pop(digest))
     return tuple(layers.values()), tuple(configs.values())
@@ -460,16 +518,26 @@ def _add(blobs: dict[str, Descriptor], blob: Descriptor) -> None:
 
 
 async def _read_signatures(
-    walker: ManifestWalker, top: Manifest, default: Manifest
+    walker: ManifestWalker,
+    top: Manifest,
+    default: Manifest,
+    found: dict[Digest, tuple[Signature, ...]],
 ) -> tuple[Signed, ...]:
-    """The signatures of all manifests, those of the top first."""
-    found: dict[Digest, tuple[Signature, ...]] = {}
+    """The signatures of all manifests, those of the top first.
+
+    Args:
+        walker: Its manifests.
+        top: What the copy makes the top.
+        default: The default manifest of the source.
+        found: Those that were read before; the others are added.
+    """
 
     async def read(digest: Digest) -> None:
         asked = None if digest == default.digest else digest
         found[digest] = await walker.source.get_signatures(asked)
 
-    await for_each(walker.found, read, limit=walker.concurrency)
+    missing = [digest for digest in walker.found if digest not in found]
+    await for_each(missing, read, limit=walker.concurrency)
     return tuple(
         Signed(None if digest == top.digest else digest, found[digest])
         for digest in walker.found

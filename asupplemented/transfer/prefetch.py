@@ -38,7 +38,7 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.index import AllImages
 from asupplemented.model.manifest import ImageManifest
 from asupplemented.remedies import CACHE, advise
-from asupplemented.transfer.plan import ManifestWalker, sum_sizes
+from asupplemented.transfer.plan import ManifestWalker, for_each_blob, sum_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ("prefetch",)
 
-CONCURRENCY: Final = 6
-"""Requests at the same time by default: what a registry tolerates (RET-07)."""
+_LOOKS: Final = 6
+"""Questions to the cache at the same time."""
 
 
 async def prefetch(
@@ -58,7 +58,7 @@ async def prefetch(
     session: Context,
     *,
     selection: Selection | None = None,
-    concurrency: int = CONCURRENCY,
+    concurrency: int | None = None,
     progress: Callable[[CopyProgress], None] | None = None,
 ) -> PrefetchReport:
     """Read an image so that the session's cache has it: all manifests first, then the blobs.
@@ -71,7 +71,8 @@ async def prefetch(
         source: The image; it stays open.
         session: The session, with a cache.
         selection: What is taken from each list; None is `AllImages`.
-        concurrency: Requests at the same time, at least 1.
+        concurrency: Requests at the same time, at least 1. None for as many manifests as the
+            session looks ahead, and for blobs see `copy`.
         progress: Called on the event loop with every event. It must be quick and must not raise.
 
     Returns:
@@ -87,12 +88,13 @@ async def prefetch(
     if cache is None:
         message = "there is no cache to fetch into" + advise("give one as {}", CACHE)
         raise ConfigurationError(message, reference=source.reference)
-    if concurrency < 1:
+    if concurrency is not None and concurrency < 1:
         message = f"concurrency is a number of requests, 1 or more, not {concurrency}"
         raise ConfigurationError(message)
     began = perf_counter()
     chosen = selection or AllImages()
-    walker = ManifestWalker(source, chosen, session, concurrency, skip_missing=True)
+    requests = concurrency or 1 + session.lookahead
+    walker = ManifestWalker(source, chosen, session, requests, skip_missing=True)
     top = await source.get_manifest()
     await walker.walk(top)
     manifests = list(walker.found.values())
@@ -104,7 +106,7 @@ async def prefetch(
     blobs, size = await run_blocking(session, _list_blobs, manifests)
     reader = _BlobReader(source, progress or _ignore)
     reader.progress(CopyPlanned(len(manifests), len(blobs), size))
-    await for_each(blobs, reader.read, limit=concurrency)
+    await for_each_blob(blobs, reader.read, limit=concurrency)
     await settle(session)
     held: dict[Digest, bool] = {}
     elsewhere = {*reader.missing, *reader.local}
@@ -114,8 +116,8 @@ async def prefetch(
         if digest not in elsewhere:
             held[digest] = await cache.holds(session, descriptor)
 
-    await for_each([_describe(manifest) for manifest in manifests], look, limit=concurrency)
-    await for_each(blobs, look, limit=concurrency)
+    await for_each([_describe(manifest) for manifest in manifests], look, limit=_LOOKS)
+    await for_each(blobs, look, limit=_LOOKS)
     kept, not_kept = await run_blocking(session, _divide, held)
     return PrefetchReport(
         digest=top.digest,

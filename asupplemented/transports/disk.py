@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from asupplemented.abc import Destination, RawManifest
 from asupplemented.aio.atomic import (
-    ingest,
     make_directory,
     remove_leftovers,
     sync_directory,
@@ -24,6 +23,8 @@ from asupplemented.aio.atomic import (
 )
 from asupplemented.aio.beneath import Follow, open_directory, read_beneath
 from asupplemented.aio.closing import closing_on_error
+from asupplemented.aio.concurrency import SingleFlight
+from asupplemented.aio.file_writer import FileWriter, holds
 from asupplemented.aio.files import map_write_errors, read_limited
 from asupplemented.aio.locks import LOCK_FILE, LockBusy, retry_while_locked, try_lock
 from asupplemented.aio.threads import run_blocking, run_opening
@@ -45,7 +46,14 @@ from asupplemented.model.digest import Digest
 from asupplemented.model.media_type import SCHEMA1
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Generator,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
 
     from asupplemented.abc import BlobFile, BlobStream, Context, Reference
     from asupplemented.model.descriptor import Descriptor
@@ -57,7 +65,6 @@ __all__ = (
     "DiskSource",
     "check_path",
     "first_found",
-    "holds",
     "is_whole",
 )
 
@@ -249,11 +256,15 @@ class DiskDestination(Destination):
         self._blob_root = blob_root
         self._durable = durable
         self._follow = follow
+        self._writer = FileWriter(session, staging=staging, root=blob_root, durable=durable)
         self._held: set[Digest] = set()
+        self._absent: set[Digest] = set()
+        """Blobs that were not there when they were looked up."""
         self._touched: set[Path] = set()
         self._algorithms: set[str] = set()
         self._made: list[Path] = []
         self._marked = False
+        self._marking = SingleFlight[None]()
         self._closed = False
 
     # Different in each kind
@@ -301,9 +312,12 @@ class DiskDestination(Destination):
     async def _begin(self) -> None:
         """Mark the directory, before the first file in it gets its name."""
         if not self._marked:
-            lock = self._root / LOCK_FILE
-            await retry_while_locked(self._session, lock, partial(self._try_mark, lock))
-            self._marked = True
+            await self._marking.run(self._mark)
+
+    async def _mark(self) -> None:
+        lock = self._root / LOCK_FILE
+        await retry_while_locked(self._session, lock, partial(self._try_mark, lock))
+        self._marked = True
 
     def _try_mark(self, lock: Path) -> None:
         make_directory(self._root)
@@ -332,12 +346,23 @@ class DiskDestination(Destination):
     def reference(self) -> Reference:
         return self._reference
 
+    async def expect_blobs(self, blobs: Collection[Descriptor]) -> None:
+        """Find out in one hop which files are not there; `has_blob` need not look for these."""
+        self._check_open()
+        digests = [Digest(blob.digest) for blob in blobs]
+        self._absent.update(await run_blocking(self._session, self._list_absent, digests))
+
+    def _list_absent(self, digests: Iterable[Digest]) -> list[Digest]:
+        return [each for each in digests if not os.path.lexists(self.blob_path(each))]
+
     async def has_blob(self, blob: Descriptor) -> bool:
         """Whether the blob is there, of the right size and content; it is read once to know."""
         self._check_open()
         digest = Digest(blob.digest)
         if digest in self._held:
             return True
+        if digest in self._absent:
+            return False
         path = self.blob_path(digest)
         whole = await is_whole(
             self._session, self._blob_root, path, digest, blob.size, follow=self._follow
@@ -350,15 +375,7 @@ class DiskDestination(Destination):
         self._check_open()
         digest = Digest(stream.descriptor.digest)
         path = self.blob_path(digest)
-        await ingest(
-            self._session,
-            stream,
-            path,
-            staging=self._staging,
-            root=self._blob_root,
-            durable=self._durable,
-            before=self._begin,
-        )
+        await self._writer.ingest(stream, path, before=self._begin)
         self._hold(digest, path)
 
     def _hold(self, digest: Digest, path: Path) -> None:
@@ -373,7 +390,8 @@ class DiskDestination(Destination):
         path = self.manifest_path(manifest.digest)
         with self._located(manifest.digest):
             await self._begin()
-            await run_blocking(self._session, self.write, path, manifest.raw)
+            await self._writer.write(path, manifest.raw)
+        self._touched.add(path.parent)
 
     async def commit(self, top: Manifest, *, platform: Platform | None = None) -> None:
         self._check_open()
@@ -439,11 +457,3 @@ class DiskDestination(Destination):
         if not getattr(self, "_closed", True):
             message = f"unclosed destination {self._reference}; use it with 'async with'"
             warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
-
-
-def holds(path: Path, data: bytes) -> bool:
-    """Whether there is a file with exactly these bytes, and not a link to one. Blocking."""
-    try:
-        return read_limited(path, len(data), follow=False) == data
-    except SupplementedError:
-        return False

@@ -13,46 +13,21 @@ import pytest
 from asupplemented.aio.atomic import (
     PREFIX,
     StagedFile,
-    ingest,
     make_directory,
     remove_leftovers,
     sync_directory,
     write_file,
 )
 from asupplemented.aio.locks import try_lock
-from asupplemented.errors import ClosedError, LayoutError, SourceError, UsageError
-from asupplemented.limits import MIB
-from asupplemented.model.descriptor import Descriptor
-from asupplemented.model.digest import Digest
-from asupplemented.session import Session
+from asupplemented.errors import ClosedError, LayoutError, SourceError
 from tests.suspending import count_open_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 
 def names(path: Path) -> list[str]:
     return sorted(file.name for file in path.iterdir())
-
-
-class Stream:
-    """A stream that was entered, as far as writing it goes."""
-
-    def __init__(self, chunks: Iterable[bytes], *, verified: bool | None = True) -> None:
-        self._chunks = list(chunks)
-        self._verified = verified
-        self.verified: bool | None = None
-        self.descriptor = Descriptor(digest=Digest.of(b"".join(self._chunks)))
-
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._chunks:
-            self.verified = self._verified
-            raise StopAsyncIteration
-        return self._chunks.pop(0)
 
 
 # Files in the making
@@ -250,59 +225,3 @@ def test_a_file_system_without_locks_is_written_all_the_same(
     assert names(tmp_path) == [f"{PREFIX}other", "file"]
     with pytest.raises(SourceError), try_lock(tmp_path / "lock"):
         pytest.fail("nothing was locked")
-
-
-# Streams
-
-
-async def test_a_stream_is_written_in_large_pieces(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    real = StagedFile.write
-
-    def spy(staged: StagedFile, start: int, *chunks: bytes) -> None:
-        sizes.append(sum(map(len, chunks)))
-        real(staged, start, *chunks)
-
-    monkeypatch.setattr(StagedFile, "write", spy)
-    chunks = [bytes([n % 256]) * 65_536 for n in range(40)]
-    async with Session() as session:
-        size = await ingest(
-            session, Stream(chunks), tmp_path / "blob", staging=tmp_path, durable=False
-        )
-    assert size == 40 * 65_536
-    assert sizes == [MIB, MIB, MIB // 2]
-    assert (tmp_path / "blob").read_bytes() == b"".join(chunks)
-
-
-async def test_an_empty_stream_is_an_empty_file(tmp_path: Path) -> None:
-    async with Session() as session:
-        assert await ingest(session, Stream([]), tmp_path / "blob", staging=tmp_path) == 0
-    assert (tmp_path / "blob").read_bytes() == b""
-
-
-@pytest.mark.parametrize("verified", [False, None])
-async def test_a_stream_that_verified_nothing_is_not_named(
-    tmp_path: Path, *, verified: bool | None
-) -> None:
-    async with Session() as session:
-        with pytest.raises(UsageError, match="verified") as caught:
-            await ingest(
-                session, Stream([b"x"], verified=verified), tmp_path / "blob", staging=tmp_path
-            )
-    assert caught.value.digest == Digest.of(b"x")
-    assert names(tmp_path) == []
-
-
-async def test_a_session_that_is_closed_in_between_leaves_no_file(tmp_path: Path) -> None:
-    session = Session()
-
-    class Closing(Stream):
-        async def __anext__(self) -> bytes:
-            await session.aclose()
-            return await super().__anext__()
-
-    with pytest.raises(ClosedError):
-        await ingest(session, Closing([b"x"]), tmp_path / "blob", staging=tmp_path)
-    assert names(tmp_path) == []

@@ -64,7 +64,7 @@ async def copied(source: Member, sink: Sink, session: Session, **options: Any) -
 # What is copied, and in which order
 
 
-async def test_K01_blobs_come_before_configs_before_manifests_before_signatures_before_the_top(
+async def test_K01_blobs_come_before_manifests_before_signatures_before_the_top(
     session: Session,
 ) -> None:
     source, sink = member(TOP), Sink()
@@ -72,8 +72,6 @@ async def test_K01_blobs_come_before_configs_before_manifests_before_signatures_
     await copied(source, sink, session)
     order = ["create", "put_blob", "put_manifest", "put_signatures", "commit"]
     assert sink.order == order
-    configs = {image.config for image in (AMD, ARM, ARM7)}
-    assert set(sink.subjects("put_blob")[-3:]) == configs
 
 
 async def test_all_images_copies_nested_lists_and_every_blob_once(session: Session) -> None:
@@ -339,8 +337,10 @@ async def test_progress_tells_the_plan_then_each_blob(session: Session) -> None:
     ]
 
 
-@pytest.mark.parametrize(("limit", "peak"), [(1, 1), (2, 2), (6, 4)])
-async def test_SR04_blobs_side_by_side_are_limited(session: Session, limit: int, peak: int) -> None:
+@pytest.mark.parametrize(("limit", "peak"), [(1, 1), (2, 2), (6, 6), (None, 7)])
+async def test_SR04_blobs_side_by_side_are_limited(
+    session: Session, limit: int | None, peak: int
+) -> None:
     sink = Sink()
     await copied(member(FLAT), sink, session, concurrency=limit)
     assert sink.peak == peak

@@ -424,7 +424,7 @@ class DestinationContract:
         self, place: Place, path: Path, session: Session
     ) -> None:
         reference = place.reference(path)
-        stream = Halting(LARGE, after=3 * MIB)
+        stream = Halting(LARGE, after=5 * MIB)
         destination = await reference.create(session)
         task = asyncio.create_task(destination.put_blob(stream))  # type: ignore[arg-type]
         await stream.halted.wait()
@@ -472,7 +472,7 @@ class DestinationContract:
     async def test_what_a_killed_writer_left_is_swept_and_what_lives_is_not(
         self, place: Place, path: Path, session: Session
     ) -> None:
-        stream = Halting(LARGE, after=MIB)
+        stream = Halting(LARGE, after=5 * MIB)
         destination = await place.reference(path).create(session)
         task = asyncio.create_task(destination.put_blob(stream))  # type: ignore[arg-type]
         await stream.halted.wait()

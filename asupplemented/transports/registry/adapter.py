@@ -190,8 +190,14 @@ class RegistryAdapter:
         urls = () if start or end is not None else self._find_urls(blob)
         if urls:
             return ExternalBlob(
-                client, path, blob.digest, urls=urls, request_context=self._request_context
+                client,
+                path,
+                blob.digest,
+                urls=urls,
+                expected=blob.size,
+                request_context=self._request_context,
             )
+        last = blob.size if end is None else end
         return HttpBlob(
             client,
             path,
@@ -199,6 +205,7 @@ class RegistryAdapter:
             start=start,
             end=end,
             etag=etag,
+            expected=None if last is None else last - start,
             request_context=self._request_context,
             advice=advise_external_urls(blob, client.deps.options),
         )

@@ -90,6 +90,7 @@ class HttpBody(ABC):
         client: The registry.
         repository: The path of the repository.
         digest: The blob, a valid digest.
+        expected: Bytes of the body as its descriptor says, None if unknown.
         request_context: The reference that it is for.
     """
 
@@ -101,6 +102,7 @@ class HttpBody(ABC):
         "_request_context",
         "_response",
         "_slot",
+        "_weight",
     )
 
     def __init__(
@@ -109,9 +111,11 @@ class HttpBody(ABC):
         repository: str,
         digest: str,
         *,
+        expected: int | None = None,
         request_context: RequestContext,
     ) -> None:
         self._client = client
+        self._weight = client.limiter.bodies.weigh(expected)
         self._repository = repository
         self._digest = digest
         self._request_context = request_context
@@ -124,7 +128,7 @@ class HttpBody(ABC):
             message = "a body is entered once; open the blob again for another one"
             raise UsageError(message)
         self._entered = True
-        self._slot = await self._client.limiter.bodies.acquire()
+        self._slot = await self._client.limiter.bodies.acquire(self._weight)
         limit = self._client.deps.timeouts.open
         try:
             with self._client.secrets.scrubbing():
@@ -157,6 +161,7 @@ class HttpBody(ABC):
             headers,
             scope=pull_scope(self._repository),
             statuses=statuses,
+            weight=self._weight,
         )
 
     def _close(self) -> None:
@@ -182,6 +187,7 @@ class HttpBlob(HttpBody):
         end: Offset behind the last one, None for the end of the blob.
         etag: The validator of the bytes before `start`, None if unknown. It is used if it is a
             strong one.
+        expected: Bytes of the body as its descriptor says, None if unknown.
         request_context: The reference that it is for.
 
     Attributes:
@@ -213,7 +219,7 @@ class HttpBlob(HttpBody):
         "start",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - given by name
         self,
         client: RegistryClient,
         repository: str,
@@ -222,10 +228,13 @@ class HttpBlob(HttpBody):
         start: int,
         end: int | None,
         etag: str | None = None,
+        expected: int | None = None,
         request_context: RequestContext,
         advice: str = "",
     ) -> None:
-        super().__init__(client, repository, digest, request_context=request_context)
+        super().__init__(
+            client, repository, digest, expected=expected, request_context=request_context
+        )
         self._advice = advice
         self._start_wanted = start
         self._end = end
@@ -476,6 +485,7 @@ class ExternalBlob(HttpBlob):
         repository: The path of the repository.
         digest: The blob, a valid digest.
         urls: Where else it may be, in order of preference.
+        expected: Bytes of the blob as its descriptor says, None if unknown.
         request_context: The reference that it is for.
     """
 
@@ -488,10 +498,17 @@ class ExternalBlob(HttpBlob):
         digest: str,
         *,
         urls: Sequence[URL],
+        expected: int | None = None,
         request_context: RequestContext,
     ) -> None:
         super().__init__(
-            client, repository, digest, start=0, end=None, request_context=request_context
+            client,
+            repository,
+            digest,
+            start=0,
+            end=None,
+            expected=expected,
+            request_context=request_context,
         )
         self._urls = urls
         self._external = False

@@ -23,10 +23,12 @@ from yarl import URL
 
 from asupplemented.aio.concurrency import SingleFlight
 from asupplemented.aio.retry import FirstFailure, retry
-from asupplemented.aio.slots import Slots
+from asupplemented.aio.slots import BlobSlots
 from asupplemented.budget import Account
 from asupplemented.errors import (
     ForbiddenError,
+    RegistryError,
+    SourceTimeoutError,
     SupplementedError,
     TooManyRequestsError,
     UnauthorizedError,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from asupplemented.aio.retry import Clock, Retry, RetryPolicy
     from asupplemented.transports.registry.auth import Authorization
     from asupplemented.transports.registry.endpoint import Endpoint, EndpointConfig
+    from asupplemented.transports.registry.options import RegistryLimits
     from asupplemented.transports.registry.ping import PingResult
     from asupplemented.transports.registry.redirects import RedirectClient
     from asupplemented.transports.registry.request import ClientDeps, Request, RequestContext
@@ -76,24 +79,40 @@ MAX_RENEWALS: Final = 2
 _UNAUTHORIZED: Final = 401
 _SERVER_ERROR: Final = 500
 _BUSY: Final = frozenset((408, 429))
+_OVERLOADED: Final = frozenset((429, 503))
 
 
 class Limiter:
-    """The limits of one registry: bodies at the same time, and pauses (rule RET-07).
+    """The limits of one registry: bodies in flight, and pauses (rules RET-07, RET-11).
 
     Manifests take no slot, so they never wait behind big blobs.
 
     Args:
-        bodies: The slots of blobs that are read at the same time.
+        limits: How many bodies, and how many bytes of them.
         clock: Where time comes from.
+
+    Attributes:
+        bodies: The slots of blobs that are read at the same time.
     """
 
     __slots__ = ("_clock", "_paused_until", "bodies")
 
-    def __init__(self, bodies: Slots, *, clock: Clock) -> None:
-        self.bodies = bodies
+    def __init__(self, limits: RegistryLimits, *, clock: Clock) -> None:
+        self.bodies = BlobSlots(
+            limits.bodies,
+            limits.body_bytes,
+            idle=limits.body_idle,
+            limit=limits.body_wait,
+            now=clock.now,
+        )
         self._clock = clock
         self._paused_until: float | None = None
+
+    def record_failure(self, error: SupplementedError, sent: float) -> None:
+        """A request has failed: the registry may be overloaded (rule RET-11)."""
+        status = error.status if isinstance(error, RegistryError) else None
+        if status in _OVERLOADED or isinstance(error, SourceTimeoutError):
+            self.bodies.record_refusal(sent)
 
     def pause(self, seconds: float) -> None:
         """Hold back requests that begin from now on; bodies that are being read go on."""
@@ -183,9 +202,7 @@ class RegistryClient:
     ) -> None:
         self.registry = config.registry
         self.deps = deps
-        limits = deps.options.limits
-        slots = Slots(limits.bodies, idle=limits.body_idle, limit=limits.body_wait)
-        self.limiter = Limiter(slots, clock=deps.clock)
+        self.limiter = Limiter(deps.options.limits, clock=deps.clock)
         self._config = config
         self._credential = credential
         self._contact: _Contact | None = None
@@ -304,6 +321,7 @@ class RegistryClient:
                 authorization = await authenticator.obtain(request.scope, request_context)
         except SupplementedError as error:
             return error  # pings and tokens were retried already
+        began = self.deps.clock.now()
         endpoint = contact.redirect_client.endpoint
         url = resolve_url(endpoint, request, request_context.mirrored_registry)
         try:
@@ -312,15 +330,21 @@ class RegistryClient:
                 if not contact.answered:
                     self._confirm(contact, request_context)
                 self._notices.read(response.headers, request_context)
+                self._record_answer(request, began)
                 return response
             # The whole request is made only now: most requests end above.
             sent = request._replace(url=url, path="", origin_headers=authorization.headers)
             return await self._insist(
-                contact, sent, response, authorization, request_context, kept=kept
+                contact, sent, response, authorization, request_context, kept=kept, began=began
             )
         except SupplementedError as error:
+            self.limiter.record_failure(error, began)
             self._lose(contact, error)
             raise
+
+    def _record_answer(self, request: Request, began: float) -> None:
+        if request.weight:
+            self.limiter.bodies.record_first_byte(began, request.weight)
 
     async def _insist(
         self,
@@ -331,6 +355,7 @@ class RegistryClient:
         request_context: RequestContext,
         *,
         kept: bool,
+        began: float,
     ) -> aiohttp.ClientResponse | SupplementedError:
         """Follow redirects, and send a request again with what the registry demands.
 
@@ -341,6 +366,7 @@ class RegistryClient:
             authorization: What it carried.
             request_context: The reference that it is for.
             kept: Whether `authorization` was got for an earlier request.
+            began: When the request was sent first.
         """
         if contact.https_failure is not None and response.status in REDIRECTS:
             # Over plain http, a server that only redirects is no registry; the ping tells.
@@ -375,6 +401,7 @@ class RegistryClient:
         if response.status in sent.statuses:
             if not contact.answered:
                 self._confirm(contact, request_context)
+            self._record_answer(sent, began)
             return response
         refusal = await refuse(response, sent.target, self.deps, self.secrets)
         if isinstance(refusal, TooManyRequestsError):

@@ -10,6 +10,8 @@ from asupplemented.abc import ResourceKey
 from asupplemented.aio.retry import RetryPolicy
 from asupplemented.errors import ConfigurationError
 from asupplemented.limits import (
+    BLOB_BYTES_AT_ONCE,
+    BLOBS_AT_ONCE,
     CHUNK_MAX,
     KIB,
     MAX_ERROR_BODY,
@@ -65,8 +67,12 @@ class RegistryLimits:
     header: int = 32 * KIB
     """One header field, or the status line; pre-signed locations are long (rule TLS-08)."""
     redirects: int = MAX_REDIRECTS
-    bodies: int = 6
-    """Blobs read at the same time from one registry by one identity (rule RET-07)."""
+    bodies: int = BLOBS_AT_ONCE
+    """Blobs read at the same time from one registry by one identity (rule RET-07), if they are
+    small."""
+    body_bytes: int = BLOB_BYTES_AT_ONCE
+    """Bytes of these blobs together, where a blob counts as 4 MiB at most: so six large ones are
+    read at the same time. While a registry is overloaded, it is less (rule RET-11)."""
     body_idle: float = 1.0
     """Seconds that a body may be left unread while others wait to be read, before it does not
     count among `bodies` any more. It does again when it is read on."""

@@ -323,7 +323,9 @@ class HttpParts(HttpBody):
         *,
         request_context: RequestContext,
     ) -> None:
-        super().__init__(client, repository, blob.digest, request_context=request_context)
+        super().__init__(
+            client, repository, blob.digest, expected=blob.size, request_context=request_context
+        )
         with request_context.locating(blob.digest):
             limit = client.deps.options.limits.parts
             self._ranges = check_ranges(ranges, blob.size, limit=limit)

@@ -56,6 +56,8 @@ class Request(NamedTuple):
     hurried: bool = False
     """Another source can serve this, so `RegistryClient.send` retries with
     ``RegistryOptions.haste``, and not at all if the registry is busy."""
+    weight: int = 0
+    """The weight of its slot, if it is for the body of a blob."""
 
     def all_headers(self) -> CIMultiDict[str] | None:
         """The headers for the origin of `url`."""

@@ -194,7 +194,8 @@ class Signatures:
             scope=self._scope,
         )
         limit = MAX_SIGNATURE if layer.size is None else layer.size
-        async with self._client.limiter.bodies.hold():
+        bodies = self._client.limiter.bodies
+        async with bodies.hold(bodies.weigh(layer.size)):
             document = await fetch_document(
                 self._client, request, self._request_context, limit=limit, digest=digest
             )

@@ -71,7 +71,7 @@ class Watched:
             return  # Nothing was opened yet.
         assert repr(pool).endswith(" 0 leases>")
         for client in pool._clients.values():
-            assert client.limiter.bodies.free == pool._deps.options.limits.bodies
+            assert client.limiter.bodies.in_use == 0
             assert client._pings.idle
             assert client._contacts.idle
             if client._contact is not None:

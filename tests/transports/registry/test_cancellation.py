@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asupplemented.limits import SMALL_BLOB
 from asupplemented.model.credential import Credential
 from asupplemented.model.digest import Digest
 from asupplemented.session import Session
@@ -92,7 +93,7 @@ async def test_SEC16_while_waiting_for_a_place(registry: FakeRegistry) -> None:
         await watched.open(registry.reference("team/app")) as source,
     ):
         [client] = _clients(watched)
-        held = [await client.limiter.bodies.acquire() for _ in range(6)]
+        held = [await client.limiter.bodies.acquire(SMALL_BLOB) for _ in range(6)]
 
         async def read() -> None:
             async with source.open_blob(BLOB_DIGEST) as blob:
