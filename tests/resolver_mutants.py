@@ -588,13 +588,6 @@ WANTS = (
         "if outlook is _FAILED and",
     ),
     (
-        "wants: after a miss of the head, the next in line",
-        "test_after_a_miss_of_the_head_the_next_entry_for_the_digest_is_wanted",
-        "Resolver._forgo",
-        "self._lookahead.update(want)",
-        "pass",
-    ),
-    (
         "wants: a want that missed before is passed over",
         "test_a_want_that_missed_is_not_wanted_when_it_is_queued_again",
         "Outcomes.outlook",

@@ -285,7 +285,6 @@ class Resolver:
             self.unavailable[want.member] = error
         else:
             self._outcomes.dropped[want] = error
-            self._lookahead.update(want)
 
     def _commit(self, member: int, unread: Manifest | UnreadManifest, entry: Entry | None) -> None:
         digest, size = unread.digest, len(unread.raw)

@@ -75,7 +75,7 @@ def virtual_clock(rng: random.Random) -> Clock:
 
 @contextmanager
 def _without_threads() -> Generator[None]:
-    """Have everything that threads would do done at once.
+    """Have the event loop do what threads would do.
 
     Threads end in an order of their own, and virtual time does not wait for them.
     """
@@ -94,9 +94,16 @@ def _choose_none(_: Hashing) -> None:
 
 
 def _call(_: Workers, func: Callable[[], T]) -> Future[T]:
+    """Call a function from the event loop, after the caller has gone on, as a thread would."""
     future = Future[T]()
+    asyncio.get_running_loop().call_soon(_set_outcome, future, func)
+    return future
+
+
+def _set_outcome(future: Future[T], func: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
     try:
         future.set_result(func())
     except Exception as error:  # noqa: BLE001 - raised where the result is awaited
         future.set_exception(error)
-    return future
