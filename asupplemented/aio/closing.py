@@ -7,13 +7,12 @@ limit, and the cancellation is raised after that.
 from __future__ import annotations
 
 from asyncio import CancelledError, current_task
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from asupplemented.abc import AsyncResource
 
@@ -55,28 +54,37 @@ async def close_all(resources: Iterable[AsyncResource], what: str) -> None:
         raise ExceptionGroup(message, failures)
 
 
-@asynccontextmanager
-async def closing_on_error(
-    resources: Callable[[], Iterable[AsyncResource]], what: str
-) -> AsyncGenerator[None]:
+class closing_on_error:  # noqa: N801 - it is used as a function
     """Close resources if the body fails or is cancelled; the error of the body prevails.
 
     Only a cancellation while closing is raised instead: the canceller waits for it.
+    A class and no generator, for it is entered several times for each blob.
 
     Args:
         resources: Gives what is open at the time of the failure.
         what: What they are, for the notes on the error.
     """
-    try:
-        yield
-    except BaseException as error:
+
+    __slots__ = ("_resources", "_what")
+
+    def __init__(self, resources: Callable[[], Iterable[AsyncResource]], what: str) -> None:
+        self._resources = resources
+        self._what = what
+
+    async def __aenter__(self) -> None:
+        """There is nothing to prepare."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if error is None:
+            return
         try:
-            await close_all(resources(), what)
+            await close_all(self._resources(), self._what)
         except ExceptionGroup as group:
             for failure in group.exceptions:
                 error.add_note(f"{group.message} failed as well: {failure}")
         except CancelledError as cancelled:
             if isinstance(error, Exception):
                 raise cancelled from error
-            error.add_note(f"cancelled again while closing {what}")
-        raise
+            error.add_note(f"cancelled again while closing {self._what}")
