@@ -633,7 +633,7 @@ class VerifiedSource(Source):
 class _Candidate(BlobCandidate):
     """A source, or one of its places, as a candidate for one blob."""
 
-    __slots__ = ("_blob", "_place", "_source")
+    __slots__ = ("_blob", "_place", "_reference", "_source")
 
     def __init__(
         self, source: VerifiedSource, blob: Descriptor, place: BlobPlace | None = None
@@ -641,10 +641,12 @@ class _Candidate(BlobCandidate):
         self._source = source
         self._blob = blob
         self._place = place
+        self._reference = str(source.reference) if place is None else ""
+        """Kept as text, because it is asked for a dozen times for each blob."""
 
     @property
     def reference(self) -> str:
-        return str(self._source.reference) if self._place is None else self._place.reference
+        return self._reference if self._place is None else self._place.reference
 
     @property
     def local(self) -> bool:
