@@ -277,23 +277,24 @@ class SharedFetch(AsyncResource):
         overflow.append(chunk)
 
     async def _finish(self) -> None:
-        with anyio.CancelScope(shield=True):
-            self._over = True
-            self._wake()
-            resources = list(self._holds)
-            self._holds.clear()
-            if not self.readers:
-                resources += self._release()
-            try:
-                await close_all(resources, f"the sources of blob {self._descriptor.digest}")
-            except ExceptionGroup as group:
-                told = "; ".join(str(each) for each in group.exceptions)
-                self._context.emit(Warned(self.reference, f"{group.message} failed: {told}"))
+        self._over = True
+        self._wake()
+        resources = list(self._holds)
+        self._holds.clear()
+        if not self.readers:
+            resources += self._release()
+        try:
+            await close_all(resources, f"the sources of blob {self._descriptor.digest}")
+        except ExceptionGroup as group:
+            told = "; ".join(str(each) for each in group.exceptions)
+            self._context.emit(Warned(self.reference, f"{group.message} failed: {told}"))
 
     def _release(self) -> list[AsyncResource]:
         """Resources to close when no reader is left."""
         self._ended()
         self._gone()
+        # Both refer to the fetch: without the cycle, no fetch waits for the garbage collector.
+        self._ended = self._gone = _do_nothing
         spool, self._spool = self._spool, None
         return [] if spool is None else [spool]
 
@@ -756,6 +757,10 @@ class _Overflow:
                 return chunk[position - start :]
             start += len(chunk)
         return None
+
+
+def _do_nothing() -> None:
+    """In place of what was called for the last time."""
 
 
 def _twin(error: Exception) -> Exception:

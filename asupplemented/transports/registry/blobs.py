@@ -148,6 +148,11 @@ class HttpBody(ABC):
     ) -> None:
         self._close()
 
+    def close_at_once(self) -> bool:
+        """Leave the body, which takes no waiting; see `close_all`."""
+        self._close()
+        return True
+
     @abstractmethod
     async def _start(self) -> None:
         """Send the request, keep the response, and check its head."""
