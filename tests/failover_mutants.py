@@ -25,7 +25,7 @@ GOING_ON = (
     ),
     (
         "failover: one hash runs over all sources",
-        "test_everybody_is_asked_as_the_serial_model_says",
+        "test_RES07_cut_at_every_byte_in_every_order_nothing_is_lost_or_doubled",
         "FailoverReader._use",
         "if failover.proof is Proof.HASHED and self._hash is None:",
         "if failover.proof is Proof.HASHED:",
@@ -297,7 +297,7 @@ TRUTH = (
     ),
     (
         "failover: a file that changes in mid-read is hashed before more of it is believed",
-        "test_a_verified_file_that_is_truncated_in_mid_read_is_replaced_by_the_next_source",
+        "test_a_file_that_changes_while_a_range_is_read_is_not_trusted",
         "ReadAhead._read_trusted",
         "now is None or now == trusted",
         "True",

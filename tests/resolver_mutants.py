@@ -80,9 +80,9 @@ QUEUE = (
     (
         "outcomes count for their member only",
         "test_an_outcome_counts_for_its_member_only",
-        "Outcomes.take",
-        "pop(want, None)",
-        "pop(next((w for w in self.waiting if w.digest and w.digest == want.digest), want), None)",
+        "Outcomes.add",
+        "self.waiting[want] = outcome",
+        "self.waiting |= {w: outcome for w in (want, *(Want(m, want.digest) for m in range(3)))}",
     ),
     (
         "the first outcome of a want counts",

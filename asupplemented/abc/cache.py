@@ -66,6 +66,12 @@ class Spool(AsyncResource):
     def expect(self, size: int) -> None:
         """Take note of the size that a source told for the whole blob; it may be wrong."""
 
+    def read_by_all(self, position: int) -> None:
+        """Take note that all present readers have read what is before `position`.
+
+        A later reader may still begin at 0.
+        """
+
     @property
     def wanted(self) -> bool:
         """Whether the blob is fetched to its end even if no reader is left."""

@@ -284,7 +284,7 @@ class SharedFile:
             except OSError as error:
                 raise map_os_error(error, self.path) from error
 
-    def write(self, start: int, *chunks: bytes) -> None:
+    def write(self, start: int, *chunks: bytes | memoryview) -> None:
         """Write all chunks, one behind the other, from `start` on.
 
         On a failure, some of it may be there.

@@ -230,6 +230,8 @@ class SharedFetch(AsyncResource):
     async def _store(self, chunk: bytes) -> None:
         if self._overflow is None:
             try:
+                if (self.stored + len(chunk)) // BLOCK > self.stored // BLOCK:  # once for each MiB
+                    self._writable.read_by_all(self._slowest())
                 await self._writable.append(chunk)
             except SourceError as error:
                 self._begin_overflow(error)
@@ -248,6 +250,10 @@ class SharedFetch(AsyncResource):
     def _fastest(self) -> int:
         positions = (r.progress.position for r in self.readers if not r.detached)
         return max(positions, default=self.stored)
+
+    def _slowest(self) -> int:
+        positions = (r.progress.position for r in self.readers if not r.detached)
+        return min(positions, default=self.stored)
 
     @property
     def _writable(self) -> Spool:

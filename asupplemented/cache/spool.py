@@ -8,6 +8,11 @@ copy, and no hop to a thread. A `TemporarySpool` keeps all of them while the ses
 them (`SpoolMemory`). After that, and from the beginning where a cache wants the blob, they are
 written to a file, and readers that are further behind read it.
 
+Chunks that all readers have read are copied into large pages of memory, in
+`TemporarySpool.read_by_all`, and the allocator reuses their own memory for the next chunks. If they
+were kept, the kernel would clear 256 small pages for each MiB of new chunks, which takes five times
+as long as to copy it. Until then all readers share the chunks. A later reader is given copies.
+
 A thread writes behind the fetch, while the fetch receives and hashes the next chunks: `_Backlog`.
 The fetch waits for it only if more than `BEHIND` bytes are not written. What is not written stays
 in memory, so a write that fails loses nothing: it is repeated, this time with the fetch waiting,
@@ -16,6 +21,8 @@ and goes on in the next file if there is one.
 
 from __future__ import annotations
 
+import mmap
+import sys
 import threading
 import warnings
 from bisect import bisect_right
@@ -23,7 +30,7 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
@@ -80,6 +87,14 @@ TURN: Final = 8
 
 MANY_CHUNKS: Final = 1024
 """The same while the memory of the session is used, and for what waits for the thread."""
+
+
+AREA: Final = 8 * MIB
+"""Memory in large pages that is mapped at once. A spool that holds less does without, so that what
+chunks of up to 1 MiB leave unused is small beside what it holds."""
+
+_Stored: TypeAlias = bytes | memoryview
+"""A chunk, or a copy of it that is never changed."""
 
 
 class SpoolMemory:
@@ -182,11 +197,11 @@ class _Backlog:
         self.failure: Exception | None = None
         self.job: Future[None] | None = None
         self._begin = begin
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[_Stored] = deque()
         self._lock = threading.Lock()
         self._workers = workers
 
-    def put(self, chunks: Sequence[bytes]) -> None:
+    def put(self, chunks: Sequence[_Stored]) -> None:
         """Hand chunks over.
 
         Raises:
@@ -222,9 +237,9 @@ class _Backlog:
             with self._lock:
                 self.failure, self.job = error, None
 
-    def _take(self) -> list[bytes]:
+    def _take(self) -> list[_Stored]:
         """The chunks to write next; none ends the call of the thread."""
-        chunks: list[bytes] = []
+        chunks: list[_Stored] = []
         size = 0
         with self._lock:
             while self._chunks and size < WRITE:
@@ -291,7 +306,7 @@ class FileSpool(Spool):
         """Offset behind the last byte that was handed to the backlog."""
         self._now = context.resource(CLOCK, Clock).now
         self._wrote_at = self._now()
-        self._tail: deque[bytes] = deque()
+        self._tail: deque[_Stored] = deque()
         """The newest chunks: those that are not written, and some that are."""
         self._starts: deque[int] = deque()
         """The offset of each of them."""
@@ -443,7 +458,7 @@ class FileSpool(Spool):
             file.close()
         self._check_open()
 
-    async def _write(self, chunks: Sequence[bytes]) -> None:
+    async def _write(self, chunks: Sequence[_Stored]) -> None:
         begin, file = self._parts[-1]
         await run_blocking(self._context, file.write, self._written - begin, *chunks)
         self._check_open()
@@ -452,7 +467,7 @@ class FileSpool(Spool):
         self._wrote_at = self._now()
         self._trim()
 
-    def _list_chunks(self, position: int) -> Sequence[bytes]:
+    def _list_chunks(self, position: int) -> Sequence[_Stored]:
         """The chunks from an offset on, which is the beginning of one or the end of all."""
         first = bisect_right(self._starts, position - 1)
         return tuple(islice(self._tail, first, None))
@@ -483,7 +498,7 @@ class FileSpool(Spool):
     def _read_tail(self, start: int, size: int) -> bytes:
         number = bisect_right(self._starts, start) - 1
         offset = start - self._starts[number]
-        return self._tail[number][offset : offset + size]
+        return bytes(self._tail[number][offset : offset + size])  # of all of a chunk: itself
 
     def _check_open(self) -> None:
         if self._closed:
@@ -507,13 +522,17 @@ class TemporarySpool(FileSpool):
         directory: Where the file lies, None for the system's directory for such files.
     """
 
-    __slots__ = ("_held", "_memory")
+    __slots__ = ("_area", "_copied", "_held", "_memory")
 
     def __init__(self, context: Context, directory: str | Path | None = None) -> None:
         super().__init__(context, partial(SharedFile.temporary, directory))
         self._memory = context.resource(SPOOL_MEMORY, SpoolMemory)
         self._held = 0
         """Bytes of the session's memory that it has."""
+        self._area = memoryview(b"")
+        """Memory for copies that is not used yet."""
+        self._copied = 0
+        """Chunks that were copied, the oldest ones."""
 
     def _is_due(self, size: int) -> bool:
         if self._parts or len(self._tail) > MANY_CHUNKS or not self._memory.take(size):
@@ -538,13 +557,45 @@ class TemporarySpool(FileSpool):
         """Close, if there is no file; see `close_all`."""
         if self._parts or self._backlog is not None:
             return False
+        self._area = memoryview(b"")
         self._give_back()
         self._drop()
         return True
 
+    def read_by_all(self, position: int) -> None:
+        if self._parts or self._held < AREA:
+            return
+        while self._copied < len(self._tail):
+            chunk = self._tail[self._copied]
+            size = len(chunk)
+            if self._starts[self._copied] + size > position:
+                return
+            if size > len(self._area):
+                area = _map_area(max(size, AREA))
+                if area is None:
+                    return
+                self._area = area
+            copy, self._area = self._area[:size], self._area[size:]
+            copy[:] = chunk
+            self._tail[self._copied] = copy.toreadonly()
+            self._copied += 1
+
     async def aclose(self) -> None:
+        self._area = memoryview(b"")
         self._give_back()
         await super().aclose()
+
+
+def _map_area(size: int) -> memoryview | None:
+    """Memory in large pages, unmapped with its last view; None where there is none."""
+    if sys.platform != "linux":
+        return None
+    try:
+        area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        area.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # A kernel without them, or a limit of memory: chunks are kept as they came.
+        return None
+    return memoryview(area)
 
 
 def _check_start(start: int, length: int) -> None:

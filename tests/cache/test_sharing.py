@@ -559,6 +559,21 @@ async def test_SEC13_principals_share_what_the_caller_says(
     assert ledger.names == (["wire"] if answer else ["wire", "wire"])
 
 
+async def test_the_spool_is_told_what_the_slowest_reader_has_read(
+    session: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(TemporarySpool, "read_by_all", lambda _, position: told.append(position))
+    wire = gated(VERY_LARGE, ledger, at=2 * MIB)
+    async with opened(VERY_LARGE, [wire], session) as slow:
+        begun = await anext(slow)
+        fast = asyncio.create_task(drain(opened(VERY_LARGE, [wire], session)))
+        wire.gate.opened.set()
+        assert await fast == VERY_LARGE
+        assert told[-1] == len(begun)
+    assert ledger.names == ["wire"]
+
+
 # Disks that are full
 
 

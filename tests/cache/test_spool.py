@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import random
+import sys
 import threading
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from asupplemented.aio.files import SharedFile
 from asupplemented.aio.retry import CLOCK
 from asupplemented.cache.spool import (
+    AREA,
     BEHIND,
     FEW,
     MANY_CHUNKS,
@@ -32,7 +34,7 @@ from asupplemented.cache.spool import (
     make_spool,
 )
 from asupplemented.errors import ClosedError, SourceError, TruncatedError, UsageError
-from asupplemented.limits import KIB, SMALL_BLOB
+from asupplemented.limits import KIB, MIB, SMALL_BLOB
 from asupplemented.session import Session
 from tests.cache.driving import chunks_of, read_all
 from tests.clocks import FakeClock
@@ -400,6 +402,34 @@ async def test_blobs_share_the_memory_of_the_session(
         await second.append(CONTENT[2 * RECENT :])
         assert await read_all(second) == CONTENT
     assert memory.free == 5 * RECENT
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("memory", [AREA, AREA + 12_345, 4 * AREA])
+async def test_what_all_have_read_is_copied_and_its_chunks_are_freed(
+    session: Session, monkeypatch: pytest.MonkeyPatch, memory: int, *, mapped: bool
+) -> None:
+    if not mapped:
+        monkeypatch.setattr("mmap.mmap", fail_to_map)
+    free = give_memory(session, memory)
+    content = CONTENT * (2 * AREA // len(CONTENT) + 1)
+    chunks = list(chunks_of(content, 700_001))  # areas end within chunks
+    async with TemporarySpool(session) as spool:
+        for number, chunk in enumerate(chunks):
+            spool.read_by_all(spool.length - 1)  # the last chunk is not read to its end
+            await spool.append(chunk)
+            if number:
+                assert await spool.read(spool.length - len(chunk), MIB) is chunk
+            assert await spool.read(0, len(chunk)) == chunks[0][: len(chunk)]
+        spool.read_by_all(spool.length)
+        if memory > len(content) and sys.platform == "linux":
+            assert (await spool.read(0, MIB) is chunks[0]) is not mapped
+        assert await read_all(spool, 77_777) == content
+    assert free.free == memory
+
+
+def fail_to_map(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOMEM, "no memory")
 
 
 async def test_what_exceeds_the_memory_is_written_behind_the_fetch(
