@@ -613,7 +613,14 @@ class VerifiedSource(Source):
         """Keep the adapter open until the result is closed."""
         self._check_held()
         self._holds += 1
-        return _Hold(self._release)
+        return _Hold(self._release, self._release_at_once)
+
+    def _release_at_once(self) -> bool:
+        """End a hold, unless the adapter has to be closed with it."""
+        if self._closed and self._holds == 1:
+            return False
+        self._holds -= 1
+        return True
 
     async def _release(self) -> None:
         self._holds -= 1
@@ -633,7 +640,7 @@ class VerifiedSource(Source):
 class _Candidate(BlobCandidate):
     """A source, or one of its places, as a candidate for one blob."""
 
-    __slots__ = ("_blob", "_place", "_source")
+    __slots__ = ("_blob", "_place", "_reference", "_source")
 
     def __init__(
         self, source: VerifiedSource, blob: Descriptor, place: BlobPlace | None = None
@@ -641,10 +648,12 @@ class _Candidate(BlobCandidate):
         self._source = source
         self._blob = blob
         self._place = place
+        self._reference = str(source.reference) if place is None else ""
+        """Kept as text, because it is asked for a dozen times for each blob."""
 
     @property
     def reference(self) -> str:
-        return str(self._source.reference) if self._place is None else self._place.reference
+        return self._reference if self._place is None else self._place.reference
 
     @property
     def local(self) -> bool:
@@ -663,10 +672,21 @@ class _Candidate(BlobCandidate):
 class _Hold(AsyncResource):
     """Keeps an adapter open until it is closed itself."""
 
-    __slots__ = ("_release",)
+    __slots__ = ("_release", "_release_at_once")
 
-    def __init__(self, release: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, release: Callable[[], Awaitable[None]], release_at_once: Callable[[], bool]
+    ) -> None:
         self._release: Callable[[], Awaitable[None]] | None = release
+        self._release_at_once = release_at_once
+
+    def close_at_once(self) -> bool:
+        """Close, if the adapter stays open; see `close_all`."""
+        if self._release is not None:
+            if not self._release_at_once():
+                return False
+            self._release = None
+        return True
 
     async def aclose(self) -> None:
         release, self._release = self._release, None

@@ -44,7 +44,8 @@ _LOOK_AGAIN: Final = 1.0
 
 
 class _Waiter(NamedTuple):
-    future: asyncio.Future[None]
+    future: asyncio.Future[bool]
+    """Whether the slot was given, and not the limit reached."""
     weight: int
 
 
@@ -120,24 +121,38 @@ class Slots:
         if not self._waiting and self._fits(weight):
             self.in_use += weight
             return
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), weight)
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(loop.create_future(), weight)
         self._waiting.append(waiter)
         self._watch()
+        limit = self._limit
+        timer = None if limit is None else loop.call_later(limit, self._give_up, waiter)
         try:
-            async with asyncio.timeout(self._limit):
-                await waiter.future
-        except BaseException as error:
-            if waiter.future.done() and not waiter.future.cancelled():
+            given = await waiter.future
+        except BaseException:
+            if not waiter.future.done() or waiter.future.cancelled():
+                self._remove(waiter)
+            elif waiter.future.result():
                 self.give(weight)  # it came too late
-            elif waiter in self._waiting:  # Not if it was passed over, having been cancelled.
-                self._waiting.remove(waiter)
-                self.admit()  # those behind it may be lighter
-            if not isinstance(error, TimeoutError):
-                raise
-        else:
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if given:
             return
         message = f"no slot became free for {self._limit} s; read or close what is open"
         raise SlotTimeoutError(message)
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        """An operation has waited for as long as it may."""
+        if not waiter.future.done():
+            waiter.future.set_result(False)
+            self._remove(waiter)
+
+    def _remove(self, waiter: _Waiter) -> None:
+        if waiter in self._waiting:  # Not if it was passed over, having been cancelled.
+            self._waiting.remove(waiter)
+            self.admit()  # those behind it may be lighter
 
     def give(self, weight: int) -> None:
         """Give a slot to operations that wait, for `Slot`."""
@@ -152,7 +167,7 @@ class Slots:
             future, weight = self._waiting.popleft()
             if not future.done():
                 self.in_use += weight
-                future.set_result(None)
+                future.set_result(True)
 
     def _fits(self, weight: int) -> bool:
         window = self._window

@@ -164,6 +164,8 @@ class SourceHealth:
         Returns:
             The position of the first one that is not open, else 0.
         """
+        if self._breakers.is_empty:
+            return 0
         now = self._breakers.clock.now()
         states = [self._state(each.reference, now) for each in candidates]
         usable = (n for n, state in enumerate(states) if state is not BreakerState.OPEN)
@@ -178,6 +180,8 @@ class SourceHealth:
 
     def record_success(self, reference: str) -> None:
         """Close a source and its host: the source served what it was asked for."""
+        if self._breakers.is_empty:
+            return
         for name in _names(reference):
             self._breakers.drop(self._principal, name)
 

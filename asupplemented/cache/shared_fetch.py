@@ -283,23 +283,24 @@ class SharedFetch(AsyncResource):
         overflow.append(chunk)
 
     async def _finish(self) -> None:
-        with anyio.CancelScope(shield=True):
-            self._over = True
-            self._wake()
-            resources = list(self._holds)
-            self._holds.clear()
-            if not self.readers:
-                resources += self._release()
-            try:
-                await close_all(resources, f"the sources of blob {self._descriptor.digest}")
-            except ExceptionGroup as group:
-                told = "; ".join(str(each) for each in group.exceptions)
-                self._context.emit(Warned(self.reference, f"{group.message} failed: {told}"))
+        self._over = True
+        self._wake()
+        resources = list(self._holds)
+        self._holds.clear()
+        if not self.readers:
+            resources += self._release()
+        try:
+            await close_all(resources, f"the sources of blob {self._descriptor.digest}")
+        except ExceptionGroup as group:
+            told = "; ".join(str(each) for each in group.exceptions)
+            self._context.emit(Warned(self.reference, f"{group.message} failed: {told}"))
 
     def _release(self) -> list[AsyncResource]:
         """Resources to close when no reader is left."""
         self._ended()
         self._gone()
+        # Both refer to the fetch: without the cycle, no fetch waits for the garbage collector.
+        self._ended = self._gone = _do_nothing
         spool, self._spool = self._spool, None
         return [] if spool is None else [spool]
 
@@ -307,9 +308,12 @@ class SharedFetch(AsyncResource):
 
     def covers(self, candidates: Sequence[BlobCandidate], context: Context) -> bool:
         """Whether it asks all candidates of a reader, so that this one could not do better."""
+        if context.principal != self._context.principal:
+            return False
+        if candidates is self._candidates:
+            return True
         asked = {candidate.reference for candidate in self._candidates}
-        same = context.principal == self._context.principal
-        return same and all(candidate.reference in asked for candidate in candidates)
+        return all(candidate.reference in asked for candidate in candidates)
 
     async def join(
         self,
@@ -414,16 +418,33 @@ class SharedFetch(AsyncResource):
             raise _twin(self._failure)
 
     async def _until_readable(self, candidates: Sequence[BlobCandidate]) -> None:
-        own = {host_of(candidate.reference) for candidate in candidates}
-        foreign = any(host_of(candidate.reference) not in own for candidate in self._candidates)
+        foreign = candidates is not self._candidates
+        if foreign:
+            own = {host_of(candidate.reference) for candidate in candidates}
+            foreign = any(host_of(candidate.reference) not in own for candidate in self._candidates)
         if not foreign:
-            with anyio.move_on_after(PATIENCE):
-                await self._until_stored(0)
+            await self._until_open()
             if self._failure is None and self._spool is None and self._stream is None:
                 return
         await self._until_stored(AHEAD if foreign else 0)
         if self._failure is not None:
             raise _twin(self._failure)
+
+    async def _until_open(self) -> None:
+        """Wait until a source has answered, or until the cache has taken long to give a spool."""
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            self._wake()
+
+        timer = asyncio.get_running_loop().call_later(PATIENCE, give_up)
+        try:
+            while not (late or self._failure or self._whole or self._stream):
+                await self._wait()
+        finally:
+            timer.cancel()
 
     async def _until_stored(self, least: int) -> None:
         while self._failure is None and not self._whole:
@@ -742,6 +763,10 @@ class _Overflow:
                 return chunk[position - start :]
             start += len(chunk)
         return None
+
+
+def _do_nothing() -> None:
+    """In place of what was called for the last time."""
 
 
 def _twin(error: Exception) -> Exception:

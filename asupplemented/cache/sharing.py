@@ -304,10 +304,13 @@ SHARING: Final = ResourceKey["Sharing"]("shared fetches")
 
 
 def _sharing_of(context: Context) -> Sharing:
-    # Made before it, and so closed after it, is what a fetch needs to end.
-    context.resource(WORKERS, Workers)
-    context.resource(HASHING, Hashing)
-    return context.resource(SHARING, Sharing)
+    def make() -> Sharing:
+        # Made before it, and so closed after it, is what a fetch needs to end.
+        context.resource(WORKERS, Workers)
+        context.resource(HASHING, Hashing)
+        return Sharing()
+
+    return context.resource(SHARING, make)
 
 
 def _fitting(fetch: SharedFetch | None, descriptor: Descriptor) -> SharedFetch | None:

@@ -160,6 +160,11 @@ class MemorySpool(Spool):
     async def commit(self) -> None:
         """Do nothing: the blob is not kept."""
 
+    def close_at_once(self) -> bool:
+        """Close; see `close_all`."""
+        self._data = None
+        return True
+
     async def aclose(self) -> None:
         self._data = None
 
@@ -349,12 +354,16 @@ class FileSpool(Spool):
     async def commit(self) -> None:
         """Do nothing: the blob is not kept."""
 
-    async def aclose(self) -> None:
+    def _drop(self) -> None:
+        """Forget what is in memory; nothing is read or appended after that."""
         if not self._closed:
             self._workers.remove_reader()
         self._closed = True
         self._tail.clear()
         self._starts.clear()
+
+    async def aclose(self) -> None:
+        self._drop()
         if self._parts:
             await run_closing(self._context, self._close_files)
         if self._backlog is not None:  # It ends with the write that is running: the file is closed.
@@ -543,6 +552,15 @@ class TemporarySpool(FileSpool):
     def _give_back(self) -> None:
         held, self._held = self._held, 0
         self._memory.give(held)
+
+    def close_at_once(self) -> bool:
+        """Close, if there is no file; see `close_all`."""
+        if self._parts or self._backlog is not None:
+            return False
+        self._area = memoryview(b"")
+        self._give_back()
+        self._drop()
+        return True
 
     def read_by_all(self, position: int) -> None:
         if self._parts or self._held < AREA:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
 from asupplemented.abc import AsyncResource
 from asupplemented.aio.closing import CLOSE_TIMEOUT, close_all, closing_on_error
 from tests.suspending import run_leaping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Thing(AsyncResource):
@@ -37,6 +41,41 @@ async def test_everything_is_closed_and_failures_leave_as_one_group() -> None:
         await close_all(things, "the things")
     assert log == ["a", "b", "c"]
     assert list(caught.value.exceptions) == failures
+
+
+class PromptThing(Thing):
+    """Closes without waiting, unless it has to wait."""
+
+    def __init__(
+        self, log: list[str], name: str, failure: Exception | None = None, *, waits: bool = False
+    ) -> None:
+        super().__init__(log, name, failure)
+        self.waits = waits
+
+    def close_at_once(self) -> bool:
+        if self.waits:
+            return False
+        self.log.append(f"{self.name} at once")
+        if self.failure is not None:
+            raise self.failure
+        return True
+
+
+async def test_what_closes_without_waiting_closes_at_once_and_in_order() -> None:
+    log: list[str] = []
+    failure = OSError("b")
+
+    def list_things() -> Iterator[Thing]:
+        yield PromptThing(log, "a")
+        log.append("the next one is taken")
+        yield PromptThing(log, "b", failure)
+        yield PromptThing(log, "c", waits=True)
+        yield PromptThing(log, "d")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await close_all(list_things(), "the things")
+    assert log == ["a at once", "the next one is taken", "b at once", "c", "d"]
+    assert list(caught.value.exceptions) == [failure]
 
 
 async def test_a_cancellation_waits_until_all_are_asked_to_close() -> None:

@@ -148,6 +148,11 @@ class HttpBody(ABC):
     ) -> None:
         self._close()
 
+    def close_at_once(self) -> bool:
+        """Leave the body, which takes no waiting; see `close_all`."""
+        self._close()
+        return True
+
     @abstractmethod
     async def _start(self) -> None:
         """Send the request, keep the response, and check its head."""
@@ -446,9 +451,9 @@ def _find_strong(etag: str | None) -> str | None:
 
 def advise_external_urls(blob: Descriptor, options: RegistryOptions) -> str:
     """The advice to allow external URLs, if only the options keep a blob from having them."""
-    if options.allow_external_urls or not find_urls(
-        blob, replace(options, allow_external_urls=True)
-    ):
+    if options.allow_external_urls or not blob.urls:
+        return ""
+    if not find_urls(blob, replace(options, allow_external_urls=True)):
         return ""
     return advise("the image names other URLs of it: allow them with {}", EXTERNAL_URLS)
 

@@ -16,7 +16,6 @@ anything but letters and digits, so that a secret is found in pieces, too; and e
 from __future__ import annotations
 
 import base64
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
@@ -24,7 +23,7 @@ from asupplemented.aio.lru import LRU
 from asupplemented.errors import SupplementedError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
 
 __all__ = ("Secrets",)
 
@@ -105,14 +104,9 @@ class Secrets:
             current.args = tuple(map(self._clean, current.args))
             current = current.__cause__ or current.__context__
 
-    @contextmanager
-    def scrubbing(self) -> Generator[None]:
+    def scrubbing(self) -> _Scrubbing:
         """Scrub the errors that pass through."""
-        try:
-            yield
-        except SupplementedError as error:
-            self.scrub(error)
-            raise
+        return _Scrubbing(self)
 
     def _clean(self, value: object) -> object:
         if isinstance(value, str):
@@ -146,6 +140,24 @@ class Secrets:
                 hidden[start : start + len(whole)] = [True] * len(whole)
                 start = letters.find(whole, start + 1)
         return _cover(text, [place for place, hide in zip(places, hidden, strict=True) if hide])
+
+
+class _Scrubbing:
+    """Scrubs the errors that pass through: a class and no generator, for each blob enters it."""
+
+    __slots__ = ("_secrets",)
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+
+    def __enter__(self) -> None:
+        """There is nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, SupplementedError):
+            self._secrets.scrub(error)
 
 
 def _cover(text: str, places: list[int]) -> str:
