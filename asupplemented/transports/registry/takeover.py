@@ -185,7 +185,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
             chunk = bytes(self._buffer[: self._filled])
             self._filled = 0
         if self._left:
-            if self._paused:
+            if self._paused and len(self._chunks) < WAITING:
                 self._paused = False
                 self._transport.resume_reading()
         elif not self._chunks and not self._filled:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asupplemented.errors import SourceError, TruncatedError
@@ -331,6 +331,7 @@ class Wire:
     steps=st.lists(st.one_of(st.integers(1, 60), st.none()), max_size=40),
     error=st.sampled_from([None, OSError("reset")]),
 )
+@example(size=7, chunk=1, before=3, steps=[1, None, 1, None, 1, None, 1], error=None)
 def test_whatever_the_order_of_pieces_and_reads_the_bytes_are_the_same(
     size: int, chunk: int, before: int, steps: list[int | None], error: Exception | None
 ) -> None:
