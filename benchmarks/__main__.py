@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output or set(names) == set(GROUPS):
         results.parent.mkdir(parents=True, exist_ok=True)
         bench.results.write(results)
-        write_report(bench.results, root)
+        write_report(Results.read(results), root)  # what `report` renders again, digit for digit
     for note in bench.results.notes:
         print(f"note: {note}", file=sys.stderr)
     return int(bench.failed)

@@ -28,7 +28,7 @@ import aiohttp
 import asupplemented as asup
 from asupplemented.model.media_type import ACCEPT
 from benchmarks.results import OURS
-from benchmarks.server import REPOSITORY, Offer
+from benchmarks.server import LAYER_BYTES, REPOSITORY, Offer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -216,7 +216,7 @@ class Ours(Peer):
 
             async def run() -> None:
                 for digest in waiting:
-                    size = self.offer.blob_size if digest == self.offer.blob else None
+                    size = self.offer.blob_size if digest == self.offer.blob else LAYER_BYTES
                     blob = asup.Descriptor("application/octet-stream", digest, size)
                     async with image.open_blob(blob, shared=self.shared) as stream:
                         async for _ in stream:

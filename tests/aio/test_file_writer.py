@@ -261,16 +261,15 @@ async def test_cancelled_at_any_await_it_is_whole_or_not_there(tmp_path: Path, s
     data = bytes(size)
     target = tmp_path / "blob"
 
-    async with Session() as session:
-
-        async def run() -> None:
-            chunks = [data[at : at + MIB] for at in range(0, size, MIB)]
+    async def run() -> None:
+        chunks = [data[at : at + MIB] for at in range(0, size, MIB)]
+        async with Session() as session:  # It waits for the threads, which clear up by themselves.
             writer = FileWriter(session, staging=tmp_path)
             await writer.ingest(Stream(chunks), target)  # type: ignore[arg-type]
 
-        async def check() -> None:
-            assert names(tmp_path) in ([], ["blob"])
-            assert not target.exists() or target.read_bytes() == data
-            target.unlink(missing_ok=True)
+    async def check() -> None:
+        assert names(tmp_path) in ([], ["blob"])
+        assert not target.exists() or target.read_bytes() == data
+        target.unlink(missing_ok=True)
 
-        assert await cancel_at_every_await(run, check) >= 1
+    assert await cancel_at_every_await(run, check) >= 1
