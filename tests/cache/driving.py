@@ -112,8 +112,13 @@ def held(path: Path) -> set[Digest]:
 
 def weigh(path: Path) -> int:
     """Bytes of all files of blobs and manifests."""
+    return weigh_files((path / "blobs").glob("*/*"))
+
+
+def weigh_files(files: Iterable[Path]) -> int:
+    """Bytes of files, of which some may be removed or renamed meanwhile."""
     total = 0
-    for file in (path / "blobs").glob("*/*"):
+    for file in files:
         try:
             total += file.stat().st_size
         except FileNotFoundError:
