@@ -8,6 +8,8 @@ import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import click
+
 from asupplemented import errors
 from asupplemented.cli.app import Program
 from asupplemented.cli.help import EXAMPLES, GROUPS
@@ -25,9 +27,7 @@ SHOW_ALL: Final = "asupplemented.help.all"
 
 def fill(text: str) -> str:
     """Put the parts that are made from the code into a page."""
-    return re.sub(
-        r"^<!-- generated: (\w+) -->$", lambda found: PARTS[found[1]](), text, flags=re.MULTILINE
-    )
+    return PLACE.sub(lambda found: PARTS[found[1]](), text)
 
 
 # Errors
@@ -98,7 +98,7 @@ def draw_commands() -> str:
 
 
 def _draw_group(
-    group: Any,  # noqa: ANN401 - of click, or of typer's own
+    group: click.Group,
     path: str,
     level: str,
     shared: dict[str, dict[str, str]],
@@ -107,7 +107,7 @@ def _draw_group(
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         yield f"{level} {path} {name}\n"
-        if hasattr(command, "list_commands"):
+        if isinstance(command, click.Group):
             yield f"{_draw_help(command.help)}\n"
             yield from _draw_group(command, f"{path} {name}", f"{level}#", shared)
         else:
@@ -115,7 +115,7 @@ def _draw_group(
 
 
 def _draw_command(
-    command: Any,  # noqa: ANN401 - as above
+    command: Any,  # noqa: ANN401 - of click, whose types know of no other formatter
     path: str,
     shared: dict[str, dict[str, str]],
 ) -> Iterator[str]:

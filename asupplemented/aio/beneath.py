@@ -103,7 +103,7 @@ def open_beneath(
         raise map_os_error(error, path) from error
     try:
         return OpenedFile(fd, check_regular(fd, path), linked)
-    except BaseException:
+    except BaseException:  # an interrupt, too, must not leak the fd
         os.close(fd)
         raise
 
@@ -200,7 +200,7 @@ def _open_directory(root: str, parts: Sequence[str], make: int | None) -> int:
             below = _step(fd, part, make)
             os.close(fd)
             fd = below
-    except BaseException:
+    except BaseException:  # an interrupt, too, must not leak the fd
         os.close(fd)
         raise
     return fd

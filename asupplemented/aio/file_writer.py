@@ -183,7 +183,7 @@ class FileWriter:
             if before is not None:
                 await before()
             await run_blocking(context, _publish, staged, target, durable=self._durable)
-        except BaseException:
+        except BaseException:  # a cancellation, too, must leave no staged file
             await run_closing(context, staged.close)
             raise
         return size
@@ -310,7 +310,7 @@ async def _drain(
                 written += size
                 piece, size = [], 0
         await workers.wait(writing)
-    except BaseException:
+    except BaseException:  # a cancellation, too: the file is closed next, and not below a write
         await call_off(writing)
         raise
     if piece:

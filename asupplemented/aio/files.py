@@ -154,7 +154,7 @@ def open_regular(
         raise map_os_error(error, path) from error
     try:
         return fd, check_regular(fd, path)
-    except BaseException:
+    except BaseException:  # an interrupt, too, must not leak the fd
         os.close(fd)
         raise
 
@@ -267,7 +267,7 @@ class SharedFile:
             fd, name = tempfile.mkstemp(dir=directory)
             try:
                 os.unlink(name)  # noqa: PTH108 - a name from the system is a string
-            except BaseException:
+            except BaseException:  # an interrupt, too, must not leak the fd
                 os.close(fd)
                 raise
         return cls(fd, Path(name))

@@ -145,7 +145,7 @@ def acquire_lock(path: Path) -> int | None:
         fd = os.open(path, _FLAGS, 0o600)  # A user that can open it could hold the lock for ever.
         try:
             held = lock_file(fd) and is_at(fd, path)
-        except BaseException:
+        except BaseException:  # an interrupt, too, must not leak the fd
             os.close(fd)
             raise
     if held:

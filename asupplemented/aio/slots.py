@@ -129,7 +129,7 @@ class Slots:
         timer = None if limit is None else loop.call_later(limit, self._give_up, waiter)
         try:
             given = await waiter.future
-        except BaseException:
+        except BaseException:  # a cancellation: the slot may have been given at the same time
             if not waiter.future.done() or waiter.future.cancelled():
                 self._remove(waiter)
             elif waiter.future.result():

@@ -252,7 +252,7 @@ class Candidates:
             if early:
                 self._hurried.append(candidate)
             return None
-        except BaseException:
+        except BaseException:  # a cancellation, too, ends the trial of a source that was half-open
             self._health.release(candidate.reference)
             raise
         return attempt

@@ -82,12 +82,11 @@ MAX_CHUNKS: Final = 64
 """Chunks that are kept before they are written, so that a source of single bytes does not fill the
 memory."""
 
-TURN: Final = 8
-"""Batches that a thread writes before other work has its turn."""
-
 MANY_CHUNKS: Final = 1024
 """The same while the memory of the session is used, and for what waits for the thread."""
 
+TURN: Final = 8
+"""Batches that a thread writes before other work has its turn."""
 
 AREA: Final = 8 * MIB
 """Memory in large pages that is mapped at once. A spool that holds less does without, so that what
